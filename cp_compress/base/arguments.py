@@ -1,0 +1,83 @@
+"""Checks of arguments; every message has the form `Owner(name=value): rule`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import NoReturn
+
+from cp_compress.base.errors import InvalidArgumentError
+
+
+def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
+    """Raise InvalidArgumentError for one argument, with its value and the rule it breaks.
+
+    >>> reject("Prune", "density", 1.4, "density must lie in (0, 1]")
+    Traceback (most recent call last):
+    ...
+    cp_compress.base.errors.InvalidArgumentError: Prune(density=1.4): density must lie in (0, 1]
+    """
+    raise InvalidArgumentError(f"{owner}({name}={value!r}): {rule}")
+
+
+def check_real(
+    owner: str,
+    name: str,
+    value: object,
+    rule: str,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return `value` as a float when it is a finite real number within the limits, else reject it with `rule`.
+
+    >>> check_real("Prune", "density", 1, "density must lie in (0, 1]", above=0, at_most=1)
+    1.0
+    """
+    if isinstance(value, (bool, str)):
+        reject(owner, name, value, rule)
+    try:  # NumPy scalars and one-element tensors are numbers to their users
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, name, value, rule)
+    if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
+        reject(owner, name, value, rule)
+    return number
+
+
+def check_integer(
+    owner: str,
+    name: str,
+    value: object,
+    rule: str,
+    *,
+    at_least: int | None = None,
+    at_most: int | None = None,
+) -> int:
+    """Return `value` as an int when it is a whole number (not a bool) within the limits, else reject it.
+
+    >>> check_integer("JPEG", "quality", 75, "quality must lie in 1..100", at_least=1, at_most=100)
+    75
+    """
+    try:
+        number = value.__index__()  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        reject(owner, name, value, rule)
+    too_small = at_least is not None and number < at_least
+    too_large = at_most is not None and number > at_most
+    if isinstance(value, bool) or too_small or too_large:
+        reject(owner, name, value, rule)
+    return int(number)
+
+
+def check_choice(owner: str, name: str, value: object, choices: Collection[str]) -> str:
+    """Return `value` when it is one of `choices`, else reject it and list them.
+
+    >>> check_choice("Prune", "scope", "layer", ("global", "layer"))
+    'layer'
+    """
+    if not isinstance(value, str) or value not in choices:
+        reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}")
+    return value

@@ -1,0 +1,62 @@
+"""Work in batches whose size halves itself when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from cp_compress.base.arguments import check_integer
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception is an allocator's, on a GPU or on the CPU."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+class BatchSize:
+    """A batch size that halves on out-of-memory and stays halved for the work that follows.
+
+    `limit` is the largest number of rows in one call.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = check_integer("BatchSize", "batch_size", limit, "must be a whole number of 1 or more", at_least=1)
+
+    def halve(self) -> bool:
+        """Halve the limit and free cached GPU memory; return False when it was one already."""
+        if self.limit == 1:
+            return False
+        self.limit = max(1, self.limit // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
+
+    def run(self, count: int, function: Callable[[slice], None]) -> None:
+        """Call `function` with consecutive slices that cover `range(count)`, smaller ones after out-of-memory.
+
+        A slice whose call ran out of memory is called again in halves, so `function` must be safe to repeat.
+        Raises what `function` raises, and out-of-memory only at a batch of one.
+        """
+        start = 0
+        while start < count:
+            part = slice(start, min(start + self.limit, count))
+            try:
+                function(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self.halve():
+                    raise
+                continue
+            start = part.stop
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Yield consecutive slices of at most `size` that cover `range(count)`.
+
+    >>> [(part.start, part.stop) for part in slices(5, 2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

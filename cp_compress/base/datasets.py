@@ -1,0 +1,139 @@
+"""Labelled data in any form that a torch user has it, read in one way.
+
+Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors
+(inputs, labels), and a `DataLoader` that keeps its order. A data set may bring its own batched read:
+a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
+
+from cp_compress.base.batching import slices
+from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
+from cp_compress.base.errors import ObservationError
+
+_FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
+
+
+class LabeledData:
+    """A data set of `len()` labelled examples, readable in order and by index.
+
+    `source` is the object it was made from. Inputs come as a tensor (n, ...) in the data set's own dtype,
+    labels as int64 (n,).
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self._tensors = _as_tensors(source)
+        if self._tensors is not None:
+            self._examples, self._collate = None, default_collate
+        elif isinstance(source, DataLoader):
+            self._examples, self._collate = _ordered_examples(source), source.collate_fn
+        else:
+            self._examples, self._collate = source, default_collate
+        if self._examples is not None and not (
+            hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
+        ):
+            raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
+        if len(self) == 0:
+            raise ObservationError("dataset is empty: with no examples nothing can be compared")
+
+    def __len__(self) -> int:
+        return len(self._tensors[0]) if self._tensors is not None else len(self._examples)  # type: ignore[arg-type]
+
+    def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
+        positions = [int(index) for index in indices]
+        if self._tensors is not None:
+            inputs, labels = (tensor[positions] for tensor in self._tensors)
+        else:
+            inputs, labels = self._read(positions)
+        return inputs, _as_labels(labels, len(positions))
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (inputs, labels) over the whole data set, in order."""
+        for part in slices(len(self), batch_size):
+            yield self.select(range(part.start, part.stop))
+
+    def digest(self, batch_size: int = 1024) -> str:
+        """Return the hex digest of all inputs and labels; it does not depend on the batch size or the form."""
+        digest = DataDigest()
+        for inputs, labels in self.batches(batch_size):
+            digest.update(inputs, labels)
+        return digest.hexdigest()
+
+    def _read(self, positions: list[int]) -> tuple[Any, Any]:
+        examples: Any = self._examples
+        if callable(getattr(examples, "__getitems__", None)):
+            rows = examples.__getitems__(positions)
+        else:
+            rows = [examples[position] for position in positions]
+        try:
+            batch = self._collate(rows)
+        except (RuntimeError, TypeError) as error:
+            raise ObservationError(f"examples {positions[0]}..{positions[-1]} cannot form a batch: {error}") from error
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+            raise ObservationError(
+                f"an example of the dataset is not an (input tensor, label) pair; it must be {_FORMS}"
+            )
+        return batch[0], batch[1]
+
+
+class DataDigest:
+    """A running digest of labelled data that does not depend on how the data is cut into batches."""
+
+    def __init__(self) -> None:
+        self._inputs, self._labels = start_digest(), start_digest()
+        self._row: tuple[torch.dtype, tuple[int, ...]] | None = None
+
+    def update(self, inputs: Tensor, labels: Tensor) -> None:
+        """Add a batch of inputs (n, ...) and labels (n,)."""
+        row = (inputs.dtype, tuple(inputs.shape[1:]))
+        if row != self._row:
+            self._row = row
+            self._inputs.update(f"{row}".encode())
+        update_with_bytes(self._inputs, inputs)
+        update_with_bytes(self._labels, labels)
+
+    def hexdigest(self) -> str:
+        """Return the hex digest of what was added so far."""
+        return digest_text(self._inputs.hexdigest(), self._labels.hexdigest())
+
+
+def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
+    if isinstance(source, TensorDataset):
+        source = source.tensors
+    if not isinstance(source, (tuple, list)) or len(source) != 2:
+        return None
+    if not all(isinstance(part, (Tensor, np.ndarray)) for part in source):
+        return None
+    inputs, labels = (torch.as_tensor(part) for part in source)
+    if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
+        shapes = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
+        raise ObservationError(f"dataset has {shapes}: the first dimensions must be equal")
+    return inputs, labels
+
+
+def _ordered_examples(loader: DataLoader[Any]) -> Any:
+    if isinstance(loader.sampler, RandomSampler) or not isinstance(loader.sampler, SequentialSampler):
+        raise ObservationError(
+            f"dataset is a DataLoader with a {type(loader.sampler).__name__}: examples are compared one by one, "
+            "so their order must be fixed; use shuffle=False"
+        )
+    return loader.dataset
+
+
+def _as_labels(labels: Any, count: int) -> Tensor:
+    tensor = torch.as_tensor(labels)
+    if tensor.shape != (count,):
+        raise ObservationError(f"labels of {count} examples have shape {tuple(tensor.shape)}; expected ({count},)")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ObservationError(f"labels are {tensor.dtype}; they must be class numbers of an integer dtype")
+    return tensor.to(torch.int64)

@@ -1,0 +1,72 @@
+"""Digests of content: what a model, a tensor or a data set is, whatever object holds it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def start_digest() -> hashlib._Hash:
+    """Return an empty running digest; every digest of the project is made by this one algorithm."""
+    return hashlib.sha256()
+
+
+def update_with_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Add a tensor's dtype, shape and bytes to a running digest; the device does not matter."""
+    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    update_with_bytes(digest, tensor)
+
+
+def update_with_bytes(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Add a tensor's bytes alone to a running digest, in row-major order."""
+    flat = tensor.detach().contiguous().cpu().reshape(-1)
+    if flat.numel():
+        digest.update(flat.view(torch.uint8).numpy().data)
+
+
+def digest_tensors(tensors: Iterable[Tensor]) -> str:
+    """Return the hex digest of tensors in their order: dtypes, shapes and values, not devices.
+
+    >>> import torch
+    >>> digest_tensors([torch.zeros(2)]) == digest_tensors([torch.zeros(2)])
+    True
+    >>> digest_tensors([torch.zeros(2)]) == digest_tensors([-torch.zeros(2)])
+    False
+    """
+    digest = start_digest()
+    for tensor in tensors:
+        update_with_tensor(digest, tensor)
+    return digest.hexdigest()
+
+
+def digest_text(*parts: str) -> str:
+    """Return the hex digest of texts in their order."""
+    digest = start_digest()
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()
+
+
+def digest_model(model: Callable[..., object]) -> str | None:
+    """Return the hex digest of what an `nn.Module` computes with, or None for any other callable.
+
+    Covered are the modules' paths, types, settings (`extra_repr`) and hooks, and every parameter and buffer;
+    the device and the train/eval state are not. Equal digests mean the same computation up to attributes that
+    a module neither registers nor prints.
+    """
+    if not isinstance(model, nn.Module):
+        return None
+    digest = start_digest()
+    for path, module in model.named_modules(remove_duplicate=False):
+        kind = type(module)
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
+        text = f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n"
+        digest.update(text.encode())
+    for path, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        digest.update(path.encode())
+        update_with_tensor(digest, tensor)
+    return digest.hexdigest()

@@ -1,0 +1,34 @@
+"""The exceptions that `cp_compress` raises, one for each kind of trouble."""
+
+from __future__ import annotations
+
+
+class InvalidArgumentError(ValueError):
+    """An argument has a value that is not allowed; raised before any work is done."""
+
+
+class CompressionError(RuntimeError):
+    """A scheme or codec cannot be applied to what it was given, or would have no effect on it."""
+
+
+class CorruptStreamError(ValueError):
+    """An encoded example or a stored artefact is damaged.
+
+    `index` is the position of the damaged example in the batch or data set, or None for a whole file.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ObservationError(RuntimeError):
+    """A model cannot be observed on a data set: wrong shapes, labels out of range, NaN logits, no examples."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'pytest-cp[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,1 @@
+"""A pytest plugin for specs of behaviour that compression must preserve."""

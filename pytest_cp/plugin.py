@@ -1,0 +1,1 @@
+"""The hooks through which pytest loads the plugin."""
