@@ -25,14 +25,14 @@ _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labe
 class LabeledData:
     """A data set of `len()` labelled examples, readable in order and by index.
 
-    `source` is the object it was made from. Inputs come as a tensor (n, ...) in the data set's own dtype,
+    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors. Inputs come as a tensor (n, ...) in the data set's own dtype,
     labels as int64 (n,).
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
-        self._tensors = _as_tensors(source)
-        if self._tensors is not None:
+        self.tensors = _as_tensors(source)
+        if self.tensors is not None:
             self._examples, self._collate = None, default_collate
         elif isinstance(source, DataLoader):
             self._examples, self._collate = _ordered_examples(source), source.collate_fn
@@ -46,13 +46,13 @@ class LabeledData:
             raise ObservationError("dataset is empty: with no examples nothing can be compared")
 
     def __len__(self) -> int:
-        return len(self._tensors[0]) if self._tensors is not None else len(self._examples)  # type: ignore[arg-type]
+        return len(self.tensors[0]) if self.tensors is not None else len(self._examples)  # type: ignore[arg-type]
 
     def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
         positions = [int(index) for index in indices]
-        if self._tensors is not None:
-            inputs, labels = (tensor[positions] for tensor in self._tensors)
+        if self.tensors is not None:
+            inputs, labels = (tensor[positions] for tensor in self.tensors)
         else:
             inputs, labels = self._read(positions)
         return inputs, _as_labels(labels, len(positions))

@@ -1,0 +1,27 @@
+"""Names that a package offers without importing the modules behind them until they are used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+
+def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return a package's `__getattr__` and `__dir__` (PEP 562) for names that live in other modules.
+
+    `modules` maps each public name to the full name of its module.
+
+    >>> getattr_, dir_ = lazy_exports("cp_compress", {"digest_text": "cp_compress.base.digests"})
+    >>> getattr_("digest_text").__name__, dir_()
+    ('digest_text', ['digest_text'])
+    """
+
+    def module_getattr(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    def module_dir() -> list[str]:
+        return sorted(modules)
+
+    return module_getattr, module_dir

@@ -1,0 +1,313 @@
+"""What a sample says about the population: confidence bounds for proportions, paired drops, means and quantiles.
+
+Each evidence gives an interval whose two ends hold *one-sided* at the confidence asked for: "the value is at
+most `high`" is wrong in at most a share 1 − confidence of samples, and so is "at least `low`".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The lower and the upper confidence bound of a metric; infinite where the sample bounds nothing."""
+
+    low: float
+    high: float
+
+
+class Evidence(Protocol):
+    """The sample behind a metric."""
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds at `confidence`, a number in (0, 1)."""
+
+    def scaled(self, factor: float) -> Evidence:
+        """Return the evidence that `factor` times as many examples of the same kind would give."""
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`successes` of `total` examples: exact binomial bounds (Clopper and Pearson 1934).
+
+    >>> Proportion(0, 100).interval(0.95).high  # the "rule of three"
+    0.0295...
+    """
+
+    successes: float
+    total: float
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+        return round(self.total)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the exact one-sided bounds at `confidence`."""
+        failures = self.total - self.successes
+        error = 1 - confidence
+        low = float(stats.beta.ppf(error, self.successes, failures + 1)) if self.successes > 0 else 0.0
+        high = float(stats.beta.ppf(confidence, self.successes + 1, failures)) if failures > 0 else 1.0
+        return Interval(low, high)
+
+    def scaled(self, factor: float) -> Proportion:
+        """Return the same proportion of `factor` times as many examples."""
+        return Proportion(self.successes * factor, self.total * factor)
+
+
+@dataclass(frozen=True)
+class PairedDrop:
+    """`lost` and `gained` of `total` paired examples, for the drop (lost − gained) / total.
+
+    The bounds invert Tango's score test for the difference of paired proportions (Tango 1998, Statistics in
+    Medicine 17:891), which stays honest when no pair is discordant.
+    """
+
+    lost: float
+    gained: float
+    total: float
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+        return round(self.total)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided score bounds of the drop at `confidence`."""
+        quantile = float(stats.norm.ppf(confidence))
+        estimate = (self.lost - self.gained) / self.total
+        return Interval(
+            _crossing(lambda drop: self._score(drop) - quantile, -1.0, estimate),
+            _crossing(lambda drop: self._score(drop) + quantile, estimate, 1.0),
+        )
+
+    def _score(self, drop: float) -> float:
+        numerator = self.lost - self.gained - self.total * drop
+        if numerator == 0:
+            return 0.0
+        linear = (2 * self.total - self.lost + self.gained) * drop - self.lost - self.gained
+        constant = -self.gained * drop * (1 - drop)
+        root = math.sqrt(max(0.0, linear * linear - 8 * self.total * constant))
+        gained_share = (root - linear) / (4 * self.total)
+        variance = self.total * max(0.0, 2 * gained_share + drop * (1 - drop))
+        return numerator / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, numerator)
+
+    def scaled(self, factor: float) -> PairedDrop:
+        """Return the same shares of `factor` times as many pairs."""
+        return PairedDrop(self.lost * factor, self.gained * factor, self.total * factor)
+
+
+@dataclass(frozen=True)
+class LargestDrop:
+    """The largest of several groups' paired drops, such as the worst class.
+
+    The upper bound needs no correction for the number of groups (it fails only where the truly worst group's
+    own bound fails); the lower bound is corrected after Bonferroni.
+    """
+
+    drops: tuple[PairedDrop, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of examples over all groups."""
+        return sum(drop.count for drop in self.drops)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds of the largest drop at `confidence`."""
+        corrected = 1 - (1 - confidence) / len(self.drops)
+        low = max(drop.interval(corrected).low for drop in self.drops)
+        return Interval(low, max(drop.interval(confidence).high for drop in self.drops))
+
+    def scaled(self, factor: float) -> LargestDrop:
+        """Return the same drops of groups `factor` times as large."""
+        return LargestDrop(tuple(drop.scaled(factor) for drop in self.drops))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedMean:
+    """The mean of values that cannot leave [`low`, `high`], with optional weights.
+
+    Each end is the better of two bounds that hold for every distribution and sample size, at half the error
+    each: Hoeffding–Bentkus (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets",
+    Theorem 4), tight near the ends of the range, and empirical Bernstein (Maurer and Pontil 2009, Theorem 4),
+    tight for small variance. Weights enter through the effective sample size (Σw)² / Σw².
+    """
+
+    mean: float
+    variance: float
+    size: float
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(
+        cls, values: FloatArray, low: float = 0.0, high: float = 1.0, weights: FloatArray | None = None
+    ) -> BoundedMean:
+        """Summarise values (n,) with optional non-negative weights (n,)."""
+        shares = np.full(len(values), 1 / len(values)) if weights is None else weights / weights.sum()
+        size = 1 / float((shares**2).sum())
+        mean = float((shares * values).sum())
+        spread = float((shares * (values - mean) ** 2).sum())
+        return cls(mean, spread * size / (size - 1) if size > 1 else math.nan, size, low, high)
+
+    @property
+    def count(self) -> int:
+        """The effective number of examples."""
+        return round(self.size)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds of the mean at `confidence`."""
+        width = self.high - self.low
+        if width <= 0:
+            return Interval(self.low, self.high)
+        share = min(1.0, max(0.0, (self.mean - self.low) / width))
+        error = (1 - confidence) / 2
+        margin = self._bernstein_margin(error, width)
+        high = min(_hoeffding_bentkus(share, self.size, error), share + margin, 1.0)
+        low = max(1 - _hoeffding_bentkus(1 - share, self.size, error), share - margin, 0.0)
+        return Interval(self.low + width * low, self.low + width * high)
+
+    def _bernstein_margin(self, error: float, width: float) -> float:
+        if not self.size > 1:
+            return math.inf
+        logarithm = math.log(2 / error)
+        variance = self.variance / width**2
+        return math.sqrt(2 * variance * logarithm / self.size) + 7 * logarithm / (3 * (self.size - 1))
+
+    def scaled(self, factor: float) -> BoundedMean:
+        """Return the same mean and variance of `factor` times as many examples."""
+        return dataclasses.replace(self, size=self.size * factor)
+
+
+@dataclass(frozen=True)
+class UnboundedMean:
+    """The mean of values without known limits: Student's t, which holds for large samples only."""
+
+    mean: float
+    deviation: float
+    size: float
+
+    @classmethod
+    def of(cls, values: FloatArray) -> UnboundedMean:
+        """Summarise values (n,)."""
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), deviation, len(values))
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+        return round(self.size)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided t bounds of the mean at `confidence`; infinite for fewer than two values."""
+        if self.size < 2:
+            return Interval(-math.inf, math.inf)
+        margin = float(stats.t.ppf(confidence, self.size - 1)) * self.deviation / math.sqrt(self.size)
+        return Interval(self.mean - margin, self.mean + margin)
+
+    def scaled(self, factor: float) -> UnboundedMean:
+        """Return the same mean and deviation of `factor` times as many examples."""
+        return dataclasses.replace(self, size=self.size * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantile:
+    """A quantile of a sample: distribution-free bounds from order statistics (exact binomial)."""
+
+    values: FloatArray
+    level: float
+    repeats: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+        return round(len(self.values) * self.repeats)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds of the quantile at `confidence`; infinite where the sample is too small."""
+        ordered = np.sort(self.values)
+        size = self.count
+        below = int(stats.binom.ppf(1 - confidence, size, self.level))
+        above = int(stats.binom.ppf(confidence, size, self.level)) + 1
+        # X_(k) lies below the quantile with probability P(Bin(n, q) >= k)
+        low = self._order_statistic(ordered, below) if below >= 1 else -math.inf
+        high = self._order_statistic(ordered, above) if above <= size else math.inf
+        return Interval(low, high)
+
+    def _order_statistic(self, ordered: FloatArray, position: int) -> float:
+        return float(ordered[min(len(ordered) - 1, math.ceil(position / self.repeats) - 1)])
+
+    def scaled(self, factor: float) -> Quantile:
+        """Return the same values, each `factor` times as often."""
+        return dataclasses.replace(self, repeats=self.repeats * factor)
+
+
+def _hoeffding_bentkus(mean: float, size: float, error: float) -> float:
+    """Return the largest true mean in [0, 1] that a sample mean this small does not refute at `error`."""
+
+    def log_p_value(true_mean: float) -> float:
+        bentkus = 1 + float(stats.binom.logcdf(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
+        divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
+        return min(bentkus, -size * divergence)
+
+    return _crossing(lambda true_mean: log_p_value(true_mean) - math.log(error), mean, 1.0)
+
+
+def _bernoulli_divergence(sample: float, true: float) -> float:
+    if true >= 1:
+        return math.inf if sample < 1 else 0.0
+    first = sample * math.log(sample / true) if sample > 0 else 0.0
+    second = (1 - sample) * math.log((1 - sample) / (1 - true)) if sample < 1 else 0.0
+    return first + second
+
+
+def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a falling function crosses zero in [low, high], or the end beyond which it would."""
+    if function(low) <= 0:
+        return low
+    if function(high) >= 0:
+        return high
+    for _ in range(60):
+        middle = (low + high) / 2
+        if function(middle) > 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def examples_needed(evidence: Evidence, decides: Callable[[Interval], bool], confidence: float) -> int | None:
+    """Return how many more examples of the same kind would let `decides` say yes, or None if a million-fold would not.
+
+    The estimate holds the observed rates fixed.
+
+    >>> examples_needed(Proportion(99, 100), lambda interval: interval.low >= 0.97, 0.95)
+    116
+    """
+    few, many = 1.0, 2.0
+    while not decides(evidence.scaled(many).interval(confidence)):
+        few, many = many, many * 2
+        if many > 2**20:
+            return None
+    while (many - few) * evidence.count > 1:
+        middle = (few + many) / 2
+        if decides(evidence.scaled(middle).interval(confidence)):
+            many = middle
+        else:
+            few = middle
+    return max(1, math.ceil((many - 1) * evidence.count))

@@ -1,0 +1,143 @@
+"""Measurement and requirements in, outcome out: pass, fail, inconclusive or error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.fidelity.intervals import Evidence, Interval, examples_needed
+from cp_compress.fidelity.measurement import Measurement
+
+Outcome = Literal["pass", "fail", "inconclusive", "error"]
+SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "fail", "error")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A metric, the side it must stay on, the bound, and a confidence level or None.
+
+    Without a confidence level the metric's value on the given data is compared with the bound. With one, the
+    requirement is a claim about the population: it passes when the one-sided confidence bound lies on the right
+    side (non-inferiority), fails when the opposite bound lies on the wrong side, else it is inconclusive.
+
+    >>> str(Requirement("agreement", "min", 0.99))
+    'agreement ≥ 0.99'
+    """
+
+    metric: str
+    direction: Literal["min", "max"]
+    bound: float
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("Requirement", "direction", self.direction, ("min", "max"))
+        check_real("Requirement", "bound", self.bound, f"the bound of {self.metric} must be a finite number")
+        if self.confidence is not None:
+            rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
+            check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+
+    def __str__(self) -> str:
+        sign = "≥" if self.direction == "min" else "≤"
+        claim = f" at {self.confidence:.0%} confidence" if self.confidence is not None else ""
+        return f"{self.metric} {sign} {self.bound:g}{claim}"
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value lies on the right side of the bound, or on it."""
+        return value >= self.bound if self.direction == "min" else value <= self.bound
+
+    def margin(self, value: float) -> float:
+        """Return how far a value lies on the right side of the bound; negative on the wrong side."""
+        return value - self.bound if self.direction == "min" else self.bound - value
+
+
+@dataclass(frozen=True)
+class Result:
+    """One requirement judged: what was found, its interval, and how many more examples would decide it."""
+
+    requirement: Requirement
+    outcome: Outcome
+    value: float
+    count: int
+    interval: Interval | None = None
+    examples_needed: int | None = None
+
+    @property
+    def margin(self) -> float:
+        """How far the value lies on the right side of its bound; negative on the wrong side."""
+        return self.requirement.margin(self.value)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measurement, its requirements judged, and the outcome of the worst of them."""
+
+    measurement: Measurement
+    results: tuple[Result, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome among the requirements."""
+        return max((result.outcome for result in self.results), key=SEVERITY.index)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every requirement holds."""
+        return self.outcome == "pass"
+
+    @property
+    def worst(self) -> Result:
+        """The requirement that decides the outcome: the worst, and among equals the one with the least margin."""
+        return min(self.results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
+
+
+def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:
+    """Compare a measurement's metrics with requirements.
+
+    Raises InvalidArgumentError when there is no requirement, when one names a metric that was not measured, or
+    asks for a confidence level where the metric has no sample behind it. A value that is NaN is an error.
+
+    >>> measurement = Measurement("predictions", {"agreement": 0.98}, {"agreement": 100})
+    >>> judge(measurement, [Requirement("agreement", "min", 0.99)]).outcome
+    'fail'
+    """
+    if not requirements:
+        reject("judge", "requirements", requirements, "a check without requirements would pass whatever was found")
+    return Check(measurement, tuple(_judge_one(measurement, requirement) for requirement in requirements))
+
+
+def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
+    metric = requirement.metric
+    if metric not in measurement.metrics:
+        measured = ", ".join(sorted(measurement.metrics))
+        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} measured only {measured}")
+    value = measurement.metrics[metric]
+    count = measurement.counts.get(metric, 0)
+    if math.isnan(value) or count == 0:
+        return Result(requirement, "error", value, count)
+    if requirement.confidence is None:
+        return Result(requirement, "pass" if requirement.holds(value) else "fail", value, count)
+    if metric not in measurement.evidence:
+        rule = f"{metric} is a value on the given data only; no claim about the population can be made from it"
+        reject("judge", "confidence", requirement.confidence, rule)
+    return _judge_claim(requirement, requirement.confidence, value, count, measurement.evidence[metric])
+
+
+def _judge_claim(requirement: Requirement, confidence: float, value: float, count: int, evidence: Evidence) -> Result:
+    interval = evidence.interval(confidence)
+    outcome = _claim_outcome(requirement, interval)
+    needed = None
+    if outcome == "inconclusive":
+        needed = examples_needed(
+            evidence, lambda wider: _claim_outcome(requirement, wider) != "inconclusive", confidence
+        )
+    return Result(requirement, outcome, value, count, interval, needed)
+
+
+def _claim_outcome(requirement: Requirement, interval: Interval) -> Outcome:
+    held, refuted = (interval.low, interval.high) if requirement.direction == "min" else (interval.high, interval.low)
+    if requirement.holds(held):
+        return "pass"
+    return "inconclusive" if requirement.holds(refuted) else "fail"

@@ -1,0 +1,98 @@
+"""One way to run a model: on its device, in evaluation mode, leaving it as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.errors import ObservationError
+
+Model = Callable[..., Any]
+
+
+class Runner:
+    """A model ready to run on a device; the model given is never changed.
+
+    An `nn.Module` on another device is copied; train/eval state is restored after each use. Any other callable
+    that maps a batch to logits is called as it is.
+    """
+
+    def __init__(self, model: Model, device: torch.device | str | None = None) -> None:
+        if not callable(model):
+            reject("observe", "model", model, "a model is anything that maps a batch to logits")
+        own = model_device(model)
+        self.device = torch.device(device) if device is not None else own or torch.device("cpu")
+        self.model = model
+        if own is not None and own != self.device:
+            self.model = copy.deepcopy(model).to(self.device)  # type: ignore[attr-defined]
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model as an `nn.Module`, or None when it is another callable."""
+        return self.model if isinstance(self.model, nn.Module) else None
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the model in evaluation mode, then restore each submodule's own mode."""
+        modules = list(self.module.modules()) if self.module is not None else []
+        states = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, state in zip(modules, states, strict=True):
+                module.training = state
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits (n, classes) of a batch (n, ...), on the model's device; gradients as the caller set.
+
+        Raises ObservationError when the model cannot take the batch or gives something else than logits.
+        """
+        try:
+            output = self.model(inputs.to(self.device))
+        except (RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ObservationError(self._explain(inputs, error)) from error
+        return _as_logits(output, len(inputs))
+
+    def _explain(self, inputs: Tensor, error: Exception) -> str:
+        dtypes: set[torch.dtype] = set()
+        if self.module is not None:
+            dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
+        message = f"the model cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
+        if dtypes and inputs.dtype not in dtypes:
+            held = ", ".join(sorted(map(str, dtypes)))
+            message += f". Its parameters are {held}: convert the data set's inputs, or the model"
+        return message
+
+
+def model_device(model: Model) -> torch.device | None:
+    """Return the device of an `nn.Module`'s first parameter or buffer, or None where there is none."""
+    if not isinstance(model, nn.Module):
+        return None
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+def _as_logits(output: Any, count: int) -> Tensor:
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise ObservationError(f"the model returned a {type(output).__name__}; expected a tensor of logits")
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise ObservationError(
+            f"the model returned shape {tuple(logits.shape)} for {count} examples; "
+            f"expected logits of shape ({count}, classes) with two classes or more"
+        )
+    if not logits.is_floating_point():
+        raise ObservationError(f"the model returned {logits.dtype}; logits must be of a floating-point dtype")
+    return logits
