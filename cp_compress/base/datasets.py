@@ -25,8 +25,8 @@ _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labe
 class LabeledData:
     """A data set of `len()` labelled examples, readable in order and by index.
 
-    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors. Inputs come as a tensor (n, ...) in the data set's own dtype,
-    labels as int64 (n,).
+    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors.
+    Inputs come as a tensor (n, ...) in the data set's own dtype, labels as int64 (n,).
     """
 
     def __init__(self, source: Any) -> None:

@@ -1,0 +1,101 @@
+"""A small model and data set to try things on: handwritten digits that ship with scikit-learn, nothing downloaded."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+_TEST_EXAMPLES = 600
+_EPOCHS = 12
+_BATCH = 64
+
+
+class DigitImages(TensorDataset):
+    """Grey images (n, 1, 8, 8), float32 in [0, 1], with their digits (n,), int64; `classes` names the digits."""
+
+    classes = tuple(map(str, range(10)))
+
+
+class DigitsCNN(nn.Module):
+    """A convolutional network for 8×8 grey images: (n, 1, 8, 8) to logits (n, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 24, 3, padding=1),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.Conv2d(24, 48, 3, padding=1),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(48, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (n, 10) of images (n, 1, 8, 8)."""
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+def digits() -> DigitImages:
+    """Return 600 labelled test images of handwritten digits, none of which `digits_cnn` was trained on.
+
+    >>> images = digits()
+    >>> len(images), tuple(images[0][0].shape)
+    (600, (1, 8, 8))
+    """
+    return _digit_images()[1]
+
+
+def digits_training() -> DigitImages:
+    """Return the 1,197 labelled images that `digits_cnn` is trained on."""
+    return _digit_images()[0]
+
+
+def digits_cnn() -> DigitsCNN:
+    """Return a CNN trained on `digits_training`, in evaluation mode; training takes seconds on a CPU.
+
+    The seed is fixed and the global random state is left alone: the same machine gives the same weights.
+    """
+    model = DigitsCNN()
+    model.load_state_dict(_trained_weights())
+    return model.eval()
+
+
+@functools.cache
+def _digit_images() -> tuple[DigitImages, DigitImages]:
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    images = torch.tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16
+    labels = torch.tensor(source.target, dtype=torch.int64)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    test, training = order[:_TEST_EXAMPLES], order[_TEST_EXAMPLES:]
+    return DigitImages(images[training], labels[training]), DigitImages(images[test], labels[test])
+
+
+@functools.cache
+def _trained_weights() -> dict[str, Tensor]:
+    images, labels = digits_training().tensors
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DigitsCNN().train()
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+        steps = _EPOCHS * -(-len(images) // _BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps)
+        with torch.enable_grad():
+            for _ in range(_EPOCHS):
+                for part in torch.randperm(len(images)).split(_BATCH):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(images[part]), labels[part]).backward()
+                    optimizer.step()
+                    schedule.step()
+    return {name: value.detach() for name, value in model.state_dict().items()}
