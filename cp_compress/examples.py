@@ -93,9 +93,9 @@ def _trained_weights() -> dict[str, Tensor]:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps)
         with torch.enable_grad():
             for _ in range(_EPOCHS):
-                for part in torch.randperm(len(images)).split(_BATCH):
+                for part in torch.split(torch.randperm(len(images)), _BATCH):
                     optimizer.zero_grad()
-                    nn.functional.cross_entropy(model(images[part]), labels[part]).backward()
+                    torch.autograd.backward(nn.functional.cross_entropy(model(images[part]), labels[part]))
                     optimizer.step()
                     schedule.step()
     return {name: value.detach() for name, value in model.state_dict().items()}

@@ -1,1 +1,50 @@
-"""A pytest plugin for specs of behaviour that compression must preserve."""
+"""A pytest plugin for specs of behaviour that compression must preserve.
+
+Everything is imported when it is first used: `import pytest_cp` loads neither torch nor Hypothesis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cp_compress.base.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from pytest_cp.assertions import assert_attribution_iou as assert_attribution_iou
+    from pytest_cp.assertions import assert_boundary_distance as assert_boundary_distance
+    from pytest_cp.assertions import assert_footprint as assert_footprint
+    from pytest_cp.assertions import assert_preserved_predictions as assert_preserved_predictions
+    from pytest_cp.assertions import assert_reconstruction as assert_reconstruction
+    from pytest_cp.assertions import check_attribution_iou as check_attribution_iou
+    from pytest_cp.assertions import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions import check_footprint as check_footprint
+    from pytest_cp.assertions import check_preserved_predictions as check_preserved_predictions
+    from pytest_cp.assertions import check_reconstruction as check_reconstruction
+    from pytest_cp.directions import direction_batches as direction_batches
+    from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
+    from pytest_cp.errors import BaselineError as BaselineError
+    from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
+    from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
+    from pytest_cp.errors import NothingComparedError as NothingComparedError
+    from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
+    from pytest_cp.errors import PreservationError as PreservationError
+    from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
+
+_ASSERTIONS = ("attribution_iou", "boundary_distance", "footprint", "preserved_predictions", "reconstruction")
+_ERRORS = (
+    "AttributionsNotPreservedError",
+    "BaselineError",
+    "BoundariesNotPreservedError",
+    "FootprintNotReducedError",
+    "NothingComparedError",
+    "PredictionsNotPreservedError",
+    "PreservationError",
+    "ReconstructionNotPreservedError",
+)
+_MODULES = {
+    **{f"{verb}_{name}": "assertions" for verb in ("assert", "check") for name in _ASSERTIONS},
+    **dict.fromkeys(_ERRORS, "errors"),
+    "direction_batches": "directions",
+}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

@@ -1,1 +1,109 @@
-"""The hooks through which pytest loads the plugin."""
+"""The hooks through which pytest loads the plugin; it imports neither torch nor Hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_cp import options, parametrization
+from pytest_cp.errors import PreservationError
+from pytest_cp.fixtures import (
+    compressed_dataset as compressed_dataset,
+)
+from pytest_cp.fixtures import (
+    compressed_model as compressed_model,
+)
+from pytest_cp.fixtures import (
+    cp_device as cp_device,
+)
+from pytest_cp.fixtures import (
+    dataset as dataset,
+)
+from pytest_cp.fixtures import (
+    reference_model as reference_model,
+)
+from pytest_cp.gatekeeping import Attempt, collect_report, fail_if_nothing_was_compared
+from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
+from pytest_cp.report import write_reports
+from pytest_cp.report.terminal import write_summary
+from pytest_cp.state import is_worker, session_state, start_session
+
+_ATTEMPT = pytest.StashKey[Attempt]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare options and ini keys."""
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the configuration before anything runs."""
+    options.configure(config)
+    start_session(config)
+    if not is_worker(config):
+        config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests once for each scheme and codec."""
+    parametrization.parametrize(metafunc)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Record the checks of a test, in all its phases and attempts."""
+    execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
+    recorder = Recorder(item.nodeid, options.reproducing_options(item.config), session_state(item.config).baselines)
+    item.stash[_ATTEMPT] = Attempt(item, recorder)
+    with recording(recorder), options.using_execution(execution):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
+    result = yield
+    item.stash[_ATTEMPT].require_comparison()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach the checks of a phase to its report, where workers and other reports find them."""
+    report = yield
+    attempt = item.stash.get(_ATTEMPT, None)
+    if attempt is not None:
+        if call.excinfo is not None and isinstance(call.excinfo.value, PreservationError):
+            attempt.note_failure(str(call.excinfo.value))
+        setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
+        report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
+        report.cp_notes = list(session_state(item.config).models.notes)  # type: ignore[attr-defined]
+    return report
+
+
+class _Collector:
+    """Gathers reports where they come together: in the only process, or the controlling one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the checks of a report."""
+        collect_report(self._config, report)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the reports, and fail a session in which gates were asked for and none compared anything."""
+    if not is_worker(session.config):
+        fail_if_nothing_was_compared(session)
+        write_reports(session)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show one row a check."""
+    write_summary(terminalreporter, session_state(config))

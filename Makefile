@@ -1,0 +1,34 @@
+# Two commands for a fresh machine with Python 3.10 or newer; both set up .venv first, once.
+BASE_PYTHON ?= python3
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: setup demo test test-gpu clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	$(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet --editable ".[test]"
+	touch $(READY)
+
+demo: setup
+	$(PYTHON) -m pytest examples/digits -q --cp-report-json=reports/digits.json
+	@echo "--- The next gate is meant to fail: density 0.02 without fine-tuning, and JPEG quality 5. ---"
+	@rm -f reports/digits_caught.json
+	$(PYTHON) -m pytest examples/digits_caught -q --cp-report-json=reports/digits_caught.json || true
+	$(PYTHON) examples/digits_caught/expect_failures.py reports/digits_caught.json
+
+test: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -n 2 --dist worksteal
+
+test-gpu: setup
+	$(PYTHON) -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) reports

@@ -1,0 +1,3 @@
+"""Settings of the project's own test run."""
+
+pytest_plugins = ["pytester"]

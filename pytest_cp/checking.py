@@ -1,0 +1,101 @@
+"""What all assertions share: requirements, subjects, errors on the way, the record, and the failure that is raised."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec
+
+from cp_compress.base.arguments import reject
+from cp_compress.fidelity.judgement import Check, Requirement, judge
+from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import Observation, observe
+from cp_compress.fidelity.running import Model
+from pytest_cp.errors import BaselineError, PreservationError
+from pytest_cp.messages import failure_message
+from pytest_cp.options import current_execution
+from pytest_cp.records import Record, not_asserting, record_check, record_error
+from pytest_cp.subjects import describe_pair, require_difference
+
+Parameters = ParamSpec("Parameters")
+
+
+def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameters, Check]:
+    @functools.wraps(assertion)
+    def check(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Check:
+        with not_asserting():
+            try:
+                return assertion(*args, **kwargs)
+            except PreservationError as error:
+                return error.check
+
+    check.__name__ = check.__qualname__ = assertion.__name__.replace("assert_", "check_")
+    check.__doc__ = f"Return the check that `{assertion.__name__}` makes, whether it passes or not."
+    return check
+
+
+def build_requirements(
+    assertion: str,
+    confidence: float | None,
+    *,
+    at_least: dict[str, float | None] | dict[str, float] | None = None,
+    at_most: dict[str, float | None] | None = None,
+) -> list[Requirement]:
+    lower = [
+        Requirement(metric, "min", bound, confidence) for metric, bound in (at_least or {}).items() if bound is not None
+    ]
+    upper = [
+        Requirement(metric, "max", bound, confidence) for metric, bound in (at_most or {}).items() if bound is not None
+    ]
+    if not lower and not upper:
+        known = [f"min_{metric}" for metric in at_least or {}] + [f"max_{metric}" for metric in at_most or {}]
+        known = [name.replace("max_max_", "max_") for name in known]
+        reject(assertion, "requirements", None, f"nothing is required; give at least one of {', '.join(known)}")
+    return lower + upper
+
+
+def assert_pair(
+    subjects: tuple[Model, Model, Any, Any],
+    compare: Callable[[Observation, Observation], Measurement],
+    requirements: list[Requirement],
+    assertion: str,
+    failure: type[PreservationError],
+) -> Check:
+    compressed, reference, dataset, compressed_dataset = subjects
+    described: Record = {}
+    with recording_errors(assertion, described):
+        require_difference(compressed, reference, dataset, compressed_dataset)
+        execution = current_execution()
+        original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
+        read = dataset if compressed_dataset is None else compressed_dataset
+        candidate = observe(compressed, read, device=execution.device, batch_size=execution.batch_size)
+        described |= describe_pair(candidate, original)
+        measurement = compare(candidate, original)
+    return conclude(measurement, requirements, assertion, described, failure)
+
+
+@contextmanager
+def recording_errors(assertion: str, subjects: Record) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        record_error(error, assertion, subjects)
+        raise
+
+
+def conclude(
+    measurement: Measurement,
+    requirements: list[Requirement],
+    assertion: str,
+    subjects: Record,
+    failure: type[PreservationError],
+) -> Check:
+    with recording_errors(assertion, subjects):
+        check = judge(measurement, requirements)
+    record = record_check(check, assertion, subjects)
+    if not check.passed:
+        raise failure(failure_message(record), check)
+    if record["baseline_problems"]:
+        raise BaselineError(failure_message(record), check)
+    return check

@@ -1,0 +1,45 @@
+"""Hypothesis strategies that explore directions, and shrink to one that a person can read.
+
+A direction is drawn as a sparse integer combination over a named basis: Hypothesis cannot draw a dense image, and a
+drawn seed shrinks to nothing useful, but such a combination shrinks to a single term within some twenty calls. One
+Hypothesis example is one fixed-size batch of directions, so that exploring costs few, large forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.fidelity.directions import DirectionBasis, Directions, low_frequency_basis
+
+_LARGEST_COEFFICIENT = 4
+
+
+def direction_batches(
+    input_shape: Sequence[int] | None = None,
+    *,
+    basis: DirectionBasis | None = None,
+    size: int = 4,
+    max_terms: int = 3,
+) -> st.SearchStrategy[Directions]:
+    """Return a strategy that draws batches of `size` directions for inputs of a shape.
+
+    `input_shape` is that of one example, without the batch dimension: its low-frequency waves are the basis. Give
+    `basis` instead for another. A direction combines at most `max_terms` of the basis with whole coefficients
+    between −4 and 4, and shrinks towards a single term. Raises InvalidArgumentError for arguments that cannot be.
+
+    >>> str(direction_batches((1, 8, 8)).example().names[0])  # doctest: +SKIP
+    'one horizontal wave'
+    """
+    if (input_shape is None) == (basis is None):
+        reject("direction_batches", "input_shape", input_shape, "give either input_shape or basis")
+    known = basis if basis is not None else low_frequency_basis(tuple(input_shape or ()))
+    rule = "must be a whole number of 1 or more"
+    count = check_integer("direction_batches", "size", size, rule, at_least=1)
+    terms = min(check_integer("direction_batches", "max_terms", max_terms, rule, at_least=1), len(known.names))
+    coefficient = st.integers(1, _LARGEST_COEFFICIENT) | st.integers(-_LARGEST_COEFFICIENT, -1)
+    term = st.tuples(st.integers(0, len(known.names) - 1), coefficient)
+    combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0]).map(dict)
+    return st.lists(combination, min_size=count, max_size=count).map(known.combine)

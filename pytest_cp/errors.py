@@ -1,0 +1,44 @@
+"""The failures that assertions raise: one class for each kind of behaviour, so that tools can tell them apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.judgement import Check
+
+
+class PreservationError(AssertionError):
+    """Behaviour was not preserved, or not proven to be; `check` holds what was required and found."""
+
+    def __init__(self, message: str, check: Check) -> None:
+        super().__init__(message)
+        self.check = check
+
+
+class PredictionsNotPreservedError(PreservationError):
+    """The compressed model's predictions differ by more than is allowed."""
+
+
+class AttributionsNotPreservedError(PreservationError):
+    """The compressed model looks at other parts of its inputs than is allowed."""
+
+
+class BoundariesNotPreservedError(PreservationError):
+    """The compressed model's decision boundaries moved by more than is allowed."""
+
+
+class ReconstructionNotPreservedError(PreservationError):
+    """Decoded data differs from the original by more than is allowed."""
+
+
+class FootprintNotReducedError(PreservationError):
+    """The compressed model is not as much smaller or faster as is required."""
+
+
+class BaselineError(PreservationError):
+    """A check is worse than its baseline, has none, or the baseline is of other subjects."""
+
+
+class NothingComparedError(AssertionError):
+    """Candidate and reference are the same, so that every check would pass without comparing anything."""

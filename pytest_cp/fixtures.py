@@ -1,0 +1,99 @@
+"""The fixtures: a reference, labelled examples, and what compression makes of them; all of session scope."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_cp.options import execution
+from pytest_cp.state import session_state
+
+if TYPE_CHECKING:
+    import torch
+
+    from cp_compress.data import CompressedDataset
+    from cp_compress.fidelity.running import Model
+
+_OVERRIDE = """
+{fixture} is missing. Name a factory in the ini file,
+
+    [tool.pytest.ini_options]
+    {key} = "package.module:factory"
+
+or override the fixture in conftest.py, with session scope:
+
+    @pytest.fixture(scope="session")
+    def {fixture}():
+        return ...
+
+To try the plugin out: {key} = "{example}"
+"""
+
+
+@pytest.fixture(scope="session")
+def reference_model(pytestconfig: pytest.Config) -> Model:
+    """The model before compression: override this fixture, or name a factory as `cp_reference`."""
+    return _made_by_factory(pytestconfig, "reference_model", "cp_reference", "cp_compress.examples:digits_cnn")
+
+
+@pytest.fixture(scope="session")
+def dataset(pytestconfig: pytest.Config) -> Any:
+    """Labelled examples, (input, label) each: override this fixture, or name a factory as `cp_dataset`."""
+    return _made_by_factory(pytestconfig, "dataset", "cp_dataset", "cp_compress.examples:digits")
+
+
+@pytest.fixture(scope="session")
+def cp_device(pytestconfig: pytest.Config) -> torch.device:
+    """The device that models are compressed and observed on: --cp-device, else CUDA where present, else CPU."""
+    import torch
+
+    name = execution(pytestconfig).device
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        pytest.fail(f"cp device {name!r} cannot be used here: {error}", pytrace=False)
+    return device
+
+
+@pytest.fixture(scope="session")
+def compressed_model(request: pytest.FixtureRequest, reference_model: Model, cp_device: torch.device) -> Model:
+    """The reference compressed by a scheme of the test's `compress_model` marker, `cp_schemes` or --cp-scheme.
+
+    It is shared by all tests that ask for the same scheme: do not change it.
+    """
+    scheme = _parameter(request, "compressed_model", "compress_model", "cp_schemes", "--cp-scheme")
+    return session_state(request.config).models.compress(reference_model, scheme, cp_device)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def compressed_dataset(request: pytest.FixtureRequest, dataset: Any) -> CompressedDataset:
+    """The data set stored by a codec of the test's `compress_dataset` marker, `cp_codecs` or --cp-codec."""
+    codec = _parameter(request, "compressed_dataset", "compress_dataset", "cp_codecs", "--cp-codec")
+    return session_state(request.config).compressed_dataset(dataset, codec)
+
+
+def _made_by_factory(config: pytest.Config, fixture: str, key: str, example: str) -> Any:
+    name = config.getini(key)
+    if not name:
+        pytest.fail(_OVERRIDE.format(fixture=fixture, key=key, example=example), pytrace=False)
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        pytest.fail(f'{key} = "{name}": must have the form "package.module:factory"', pytrace=False)
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        pytest.fail(f'{key} = "{name}": {error}', pytrace=False)
+    if not callable(factory):
+        pytest.fail(f'{key} = "{name}": {attribute} is not callable', pytrace=False)
+    return factory()
+
+
+def _parameter(request: pytest.FixtureRequest, fixture: str, marker: str, key: str, option: str) -> Any:
+    if not hasattr(request, "param"):
+        pytest.fail(f"{fixture}: name what to compress by, with @pytest.mark.{marker}(...), {key} or {option}", False)
+    return request.param

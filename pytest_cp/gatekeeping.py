@@ -1,0 +1,82 @@
+"""Fail closed: a gate that compared nothing, a rerun that got lucky and a session of skips do not pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_cp.parametrization import is_gate
+from pytest_cp.records import REPORT_ATTRIBUTE, Recorder
+from pytest_cp.state import session_state
+
+_ASKED_FOR = ("--cp-scheme", "--cp-codec", "--cp-report-json", "--cp-baseline")
+_VERDICT = "pytest_cp::every-gate-must-compare"
+
+
+class Attempt:
+    """One run of a test: what it recorded, and what its earlier attempts found."""
+
+    def __init__(self, item: pytest.Item, recorder: Recorder) -> None:
+        self.item = item
+        self.recorder = recorder
+        self.is_gate = is_gate(item)
+
+    def note_failure(self, message: str) -> None:
+        """Remember a failed assertion, which no rerun in this process can undo."""
+        first_line = message.partition("\n")[0]
+        session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
+
+    def require_comparison(self) -> None:
+        """Fail a test that ended well but is a gate without a check, or failed a check when it first ran."""
+        earlier = session_state(self.item.config).failed_attempts.get(self.item.nodeid)
+        if earlier is not None:
+            pytest.fail(f"a rerun does not undo a failed check; an earlier attempt found: {earlier}", pytrace=False)
+        if self.is_gate and self.recorder.comparisons == 0:
+            pytest.fail(
+                "nothing was compared: the test asks for a compressed model or data set but made no check of it; "
+                "use one of pytest_cp's assertions",
+                pytrace=False,
+            )
+
+
+def fail_if_nothing_was_compared(session: pytest.Session) -> None:
+    """Report a failed test of its own when gates were asked for and the whole session made no check."""
+    config, state = session.config, session_state(session.config)
+    asked = bool(state.gate_tests) or any(config.getoption(option) for option in _ASKED_FOR)
+    harmless = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if not asked or config.option.collectonly or session.exitstatus not in harmless:
+        return
+    if any(record["outcome"] != "error" for record in state.records):
+        return
+    message = f"nothing was compared in this session: {_what_happened(state.skipped)}"
+    for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
+        report = pytest.TestReport(
+            nodeid=_VERDICT,
+            location=("pytest_cp", None, "every-gate-must-compare"),
+            keywords={},
+            outcome=outcome,  # type: ignore[arg-type]
+            longrepr=message if outcome == "failed" else None,
+            when=when,  # type: ignore[arg-type]
+        )
+        config.hook.pytest_runtest_logreport(report=report)
+    session.testsfailed += 1
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _what_happened(skipped: dict[str, str]) -> str:
+    if not skipped:
+        return "no test made a check"
+    test, reason = next(iter(skipped.items()))
+    return f"{len(skipped)} gate tests were skipped, the first {test}: {reason}"
+
+
+def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Take a test's checks from its report into the session's state, in the process that writes the reports."""
+    state = session_state(config)
+    for record in getattr(report, REPORT_ATTRIBUTE, []):
+        state.records.append({**record, "test_passed": report.passed})
+    state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
+    if getattr(report, "cp_gate", False):
+        state.gate_tests.add(report.nodeid)
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            state.skipped[report.nodeid] = reason

@@ -1,0 +1,112 @@
+"""What a failing check tells a person: required and found, who pays, which examples, how to see it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from pytest_cp.records import Record, current_recorder, decisive_requirement
+
+_LISTED = 8
+
+
+def failure_message(record: Record, hint: str = "") -> str:
+    """Return the message of a failed check; its first line carries metric, value, bound, interval and n."""
+    lines = [_headline(record)]
+    lines += [_requirement_line(entry) for entry in record["requirements"] if entry["outcome"] != "pass"]
+    lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
+    lines += _subject_lines(record["subjects"])
+    lines += _class_lines(record["details"].get("classes", []))
+    lines += _flip_lines(record["details"].get("flips", []))
+    lines += _example_lines(record["examples"])
+    lines += [f"  note: {note}" for note in record["notes"]]
+    if hint:
+        lines.append(f"  {hint}")
+    lines.append(f"  reproduce: {reproduce_command(record)}")
+    return "\n".join(lines)
+
+
+def _headline(record: Record) -> str:
+    decisive = decisive_requirement(record)
+    if decisive is None:
+        return f"{record['assertion']}: {record['error']}"
+    if record["baseline_problems"]:
+        return f"{decisive['metric']} = {number(decisive['value'])}: {record['baseline_problems'][0]}"
+    extra = f"; {len(record['requirements'])} requirements" if len(record["requirements"]) > 1 else ""
+    return f"{_finding(decisive)}{extra}"
+
+
+def _finding(entry: Record) -> str:
+    sign = "≥" if entry["direction"] == "min" else "≤"
+    text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
+    if entry["interval"] is not None:
+        low, high = entry["interval"]
+        text += f" at {entry['confidence']:.0%} confidence ({number(low)} … {number(high)})"
+    text += f", n = {entry['count']}"
+    if entry["outcome"] == "inconclusive":
+        needed = entry["examples_needed"]
+        text += ": inconclusive, " + (
+            f"about {needed:,} more examples would decide it"
+            if needed
+            else "no number of such examples would decide it"
+        )
+    elif entry["outcome"] == "error":
+        text += ": not a number, so nothing was compared"
+    return text
+
+
+def _requirement_line(entry: Record) -> str:
+    return f"  {entry['outcome']}: {_finding(entry)}"
+
+
+def _subject_lines(subjects: dict[str, Any]) -> list[str]:
+    shown = {name: subject["name"] for name, subject in subjects.items() if isinstance(subject, dict)}
+    return [f"  {name}: {text}" for name, text in shown.items()]
+
+
+def _class_lines(classes: list[Record]) -> list[str]:
+    worse = sorted((row for row in classes if row["drop"] > 0), key=lambda row: -float(row["drop"]))
+    if not worse:
+        return []
+    rows = [
+        f"    {row['class']}: {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
+        for row in worse[:_LISTED]
+    ]
+    return ["  classes that lost accuracy, worst first:", *rows, *_rest(len(worse))]
+
+
+def _flip_lines(flips: list[Record]) -> list[str]:
+    if not flips:
+        return []
+    rows = [f"    {flip['before']} → {flip['after']}: {flip['count']}" for flip in flips[:_LISTED]]
+    return ["  predictions that changed, by class pair:", *rows, *_rest(len(flips))]
+
+
+def _example_lines(examples: list[Record]) -> list[str]:
+    if not examples:
+        return []
+    rows = [
+        f"    #{change['index']} (label {change['label']}): {change['before']} → {change['after']}"
+        for change in examples[:_LISTED]
+    ]
+    return ["  examples that changed most:", *rows, *_rest(len(examples))]
+
+
+def _rest(count: int) -> list[str]:
+    return [f"    … and {count - _LISTED} more"] if count > _LISTED else []
+
+
+def reproduce_command(record: Record) -> str:
+    """Return the command that runs a record's test alone, with the same execution."""
+    recorder = current_recorder()
+    if recorder is None:
+        return f"call {record['assertion']} again with the same arguments"
+    parts = ["pytest", recorder.test, *recorder.options]
+    return " ".join(shlex.quote(part) for part in parts)
+
+
+def number(value: Any) -> str:
+    """Return a number with four significant digits, more where it is close to one, for a person to read."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:.4f}".rstrip("0").rstrip(".") if 0.01 <= abs(value) < 1000 else f"{value:.4g}"

@@ -1,0 +1,199 @@
+"""Command-line options, ini keys and markers: how a session is told what to run and where."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BASELINE_MODES = ("check", "new", "update")
+
+# name, type, default, help
+_INI: tuple[tuple[str, Any, Any, str], ...] = (
+    ("cp_reference", "string", "", 'factory of the reference model, "package.module:factory"'),
+    ("cp_dataset", "string", "", 'factory of the labelled examples, "package.module:factory"'),
+    ("cp_schemes", "linelist", [], "compression schemes for compressed_model, one a line: prune(density=0.1)"),
+    ("cp_codecs", "linelist", [], "codecs for compressed_dataset, one a line: jpeg(quality=75)"),
+    ("cp_device", "string", "", "device to compress and observe on (default: CUDA where present, else CPU)"),
+    ("cp_seed", "string", "0", "seed of every random choice (default 0)"),
+    ("cp_batch_size", "string", "256", "largest number of examples in one forward call (default 256)"),
+    ("cp_cache_dir", "string", "", "folder of compressed models (default: in pytest's own cache folder)"),
+    (
+        "cp_baseline_dir",
+        "string",
+        "cp_baselines",
+        "folder of baselines, beside each test module (default cp_baselines)",
+    ),
+    ("cp_baseline_tolerance", "string", "0", "how much worse than its baseline a metric may be (default 0)"),
+)
+_MARKERS = (
+    "compress_model(scheme, ...): run the test once for each scheme, given as `compressed_model`",
+    "compress_dataset(codec, ...): run the test once for each codec, given as `compressed_dataset`",
+    "cp_execution(device=None, seed=None, batch_size=None): where and how the test's checks run",
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how checks run: they change neither requirements nor what is compared.
+
+    `device` is None for CUDA where present, else the CPU.
+    """
+
+    device: str | None = None
+    seed: int = 0
+    batch_size: int = 256
+
+
+_DEFAULT = Execution()
+_execution: ContextVar[Execution] = ContextVar("cp_execution", default=_DEFAULT)
+
+
+def current_execution() -> Execution:
+    """Return the execution of the running test, or the defaults outside of pytest."""
+    return _execution.get()
+
+
+@contextlib.contextmanager
+def using_execution(execution: Execution) -> Iterator[None]:
+    """Make `execution` the current one for the checks inside."""
+    token = _execution.set(execution)
+    try:
+        yield
+    finally:
+        _execution.reset(token)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the plugin's options and ini keys."""
+    group = parser.getgroup("cp", "preservation under compression (pytest_cp)")
+    scheme_help = "compress the reference model by SCHEME too, beside those of cp_schemes; repeatable"
+    group.addoption("--cp-scheme", action="append", default=[], metavar="SCHEME", help=scheme_help)
+    codec_help = "store the data set by CODEC too, beside those of cp_codecs; repeatable"
+    group.addoption("--cp-codec", action="append", default=[], metavar="CODEC", help=codec_help)
+    group.addoption("--cp-device", metavar="DEVICE", help="device to compress and observe on: cpu, cuda, cuda:1, …")
+    group.addoption("--cp-seed", type=int, metavar="N", help="seed of every random choice")
+    group.addoption("--cp-batch-size", type=int, metavar="N", help="largest number of examples in one forward call")
+    group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
+    group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
+    baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
+    baseline_help += "update: replace those that ran"
+    group.addoption("--cp-baseline", choices=BASELINE_MODES, help=baseline_help)
+    for name, kind, default, text in _INI:
+        parser.addini(name, text, type=kind, default=default)
+
+
+def configure(config: pytest.Config) -> None:
+    """Declare markers and refuse options and ini keys that cannot be meant; raises pytest.UsageError."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    _refuse_unknown_keys(config)
+    execution(config)
+    report = config.getoption("--cp-report-json")
+    if report and Path(report).is_dir():
+        raise pytest.UsageError(f"--cp-report-json={report}: is a folder; give the path of a file")
+    baseline_tolerance(config)
+    _refuse_unsafe_baseline(config)
+
+
+def _refuse_unknown_keys(config: pytest.Config) -> None:
+    known = [name for name, *_ in _INI]
+    for key in config.inicfg:
+        if key.startswith("cp_") and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+            raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
+
+
+def _refuse_unsafe_baseline(config: pytest.Config) -> None:
+    mode = config.getoption("--cp-baseline")
+    if mode not in ("new", "update"):
+        return
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write what it is held to")
+    if config.getoption("reruns", None):
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would keep the luckiest attempt")
+
+
+def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execution:
+    """Return where and how checks run: from the command line, then the marker, then the ini file.
+
+    Raises pytest.UsageError for values that are not allowed.
+    """
+    marked = _marker_arguments(marker)
+    device = _first(config.getoption("--cp-device"), marked.get("device"), config.getini("cp_device") or None)
+    if device is not None and not re.fullmatch(r"[a-z]+(:\d+)?", str(device)):
+        raise pytest.UsageError(f"cp device {device!r}: must be a torch device such as cpu, cuda or cuda:1")
+    seed = _first(config.getoption("--cp-seed"), marked.get("seed"), config.getini("cp_seed"))
+    size = _first(config.getoption("--cp-batch-size"), marked.get("batch_size"), config.getini("cp_batch_size"))
+    return Execution(
+        device=None if device is None else str(device),
+        seed=_whole("cp seed", seed, at_least=0),
+        batch_size=_whole("cp batch size", size, at_least=1),
+    )
+
+
+def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
+    """Return the command-line arguments that change what is compressed and how checks run."""
+    names = ("--cp-scheme", "--cp-codec")
+    added = [f"{name}={value}" for name in names for value in config.getoption(name)]
+    given = [(name, config.getoption(name)) for name in ("--cp-device", "--cp-seed", "--cp-batch-size")]
+    return (*added, *(f"{name}={value}" for name, value in given if value is not None))
+
+
+def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
+    if marker is None:
+        return {}
+    unknown = set(marker.kwargs) - {"device", "seed", "batch_size"}
+    if marker.args or unknown:
+        given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
+        raise pytest.UsageError(f"cp_execution({given}): its arguments are device, seed and batch_size, by keyword")
+    return marker.kwargs
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _whole(name: str, value: Any, *, at_least: int) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = at_least - 1
+    if number < at_least:
+        raise pytest.UsageError(f"{name} {value!r}: must be a whole number of {at_least} or more")
+    return number
+
+
+def baseline_tolerance(config: pytest.Config) -> float:
+    """Return how much worse than its baseline a metric may be, in the metric's own unit."""
+    text = config.getini("cp_baseline_tolerance")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise pytest.UsageError(f"cp_baseline_tolerance = {text}: must be a number of 0 or more")
+    return value
+
+
+def schemes(config: pytest.Config) -> list[str]:
+    """Return the schemes of the ini file, then those that the command line adds; it cannot take any away."""
+    return _union(config.getini("cp_schemes"), config.getoption("--cp-scheme"))
+
+
+def codecs(config: pytest.Config) -> list[str]:
+    """Return the codecs of the ini file, then those that the command line adds; it cannot take any away."""
+    return _union(config.getini("cp_codecs"), config.getoption("--cp-codec"))
+
+
+def _union(*lists: list[str]) -> list[str]:
+    return list(dict.fromkeys(entry.strip() for entries in lists for entry in entries if entry.strip()))

@@ -1,0 +1,68 @@
+"""Which schemes and codecs a test runs with, and which tests are gates that must compare something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from pytest_cp import options
+
+# fixture, marker, parser of expressions in the library, where configured names come from
+_SUBJECTS: tuple[tuple[str, str, str, Callable[[pytest.Config], list[str]]], ...] = (
+    ("compressed_model", "compress_model", "scheme", options.schemes),
+    ("compressed_dataset", "compress_dataset", "codec", options.codecs),
+)
+
+
+def is_gate(item: pytest.Item) -> bool:
+    """Tell whether a test asks for a compressed model or data set, so that it must compare something."""
+    names = getattr(item, "fixturenames", ())
+    return any(fixture in names or item.get_closest_marker(marker) is not None for fixture, marker, *_ in _SUBJECTS)
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each scheme and codec that it, or the session, names."""
+    for fixture, marker_name, kind, configured in _SUBJECTS:
+        marker = metafunc.definition.get_closest_marker(marker_name)
+        wanted = fixture in metafunc.fixturenames
+        if marker is not None and not wanted:
+            test = metafunc.definition.nodeid
+            _refuse(f"{test}: marked {marker_name}, but it does not ask for the fixture {fixture}")
+        if not wanted:
+            continue
+        names = _from_marker(marker) if marker is not None else configured(metafunc.config)
+        if names:
+            values = _parse(names, kind, metafunc.definition.nodeid)
+            metafunc.parametrize(fixture, values, indirect=True, scope="session", ids=list(map(str, values)))
+
+
+def _from_marker(marker: pytest.Mark) -> Iterable[Any]:
+    if marker.kwargs or not marker.args:
+        given = ", ".join(f"{name}=…" for name in marker.kwargs)
+        _refuse(f"{marker.name}({given}): takes one or more schemes or codecs, by position")
+    return marker.args
+
+
+def _parse(names: Iterable[Any], kind: str, test: str) -> list[Any]:
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.data import parse_codec
+    from cp_compress.model import parse_scheme
+
+    parse = parse_scheme if kind == "scheme" else parse_codec
+    method = "compress" if kind == "scheme" else "encode"
+    values = []
+    for name in names:
+        try:
+            value = parse(name) if isinstance(name, str) else name
+        except InvalidArgumentError as error:
+            _refuse(f"{test}: {error}")
+        if not callable(getattr(value, method, None)):
+            _refuse(f"{test}: {name!r} is not a {kind}")
+        values.append(value)
+    return values
+
+
+def _refuse(message: str) -> Any:
+    pytest.fail(message, pytrace=False)

@@ -1,0 +1,188 @@
+"""Records: what each check found, as plain JSON, from the assertion to the reports.
+
+A test's records gather in a ContextVar, travel on its test report (plain Python types survive pytest-xdist), and
+are read by everything that shows or saves them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.judgement import Check, Result
+    from pytest_cp.baselines import Baselines
+
+Record = dict[str, Any]
+REPORT_ATTRIBUTE = "cp_checks"
+SEVERITY = ("pass", "inconclusive", "fail", "error")
+
+
+class Recorder:
+    """The checks of one running test.
+
+    `options` are the command-line arguments with which the test runs in the same way again, `baselines` what its
+    checks are held to.
+    """
+
+    def __init__(self, test: str, options: tuple[str, ...] = (), baselines: Baselines | None = None) -> None:
+        self.test = test
+        self.options = options
+        self.baselines = baselines
+        self._records: dict[tuple[str, ...], Record] = {}
+
+    def add(self, record: Record) -> Record:
+        """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given."""
+        subjects = record["subjects"]
+        requirements = ", ".join(entry["requirement"] for entry in record["requirements"])
+        key = (record["assertion"], str(sorted(subjects.items())), requirements)
+        earlier = self._records.get(key)
+        milder = earlier is not None and SEVERITY.index(record["outcome"]) < SEVERITY.index(earlier["outcome"])
+        kept = earlier if earlier is not None and milder else record
+        kept["runs"] = 1 if earlier is None else earlier["runs"] + 1
+        self._records[key] = kept
+        return record
+
+    def take(self) -> list[Record]:
+        """Return the records and forget them."""
+        records = list(self._records.values())
+        self._records.clear()
+        return records
+
+    @property
+    def comparisons(self) -> int:
+        """The number of different checks that compared something, whatever they found."""
+        return sum(record["outcome"] != "error" for record in self._records.values())
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("cp_recorder", default=None)
+_asserting: ContextVar[bool] = ContextVar("cp_asserting", default=True)
+
+
+def current_recorder() -> Recorder | None:
+    """Return the recorder of the running test, or None outside of pytest."""
+    return _recorder.get()
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Let checks inside be recorded by `recorder`."""
+    token = _recorder.set(recorder)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
+@contextlib.contextmanager
+def not_asserting() -> Iterator[None]:
+    """Mark the checks inside as made for their result: a `check_*` call, which nothing requires to pass."""
+    token = _asserting.set(False)
+    try:
+        yield
+    finally:
+        _asserting.reset(token)
+
+
+def record_check(check: Check, assertion: str, subjects: dict[str, Any]) -> Record:
+    """Turn a check into a record and hand it to the running test, if there is one."""
+    measurement = check.measurement
+    record = _record(
+        assertion,
+        check.outcome,
+        subjects,
+        comparison=measurement.comparison,
+        requirements=[_result(result) for result in check.results],
+        decisive=str(check.worst.requirement),
+        metrics={name: plain(value) for name, value in measurement.metrics.items()},
+        counts=dict(measurement.counts),
+        examples=[
+            {"index": change.index, "label": change.label, "before": change.before, "after": change.after}
+            for change in measurement.examples
+        ],
+        details=plain(dict(measurement.details)),
+        notes=list(measurement.notes),
+    )
+    return _hand_over(record)
+
+
+def record_error(error: Exception, assertion: str, subjects: dict[str, Any]) -> Record:
+    """Record a check that could not be made: its outcome is "error", never "pass"."""
+    return _hand_over(_record(assertion, "error", subjects, error=f"{type(error).__name__}: {error}"))
+
+
+def _record(assertion: str, outcome: str, subjects: dict[str, Any], **parts: Any) -> Record:
+    empty: Record = {
+        "comparison": None,
+        "requirements": [],
+        "decisive": None,
+        "metrics": {},
+        "counts": {},
+        "examples": [],
+        "details": {},
+        "notes": [],
+        "error": None,
+        "baseline_problems": [],
+    }
+    asserted = _asserting.get()
+    return {"assertion": assertion, "outcome": outcome, "asserted": asserted, "subjects": subjects, "runs": 1} | (
+        empty | parts
+    )
+
+
+def _hand_over(record: Record) -> Record:
+    recorder = current_recorder()
+    if recorder is None:
+        return record
+    record["test"] = recorder.test
+    if recorder.baselines is not None and record["outcome"] == "pass":
+        record["baseline_problems"] = recorder.baselines.problems(record)
+        if record["baseline_problems"]:
+            record["outcome"] = "fail"
+    return recorder.add(record)
+
+
+def _result(result: Result) -> Record:
+    requirement, interval = result.requirement, result.interval
+    return {
+        "requirement": str(requirement),
+        "metric": requirement.metric,
+        "direction": requirement.direction,
+        "bound": requirement.bound,
+        "confidence": requirement.confidence,
+        "outcome": result.outcome,
+        "value": plain(result.value),
+        "margin": plain(result.margin),
+        "count": result.count,
+        "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
+        "examples_needed": result.examples_needed,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain Python types that JSON can hold; NaN and infinities become strings.
+
+    >>> plain({"a": (1, float("inf"))})
+    {'a': [1, 'inf']}
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, tensors
+        return plain(value.tolist())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return str(value)
+
+
+def decisive_requirement(record: Record) -> Record | None:
+    """Return the judged requirement that decides a record's outcome, or None for a check that errored."""
+    return next((entry for entry in record["requirements"] if entry["requirement"] == record["decisive"]), None)

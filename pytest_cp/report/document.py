@@ -1,0 +1,71 @@
+"""The report as plain data: verdict, checks worst first, what was not compared, and where it ran."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+import pytest
+
+from pytest_cp.options import execution
+from pytest_cp.records import SEVERITY, Record, decisive_requirement
+from pytest_cp.state import SessionState
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pillow", "hypothesis", "pytest")
+
+
+def build_document(config: pytest.Config, state: SessionState, exit_status: int) -> dict[str, Any]:
+    """Return the whole report of a session as JSON-ready data."""
+    settings = execution(config)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "exit_status": exit_status,
+        "outcomes": count_outcomes(state.records),
+        "checks": worst_first(state.records),
+        "not_compared": [{"test": test, "reason": reason} for test, reason in sorted(state.skipped.items())],
+        "notes": list(state.notes),
+        "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
+        "environment": _environment(),
+    }
+
+
+def count_outcomes(records: list[Record]) -> dict[str, int]:
+    """Return how many records have each outcome."""
+    return {outcome: sum(record["outcome"] == outcome for record in records) for outcome in reversed(SEVERITY)}
+
+
+def worst_first(records: list[Record]) -> list[Record]:
+    """Return records ordered by outcome, then by the margin of the requirement that decides them."""
+
+    def rank(record: Record) -> tuple[int, float, str]:
+        decisive = decisive_requirement(record)
+        margin = decisive["margin"] if decisive is not None else 0.0
+        return -SEVERITY.index(record["outcome"]), margin if isinstance(margin, float) else 0.0, record["test"]
+
+    return sorted(records, key=rank)
+
+
+def _environment() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "gpu": _gpu_name(),
+        "packages": versions,
+    }
+
+
+def _gpu_name() -> str | None:
+    torch = sys.modules.get("torch")  # a session without checks has no need to import it
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())

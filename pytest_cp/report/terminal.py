@@ -1,0 +1,74 @@
+"""The terminal summary: one row a check, the worst first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_cp.messages import number
+from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.report.document import count_outcomes, worst_first
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_cp.state import SessionState
+
+_MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow"}
+_HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")
+_RIGHT = {"value", "margin", "n"}
+
+
+def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> None:
+    """Write the table of checks, what was not compared, and the notes; nothing when no gate ran."""
+    if not state.records and not state.gate_tests:
+        return
+    reporter.section("preservation under compression", sep="=")
+    records = worst_first(state.records)
+    rows = [_row(record) for record in records]
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    reporter.write_line(_line(_HEADINGS, widths))
+    for record, row in zip(records, rows, strict=True):
+        colour = _MARKUP[record["outcome"]]
+        reporter.write_line(_line(row, widths), **{colour: True})
+    counts = count_outcomes(state.records)
+    reporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
+    for test, reason in sorted(state.skipped.items()):
+        reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
+    for note in state.notes:
+        reporter.write_line(f"note: {note}", yellow=True)
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    decisive = decisive_requirement(record)
+    compressed = _compressed(record)
+    test = record["test"].rpartition("::")[2].partition("[")[0]
+    if decisive is None:
+        return record["outcome"], compressed, str(record["error"])[:40], "", "", "", "", test
+    sign = "≥" if decisive["direction"] == "min" else "≤"
+    bound = f"{sign} {number(decisive['bound'])}"
+    if decisive["confidence"] is not None:
+        bound += f" ({decisive['confidence']:.0%})"
+    value, margin = number(decisive["value"]), number(decisive["margin"])
+    outcome = record["outcome"] if record["asserted"] else f"{record['outcome']} (not asserted)"
+    return outcome, compressed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
+
+
+def _compressed(record: Record) -> str:
+    """Name what was compressed: the model's scheme, the data's codec, or both."""
+    subjects = record["subjects"]
+    names = [subjects[key]["name"] for key in ("candidate", "compressed_data", "decoded") if key in subjects]
+    same_model = {"candidate", "reference"} <= subjects.keys() and (
+        subjects["candidate"]["digest"] is not None
+        and subjects["candidate"]["digest"] == subjects["reference"]["digest"]
+    )
+    if same_model and len(names) > 1:
+        names = names[1:]
+    return " + ".join(name.partition(", ")[0] if "examples" in name else name for name in names) or "-"
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    padded = [
+        cell.rjust(width) if heading in _RIGHT else cell.ljust(width)
+        for cell, width, heading in zip(cells, widths, _HEADINGS, strict=True)
+    ]
+    return "  ".join(padded).rstrip()

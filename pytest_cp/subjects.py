@@ -1,0 +1,71 @@
+"""Who is compared with whom: names and digests of models and data, and the refusal to compare a thing with itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.digests import digest_model
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.running import Model
+from pytest_cp.errors import NothingComparedError
+from pytest_cp.records import Record
+
+
+def describe_model(model: Model) -> Record:
+    """Return a model's name (the scheme that made it, where known) and digest."""
+    from cp_compress.model import compression_steps
+
+    steps = compression_steps(model)
+    name = " | ".join(steps) if steps else getattr(type(model), "__name__", repr(model))
+    if not steps and hasattr(model, "__name__"):
+        name = model.__name__
+    return {"name": name, "digest": digest_model(model)}
+
+
+def describe_data(source: Any, digest: str | None, count: int) -> Record:
+    """Return a data set's name (with its codec, where it has one), digest and size."""
+    codec = getattr(source, "codec", None)
+    name = f"{type(source).__name__}, {count} examples" if codec is None else f"{codec}, {count} examples"
+    return {"name": name, "digest": digest, "count": count}
+
+
+def describe_pair(candidate: Observation, reference: Observation) -> Record:
+    """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs."""
+    subjects: Record = {
+        "candidate": describe_model(candidate.model),
+        "reference": describe_model(reference.model),
+        "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
+    }
+    if candidate.data_digest != reference.data_digest:
+        source = candidate.data.source
+        subjects["compressed_data"] = describe_data(source, candidate.data_digest, len(candidate))
+    return subjects
+
+
+def require_difference(candidate: Model, reference: Model, dataset: Any, compressed_dataset: Any) -> None:
+    """Raise NothingComparedError when the candidate is the reference and reads the same data.
+
+    Models are the same when their content is. Data is the same when it is one object, or holds the same examples
+    and was not stored by any codec.
+    """
+    same_model = candidate is reference or (
+        digest_model(candidate) is not None and digest_model(candidate) == digest_model(reference)
+    )
+    if not same_model:
+        return
+    if compressed_dataset is None or same_data(compressed_dataset, dataset):
+        also = "" if compressed_dataset is None else ", and compressed_dataset holds the same examples as dataset"
+        raise NothingComparedError(
+            f"nothing was compressed: the compressed model has the same content as the reference{also}. "
+            "A check of a thing with itself passes whatever is required; give a compressed model or compressed data"
+        )
+
+
+def same_data(compressed: Any, original: Any) -> bool:
+    """Tell whether compressed data is nothing but the original."""
+    if compressed is original:
+        return True
+    if hasattr(compressed, "codec"):
+        return False
+    return LabeledData(compressed).digest() == LabeledData(original).digest()
