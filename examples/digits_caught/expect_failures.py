@@ -1,4 +1,4 @@
-"""Exit with 0 only if the gate of this folder failed, and each of its checks with it: python expect_failures.py REPORT."""
+"""Exit with 0 only if this folder's gate failed, and each of its checks with it: expect_failures.py REPORT."""
 
 import json
 import sys

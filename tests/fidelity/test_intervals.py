@@ -1,0 +1,143 @@
+"""Confidence bounds against closed forms, exact enumeration and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cp_compress.fidelity.intervals import (
+    BoundedMean,
+    LargestDrop,
+    PairedDrop,
+    Proportion,
+    Quantile,
+    UnboundedMean,
+    examples_needed,
+)
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 10), (3, 10), (10, 10), (846, 900)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_proportion_is_the_exact_binomial_interval(successes, total, confidence):
+    found = Proportion(successes, total).interval(confidence)
+    two_sided = stats.binomtest(successes, total).proportion_ci(1 - 2 * (1 - confidence), method="exact")
+    assert (found.low, found.high) == pytest.approx((two_sided.low, two_sided.high))
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize(("lost", "gained"), [(0.05, 0.05), (0.1, 0.02), (0.02, 0.0), (0.2, 0.1)])
+def test_paired_drop_covers_the_true_drop(lost, gained, confidence):
+    total = 60
+    upper_misses = lower_misses = 0.0
+    for lost_count in range(40):
+        for gained_count in range(40):
+            counts = (lost_count, gained_count, total - lost_count - gained_count)
+            if counts[2] < 0:
+                continue
+            probability = stats.multinomial.pmf(counts, total, (lost, gained, 1 - lost - gained))
+            if probability < 1e-7:
+                continue
+            bounds = PairedDrop(lost_count, gained_count, total).interval(confidence)
+            upper_misses += probability * (bounds.high < lost - gained)
+            lower_misses += probability * (bounds.low > lost - gained)
+    # a score interval is approximate: its published one-sided errors stay close to the nominal level
+    assert upper_misses <= (1 - confidence) * 1.5
+    assert lower_misses <= (1 - confidence) * 1.5
+
+
+def test_paired_drop_without_discordant_pairs_claims_no_certainty():
+    quantile = stats.norm.ppf(0.95)
+    bounds = PairedDrop(0, 0, 100).interval(0.95)
+    assert bounds.high == pytest.approx(quantile**2 / (100 + quantile**2), rel=1e-6)
+    assert bounds.low == pytest.approx(-bounds.high, rel=1e-6)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 200))
+def test_paired_drop_is_antisymmetric(lost, gained, others):
+    total = lost + gained + others
+    if total == 0:
+        return
+    one, other = PairedDrop(lost, gained, total).interval(0.95), PairedDrop(gained, lost, total).interval(0.95)
+    assert one.low == pytest.approx(-other.high, abs=1e-9)
+    assert -1 <= one.low <= (lost - gained) / total <= one.high <= 1
+
+
+def test_largest_drop_takes_the_worst_group():
+    groups = (PairedDrop(1, 0, 50), PairedDrop(20, 0, 50), PairedDrop(0, 5, 50))
+    found = LargestDrop(groups).interval(0.95)
+    assert found.high == groups[1].interval(0.95).high
+    assert groups[0].interval(0.95).low < found.low < groups[1].interval(0.95).low
+
+
+@pytest.mark.parametrize("size", [5, 40, 400])
+@pytest.mark.parametrize("shape", [(0.2, 5.0), (0.5, 0.5), (20.0, 5.0)])
+def test_bounded_mean_covers_skewed_means(size, shape):
+    generator = np.random.default_rng(0)
+    true = shape[0] / sum(shape)
+    bounds = [BoundedMean.of(generator.beta(*shape, size)).interval(0.9) for _ in range(300)]
+    assert np.mean([bound.high < true for bound in bounds]) <= 0.1
+    assert np.mean([bound.low > true for bound in bounds]) <= 0.1
+
+
+def test_bounded_mean_of_zeros_claims_no_certainty():
+    bounds = BoundedMean.of(np.zeros(20)).interval(0.95)
+    assert bounds.low == 0
+    assert 1 - 0.05 ** (1 / 20) < bounds.high < 0.5  # never below the exact binomial bound
+
+
+def test_bounded_mean_weights_act_as_repeats():
+    values = np.array([0.1, 0.9, 0.4])
+    equal = BoundedMean.of(values, weights=np.array([2.0, 2.0, 2.0]))
+    assert equal.interval(0.9) == BoundedMean.of(values).interval(0.9)
+    single = BoundedMean.of(values, weights=np.array([1.0, 0.0, 0.0]))
+    assert single.mean == pytest.approx(0.1)
+    assert single.count == 1
+
+
+def test_bounded_mean_scales_with_its_range():
+    values = np.array([0.0, 3.0, 6.0, 1.5])
+    wide = BoundedMean.of(values, 0.0, 6.0).interval(0.9)
+    unit = BoundedMean.of(values / 6).interval(0.9)
+    assert (wide.low, wide.high) == pytest.approx((6 * unit.low, 6 * unit.high))
+
+
+def test_unbounded_mean_is_students_t():
+    values = np.array([0.3, -1.0, 2.0, 0.7])
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    found = UnboundedMean.of(values).interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert UnboundedMean.of(values[:1]).interval(0.95).high == math.inf
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_quantile_bounds_cover(level):
+    generator = np.random.default_rng(1)
+    true = stats.expon.ppf(level)
+    bounds = [Quantile(generator.exponential(size=80), level).interval(0.9) for _ in range(400)]
+    assert np.mean([bound.high < true for bound in bounds]) <= 0.1 + 0.03
+    assert np.mean([bound.low > true for bound in bounds]) <= 0.1 + 0.03
+
+
+def test_quantile_of_too_few_values_is_unbounded():
+    bounds = Quantile(np.array([1.0, 2.0]), 0.5).interval(0.95)
+    assert (bounds.low, bounds.high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("evidence", [Proportion(97, 100), PairedDrop(4, 1, 100), BoundedMean(0.9, 0.01, 50)])
+def test_needed_examples_decide_and_fewer_do_not(evidence):
+    estimate = {Proportion: 0.97, PairedDrop: 0.03, BoundedMean: 0.9}[type(evidence)]
+
+    def decides(interval):
+        return interval.high - estimate < 0.01
+
+    needed = examples_needed(evidence, decides, 0.95)
+    factor = (evidence.count + needed) / evidence.count
+    assert decides(evidence.scaled(factor).interval(0.95))
+    assert not decides(evidence.scaled(factor * 0.97).interval(0.95))
+
+
+def test_no_number_of_examples_decides_a_bound_that_is_met_exactly():
+    assert examples_needed(Proportion(90, 100), lambda interval: interval.low >= 0.9, 0.95) is None

@@ -1,0 +1,122 @@
+"""Level A against counts made by hand and by scikit-learn."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.fidelity import compare_predictions, observe
+
+CLASSES = 4
+
+
+def table(predictions):
+    """Return a "model" that answers example i (whose input is i) with the i-th prediction."""
+    logits = torch.nn.functional.one_hot(torch.as_tensor(predictions), CLASSES).float()
+    return lambda inputs: logits[inputs[:, 0].long()]
+
+
+def compare(before, after, labels, **options):
+    data = (torch.arange(len(labels))[:, None].float(), torch.as_tensor(labels))
+    return compare_predictions(observe(table(after), data), observe(table(before), data), **options)
+
+
+triples = arrays.arrays(int, st.tuples(st.just(3), st.integers(1, 40)), elements=st.integers(0, CLASSES - 1))
+
+
+@given(triples)
+def test_metrics_are_those_of_scikit_learn(rows):
+    before, after, labels = rows
+    found = compare(before, after, labels)
+    assert found.metrics["agreement"] == pytest.approx(accuracy_score(before, after))
+    assert found.metrics["accuracy"] == pytest.approx(accuracy_score(labels, after))
+    drop = accuracy_score(labels, before) - accuracy_score(labels, after)
+    assert found.metrics["accuracy_drop"] == pytest.approx(drop)
+    present = set(labels.tolist())
+    drops = [
+        accuracy_score(labels[labels == k], before[labels == k])
+        - accuracy_score(labels[labels == k], after[labels == k])
+        for k in present
+    ]
+    assert found.metrics["max_class_accuracy_drop"] == pytest.approx(max(drops))
+    assert found.metrics["cost"] == pytest.approx(1 - found.metrics["agreement"])
+    flips = {(int(f["before"]), int(f["after"])): f["count"] for f in found.details["flips"]}
+    matrix = confusion_matrix(before, after, labels=range(CLASSES))
+    expected = {(i, j): n for (i, j), n in zip(*_entries(matrix), strict=True) if i != j and n}
+    assert flips == expected
+
+
+def _entries(matrix):
+    indices = [(i, j) for i in range(CLASSES) for j in range(CLASSES)]
+    return indices, [int(matrix[index]) for index in indices]
+
+
+def test_accuracy_hides_what_classes_show():
+    labels = [0] * 10 + [1] * 10
+    before = [0] * 9 + [1] + [1] * 5 + [0] * 5
+    after = [0] * 4 + [1] * 6 + [1] * 10
+    found = compare(before, after, labels)
+    assert found.metrics["accuracy_drop"] == 0
+    assert found.metrics["max_class_accuracy_drop"] == pytest.approx(0.5)
+    rows = {row["class"]: row for row in found.details["classes"]}
+    assert rows["0"]["drop"] == pytest.approx(0.5)
+    assert rows["1"]["drop"] == pytest.approx(-0.5)
+
+
+def test_cost_of_a_matrix_and_weights():
+    distance = torch.arange(16.0).view(4, 4)
+    distance.fill_diagonal_(0)
+    found = compare([0, 1, 2], [3, 1, 0], [0, 1, 2], class_distance=distance, weights=[1.0, 2.0, 5.0])
+    assert found.metrics["cost"] == pytest.approx((1 * 3 + 5 * 8) / 8)
+
+
+def test_cost_of_groups_counts_crossings_only():
+    groups = {"animals": [0, 1], "vehicles": [2, 3]}
+    found = compare([0, 0, 2, 3], [1, 2, 3, 0], [0, 0, 0, 0], class_distance=groups)
+    assert found.metrics["cost"] == pytest.approx(0.5)
+    assert found.metrics["agreement"] == 0
+
+
+def test_weights_of_classes():
+    found = compare([0, 1], [1, 1], [0, 1], weights={0: 3.0})
+    assert found.metrics["cost"] == pytest.approx(0.75)
+
+
+def test_examples_list_the_costliest_flips_first():
+    distance = 1 - torch.eye(4)
+    distance[2, 3] = 9
+    found = compare([0, 1, 2, 3], [1, 1, 3, 3], [0, 1, 2, 3], class_distance=distance)
+    assert [(change.index, change.before, change.after) for change in found.examples] == [(2, "2", "3"), (0, "0", "1")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_distance": torch.ones(4, 4)}, "0 from a class to itself"),
+        ({"class_distance": torch.zeros(4, 4)}, "no change would cost"),
+        ({"class_distance": torch.zeros(3, 3)}, r"shape \(4, 4\)"),
+        ({"class_distance": -torch.ones(4, 4).fill_diagonal_(0)}, "not negative"),
+        ({"class_distance": {"a": [0, 1], "b": [2]}}, "classes 3 are in no group"),
+        ({"class_distance": {"a": [0, 1], "b": [1, 2, 3]}}, "in two groups"),
+        ({"class_distance": {"a": [0, 1, 2, 3]}}, "single group"),
+        ({"class_distance": {"a": [0, 1], "b": [2, 7]}}, "not a class"),
+        ({"weights": [1.0, 2.0, 3.0]}, "one weight an example"),
+        ({"weights": [0.0, 0.0]}, "not all 0"),
+        ({"weights": [-1.0, 2.0]}, "not negative"),
+        ({"weights": {"dog": 2.0}}, "not a class"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        compare([0, 1], [1, 1], [0, 1], **options)
+
+
+def test_other_labels_are_refused():
+    inputs = torch.arange(2)[:, None].float()
+    model = table([0, 1])
+    one, other = observe(model, (inputs, torch.tensor([0, 1]))), observe(model, (inputs, torch.tensor([1, 1])))
+    with pytest.raises(ObservationError, match="first at example #0"):
+        compare_predictions(other, one)
