@@ -6,13 +6,20 @@ import contextlib
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import iniconfig
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 BASELINE_MODES = ("check", "new", "update")
 
@@ -106,11 +113,23 @@ def configure(config: pytest.Config) -> None:
 
 def _refuse_unknown_keys(config: pytest.Config) -> None:
     known = [name for name, *_ in _INI]
-    for key in config.inicfg:
+    for key in _ini_keys(config.inipath):
         if key.startswith("cp_") and key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
             raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
+
+
+def _ini_keys(path: Path | None) -> list[str]:
+    """Return the keys of pytest's own section of an ini file; pytest has no public way to ask for unknown ones."""
+    if path is None:
+        return []
+    if path.suffix == ".toml":
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        tool = content.get("tool", {}).get("pytest", {})
+        return [*content.get("pytest", {}), *tool, *tool.get("ini_options", {})]
+    sections = iniconfig.IniConfig(str(path))
+    return [key for name in ("pytest", "tool:pytest") if name in sections for key in sections[name]]
 
 
 def _refuse_unsafe_baseline(config: pytest.Config) -> None:

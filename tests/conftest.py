@@ -9,6 +9,14 @@ from pathlib import Path
 
 import pytest
 
+# `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
+import torchvision  # noqa: F401
+
+import cp_compress.examples
+import cp_compress.model
+import pytest_cp.assertions
+import pytest_cp.directions  # noqa: F401
+
 SUBJECTS = """
 import pytest, torch
 from torch import nn
