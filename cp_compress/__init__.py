@@ -1,5 +1,74 @@
-"""Compress models and data sets, and measure what that changes in behaviour."""
+"""Compress models and data sets, and measure what that changes in behaviour.
+
+Everything is imported when it is first used.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from cp_compress.base.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from cp_compress.base.errors import CompressionError as CompressionError
+    from cp_compress.base.errors import CorruptStreamError as CorruptStreamError
+    from cp_compress.base.errors import InvalidArgumentError as InvalidArgumentError
+    from cp_compress.base.errors import MissingExtraError as MissingExtraError
+    from cp_compress.base.errors import ObservationError as ObservationError
+    from cp_compress.data import JPEG as JPEG
+    from cp_compress.data import ZFP as ZFP
+    from cp_compress.data import CompressedDataset as CompressedDataset
+    from cp_compress.data import parse_codec as parse_codec
+    from cp_compress.fidelity import Requirement as Requirement
+    from cp_compress.fidelity import boundary_distances as boundary_distances
+    from cp_compress.fidelity import compare_attributions as compare_attributions
+    from cp_compress.fidelity import compare_boundaries as compare_boundaries
+    from cp_compress.fidelity import compare_predictions as compare_predictions
+    from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity import judge as judge
+    from cp_compress.fidelity import observe as observe
+    from cp_compress.model import Compose as Compose
+    from cp_compress.model import FilterPrune as FilterPrune
+    from cp_compress.model import Prune as Prune
+    from cp_compress.model import Quantize as Quantize
+    from cp_compress.model import compression_report as compression_report
+    from cp_compress.model import footprint as footprint
+    from cp_compress.model import load as load
+    from cp_compress.model import parse_scheme as parse_scheme
+    from cp_compress.model import save as save
+
 __version__ = "0.1.0"
+_PACKAGES = {
+    "base.errors": (
+        "CompressionError",
+        "CorruptStreamError",
+        "InvalidArgumentError",
+        "MissingExtraError",
+        "ObservationError",
+    ),
+    "data": ("JPEG", "ZFP", "CompressedDataset", "parse_codec"),
+    "fidelity": (
+        "Requirement",
+        "boundary_distances",
+        "compare_attributions",
+        "compare_boundaries",
+        "compare_predictions",
+        "compare_reconstruction",
+        "judge",
+        "observe",
+    ),
+    "model": (
+        "Compose",
+        "FilterPrune",
+        "Prune",
+        "Quantize",
+        "compression_report",
+        "footprint",
+        "load",
+        "parse_scheme",
+        "save",
+    ),
+}
+_MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

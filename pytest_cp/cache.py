@@ -7,8 +7,6 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -55,6 +53,8 @@ class CompressedModelCache:
         return digest_text(digest, str(scheme), *versions)
 
     def _from_disk_or_new(self, key: str, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
+        from filelock import FileLock, Timeout
+
         on_device = _moved(model, device)
         if self.folder is None:
             return scheme.compress(on_device)

@@ -77,6 +77,14 @@ def compressed_dataset(request: pytest.FixtureRequest, dataset: Any) -> Compress
     return session_state(request.config).compressed_dataset(dataset, codec)
 
 
+def scope_hint(failure: str) -> str | None:
+    """Return what to do about a fixture that was overridden with a narrower scope, or None for other failures."""
+    overridden = next((name for name in ("reference_model", "dataset") if name in failure), None)
+    if "ScopeMismatch" not in failure or overridden is None:
+        return None
+    return f'override {overridden} with @pytest.fixture(scope="session"): compressed subjects live for the session'
+
+
 def _made_by_factory(config: pytest.Config, fixture: str, key: str, example: str) -> Any:
     name = config.getini(key)
     if not name:

@@ -1,4 +1,7 @@
-"""The hooks through which pytest loads the plugin; it imports neither torch nor Hypothesis."""
+"""The hooks through which pytest loads the plugin.
+
+It imports neither torch nor Hypothesis, and nothing that `pytest --help` has no use for.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,16 @@ import pytest
 
 from pytest_cp import options, parametrization
 from pytest_cp.errors import PreservationError
-from pytest_cp.fixtures import (
-    compressed_dataset as compressed_dataset,
-)
-from pytest_cp.fixtures import (
-    compressed_model as compressed_model,
-)
-from pytest_cp.fixtures import (
-    cp_device as cp_device,
-)
-from pytest_cp.fixtures import (
-    dataset as dataset,
-)
-from pytest_cp.fixtures import (
-    reference_model as reference_model,
+from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
+    compressed_dataset,
+    compressed_model,
+    cp_device,
+    dataset,
+    reference_model,
+    scope_hint,
 )
 from pytest_cp.gatekeeping import Attempt, collect_report, fail_if_nothing_was_compared
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
-from pytest_cp.report import write_reports
-from pytest_cp.report.terminal import write_summary
 from pytest_cp.state import is_worker, session_state, start_session
 
 _ATTEMPT = pytest.StashKey[Attempt]()
@@ -81,6 +75,9 @@ def pytest_runtest_makereport(
             attempt.note_failure(str(call.excinfo.value))
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
+        hint = scope_hint(str(report.longrepr)) if report.failed else None
+        if hint is not None:
+            report.sections.append(("pytest_cp hint", hint))
         report.cp_notes = list(session_state(item.config).models.notes)  # type: ignore[attr-defined]
     return report
 
@@ -100,10 +97,14 @@ class _Collector:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports, and fail a session in which gates were asked for and none compared anything."""
     if not is_worker(session.config):
+        from pytest_cp.report import write_reports
+
         fail_if_nothing_was_compared(session)
         write_reports(session)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show one row a check."""
+    from pytest_cp.report.terminal import write_summary
+
     write_summary(terminalreporter, session_state(config))

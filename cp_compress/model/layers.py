@@ -1,0 +1,128 @@
+"""The tensors of a model that schemes work on: which are weight matrices of layers, and which are something else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedTensorMixin
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.steps import Skip
+
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One place where a parameter is used: the module, its path and the parameter's name in it."""
+
+    path: str
+    module: nn.Module
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight matrix: its first name in the model, the tensor, and every place where it is used."""
+
+    name: str
+    tensor: nn.Parameter
+    owners: tuple[Owner, ...]
+
+
+def copy_model(owner: str, model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model for a scheme to work on, without gradients.
+
+    Raises InvalidArgumentError for anything but an `nn.Module`, and CompressionError for one that cannot be
+    copied, holds lazy parameters, or holds NaN or Inf in a parameter.
+    """
+    if not isinstance(model, nn.Module):
+        reject(owner, "model", type(model).__name__, "only a torch.nn.Module can be compressed")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedTensorMixin):
+            raise CompressionError(f"{name} is a lazy parameter without a shape: run the model once before compressing")
+        require_finite(name, parameter)
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise CompressionError(f"the model cannot be copied, and it is never changed itself: {error}") from error
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise CompressionError, naming the tensor, when it holds NaN or Inf."""
+    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor.detach()).all()):
+        raise CompressionError(f"{name} holds NaN or Inf: such a model cannot be compressed in a meaningful way")
+
+
+def find_owners(model: nn.Module) -> dict[int, tuple[Owner, ...]]:
+    """Map the `id` of every parameter to the places where it is used."""
+    owners: dict[int, tuple[Owner, ...]] = {}
+    for path, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                place = Owner(path, module, attribute)
+                owners[id(parameter)] = (*owners.get(id(parameter), ()), place)
+    return owners
+
+
+def find_weights(model: nn.Module) -> tuple[list[Weight], list[Skip]]:
+    """Return the weight matrices in the order of `named_parameters`, and every other tensor of two dimensions or more.
+
+    A tensor used in several places is returned once, and is a weight matrix when one of the places makes it one.
+    """
+    owners = find_owners(model)
+    weights, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or parameter.numel() == 0:
+            continue
+        places = owners[id(parameter)]
+        if not parameter.is_floating_point() or parameter.element_size() == 1:
+            others.append(Skip(name, f"{_text(parameter.dtype)} values are not pruned or quantised"))
+        elif any(is_weight(place) for place in places):
+            weights.append(Weight(name, parameter, places))
+        else:
+            others.append(Skip(name, _reason(places[0])))
+    return weights, others
+
+
+def is_weight(place: Owner) -> bool:
+    """Tell whether a parameter is, in one place of its use, the weight matrix of a layer."""
+    module, attribute = place.module, place.attribute
+    if isinstance(module, (nn.Linear, nn.Bilinear, _ConvNd)):
+        return attribute == "weight"
+    if isinstance(module, nn.MultiheadAttention):
+        return attribute in _ATTENTION
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return attribute.startswith("weight_")
+    return False
+
+
+def _reason(place: Owner) -> str:
+    kind = type(place.module).__name__
+    if isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)):
+        return f"the table of an {kind} is looked up, not multiplied"
+    if ".parametrizations." in f".{place.path}.":
+        return "the layer is parametrised: its weight is computed from other tensors"
+    return f"{place.attribute} of {kind} is not known to be a weight matrix"
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer once, with its first name; buffers that are not saved are included."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def resolve(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that holds the tensor of a dotted name, and the last part of the name."""
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _text(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,107 @@
+"""What a compression scheme is, how schemes follow one another, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.expressions import Expressible, format_expression, parse_expression
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@runtime_checkable
+class Scheme(Protocol):
+    """An immutable, hashable value that makes a compressed model from a model."""
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a new, compressed model; the given one is not touched."""
+        ...
+
+    def __or__(self, other: Scheme) -> Compose: ...
+
+
+class Piped:
+    """The operator `|` and the text of a scheme, for the dataclasses of this package."""
+
+    def __or__(self, other: Scheme) -> Compose:
+        return Compose(self, other)  # type: ignore[arg-type]
+
+    def __str__(self: Expressible) -> str:
+        return format_expression(self)
+
+
+@dataclass(frozen=True, init=False)
+class Compose(Piped):
+    """Schemes applied one after the other; nested compositions are flattened, so `|` is associative.
+
+    Raises InvalidArgumentError for fewer than two schemes, and for anything that is no scheme.
+
+    >>> from cp_compress.model import Prune, Quantize
+    >>> str(Prune(0.1) | Quantize("float16"))
+    'prune(density=0.1) | quantize(float16)'
+    """
+
+    schemes: tuple[Scheme, ...]
+
+    def __init__(self, *schemes: Scheme) -> None:
+        flat: list[Scheme] = []
+        for scheme in schemes:
+            if isinstance(scheme, type) or not isinstance(scheme, Scheme):
+                reject("Compose", "schemes", scheme, "every part must be a scheme, such as Prune(density=0.5)")
+            flat.extend(scheme.schemes if isinstance(scheme, Compose) else [scheme])
+        if len(flat) < 2:
+            reject("Compose", "schemes", schemes, "a composition has two schemes or more; use a single one by itself")
+        object.__setattr__(self, "schemes", tuple(flat))
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.schemes))
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a new model to which every scheme was applied, in order.
+
+        Raises what the schemes raise, for example CompressionError for pruning after quantising to int8.
+        """
+        for scheme in self.schemes:
+            model = scheme.compress(model)
+        return model
+
+
+def parse_scheme(text: str) -> Scheme:
+    """Read a scheme from its expression: the inverse of `str(scheme)`.
+
+    Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
+
+    >>> parse_scheme("prune(density=0.1) | quantize(float16)").schemes[1]
+    Quantize(dtype='float16', mode='weight')
+    """
+    if not isinstance(text, str):
+        reject("parse_scheme", "text", text, 'must be a text such as "prune(density=0.1)"')
+    return compose(parse_expression(text, _registry(), "scheme"))
+
+
+def compose(schemes: Sequence[Scheme]) -> Scheme:
+    """Return the only scheme of a sequence, or the composition of all.
+
+    >>> from cp_compress.model import Prune
+    >>> compose([Prune(0.5)])
+    Prune(density=0.5, scope='global', include=(), exclude=())
+    """
+    return schemes[0] if len(schemes) == 1 else Compose(*schemes)
+
+
+class _Registered(Protocol):
+    expression_name: ClassVar[str]
+
+
+def _registry() -> dict[str, type[Any]]:
+    # imported here because every scheme's module imports this one
+    from cp_compress.model.pruning import Prune
+    from cp_compress.model.quantization import Quantize
+    from cp_compress.model.structure import FilterPrune
+
+    known: tuple[type[_Registered], ...] = (Prune, FilterPrune, Quantize)
+    return {scheme.expression_name: scheme for scheme in known}

@@ -1,0 +1,81 @@
+"""The record that a compressed model carries: what each step did to each tensor, what it left alone and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_ATTRIBUTE = "_cp_compression_steps"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step did to one tensor, in words."""
+
+    tensor: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A tensor that a step left as it was, and why."""
+
+    tensor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One scheme's work on one model; `structural` when it changed the shapes of layers."""
+
+    scheme: str
+    changes: tuple[Change, ...]
+    skips: tuple[Skip, ...]
+    structural: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the step as plain Python types."""
+        return {
+            "scheme": self.scheme,
+            "changes": [[change.tensor, change.action] for change in self.changes],
+            "skips": [[skip.tensor, skip.reason] for skip in self.skips],
+            "structural": self.structural,
+        }
+
+    @staticmethod
+    def from_json(content: Any) -> Step:
+        """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
+        return Step(
+            str(content["scheme"]),
+            tuple(Change(str(tensor), str(action)) for tensor, action in content["changes"]),
+            tuple(Skip(str(tensor), str(reason)) for tensor, reason in content["skips"]),
+            bool(content["structural"]),
+        )
+
+
+def read_steps(model: object) -> tuple[Step, ...]:
+    """Return the steps recorded on a model, oldest first; none for a model that no scheme made."""
+    steps: tuple[Step, ...] = getattr(model, _ATTRIBUTE, ())
+    return steps
+
+
+def write_steps(model: nn.Module, steps: Iterable[Step]) -> None:
+    """Replace the steps recorded on a model."""
+    setattr(model, _ATTRIBUTE, tuple(steps))
+
+
+def add_step(model: nn.Module, step: Step) -> None:
+    """Record one more step on a model."""
+    write_steps(model, (*read_steps(model), step))
+
+
+def compression_steps(model: object) -> tuple[str, ...]:
+    """Return the expressions of the schemes that made a model, in their order; none where no scheme did.
+
+    >>> compression_steps(nn.Linear(2, 2))
+    ()
+    """
+    return tuple(step.scheme for step in read_steps(model))

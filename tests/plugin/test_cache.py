@@ -1,0 +1,117 @@
+"""Compressed models are made once for each content, shared between workers and runs, and never trusted blindly."""
+
+import pytest
+import torch
+from torch import nn
+
+from cp_compress.model import parse_scheme
+from pytest_cp.cache import CompressedModelCache
+
+CPU = torch.device("cpu")
+
+
+class CountingScheme:
+    """A scheme that counts how often it works."""
+
+    def __init__(self, text):
+        self.scheme, self.calls = parse_scheme(text), 0
+
+    def __str__(self):
+        return str(self.scheme)
+
+    def compress(self, model):
+        self.calls += 1
+        return self.scheme.compress(model)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5)).eval()
+
+
+@pytest.fixture
+def scheme():
+    return CountingScheme("prune(density=0.3) | quantize(int8)")
+
+
+def test_made_once_in_memory(model, scheme):
+    cache = CompressedModelCache(None)
+    first = cache.compress(model, scheme, CPU)
+    assert cache.compress(model, scheme, CPU) is first
+    assert scheme.calls == 1
+
+
+def test_other_content_is_made_anew(model, scheme):
+    cache = CompressedModelCache(None)
+    cache.compress(model, scheme, CPU)
+    model[0].weight.data[0, 0] += 1
+    cache.compress(model, scheme, CPU)
+    assert scheme.calls == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["prune(density=0.3)", "quantize(int8)", "quantize(float16)", "quantize(int8, mode=dynamic)"]
+)
+def test_from_disk_it_is_the_same_bit_for_bit(model, tmp_path, text):
+    scheme = CountingScheme(text)
+    made = CompressedModelCache(tmp_path).compress(model, scheme, CPU)
+    loaded = CompressedModelCache(tmp_path).compress(model, scheme, CPU)
+    assert scheme.calls == 1
+    inputs = torch.randn(7, 20)
+    assert torch.equal(made(inputs), loaded(inputs))
+
+
+def test_damaged_file_is_made_again(model, scheme, tmp_path):
+    CompressedModelCache(tmp_path).compress(model, scheme, CPU)
+    (stored,) = tmp_path.glob("*.cp")
+    stored.write_bytes(stored.read_bytes()[:-7])
+    cache = CompressedModelCache(tmp_path)
+    cache.compress(model, scheme, CPU)
+    assert scheme.calls == 2
+    assert "made again" in cache.notes[0]
+    CompressedModelCache(tmp_path).compress(model, scheme, CPU)
+    assert scheme.calls == 2
+
+
+def test_folder_that_cannot_be_written(model, scheme, tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = CompressedModelCache(tmp_path / "file" / "folder")
+    cache.compress(model, scheme, CPU)
+    cache.compress(model, scheme, CPU)
+    assert scheme.calls == 1
+    assert len(cache.notes) == 1
+
+
+def test_two_workers_at_once(project):
+    """Both workers ask for one candidate; the lock lets one of them make it, and both see the same."""
+    project.pytester.makeconftest("""
+import pytest, subjects
+from cp_compress import Prune
+
+made = Prune.compress
+def compress(self, model):
+    import os, pathlib, time
+    pathlib.Path("made-" + os.environ.get("PYTEST_XDIST_WORKER", "main")).touch()
+    time.sleep(1)
+    return made(self, model)
+Prune.compress = compress
+
+@pytest.fixture(scope="session")
+def reference_model():
+    return subjects.make_model()
+
+@pytest.fixture(scope="session")
+def dataset():
+    return subjects.make_data()
+""")
+    project.write_test("""
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.compress_model("prune(density=0.7)")
+def test_gate(compressed_model, reference_model, dataset, number):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+""")
+    outcome = project.run("-n2", subprocess=True)
+    assert outcome.result.ret == 0
+    assert len(list(project.path.glob("made-*"))) == 1
+    assert len({check["subjects"]["candidate"]["digest"] for check in outcome.report["checks"]}) == 1
