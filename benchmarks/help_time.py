@@ -6,15 +6,17 @@ Run: python benchmarks/help_time.py [ROUNDS]
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-OTHERS = ("-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:rerunfailures")
+OTHERS = ("-p", "no:hypothesispytest")
 
 
 def seconds(*arguments: str) -> float:
+    command = [sys.executable, "-m", "pytest", "--help", *OTHERS, *arguments]
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "pytest", "--help", *OTHERS, *arguments], check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, cwd=tempfile.gettempdir())
     return time.perf_counter() - start
 
 

@@ -12,8 +12,7 @@ import pytest
 # `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
 import torchvision  # noqa: F401
 
-import cp_compress.examples
-import cp_compress.model
+import cp_compress.examples  # noqa: F401
 import pytest_cp.assertions
 import pytest_cp.directions  # noqa: F401
 
