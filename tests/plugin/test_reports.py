@@ -1,0 +1,129 @@
+"""The JSON report, the terminal summary and failure messages say what was found, and are written whole."""
+
+import json
+import os
+
+import pytest
+
+from cp_compress.base.files import write_atomically
+
+GATE = """
+@pytest.mark.compress_model("prune(density={density})")
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement={bound}, max_cost=0.9)
+"""
+
+
+def test_report_holds_the_evidence(project):
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    report = project.run().report
+    (check,) = report["checks"]
+    assert check["test"] == "test_gate.py::test_gate[prune(density=0.9)]"
+    assert check["subjects"]["candidate"]["name"] == "prune(density=0.9)"
+    assert check["subjects"]["data"]["count"] == 120
+    assert {entry["metric"] for entry in check["requirements"]} == {"agreement", "cost"}
+    agreement = check["metrics"]["agreement"]
+    assert check["requirements"][0]["margin"] == pytest.approx(agreement - 0.5)
+    assert check["metrics"]["cost"] == pytest.approx(1 - agreement)
+    assert sum(flip["count"] for flip in check["details"]["flips"]) == round((1 - agreement) * 120)
+    assert report["schema_version"] == 1
+    assert report["environment"]["packages"]["torch"]
+
+
+def test_report_of_a_failure(project):
+    project.write_test(GATE.format(density=0.5, bound=1.0))
+    outcome = project.run()
+    assert outcome.report["exit_status"] == 1
+    assert outcome.report["outcomes"] == {"error": 0, "fail": 1, "inconclusive": 0, "pass": 0}
+
+
+def test_failure_message(project):
+    project.write_test(GATE.format(density=0.5, bound=1.0))
+    outcome = project.run("--cp-seed=3")
+    (check,) = outcome.report["checks"]
+    message = outcome.junit_messages[0]
+    assert message.startswith("pytest_cp.errors.PredictionsNotPreservedError: agreement = 0.")
+    assert "required ≥ 1, n = 120" in message
+    change = check["examples"][0]
+    text = outcome.result.stdout.str()
+    assert f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}" in text
+    assert "reproduce: pytest 'test_gate.py::test_gate[prune(density=0.5)]' --cp-seed=3" in text
+
+
+def test_summary_shows_the_worst_first(project):
+    project.pytester.makeini("[pytest]\ncp_schemes =\n    prune(density=0.9)\n    prune(density=0.2)\n")
+    project.write_test("""
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.9)
+
+def test_looking(compressed_model, reference_model, dataset):
+    check_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.9)
+""")
+    outcome = project.run()
+    outcome.result.stdout.fnmatch_lines(
+        [
+            "*preservation under compression*",
+            "outcome*compressed*metric*value*bound*margin*n*test",
+            "fail*prune(density=0.2)*agreement*≥ 0.9*120*",
+            "pass*prune(density=0.9)*agreement*≥ 0.9*120*",
+            "2 fail, 2 pass",
+        ]
+    )
+    assert "fail (not asserted)" in outcome.result.stdout.str()
+    assert outcome.junit["failures"] == 1
+
+
+def test_sessions_without_gates_see_nothing_of_the_plugin(project):
+    project.pytester.makeconftest("")
+    project.pytester.makepyfile(test_plain="def test_plain():\n    pass\n")
+    result = project.pytester.runpytest_inprocess()
+    assert result.ret == 0
+    assert "preservation" not in result.stdout.str()
+    result = project.pytester.runpytest_inprocess("-k", "nothing")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_checks_up_to_an_interrupt_are_reported(project):
+    project.write_test(GATE.format(density=0.9, bound=0.5) + "\ndef test_stop():\n    raise KeyboardInterrupt\n")
+    outcome = project.run(subprocess=True)
+    assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
+    assert len(outcome.report["checks"]) == 1
+    assert outcome.report["exit_status"] == pytest.ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("disk full")])
+def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch, interruption):
+    target = tmp_path / "report.json"
+    write_atomically(target, "old")
+
+    def interrupt(descriptor):
+        raise interruption
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        write_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_report_folder_is_made(project):
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    path = project.path / "deep" / "folder" / "report.json"
+    assert project.pytester.runpytest_inprocess(f"--cp-report-json={path}").ret == 0
+    assert json.loads(path.read_text())["checks"]
+
+
+def test_hypothesis_draws_are_one_row(project):
+    project.write_test("""
+from hypothesis import given, settings, strategies as st
+
+@settings(max_examples=7, deadline=None, database=None)
+@given(bound=st.floats(0.1, 0.2))
+@pytest.mark.compress_model("prune(density=0.9)")
+def test_gate(compressed_model, reference_model, dataset, bound):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.2)
+""")
+    outcome = project.run()
+    assert outcome.result.ret == 0, outcome.result.stdout.str()
+    (check,) = outcome.report["checks"]
+    assert check["runs"] >= 5
