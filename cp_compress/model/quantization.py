@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.errors import CompressionError
@@ -112,6 +113,8 @@ def _obstacle(weight: Weight, dynamic: bool) -> str | None:
             return f"{kind} does not compute with 8-bit weights here"
         if isinstance(module, _ConvTransposeNd) and module.groups > 1:
             return "a transposed convolution in groups has no single dimension of output channels"
+        if dynamic and isinstance(module, NonDynamicallyQuantizableLinear):
+            return "attention reads this weight without calling the layer: its inputs cannot be rounded"
         if dynamic and not can_run_dynamic(module):
             return f"{kind} has arithmetic of its own: its inputs cannot be rounded"
     if len({_output_dimension(module) for module in modules}) > 1:
@@ -121,8 +124,3 @@ def _obstacle(weight: Weight, dynamic: bool) -> str | None:
 
 def _output_dimension(module: nn.Module) -> int:
     return 1 if isinstance(module, _ConvTransposeNd) else 0
-
-
-def in_attention(model: nn.Module) -> set[int]:
-    """Return the `id`s of the output projections of attention layers, whose own forward is never called."""
-    return {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
