@@ -1,0 +1,108 @@
+"""What a codec is, how codecs are written, and what batches they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
+from cp_compress.base.expressions import Expressible, format_expression, parse_expression
+from cp_compress.data.container import Sealed, unseal
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """An immutable, hashable value that stores each example of a batch as one stream of bytes."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether decoding gives back every bit."""
+        ...
+
+    def encode(self, batch: Tensor) -> list[bytes]:
+        """Return one stream an example."""
+        ...
+
+    def decode(self, streams: Sequence[bytes]) -> Tensor:
+        """Return the examples of streams, as a batch on the CPU in the dtype that was encoded."""
+        ...
+
+    def roundtrip(self, batch: Tensor) -> Tensor:
+        """Return what decoding gives after encoding, on the device of the batch."""
+        ...
+
+
+class StreamCodec:
+    """The text of a codec and its round trip, for the dataclasses of this package."""
+
+    def __str__(self: Expressible) -> str:
+        return format_expression(self)
+
+    def roundtrip(self: Any, batch: Tensor) -> Tensor:
+        """Return `decode(encode(batch))` on the device of the batch."""
+        decoded: Tensor = self.decode(self.encode(batch))
+        return decoded.to(batch.device)
+
+
+def parse_codec(text: str) -> Codec:
+    """Read a codec from its expression: the inverse of `str(codec)`.
+
+    Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
+
+    >>> parse_codec("jpeg(quality=75)")
+    JPEG(quality=75, subsampling='4:2:0')
+    """
+    from cp_compress.data.jpeg import JPEG
+    from cp_compress.data.zfp import ZFP
+
+    if not isinstance(text, str):
+        reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
+    found: list[Codec] = parse_expression(text, {"jpeg": JPEG, "zfp": ZFP}, "codec")
+    if len(found) != 1:
+        raise InvalidArgumentError(f"codec {text!r}: codecs do not follow one another; give one")
+    return found[0]
+
+
+def check_batch(owner: str, batch: Tensor) -> Tensor:
+    """Return a batch on the CPU, detached; raises InvalidArgumentError for what no codec takes."""
+    if not isinstance(batch, Tensor):
+        reject(owner, "batch", type(batch).__name__, "must be a tensor (n, ...)")
+    if batch.ndim < 2 or batch.numel() == 0:
+        reject(owner, "batch", tuple(batch.shape), "must have shape (n, ...) with one example and one value or more")
+    if batch.dtype != torch.uint8 and batch.dtype not in _FLOATS:
+        reject(owner, "batch", batch.dtype, "must be uint8 or of a floating-point dtype")
+    values = batch.detach().cpu()
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values).flatten(1).all(dim=1)).nonzero()[0])
+        reject(owner, "batch", f"NaN or Inf in example #{bad}", "every value must be finite")
+    return values
+
+
+def check_range(owner: str, values: Tensor, low: float, high: float, remedy: str) -> None:
+    """Raise InvalidArgumentError when floating-point values leave [low, high]."""
+    if not values.is_floating_point():
+        return
+    smallest, largest = float(values.min()), float(values.max())
+    if smallest < low or largest > high:
+        reject(owner, "batch", f"{smallest:g} … {largest:g}", f"values must lie in [{low:g}, {high:g}]; {remedy}")
+
+
+def open_streams(streams: Sequence[bytes], kind: int, name: str) -> list[Sealed]:
+    """Open the envelopes of a batch; raises CorruptStreamError unless all hold one shape and dtype."""
+    if isinstance(streams, (bytes, bytearray)) or len(streams) == 0:
+        reject(name, "streams", streams, "must be a sequence of one stream or more")
+    opened = [unseal(stream, kind, name, index) for index, stream in enumerate(streams)]
+    for index, sealed in enumerate(opened):
+        if (sealed.shape, sealed.dtype) != (opened[0].shape, opened[0].dtype):
+            raise CorruptStreamError(
+                f"example #{index} has shape {sealed.shape} and {sealed.dtype}, "
+                f"example #0 {opened[0].shape} and {opened[0].dtype}: they cannot form a batch",
+                index,
+            )
+    return opened

@@ -1,0 +1,88 @@
+"""Nothing that is fed to a codec crashes the interpreter: tried in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import random, sys, torch
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.data import JPEG, ZFP
+from cp_compress.data.container import payload_size, seal
+
+EXPECTED = (CompressionError, CorruptStreamError, InvalidArgumentError)
+part = sys.argv[1]
+chance = random.Random(0)
+torch.manual_seed(0)
+images = torch.rand(1, 3, 17, 15)
+codecs = [JPEG(60), JPEG(90, "4:4:4"), ZFP(rate=3), ZFP(precision=9), ZFP(tolerance=0.01), ZFP(reversible=True)]
+refused = accepted = 0
+
+def attempt(action):
+    global refused, accepted
+    try:
+        action()
+        accepted += 1
+    except EXPECTED:
+        refused += 1
+
+if part == "rates":
+    for numerator in range(1, 400):
+        for shape in ((1, 9), (1, 9, 9), (1, 3, 9, 9), (1, 2, 3, 5, 5)):
+            attempt(lambda: ZFP(rate=numerator / 64, clip=None).roundtrip(torch.randn(shape)))
+elif part == "cut":
+    for codec in codecs:
+        (stream,) = codec.encode(images)
+        for length in range(len(stream)):
+            attempt(lambda: codec.decode([stream[:length]]))
+    assert accepted == 0
+elif part == "flipped":
+    for codec in codecs:
+        (stream,) = codec.encode(images)
+        for _ in range(700):
+            damaged = bytearray(stream)
+            damaged[chance.randrange(len(stream))] ^= 1 << chance.randrange(8)
+            attempt(lambda: codec.decode([bytes(damaged)]))
+    assert accepted == 0
+elif part == "random":
+    for _ in range(10_000):
+        codec = chance.choice(codecs)
+        payload = chance.randbytes(chance.choice((0, 1, 7, 8, 64, 200, 1000, 1024)))
+        kind = 1 if isinstance(codec, JPEG) else 2
+        shape = tuple(chance.choice((1, 2, 3, 4, 5, 33, 70_000, 2**40)) for _ in range(chance.randrange(0, 6)))
+        dtype = chance.choice((torch.uint8, torch.float32, torch.float64, torch.float16))
+        form = chance.randrange(3)
+        if form == 0:
+            stream = payload
+        elif form == 1:
+            stream = seal(kind, shape, dtype, payload)
+        else:  # a valid checksum over a damaged payload of the right shape
+            (good,) = codec.encode(images)
+            content = bytearray(good[-payload_size(good):])
+            for _ in range(chance.randrange(1, 20)):
+                content[chance.randrange(len(content))] = chance.randrange(256)
+            cut = chance.choice((len(content), len(content) // 2 // 8 * 8, 8))
+            stream = seal(kind, tuple(images.shape[1:]), torch.float32, bytes(content[:cut]))
+        attempt(lambda: codec.decode([stream]))
+else:
+    for _ in range(3_000):
+        shape = tuple(chance.choice((0, 1, 2, 3, 4, 7, 20)) for _ in range(chance.randrange(0, 7)))
+        batch = torch.randn(shape) * 10.0 ** chance.randrange(-45, 45)
+        if chance.random() < 0.2 and batch.numel():
+            batch.view(-1)[0] = chance.choice((float("nan"), float("inf"), -float("inf"), 1e-44))
+        codec = chance.choice([*codecs, ZFP(precision=30, clip=None), ZFP(tolerance=1e-20, clip=None)])
+        attempt(lambda: codec.roundtrip(batch))
+print("SURVIVED", refused, accepted)
+"""
+
+
+@pytest.mark.parametrize("part", ["rates", "cut", "flipped", "random", "shapes"])
+def test_the_interpreter_survives(part, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run([sys.executable, str(program), part], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name, refused, _ = done.stdout.split()
+    assert name == "SURVIVED"
+    assert int(refused) > 100
