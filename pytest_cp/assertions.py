@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cp_compress.base.arguments import reject
 from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.boundaries import compare_boundaries
-from cp_compress.fidelity.reconstruction import compare_reconstruction
-
-from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judgement import Check, Requirement
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import ClassDistance, Weights, compare_predictions
+from cp_compress.fidelity.reconstruction import compare_reconstruction
 from cp_compress.fidelity.running import Model
 from pytest_cp.checking import assert_pair, build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.errors import (
@@ -272,14 +271,19 @@ def assert_footprint(
 def _compare_footprints(
     compressed: Model, reference: Model, example_input: Any, requirements: list[Requirement]
 ) -> Measurement:
+    from torch import nn
+
     from cp_compress.model import footprint, measure_latency
 
     asked = {requirement.metric for requirement in requirements}
     if example_input is None and asked & {"flops_ratio", "speedup"}:
         reject("assert_footprint", "example_input", None, "FLOPs and speed are measured on a batch; give one")
+    if not isinstance(compressed, nn.Module) or not isinstance(reference, nn.Module):
+        kinds = f"{type(compressed).__name__}, {type(reference).__name__}"
+        reject("assert_footprint", "models", kinds, "both must be torch.nn.Module: others have no size that is known")
     after, before = footprint(compressed, example_input), footprint(reference, example_input)
     metrics = {"compression": before.artifact_bytes / after.artifact_bytes}
-    if "flops_ratio" in asked:
+    if after.flops is not None and before.flops is not None:
         metrics["flops_ratio"] = after.flops / before.flops
     if "speedup" in asked:
         after_seconds, before_seconds = measure_latency(compressed, reference, example_input)

@@ -35,7 +35,8 @@ To try the plugin out: {key} = "{example}"
 @pytest.fixture(scope="session")
 def reference_model(pytestconfig: pytest.Config) -> Model:
     """The model before compression: override this fixture, or name a factory as `cp_reference`."""
-    return _made_by_factory(pytestconfig, "reference_model", "cp_reference", "cp_compress.examples:digits_cnn")
+    model: Model = _made_by_factory(pytestconfig, "reference_model", "cp_reference", "cp_compress.examples:digits_cnn")
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,7 @@ class ZFP(StreamCodec):
 
     def _budget(self, dimensions: int) -> int:
         """Return the bits of a block in fixed-rate mode, rounded as zfp rounds."""
-        return math.floor(4**dimensions * (self.rate or 0) + 0.5)
+        return math.floor(float(4**dimensions) * (self.rate or 0.0) + 0.5)
 
 
 def _check_clip(clip: Any) -> tuple[float, float] | None:

@@ -1,4 +1,7 @@
-"""Observe a model, compare two observations, judge the comparison: what compression changed in behaviour."""
+"""Observe a model, compare two observations, judge the comparison: what compression changed in behaviour.
+
+Everything is imported when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,28 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.fidelity.attribution_methods import GradCAM as GradCAM
+    from cp_compress.fidelity.attribution_methods import InputXGradient as InputXGradient
+    from cp_compress.fidelity.attribution_methods import IntegratedGradients as IntegratedGradients
+    from cp_compress.fidelity.attribution_methods import Occlusion as Occlusion
+    from cp_compress.fidelity.attribution_methods import Saliency as Saliency
+    from cp_compress.fidelity.attribution_methods import parse_attribution_method as parse_attribution_method
+    from cp_compress.fidelity.attributions import compare_attributions as compare_attributions
+    from cp_compress.fidelity.boundaries import compare_boundaries as compare_boundaries
+    from cp_compress.fidelity.boundary_search import BoundarySearch as BoundarySearch
+    from cp_compress.fidelity.boundary_search import boundary_distances as boundary_distances
+    from cp_compress.fidelity.boundary_search import search_boundaries as search_boundaries
+    from cp_compress.fidelity.direction_families import class_gradient_directions as class_gradient_directions
+    from cp_compress.fidelity.direction_families import gate_directions as gate_directions
+    from cp_compress.fidelity.direction_families import gaussian_directions as gaussian_directions
+    from cp_compress.fidelity.direction_families import low_frequency_directions as low_frequency_directions
+    from cp_compress.fidelity.direction_families import residual_directions as residual_directions
+    from cp_compress.fidelity.directions import DirectionBasis as DirectionBasis
+    from cp_compress.fidelity.directions import Directions as Directions
+    from cp_compress.fidelity.directions import low_frequency_basis as low_frequency_basis
     from cp_compress.fidelity.intervals import Interval as Interval
+    from cp_compress.fidelity.jaccard import split_jaccard as split_jaccard
+    from cp_compress.fidelity.jaccard import weighted_jaccard as weighted_jaccard
     from cp_compress.fidelity.judgement import Check as Check
     from cp_compress.fidelity.judgement import Requirement as Requirement
     from cp_compress.fidelity.judgement import judge as judge
@@ -16,17 +40,40 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.observation import forget_observations as forget_observations
     from cp_compress.fidelity.observation import observe as observe
     from cp_compress.fidelity.predictions import compare_predictions as compare_predictions
+    from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
 
 _MODULES = {
+    "BoundarySearch": "boundary_search",
     "Check": "judgement",
+    "DirectionBasis": "directions",
+    "Directions": "directions",
+    "GradCAM": "attribution_methods",
+    "InputXGradient": "attribution_methods",
+    "IntegratedGradients": "attribution_methods",
     "Interval": "intervals",
     "Measurement": "measurement",
     "Observation": "observation",
+    "Occlusion": "attribution_methods",
     "Requirement": "judgement",
+    "Saliency": "attribution_methods",
+    "boundary_distances": "boundary_search",
+    "class_gradient_directions": "direction_families",
+    "compare_attributions": "attributions",
+    "compare_boundaries": "boundaries",
     "compare_predictions": "predictions",
+    "compare_reconstruction": "reconstruction",
     "forget_observations": "observation",
+    "gate_directions": "direction_families",
+    "gaussian_directions": "direction_families",
     "judge": "judgement",
+    "low_frequency_basis": "directions",
+    "low_frequency_directions": "direction_families",
     "observe": "observation",
+    "parse_attribution_method": "attribution_methods",
+    "residual_directions": "direction_families",
+    "search_boundaries": "boundary_search",
+    "split_jaccard": "jaccard",
+    "weighted_jaccard": "jaccard",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

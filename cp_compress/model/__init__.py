@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from cp_compress.model.footprint import Footprint as Footprint
-    from cp_compress.model.footprint import footprint as footprint
-    from cp_compress.model.footprint import measure_latency as measure_latency
+    from cp_compress.model.footprints import Footprint as Footprint
+    from cp_compress.model.footprints import footprint as footprint
+    from cp_compress.model.footprints import measure_latency as measure_latency
     from cp_compress.model.pruning import Prune as Prune
     from cp_compress.model.quantization import Quantize as Quantize
     from cp_compress.model.report import CompressionReport as CompressionReport
@@ -31,17 +31,17 @@ _MODULES = {
     "Compose": "schemes",
     "CompressionReport": "report",
     "FilterPrune": "structure",
-    "Footprint": "footprint",
+    "Footprint": "footprints",
     "LayerReport": "report",
     "Prune": "pruning",
     "Quantize": "quantization",
     "Scheme": "schemes",
     "compression_report": "report",
     "compression_steps": "steps",
-    "footprint": "footprint",
+    "footprint": "footprints",
     "keep_largest": "selection",
     "load": "storage",
-    "measure_latency": "footprint",
+    "measure_latency": "footprints",
     "parse_scheme": "schemes",
     "save": "storage",
 }

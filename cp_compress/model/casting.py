@@ -84,7 +84,9 @@ def cast_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
     for name, tensor in wide.items():
         if bool((torch.isfinite(tensor) & torch.isinf(tensor.detach().to(dtype))).any()):
             largest = float(tensor.detach().abs().max())
-            raise CompressionError(f"{name} holds {largest:.4g}, which {dtype} cannot: its largest number is {limit:.4g}")
+            raise CompressionError(
+                f"{name} holds {largest:.4g}, which {dtype} cannot: its largest number is {limit:.4g}"
+            )
     was = {name: tensor.dtype for name, tensor in wide.items()}
     _converters[dtype](model)
     add_casts(model, dtype, outer)

@@ -19,6 +19,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import Owner, is_weight
 
 _LIMIT = 127
 _LARGEST_EXACT = 2**24  # up to here every integer is a float32
@@ -56,6 +61,16 @@ def int8_layers(model: nn.Module) -> list[tuple[str, Int8Weights]]:
     return [(path, module) for path, module in model.named_modules() if isinstance(module, Int8Weights)]
 
 
+def require_float_weights(owner: str, model: nn.Module) -> None:
+    """Raise CompressionError, naming the first layer, when weights are 8-bit integers already."""
+    layers = int8_layers(model)
+    if layers:
+        path = layers[0][0] or "the model itself"
+        raise CompressionError(
+            f"{owner}: {len(layers)} layers hold 8-bit weights already (first: {path}); int8 must be the last step"
+        )
+
+
 def stored_names(name: str) -> tuple[str, str]:
     """Return the names of the two buffers that hold a weight: its integers and its scales."""
     return name + _VALUES, name + _SCALE
@@ -65,7 +80,7 @@ def to_int8_layer(module: nn.Module, names: tuple[str, ...], dynamic: bool) -> N
     """Turn a layer, in place, into one whose named weights are buffers yet to be filled by `fill`."""
     for name in names:
         del module._parameters[name]
-    module.__class__ = _int8_class(type(module), names, dynamic)
+    module.__class__ = _int8_class(type(module), names, dynamic)  # type: ignore[arg-type]
     if dynamic:
         module.register_forward_pre_hook(StayOnForward())
 
@@ -96,8 +111,31 @@ def _safe_scale(largest: Tensor) -> Tensor:
     return torch.where(largest == 0, torch.ones_like(scale), scale)
 
 
-def can_run_dynamic(module: nn.Module) -> bool:
-    """Tell whether the layer's arithmetic is the stock one of a linear layer or a convolution."""
+def output_dimension(module: nn.Module) -> int:
+    """Return the dimension of a layer's weight that runs over its output channels."""
+    return 1 if isinstance(module, _ConvTransposeNd) else 0
+
+
+def can_hold_int8(place: Owner, dynamic: bool) -> bool:
+    """Tell whether a parameter, in one place of its use, can be held as 8-bit integers."""
+    return is_weight(place) and int8_obstacle(place.module, dynamic) is None
+
+
+def int8_obstacle(module: nn.Module, dynamic: bool) -> str | None:
+    """Return why the weights of a layer cannot be held as 8-bit integers, or None."""
+    kind = type(module).__name__
+    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
+        return f"{kind} does not compute with 8-bit weights here"
+    if isinstance(module, _ConvTransposeNd) and module.groups > 1:
+        return "a transposed convolution in groups has no single dimension of output channels"
+    if dynamic and isinstance(module, NonDynamicallyQuantizableLinear):
+        return "attention reads this weight without calling the layer: its inputs cannot be rounded"
+    if dynamic and not _can_run_dynamic(module):
+        return f"{kind} has arithmetic of its own: its inputs cannot be rounded"
+    return None
+
+
+def _can_run_dynamic(module: nn.Module) -> bool:
     stock = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
     return type(module).forward in stock
 
@@ -112,7 +150,7 @@ def _int8_class(base: type[nn.Module], names: tuple[str, ...], dynamic: bool) ->
 
 
 def _blank_layer(base: type[nn.Module], names: tuple[str, ...], dynamic: bool) -> nn.Module:
-    kind = _int8_class(base, names, dynamic)
+    kind = _int8_class(base, names, dynamic)  # type: ignore[arg-type]
     return kind.__new__(kind)
 
 
@@ -149,7 +187,7 @@ class _Round(torch.autograd.Function):
 def _integers(inputs: Tensor, dimensions: tuple[int, ...], products: int, single: bool) -> tuple[Tensor, Tensor]:
     """Return the inputs as integers in a float dtype that sums `products` products exactly, and their scales."""
     scale = _safe_scale(inputs.detach().abs().amax(dimensions, keepdim=True).float())
-    integers: Tensor = _Round.apply(inputs.float() / scale)  # type: ignore[no-untyped-call]
+    integers: Tensor = _Round.apply(inputs.float() / scale)
     exact_in_single = single and products * _LIMIT**2 <= _LARGEST_EXACT
     return integers if exact_in_single else integers.double(), scale
 

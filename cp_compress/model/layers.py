@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
@@ -45,7 +45,7 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         reject(owner, "model", type(model).__name__, "only a torch.nn.Module can be compressed")
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedTensorMixin):
+        if is_lazy(parameter):
             raise CompressionError(f"{name} is a lazy parameter without a shape: run the model once before compressing")
         require_finite(name, parameter)
     try:

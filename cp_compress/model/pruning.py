@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.schemes import Piped
 from cp_compress.model.selection import zero_all_but_largest
@@ -59,6 +60,7 @@ class Prune(Piped):
         without any weight, when a pattern matches no layer, and for NaN or Inf weights.
         """
         candidate = copy_model("Prune", model)
+        require_float_weights(str(self), candidate)
         found, skips = find_weights(candidate)
         weights = self._choose(found, skips)
         if not weights:

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import cast_model, find_casts
-from cp_compress.model.integer import can_run_dynamic, fill, int8_layers, quantize, to_int8_layer
+from cp_compress.model.integer import (
+    fill,
+    int8_obstacle,
+    output_dimension,
+    quantize,
+    require_float_weights,
+    to_int8_layer,
+)
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.schemes import Piped
 from cp_compress.model.steps import Change, Skip, Step, add_step
@@ -74,16 +79,6 @@ class Quantize(Piped):
         return candidate
 
 
-def require_float_weights(owner: str, model: nn.Module) -> None:
-    """Raise CompressionError, naming the first layer, when weights are 8-bit integers already."""
-    layers = int8_layers(model)
-    if layers:
-        path = layers[0][0] or "the model itself"
-        raise CompressionError(
-            f"{owner}: {len(layers)} layers hold 8-bit weights already (first: {path}); int8 must be the last step"
-        )
-
-
 def _to_int8(model: nn.Module, dynamic: bool) -> tuple[list[Change], list[Skip]]:
     weights, skips = find_weights(model)
     planned: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
@@ -93,7 +88,7 @@ def _to_int8(model: nn.Module, dynamic: bool) -> tuple[list[Change], list[Skip]]
         if reason:
             skips.append(Skip(weight.name, reason))
             continue
-        values, scale = quantize(weight.tensor, _output_dimension(weight.owners[0].module))
+        values, scale = quantize(weight.tensor, output_dimension(weight.owners[0].module))
         for owner in weight.owners:
             planned.setdefault(owner.module, []).append((owner.attribute, values, scale))
         activations = ", inputs rounded for each example" if dynamic else ""
@@ -107,20 +102,7 @@ def _to_int8(model: nn.Module, dynamic: bool) -> tuple[list[Change], list[Skip]]
 
 def _obstacle(weight: Weight, dynamic: bool) -> str | None:
     modules = [owner.module for owner in weight.owners]
-    for module in modules:
-        kind = type(module).__name__
-        if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
-            return f"{kind} does not compute with 8-bit weights here"
-        if isinstance(module, _ConvTransposeNd) and module.groups > 1:
-            return "a transposed convolution in groups has no single dimension of output channels"
-        if dynamic and isinstance(module, NonDynamicallyQuantizableLinear):
-            return "attention reads this weight without calling the layer: its inputs cannot be rounded"
-        if dynamic and not can_run_dynamic(module):
-            return f"{kind} has arithmetic of its own: its inputs cannot be rounded"
-    if len({_output_dimension(module) for module in modules}) > 1:
+    reasons = [reason for reason in (int8_obstacle(module, dynamic) for module in modules) if reason]
+    if not reasons and len(set(map(output_dimension, modules))) > 1:
         return "it is shared by layers with different dimensions of output channels"
-    return None
-
-
-def _output_dimension(module: nn.Module) -> int:
-    return 1 if isinstance(module, _ConvTransposeNd) else 0
+    return reasons[0] if reasons else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer
+from cp_compress.base.arguments import check_integer, reject
 
 _DIGIT = 16
 _CPU_PIECE = 1 << 18
@@ -38,7 +38,7 @@ def keep_largest(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
     not allowed and not looked for.
 
     >>> keep_largest([torch.tensor([3.0, -4.0]), torch.tensor([3.0])], 2)
-    [tensor([ True,  True]), tensor([False])]
+    [tensor([True, True]), tensor([False])]
     """
     threshold = _find_threshold(tensors, count)
     masks = [torch.empty(tensor.shape, dtype=torch.bool, device=tensor.device) for tensor in tensors]
@@ -88,6 +88,11 @@ def _survivors(piece: Tensor, threshold: Threshold, left: int) -> tuple[Tensor, 
 
 
 def _find_threshold(tensors: Sequence[Tensor], count: int) -> Threshold:
+    for tensor in tensors:
+        if not tensor.is_floating_point() or tensor.element_size() == 1:
+            reject(
+                "keep_largest", "tensors", tensor.dtype, "magnitudes are compared in float16, bfloat16, 32 or 64 bits"
+            )
     total = sum(tensor.numel() for tensor in tensors)
     rule = f"must be a whole number from 0 to the number of elements, {total}"
     left = check_integer("keep_largest", "count", count, rule, at_least=0, at_most=total)
@@ -96,10 +101,7 @@ def _find_threshold(tensors: Sequence[Tensor], count: int) -> Threshold:
         return Threshold(torch.inf, 0, 0, dtype)
     prefix, ties = 0, 0
     for shift in range(torch.finfo(dtype).bits - _DIGIT, -1, -_DIGIT):
-        histogram = torch.zeros(1 << _DIGIT, dtype=torch.int64)
-        for tensor in tensors:
-            for _, piece in _pieces(tensor, dtype):
-                histogram += _count_digits(piece, shift, prefix)
+        histogram = _count_digits(tensors, dtype, shift, prefix)
         beyond = histogram.flip(0).cumsum(0)
         position = int(torch.searchsorted(beyond, left))
         digit = len(histogram) - 1 - position
@@ -110,16 +112,31 @@ def _find_threshold(tensors: Sequence[Tensor], count: int) -> Threshold:
     return Threshold(pattern.view(dtype).item(), left, ties, dtype)
 
 
-def _count_digits(piece: Tensor, shift: int, prefix: int) -> Tensor:
+def _count_digits(tensors: Sequence[Tensor], dtype: torch.dtype, shift: int, prefix: int) -> Tensor:
+    """Return how often each digit occurs at `shift` among the magnitudes whose bits above it are `prefix`."""
+    histogram = torch.zeros(1 << _DIGIT, dtype=torch.int64)
+    waiting: list[Tensor] = []
+    for tensor in tensors:
+        for _, piece in _pieces(tensor, dtype):
+            digits = _digits(piece, shift, prefix)
+            # counting costs as much as the table is long: wait until there is enough to count
+            if waiting and (sum(map(len, waiting)) + len(digits) > _CPU_PIECE or digits.device != waiting[0].device):
+                histogram += torch.bincount(torch.cat(waiting), minlength=1 << _DIGIT).cpu()
+                waiting = []
+            waiting.append(digits)
+    if waiting:
+        histogram += torch.bincount(torch.cat(waiting), minlength=1 << _DIGIT).cpu()
+    return histogram
+
+
+def _digits(piece: Tensor, shift: int, prefix: int) -> Tensor:
     top = torch.finfo(piece.dtype).bits - _DIGIT
     bits = piece.view(_integers(piece.dtype))
     mask = (1 << _DIGIT) - 1
     if shift == top:  # the sign bit is dropped here, and with it from every prefix
-        digits = torch.bitwise_right_shift(bits, shift).bitwise_and_(mask >> 1)
-    else:
-        unsigned = torch.bitwise_right_shift(bits, shift + _DIGIT).bitwise_and_((1 << (top - shift - 1)) - 1)
-        digits = torch.bitwise_right_shift(bits[unsigned == prefix], shift).bitwise_and_(mask)
-    return torch.bincount(digits, minlength=1 << _DIGIT).cpu()
+        return torch.bitwise_right_shift(bits, shift).bitwise_and_(mask >> 1)
+    above = torch.bitwise_right_shift(bits, shift + _DIGIT).bitwise_and_((1 << (top - shift - 1)) - 1)
+    return torch.bitwise_right_shift(bits[above == prefix], shift).bitwise_and_(mask)
 
 
 def _pieces(tensor: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError, MissingExtraError
 from cp_compress.model.casting import find_casts
+from cp_compress.model.layers import find_owners
 from cp_compress.model.steps import Change, Skip
 from cp_compress.model.tracing import running
 
@@ -35,7 +37,7 @@ class _Cut:
     indices: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Plan:
     """The removal of the same filters from all layers that share them."""
 
@@ -53,11 +55,20 @@ def shrink(
     `chosen` maps names of weights to their convolutions; `survivors` judges the weights that share their filters. A
     plan that fails its check on a copy is left out.
     """
+    if not _depends_on_input(model, batch):
+        raise CompressionError(
+            "the model's output does not depend on its input, so that removing filters cannot be checked; "
+            "use shrink=False"
+        )
     plans, skips = _make_plans(model, chosen, batch, survivors)
     if plans and not _is_sound(model, plans, batch):
         sound = [plan for plan in plans if _is_sound(model, [plan], batch)]
         failed = [plan for plan in plans if plan not in sound]
-        skips += [Skip(name, f"removing filters here changes the output: {_UNFOLLOWED}") for plan in failed for name in plan.names]
+        skips += [
+            Skip(name, f"removing filters here changes the output: {_UNFOLLOWED}")
+            for plan in failed
+            for name in plan.names
+        ]
         plans = sound
         if plans and not _is_sound(model, plans, batch):
             raise CompressionError(
@@ -67,7 +78,9 @@ def shrink(
     total = {name: layer.out_channels for name, layer in chosen.items()}
     shrunk = _apply(model, plans)
     changes = [
-        Change(name, f"{int(plan.dropped.sum())} of {total[name]} filters removed") for plan in plans for name in plan.names
+        Change(name, f"{int(plan.dropped.sum())} of {total[name]} filters removed")
+        for plan in plans
+        for name in plan.names
     ]
     return shrunk, changes, skips
 
@@ -90,8 +103,12 @@ def _make_plans(
     plans: list[_Plan] = []
     skips: list[Skip] = []
     done: set[str] = set()
-    for name in chosen:
+    owners = find_owners(model)
+    for name, original in chosen.items():
         if name in done:
+            continue
+        if len(owners[id(original.weight)]) > 1:
+            skips.append(Skip(name, "several layers share this weight: its filters are not removed"))
             continue
         layer = traced.get_submodule(name.rpartition(".")[0])
         try:
@@ -114,16 +131,13 @@ class _Unfit(Exception):
     """Why a group of layers cannot be shrunk."""
 
 
-def _plan(
-    graph: Any, layer: Any, paths: dict[nn.Module, str], names: dict[str, str], survivors: Survivors
-) -> _Plan:
+def _plan(graph: Any, layer: Any, paths: dict[nn.Module, str], names: dict[str, str], survivors: Survivors) -> _Plan:
     prune = graph.get_pruner_of_module(layer).prune_out_channels
     everything = list(range(layer.out_channels))
-    members = _producers(graph, graph.get_pruning_group(layer, prune, everything), everything, paths)
-    unknown = [paths[member] for member in members if isinstance(member, _ConvNd) and paths[member] not in names]
+    convolutions = _producers(graph, graph.get_pruning_group(layer, prune, everything), everything, paths)
+    unknown = [paths[member] for member in convolutions if paths[member] not in names]
     if unknown:
         raise _Unfit(f"its channels are shared with {', '.join(unknown)}, which must stay whole")
-    convolutions = [member for member in members if isinstance(member, _ConvNd)]
     dropped = ~survivors([member.weight for member in convolutions])
     indices = dropped.nonzero().flatten().tolist()
     cuts = []
@@ -134,17 +148,17 @@ def _plan(
                 plain = tuple(sorted(getattr(position, "idx", position) for position in positions))
                 cuts.append(_Cut(paths[target], dependency.handler, plain))
     names_of = tuple(names[paths[member]] for member in convolutions)
-    return _Plan(names_of, tuple(paths[member] for member in members), dropped, tuple(cuts))
+    return _Plan(names_of, tuple(paths[member] for member in convolutions), dropped, tuple(cuts))
 
 
-def _producers(graph: Any, group: Any, everything: list[int], paths: dict[nn.Module, str]) -> list[nn.Module]:
-    """Return the convolutions and batch norms whose outputs are the channels of a group; raise _Unfit for others."""
-    members: list[nn.Module] = []
+def _producers(graph: Any, group: Any, everything: list[int], paths: dict[nn.Module, str]) -> list[_ConvNd]:
+    """Return the convolutions whose outputs are the channels of a group; raise _Unfit where others give them too."""
+    members: list[_ConvNd] = []
     for dependency, positions in group:
         target = dependency.target.module
         if type(target).__name__ == "_OutputOp":
             raise _Unfit("its channels reach the model's output")
-        if isinstance(target, nn.Parameter) or (isinstance(target, nn.Module) and target not in paths and hasattr(target, "weight")):
+        if isinstance(target, nn.Parameter):
             raise _Unfit("its channels meet a parameter outside any layer")
         if target not in paths:
             continue
@@ -154,7 +168,9 @@ def _producers(graph: Any, group: Any, everything: list[int], paths: dict[nn.Mod
         gives = graph.is_out_channel_pruning_fn(dependency.handler)
         if not gives or not list(target.parameters(recurse=False)):
             continue
-        if not isinstance(target, (_ConvNd, _BatchNorm)):
+        if isinstance(target, _BatchNorm):
+            continue
+        if not isinstance(target, _ConvNd):
             raise _Unfit(f"its channels are shared with {paths[target]}, a {type(target).__name__}")
         if sorted(getattr(position, "idx", position) for position in positions) != everything:
             raise _Unfit(_UNFOLLOWED)
@@ -178,22 +194,32 @@ def _is_sound(model: nn.Module, plans: Sequence[_Plan], batch: Tensor) -> bool:
     return all(_close(a, b, tolerance) for a, b in zip(outputs, expected, strict=True))
 
 
+def _depends_on_input(model: nn.Module, batch: Tensor) -> bool:
+    with running(model), torch.no_grad():
+        first, second = _flatten(model(batch)), _flatten(model(2 * batch + 1))
+    return not all(map(torch.equal, first, second))
+
+
 def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     return bool(torch.allclose(actual, expected, rtol=tolerance, atol=tolerance * max(scale, 1e-30)))
 
 
 def _flatten(output: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(output)
+    leaves = pytree.tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _apply(model: nn.Module, plans: Iterable[_Plan]) -> nn.Module:
     shrunk = copy.deepcopy(model)
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    # indices are those of the whole layer: where several plans meet, as behind a concatenation, all go at once
+    together: dict[tuple[str, Any], set[int]] = {}
     for plan in plans:
         for cut in plan.cuts:
-            cut.prune(shrunk.get_submodule(cut.path), list(cut.indices))
+            together.setdefault((cut.path, cut.prune), set()).update(cut.indices)
+    for (path, prune), indices in together.items():
+        prune(shrunk.get_submodule(path), sorted(indices))
     for name, parameter in shrunk.named_parameters():
         parameter.requires_grad_(trained[name])
     return shrunk
@@ -204,7 +230,12 @@ def _mask(model: nn.Module, plans: Iterable[_Plan]) -> nn.Module:
 
     masked = copy.deepcopy(model)
     for plan in plans:
-        zero_filters([masked.get_submodule(path) for path in plan.producers], (), plan.dropped)
+        for path in plan.producers:
+            zero_filters([masked.get_submodule(path)], plan.dropped)
+        for cut in plan.cuts:
+            module = masked.get_submodule(cut.path)
+            if isinstance(module, _BatchNorm):  # its channels may be those of several concatenated layers
+                zero_filters([module], torch.tensor(cut.indices, device=plan.dropped.device))
     return masked
 
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import copy_model, find_owners, find_weights
 from cp_compress.model.pruning import check_density, kept_count
-from cp_compress.model.quantization import require_float_weights
 from cp_compress.model.schemes import Piped
 from cp_compress.model.selection import keep_largest
 from cp_compress.model.steps import Change, Skip, Step, add_step
@@ -31,7 +30,7 @@ _NORMS = ("l1", "l2")
 class FilterPrune(Piped):
     """Keep the share `density` of the filters of every convolution, those of the largest norm.
 
-    round(density·filters) stay, halves up, rounded to a multiple of `round_to` and never fewer than `round_to`; of equal
+    round(density·filters) stay, halves up, rounded to a multiple of `round_to` and never fewer than that; of equal
     norms the first by index. The layer that gives the model's output is left alone. With `shrink=True` filters are
     removed through Torch-Pruning (extra "shrink"): those whose outputs are added to one another are chosen together, by
     the sum of their norms, and what cannot be removed without changing the result is left whole and named as skipped.
@@ -83,11 +82,10 @@ class FilterPrune(Piped):
             candidate, changes, more = shrink(candidate, chosen, batch, self.survivors)
         else:
             changes, more = self._zero(chosen, seen, candidate)
-        skips += more
         if not changes and self.density < 1:
-            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
+            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in more[:5])
             raise CompressionError(f"{self} changes nothing ({listed})")
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips), structural=self.shrink and bool(changes)))
+        add_step(candidate, Step(str(self), tuple(changes), (*skips, *more), structural=self.shrink and bool(changes)))
         return candidate
 
     def survivors(self, weights: Sequence[Tensor]) -> Tensor:
@@ -101,24 +99,28 @@ class FilterPrune(Piped):
         aligned = (2 * kept_count(self.density, total) + self.round_to) // (2 * self.round_to) * self.round_to
         return min(total, max(self.round_to, aligned))
 
-    def _zero(
-        self, chosen: dict[str, _ConvNd], seen: Trace, model: nn.Module
-    ) -> tuple[list[Change], list[Skip]]:
+    def _zero(self, chosen: dict[str, _ConvNd], seen: Trace, model: nn.Module) -> tuple[list[Change], list[Skip]]:
         changes, skips = [], []
         for name, layer in chosen.items():
             dropped = ~self.survivors([layer.weight])
             owners = [owner.module for owner in find_owners(model)[id(layer.weight)]]
-            if zero_filters(owners, [norm for owner in owners for norm in seen.norms.get(owner, ())], dropped):
+            following = [norm for owner in owners for norm in seen.norms.get(owner, ())]
+            if zero_filters([*owners, *following], dropped):
                 changes.append(Change(name, f"{int(dropped.sum())} of {len(dropped)} filters zeroed"))
             else:
-                skips.append(Skip(name, f"{len(dropped) - int(dropped.sum())} of {len(dropped)} filters stay, as before"))
+                skips.append(
+                    Skip(name, f"{len(dropped) - int(dropped.sum())} of {len(dropped)} filters stay, as before")
+                )
         return changes, skips
 
 
-def zero_filters(layers: Iterable[nn.Module], norms: Iterable[nn.Module], dropped: Tensor) -> bool:
-    """Set filters, their biases and their channels of batch norms to zero in place; tell whether that changed anything."""
+def zero_filters(layers: Iterable[nn.Module], dropped: Tensor) -> bool:
+    """Set filters and their biases, or channels of batch norms, to zero in place; tell whether anything changed.
+
+    `dropped` are booleans for all filters, or the indices of those that go.
+    """
     changed = False
-    for module in (*layers, *norms):
+    for module in layers:
         for tensor in (module.weight, module.bias):
             if isinstance(tensor, Tensor):
                 changed = changed or bool(tensor.detach()[dropped].count_nonzero())
@@ -146,11 +148,6 @@ def eligible(model: nn.Module, seen: Trace) -> tuple[dict[str, _ConvNd], list[Sk
             continue
         skips.append(Skip(weight.name, reason))
     return chosen, skips
-
-
-def is_norm(module: object) -> bool:
-    """Tell whether a module is a batch norm, whose channels go with the filters in front of it."""
-    return isinstance(module, _BatchNorm)
 
 
 def _as_shape(value: object) -> tuple[int, ...] | None:

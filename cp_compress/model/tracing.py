@@ -82,7 +82,9 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     handles = [
         module.register_forward_hook(after) for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))
     ]
-    handles += [module.register_forward_pre_hook(before) for module in model.modules() if isinstance(module, _BatchNorm)]
+    handles += [
+        module.register_forward_pre_hook(before) for module in model.modules() if isinstance(module, _BatchNorm)
+    ]
     try:
         with running(model), torch.no_grad():
             model(batch)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 GATE = """
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
 """
@@ -32,7 +32,7 @@ def with_baseline(project):
 def test_the_file_is_sorted_and_holds_what_was_measured(with_baseline):
     content = json.loads(saved(with_baseline).read_text())
     (name,) = content["checks"]
-    assert name == "test_gate[prune(density=0.9)] assert_preserved_predictions(agreement)"
+    assert name == "test_gate[prune(density=0.4)] assert_preserved_predictions(agreement)"
     assert content["checks"][name]["counts"] == {"agreement": 120}
     assert saved(with_baseline).read_text() == json.dumps(content, indent=2, sort_keys=True) + "\n"
 
@@ -109,7 +109,7 @@ def test_folder_named_in_the_ini_file(project):
 
 
 def test_workers_write_nothing_and_the_controller_everything(project):
-    project.write_test(GATE + GATE.replace("0.9", "0.8").replace("test_gate", "test_other"))
+    project.write_test(GATE + GATE.replace("0.4", "0.5").replace("test_gate", "test_other"))
     assert project.run("--cp-baseline=new", "-n2", subprocess=True).result.ret == 0
     assert len(json.loads(saved(project).read_text())["checks"]) == 2
     assert project.run("--cp-baseline=check", "-n2", subprocess=True).result.ret == 0

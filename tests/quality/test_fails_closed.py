@@ -6,7 +6,7 @@ The first group is one case for each way in which neighbouring plugins let a gat
 import pytest
 
 GATE = """
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement={bound})
 """
@@ -62,7 +62,7 @@ def test_regression_is_a_failed_test_and_not_only_a_line_in_the_summary(project)
 
 def test_marked_test_that_compares_nothing(project):
     project.write_test("""
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     pass
 """)
@@ -73,7 +73,7 @@ def test_gate(compressed_model, reference_model, dataset):
 
 def test_marked_test_that_does_not_ask_for_the_fixture(project):
     project.write_test("""
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(reference_model):
     pass
 """)
@@ -92,7 +92,7 @@ def test_rerun_does_not_undo_a_failed_check(project):
     project.write_test("""
 attempts = []
 
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     attempts.append(1)
     bound = 1.0 if len(attempts) == 1 else 0.1
@@ -105,7 +105,7 @@ def test_gate(compressed_model, reference_model, dataset):
 
 def test_check_that_crashed(project):
     project.write_test("""
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     def crash(batch):
         raise RuntimeError("out of order")
@@ -118,7 +118,7 @@ def test_gate(compressed_model, reference_model, dataset):
 
 def test_swallowed_crash_is_no_comparison(project):
     project.write_test("""
-@pytest.mark.compress_model("prune(density=0.9)")
+@pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
     try:
         assert_preserved_predictions(lambda batch: None, reference_model, dataset, min_agreement=0.1)
@@ -243,7 +243,7 @@ def test_marker_arguments_that_cannot_be_meant(project, marker, message):
     if marker.startswith("cp_execution"):
         source = f"\n@pytest.mark.{marker}" + source
     else:
-        source = source.replace('compress_model("prune(density=0.9)")', marker)
+        source = source.replace('compress_model("prune(density=0.4)")', marker)
     project.write_test(source)
     outcome = project.run()
     assert outcome.result.ret != 0
@@ -274,12 +274,12 @@ def test_missing_subjects(project):
 
 
 def test_no_scheme_named(project):
-    project.write_test(PASSING.replace('@pytest.mark.compress_model("prune(density=0.9)")', ""))
+    project.write_test(PASSING.replace('@pytest.mark.compress_model("prune(density=0.4)")', ""))
     outcome = project.run()
     assert outcome.failed_everywhere
     assert "--cp-scheme" in outcome.result.stdout.str()
 
 
 def test_scheme_without_effect(project):
-    project.write_test(PASSING.replace("density=0.9", "density=1"))
+    project.write_test(PASSING.replace("density=0.4", "density=1"))
     assert project.run().failed_everywhere

@@ -1,0 +1,163 @@
+"""Families of directions that tell something: class gradients, slow waves, noise, compression residuals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.directions import Directions, join_directions, low_frequency_basis
+from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.sampling import batch_size_for, choose_examples
+
+_COUNT_RULE = "must be a whole number of 1 or more"
+_RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
+
+
+def class_gradient_directions(
+    observation: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    count: int = 9,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return, for each example, the steepest ways from its predicted class towards its `count` likeliest others.
+
+    A direction is the gradient of (another class's logit − the predicted class's) with respect to the input, at
+    the example. `examples` is as for `choose_examples`: a number, indices or None for all. With fewer other
+    classes than `count` there is one direction for each. The digest is that of the model and the inputs.
+
+    Raises ObservationError for a model that is not differentiable in its inputs, and where a gradient is zero or
+    not finite.
+    """
+    owner = "class_gradient_directions"
+    asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
+    chosen = choose_examples(owner, examples, len(observation))
+    ranks = min(asked, observation.classes - 1)
+    runner = observation.runner
+    inputs, _ = observation.data.select(chosen)
+    require_gradients(runner, inputs[:1], "a direction along class gradients")
+    batch = batch_size_for(runner.device, batch_size)
+    found: list[Tensor] = []
+
+    def run(part: slice) -> None:
+        leaf = differentiable(runner, inputs[part])
+        logits = runner.logits(leaf)
+        order = logits.topk(ranks + 1, dim=1).indices
+        best = logits.gather(1, order[:, :1])
+        towards = (logits.gather(1, order[:, 1:]) - best).sum(dim=0)
+        gradients = [torch.autograd.grad(one, leaf, retain_graph=True)[0] for one in towards.unbind()]
+        found.append(torch.stack(gradients, dim=1).cpu())
+
+    with differentiating(runner):
+        batch.run(len(inputs), run)
+    tensor = torch.cat(found)
+    _check_gradients(tensor, chosen)
+    names = tuple(f"gradient towards {_rank_name(rank)}" for rank in range(ranks))
+    origin = None
+    if observation.model_digest is not None:
+        origin = digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
+    return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
+
+
+def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
+    """Return the first `count` waves of `low_frequency_basis` as directions shared by all examples, or all of them.
+
+    >>> low_frequency_directions((1, 8, 8), 2).names
+    ('uniform', 'half a horizontal wave')
+    """
+    basis = low_frequency_basis(input_shape)
+    if count is not None:
+        count = check_integer("low_frequency_directions", "count", count, _COUNT_RULE, at_least=1)
+    names = basis.names[:count]
+    return Directions(basis.tensor[:count], names, ("low frequency",) * len(names))
+
+
+def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Directions:
+    """Return `count` directions drawn evenly from the sphere by a seed, float32, shared by all examples.
+
+    >>> gaussian_directions((3, 4, 4), 2, seed=1).names
+    ('Gaussian 0 of seed 1', 'Gaussian 1 of seed 1')
+    """
+    asked = check_integer("gaussian_directions", "count", count, _COUNT_RULE, at_least=1)
+    start = check_integer("gaussian_directions", "seed", seed, "must be a whole number of 0 or more", at_least=0)
+    shape = tuple(input_shape)
+    if not shape or math.prod(shape) < 1:
+        reject("gaussian_directions", "input_shape", shape, "the shape of one input, with one value or more")
+    drawn = torch.randn(asked, *shape, generator=torch.Generator().manual_seed(start))
+    names = tuple(f"Gaussian {number} of seed {start}" for number in range(asked))
+    return Directions(drawn, names, ("Gaussian",) * asked)
+
+
+def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
+    """Return, for each example, the direction from an original input (n, *input) to its decoded version.
+
+    Raises InvalidArgumentError when the shapes differ, and names the examples that were decoded without any error:
+    they have no such direction, so leave them out.
+    """
+    owner = "residual_directions"
+    if not (isinstance(decoded, Tensor) and isinstance(original, Tensor) and decoded.shape == original.shape):
+        shapes = tuple(tuple(getattr(part, "shape", ())) for part in (decoded, original))
+        reject(owner, "decoded", shapes, "decoded and original inputs must be tensors of one shape")
+    if not decoded.is_floating_point() or not original.is_floating_point() or decoded.ndim < 2:
+        reject(owner, "decoded", (decoded.dtype, original.dtype), "both must be floating-point inputs (n, *input)")
+    difference = decoded.detach().double() - original.detach().double()
+    exact = (~difference.flatten(1).any(dim=1)).nonzero().flatten().tolist()
+    if exact:
+        rule = f"examples {exact[:10]} were decoded exactly ({len(exact)} of {len(decoded)}): they have no residual"
+        reject(owner, "decoded", tuple(decoded.shape), rule)
+    dtype = torch.promote_types(decoded.dtype, original.dtype)
+    return Directions(difference[:, None].to(dtype), ("compression residual",), ("residual",), per_example=True)
+
+
+def gate_directions(
+    reference: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    seed: int = 0,
+    residuals: Directions | None = None,
+    class_gradients: int = 9,
+    low_frequency: int = 15,
+    gaussian: int = 8,
+) -> Directions:
+    """Return the fixed set of directions that a gate asks every candidate about, the same for each.
+
+    For each of the reference's `examples` these are its class gradients, the slowest waves (where the inputs have
+    a shape that waves are known for), seeded Gaussian directions, and `residuals` as `residual_directions` makes
+    them for the same examples. Along class gradients the next class is near, along random directions far away: of
+    the latter alone the distances are loose upper bounds. But the reference's gradients are the reference's worst
+    case, not the candidate's: along them a candidate looks more robust than it is. The digest tells reference,
+    examples and seed apart.
+    """
+    chosen = choose_examples("gate_directions", examples, len(reference))
+    shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
+    parts = [class_gradient_directions(reference, chosen, count=class_gradients)]
+    if len(shape) <= 3:
+        parts.append(low_frequency_directions(shape, low_frequency))
+    parts.append(gaussian_directions(shape, gaussian, seed))
+    if residuals is not None:
+        if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
+            rule = f"must be `residual_directions` of the same {len(chosen)} examples"
+            reject("gate_directions", "residuals", residuals, rule)
+        parts.append(residuals)
+    return join_directions(parts)
+
+
+def _rank_name(rank: int) -> str:
+    return _RANKS[rank] if rank < len(_RANKS) else f"class {rank + 2} by rank"
+
+
+def _check_gradients(gradients: Tensor, chosen: Tensor) -> None:
+    size = gradients.flatten(2).abs().amax(dim=2)
+    bad = chosen[(~torch.isfinite(size) | (size == 0)).any(dim=1)]
+    if len(bad):
+        raise ObservationError(
+            f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
+            "there is no direction along it"
+        )

@@ -1,0 +1,160 @@
+"""How a compressed model differs from its architecture in anything but values, as JSON and back.
+
+Layers with fewer channels, layers with 8-bit weights, casts around the model, dtypes, train/eval states and the record
+of the schemes. What is read is checked against the architecture before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from cp_compress.base.errors import CompressionError, CorruptStreamError
+from cp_compress.model.casting import add_casts, find_casts
+from cp_compress.model.integer import can_hold_int8, fill, int8_layers, output_dimension, to_int8_layer
+from cp_compress.model.layers import Owner
+from cp_compress.model.steps import Step, read_steps, write_steps
+
+_FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+_SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (_ConvNd, ("in_channels", "out_channels", "groups")),
+    (nn.Linear, ("in_features", "out_features")),
+    (_NormBase, ("num_features",)),
+)
+
+
+def describe_arrangement(model: nn.Module) -> dict[str, Any]:
+    """Return everything about a model but its values that `read_arrangement` turns back."""
+    casts = find_casts(model)
+    steps = read_steps(model)
+    structural = any(step.structural for step in steps)
+    return {
+        "steps": [step.to_json() for step in steps],
+        "int8": [[path, list(layer.int8_names), layer.int8_dynamic] for path, layer in int8_layers(model)],
+        "casts": None if casts is None else [str(dtype).removeprefix("torch.") for dtype in casts],
+        "training": "".join("1" if module.training else "0" for module in model.modules()),
+        "sizes": [list(row) for row in _sizes(model)] if structural else [],
+    }
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What `describe_arrangement` wrote, checked for its form but not yet against a model."""
+
+    steps: tuple[Step, ...]
+    int8: tuple[tuple[str, tuple[str, ...], bool], ...]
+    casts: tuple[torch.dtype, torch.dtype] | None
+    training: str
+    sizes: tuple[tuple[str, str, int], ...]
+
+
+def read_arrangement(content: Any) -> Arrangement:
+    """Return an arrangement from plain Python types; raises CorruptStreamError for what cannot have been written."""
+    try:
+        casts = None
+        if content["casts"] is not None:
+            inner, outer = content["casts"]
+            casts = (_FLOATS[inner], _FLOATS[outer])
+        return Arrangement(
+            tuple(Step.from_json(step) for step in content["steps"]),
+            tuple((str(path), tuple(map(str, names)), bool(dynamic)) for path, names, dynamic in content["int8"]),
+            casts,
+            str(content["training"]),
+            tuple((str(path), str(name), int(value)) for path, name, value in content["sizes"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStreamError(f"its arrangement of layers is not readable ({error!r})") from error
+
+
+def shape_model(model: nn.Module, arrangement: Arrangement) -> None:
+    """Give a model, in place, the layers of an arrangement; the values of its tensors are then to be replaced.
+
+    Raises CompressionError for an arrangement that does not fit the model.
+    """
+    _resize(model, arrangement.sizes)
+    placeholders: dict[int, tuple[Tensor, Tensor]] = {}
+    for path, names, dynamic in arrangement.int8:
+        _make_int8(model, path, names, dynamic, placeholders)
+
+
+def finish_model(model: nn.Module, arrangement: Arrangement) -> None:
+    """Give a model its casts, train/eval states and record, once it has its values; raises as `shape_model`."""
+    modules = list(model.modules())
+    if len(arrangement.training) != len(modules):
+        raise CompressionError(f"the file has {len(arrangement.training)} modules, the model {len(modules)}")
+    for module, flag in zip(modules, arrangement.training, strict=True):
+        module.training = flag == "1"
+    if arrangement.casts is not None and find_casts(model) is None:
+        add_casts(model, *arrangement.casts)
+    write_steps(model, arrangement.steps)
+
+
+def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
+    for path, module in model.named_modules():
+        for kind, names in _SIZES:
+            if isinstance(module, kind):
+                yield from ((path, name, getattr(module, name)) for name in names)
+
+
+def _resize(model: nn.Module, sizes: Sequence[tuple[str, str, int]]) -> None:
+    for path, name, value in sizes:
+        module = _find(model, path)
+        known = any(isinstance(module, kind) and name in names for kind, names in _SIZES)
+        # compression only ever removes channels: nothing larger than the architecture is ever made
+        if not known or not 1 <= value <= getattr(module, name):
+            raise CompressionError(f"{path or 'the model itself'} cannot have {name}={value}")
+        setattr(module, name, value)
+    for path in dict.fromkeys(path for path, _, _ in sizes):
+        module = _find(model, path)
+        for name, shape in _expected_shapes(module).items():
+            tensor = getattr(module, name, None)
+            if isinstance(tensor, Tensor) and tuple(tensor.shape) != shape:
+                tensor.data = tensor.data.new_empty(shape)
+
+
+def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    if isinstance(module, _ConvNd):
+        rows, columns = module.out_channels, module.in_channels
+        if isinstance(module, _ConvTransposeNd):
+            rows, columns = columns, rows
+        bias = (module.out_channels,)
+        return {"weight": (rows, columns // module.groups, *module.kernel_size), "bias": bias}
+    if isinstance(module, nn.Linear):
+        return {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+    assert isinstance(module, _NormBase)
+    return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
+
+
+def _make_int8(
+    model: nn.Module,
+    path: str,
+    names: tuple[str, ...],
+    dynamic: bool,
+    placeholders: dict[int, tuple[Tensor, Tensor]],
+) -> None:
+    module = _find(model, path)
+    weights = [module._parameters.get(name) for name in names]
+    for name, weight in zip(names, weights, strict=True):
+        if weight is None or not can_hold_int8(Owner(path, module, name), dynamic):
+            raise CompressionError(f"{path}.{name} is no weight that can be held as 8-bit integers")
+        if id(weight) not in placeholders:
+            channel = output_dimension(module)
+            shape = [size if dimension == channel else 1 for dimension, size in enumerate(weight.shape)]
+            values = torch.zeros_like(weight, dtype=torch.int8, requires_grad=False)
+            placeholders[id(weight)] = (values, weight.detach().new_ones(shape))
+    to_int8_layer(module, names, dynamic)
+    for name, weight in zip(names, weights, strict=True):
+        fill(module, name, *placeholders[id(weight)])
+
+
+def _find(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise CompressionError(f"{path} is a layer in the file, not in the model") from error

@@ -1,0 +1,152 @@
+"""What a model costs: parameters, non-zeros, bytes in a file and in memory, floating-point operations, time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.integer import int8_layers, stored_names
+from cp_compress.model.layers import named_tensors
+from cp_compress.model.storage import save
+from cp_compress.model.tracing import running
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model costs; `flops` (two for each multiply-add) is None when no example input was given."""
+
+    parameters: int
+    nonzero: int
+    artifact_bytes: int
+    resident_bytes: int
+    flops: int | None
+
+    def to_json(self) -> dict[str, int | None]:
+        """Return the five figures as plain Python types."""
+        return dataclasses.asdict(self)
+
+
+def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
+    """Measure a model: what is stored, what is held, and what is computed on one batch.
+
+    Parameters are counted once where tied, 8-bit weights among them. `artifact_bytes` is the size of a file that
+    `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products, convolutions
+    and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted.
+
+    >>> footprint(nn.Linear(4, 2), torch.zeros(3, 4)).flops
+    48
+    """
+    if not isinstance(model, nn.Module):
+        reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
+    counted = [parameter.detach() for parameter in model.parameters()]
+    seen: set[int] = set()
+    for _, layer in int8_layers(model):
+        for name in layer.int8_names:
+            values = layer.get_buffer(stored_names(name)[0])  # type: ignore[attr-defined]
+            if id(values) not in seen:
+                counted.append(values)
+                seen.add(id(values))
+    held = {id(tensor): tensor.numel() * tensor.element_size() for _, tensor in named_tensors(model)}
+    return Footprint(
+        parameters=sum(tensor.numel() for tensor in counted),
+        nonzero=sum(int(tensor.count_nonzero()) for tensor in counted),
+        artifact_bytes=_artifact_bytes(model),
+        resident_bytes=sum(held.values()),
+        flops=None if example_input is None else _count_flops(model, example_input),
+    )
+
+
+def measure_latency(
+    candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int = 20
+) -> tuple[float, float]:
+    """Return the median seconds of one call of the candidate and of the reference, measured in turns after a warm-up.
+
+    Both are run in evaluation mode without gradients, each on its own device.
+    """
+    repeats = check_integer("measure_latency", "repeats", repeats, "must be a whole number of 1 or more", at_least=1)
+    for name, model in (("candidate", candidate), ("reference", reference)):
+        if not isinstance(model, nn.Module):
+            reject("measure_latency", name, type(model).__name__, "must be a torch.nn.Module")
+    models = (candidate, reference)
+    arguments = [_arguments(model, example_input) for model in models]
+    times: tuple[list[float], list[float]] = ([], [])
+    with running(candidate), running(reference), torch.no_grad():
+        for turn in range(repeats + 1):
+            for model, (args, kwargs), seconds in zip(models, arguments, times, strict=True):
+                _synchronise(model)
+                start = time.perf_counter()
+                model(*args, **kwargs)
+                _synchronise(model)
+                if turn:
+                    seconds.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _artifact_bytes(model: nn.Module) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.cp"
+        save(model, path)
+        return path.stat().st_size
+
+
+def _count_flops(model: nn.Module, example_input: Any) -> int:
+    args, kwargs = _arguments(model, example_input)
+    counter = FlopCounterMode(display=False)
+    with running(model), torch.no_grad(), _countable(), counter:
+        model(*args, **kwargs)
+    flops = int(counter.get_total_flops())
+    if flops == 0:
+        raise CompressionError(
+            "no floating-point operations can be counted in this model's graph (fused or integer kernels hide them): "
+            "a count of 0 would pass for a perfect compression"
+        )
+    return flops
+
+
+@contextlib.contextmanager
+def _countable() -> Iterator[None]:
+    """Keep torch from the fused kernels that its counter does not see: attention, and recurrent layers."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            # setting oneDNN's flags warns about its TF32, which is not touched here
+            warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+            with (
+                sdpa_kernel(SDPBackend.MATH),
+                torch.backends.mkldnn.flags(enabled=False),
+                torch.backends.cudnn.flags(enabled=False),
+            ):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
+    moved = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example_input)
+    if isinstance(moved, dict):
+        return (), moved
+    return (tuple(moved), {}) if isinstance(moved, (tuple, list)) else ((moved,), {})
+
+
+def _synchronise(model: nn.Module) -> None:
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        torch.cuda.synchronize()

@@ -1,0 +1,155 @@
+"""What compression did to a model, layer by layer: facts read off both models, joined with what schemes recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import reject
+from cp_compress.model.integer import Int8Weights, stored_names
+from cp_compress.model.layers import resolve
+from cp_compress.model.steps import compression_steps, read_steps
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One tensor before and after; the facts after it are None where the candidate has no such tensor."""
+
+    name: str
+    shape_before: tuple[int, ...]
+    shape_after: tuple[int, ...] | None
+    dtype_before: str
+    dtype_after: str | None
+    nonzero_before: int
+    nonzero_after: int | None
+    density: float | None
+    changed: bool
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SkippedLayer:
+    """A tensor that a scheme left alone, and why."""
+
+    name: str
+    scheme: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """What changed and what was skipped; `steps` are the expressions of the schemes, where the candidate knows them.
+
+    `density` of a layer is its non-zero values after, as a share of all its values before. `added` names parameters
+    of the candidate that the reference does not have.
+    """
+
+    steps: tuple[str, ...]
+    layers: tuple[LayerReport, ...]
+    skipped: tuple[SkippedLayer, ...]
+    added: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain Python types."""
+        content: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return content
+
+    def __str__(self) -> str:
+        rows = [("layer", "shape", "dtype", "density", "what was done")]
+        for layer in self.layers:
+            if not layer.changed:
+                continue
+            density = "" if layer.density is None else f"{layer.density:.4g}"
+            done = "; ".join(layer.actions) or "changed"
+            shape = _arrow(_size(layer.shape_before), _size(layer.shape_after))
+            rows.append((layer.name, shape, _arrow(layer.dtype_before, layer.dtype_after), density, done))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [" | ".join(self.steps) or "(no recorded scheme)"]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)) + f"  {row[4]}"
+            for row in rows
+        ]
+        unchanged = sum(not layer.changed for layer in self.layers)
+        lines.append(f"{unchanged} of {len(self.layers)} tensors unchanged")
+        lines += [f"skipped {skip.name} ({skip.scheme}): {skip.reason}" for skip in self.skipped]
+        lines += [f"added {name}" for name in self.added]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def compression_report(reference: nn.Module, candidate: nn.Module) -> CompressionReport:
+    """Compare two models tensor by tensor and say what was done to each, what was skipped, and why.
+
+    Every parameter of the reference is listed once. A candidate that no scheme made gets the facts alone.
+
+    >>> from cp_compress.model import Prune
+    >>> model = nn.Linear(4, 4)
+    >>> compression_report(model, Prune(0.25).compress(model)).layers[0].density
+    0.25
+    """
+    for name, model in (("reference", reference), ("candidate", candidate)):
+        if not isinstance(model, nn.Module):
+            reject("compression_report", name, type(model).__name__, "must be a torch.nn.Module")
+    steps = read_steps(candidate)
+    actions: dict[str, list[str]] = {}
+    for step in steps:
+        for change in step.changes:
+            actions.setdefault(change.tensor, []).append(change.action)
+    before = dict(reference.named_parameters())
+    layers = [
+        _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ()))) for name, tensor in before.items()
+    ]
+    known = {name for name, _ in reference.named_parameters(remove_duplicate=False)}
+    return CompressionReport(
+        compression_steps(candidate),
+        tuple(layers),
+        tuple(SkippedLayer(skip.tensor, step.scheme, skip.reason) for step in steps for skip in step.skips),
+        tuple(name for name, _ in candidate.named_parameters() if name not in known),
+    )
+
+
+def _layer(name: str, before: Tensor, after: tuple[Tensor, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:
+    facts = (name, tuple(before.shape))
+    was = int(before.count_nonzero())
+    if after is None:
+        return LayerReport(*facts, None, _dtype(before), None, was, None, None, True, actions)
+    stored, value = after
+    now = int(stored.count_nonzero())
+    same = before.dtype == stored.dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
+    density = now / before.numel() if before.numel() else None
+    return LayerReport(*facts, tuple(value.shape), _dtype(before), _dtype(stored), was, now, density, not same, actions)
+
+
+def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
+    """Return a tensor of a model as it is stored and as it is used."""
+    try:
+        module, attribute = resolve(model, name)
+    except AttributeError:
+        return None
+    value = getattr(module, attribute, None)
+    if not isinstance(value, Tensor):
+        return None
+    if isinstance(module, Int8Weights) and attribute in module.int8_names:
+        return module.get_buffer(stored_names(attribute)[0]), value.detach()
+    return value.detach(), value.detach()
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else "×".join(map(str, shape))
+
+
+def _arrow(before: str, after: str | None) -> str:
+    return before if before == after else f"{before} → {after or 'none'}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,48 @@
+"""On a GPU every scheme gives the model that it gives on the CPU, and leaves it on the GPU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from model_networks import SmallCNN, TinyTransformer, TokenLSTM, bits, inputs_for, make, same_bits
+
+from cp_compress.model import footprint, keep_largest, load, measure_latency, parse_scheme, save
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+SCHEMES = [
+    "prune(density=0.3, scope=layer)",
+    "quantize(float16)",
+    "quantize(bfloat16)",
+    "quantize(int8)",
+    "quantize(int8, mode=dynamic)",
+]
+FILTERS = ["filter_prune(density=0.5)", "filter_prune(density=0.5, shrink=False) | quantize(int8)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [(kind, scheme) for kind in (SmallCNN, TinyTransformer, TokenLSTM) for scheme in SCHEMES]
+    + [(SmallCNN, scheme) for scheme in FILTERS],
+)
+def test_the_same_model_as_on_the_cpu(kind, scheme, tmp_path):
+    model, inputs = make(kind), inputs_for(kind)
+    expected = parse_scheme(scheme).compress(model)
+    candidate = parse_scheme(scheme).compress(copy.deepcopy(model).cuda())
+    assert all(tensor.is_cuda for tensor in bits(candidate).values())
+    assert same_bits({name: tensor.cpu() for name, tensor in bits(candidate).items()}, bits(expected))
+    torch.testing.assert_close(candidate(inputs.cuda()).cpu(), expected(inputs), rtol=2e-2, atol=2e-2)
+    save(candidate, tmp_path / "model.cp")
+    loaded = load(tmp_path / "model.cp", copy.deepcopy(model).cuda())
+    assert same_bits(bits(loaded), bits(candidate))
+    assert footprint(candidate, inputs) == footprint(expected, inputs)
+    assert all(seconds > 0 for seconds in measure_latency(candidate, candidate, inputs, repeats=2))
+
+
+def test_selection_is_the_cpus():
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(size, generator=generator).mul(50).round() for size in (100_000, 33)]
+    masks = keep_largest([tensor.cuda() for tensor in tensors], 40_000)
+    assert all(torch.equal(mask.cpu(), own) for mask, own in zip(masks, keep_largest(tensors, 40_000), strict=True))
