@@ -58,6 +58,7 @@ def assert_preserved_predictions(
     [0, 1]; `class_distance` and `weights` define the cost as in `compare_predictions`. Raises
     PredictionsNotPreservedError, and NothingComparedError when model and data are the same on both sides.
     """
+    __tracebackhide__ = True
     requirements = build_requirements(
         "assert_preserved_predictions",
         confidence,
@@ -102,6 +103,7 @@ def assert_attribution_iou(
     [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more. Raises
     AttributionsNotPreservedError, and NothingComparedError when model and data are the same on both sides.
     """
+    __tracebackhide__ = True
     quantile_metric, quantiles = _iou_quantile(min_iou_quantile)
     requirements = build_requirements(
         "assert_attribution_iou",
@@ -165,6 +167,7 @@ def assert_boundary_distance(
     distance changes by at most the share `tolerance`. Raises BoundariesNotPreservedError, and
     NothingComparedError when model and data are the same on both sides.
     """
+    __tracebackhide__ = True
     requirements = build_requirements(
         "assert_boundary_distance",
         confidence,
@@ -215,6 +218,7 @@ def assert_reconstruction(
     ReconstructionNotPreservedError, and NothingComparedError when both are one object or hold the same content
     and no codec stored it.
     """
+    __tracebackhide__ = True
     assertion = "assert_reconstruction"
     requirements = build_requirements(
         assertion,
@@ -253,6 +257,7 @@ def assert_footprint(
     median latencies, measured in turns. The last two need `example_input`, a batch. Raises
     FootprintNotReducedError, and NothingComparedError when both models are the same.
     """
+    __tracebackhide__ = True
     assertion = "assert_footprint"
     requirements = build_requirements(
         assertion,

@@ -62,6 +62,7 @@ def assert_pair(
     assertion: str,
     failure: type[PreservationError],
 ) -> Check:
+    __tracebackhide__ = True
     compressed, reference, dataset, compressed_dataset = subjects
     described: Record = {}
     with recording_errors(assertion, described):
@@ -91,6 +92,7 @@ def conclude(
     subjects: Record,
     failure: type[PreservationError],
 ) -> Check:
+    __tracebackhide__ = True
     with recording_errors(assertion, subjects):
         check = judge(measurement, requirements)
     record = record_check(check, assertion, subjects)

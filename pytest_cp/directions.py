@@ -41,5 +41,13 @@ def direction_batches(
     terms = min(check_integer("direction_batches", "max_terms", max_terms, rule, at_least=1), len(known.names))
     coefficient = st.integers(1, _LARGEST_COEFFICIENT) | st.integers(-_LARGEST_COEFFICIENT, -1)
     term = st.tuples(st.integers(0, len(known.names) - 1), coefficient)
-    combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0]).map(dict)
-    return st.lists(combination, min_size=count, max_size=count).map(known.combine)
+    combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0])
+    return _combinations(known, st.lists(combination, min_size=count, max_size=count))
+
+
+@st.composite
+def _combinations(
+    draw: st.DrawFn, basis: DirectionBasis, batches: st.SearchStrategy[list[list[tuple[int, int]]]]
+) -> Directions:
+    # a composite strategy is shown by the names of its directions, a mapped one by the numbers it was drawn from
+    return basis.combine([dict(terms) for terms in draw(batches)])

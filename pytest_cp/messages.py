@@ -13,7 +13,8 @@ _LISTED = 8
 def failure_message(record: Record, hint: str = "") -> str:
     """Return the message of a failed check; its first line carries metric, value, bound, interval and n."""
     lines = [_headline(record)]
-    lines += [_requirement_line(entry) for entry in record["requirements"] if entry["outcome"] != "pass"]
+    if len(record["requirements"]) > 1:
+        lines += [f"  {entry['outcome']}: {_finding(entry)}" for entry in record["requirements"]]
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))
@@ -53,10 +54,6 @@ def _finding(entry: Record) -> str:
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
     return text
-
-
-def _requirement_line(entry: Record) -> str:
-    return f"  {entry['outcome']}: {_finding(entry)}"
 
 
 def _subject_lines(subjects: dict[str, Any]) -> list[str]:

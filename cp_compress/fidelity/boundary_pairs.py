@@ -68,7 +68,7 @@ class RayPairs:
 def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[str, Evidence]]:
     """Return metrics, counts of examples and evidence; every metric is a statistic of one number an example."""
     values = {
-        "median_change": pairs.change.nanquantile(0.5, dim=1),
+        "median_change": _row_medians(pairs.change),
         "mean_abs_log_ratio": pairs.log_ratio.nanmean(dim=1),
         "preserved_fraction": pairs.preserved.nanmean(dim=1),
         "censored_fraction": (~pairs.both).double().mean(dim=1),
@@ -89,6 +89,10 @@ def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[s
         if len(found):
             evidence[name] = support(found)
     return metrics, counts, evidence
+
+
+def _row_medians(values: Tensor) -> Tensor:
+    return values.nanquantile(0.5, dim=1) if len(values) else values.new_empty(0)
 
 
 def median_of(values: Tensor) -> float | None:

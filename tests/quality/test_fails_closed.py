@@ -217,7 +217,7 @@ def test_no_requirement(project):
 
 
 def test_inconclusive_claim(project):
-    project.write_test(PASSING.replace("min_agreement=0.5", "max_accuracy_drop=0.02, confidence=0.95"))
+    project.write_test(PASSING.replace("min_agreement=0.5", "max_accuracy_drop=0.3, confidence=0.95"))
     outcome = project.run()
     assert outcome.failed_everywhere
     assert "inconclusive" in outcome.junit_messages[0]
