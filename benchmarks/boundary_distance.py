@@ -1,4 +1,4 @@
-"""What the search for decision boundaries costs beyond its forward passes, beside other ways, and how often it is right.
+"""What the search for decision boundaries costs beyond its forward passes, and how often it is right.
 
 32 images × 32 gate directions on ResNet-20, one process, one thread. In turns, in each round:
   - ours: all rays together, finished rays making room;

@@ -85,6 +85,16 @@ def _digit_images() -> tuple[DigitImages, DigitImages]:
 @functools.cache
 def _trained_weights() -> dict[str, Tensor]:
     images, labels = digits_training().tensors
+    threads = torch.get_num_threads()
+    # so small a network trains fastest on one thread, and gives the same weights however many there are
+    torch.set_num_threads(1)
+    try:
+        return _train(images, labels)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = DigitsCNN().train()

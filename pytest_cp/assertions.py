@@ -32,6 +32,7 @@ from pytest_cp.errors import (
     PredictionsNotPreservedError,
     ReconstructionNotPreservedError,
 )
+from pytest_cp.gate_directions import standard_directions
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record
 from pytest_cp.subjects import describe_data, describe_model, require_difference
@@ -159,8 +160,8 @@ def assert_boundary_distance(
 ) -> Check:
     """Level D: assert that decision boundaries lie as far from the inputs as before.
 
-    `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian: fixed by the seed, the
-    same for every candidate), a `Directions` value such as Hypothesis draws from `direction_batches`, or a tensor
+    `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
+    images in [0, 1]: fixed by the seed, the same for every candidate), a `Directions` value such as Hypothesis draws from `direction_batches`, or a tensor
     (directions, *input). `examples` is a number of examples, spread evenly over the data set, or their indices.
     Distances are L2 in units of the input, searched up to `max_distance` (default: the median distance between
     two of the examples); `bounds` clips moved inputs to a range such as (0, 1). A ray is preserved when its
@@ -180,15 +181,17 @@ def assert_boundary_distance(
     )
 
     def compare(candidate: Observation, original: Observation) -> Measurement:
+        gate = isinstance(directions, str) and directions == "gate"
+        seed = current_execution().seed
         return compare_boundaries(
             candidate,
             original,
-            directions,
+            standard_directions(original, examples, seed) if gate else directions,
             examples=examples,
             max_distance=max_distance,
             bounds=bounds,
             tolerance=tolerance,
-            seed=current_execution().seed,
+            seed=seed,
         )
 
     return assert_pair(

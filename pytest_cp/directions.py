@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cp_compress.fidelity.directions import DirectionBasis, Directions, low_frequency_basis
 from hypothesis import strategies as st
 
 from cp_compress.base.arguments import check_integer, reject
+from cp_compress.fidelity.directions import DirectionBasis, Directions, low_frequency_basis
 
 _LARGEST_COEFFICIENT = 4
 

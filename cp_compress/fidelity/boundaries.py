@@ -63,6 +63,16 @@ def compare_boundaries(
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for observations that are not of the same
     examples, NaN logits on the way, and a reference without gradients where directions are to be made from them.
+
+    >>> from cp_compress.fidelity import observe
+    >>> data = (torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> near, far = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    >>> with torch.no_grad():  # the class changes where x₁ = x₀, and where x₁ = 2 · x₀
+    ...     _ = near.weight.copy_(torch.eye(2)), far.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    >>> up = torch.tensor([[0.0, 1.0]])
+    >>> found = compare_boundaries(observe(near, data), observe(far, data), up, max_distance=4.0)
+    >>> round(found.metrics["median_change"], 3), found.metrics["preserved_fraction"]
+    (0.5, 0.0)
     """
     if isinstance(directions, str) and directions != "gate":
         reject(_OWNER, "directions", directions, 'give "gate", Directions, or a tensor (directions, *input)')

@@ -213,7 +213,7 @@ class _Search:
         parts: list[Tensor] = []
 
         def forward(part: slice) -> None:
-            parts.append(self.runner.logits(inputs[part]).double().cpu())
+            parts.append(self.runner.logits(inputs[part]).cpu().double())
 
         self.batch.run(len(inputs), forward)
         self.evaluations += len(inputs)

@@ -35,6 +35,11 @@ def class_gradient_directions(
 
     Raises ObservationError for a model that is not differentiable in its inputs, and where a gradient is zero or
     not finite.
+
+    >>> from cp_compress.fidelity import observe
+    >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
+    >>> class_gradient_directions(seen).tensor.shape
+    torch.Size([2, 2, 4])
     """
     owner = "class_gradient_directions"
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
@@ -100,6 +105,9 @@ def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
 
     Raises InvalidArgumentError when the shapes differ, and names the examples that were decoded without any error:
     they have no such direction, so leave them out.
+
+    >>> residual_directions(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).tensor
+    tensor([[[0.6000, 0.8000]]])
     """
     owner = "residual_directions"
     if not (isinstance(decoded, Tensor) and isinstance(original, Tensor) and decoded.shape == original.shape):
@@ -134,6 +142,14 @@ def gate_directions(
     the latter alone the distances are loose upper bounds. But the reference's gradients are the reference's worst
     case, not the candidate's: along them a candidate looks more robust than it is. The digest tells reference,
     examples and seed apart.
+
+    Raises InvalidArgumentError for counts below 1 and residuals of other examples, ObservationError for a reference
+    without gradients.
+
+    >>> from cp_compress.fidelity import observe
+    >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
+    >>> gate_directions(seen, gaussian=1).names[1:3]
+    ('gradient towards the third class', 'uniform')
     """
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])

@@ -28,6 +28,9 @@ class Directions:
     differ in their last bits between machines.
 
     Raises InvalidArgumentError for directions that are zero or not finite, and for names that do not fit.
+
+    >>> Directions(torch.tensor([[0.0, 2.0]]), ("up",), ("axis",)).tensor
+    tensor([[0., 1.]])
     """
 
     tensor: Tensor

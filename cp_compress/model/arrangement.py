@@ -1,7 +1,7 @@
 """How a compressed model differs from its architecture in anything but values, as JSON and back.
 
-Layers with fewer channels, layers with 8-bit weights, casts around the model, dtypes, train/eval states and the record
-of the schemes. What is read is checked against the architecture before anything is built.
+Layers with fewer channels, layers with 8-bit weights, casts around the model, parameters held in 16 bits, train/eval
+states and the record of the schemes. What is read is checked against the architecture before anything is built.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model.casting import add_casts, find_casts
+from cp_compress.model.holding import add_holding, find_holding
 from cp_compress.model.integer import can_hold_int8, fill, int8_layers, output_dimension, to_int8_layer
 from cp_compress.model.layers import Owner
 from cp_compress.model.steps import Step, read_steps, write_steps
@@ -37,7 +38,8 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     return {
         "steps": [step.to_json() for step in steps],
         "int8": [[path, list(layer.int8_names), layer.int8_dynamic] for path, layer in int8_layers(model)],
-        "casts": None if casts is None else [str(dtype).removeprefix("torch.") for dtype in casts],
+        "casts": _dtype_names(casts),
+        "holding": _dtype_names(find_holding(model)),
         "training": "".join("1" if module.training else "0" for module in model.modules()),
         "sizes": [list(row) for row in _sizes(model)] if structural else [],
     }
@@ -50,6 +52,7 @@ class Arrangement:
     steps: tuple[Step, ...]
     int8: tuple[tuple[str, tuple[str, ...], bool], ...]
     casts: tuple[torch.dtype, torch.dtype] | None
+    holding: tuple[torch.dtype, torch.dtype] | None
     training: str
     sizes: tuple[tuple[str, str, int], ...]
 
@@ -57,14 +60,11 @@ class Arrangement:
 def read_arrangement(content: Any) -> Arrangement:
     """Return an arrangement from plain Python types; raises CorruptStreamError for what cannot have been written."""
     try:
-        casts = None
-        if content["casts"] is not None:
-            inner, outer = content["casts"]
-            casts = (_FLOATS[inner], _FLOATS[outer])
         return Arrangement(
             tuple(Step.from_json(step) for step in content["steps"]),
             tuple((str(path), tuple(map(str, names)), bool(dynamic)) for path, names, dynamic in content["int8"]),
-            casts,
+            _read_dtypes(content["casts"]),
+            _read_dtypes(content["holding"]),
             str(content["training"]),
             tuple((str(path), str(name), int(value)) for path, name, value in content["sizes"]),
         )
@@ -92,7 +92,20 @@ def finish_model(model: nn.Module, arrangement: Arrangement) -> None:
         module.training = flag == "1"
     if arrangement.casts is not None and find_casts(model) is None:
         add_casts(model, *arrangement.casts)
+    if arrangement.holding is not None and find_holding(model) is None:
+        add_holding(model, *arrangement.holding)
     write_steps(model, arrangement.steps)
+
+
+def _dtype_names(dtypes: tuple[torch.dtype, torch.dtype] | None) -> list[str] | None:
+    return None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes]
+
+
+def _read_dtypes(names: Any) -> tuple[torch.dtype, torch.dtype] | None:
+    if names is None:
+        return None
+    first, second = names
+    return _FLOATS[first], _FLOATS[second]
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:

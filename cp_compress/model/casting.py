@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -80,17 +80,22 @@ def cast_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
     wide = {name: tensor for name, tensor in before.items() if tensor.is_floating_point() and tensor.dtype != dtype}
     if outer is None or not wide:
         raise CompressionError(f"nothing to cast: the model holds no floating-point tensor outside {dtype}")
+    require_range(wide, dtype)
+    was = {name: tensor.dtype for name, tensor in wide.items()}
+    _converters[dtype](model)
+    add_casts(model, dtype, outer)
+    return [Change(name, f"{was[name]} to {dtype}".replace("torch.", "")) for name in wide]
+
+
+def require_range(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Raise CompressionError, naming the tensor, for a finite value that a dtype cannot hold."""
     limit = torch.finfo(dtype).max
-    for name, tensor in wide.items():
+    for name, tensor in tensors.items():
         if bool((torch.isfinite(tensor) & torch.isinf(tensor.detach().to(dtype))).any()):
             largest = float(tensor.detach().abs().max())
             raise CompressionError(
                 f"{name} holds {largest:.4g}, which {dtype} cannot: its largest number is {limit:.4g}"
             )
-    was = {name: tensor.dtype for name, tensor in wide.items()}
-    _converters[dtype](model)
-    add_casts(model, dtype, outer)
-    return [Change(name, f"{was[name]} to {dtype}".replace("torch.", "")) for name in wide]
 
 
 _converters: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import cast_model, find_casts
+from cp_compress.model.holding import find_holding, hold_model
 from cp_compress.model.integer import (
     fill,
     int8_obstacle,
@@ -34,7 +35,9 @@ _MODES = ("weight", "dynamic")
 class Quantize(Piped):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
 
-    "float16" and "bfloat16" cast every floating-point tensor and compute in that dtype, with casts around the model.
+    "float16" and "bfloat16" hold every parameter in that dtype and compute in the model's own (`mode="weight"`), or
+    cast every floating-point tensor and compute in that dtype, with casts around the model (`mode="dynamic"`, as
+    `model.half()` would; slow on a CPU without float16 arithmetic).
     "int8" stores the weights of linear layers, convolutions and attention projections as integers with a scale for
     each output channel and computes with their product (`mode="weight"`), or rounds the input of each such layer to
     8 bits as well and sums exactly (`mode="dynamic"`, see `cp_compress.model.integer`).
@@ -54,8 +57,6 @@ class Quantize(Piped):
     def __post_init__(self) -> None:
         check_choice("Quantize", "dtype", self.dtype, tuple(_DTYPES))
         check_choice("Quantize", "mode", self.mode, _MODES)
-        if self.mode == "dynamic" and self.dtype != "int8":
-            reject("Quantize", "mode", self.mode, f"{self.dtype} has one mode, 'weight'; 'dynamic' is for int8")
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a quantised copy of the model.
@@ -71,10 +72,11 @@ class Quantize(Piped):
                 listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
                 raise CompressionError(f"{self}: the model has no weight to quantise ({listed or 'it has no tensors'})")
         else:
-            casts = find_casts(candidate)
-            if casts is not None:
-                raise CompressionError(f"{self}: the model computes in {casts[0]} already; quantise it once")
-            changes, skips = cast_model(candidate, _DTYPES[self.dtype]), []
+            narrow = find_casts(candidate) or find_holding(candidate)
+            if narrow is not None:
+                raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
+            narrowed = cast_model if self.mode == "dynamic" else hold_model
+            changes, skips = narrowed(candidate, _DTYPES[self.dtype]), []
         add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
         return candidate
 

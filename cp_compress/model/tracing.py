@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import find_casts, model_dtype
+from cp_compress.model.holding import find_holding
 
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
 _ROWS = 2
@@ -103,8 +104,8 @@ def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
 
 
 def _random_batch(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    casts = find_casts(model)
-    dtype = casts[1] if casts is not None else model_dtype(model)
+    narrow = find_casts(model) or find_holding(model)
+    dtype = narrow[1] if narrow is not None else model_dtype(model)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     return torch.randn((_ROWS, *shape), generator=generator).to(device, dtype)

@@ -41,7 +41,7 @@ def test_boundaries(compressed_model, reference_model, dataset):
 
 
 def test_footprint(compressed_model, reference_model):
-    assert_footprint(compressed_model, reference_model, min_compression=1.5)
+    assert_footprint(compressed_model, reference_model, min_compression=1.25)
 
 
 def test_stored_data(compressed_dataset, reference_model, dataset):

@@ -47,7 +47,7 @@ single = st.one_of(
         st.booleans(),
         st.none() | st.lists(st.integers(1, 300), min_size=1, max_size=4).map(tuple),
     ),
-    st.builds(Quantize, st.sampled_from(["float16", "bfloat16", "int8"])),
+    st.builds(Quantize, st.sampled_from(["float16", "bfloat16", "int8"]), st.sampled_from(["weight", "dynamic"])),
     st.just(Quantize("int8", "dynamic")),
 )
 schemes = single | st.lists(single, min_size=2, max_size=4).map(lambda parts: Compose(*parts))
@@ -102,6 +102,8 @@ COMMON = [
     Prune(0.4, "layer"),
     Quantize("float16"),
     Quantize("bfloat16"),
+    Quantize("float16", "dynamic"),
+    Quantize("bfloat16", "dynamic"),
     Quantize("int8"),
     Quantize("int8", "dynamic"),
     Prune(0.5, "layer") | Quantize("bfloat16") | Quantize("int8"),

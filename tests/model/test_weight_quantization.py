@@ -33,12 +33,54 @@ HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 @pytest.mark.parametrize("kind", [SmallCNN, TinyTransformer, TokenLSTM, Waves, TiedAutoencoder])
 def test_half_precision_is_torchs_own_behind_the_same_dtypes(dtype, kind):
     model, inputs = make(kind), inputs_for(kind)
-    candidate = Quantize(dtype).compress(model)
+    candidate = Quantize(dtype, "dynamic").compress(model)
     own = copy.deepcopy(model).to(HALF[dtype])
     expected = own(inputs if kind is TokenLSTM else inputs.to(HALF[dtype])).float()
     assert torch.equal(candidate(inputs), expected)
     assert candidate(inputs).dtype == torch.float32
     assert all(tensor.dtype == HALF[dtype] for tensor in candidate.parameters())
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("kind", [SmallCNN, TinyTransformer, TokenLSTM, Waves, TiedAutoencoder])
+def test_half_precision_weights_are_rounded_once_and_computed_with_in_full(dtype, kind):
+    model, inputs = make(kind), inputs_for(kind)
+    candidate = Quantize(dtype).compress(model)
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for tensor in rounded.parameters():
+            tensor.copy_(tensor.to(HALF[dtype]))
+    for _ in range(2):
+        assert torch.equal(candidate(inputs), rounded(inputs))
+    assert all(tensor.dtype == HALF[dtype] for tensor in candidate.parameters())
+    assert [name for name, _ in candidate.named_parameters()] == [name for name, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_a_held_model_are_models_of_their_own(copied):
+    candidate = Quantize("float16").compress(make(SmallCNN))
+    other, images = copied(candidate), inputs_for(SmallCNN)
+    assert torch.equal(other(images), candidate(images))
+    with torch.no_grad():
+        other.classifier.weight.zero_()
+    assert not torch.equal(other(images), candidate(images))
+    assert candidate.classifier.weight.any()
+
+
+def test_gradients_reach_inputs_and_held_parameters():
+    candidate, images = Quantize("bfloat16").compress(make(SmallCNN)), inputs_for(SmallCNN).requires_grad_()
+    candidate(images).square().sum().backward()
+    assert images.grad.abs().max() > 0
+    assert candidate.classifier.weight.grad.dtype == torch.bfloat16
+    assert candidate.classifier.weight.grad.abs().max() > 0
+
+
+def test_a_held_model_is_whole_again_after_an_error():
+    candidate = Quantize("float16").compress(make(SmallCNN))
+    with pytest.raises(RuntimeError):
+        candidate(torch.zeros(1, 99, 3, 3))
+    assert all(tensor.dtype == torch.float16 for tensor in candidate.parameters())
+    assert isinstance(candidate.classifier.weight, nn.Parameter)
 
 
 class TwoHeads(nn.Module):
@@ -54,7 +96,7 @@ class TwoHeads(nn.Module):
 def test_casts_reach_into_nested_arguments_and_results():
     model = TwoHeads()
     values = {"a": torch.randn(2, 3), "index": torch.tensor([1, 2])}
-    output = Quantize("bfloat16").compress(model)(values, mask=torch.ones(2, 2, dtype=torch.float32))
+    output = Quantize("bfloat16", "dynamic").compress(model)(values, mask=torch.ones(2, 2, dtype=torch.float32))
     assert output["logits"].dtype == output["more"][0].dtype == torch.float32
     assert output["more"][1].dtype == torch.int64
     assert values["a"].dtype == torch.float32
@@ -63,7 +105,7 @@ def test_casts_reach_into_nested_arguments_and_results():
 def test_hooks_of_the_user_see_the_original_dtype():
     model, seen = make(SmallCNN), []
     model.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    Quantize("float16").compress(model)(inputs_for(SmallCNN))
+    Quantize("float16", "dynamic").compress(model)(inputs_for(SmallCNN))
     assert seen == [torch.float32]
 
 
@@ -79,7 +121,7 @@ def test_a_running_variance_that_overflows_is_refused():
     model = make(SmallCNN)
     model.features[1].running_var[2] = 1e5
     with pytest.raises(CompressionError, match=r"features\.1\.running_var"):
-        Quantize("float16").compress(model)
+        Quantize("float16", "dynamic").compress(model)
 
 
 def weight_of(model, name):
@@ -284,8 +326,10 @@ def test_int8_may_follow_half_precision_which_is_cast_once(dtype):
     assert (candidate(images) - model(images)).abs().max() < 0.1
     with pytest.raises(CompressionError, match="already"):
         (Quantize(dtype) | Quantize("bfloat16")).compress(model)
-    with pytest.raises(CompressionError, match="nothing to cast"):
-        Quantize(dtype).compress(model.to(HALF[dtype]))
+    narrow = model.to(HALF[dtype])
+    for mode, message in (("dynamic", "nothing to cast"), ("weight", "nothing to round")):
+        with pytest.raises(CompressionError, match=message):
+            Quantize(dtype, mode).compress(narrow)
 
 
 def test_channels_of_zeros_and_tiny_weights():
@@ -303,7 +347,7 @@ def test_a_model_without_numbers_is_refused():
             Quantize(dtype).compress(nn.ReLU())
 
 
-@pytest.mark.parametrize("arguments", [("int4",), ("int8", "static"), ("float16", "dynamic"), (torch.float16,)])
+@pytest.mark.parametrize("arguments", [("int4",), ("int8", "static"), ("float16", "static"), (torch.float16,)])
 def test_arguments_out_of_range(arguments):
     with pytest.raises(InvalidArgumentError, match="Quantize"):
         Quantize(*arguments)

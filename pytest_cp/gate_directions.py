@@ -1,0 +1,40 @@
+"""The gate's own set of directions: fixed by data, reference and seed, the same for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cp_compress.data import JPEG
+from cp_compress.fidelity.direction_families import gate_directions, residual_directions
+from cp_compress.fidelity.directions import Directions
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.sampling import choose_examples
+
+_RESIDUAL_CODEC = JPEG(quality=10)
+_OWNER = "assert_boundary_distance"
+
+
+def standard_directions(reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Directions:
+    """Return class gradients, slow waves, Gaussian directions and, for images in [0, 1], JPEG residuals.
+
+    The residuals are those of one fixed codec, whatever compressed the candidate's data.
+    """
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    key = ("gate directions", tuple(chosen.tolist()), seed)
+
+    def make() -> Directions:
+        residuals = _residuals(reference, chosen.tolist())
+        return gate_directions(reference, chosen, seed=seed, residuals=residuals)
+
+    return reference.remember(key, make)
+
+
+def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:
+    images, _ = reference.data.select(chosen)
+    is_image = images.ndim == 4 and images.shape[1] in (1, 3) and images.is_floating_point()
+    if not is_image or images.min() < 0 or images.max() > 1:
+        return None
+    decoded = _RESIDUAL_CODEC.roundtrip(images)
+    if bool((decoded == images).flatten(1).all(dim=1).any()):  # a blank image has no residual
+        return None
+    return residual_directions(decoded, images)
