@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 demo: setup
-	$(PYTHON) -m pytest examples/digits -q --cp-report-json=reports/digits.json
+	$(PYTHON) -m pytest examples/digits -q -n 2 --cp-report-json=reports/digits.json
 	@echo "--- The next gate is meant to fail: density 0.02 without fine-tuning, and JPEG quality 5. ---"
 	@rm -f reports/digits_caught.json
 	$(PYTHON) -m pytest examples/digits_caught -q --cp-report-json=reports/digits_caught.json || true

@@ -161,9 +161,10 @@ def assert_boundary_distance(
     """Level D: assert that decision boundaries lie as far from the inputs as before.
 
     `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
-    images in [0, 1]: fixed by the seed, the same for every candidate), a `Directions` value such as Hypothesis draws from `direction_batches`, or a tensor
-    (directions, *input). `examples` is a number of examples, spread evenly over the data set, or their indices.
-    Distances are L2 in units of the input, searched up to `max_distance` (default: the median distance between
+    images in [0, 1]: fixed by the seed, the same for every candidate), a `Directions` value such as Hypothesis draws
+    from `direction_batches`, or a tensor (directions, *input). `examples` is a number of examples, spread evenly
+    over the data set, or their indices. Distances are L2 in units of the input, searched up to `max_distance` (by
+    default the median distance between
     two of the examples); `bounds` clips moved inputs to a range such as (0, 1). A ray is preserved when its
     distance changes by at most the share `tolerance`. Raises BoundariesNotPreservedError, and
     NothingComparedError when model and data are the same on both sides.
