@@ -1,0 +1,60 @@
+"""The examples do what they say: the digits gate passes, the gate that is meant to fail fails, CIFAR-10 runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DATA = Path(os.environ.get("CP_DATA", EXAMPLES.parent.parent / "shared" / "data"))
+
+
+def run(folder, report, *arguments, **environment):
+    command = [sys.executable, "-m", "pytest", str(EXAMPLES / folder), "-q", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, f"--cp-report-json={report}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def test_digits_gate_passes(tmp_path):
+    done = run("digits", tmp_path / "report.json", "-k", "not boundaries and not wave")
+    assert done.returncode == 0, done.stdout
+    checks = json.loads((tmp_path / "report.json").read_text())["checks"]
+    candidates = {check["subjects"]["candidate"]["name"] for check in checks if "candidate" in check["subjects"]}
+    codecs = {
+        check["subjects"]["compressed_data"]["name"] for check in checks if "compressed_data" in check["subjects"]
+    }
+    assert len(candidates) >= 6
+    assert len(codecs) >= 4
+
+
+def test_what_is_meant_to_be_caught_is_caught(tmp_path):
+    report = tmp_path / "report.json"
+    assert run("digits_caught", report).returncode == 1
+    judge = [sys.executable, str(EXAMPLES / "digits_caught" / "expect_failures.py"), str(report)]
+    assert subprocess.run(judge, capture_output=True, timeout=60).returncode == 0
+    content = json.loads(report.read_text())
+    content["checks"][1]["outcome"] = "pass"
+    report.write_text(json.dumps(content))
+    assert subprocess.run(judge, capture_output=True, timeout=60).returncode == 1
+
+
+@pytest.mark.cifar10
+@pytest.mark.skipif(not DATA.exists(), reason=f"no CIFAR-10 images and networks in {DATA.name}: set CP_DATA")
+def test_cifar10_gate_passes(tmp_path):
+    done = run("cifar10", tmp_path / "report.json", "-k", "resnet20 and not boundaries", CP_CIFAR10_EXAMPLES="200")
+    assert done.returncode == 0, done.stdout
+
+
+def test_cifar10_gate_without_its_data_says_so_and_fails(tmp_path):
+    done = run("cifar10", tmp_path / "report.json", "-k", "not stored", CP_DATA=str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "set CP_DATA to the folder" in done.stdout
+    assert "nothing was compared in this session" in done.stdout
