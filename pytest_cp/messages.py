@@ -57,8 +57,11 @@ def _finding(entry: Record) -> str:
 
 
 def _subject_lines(subjects: dict[str, Any]) -> list[str]:
-    shown = {name: subject["name"] for name, subject in subjects.items() if isinstance(subject, dict)}
-    return [f"  {name}: {text}" for name, text in shown.items()]
+    return [f"  {role}: {subject['name']}{_size(subject)}" for role, subject in subjects.items()]
+
+
+def _size(subject: Record) -> str:
+    return f", {subject['count']} examples" if "count" in subject else ""
 
 
 def _class_lines(classes: list[Record]) -> list[str]:

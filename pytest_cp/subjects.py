@@ -26,8 +26,7 @@ def describe_model(model: Model) -> Record:
 def describe_data(source: Any, digest: str | None, count: int) -> Record:
     """Return a data set's name (with its codec, where it has one), digest and size."""
     codec = getattr(source, "codec", None)
-    name = f"{type(source).__name__}, {count} examples" if codec is None else f"{codec}, {count} examples"
-    return {"name": name, "digest": digest, "count": count}
+    return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
 
 
 def describe_pair(candidate: Observation, reference: Observation) -> Record:

@@ -22,7 +22,7 @@ def test_predictions(compressed_model, reference_model, dataset):
         min_agreement=0.96,
         max_accuracy_drop=0.02,
         max_class_accuracy_drop=0.08,
-        max_cost=0.01,
+        max_cost=0.02,
         class_distance=ANIMALS_AND_VEHICLES,
     )
 

@@ -41,7 +41,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
 def _row(record: Record) -> tuple[str, ...]:
     decisive = decisive_requirement(record)
     compressed = _compressed(record)
-    test = record["test"].rpartition("::")[2].partition("[")[0]
+    test = _short_test(record)
     if decisive is None:
         return record["outcome"], compressed, str(record["error"])[:40], "", "", "", "", test
     sign = "≥" if decisive["direction"] == "min" else "≤"
@@ -51,6 +51,15 @@ def _row(record: Record) -> tuple[str, ...]:
     value, margin = number(decisive["value"]), number(decisive["margin"])
     outcome = record["outcome"] if record["asserted"] else f"{record['outcome']} (not asserted)"
     return outcome, compressed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
+
+
+def _short_test(record: Record) -> str:
+    """Return the test's name, with what its parameters say beside the scheme and codec of the row."""
+    name, _, parameters = record["test"].rpartition("::")[2].partition("[")
+    for subject in record["subjects"].values():
+        parameters = parameters.replace(subject["name"], "")
+    rest = parameters.removesuffix("]").strip("-")
+    return f"{name}[{rest}]" if rest else str(name)
 
 
 def _compressed(record: Record) -> str:
@@ -63,7 +72,7 @@ def _compressed(record: Record) -> str:
     )
     if same_model and len(names) > 1:
         names = names[1:]
-    return " + ".join(name.partition(", ")[0] if "examples" in name else name for name in names) or "-"
+    return " + ".join(names) or "-"
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
