@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,14 +12,18 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.base.expressions import Expressible, format_expression, parse_expression
-from cp_compress.data.container import Sealed, unseal
+from cp_compress.data.container import Kind, Sealed, unseal
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @runtime_checkable
 class Codec(Protocol):
-    """An immutable, hashable value that stores each example of a batch as one stream of bytes."""
+    """An immutable, hashable, picklable value that stores each example of a batch as one stream of bytes.
+
+    A stream knows the shape and dtype of its example, so that `decode` needs nothing else; a batch on a GPU is
+    encoded on the CPU. Each stream can be decoded alone, with the same result.
+    """
 
     @property
     def lossless(self) -> bool:
@@ -77,27 +82,35 @@ def check_batch(owner: str, batch: Tensor) -> Tensor:
         reject(owner, "batch", tuple(batch.shape), "must have shape (n, ...) with one example and one value or more")
     if batch.dtype != torch.uint8 and batch.dtype not in _FLOATS:
         reject(owner, "batch", batch.dtype, "must be uint8 or of a floating-point dtype")
-    values = batch.detach().cpu()
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values).flatten(1).all(dim=1)).nonzero()[0])
-        reject(owner, "batch", f"NaN or Inf in example #{bad}", "every value must be finite")
-    return values
+    return batch.detach().cpu()
 
 
-def check_range(owner: str, values: Tensor, low: float, high: float, remedy: str) -> None:
-    """Raise InvalidArgumentError when floating-point values leave [low, high]."""
-    if not values.is_floating_point():
-        return
-    smallest, largest = float(values.min()), float(values.max())
-    if smallest < low or largest > high:
-        reject(owner, "batch", f"{smallest:g} … {largest:g}", f"values must lie in [{low:g}, {high:g}]; {remedy}")
+def check_values(owner: str, values: Tensor, allowed: tuple[float, float] | None, remedy: str) -> float:
+    """Return the largest magnitude of floating-point values (n, ...).
+
+    Raises InvalidArgumentError, naming the first such example, for NaN, Inf and values outside `allowed`, whose
+    bounds count as they are in the dtype of the values.
+    """
+    smallest, largest = (float(bound) for bound in torch.aminmax(values))  # NaN if there is one anywhere
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        reject(owner, "batch", f"NaN or Inf in example #{_first(~values.isfinite())}", "every value must be finite")
+    if allowed is not None:
+        low, high = (float(torch.tensor(bound, dtype=values.dtype)) for bound in allowed)
+        if smallest < low or largest > high:
+            found = f"{smallest:g} … {largest:g}, example #{_first((values < low) | (values > high))} the first"
+            reject(owner, "batch", found, f"values must lie in [{allowed[0]:g}, {allowed[1]:g}]; {remedy}")
+    return max(abs(smallest), abs(largest))
 
 
-def open_streams(streams: Sequence[bytes], kind: int, name: str) -> list[Sealed]:
+def _first(wrong: Tensor) -> int:
+    return int(wrong.flatten(1).any(dim=1).nonzero()[0])
+
+
+def open_streams(streams: Sequence[bytes], kind: Kind) -> list[Sealed]:
     """Open the envelopes of a batch; raises CorruptStreamError unless all hold one shape and dtype."""
-    if isinstance(streams, (bytes, bytearray)) or len(streams) == 0:
-        reject(name, "streams", streams, "must be a sequence of one stream or more")
-    opened = [unseal(stream, kind, name, index) for index, stream in enumerate(streams)]
+    if isinstance(streams, (bytes, bytearray, str)) or not isinstance(streams, Sequence) or len(streams) == 0:
+        reject(kind.name, "streams", type(streams).__name__, "must be a sequence of one stream (bytes) or more")
+    opened = [unseal(stream, kind, index) for index, stream in enumerate(streams)]
     for index, sealed in enumerate(opened):
         if (sealed.shape, sealed.dtype) != (opened[0].shape, opened[0].dtype):
             raise CorruptStreamError(

@@ -1,16 +1,19 @@
 """The envelope around one encoded example: what it holds, its shape, and a checksum.
 
-Bytes: `cp` (2), kind of codec (1), dtype of the example (1), CRC-32 of all that follows and of the two bytes before
-(4, little endian), number of dimensions (1), each dimension as a base-128 varint, then the codec's own payload. For
-a 3×32×32 image that is 12 bytes before the payload. Nothing of the payload reaches a decoder before the checksum
-and the shape were checked.
+Bytes: `cp` (2), kind of codec (1), dtype of the example (1), CRC-32 (4, little endian), number of dimensions (1), each
+dimension as a base-128 varint, then the codec's own payload. For a 3×32×32 image that is 12 bytes before the payload,
+for 3×1024×1024 it is 14.
+
+The checksum covers everything but the first two bytes and itself, and the settings that a decoder must share with the
+encoder: they cost no bytes, and a stream of another setting is refused as a damaged one is. Nothing of the payload
+reaches a decoder before the checksum and the shape were checked.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -23,55 +26,70 @@ _MAX_EXTENT = 2**48
 _DTYPES = (torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Kind(NamedTuple):
+    """Whose envelopes these are: the codec's number, its name in errors, and the settings needed to decode."""
+
+    number: int
+    name: str
+    settings: bytes = b""
+
+    def start_checksum(self, dtype_code: int) -> int:
+        """Return the checksum of what stands before the shape."""
+        return zlib.crc32(self.settings, zlib.crc32(bytes([self.number, dtype_code])))
+
+
+class Sealed(NamedTuple):
     """An opened envelope: the shape and dtype of the example, and the codec's payload."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    payload: bytes
+    payload: memoryview
 
 
-def seal(kind: int, shape: tuple[int, ...], dtype: torch.dtype, payload: bytes) -> bytes:
+def seal(kind: Kind, shape: tuple[int, ...], dtype: torch.dtype, payload: bytes) -> bytes:
     """Return the payload of one example in its envelope."""
-    body = bytes([len(shape)]) + b"".join(map(_varint, shape)) + payload
     code = _DTYPES.index(dtype)
-    return _FIXED.pack(_MAGIC, kind, code, zlib.crc32(body, zlib.crc32(bytes([kind, code])))) + body
+    dimensions = bytes([len(shape)]) + b"".join(map(_varint, shape))
+    checksum = zlib.crc32(payload, zlib.crc32(dimensions, kind.start_checksum(code)))
+    return b"".join((_FIXED.pack(_MAGIC, kind.number, code, checksum), dimensions, payload))
 
 
-def unseal(stream: bytes, kind: int, name: str, index: int) -> Sealed:
+def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
     """Open an envelope; raises CorruptStreamError, naming the example, for anything but what `seal` made."""
     if not isinstance(stream, (bytes, bytearray, memoryview)):
         raise CorruptStreamError(f"example #{index}: a stream is bytes, not {type(stream).__name__}", index)
-    stream = bytes(stream)
-    if len(stream) <= _FIXED.size:
-        raise CorruptStreamError(f"example #{index}: {len(stream)} bytes are no {name} stream", index)
-    magic, found, code, checksum = _FIXED.unpack_from(stream)
-    if magic != _MAGIC or found != kind or code >= len(_DTYPES):
-        raise CorruptStreamError(f"example #{index}: the stream does not begin as a {name} stream does", index)
-    body = stream[_FIXED.size :]
-    if zlib.crc32(body, zlib.crc32(bytes([found, code]))) != checksum:
-        raise CorruptStreamError(f"example #{index}: the {name} stream is damaged (its checksum is wrong)", index)
-    shape, start = _read_shape(body, index)
-    return Sealed(shape, _DTYPES[code], body[start:])
+    view = memoryview(stream).cast("B")
+    if len(view) <= _FIXED.size:
+        raise CorruptStreamError(f"example #{index}: {len(view)} bytes are no {kind.name} stream", index)
+    magic, number, code, checksum = _FIXED.unpack_from(view)
+    if magic != _MAGIC or number != kind.number or code >= len(_DTYPES):
+        raise CorruptStreamError(f"example #{index}: the stream does not begin as a {kind.name} stream does", index)
+    if zlib.crc32(view[_FIXED.size :], kind.start_checksum(code)) != checksum:
+        settings = f", or made with other settings than {kind.settings.decode()}" if kind.settings else ""
+        rule = f"the {kind.name} stream is damaged{settings} (its checksum is wrong)"
+        raise CorruptStreamError(f"example #{index}: {rule}", index)
+    shape, start = _read_shape(view, index)
+    return Sealed(shape, _DTYPES[code], view[start:])
 
 
 def payload_size(stream: bytes) -> int:
     """Return the bytes of a stream that are the codec's own, without the envelope around them."""
-    _, start = _read_shape(stream[_FIXED.size :], 0)
-    return len(stream) - _FIXED.size - start
+    _, start = _read_shape(memoryview(stream), 0)
+    return len(stream) - start
 
 
-def _read_shape(body: bytes, index: int) -> tuple[tuple[int, ...], int]:
-    dimensions, position, shape = body[0], 1, []
+def _read_shape(stream: memoryview, index: int) -> tuple[tuple[int, ...], int]:
+    """Return the shape that a stream states and the position of its payload."""
+    position = _FIXED.size + 1
+    dimensions, shape = stream[_FIXED.size], []
     if dimensions > _MAX_DIMENSIONS:
         raise CorruptStreamError(f"example #{index}: a shape of {dimensions} dimensions is not possible", index)
     for _ in range(dimensions):
         extent, shift = 0, 0
         while True:
-            if position >= len(body) or shift > 49:
+            if position >= len(stream) or shift > 49:
                 raise CorruptStreamError(f"example #{index}: the shape in the stream is cut off", index)
-            byte = body[position]
+            byte = stream[position]
             extent |= (byte & 0x7F) << shift
             position, shift = position + 1, shift + 7
             if byte < 0x80:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,14 +14,14 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CorruptStreamError
-from cp_compress.data.codecs import StreamCodec, check_batch, check_range, open_streams
-from cp_compress.data.container import Sealed, seal
+from cp_compress.data.codecs import StreamCodec, check_batch, check_values, open_streams
+from cp_compress.data.container import Kind, Sealed, seal
 
-_KIND = 1
+_KIND = Kind(1, "JPEG")  # a JPEG file brings its own tables: any setting decodes it
 _SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 _MODES = {1: "L", 3: "RGB"}
 _LARGEST_SIDE = 65_500  # libjpeg's own limit
-_LARGEST_IMAGE = 2**26  # pixels; Pillow warns of decompression bombs not far above
+_LARGEST_IMAGE = 2**26  # pixels; not far above, Pillow takes an image for a decompression bomb
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,10 @@ class JPEG(StreamCodec):
         """Return one stream an image; raises InvalidArgumentError for what is no batch of images in [0, 1]."""
         values = check_batch("JPEG", batch)
         _check_shape(values)
-        check_range("JPEG", values, 0.0, 1.0, "give pixels before normalisation, and normalise inside the model")
-        pixels = values if values.dtype == torch.uint8 else (values.double() * 255).round().to(torch.uint8)
+        pixels = values
+        if values.dtype != torch.uint8:
+            check_values("JPEG", values, (0.0, 1.0), "give pixels before normalisation, and normalise inside the model")
+            pixels = (values.double() * 255).round().to(torch.uint8)
         shape = tuple(values.shape[1:])
         rows = pixels.permute(0, 2, 3, 1).contiguous().numpy()
         return [seal(_KIND, shape, values.dtype, self._encode_one(row)) for row in rows]
@@ -74,7 +75,7 @@ class JPEG(StreamCodec):
 
         Raises CorruptStreamError, naming the example, for damaged streams and streams of different shapes.
         """
-        opened = open_streams(streams, _KIND, "JPEG")
+        opened = open_streams(streams, _KIND)
         pixels = torch.from_numpy(np.stack([_decode_one(sealed, index) for index, sealed in enumerate(opened)]))
         batch = pixels.permute(0, 3, 1, 2).contiguous()
         dtype = opened[0].dtype
@@ -94,17 +95,13 @@ def _decode_one(sealed: Sealed, index: int) -> np.ndarray[tuple[int, ...], np.dt
     if len(sealed.shape) != 3 or sealed.shape[0] not in _MODES:
         raise CorruptStreamError(f"example #{index}: shape {sealed.shape} is not that of an image", index)
     channels, height, width = sealed.shape
+    if height * width > _LARGEST_IMAGE:
+        raise CorruptStreamError(f"example #{index}: an image of {height}×{width} is larger than any encoded", index)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns of images too large to be meant
-            with Image.open(io.BytesIO(sealed.payload), formats=("JPEG",)) as image:
-                found = (image.mode, image.size)
-                if found != (_MODES[channels], (width, height)):
-                    raise CorruptStreamError(
-                        f"example #{index}: the JPEG file holds {found}, its envelope says {sealed.shape}", index
-                    )
+        with Image.open(io.BytesIO(sealed.payload), formats=("JPEG",)) as image:
+            found = (image.mode, image.size)
+            if found == (_MODES[channels], (width, height)):  # only then are its pixels decoded
                 return np.asarray(image).reshape(height, width, channels)
-    except CorruptStreamError:
-        raise
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         raise CorruptStreamError(f"example #{index}: the JPEG file is damaged: {error}", index) from error
+    raise CorruptStreamError(f"example #{index}: the JPEG file holds {found}, its envelope says {sealed.shape}", index)

@@ -5,10 +5,25 @@ import pickle
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.datasets import FakeData
+from torchvision.transforms import ToTensor
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
+
+
+class Pairs(Dataset):
+    """A map-style data set that holds no tensors of its inputs."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        return self.examples[index]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +51,19 @@ def test_examples_are_those_of_the_codec(data, codec):
     assert len(list(stored)) == 23
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def normalise(batch):
+    return (batch - 0.5) / 0.25
+
+
+@pytest.mark.parametrize(
+    ("start", "codec"),
+    [("fork", JPEG(80)), ("fork", ZFP(rate=8)), ("spawn", ZFP(reversible=True)), ("forkserver", JPEG(80))],
+)
 def test_workers_read_it(data, codec, start):
-    stored = CompressedDataset(data, codec)
+    stored = CompressedDataset(data, codec, transform=normalise)
     loader = DataLoader(stored, batch_size=5, num_workers=2, multiprocessing_context=start)
     images, labels = zip(*loader, strict=True)
-    assert torch.equal(torch.cat(images), codec.roundtrip(data.tensors[0]))
+    assert torch.equal(torch.cat(images), normalise(codec.roundtrip(data.tensors[0])))
     assert torch.equal(torch.cat(labels), data.tensors[1])
 
 
@@ -61,8 +83,29 @@ def test_sizes_are_those_of_the_streams(data, codec):
     assert 0 < stored.nbytes - stored.payload_bytes <= 16 * 23
 
 
+def test_what_it_holds_is_three_tensors(data, codec):
+    stored = CompressedDataset(data, codec)
+    held = [value for value in vars(stored).values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.nbytes for tensor in held) == stored.nbytes + 24 * 8 + 23 * 8
+    assert not any(isinstance(value, (list, dict, bytes)) for value in vars(stored).values())
+
+
+def test_digest_is_that_of_what_is_stored(data):
+    images, labels = data.tensors
+    stored = CompressedDataset(data, JPEG(80))
+    assert stored.digest() == CompressedDataset((images, labels), JPEG(80), batch_size=3).digest()
+    assert stored.digest() == pickle.loads(pickle.dumps(stored)).digest()
+    others = [
+        CompressedDataset(data, JPEG(81)),
+        CompressedDataset((images, labels.flip(0)), JPEG(80)),
+        CompressedDataset((images.flip(0), labels), JPEG(80)),
+    ]
+    assert len({stored.digest(), *(other.digest() for other in others)}) == 4
+
+
 def test_transform_follows_decoding(data):
-    stored = CompressedDataset(data, JPEG(80), transform=lambda batch: (batch - 0.5) / 0.25)
+    stored = CompressedDataset(data, JPEG(80), transform=normalise)
+    assert torch.equal(LabeledData(stored).select([4])[0][0], stored[4][0])
     assert torch.equal(stored[4][0], (JPEG(80).roundtrip(data.tensors[0][4:5])[0] - 0.5) / 0.25)
 
 
@@ -76,18 +119,42 @@ def test_damage_names_the_example_of_the_data_set(data):
 
 
 def test_any_map_style_data_set(data):
-    class Pairs(Dataset):
-        classes = ("a", "b", "c", "d", "e")
-
-        def __len__(self):
-            return 6
-
-        def __getitem__(self, index):
-            return data.tensors[0][index], int(data.tensors[1][index])
-
-    stored = CompressedDataset(Pairs(), JPEG(80), batch_size=4)
-    assert stored.classes == Pairs.classes
+    source = Pairs([(image, int(label)) for image, label in list(data)[:6]])
+    source.classes = ("a", "b", "c", "d", "e")
+    stored = CompressedDataset(source, JPEG(80), batch_size=4)
+    assert stored.classes == source.classes
     assert stored.labels.tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_torchvision_data_set():
+    fake = FakeData(size=5, image_size=(3, 20, 24), num_classes=3, transform=ToTensor())
+    stored = CompressedDataset(fake, ZFP(tolerance=0.01), batch_size=2)
+    for (image, label), (expected, expected_label) in zip(stored, fake, strict=True):
+        assert (image - expected).abs().max() <= 0.01
+        assert int(label) == int(expected_label)
+
+
+def test_what_cannot_be_encoded_is_named_by_its_place_in_the_data_set(data):
+    images = data.tensors[0].clone()
+    images[17, 0, 0, 0] = float("nan")
+    images[21] += 5
+    with pytest.raises(InvalidArgumentError, match=r"data set example #17, encoded alone: .*NaN or Inf"):
+        CompressedDataset((images, data.tensors[1]), ZFP(rate=8), batch_size=4)
+    images[17] = 0
+    with pytest.raises(InvalidArgumentError, match=r"data set example #21, .*values must lie in \[0, 1\]"):
+        CompressedDataset((images, data.tensors[1]), JPEG(80), batch_size=4)
+
+
+def test_examples_of_different_shapes_are_refused():
+    with pytest.raises(CompressionError, match=r"example #4 is \(\(3, 9, 8\)"):
+        CompressedDataset(Pairs([(torch.rand(3, 8 + i // 4, 8), 0) for i in range(6)]), JPEG(80), batch_size=2)
+
+
+@pytest.mark.parametrize("transform", [lambda batch: batch[0], lambda batch: batch.numpy(), torch.sum])
+def test_transform_that_loses_the_examples_is_refused(data, transform):
+    stored = CompressedDataset(data, JPEG(80), transform=transform)
+    with pytest.raises(InvalidArgumentError, match="one row an example"):
+        stored.__getitems__([1, 2])
 
 
 def test_refusals(data):
@@ -95,5 +162,8 @@ def test_refusals(data):
         CompressedDataset(data, "jpeg(quality=80)")
     with pytest.raises(InvalidArgumentError, match="batch_size"):
         CompressedDataset(data, JPEG(80), batch_size=0)
-    with pytest.raises(IndexError):
-        CompressedDataset(data, JPEG(80))[23]
+    with pytest.raises(InvalidArgumentError, match="transform"):
+        CompressedDataset(data, JPEG(80), transform=0.5)
+    for index in (23, -24):
+        with pytest.raises(IndexError):
+            CompressedDataset(data, JPEG(80))[index]

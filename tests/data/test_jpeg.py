@@ -9,7 +9,9 @@ from PIL import Image
 
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, parse_codec
-from cp_compress.data.container import payload_size, seal
+from cp_compress.data.container import Kind, payload_size, seal
+
+JPEG_KIND = Kind(1, "JPEG")
 
 
 def images(channels=3, size=(24, 40), count=3, seed=0):
@@ -39,6 +41,11 @@ def test_the_dtype_comes_back(dtype):
     assert decoded.shape == batch.shape
     scale = 255 if dtype == torch.uint8 else 1
     assert (decoded.double() - batch.double()).abs().mean() < 0.05 * scale
+
+
+def test_large_noise_at_the_highest_quality():
+    noise = torch.rand(1, 3, 500, 700, generator=torch.Generator().manual_seed(0))
+    assert (JPEG(100, "4:4:4").roundtrip(noise) - noise).abs().max() < 0.02
 
 
 def test_one_by_one_is_the_batch():
@@ -107,6 +114,6 @@ def test_file_of_another_size_than_its_envelope_says():
     (stream,) = JPEG(75).encode(images(count=1))
     file = stream[-payload_size(stream) :]
     with pytest.raises(CorruptStreamError, match="its envelope says"):
-        JPEG(75).decode([seal(1, (3, 40, 24), torch.uint8, file)])
-    with pytest.raises(CorruptStreamError, match="its envelope says"):
-        JPEG(75).decode([seal(1, (3, 2**40, 2**40), torch.uint8, file)])
+        JPEG(75).decode([seal(JPEG_KIND, (3, 40, 24), torch.uint8, file)])
+    with pytest.raises(CorruptStreamError, match="larger than any encoded"):
+        JPEG(75).decode([seal(JPEG_KIND, (3, 2**40, 2**40), torch.uint8, file)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
-from cp_compress.data import ZFP, parse_codec
+from cp_compress.data import JPEG, ZFP, parse_codec
 from cp_compress.data.container import payload_size
 
 MODES = [{"rate": 6.0}, {"precision": 13}, {"tolerance": 0.003}, {"reversible": True}]
@@ -59,10 +59,67 @@ def test_tolerance_bounds_the_error(array, tolerance):
     assert error <= tolerance
 
 
-def test_tiny_magnitudes_become_zero_and_not_garbage():
-    batch = torch.full((1, 8, 8), 2.0**-110)
+def test_reversible_keeps_blocks_of_zeros_with_signs():
+    batch = torch.stack([torch.full((8, 8), -0.0), torch.tensor([[0.0, -0.0] * 4] * 8), torch.zeros(8, 8)])
+    found = ZFP(reversible=True).roundtrip(batch)
+    assert torch.equal(found.view(torch.int32), batch.view(torch.int32))
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), [(torch.float32, -96), (torch.float64, -960)])
+@pytest.mark.parametrize("shape", [(8,), (8, 8), (3, 8, 8), (2, 3, 4, 8)])
+def test_tiny_magnitudes_are_kept_or_become_zero_but_never_garbage(dtype, exponent, shape):
+    batch = 1 + torch.rand(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    kept, lost = batch * 2.0**exponent, batch * 2.0 ** (exponent - 1)
+    for mode in ({"rate": 16}, {"precision": 24}):
+        found = ZFP(**mode, clip=None).roundtrip(kept)
+        assert ((found - kept) / 2.0**exponent).abs().max() < 0.1
+        assert not ZFP(**mode, clip=None).roundtrip(lost).any()
+    assert not ZFP(tolerance=1e-3, clip=None).roundtrip(lost).any()
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8), (3, 8, 8), (2, 3, 4, 8)])
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 22), (torch.float64, 51)])
+def test_tolerance_holds_down_to_the_least_that_is_taken(shape, dtype, bits):
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 3e-9, 7e20):
+        batch = torch.randn(64, *shape, dtype=dtype, generator=generator) * scale
+        least = float(batch.abs().max()) * 2.0**-bits
+        found = ZFP(tolerance=least, clip=None).roundtrip(batch)
+        assert (found.double() - batch.double()).abs().max() <= least
+        with pytest.raises(InvalidArgumentError, match=r"tolerance=.*reversible=True"):
+            ZFP(tolerance=least * 0.99, clip=None).encode(batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16])
+def test_rounding_to_a_narrow_dtype_at_most_doubles_the_error(dtype):
+    batch = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = (batch * 255).to(dtype) if dtype == torch.uint8 else batch.to(dtype)
+    scale = 255 if dtype == torch.uint8 else 1
+    for tolerance in (0.1, 0.01, 0.001):
+        error = (ZFP(tolerance=tolerance).roundtrip(batch).double() - batch.double()).abs().max() / scale
+        assert error <= 2 * tolerance
+
+
+def test_overshoot_stays_in_the_range_of_float16():
+    batch = (torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)).round() * 65504).half()
+    free = ZFP(precision=3, clip=None).roundtrip(batch.float())
+    assert free.max() > 65520
+    assert torch.equal(ZFP(precision=3, clip=None).roundtrip(batch), free.clamp(-65504, 65504).half())
+
+
+def test_pixels_are_their_fractions():
+    pixels = (torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).byte()
     for mode in MODES[:3]:
-        assert not ZFP(**mode, clip=None).roundtrip(batch).any()
+        streams, of_floats = ZFP(**mode).encode(pixels), ZFP(**mode).encode(pixels / 255)
+        assert [stream[12:] for stream in streams] == [stream[12:] for stream in of_floats]
+    for mode in MODES:
+        with pytest.raises(InvalidArgumentError, match=r"values must lie in \[0.4, 0.6\]"):
+            ZFP(**mode, clip=(0.4, 0.6)).encode(pixels)
+
+
+def test_bounds_of_clip_count_in_the_dtype_of_the_data():
+    batch = torch.full((1, 4, 4), 0.3)  # a little above the double 0.3
+    assert torch.equal(ZFP(reversible=True, clip=(0.0, 0.3)).roundtrip(batch), batch)
 
 
 def test_clip_brings_values_back():
@@ -149,7 +206,8 @@ def test_refused_settings(settings):
         (ZFP(rate=0.13), torch.rand(1, 3, 8, 8), "needs 9 bits"),
         (ZFP(rate=2), torch.rand(1, 8), "needs 9 bits"),
         (ZFP(rate=0.7), torch.rand(1, 8, 8).double(), "needs 12 bits"),
-        (ZFP(rate=4), torch.rand(1, 3, 8, 8) + 1, "clip=None"),
+        (ZFP(precision=33), torch.rand(1, 8, 8), "has 32 bit planes"),
+        (ZFP(rate=4), torch.rand(1, 3, 8, 8) + 1, "example #0 the first.*clip=None"),
         (ZFP(rate=4), torch.full((2, 8, 8), float("inf")), "NaN or Inf in example #0"),
         (ZFP(rate=4), torch.rand(1, 2, 2, 2, 2, 2), "four dimensions"),
         (ZFP(rate=4), torch.zeros(1, 2, 2, 70_000), "65536"),
@@ -163,10 +221,22 @@ def test_refused_batches(codec, batch, message):
         codec.encode(batch)
 
 
-def test_streams_of_another_mode_are_no_crash():
-    batch = torch.rand(1, 3, 32, 32)
-    (stream,) = ZFP(precision=20).encode(batch)
-    with pytest.raises(CorruptStreamError, match="no ZFP payload"):
-        ZFP(rate=3).decode([stream])
-    with pytest.raises(CorruptStreamError, match="does not begin as"):
-        ZFP(rate=3).decode([b"cp" + stream[:2][::-1] + stream[4:]])
+@pytest.mark.parametrize(
+    "other", [ZFP(precision=19), ZFP(rate=3), ZFP(reversible=True), ZFP(precision=20, layout="2d")], ids=str
+)
+def test_streams_of_another_mode_are_refused(other):
+    streams = ZFP(precision=20).encode(torch.rand(2, 3, 32, 32))
+    with pytest.raises(CorruptStreamError, match=r"example #0.*other settings than"):
+        other.decode(streams)
+
+
+def test_streams_of_another_codec_are_refused():
+    streams = JPEG(75).encode(torch.rand(1, 3, 32, 32))
+    with pytest.raises(CorruptStreamError, match="does not begin as a ZFP stream"):
+        ZFP(rate=3).decode(streams)
+
+
+def test_any_range_can_be_applied_to_a_stream():
+    batch = torch.rand(2, 3, 8, 8)
+    streams = ZFP(precision=3, clip=None).encode(batch)
+    assert torch.equal(ZFP(precision=3).decode(streams), ZFP(precision=3).roundtrip(batch))
