@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, ZFP, parse_codec
-from cp_compress.data.container import payload_size
+from cp_compress.data.container import payload_size, seal
 
 MODES = [{"rate": 6.0}, {"precision": 13}, {"tolerance": 0.003}, {"reversible": True}]
 
@@ -240,3 +240,22 @@ def test_any_range_can_be_applied_to_a_stream():
     batch = torch.rand(2, 3, 8, 8)
     streams = ZFP(precision=3, clip=None).encode(batch)
     assert torch.equal(ZFP(precision=3).decode(streams), ZFP(precision=3).roundtrip(batch))
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**24, 2**24), (3, 60_000, 60_000)])
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_shapes_that_no_payload_can_fill_take_no_memory(mode, shape):
+    codec = ZFP(**mode)
+    hostile = seal(codec._kind(), shape, torch.float32, bytes(64))
+    with pytest.raises(CorruptStreamError, match="example #0: 64 bytes are no ZFP payload"):
+        codec.decode([hostile])
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_payload_of_another_length_is_refused(mode):
+    codec = ZFP(**mode)
+    (stream,) = codec.encode(torch.rand(1, 3, 8, 8))
+    payload = stream[-payload_size(stream) :]
+    for wrong in (payload[:-1], payload + b"0", *([payload[:-8], payload + bytes(8)] if codec.rate else [])):
+        with pytest.raises(CorruptStreamError, match="no ZFP payload"):
+            codec.decode([seal(codec._kind(), (3, 8, 8), torch.float32, wrong)])
