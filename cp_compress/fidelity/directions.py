@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,11 @@ class Directions:
 
     def __repr__(self) -> str:
         shared = f"for each of {len(self.tensor)} examples" if self.per_example else "shared"
-        return f"Directions({len(self)} {shared}: {'; '.join(self.names[:3])}{'; …' if len(self) > 3 else ''})"
+        return f"Directions({len(self)} {shared}: {'; '.join(self.names[:4])}{'; …' if len(self) > 4 else ''})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the names alone, where IPython and Hypothesis would print every field of a dataclass."""
+        printer.text(repr(self))
 
 
 def as_directions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from pytest_cp.messages import number
@@ -43,7 +44,16 @@ def _row(record: Record) -> tuple[str, ...]:
     compressed = _compressed(record)
     test = _short_test(record)
     if decisive is None:
-        return record["outcome"], compressed, str(record["error"])[:40], "", "", "", "", test
+        return (
+            record["outcome"],
+            compressed,
+            textwrap.shorten(str(record["error"]), 60, placeholder="…"),
+            "",
+            "",
+            "",
+            "",
+            test,
+        )
     sign = "≥" if decisive["direction"] == "min" else "≤"
     bound = f"{sign} {number(decisive['bound'])}"
     if decisive["confidence"] is not None:
