@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import check_real, reject
 from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.boundaries import compare_boundaries
 from cp_compress.fidelity.judgement import Check, Requirement
@@ -137,7 +137,9 @@ def _iou_quantile(requirement: tuple[float, float] | None) -> tuple[dict[str, fl
     if not isinstance(requirement, (tuple, list)) or len(requirement) != 2:
         rule = "must be a pair (quantile in (0, 1), smallest IoU)"
         reject("assert_attribution_iou", "min_iou_quantile", requirement, rule)
-    quantile, bound = requirement
+    rule = "must be a pair (quantile in (0, 1), smallest IoU)"
+    quantile = check_real("assert_attribution_iou", "min_iou_quantile", requirement[0], rule, above=0, below=1)
+    bound = requirement[1]
     return {f"iou_quantile_{quantile:g}": bound}, (quantile,)
 
 

@@ -27,6 +27,7 @@ class CompressedModelCache:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.notes: list[str] = []
+        self._held: list[Scheme] = []
         self._models: dict[tuple[str, str], nn.Module] = {}
 
     def compress(self, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
@@ -37,9 +38,14 @@ class CompressedModelCache:
         if digest is None:
             kind = type(model).__name__
             raise TypeError(f"reference_model is a {kind}; only a torch.nn.Module can be compressed by a scheme")
-        key = (self._content_key(digest, scheme), str(device))
+        own = _is_named_by_its_text(scheme)
+        content = self._content_key(digest, scheme) if own else f"{digest} {id(scheme)}"
+        if not own:
+            self._held.append(scheme)  # so that its id stays its own
+        key = (content, str(device))
         if key not in self._models:
-            self._models[key] = self._from_disk_or_new(key[0], model, scheme, device)
+            folder = self.folder if own else None
+            self._models[key] = self._from_disk_or_new(folder, content, model, scheme, device)
         return self._models[key]
 
     @staticmethod
@@ -52,18 +58,20 @@ class CompressedModelCache:
         versions = (cp_compress.__version__, torch.__version__, platform.machine())
         return digest_text(digest, str(scheme), *versions)
 
-    def _from_disk_or_new(self, key: str, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
+    def _from_disk_or_new(
+        self, folder: Path | None, key: str, model: nn.Module, scheme: Scheme, device: torch.device
+    ) -> nn.Module:
         from filelock import FileLock, Timeout
 
         on_device = _moved(model, device)
-        if self.folder is None:
+        if folder is None:
             return scheme.compress(on_device)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{key}.lock", timeout=_LOCK_SECONDS):
-                return self._locked(self.folder / f"{key}.cp", on_device, scheme)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock", timeout=_LOCK_SECONDS):
+                return self._locked(folder / f"{key}.cp", on_device, scheme)
         except (OSError, Timeout) as error:
-            self._note(f"compressed models are not kept in {self.folder}: {error}")
+            self._note(f"compressed models are not kept in {folder}: {error}")
             return scheme.compress(on_device)
 
     def _locked(self, path: Path, model: nn.Module, scheme: Scheme) -> nn.Module:
@@ -82,6 +90,17 @@ class CompressedModelCache:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _is_named_by_its_text(scheme: Scheme) -> bool:
+    """Tell whether a scheme's text says all about it; the text of a user's own may not."""
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.model import parse_scheme
+
+    try:
+        return bool(parse_scheme(str(scheme)) == scheme)
+    except InvalidArgumentError:
+        return False
 
 
 def _moved(model: nn.Module, device: torch.device) -> nn.Module:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import check_real, reject
 from cp_compress.fidelity.judgement import Check, Requirement, judge
-from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.measurement import METRIC_RANGES, Measurement
 from cp_compress.fidelity.observation import Observation, observe
 from cp_compress.fidelity.running import Model
 from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record, not_asserting, record_check, record_error
-from pytest_cp.subjects import describe_pair, require_difference
+from pytest_cp.subjects import describe_pair, require_difference, require_order, require_other_logits
 
 Parameters = ParamSpec("Parameters")
 
@@ -42,17 +43,27 @@ def build_requirements(
     at_least: dict[str, float | None] | dict[str, float] | None = None,
     at_most: dict[str, float | None] | None = None,
 ) -> list[Requirement]:
-    lower = [
-        Requirement(metric, "min", bound, confidence) for metric, bound in (at_least or {}).items() if bound is not None
-    ]
-    upper = [
-        Requirement(metric, "max", bound, confidence) for metric, bound in (at_most or {}).items() if bound is not None
-    ]
-    if not lower and not upper:
+    lower = [_requirement(assertion, metric, "min", bound, confidence) for metric, bound in (at_least or {}).items()]
+    upper = [_requirement(assertion, metric, "max", bound, confidence) for metric, bound in (at_most or {}).items()]
+    asked = [requirement for requirement in lower + upper if requirement is not None]
+    if not asked:
         known = [f"min_{metric}" for metric in at_least or {}] + [f"max_{metric}" for metric in at_most or {}]
         known = [name.replace("max_max_", "max_") for name in known]
         reject(assertion, "requirements", None, f"nothing is required; give at least one of {', '.join(known)}")
-    return lower + upper
+    return asked
+
+
+def _requirement(
+    assertion: str, metric: str, direction: Literal["min", "max"], bound: float | None, confidence: float | None
+) -> Requirement | None:
+    if bound is None:
+        return None
+    argument = f"{direction}_{metric}".replace("max_max_", "max_")
+    family = "iou_quantile" if metric.startswith("iou_quantile_") else metric
+    low, high = METRIC_RANGES.get(family, (-math.inf, math.inf))
+    rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
+    checked = check_real(assertion, argument, bound, rule, at_least=low, at_most=high)
+    return Requirement(metric, direction, checked, confidence)
 
 
 def assert_pair(
@@ -66,12 +77,14 @@ def assert_pair(
     compressed, reference, dataset, compressed_dataset = subjects
     described: Record = {}
     with recording_errors(assertion, described):
+        require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
         original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
         read = dataset if compressed_dataset is None else compressed_dataset
         candidate = observe(compressed, read, device=execution.device, batch_size=execution.batch_size)
         described |= describe_pair(candidate, original)
+        require_other_logits(candidate, original)
         measurement = compare(candidate, original)
     return conclude(measurement, requirements, assertion, described, failure)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,7 +58,7 @@ def cp_device(pytestconfig: pytest.Config) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         pytest.fail(f"cp device {name!r} cannot be used here: {error}", pytrace=False)
     return device
 
@@ -68,14 +70,27 @@ def compressed_model(request: pytest.FixtureRequest, reference_model: Model, cp_
     It is shared by all tests that ask for the same scheme: do not change it.
     """
     scheme = _parameter(request, "compressed_model", "compress_model", "cp_schemes", "--cp-scheme")
-    return session_state(request.config).models.compress(reference_model, scheme, cp_device)  # type: ignore[arg-type]
+    with _told_plainly(scheme):
+        return session_state(request.config).models.compress(reference_model, scheme, cp_device)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
 def compressed_dataset(request: pytest.FixtureRequest, dataset: Any) -> CompressedDataset:
     """The data set stored by a codec of the test's `compress_dataset` marker, `cp_codecs` or --cp-codec."""
     codec = _parameter(request, "compressed_dataset", "compress_dataset", "cp_codecs", "--cp-codec")
-    return session_state(request.config).compressed_dataset(dataset, codec)
+    with _told_plainly(codec):
+        return session_state(request.config).compressed_dataset(dataset, codec)
+
+
+@contextlib.contextmanager
+def _told_plainly(compression: Any) -> Iterator[None]:
+    """Fail without the library's own source when a subject cannot be made, for every test that asks for it."""
+    from cp_compress.base.errors import CompressionError, InvalidArgumentError, MissingExtraError
+
+    try:
+        yield
+    except (CompressionError, InvalidArgumentError, MissingExtraError) as error:
+        pytest.fail(f"{compression} cannot be applied: {error}", pytrace=False)
 
 
 def scope_hint(failure: str) -> str | None:

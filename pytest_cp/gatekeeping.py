@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pytest_cp.parametrization import is_gate
-from pytest_cp.records import REPORT_ATTRIBUTE, Recorder
+from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, decisive_requirement
 from pytest_cp.state import session_state
 
 _ASKED_FOR = ("--cp-scheme", "--cp-codec", "--cp-report-json", "--cp-baseline")
+_WORDS_OF_GATES = ("pytest_cp", "compressed_model", "compressed_dataset")
 _VERDICT = "pytest_cp::every-gate-must-compare"
 
 
@@ -21,15 +22,25 @@ class Attempt:
         self.is_gate = is_gate(item)
 
     def note_failure(self, message: str) -> None:
-        """Remember a failed assertion, which no rerun in this process can undo."""
-        first_line = message.partition("\n")[0]
-        session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
+        """Remember a check that did not pass in a failed attempt, which no rerun in this process can undo."""
+        if self.recorder.caught is not None:
+            first_line = message.partition("\n")[0]
+            session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
 
     def require_comparison(self) -> None:
         """Fail a test that ended well but is a gate without a check, or failed a check when it first ran."""
         earlier = session_state(self.item.config).failed_attempts.get(self.item.nodeid)
         if earlier is not None:
             pytest.fail(f"a rerun does not undo a failed check; an earlier attempt found: {earlier}", pytrace=False)
+        caught = self.recorder.caught
+        if caught is not None:
+            found = decisive_requirement(caught)
+            what = caught["error"] if found is None else f"{found['requirement']} found {found['value']}"
+            pytest.fail(
+                f"a failed check was caught on its way: {caught['assertion']}: {what}; "
+                "use the check_ function of the same name to look at a result that need not pass",
+                pytrace=False,
+            )
         if self.is_gate and self.recorder.comparisons == 0:
             pytest.fail(
                 "nothing was compared: the test asks for a compressed model or data set but made no check of it; "
@@ -45,7 +56,9 @@ def fail_if_nothing_was_compared(session: pytest.Session) -> None:
     harmless = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if not asked or config.option.collectonly or session.exitstatus not in harmless:
         return
-    if any(record["outcome"] != "error" for record in state.records):
+    compared = any(record["outcome"] != "error" for record in state.records)
+    all_skipped = bool(state.gate_tests) and state.gate_tests <= state.skipped.keys()
+    if compared and not all_skipped:
         return
     message = f"nothing was compared in this session: {_what_happened(state.skipped)}"
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
@@ -69,6 +82,21 @@ def _what_happened(skipped: dict[str, str]) -> str:
     return f"{len(skipped)} gate tests were skipped, the first {test}: {reason}"
 
 
+def collect_skipped_module(config: pytest.Config, report: pytest.CollectReport) -> None:
+    """Count a test module that was skipped while it was imported as a skipped gate when it uses the plugin."""
+    path = config.rootpath / report.nodeid
+    if not report.skipped or not path.is_file():
+        return
+    if any(word in path.read_text(encoding="utf-8", errors="replace") for word in _WORDS_OF_GATES):
+        state = session_state(config)
+        state.gate_tests.add(report.nodeid)
+        state.skipped[report.nodeid] = _skip_reason(report)
+
+
+def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
 def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take a test's checks from its report into the session's state, in the process that writes the reports."""
     state = session_state(config)
@@ -78,5 +106,8 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     if getattr(report, "cp_gate", False):
         state.gate_tests.add(report.nodeid)
         if report.skipped and not hasattr(report, "wasxfail"):
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            state.skipped[report.nodeid] = reason
+            state.skipped[report.nodeid] = _skip_reason(report)
+        elif report.failed and not getattr(report, REPORT_ATTRIBUTE, []):
+            crash = getattr(report.longrepr, "reprcrash", None)
+            first = str(getattr(crash, "message", report.longrepr)).strip().partition("\n")[0]
+            state.unchecked[report.nodeid] = first

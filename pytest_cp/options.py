@@ -113,6 +113,9 @@ def configure(config: pytest.Config) -> None:
 
 def _refuse_unknown_keys(config: pytest.Config) -> None:
     known = [name for name, *_ in _INI]
+    for override in config.getoption("override_ini", None) or ():
+        if override.startswith("cp_"):
+            raise pytest.UsageError(f"-o {override}: cp_ keys are policy and set in the ini file, not by a job line")
     for key in _ini_keys(config.inipath):
         if key.startswith("cp_") and key not in known:
             close = difflib.get_close_matches(key, known, n=1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from pytest_cp import options
+from pytest_cp.state import session_state
 
 # fixture, marker, parser of expressions in the library, where configured names come from
 _SUBJECTS: tuple[tuple[str, str, str, Callable[[pytest.Config], list[str]]], ...] = (
@@ -24,6 +26,7 @@ def is_gate(item: pytest.Item) -> bool:
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Run a test once for each scheme and codec that it, or the session, names."""
+    _refuse_misspelt_markers(metafunc)
     for fixture, marker_name, kind, configured in _SUBJECTS:
         marker = metafunc.definition.get_closest_marker(marker_name)
         wanted = fixture in metafunc.fixturenames
@@ -33,9 +36,27 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         if not wanted:
             continue
         names = _from_marker(marker) if marker is not None else configured(metafunc.config)
+        if marker is None:
+            session_state(metafunc.config).used_options.add(f"--cp-{kind}")
         if names:
             values = _parse(names, kind, metafunc.definition.nodeid)
             metafunc.parametrize(fixture, values, indirect=True, scope="session", ids=list(map(str, values)))
+
+
+def refuse_unused_options(config: pytest.Config) -> None:
+    """Raise pytest.UsageError when the command line names a scheme or codec and every test names its own, or none."""
+    for option in ("--cp-scheme", "--cp-codec"):
+        if config.getoption(option) and option not in session_state(config).used_options:
+            given = ", ".join(config.getoption(option))
+            raise pytest.UsageError(f"{option}={given}: no collected test takes it (a marker decides alone)")
+
+
+def _refuse_misspelt_markers(metafunc: pytest.Metafunc) -> None:
+    known = [marker for _, marker, *_ in _SUBJECTS] + ["cp_execution"]
+    for marker in metafunc.definition.iter_markers():
+        close = difflib.get_close_matches(marker.name, known, n=1, cutoff=0.85)
+        if close and marker.name not in known:
+            _refuse(f"{metafunc.definition.nodeid}: unknown marker {marker.name}; did you mean {close[0]}?")
 
 
 def _from_marker(marker: pytest.Mark) -> Iterable[Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pytest_cp import options, parametrization
-from pytest_cp.errors import PreservationError
 from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
     compressed_dataset,
     compressed_model,
@@ -20,7 +19,7 @@ from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in thi
     reference_model,
     scope_hint,
 )
-from pytest_cp.gatekeeping import Attempt, collect_report, fail_if_nothing_was_compared
+from pytest_cp.gatekeeping import Attempt, collect_report, collect_skipped_module, fail_if_nothing_was_compared
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
 from pytest_cp.state import is_worker, session_state, start_session
 
@@ -43,6 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests once for each scheme and codec."""
     parametrization.parametrize(metafunc)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse schemes and codecs on the command line that no test takes."""
+    parametrization.refuse_unused_options(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,8 +75,8 @@ def pytest_runtest_makereport(
     report = yield
     attempt = item.stash.get(_ATTEMPT, None)
     if attempt is not None:
-        if call.excinfo is not None and isinstance(call.excinfo.value, PreservationError):
-            attempt.note_failure(str(call.excinfo.value))
+        if report.failed and call.excinfo is not None:
+            attempt.note_failure(f"{call.excinfo.typename}: {call.excinfo.value}")
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
         hint = scope_hint(str(report.longrepr)) if report.failed else None
@@ -91,6 +95,10 @@ class _Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the checks of a report."""
         collect_report(self._config, report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Take note of a module that was skipped as a whole."""
+        collect_skipped_module(self._config, report)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -46,6 +46,12 @@ class Recorder:
         self._records[key] = kept
         return record
 
+    @property
+    def caught(self) -> Record | None:
+        """An asserted check that did not pass, or None: in a test that passes, something swallowed its failure."""
+        bad = (record for record in self._records.values() if record["asserted"] and record["outcome"] != "pass")
+        return next(bad, None)
+
     def take(self) -> list[Record]:
         """Return the records and forget them."""
         records = list(self._records.values())

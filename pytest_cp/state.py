@@ -27,6 +27,8 @@ class SessionState:
     records: list[Record] = field(default_factory=list)
     gate_tests: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
+    used_options: set[str] = field(default_factory=set)
     failed_attempts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)

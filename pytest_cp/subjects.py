@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model
 from cp_compress.fidelity.observation import Observation
@@ -68,3 +71,29 @@ def same_data(compressed: Any, original: Any) -> bool:
     if hasattr(compressed, "codec"):
         return False
     return LabeledData(compressed).digest() == LabeledData(original).digest()
+
+
+def require_order(candidate: Model, reference: Model) -> None:
+    """Raise InvalidArgumentError when the model in the reference's place is the only one that a scheme made."""
+    from cp_compress.model import compression_steps
+
+    steps = compression_steps(reference)
+    if steps and not compression_steps(candidate):
+        rule = "it was made by a scheme and the other model was not: the compressed model comes first"
+        reject("assertion", "reference", " | ".join(steps), rule)
+
+
+def require_other_logits(candidate: Observation, reference: Observation) -> None:
+    """Raise NothingComparedError when a model that no scheme made gives the reference's logits bit for bit.
+
+    It is the reference in another wrapping: a real compression changes some bit of some logit.
+    """
+    from cp_compress.model import compression_steps
+
+    if compression_steps(candidate.model) or hasattr(candidate.data.source, "codec"):
+        return
+    if torch.equal(candidate.logits, reference.logits):
+        raise NothingComparedError(
+            f"nothing was compressed: the candidate gives the reference's logits bit for bit on all {len(reference)} "
+            "examples, and no scheme made it; it is the reference in another wrapping"
+        )

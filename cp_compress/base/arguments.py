@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from cp_compress.base.errors import InvalidArgumentError
 
+_LONGEST = 200
+
 
 def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
     """Raise InvalidArgumentError for one argument, with its value and the rule it breaks.
@@ -17,7 +19,9 @@ def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
     ...
     cp_compress.base.errors.InvalidArgumentError: Prune(density=1.4): density must lie in (0, 1]
     """
-    raise InvalidArgumentError(f"{owner}({name}={value!r}): {rule}")
+    text = repr(value)
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    raise InvalidArgumentError(f"{owner}({name}={shown}): {rule}")
 
 
 def check_real(

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Tenso
 
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
-from cp_compress.base.errors import ObservationError
+from cp_compress.base.errors import CorruptStreamError, ObservationError
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
@@ -74,7 +74,7 @@ class LabeledData:
         if callable(getattr(examples, "__getitems__", None)):
             rows = examples.__getitems__(positions)
         else:
-            rows = [examples[position] for position in positions]
+            rows = [self._read_one(position) for position in positions]
         try:
             batch = self._collate(rows)
         except (RuntimeError, TypeError) as error:
@@ -84,6 +84,15 @@ class LabeledData:
                 f"an example of the dataset is not an (input tensor, label) pair; it must be {_FORMS}"
             )
         return batch[0], batch[1]
+
+    def _read_one(self, position: int) -> Any:
+        examples: Any = self._examples
+        try:
+            return examples[position]
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, CorruptStreamError):
+                raise
+            raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
 
 
 class DataDigest:
@@ -131,7 +140,10 @@ def _ordered_examples(loader: DataLoader[Any]) -> Any:
 
 
 def _as_labels(labels: Any, count: int) -> Tensor:
-    tensor = torch.as_tensor(labels)
+    try:
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ObservationError(f"labels must be class numbers of an integer dtype: {error}") from error
     if tensor.shape != (count,):
         raise ObservationError(f"labels of {count} examples have shape {tuple(tensor.shape)}; expected ({count},)")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

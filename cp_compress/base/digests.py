@@ -53,9 +53,9 @@ def digest_text(*parts: str) -> str:
 def digest_model(model: Callable[..., object]) -> str | None:
     """Return the hex digest of what an `nn.Module` computes with, or None for any other callable.
 
-    Covered are the modules' paths, types, settings (`extra_repr`) and hooks, and every parameter and buffer;
-    the device and the train/eval state are not. Equal digests mean the same computation up to attributes that
-    a module neither registers nor prints.
+    Covered are the modules' paths, types, settings (`extra_repr` and public attributes that are numbers, texts or
+    tuples of them) and hooks, and every parameter and buffer; the device and the train/eval state are not. Equal
+    digests mean the same computation up to other objects that a module keeps as attributes.
     """
     if not isinstance(model, nn.Module):
         return None
@@ -64,9 +64,21 @@ def digest_model(model: Callable[..., object]) -> str | None:
         kind = type(module)
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
-        text = f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n"
+        settings = _plain_attributes(module)
+        text = f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n{settings}\n"
         digest.update(text.encode())
     for path, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
         digest.update(path.encode())
         update_with_tensor(digest, tensor)
     return digest.hexdigest()
+
+
+def _plain_attributes(module: nn.Module) -> list[tuple[str, object]]:
+    kinds = (bool, int, float, str, torch.dtype, type(None))
+    return sorted(
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and name != "training"
+        and (isinstance(value, kinds) or (isinstance(value, tuple) and all(isinstance(part, kinds) for part in value)))
+    )

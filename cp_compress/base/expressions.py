@@ -73,7 +73,7 @@ def _build(node: ast.expr, text: str, registry: Mapping[str, type[Any]], kind: s
         raise InvalidArgumentError(f"{kind} {text!r}: {ast.unparse(node)!r} is not of the form name(field=value)")
     if name not in registry:
         known = ", ".join(sorted(registry))
-        raise InvalidArgumentError(f"{kind} {text!r}: {name!r} is not a {kind}; known are {known}")
+        raise InvalidArgumentError(f"{kind} {text!r}: no {kind} is called {name!r}; known are {known}")
     arguments = [_read_argument(argument, text, kind) for argument in positional]
     named: dict[str, Any] = {}
     for keyword in keywords:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.fidelity.intervals import BoundedMean, Evidence, FloatArray, Quantile, UnboundedMean
+from cp_compress.fidelity.intervals import BoundedMean, Evidence, FloatArray, Quantile
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,9 @@ def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[s
         "preserved_fraction": pairs.preserved.nanmean(dim=1),
         "censored_fraction": (~pairs.both).double().mean(dim=1),
     }
-    kinds: dict[str, tuple[Callable[[FloatArray], Any], Callable[[FloatArray], Evidence]]] = {
+    kinds: dict[str, tuple[Callable[[FloatArray], Any], Callable[[FloatArray], Evidence] | None]] = {
         "median_change": (np.median, lambda found: Quantile(found, 0.5)),
-        "mean_abs_log_ratio": (np.mean, UnboundedMean.of),
+        "mean_abs_log_ratio": (np.mean, None),  # without a limit, no bound on its mean holds
         "preserved_fraction": (np.mean, BoundedMean.of),
         "censored_fraction": (np.mean, BoundedMean.of),
     }
@@ -86,7 +86,7 @@ def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[s
         found = values[name][~values[name].isnan()].numpy()
         counts[name] = len(found)
         metrics[name] = float(summary(found)) if len(found) else math.nan
-        if len(found):
+        if len(found) and support is not None:
             evidence[name] = support(found)
     return metrics, counts, evidence
 

@@ -1,7 +1,9 @@
 """What a sample says about the population: confidence bounds for proportions, paired drops, means and quantiles.
 
 Each evidence gives an interval whose two ends hold *one-sided* at the confidence asked for: "the value is at
-most `high`" is wrong in at most a share 1 − confidence of samples, and so is "at least `low`".
+most `high`" is wrong in a share 1 − confidence of samples or fewer, and so is "at least `low`". That is exact for
+proportions, bounded means and quantiles, and approximate (to a few tenths of the error) for paired drops. Means without
+known limits have no evidence: no bound holds for them at the sample sizes of a gate.
 """
 
 from __future__ import annotations
@@ -191,37 +193,6 @@ class BoundedMean:
 
     def scaled(self, factor: float) -> BoundedMean:
         """Return the same mean and variance of `factor` times as many examples."""
-        return dataclasses.replace(self, size=self.size * factor)
-
-
-@dataclass(frozen=True)
-class UnboundedMean:
-    """The mean of values without known limits: Student's t, which holds for large samples only."""
-
-    mean: float
-    deviation: float
-    size: float
-
-    @classmethod
-    def of(cls, values: FloatArray) -> UnboundedMean:
-        """Summarise values (n,)."""
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), deviation, len(values))
-
-    @property
-    def count(self) -> int:
-        """The number of examples in the sample."""
-        return round(self.size)
-
-    def interval(self, confidence: float) -> Interval:
-        """Return the one-sided t bounds of the mean at `confidence`; infinite for fewer than two values."""
-        if self.size < 2:
-            return Interval(-math.inf, math.inf)
-        margin = float(stats.t.ppf(confidence, self.size - 1)) * self.deviation / math.sqrt(self.size)
-        return Interval(self.mean - margin, self.mean + margin)
-
-    def scaled(self, factor: float) -> UnboundedMean:
-        """Return the same mean and deviation of `factor` times as many examples."""
         return dataclasses.replace(self, size=self.size * factor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,31 @@ from typing import Any
 from torch import Tensor
 
 from cp_compress.fidelity.intervals import Evidence
+
+METRIC_RANGES: Mapping[str, tuple[float, float]] = {
+    "agreement": (0.0, 1.0),
+    "accuracy": (0.0, 1.0),
+    "reference_accuracy": (0.0, 1.0),
+    "accuracy_drop": (-1.0, 1.0),
+    "max_class_accuracy_drop": (-1.0, 1.0),
+    "cost": (0.0, math.inf),
+    "mean_iou": (0.0, 1.0),
+    "median_iou": (0.0, 1.0),
+    "iou_quantile": (0.0, 1.0),
+    "corrected_iou": (-math.inf, 1.0),
+    "median_change": (0.0, math.inf),
+    "mean_abs_log_ratio": (0.0, math.inf),
+    "preserved_fraction": (0.0, 1.0),
+    "censored_fraction": (0.0, 1.0),
+    "max_error": (0.0, math.inf),
+    "rmse": (0.0, math.inf),
+    "ssim": (-1.0, 1.0),
+    "bytes_per_example": (0.0, math.inf),
+    "compression": (0.0, math.inf),
+    "flops_ratio": (0.0, math.inf),
+    "speedup": (0.0, math.inf),
+}
+"""The values that metrics can take; a bound outside of them asks for nothing, or for what cannot be."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from cp_compress.fidelity.running import Model, Runner
 
 Value = TypeVar("Value")
 _REMEMBERED = 32
+_SAMPLED = 8
 _observations: OrderedDict[Hashable, Observation] = OrderedDict()
 
 
@@ -116,7 +117,8 @@ def observe(
     number of examples in one call and halves itself when memory runs out.
 
     The 32 last observations are kept. Parameters or buffers changed in place, and tensors of data changed in
-    place, are noticed by their content; a map-style data set is taken to give the same examples each time.
+    place, are noticed by their content; of a map-style data set 8 examples are read again each time, and one that
+    gives other values for them is observed anew.
 
     Raises ObservationError for an empty or unreadable data set, and, when results are asked for, for inputs the
     model cannot take, NaN or infinite logits, and labels outside the classes.
@@ -142,8 +144,11 @@ def forget_observations() -> None:
 
 
 def _identity(data: LabeledData) -> Hashable:
-    # an id alone is safe here: the kept observation holds the object, so that no other can take its id
-    return digest_tensors(data.tensors) if data.tensors is not None else id(data.source)
+    if data.tensors is not None:
+        return digest_tensors(data.tensors)
+    # an id is safe here: the kept observation holds the object, so that no other can take its id
+    spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
+    return id(data.source), len(data), digest_tensors(data.select(spread))
 
 
 def _check_finite(logits: Tensor) -> None:

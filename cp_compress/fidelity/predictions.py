@@ -92,7 +92,7 @@ def compare_predictions(
     return Measurement(
         comparison="predictions",
         metrics=metrics,
-        counts=dict.fromkeys(metrics, total),
+        counts={**dict.fromkeys(metrics, total), "cost": evidence["cost"].count},
         evidence=evidence,
         per_example={"same": same, "before": before, "after": after, "cost": costs},
         examples=_flipped_examples(candidate, reference, costs * shares, names),
@@ -109,7 +109,12 @@ def _distance_matrix(class_distance: ClassDistance | None, names: tuple[str, ...
         return 1 - torch.eye(classes, dtype=torch.float64)
     if isinstance(class_distance, Mapping):
         return _group_distance(class_distance, names)
-    matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
+    try:
+        matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reject(
+            _OWNER, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})"
+        )
     if matrix.shape != (classes, classes):
         reject(_OWNER, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
     if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()) or bool((matrix.diagonal() != 0).any()):
@@ -153,7 +158,10 @@ def _example_weights(weights: Weights | None, labels: Tensor, names: tuple[str, 
             by_class[_class_index(member, names, "weights")] = weight
         values = by_class[labels]
     else:
-        values = torch.as_tensor(weights, dtype=torch.float64).cpu()
+        try:
+            values = torch.as_tensor(weights, dtype=torch.float64).cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            reject(_OWNER, "weights", weights, f"must be one number an example or a mapping from classes ({error})")
     if values.shape != labels.shape:
         reject(_OWNER, "weights", tuple(values.shape), f"one weight an example is needed, shape ({len(labels)},)")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()) or not bool(values.any()):

@@ -14,7 +14,7 @@ from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.intervals import BoundedMean, Evidence, UnboundedMean
+from cp_compress.fidelity.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.similarity import SMALLEST_SIDE, structural_similarity, window_size
 
@@ -84,7 +84,6 @@ def compare_reconstruction(
         metrics["bytes_per_example"] = float(stored.mean())
         if len(stored) == len(before):
             per_example["bytes_per_example"] = stored
-            evidence["bytes_per_example"] = UnboundedMean.of(stored.numpy())
     return Measurement(
         comparison="reconstruction",
         metrics=metrics,

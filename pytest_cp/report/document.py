@@ -25,7 +25,9 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "exit_status": exit_status,
         "outcomes": count_outcomes(state.records),
         "checks": worst_first(state.records),
-        "not_compared": [{"test": test, "reason": reason} for test, reason in sorted(state.skipped.items())],
+        "not_compared": [
+            {"test": test, "reason": reason} for test, reason in sorted((state.skipped | state.unchecked).items())
+        ],
         "notes": list(state.notes),
         "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
         "environment": _environment(),

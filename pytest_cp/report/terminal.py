@@ -35,6 +35,8 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
     reporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
     for test, reason in sorted(state.skipped.items()):
         reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
+    for test, reason in sorted(state.unchecked.items()):
+        reporter.write_line(f"no check made: {test}: {reason}", red=True)
     for note in state.notes:
         reporter.write_line(f"note: {note}", yellow=True)
 
@@ -65,7 +67,8 @@ def _row(record: Record) -> tuple[str, ...]:
 
 def _short_test(record: Record) -> str:
     """Return the test's name, with what its parameters say beside the scheme and codec of the row."""
-    name, _, parameters = record["test"].rpartition("::")[2].partition("[")
+    path, _, parameters = record["test"].partition("[")
+    name = path.rpartition("::")[2]
     for subject in record["subjects"].values():
         parameters = parameters.replace(subject["name"], "")
     rest = parameters.removesuffix("]").strip("-")

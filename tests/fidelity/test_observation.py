@@ -75,6 +75,27 @@ def test_tensors_of_data_changed_in_place_are_noticed(data):
     assert not torch.equal(before, observe(model, data).logits)
 
 
+def test_a_map_style_data_set_that_changed_is_noticed(data):
+    rows, model = Rows(data), nn.Linear(4, 3)
+    before = observe(model, rows).logits
+    rows.data = (-data[0], data[1])
+    assert not torch.equal(before, observe(model, rows).logits)
+
+
+def test_a_plain_attribute_that_changed_is_noticed(data):
+    class Scaled(nn.Linear):
+        scale = 1.0
+
+        def forward(self, inputs):
+            return self.scale * super().forward(inputs)
+
+    model = Scaled(4, 3)
+    model.scale = 1.0
+    before = observe(model, data).logits
+    model.scale = -1.0
+    assert torch.equal(observe(model, data).logits, -before)
+
+
 def test_state_of_the_model_is_restored(data):
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout())
     model[1].eval()

@@ -1,5 +1,7 @@
 """Compressed models are made once for each content, shared between workers and runs, and never trusted blindly."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,11 @@ class CountingScheme:
 
     def __str__(self):
         return str(self.scheme)
+
+    def __eq__(self, other):
+        return str(self) == str(other)
+
+    __hash__ = None
 
     def compress(self, model):
         self.calls += 1
@@ -60,6 +67,26 @@ def test_from_disk_it_is_the_same_bit_for_bit(model, tmp_path, text):
     assert scheme.calls == 1
     inputs = torch.randn(7, 20)
     assert torch.equal(made(inputs), loaded(inputs))
+
+
+def test_schemes_of_the_users_own_are_not_kept_on_disk(model, tmp_path):
+    class Scaled:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def __str__(self):
+            return "scaled"
+
+        def compress(self, model):
+            scaled = copy.deepcopy(model)
+            scaled[0].weight.data *= self.factor
+            return scaled
+
+    first = CompressedModelCache(tmp_path).compress(model, Scaled(2.0), CPU)
+    second = CompressedModelCache(tmp_path).compress(model, Scaled(3.0), CPU)
+    assert torch.equal(first[0].weight, 2 * model[0].weight)
+    assert torch.equal(second[0].weight, 3 * model[0].weight)
+    assert not list(tmp_path.glob("*.cp"))
 
 
 def test_damaged_file_is_made_again(model, scheme, tmp_path):

@@ -45,7 +45,15 @@ def test_command_line_adds_schemes_and_takes_none_away(project):
 def test_marker_decides_alone(project):
     project.pytester.makeini("[pytest]\ncp_schemes = prune(density=0.9)\n")
     project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
-    assert candidates(project.run("--cp-scheme=prune(density=0.95)")) == ["prune(density=0.7)"]
+    assert candidates(project.run()) == ["prune(density=0.7)"]
+
+
+@pytest.mark.parametrize("option", ["--cp-scheme=prune(density=0.95)", "--cp-codec=jpeg(quality=75)"])
+def test_what_no_test_takes_is_refused_on_the_command_line(project, option):
+    project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
+    outcome = project.run(option)
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no collected test takes it" in outcome.result.stderr.str()
 
 
 def test_marker_takes_values(project):

@@ -147,11 +147,68 @@ def test_module_skipped_at_import(project):
     assert project.run().failed_everywhere
 
 
+def test_module_skipped_at_import_beside_other_tests_that_pass(project):
+    project.write_test('pytest.importorskip("nowhere_to_be_found")\n' + PASSING)
+    project.write_test("def test_other():\n    pass\n", name="test_unit")
+    # a module that does not mention the plugin at all, so that only the other one counts
+    project.pytester.makepyfile(test_unit="def test_other():\n    pass\n")
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert "nowhere_to_be_found" in outcome.report["not_compared"][0]["reason"]
+
+
+def test_skipped_gates_are_not_released_by_a_check_elsewhere(project):
+    project.write_test("@pytest.mark.skip" + PASSING)
+    project.write_test(
+        """
+def test_elsewhere(reference_model, dataset):
+    import subjects
+    other = subjects.make_model()
+    other[0].weight[0] = 0
+    assert_preserved_predictions(other, reference_model, dataset, min_agreement=0.0)
+""",
+        name="test_elsewhere",
+    )
+    assert project.run().failed_everywhere
+
+
+@pytest.mark.parametrize(
+    "swallowing",
+    ["with pytest.raises(AssertionError):", "import contextlib\n    with contextlib.suppress(AssertionError):"],
+)
+def test_failed_check_that_the_test_catches(project, swallowing):
+    call = "assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=1.0)"
+    project.write_test(PASSING.partition("    assert_")[0] + f"    {swallowing}\n        {call}\n")
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert "was caught on its way" in outcome.junit_messages[0]
+
+
+def test_rerun_does_not_undo_a_crash(project):
+    project.write_test("""
+attempts = []
+
+@pytest.mark.compress_model("prune(density=0.4)")
+def test_gate(compressed_model, reference_model, dataset):
+    attempts.append(1)
+    broken = len(attempts) == 1
+    candidate = (lambda x: compressed_model(x) * float("nan")) if broken else compressed_model
+    assert_preserved_predictions(candidate, reference_model, dataset, min_agreement=0.1)
+""")
+    assert project.run("--reruns=2", subprocess=True).failed_everywhere
+
+
 # --- subjects that cannot be compared ---
 
 SUBJECT_CASES = {
     "candidate is the reference": ("reference_model, reference_model, dataset", "nothing was compressed"),
     "candidate equals the reference": ("subjects.make_model(), reference_model, dataset", "nothing was compressed"),
+    "reference in a module": ("torch.nn.Sequential(reference_model), reference_model, dataset", "bit for bit"),
+    "reference in a function": ("lambda x: reference_model(x) + 0, reference_model, dataset", "bit for bit"),
+    "swapped": (
+        "subjects.make_model(), __import__('cp_compress').Prune(0.4).compress(reference_model), dataset",
+        "the compressed model comes first",
+    ),
     "same model, copied data": (
         "reference_model, reference_model, dataset, compressed_dataset=subjects.make_data()",
         "nothing was compressed",
@@ -216,6 +273,14 @@ def test_no_requirement(project):
     assert "nothing is required" in outcome.junit_messages[0]
 
 
+@pytest.mark.parametrize("bound", ["min_agreement=-0.1", "max_accuracy_drop=75", "min_accuracy=97", "max_cost=-1"])
+def test_bound_outside_of_what_the_metric_can_be(project, bound):
+    project.write_test(PASSING.replace("min_agreement=0.5", bound))
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert f"({bound}" in outcome.junit_messages[0]
+
+
 def test_inconclusive_claim(project):
     project.write_test(PASSING.replace("min_agreement=0.5", "max_accuracy_drop=0.3, confidence=0.95"))
     outcome = project.run()
@@ -231,7 +296,7 @@ def test_inconclusive_claim(project):
     ("marker", "message"),
     [
         ('compress_model("prune(density=1.4)")', "density"),
-        ('compress_model("shrink(0.5)")', "not a scheme"),
+        ('compress_model("shrink(0.5)")', "no scheme is called"),
         ("compress_model()", "takes one or more"),
         ('compress_model(scheme="prune(density=0.5)")', "takes one or more"),
         ("compress_model(3)", "not a scheme"),
@@ -262,6 +327,18 @@ def test_unknown_ini_key(project):
     outcome = project.run()
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
     outcome.result.stderr.fnmatch_lines(["*did you mean cp_schemes?*"])
+
+
+def test_policy_on_the_command_line(project):
+    project.write_test(PASSING)
+    assert project.run("-o", "cp_baseline_tolerance=10").result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_misspelt_marker(project):
+    project.write_test(PASSING.replace("compress_model(", "compres_model("))
+    outcome = project.run(subprocess=True)
+    assert outcome.failed_everywhere
+    assert "did you mean compress_model?" in outcome.result.stdout.str()
 
 
 def test_missing_subjects(project):
