@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_cp.parametrization import is_gate
+from pytest_cp.parametrization import is_gate, unused_option
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, decisive_requirement
 from pytest_cp.state import session_state
 
@@ -56,11 +56,19 @@ def fail_if_nothing_was_compared(session: pytest.Session) -> None:
     harmless = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if not asked or config.option.collectonly or session.exitstatus not in harmless:
         return
+    unused = unused_option(config)
+    if unused is not None:
+        _fail_session(session, unused)
+        return
     compared = any(record["outcome"] != "error" for record in state.records)
     all_skipped = bool(state.gate_tests) and state.gate_tests <= state.skipped.keys()
     if compared and not all_skipped:
         return
-    message = f"nothing was compared in this session: {_what_happened(state.skipped)}"
+    _fail_session(session, f"nothing was compared in this session: {_what_happened(state.skipped)}")
+
+
+def _fail_session(session: pytest.Session, message: str) -> None:
+    """Report a failed test that no function stands for, so that the exit code and every report agree."""
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
         report = pytest.TestReport(
             nodeid=_VERDICT,
@@ -70,7 +78,7 @@ def fail_if_nothing_was_compared(session: pytest.Session) -> None:
             longrepr=message if outcome == "failed" else None,
             when=when,  # type: ignore[arg-type]
         )
-        config.hook.pytest_runtest_logreport(report=report)
+        session.config.hook.pytest_runtest_logreport(report=report)
     session.testsfailed += 1
     session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -43,12 +43,13 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, values, indirect=True, scope="session", ids=list(map(str, values)))
 
 
-def refuse_unused_options(config: pytest.Config) -> None:
-    """Raise pytest.UsageError when the command line names a scheme or codec and every test names its own, or none."""
+def unused_option(config: pytest.Config) -> str | None:
+    """Return what is wrong when the command line names a scheme or codec and every test names its own, or none."""
     for option in ("--cp-scheme", "--cp-codec"):
         if config.getoption(option) and option not in session_state(config).used_options:
             given = ", ".join(config.getoption(option))
-            raise pytest.UsageError(f"{option}={given}: no collected test takes it (a marker decides alone)")
+            return f"{option}={given}: no collected test takes it (a marker decides alone)"
+    return None
 
 
 def _refuse_misspelt_markers(metafunc: pytest.Metafunc) -> None:

@@ -23,6 +23,7 @@ from pytest_cp.gatekeeping import Attempt, collect_report, collect_skipped_modul
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
 from pytest_cp.state import is_worker, session_state, start_session
 
+_USED_OPTIONS = "cp_used_options"
 _ATTEMPT = pytest.StashKey[Attempt]()
 
 
@@ -45,8 +46,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse schemes and codecs on the command line that no test takes."""
-    parametrization.refuse_unused_options(session.config)
+    """Refuse schemes and codecs on the command line that no test takes; workers leave that to their controller."""
+    unused = None if is_worker(session.config) else parametrization.unused_option(session.config)
+    if unused is not None:
+        raise pytest.UsageError(unused)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,10 +104,19 @@ class _Collector:
         collect_skipped_module(self._config, report)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a worker of pytest-xdist which options its tests took."""
+    used = getattr(node, "workeroutput", {}).get(_USED_OPTIONS, ())
+    session_state(node.config).used_options.update(used)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports, and fail a session in which gates were asked for and none compared anything."""
-    if not is_worker(session.config):
+    if is_worker(session.config):
+        session.config.workeroutput[_USED_OPTIONS] = sorted(session_state(session.config).used_options)  # type: ignore[attr-defined]
+    else:
         from pytest_cp.report import write_reports
 
         fail_if_nothing_was_compared(session)

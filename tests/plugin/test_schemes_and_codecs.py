@@ -56,6 +56,15 @@ def test_what_no_test_takes_is_refused_on_the_command_line(project, option):
     assert "no collected test takes it" in outcome.result.stderr.str()
 
 
+def test_workers_refuse_it_too(project):
+    project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
+    outcome = project.run("-n2", "--cp-scheme=prune(density=0.95)", subprocess=True)
+    assert outcome.failed_everywhere
+    assert "no collected test takes it" in outcome.junit_messages[0]
+    project.write_test(GATE, name="test_taking")
+    assert project.run("-n2", "--cp-scheme=prune(density=0.95)", subprocess=True).result.ret == 0
+
+
 def test_marker_takes_values(project):
     project.write_test("from cp_compress import Prune\n@pytest.mark.compress_model(Prune(0.7))" + GATE)
     assert candidates(project.run()) == ["prune(density=0.7)"]

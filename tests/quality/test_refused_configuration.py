@@ -1,0 +1,79 @@
+"""Configuration that cannot be meant is an error: options, ini keys, markers and their arguments."""
+
+import pytest
+
+PASSING = """
+@pytest.mark.compress_model("prune(density=0.4)")
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ('compress_model("prune(density=1.4)")', "density"),
+        ('compress_model("shrink(0.5)")', "no scheme is called"),
+        ("compress_model()", "takes one or more"),
+        ('compress_model(scheme="prune(density=0.5)")', "takes one or more"),
+        ("compress_model(3)", "not a scheme"),
+        ('cp_execution(devise="cpu")', "devise"),
+    ],
+)
+def test_marker_arguments_that_cannot_be_meant(project, marker, message):
+    source = PASSING
+    if marker.startswith("cp_execution"):
+        source = f"\n@pytest.mark.{marker}" + source
+    else:
+        source = source.replace('compress_model("prune(density=0.4)")', marker)
+    project.write_test(source)
+    outcome = project.run()
+    assert outcome.result.ret != 0
+    output = outcome.result.stdout.str() + outcome.result.stderr.str()
+    assert message in output
+
+
+def test_unknown_option(project):
+    project.write_test(PASSING)
+    assert project.run("--cp-schemes=prune(density=0.5)").result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_unknown_ini_key(project):
+    project.pytester.makeini("[pytest]\ncp_scheme = prune(density=0.5)\n")
+    project.write_test(PASSING)
+    outcome = project.run()
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines(["*did you mean cp_schemes?*"])
+
+
+def test_policy_on_the_command_line(project):
+    project.write_test(PASSING)
+    assert project.run("-o", "cp_baseline_tolerance=10").result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_misspelt_marker(project):
+    project.write_test(PASSING.replace("compress_model(", "compres_model("))
+    outcome = project.run(subprocess=True)
+    assert outcome.failed_everywhere
+    assert "did you mean compress_model?" in outcome.result.stdout.str()
+
+
+def test_missing_subjects(project):
+    project.pytester.makeconftest("")
+    project.write_test(PASSING)
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert "cp_reference" in outcome.result.stdout.str()
+    assert 'scope="session"' in outcome.result.stdout.str()
+
+
+def test_no_scheme_named(project):
+    project.write_test(PASSING.replace('@pytest.mark.compress_model("prune(density=0.4)")', ""))
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert "--cp-scheme" in outcome.result.stdout.str()
+
+
+def test_scheme_without_effect(project):
+    project.write_test(PASSING.replace("density=0.4", "density=1"))
+    assert project.run().failed_everywhere
