@@ -53,9 +53,9 @@ def digest_text(*parts: str) -> str:
 def digest_model(model: Callable[..., object]) -> str | None:
     """Return the hex digest of what an `nn.Module` computes with, or None for any other callable.
 
-    Covered are the modules' paths, types, settings (`extra_repr` and public attributes that are numbers, texts or
-    tuples of them) and hooks, and every parameter and buffer; the device and the train/eval state are not. Equal
-    digests mean the same computation up to other objects that a module keeps as attributes.
+    Covered are the modules' paths, types, settings (`extra_repr` and public attributes that are numbers, texts,
+    tensors, or lists and mappings of them) and hooks, and every parameter and buffer; the device and the train/eval
+    state are not. Equal digests mean the same computation up to private attributes and other objects.
     """
     if not isinstance(model, nn.Module):
         return None
@@ -73,12 +73,20 @@ def digest_model(model: Callable[..., object]) -> str | None:
     return digest.hexdigest()
 
 
-def _plain_attributes(module: nn.Module) -> list[tuple[str, object]]:
-    kinds = (bool, int, float, str, torch.dtype, type(None))
-    return sorted(
-        (name, value)
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and name != "training"
-        and (isinstance(value, kinds) or (isinstance(value, tuple) and all(isinstance(part, kinds) for part in value)))
-    )
+def _plain_attributes(module: nn.Module) -> str:
+    attributes = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    attributes.pop("training", None)
+    return repr([(name, _plain(attributes[name])) for name in sorted(attributes)])
+
+
+def _plain(value: object) -> object:
+    """Return what can be told of an attribute: its content where that is plain, else no more than its type."""
+    if isinstance(value, (bool, int, float, str, torch.dtype, type(None))):
+        return value
+    if isinstance(value, torch.Tensor):
+        return digest_tensors([value])
+    if isinstance(value, dict):
+        return [(str(key), _plain(part)) for key, part in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)

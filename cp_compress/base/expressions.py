@@ -79,6 +79,8 @@ def _build(node: ast.expr, text: str, registry: Mapping[str, type[Any]], kind: s
     for keyword in keywords:
         if keyword.arg is None:
             raise InvalidArgumentError(f"{kind} {text!r}: '**' is not allowed")
+        if keyword.arg in named:
+            raise InvalidArgumentError(f"{kind} {text!r}: {keyword.arg} is given twice")
         named[keyword.arg] = _read_argument(keyword.value, text, kind)
     try:
         return registry[name](*arguments, **named)

@@ -142,12 +142,12 @@ class LargestDrop:
 
 @dataclass(frozen=True, eq=False)
 class BoundedMean:
-    """The mean of values that cannot leave [`low`, `high`], with optional weights.
+    """The mean of values that cannot leave [`low`, `high`].
 
     Each end is the better of two bounds that hold for every distribution and sample size, at half the error
     each: Hoeffding–Bentkus (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets",
     Theorem 4), tight near the ends of the range, and empirical Bernstein (Maurer and Pontil 2009, Theorem 4),
-    tight for small variance. Weights enter through the effective sample size (Σw)² / Σw².
+    tight for small variance.
     """
 
     mean: float
@@ -157,19 +157,14 @@ class BoundedMean:
     high: float = 1.0
 
     @classmethod
-    def of(
-        cls, values: FloatArray, low: float = 0.0, high: float = 1.0, weights: FloatArray | None = None
-    ) -> BoundedMean:
-        """Summarise values (n,) with optional non-negative weights (n,)."""
-        shares = np.full(len(values), 1 / len(values)) if weights is None else weights / weights.sum()
-        size = 1 / float((shares**2).sum())
-        mean = float((shares * values).sum())
-        spread = float((shares * (values - mean) ** 2).sum())
-        return cls(mean, spread * size / (size - 1) if size > 1 else math.nan, size, low, high)
+    def of(cls, values: FloatArray, low: float = 0.0, high: float = 1.0) -> BoundedMean:
+        """Summarise values (n,)."""
+        variance = float(values.var(ddof=1)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), variance, len(values), low, high)
 
     @property
     def count(self) -> int:
-        """The effective number of examples."""
+        """The number of examples in the sample."""
         return round(self.size)
 
     def interval(self, confidence: float) -> Interval:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from cp_compress.fidelity.running import Model, Runner
 Value = TypeVar("Value")
 _REMEMBERED = 32
 _SAMPLED = 8
-_observations: OrderedDict[Hashable, Observation] = OrderedDict()
+_observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
 
 
 class Observation:
@@ -35,6 +35,7 @@ class Observation:
         self.runner = Runner(model, device)
         self.batch_size = BatchSize(batch_size)
         self._digest = digest_model(model)
+        self._digest_after_use = self._digest
         self._derived: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
@@ -42,13 +43,13 @@ class Observation:
 
     @property
     def logits(self) -> Tensor:
-        """The logits (n, classes), finite."""
-        return self._forward[0]
+        """The logits (n, classes), finite; raises ObservationError when a caller has changed them in place."""
+        return _untouched(self._forward[0])
 
     @property
     def labels(self) -> Tensor:
-        """The true classes (n,), int64."""
-        return self._forward[1]
+        """The true classes (n,), int64; raises as `logits`."""
+        return _untouched(self._forward[1])
 
     @functools.cached_property
     def predictions(self) -> Tensor:
@@ -81,9 +82,24 @@ class Observation:
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return what `compute` gave for this key the first time; for results derived from the model."""
         if key not in self._derived:
-            self._derived[key] = compute()
+            with self._noticing_own_changes():
+                self._derived[key] = compute()
         value: Value = self._derived[key]
         return value
+
+    def is_of(self, model: Model, digest: str | None) -> bool:
+        """Tell whether this is what a model of this content does.
+
+        A model may count or log its own calls: what it changed in itself while it was observed is no new content.
+        """
+        return self.model is model and digest in (self._digest, self._digest_after_use)
+
+    @contextlib.contextmanager
+    def _noticing_own_changes(self) -> Iterator[None]:
+        before = digest_model(self.model)
+        yield
+        if before in (self._digest, self._digest_after_use):  # else somebody else has changed it
+            self._digest_after_use = digest_model(self.model)
 
     @functools.cached_property
     def _forward(self) -> tuple[Tensor, Tensor, str]:
@@ -99,9 +115,11 @@ class Observation:
             labels.append(part_labels)
             digest.update(inputs, part_labels)
 
-        with torch.no_grad(), self.runner.evaluating():
-            self.batch_size.run(len(self.data), run)
-        joined, truth = torch.cat(logits).cpu(), torch.cat(labels)
+        # version counters, by which changes in place are noticed, exist outside of inference mode only
+        with torch.inference_mode(False), torch.no_grad():
+            with self._noticing_own_changes(), self.runner.evaluating():
+                self.batch_size.run(len(self.data), run)
+            joined, truth = torch.cat(logits).cpu().clone(), torch.cat(labels).clone()
         _check_finite(joined)
         _check_labels(truth, joined.shape[1])
         return joined, truth, digest.hexdigest()
@@ -118,7 +136,8 @@ def observe(
 
     The 32 last observations are kept. Parameters or buffers changed in place, and tensors of data changed in
     place, are noticed by their content; of a map-style data set 8 examples are read again each time, and one that
-    gives other values for them is observed anew.
+    gives other values for them is observed anew. Not noticed are private attributes of modules, what a plain callable
+    closes over, and other examples of a map-style data set: call `forget_observations` after changing those.
 
     Raises ObservationError for an empty or unreadable data set, and, when results are asked for, for inputs the
     model cannot take, NaN or infinite logits, and labels outside the classes.
@@ -129,18 +148,27 @@ def observe(
     [0, 1, 2]
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    key = (id(model), digest_model(model), _identity(data), str(device), batch_size)
-    if key not in _observations:
-        _observations[key] = Observation(model, data, device, batch_size)
-    _observations.move_to_end(key)
-    while len(_observations) > _REMEMBERED:
-        _observations.popitem(last=False)
-    return _observations[key]
+    digest, place = digest_model(model), (_identity(data), str(device), batch_size)
+    for kept in _observations:
+        if kept[0] == place and kept[1].is_of(model, digest):
+            _observations.remove(kept)
+            break
+    else:
+        kept = (place, Observation(model, data, device, batch_size))
+    _observations.append(kept)
+    del _observations[:-_REMEMBERED]
+    return kept[1]
 
 
 def forget_observations() -> None:
     """Drop all kept observations, and with them their models, data sets and results."""
     _observations.clear()
+
+
+def _untouched(tensor: Tensor) -> Tensor:
+    if tensor._version:
+        raise ObservationError("the tensors of an observation were changed in place; work on a copy (`.clone()`)")
+    return tensor
 
 
 def _identity(data: LabeledData) -> Hashable:

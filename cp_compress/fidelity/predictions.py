@@ -59,6 +59,9 @@ def compare_predictions(
     weighted mean distance from the reference's class to the candidate's: Δ_{μ,d} of Joseph et al. 2020,
     section II-A, with μ the weights and d the class distance.
 
+    The count of `cost` is the effective sample size (Σw)² / Σw². With unequal weights the cost is a value on the given
+    data only: no claim about the population is made from it.
+
     Raises InvalidArgumentError for malformed distances or weights, ObservationError for observations that are
     not of the same labelled examples.
     """
@@ -87,12 +90,14 @@ def compare_predictions(
         "accuracy": Proportion(int(right_after.sum()), total),
         "accuracy_drop": drop,
         "max_class_accuracy_drop": LargestDrop(tuple(by_class.values())),
-        "cost": BoundedMean.of(costs.numpy(), 0.0, float(distance.max()), shares.numpy()),
     }
+    if bool((shares == shares[0]).all()):
+        # unequal weights may go with the costs: a sample without the heavy examples would claim too much
+        evidence["cost"] = BoundedMean.of(costs.numpy(), 0.0, float(distance.max()))
     return Measurement(
         comparison="predictions",
         metrics=metrics,
-        counts={**dict.fromkeys(metrics, total), "cost": evidence["cost"].count},
+        counts={**dict.fromkeys(metrics, total), "cost": round(float(shares.sum() ** 2 / (shares**2).sum()))},
         evidence=evidence,
         per_example={"same": same, "before": before, "after": after, "cost": costs},
         examples=_flipped_examples(candidate, reference, costs * shares, names),

@@ -88,9 +88,14 @@ def cast_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
 
 
 def require_range(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Raise CompressionError, naming the tensor, for a finite value that a dtype cannot hold."""
+    """Raise CompressionError, naming the tensor, for a value that a dtype cannot hold, or a layer it would empty."""
     limit = torch.finfo(dtype).max
     for name, tensor in tensors.items():
+        if tensor.ndim > 1 and bool(tensor.any()) and not bool(tensor.detach().to(dtype).any()):
+            largest = float(tensor.detach().abs().max())
+            raise CompressionError(
+                f"{name} would hold nothing but zeros in {dtype}: its largest value is {largest:.4g}"
+            )
         if bool((torch.isfinite(tensor) & torch.isinf(tensor.detach().to(dtype))).any()):
             largest = float(tensor.detach().abs().max())
             raise CompressionError(

@@ -107,6 +107,11 @@ def _artifact_bytes(model: nn.Module) -> int:
 
 
 def _count_flops(model: nn.Module, example_input: Any) -> int:
+    hidden = [path for path, module in model.named_modules() if isinstance(module, nn.Bilinear)]
+    if hidden:
+        raise CompressionError(
+            f"the operations of {hidden[0]}, a Bilinear, cannot be counted: the sum would be too low"
+        )
     args, kwargs = _arguments(model, example_input)
     counter = FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:

@@ -7,7 +7,8 @@ runs at the speed of the original on any machine, where float16 arithmetic on a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,13 +16,19 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import model_dtype, require_range
+from cp_compress.model.integer import Int8Weights, stored_names
 from cp_compress.model.steps import Change
+
+# tensors are exchanged in the model itself, so that threads that share one must take turns
+_one_at_a_time = threading.RLock()
 
 
 class HeldForward:
     """The `forward` of a model whose parameters are widened, for one call, from `held` to `computed`.
 
-    It is an attribute of the instance, so that the model keeps its class, its paths and its hooks.
+    It is an attribute of the instance, so that the model keeps its class, its paths and its hooks. Threads take turns.
+    The model is one whole: a layer of it called alone, `model.half()` and `torch.export` find narrow parameters; for
+    those use `mode="dynamic"`.
     """
 
     def __init__(self, model: nn.Module, held: torch.dtype, computed: torch.dtype) -> None:
@@ -29,7 +36,7 @@ class HeldForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model's own forward gives with wide parameters; gradients reach the held ones."""
-        with _widened(self.model, self.held, self.computed):
+        with _one_at_a_time, _widened(self.model, self.held, self.computed):
             return type(self.model).forward(self.model, *args, **kwargs)
 
 
@@ -72,15 +79,12 @@ def find_holding(model: nn.Module) -> tuple[torch.dtype, torch.dtype] | None:
 def _widened(model: nn.Module, held: torch.dtype, computed: torch.dtype) -> Iterator[None]:
     """Put wide tensors in the places of held ones; gradients flow back through the widening."""
     wide: dict[int, Tensor] = {}
-    stores: list[dict[str, Any]] = [
-        store for module in model.modules() for store in (module._parameters, module._buffers)
-    ]
-    narrow = [
-        (store, name, tensor)
-        for store in stores
-        for name, tensor in store.items()
-        if tensor is not None and tensor.dtype == held
-    ]
+    places: list[tuple[dict[str, Any], Iterable[str]]] = []
+    for module in model.modules():
+        places.append((module._parameters, list(module._parameters)))
+        if isinstance(module, Int8Weights):  # a model's own 16-bit buffers stay: it may update them in place
+            places.append((module._buffers, [stored_names(name)[1] for name in module.int8_names]))
+    narrow = [(store, name, store[name]) for store, names in places for name in names if _is(store[name], held)]
     # recurrent layers keep a list of their parameters beside the parameters themselves
     recurrent = [(module, module._flat_weights) for module in model.modules() if isinstance(module, nn.RNNBase)]
     try:
@@ -95,3 +99,7 @@ def _widened(model: nn.Module, held: torch.dtype, computed: torch.dtype) -> Iter
             store[name] = tensor
         for layer, weights in recurrent:
             layer._flat_weights = weights
+
+
+def _is(tensor: Tensor | None, dtype: torch.dtype) -> bool:
+    return tensor is not None and tensor.dtype == dtype

@@ -83,7 +83,8 @@ class CompressionReport:
 def compression_report(reference: nn.Module, candidate: nn.Module) -> CompressionReport:
     """Compare two models tensor by tensor and say what was done to each, what was skipped, and why.
 
-    Every parameter of the reference is listed once. A candidate that no scheme made gets the facts alone.
+    Every parameter of the reference is listed once. A candidate that no scheme made gets the facts alone. Raises
+    InvalidArgumentError for anything but modules, and when only the reference was made by a scheme.
 
     >>> from cp_compress.model import Prune
     >>> model = nn.Linear(4, 4)
@@ -94,6 +95,9 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
         if not isinstance(model, nn.Module):
             reject("compression_report", name, type(model).__name__, "must be a torch.nn.Module")
     steps = read_steps(candidate)
+    if read_steps(reference) and not steps:
+        made = " | ".join(compression_steps(reference))
+        reject("compression_report", "reference", made, "it was made by a scheme and the candidate was not: swapped?")
     actions: dict[str, list[str]] = {}
     for step in steps:
         for change in step.changes:

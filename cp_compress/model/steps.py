@@ -73,9 +73,11 @@ def add_step(model: nn.Module, step: Step) -> None:
 
 
 def compression_steps(model: object) -> tuple[str, ...]:
-    """Return the expressions of the schemes that made a model, in their order; none where no scheme did.
+    """Return the expressions of the schemes that made a model, or a part of it, in their order; else none.
 
     >>> compression_steps(nn.Linear(2, 2))
     ()
     """
-    return tuple(step.scheme for step in read_steps(model))
+    # a candidate may stand behind a normalisation, inside another module
+    parts = model.modules() if isinstance(model, nn.Module) else [model]
+    return tuple(step.scheme for step in next(filter(None, map(read_steps, parts)), ()))

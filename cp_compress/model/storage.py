@@ -22,6 +22,8 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import write_atomically
 from cp_compress.model.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
+from cp_compress.model.casting import find_casts
+from cp_compress.model.holding import find_holding
 from cp_compress.model.packing import Packer, Unpacker, Words, check_entry
 
 _VERSION = 1
@@ -33,7 +35,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
     Stored are parameters and buffers (tied ones once, each in the smallest of three forms), how layers were changed,
-    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors,
+    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors
+    and for one that has a 16-bit model inside it (save that one, or wrap the original before compressing it),
     OSError when the file cannot be written.
 
     >>> import tempfile, torch
@@ -45,6 +48,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, nn.Module):
         reject("save", "model", type(model).__name__, "must be a torch.nn.Module")
+    _refuse_nested(model)
     packer = Packer()
     tensors = []
     for names, tensor in group_tensors(model):
@@ -165,3 +169,12 @@ def _read_table(packed: Words) -> dict[str, Any]:
         version = table.get("version") if isinstance(table, dict) else None
         raise CorruptStreamError(f"its format version is {version!r}; this package reads {_VERSION}")
     return table
+
+
+def _refuse_nested(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if path and (find_holding(module) or find_casts(module)):
+            raise CompressionError(
+                f"{path} is a 16-bit model inside another module, and how it computes would be lost: "
+                "save that module itself, or wrap the original model before compressing it"
+            )

@@ -52,6 +52,7 @@ def test_identifiers_need_no_quotes():
         "sample(__import__('os').getcwd())",
         "sample(1, **{})",
         "sample(1, colour=2)",
+        "sample(1, size=2, size=3)",
         "sample.other(1)",
         "sample(1)(2)",
         "3",

@@ -87,15 +87,6 @@ def test_bounded_mean_of_zeros_claims_no_certainty():
     assert 1 - 0.05 ** (1 / 20) < bounds.high < 0.5  # never below the exact binomial bound
 
 
-def test_bounded_mean_weights_act_as_repeats():
-    values = np.array([0.1, 0.9, 0.4])
-    equal = BoundedMean.of(values, weights=np.array([2.0, 2.0, 2.0]))
-    assert equal.interval(0.9) == BoundedMean.of(values).interval(0.9)
-    single = BoundedMean.of(values, weights=np.array([1.0, 0.0, 0.0]))
-    assert single.mean == pytest.approx(0.1)
-    assert single.count == 1
-
-
 def test_bounded_mean_scales_with_its_range():
     values = np.array([0.0, 3.0, 6.0, 1.5])
     wide = BoundedMean.of(values, 0.0, 6.0).interval(0.9)

@@ -96,6 +96,34 @@ def test_a_plain_attribute_that_changed_is_noticed(data):
     assert torch.equal(observe(model, data).logits, -before)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "change"),
+    [
+        ({"scale": 1.0}, lambda model: model.setting.update(scale=-1.0)),
+        ([1.0], lambda model: model.setting.__setitem__(0, -1.0)),
+        (torch.ones(1), lambda model: model.setting.neg_()),
+    ],
+)
+def test_containers_and_tensors_as_attributes_are_noticed(data, attribute, change):
+    class Scaled(nn.Linear):
+        def forward(self, inputs):
+            scale = self.setting["scale"] if isinstance(self.setting, dict) else self.setting[0]
+            return scale * super().forward(inputs)
+
+    model = Scaled(4, 3)
+    model.setting = attribute
+    before = observe(model, data).logits
+    change(model)
+    assert torch.equal(observe(model, data).logits, -before)
+
+
+def test_results_changed_by_a_caller_are_not_handed_on(data):
+    model = nn.Linear(4, 3)
+    observe(model, data).logits.zero_()
+    with pytest.raises(ObservationError, match="changed in place"):
+        _ = observe(model, data).logits
+
+
 def test_state_of_the_model_is_restored(data):
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout())
     model[1].eval()

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity import compare_predictions, observe
+from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
 
 CLASSES = 4
 
@@ -83,6 +83,15 @@ def test_cost_of_groups_counts_crossings_only():
 def test_weights_of_classes():
     found = compare([0, 1], [1, 1], [0, 1], weights={0: 3.0})
     assert found.metrics["cost"] == pytest.approx(0.75)
+
+
+def test_no_claim_is_made_from_unequal_weights():
+    equal = compare([0, 1], [1, 1], [0, 1], weights=[2.0, 2.0])
+    assert equal.evidence["cost"].interval(0.9) == compare([0, 1], [1, 1], [0, 1]).evidence["cost"].interval(0.9)
+    unequal = compare([0, 1], [1, 1], [0, 1], weights={0: 3.0})
+    assert unequal.counts["cost"] == round(16 / 10)
+    with pytest.raises(InvalidArgumentError, match="no claim about the population"):
+        judge(unequal, [Requirement("cost", "max", 0.9, confidence=0.95)])
 
 
 def test_examples_list_the_costliest_flips_first():

@@ -196,3 +196,9 @@ def test_density_one_keeps_everything():
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         Prune(**arguments)
+
+
+def test_a_report_in_the_wrong_order_is_refused():
+    model = nn.Linear(4, 4)
+    with pytest.raises(InvalidArgumentError, match="swapped"):
+        compression_report(Prune(0.5).compress(model), model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from model_networks import (
 from torch import nn
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
-from cp_compress.model import Prune, Quantize, compression_report, footprint
+from cp_compress.model import Prune, Quantize, compression_report, compression_steps, footprint, save
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -351,3 +352,45 @@ def test_a_model_without_numbers_is_refused():
 def test_arguments_out_of_range(arguments):
     with pytest.raises(InvalidArgumentError, match="Quantize"):
         Quantize(*arguments)
+
+
+def test_threads_may_share_a_held_model():
+    candidate, images = Quantize("float16").compress(make(SmallCNN)), inputs_for(SmallCNN)
+    with torch.no_grad():
+        expected = candidate(images)
+        with ThreadPoolExecutor(4) as pool:
+            outputs = list(pool.map(lambda _: candidate(images), range(200)))
+    assert all(torch.equal(output, expected) for output in outputs)
+
+
+def test_a_held_model_updates_its_own_buffers():
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 3)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.float16))
+
+        def forward(self, values):
+            self.calls += 1
+            return super().forward(values)
+
+    candidate = Quantize("float16").compress(Counting())
+    candidate(torch.ones(1, 3))
+    assert candidate.calls == 1
+
+
+@pytest.mark.parametrize("mode", ["weight", "dynamic"])
+def test_a_layer_that_would_underflow_is_refused(mode):
+    model = make(SmallCNN)
+    model.classifier.weight.data.mul_(1e-9)
+    with pytest.raises(CompressionError, match=r"classifier\.weight would hold nothing but zeros"):
+        Quantize("float16", mode).compress(model)
+    Quantize("bfloat16", mode).compress(model)
+
+
+@pytest.mark.parametrize("mode", ["weight", "dynamic"])
+def test_a_half_precision_part_is_not_saved_as_a_whole(mode, tmp_path):
+    candidate = nn.Sequential(nn.Identity(), Quantize("float16", mode).compress(make(SmallCNN)))
+    with pytest.raises(CompressionError, match="1 is a 16-bit model inside another module"):
+        save(candidate, tmp_path / "model.cp")
+    assert not list(tmp_path.iterdir())
+    assert len(compression_steps(candidate)) == 1
