@@ -71,10 +71,11 @@ def find_owners(model: nn.Module) -> dict[int, tuple[Owner, ...]]:
     return owners
 
 
-def find_weights(model: nn.Module) -> tuple[list[Weight], list[Skip]]:
+def find_weights(model: nn.Module, embeddings: bool = False) -> tuple[list[Weight], list[Skip]]:
     """Return the weight matrices in the order of `named_parameters`, and every other tensor of two dimensions or more.
 
-    A tensor used in several places is returned once, and is a weight matrix when one of the places makes it one.
+    A tensor used in several places is returned once, and is a weight matrix when one of the places makes it one. The
+    tables of embeddings count as weight matrices when `embeddings` is set.
     """
     owners = find_owners(model)
     weights, others = [], []
@@ -84,7 +85,7 @@ def find_weights(model: nn.Module) -> tuple[list[Weight], list[Skip]]:
         places = owners[id(parameter)]
         if not parameter.is_floating_point() or parameter.element_size() == 1:
             others.append(Skip(name, f"{_text(parameter.dtype)} values are not pruned or quantised"))
-        elif any(is_weight(place) for place in places):
+        elif any(is_weight(place) or (embeddings and _is_table(place)) for place in places):
             weights.append(Weight(name, parameter, places))
         else:
             others.append(Skip(name, _reason(places[0])))
@@ -103,10 +104,14 @@ def is_weight(place: Owner) -> bool:
     return False
 
 
+def _is_table(place: Owner) -> bool:
+    return isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)) and place.attribute == "weight"
+
+
 def _reason(place: Owner) -> str:
     kind = type(place.module).__name__
-    if isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)):
-        return f"the table of an {kind} is looked up, not multiplied"
+    if _is_table(place):
+        return f"the table of an {kind} is looked up, not multiplied; a pattern of include has to name it"
     if ".parametrizations." in f".{place.path}.":
         return "the layer is parametrised: its weight is computed from other tensors"
     return f"{place.attribute} of {kind} is not known to be a weight matrix"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.arguments import check_choice, check_real
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.schemes import Piped
 from cp_compress.model.selection import zero_all_but_largest
-from cp_compress.model.steps import Change, Skip, Step, add_step
+from cp_compress.model.steps import Change, Step, add_step
+from cp_compress.model.targets import as_patterns, choose
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,8 +30,9 @@ class Prune(Piped):
     Exactly round(density·n) weights stay, halves rounded up and never fewer than one; of equal magnitudes the first
     by index stay (order of `named_parameters`, then row-major). With `scope="global"` n counts all weight matrices
     together, with "layer" each by itself. Biases and normalisation are not counted. `include` and `exclude` are
-    patterns (as in fnmatch) on the paths of layers. Definition: magnitude pruning as in Condensa (Joseph et al. 2020),
-    except for its rounding and ties.
+    patterns (as in fnmatch) on the paths of layers, or on their types ("type:LSTM"); the tables of embeddings are
+    pruned only where `include` names them. Definition: magnitude pruning as in Condensa (Joseph et al. 2020), except
+    for its rounding and ties.
 
     >>> from torch import nn
     >>> Prune(0.25).compress(nn.Linear(4, 2)).weight.count_nonzero().item()
@@ -51,7 +51,7 @@ class Prune(Piped):
         object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))
         check_choice("Prune", "scope", self.scope, _SCOPES)
         for name in ("include", "exclude"):
-            object.__setattr__(self, name, _as_patterns(name, getattr(self, name)))
+            object.__setattr__(self, name, as_patterns("Prune", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a pruned copy of the model.
@@ -61,8 +61,9 @@ class Prune(Piped):
         """
         candidate = copy_model("Prune", model)
         require_float_weights(str(self), candidate)
-        found, skips = find_weights(candidate)
-        weights = self._choose(found, skips)
+        found, skips = find_weights(candidate, embeddings=bool(self.include))
+        weights, left = choose(str(self), found, self.include, self.exclude)
+        skips += left
         if not weights:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
             raise CompressionError(f"{self}: the model has no weight matrix to prune ({listed or 'it has no tensors'})")
@@ -79,22 +80,6 @@ class Prune(Piped):
         ]
         add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
         return candidate
-
-    def _choose(self, found: list[Weight], skips: list[Skip]) -> list[Weight]:
-        for name in ("include", "exclude"):
-            for pattern in getattr(self, name):
-                if not any(_matches(weight, (pattern,)) for weight in found):
-                    paths = ", ".join(weight.owners[0].path or "the model itself" for weight in found[:8])
-                    raise CompressionError(f"{self}: {name} pattern {pattern!r} matches no layer; layers are {paths}")
-        chosen = []
-        for weight in found:
-            if self.include and not _matches(weight, self.include):
-                skips.append(Skip(weight.name, "matched by no pattern of include"))
-            elif _matches(weight, self.exclude):
-                skips.append(Skip(weight.name, "matched by a pattern of exclude"))
-            else:
-                chosen.append(weight)
-        return chosen
 
     def _require_effect(self, weights: list[Weight], before: list[int], after: list[int]) -> None:
         emptied = [weight.name for weight, was, now in zip(weights, before, after, strict=True) if was and not now]
@@ -122,17 +107,3 @@ def kept_count(density: float, total: int) -> int:
     """
     exact = Decimal(repr(density)) * total
     return max(1, int(exact.quantize(Decimal(1), ROUND_HALF_UP)))
-
-
-def _as_patterns(name: str, value: object) -> tuple[str, ...]:
-    patterns = (value,) if isinstance(value, str) else value
-    if not isinstance(patterns, Iterable):
-        reject("Prune", name, value, f"{name} must be a pattern on layer paths, such as 'layer1.*', or several")
-    patterns = tuple(patterns)
-    if not all(isinstance(pattern, str) and pattern for pattern in patterns):
-        reject("Prune", name, value, f"every pattern of {name} must be a text that is not empty, such as 'layer1.*'")
-    return patterns
-
-
-def _matches(weight: Weight, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(owner.path, pattern) for owner in weight.owners for pattern in patterns)
