@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.model.blocks import BlockPrune as BlockPrune
+    from cp_compress.model.blocks import NMPrune as NMPrune
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from cp_compress.model.structure import FilterPrune as FilterPrune
 
 _MODULES = {
+    "BlockPrune": "blocks",
     "Compose": "schemes",
     "CompressionReport": "report",
     "FilterPrune": "structure",
     "Footprint": "footprints",
     "LayerReport": "report",
+    "NMPrune": "blocks",
     "Prune": "pruning",
     "Quantize": "quantization",
     "Scheme": "schemes",

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_real
-from cp_compress.base.errors import CompressionError
-from cp_compress.model.integer import require_float_weights
-from cp_compress.model.layers import Weight, copy_model, find_weights
+from cp_compress.model.layers import Weight
+from cp_compress.model.masking import mask_weights
 from cp_compress.model.schemes import Piped
 from cp_compress.model.selection import zero_all_but_largest
-from cp_compress.model.steps import Change, Step, add_step
-from cp_compress.model.targets import as_patterns, choose
+from cp_compress.model.steps import Skip
+from cp_compress.model.targets import Patterns, as_patterns
 
 if TYPE_CHECKING:
     from torch import nn
 
-_SCOPES = ("global", "layer")
+SCOPES = ("global", "layer")
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,15 @@ class Prune(Piped):
 
     density: float
     scope: str = "global"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    include: Patterns = ()
+    exclude: Patterns = ()
 
     expression_name: ClassVar[str] = "prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))
-        check_choice("Prune", "scope", self.scope, _SCOPES)
+        check_choice("Prune", "scope", self.scope, SCOPES)
         for name in ("include", "exclude"):
             object.__setattr__(self, name, as_patterns("Prune", name, getattr(self, name)))
 
@@ -59,38 +58,13 @@ class Prune(Piped):
         Raises CompressionError when nothing can be pruned or nothing would change, when a layer would be left
         without any weight, when a pattern matches no layer, and for NaN or Inf weights.
         """
-        candidate = copy_model("Prune", model)
-        require_float_weights(str(self), candidate)
-        found, skips = find_weights(candidate, embeddings=bool(self.include))
-        weights, left = choose(str(self), found, self.include, self.exclude)
-        skips += left
-        if not weights:
-            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
-            raise CompressionError(f"{self}: the model has no weight matrix to prune ({listed or 'it has no tensors'})")
-        before = [int(weight.tensor.count_nonzero()) for weight in weights]
+        return mask_weights(self, model, self._zero, must_change=self.density < 1)
+
+    def _zero(self, weights: list[Weight]) -> list[Skip]:
         for group in [weights] if self.scope == "global" else [[weight] for weight in weights]:
             tensors: list[Tensor] = [weight.tensor for weight in group]
             zero_all_but_largest(tensors, kept_count(self.density, sum(map(Tensor.numel, tensors))))
-        after = [int(weight.tensor.count_nonzero()) for weight in weights]
-        self._require_effect(weights, before, after)
-        changes = [
-            Change(weight.name, f"{was - now} of {weight.tensor.numel()} weights zeroed, {now} left")
-            for weight, was, now in zip(weights, before, after, strict=True)
-            if now < was
-        ]
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
-        return candidate
-
-    def _require_effect(self, weights: list[Weight], before: list[int], after: list[int]) -> None:
-        emptied = [weight.name for weight, was, now in zip(weights, before, after, strict=True) if was and not now]
-        if emptied:
-            raise CompressionError(
-                f"{self} leaves no weight at all in {', '.join(emptied)}: the model's output would no longer depend on "
-                "its input there. Use a larger density, scope='layer', or exclude"
-            )
-        if before == after and self.density < 1:
-            total = sum(weight.tensor.numel() for weight in weights)
-            raise CompressionError(f"{self} changes nothing: {sum(before)} of {total} weights are non-zero already")
+        return []
 
 
 def check_density(owner: str, density: object, unit: str) -> float:
