@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
+    from cp_compress.model.lowrank import LowRank as LowRank
     from cp_compress.model.pruning import Prune as Prune
     from cp_compress.model.quantization import Quantize as Quantize
     from cp_compress.model.report import CompressionReport as CompressionReport
@@ -36,6 +37,7 @@ _MODULES = {
     "FilterPrune": "structure",
     "Footprint": "footprints",
     "LayerReport": "report",
+    "LowRank": "lowrank",
     "NMPrune": "blocks",
     "Prune": "pruning",
     "Quantize": "quantization",

@@ -17,9 +17,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model.casting import add_casts, find_casts
+from cp_compress.model.factors import low_rank_layers, low_rank_obstacle, low_rank_ranks, to_low_rank_layer
 from cp_compress.model.holding import add_holding, find_holding
 from cp_compress.model.integer import can_hold_int8, fill, int8_layers, output_dimension, to_int8_layer
-from cp_compress.model.layers import Owner
+from cp_compress.model.layers import Owner, Weight, find_owners
 from cp_compress.model.steps import Step, read_steps, write_steps
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -37,6 +38,7 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     structural = any(step.structural for step in steps)
     return {
         "steps": [step.to_json() for step in steps],
+        "low_rank": [[path, low_rank_ranks(layer)] for path, layer in low_rank_layers(model)],
         "int8": [[path, list(layer.int8_names), layer.int8_dynamic] for path, layer in int8_layers(model)],
         "casts": _dtype_names(casts),
         "holding": _dtype_names(find_holding(model)),
@@ -50,6 +52,7 @@ class Arrangement:
     """What `describe_arrangement` wrote, checked for its form but not yet against a model."""
 
     steps: tuple[Step, ...]
+    low_rank: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
     int8: tuple[tuple[str, tuple[str, ...], bool], ...]
     casts: tuple[torch.dtype, torch.dtype] | None
     holding: tuple[torch.dtype, torch.dtype] | None
@@ -62,13 +65,14 @@ def read_arrangement(content: Any) -> Arrangement:
     try:
         return Arrangement(
             tuple(Step.from_json(step) for step in content["steps"]),
+            tuple((str(path), _read_ranks(ranks)) for path, ranks in content["low_rank"]),
             tuple((str(path), tuple(map(str, names)), bool(dynamic)) for path, names, dynamic in content["int8"]),
             _read_dtypes(content["casts"]),
             _read_dtypes(content["holding"]),
             str(content["training"]),
             tuple((str(path), str(name), int(value)) for path, name, value in content["sizes"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptStreamError(f"its arrangement of layers is not readable ({error!r})") from error
 
 
@@ -78,6 +82,8 @@ def shape_model(model: nn.Module, arrangement: Arrangement) -> None:
     Raises CompressionError for an arrangement that does not fit the model.
     """
     _resize(model, arrangement.sizes)
+    for path, ranks in arrangement.low_rank:
+        _make_low_rank(model, path, dict(ranks))
     placeholders: dict[int, tuple[Tensor, Tensor]] = {}
     for path, names, dynamic in arrangement.int8:
         _make_int8(model, path, names, dynamic, placeholders)
@@ -106,6 +112,10 @@ def _read_dtypes(names: Any) -> tuple[torch.dtype, torch.dtype] | None:
         return None
     first, second = names
     return _FLOATS[first], _FLOATS[second]
+
+
+def _read_ranks(ranks: Any) -> tuple[tuple[str, int], ...]:
+    return tuple((str(name), int(rank)) for name, rank in ranks.items())
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
@@ -142,6 +152,19 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
     assert isinstance(module, _NormBase)
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
+
+
+def _make_low_rank(model: nn.Module, path: str, ranks: dict[str, int]) -> None:
+    module = _find(model, path)
+    factors = {}
+    for name, rank in ranks.items():
+        weight = module._parameters.get(name)
+        places = () if weight is None else find_owners(model)[id(weight)]
+        if weight is None or low_rank_obstacle(Weight(name, weight, places)) or not 1 <= rank < weight.numel():
+            raise CompressionError(f"{path}.{name} is no weight that can be held as factors of rank {rank}")
+        rows, *others = weight.shape
+        factors[name] = (weight.detach().new_empty(rows, rank), weight.detach().new_empty(rank, *others))
+    to_low_rank_layer(module, factors)
 
 
 def _make_int8(

@@ -92,9 +92,16 @@ def find_weights(model: nn.Module, embeddings: bool = False) -> tuple[list[Weigh
     return weights, others
 
 
+def factor_names(name: str) -> tuple[str, str]:
+    """Return the names of the two parameters that hold a weight as a product."""
+    return f"{name}_left", f"{name}_right"
+
+
 def is_weight(place: Owner) -> bool:
-    """Tell whether a parameter is, in one place of its use, the weight matrix of a layer."""
+    """Tell whether a parameter is, in one place of its use, the weight matrix of a layer, or a factor of one."""
     module, attribute = place.module, place.attribute
+    if any(attribute in factor_names(name) for name in getattr(module, "low_rank_names", ())):
+        return True
     if isinstance(module, (nn.Linear, nn.Bilinear, _ConvNd)):
         return attribute == "weight"
     if isinstance(module, nn.MultiheadAttention):

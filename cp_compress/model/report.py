@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
+from cp_compress.model.factors import LowRankWeights, low_rank_layers
 from cp_compress.model.integer import Int8Weights, stored_names
-from cp_compress.model.layers import resolve
+from cp_compress.model.layers import factor_names, resolve
 from cp_compress.model.steps import compression_steps, read_steps
 
 
@@ -107,6 +108,8 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
         _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ()))) for name, tensor in before.items()
     ]
     known = {name for name, _ in reference.named_parameters(remove_duplicate=False)}
+    for path, layer in low_rank_layers(candidate):
+        known |= {f"{path}.{factor}".lstrip(".") for name in layer.low_rank_names for factor in factor_names(name)}
     return CompressionReport(
         compression_steps(candidate),
         tuple(layers),
@@ -136,9 +139,16 @@ def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
     value = getattr(module, attribute, None)
     if not isinstance(value, Tensor):
         return None
+    return _stored(module, attribute), value.detach()
+
+
+def _stored(module: nn.Module, attribute: str) -> Tensor:
+    if isinstance(module, LowRankWeights) and attribute in module.low_rank_names:
+        return torch.cat([_stored(module, factor).flatten() for factor in factor_names(attribute)])
     if isinstance(module, Int8Weights) and attribute in module.int8_names:
-        return module.get_buffer(stored_names(attribute)[0]), value.detach()
-    return value.detach(), value.detach()
+        return module.get_buffer(stored_names(attribute)[0])
+    tensor: Tensor = getattr(module, attribute).detach()
+    return tensor
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -100,9 +100,10 @@ class _Registered(Protocol):
 def _registry() -> dict[str, type[Any]]:
     # imported here because every scheme's module imports this one
     from cp_compress.model.blocks import BlockPrune, NMPrune
+    from cp_compress.model.lowrank import LowRank
     from cp_compress.model.pruning import Prune
     from cp_compress.model.quantization import Quantize
     from cp_compress.model.structure import FilterPrune
 
-    known: tuple[type[_Registered], ...] = (Prune, BlockPrune, NMPrune, FilterPrune, Quantize)
+    known: tuple[type[_Registered], ...] = (Prune, BlockPrune, NMPrune, FilterPrune, LowRank, Quantize)
     return {scheme.expression_name: scheme for scheme in known}

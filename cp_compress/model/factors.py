@@ -1,0 +1,134 @@
+"""Layers that hold their weights as two factors, and stay instances of the layers they were.
+
+The weight W (rows, *others) is `weight_left` (rows, rank) times `weight_right` (rank, *others). A layer's class is
+replaced by a subclass in which the weight is a property that multiplies the factors, so that hooks, paths,
+`isinstance` and code that reads `layer.weight` go on working; where the layer's arithmetic allows it, `forward` applies
+one factor after the other and never forms the product.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from cp_compress.model.layers import Weight, factor_names
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class LowRankWeights:
+    """What the subclasses with factorised weights have in common; never instantiated by itself."""
+
+    low_rank_base: type[nn.Module]
+    low_rank_names: tuple[str, ...]
+
+    def extra_repr(self) -> str:
+        """Return the layer's own settings and its ranks."""
+        own = super().extra_repr()  # type: ignore[misc]
+        ranks = ", ".join(map(str, low_rank_ranks(self).values()))
+        return f"{own}, rank {ranks}" if own else f"rank {ranks}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # the class is made at run time: what is stored is how to make it again
+        state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
+        return _blank_layer, (self.low_rank_base, self.low_rank_names), state
+
+
+def low_rank_layers(model: nn.Module) -> list[tuple[str, LowRankWeights]]:
+    """Return the path and layer of every layer that holds factors."""
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, LowRankWeights)]
+
+
+def to_low_rank_layer(module: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Turn a layer, in place, into one whose named weights are held as the given factors."""
+    for name, parts in factors.items():
+        trained = module._parameters[name].requires_grad  # type: ignore[union-attr]
+        del module._parameters[name]
+        for stored, tensor in zip(factor_names(name), parts, strict=True):
+            module.register_parameter(stored, nn.Parameter(tensor, requires_grad=trained))
+    module.__class__ = _low_rank_class(type(module), tuple(factors))  # type: ignore[arg-type]
+
+
+def low_rank_ranks(layer: LowRankWeights) -> dict[str, int]:
+    """Return the rank of every factorised weight of a layer, by the weight's name."""
+    return {name: getattr(layer, factor_names(name)[0]).shape[1] for name in layer.low_rank_names}
+
+
+def low_rank_obstacle(weight: Weight) -> str | None:
+    """Return why a weight cannot be held as factors, or None."""
+    module = weight.owners[0].module
+    kind = type(module).__name__
+    if len(weight.owners) > 1:
+        return "several layers share it"
+    if isinstance(module, LowRankWeights):
+        return "it is a factor already"
+    if isinstance(module, nn.Embedding) and module.max_norm is None:
+        return None
+    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
+        return f"{kind} cannot compute with factors here"
+    return None
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Return the weight (rows, *others) of factors (rows, rank) and (rank, *others)."""
+    product: Tensor = left @ right.flatten(1)
+    return product.view(left.shape[0], *right.shape[1:])
+
+
+@functools.cache
+def _low_rank_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    body: dict[str, Any] = {name: _weight_property(name) for name in names}
+    body |= {"low_rank_base": base, "low_rank_names": names, "__module__": base.__module__}
+    forward = _forward_of(base)
+    if forward is not None:
+        body["forward"] = forward
+    return type(f"LowRank{base.__name__}", (LowRankWeights, base), body)
+
+
+def _blank_layer(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    kind = _low_rank_class(base, names)  # type: ignore[arg-type]
+    return kind.__new__(kind)
+
+
+def _weight_property(name: str) -> property:
+    left, right = factor_names(name)
+    return property(lambda layer: multiply(getattr(layer, left), getattr(layer, right)))
+
+
+def _forward_of(base: type[nn.Module]) -> Any:
+    """Return a forward that applies the factors in turn, where the class computes as torch's own does."""
+    if base.forward is nn.Linear.forward:
+        return _forward_linear
+    if base.forward is nn.Embedding.forward:
+        return _forward_embedding
+    if base.forward in [kind.forward for kind in _CONVOLUTIONS] and not issubclass(base, _ConvTransposeNd):
+        return _forward_convolution
+    return None
+
+
+def _forward_linear(self: Any, inputs: Tensor) -> Tensor:
+    return F.linear(F.linear(inputs, self.weight_right), self.weight_left, self.bias)
+
+
+def _forward_embedding(self: Any, inputs: Tensor) -> Tensor:
+    rows = F.embedding(
+        inputs, self.weight_left, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
+    )
+    vectors: Tensor = rows @ self.weight_right
+    return vectors
+
+
+def _forward_convolution(self: Any, inputs: Tensor) -> Tensor:
+    if self.groups > 1:
+        outputs: Tensor = self.low_rank_base.forward(self, inputs)
+        return outputs
+    inner = self._conv_forward(inputs, self.weight_right, None)
+    spatial = len(self.kernel_size)
+    mix: Any = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
+    mixed: Tensor = mix(inner, self.weight_left.view(*self.weight_left.shape, *[1] * spatial), self.bias)
+    return mixed
