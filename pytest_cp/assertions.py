@@ -17,12 +17,15 @@ from typing import Any
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.boundaries import compare_boundaries
-from cp_compress.fidelity.judgement import Check, Requirement
+from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import ClassDistance, Weights, compare_predictions
 from cp_compress.fidelity.reconstruction import compare_reconstruction
 from cp_compress.fidelity.running import Model
+from cp_compress.fidelity.subjects import require_difference
+from cp_compress.footprint_comparison import compare_footprints
+from cp_compress.standard_directions import standard_directions
 from pytest_cp.checking import assert_pair, build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.errors import (
     AttributionsNotPreservedError,
@@ -32,10 +35,9 @@ from pytest_cp.errors import (
     PredictionsNotPreservedError,
     ReconstructionNotPreservedError,
 )
-from pytest_cp.gate_directions import standard_directions
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record
-from pytest_cp.subjects import describe_data, describe_model, require_difference
+from pytest_cp.subjects import describe_data, describe_model
 
 
 def assert_preserved_predictions(
@@ -275,36 +277,9 @@ def assert_footprint(
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)
         subjects |= {"candidate": describe_model(compressed), "reference": describe_model(reference)}
-        measurement = _compare_footprints(compressed, reference, example_input, requirements)
+        asked = [requirement.metric for requirement in requirements]
+        measurement = compare_footprints(compressed, reference, example_input, asked)
     return conclude(measurement, requirements, assertion, subjects, FootprintNotReducedError)
-
-
-def _compare_footprints(
-    compressed: Model, reference: Model, example_input: Any, requirements: list[Requirement]
-) -> Measurement:
-    from torch import nn
-
-    from cp_compress.model import footprint, measure_latency
-
-    asked = {requirement.metric for requirement in requirements}
-    if example_input is None and asked & {"flops_ratio", "speedup"}:
-        reject("assert_footprint", "example_input", None, "FLOPs and speed are measured on a batch; give one")
-    if not isinstance(compressed, nn.Module) or not isinstance(reference, nn.Module):
-        kinds = f"{type(compressed).__name__}, {type(reference).__name__}"
-        reject("assert_footprint", "models", kinds, "both must be torch.nn.Module: others have no size that is known")
-    after, before = footprint(compressed, example_input), footprint(reference, example_input)
-    metrics = {"compression": before.artifact_bytes / after.artifact_bytes}
-    if after.flops is not None and before.flops is not None:
-        metrics["flops_ratio"] = after.flops / before.flops
-    if "speedup" in asked:
-        after_seconds, before_seconds = measure_latency(compressed, reference, example_input)
-        metrics["speedup"] = before_seconds / after_seconds
-    return Measurement(
-        "footprint",
-        metrics,
-        dict.fromkeys(metrics, 1),
-        details={"candidate": after.to_json(), "reference": before.to_json()},
-    )
 
 
 check_preserved_predictions = returning_twin(assert_preserved_predictions)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec
 
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.fidelity.judgement import Check, Requirement, judge
-from cp_compress.fidelity.measurement import METRIC_RANGES, Measurement
+from cp_compress.fidelity.measurement import Measurement, metric_range
 from cp_compress.fidelity.observation import Observation, observe
 from cp_compress.fidelity.running import Model
+from cp_compress.fidelity.subjects import require_difference, require_order, require_other_logits
 from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record, not_asserting, record_check, record_error
-from pytest_cp.subjects import describe_pair, require_difference, require_order, require_other_logits
+from pytest_cp.subjects import describe_pair
 
 Parameters = ParamSpec("Parameters")
 
@@ -59,8 +59,7 @@ def _requirement(
     if bound is None:
         return None
     argument = f"{direction}_{metric}".replace("max_max_", "max_")
-    family = "iou_quantile" if metric.startswith("iou_quantile_") else metric
-    low, high = METRIC_RANGES.get(family, (-math.inf, math.inf))
+    low, high = metric_range(metric)
     rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
     checked = check_real(assertion, argument, bound, rule, at_least=low, at_most=high)
     return Requirement(metric, direction, checked, confidence)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cp_compress.base.errors import NothingComparedError as NothingComparedError
+
 if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import Check
 
@@ -38,7 +40,3 @@ class FootprintNotReducedError(PreservationError):
 
 class BaselineError(PreservationError):
     """A check is worse than its baseline, has none, or the baseline is of other subjects."""
-
-
-class NothingComparedError(AssertionError):
-    """Candidate and reference are the same, so that every check would pass without comparing anything."""

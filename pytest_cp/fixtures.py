@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, MissingExtraError
+from cp_compress.base.factories import make_from
 from pytest_cp.options import execution
 from pytest_cp.state import session_state
 
@@ -85,8 +86,6 @@ def compressed_dataset(request: pytest.FixtureRequest, dataset: Any) -> Compress
 @contextlib.contextmanager
 def _told_plainly(compression: Any) -> Iterator[None]:
     """Fail without the library's own source when a subject cannot be made, for every test that asks for it."""
-    from cp_compress.base.errors import CompressionError, InvalidArgumentError, MissingExtraError
-
     try:
         yield
     except (CompressionError, InvalidArgumentError, MissingExtraError) as error:
@@ -105,16 +104,10 @@ def _made_by_factory(config: pytest.Config, fixture: str, key: str, example: str
     name = config.getini(key)
     if not name:
         pytest.fail(_OVERRIDE.format(fixture=fixture, key=key, example=example), pytrace=False)
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        pytest.fail(f'{key} = "{name}": must have the form "package.module:factory"', pytrace=False)
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        pytest.fail(f'{key} = "{name}": {error}', pytrace=False)
-    if not callable(factory):
-        pytest.fail(f'{key} = "{name}": {attribute} is not callable', pytrace=False)
-    return factory()
+        return make_from(name, key)
+    except InvalidArgumentError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def _parameter(request: pytest.FixtureRequest, fixture: str, marker: str, key: str, option: str) -> Any:

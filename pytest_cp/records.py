@@ -7,13 +7,12 @@ are read by everything that shows or saves them.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.judgement import Check, Result
+    from cp_compress.fidelity.judgement import Check
     from pytest_cp.baselines import Baselines
 
 Record = dict[str, Any]
@@ -95,32 +94,16 @@ def not_asserting() -> Iterator[None]:
 
 def record_check(check: Check, assertion: str, subjects: dict[str, Any]) -> Record:
     """Turn a check into a record and hand it to the running test, if there is one."""
-    measurement = check.measurement
-    record = _record(
-        assertion,
-        check.outcome,
-        subjects,
-        comparison=measurement.comparison,
-        requirements=[_result(result) for result in check.results],
-        decisive=str(check.worst.requirement),
-        metrics={name: plain(value) for name, value in measurement.metrics.items()},
-        counts=dict(measurement.counts),
-        examples=[
-            {"index": change.index, "label": change.label, "before": change.before, "after": change.after}
-            for change in measurement.examples
-        ],
-        details=plain(dict(measurement.details)),
-        notes=list(measurement.notes),
-    )
+    record = _record(assertion, subjects, **check.to_json())
     return _hand_over(record)
 
 
 def record_error(error: Exception, assertion: str, subjects: dict[str, Any]) -> Record:
     """Record a check that could not be made: its outcome is "error", never "pass"."""
-    return _hand_over(_record(assertion, "error", subjects, error=f"{type(error).__name__}: {error}"))
+    return _hand_over(_record(assertion, subjects, outcome="error", error=f"{type(error).__name__}: {error}"))
 
 
-def _record(assertion: str, outcome: str, subjects: dict[str, Any], **parts: Any) -> Record:
+def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
     empty: Record = {
         "comparison": None,
         "requirements": [],
@@ -134,9 +117,7 @@ def _record(assertion: str, outcome: str, subjects: dict[str, Any], **parts: Any
         "baseline_problems": [],
     }
     asserted = _asserting.get()
-    return {"assertion": assertion, "outcome": outcome, "asserted": asserted, "subjects": subjects, "runs": 1} | (
-        empty | parts
-    )
+    return {"assertion": assertion, "asserted": asserted, "subjects": subjects, "runs": 1} | empty | parts
 
 
 def _hand_over(record: Record) -> Record:
@@ -149,44 +130,6 @@ def _hand_over(record: Record) -> Record:
         if record["baseline_problems"]:
             record["outcome"] = "fail"
     return recorder.add(record)
-
-
-def _result(result: Result) -> Record:
-    requirement, interval = result.requirement, result.interval
-    return {
-        "requirement": str(requirement),
-        "metric": requirement.metric,
-        "direction": requirement.direction,
-        "bound": requirement.bound,
-        "confidence": requirement.confidence,
-        "outcome": result.outcome,
-        "value": plain(result.value),
-        "margin": plain(result.margin),
-        "count": result.count,
-        "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
-        "examples_needed": result.examples_needed,
-    }
-
-
-def plain(value: Any) -> Any:
-    """Return a value as plain Python types that JSON can hold; NaN and infinities become strings.
-
-    >>> plain({"a": (1, float("inf"))})
-    {'a': [1, 'inf']}
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays, tensors
-        return plain(value.tolist())
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    return str(value)
 
 
 def decisive_requirement(record: Record) -> Record | None:

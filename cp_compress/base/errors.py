@@ -26,6 +26,10 @@ class ObservationError(RuntimeError):
     """A model cannot be observed on a data set: wrong shapes, labels out of range, NaN logits, no examples."""
 
 
+class NothingComparedError(AssertionError):
+    """Candidate and reference are the same, so that every check would pass without comparing anything."""
+
+
 class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.plain import plain
 from cp_compress.fidelity.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.measurement import Measurement, metric_range
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "fail", "error")
@@ -38,6 +40,28 @@ class Requirement:
         if self.confidence is not None:
             rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+
+    @classmethod
+    def parse(cls, text: str, confidence: float | None = None) -> Requirement:
+        """Read a requirement such as "agreement >= 0.99" or "cost ≤ 0.05".
+
+        Raises InvalidArgumentError for other forms, metrics that no comparison gives, and bounds that no value reaches.
+
+        >>> print(Requirement.parse("agreement >= 0.99", confidence=0.95))
+        agreement ≥ 0.99 at 95% confidence
+        """
+        found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
+        if found is None:
+            reject("Requirement.parse", "text", text, 'must have the form "metric >= bound" or "metric <= bound"')
+        metric, sign, bound = found.groups()
+        try:
+            value = float(bound)
+        except ValueError:
+            reject("Requirement.parse", "text", text, f"{bound!r} is no number")
+        low, high = metric_range(metric)
+        rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
+        value = check_real("Requirement.parse", "bound", value, rule, at_least=low, at_most=high)
+        return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
 
     def __str__(self) -> str:
         sign = "≥" if self.direction == "min" else "≤"
@@ -69,6 +93,23 @@ class Result:
         """How far the value lies on the right side of its bound; negative on the wrong side."""
         return self.requirement.margin(self.value)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain Python types."""
+        requirement, interval = self.requirement, self.interval
+        return {
+            "requirement": str(requirement),
+            "metric": requirement.metric,
+            "direction": requirement.direction,
+            "bound": requirement.bound,
+            "confidence": requirement.confidence,
+            "outcome": self.outcome,
+            "value": plain(self.value),
+            "margin": plain(self.margin),
+            "count": self.count,
+            "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
+            "examples_needed": self.examples_needed,
+        }
+
 
 @dataclass(frozen=True)
 class Check:
@@ -91,6 +132,15 @@ class Check:
     def worst(self) -> Result:
         """The requirement that decides the outcome: the worst, and among equals the one with the least margin."""
         return min(self.results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome, what decided it and the measurement as plain Python types, without values an example."""
+        return {
+            "outcome": self.outcome,
+            "requirements": [result.to_json() for result in self.results],
+            "decisive": str(self.worst.requirement),
+            **self.measurement.to_json(),
+        }
 
 
 def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:

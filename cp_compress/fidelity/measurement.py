@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,32 +10,65 @@ from typing import Any
 
 from torch import Tensor
 
+from cp_compress.base.arguments import reject
+from cp_compress.base.plain import plain
 from cp_compress.fidelity.intervals import Evidence
 
-METRIC_RANGES: Mapping[str, tuple[float, float]] = {
-    "agreement": (0.0, 1.0),
-    "accuracy": (0.0, 1.0),
-    "reference_accuracy": (0.0, 1.0),
-    "accuracy_drop": (-1.0, 1.0),
-    "max_class_accuracy_drop": (-1.0, 1.0),
-    "cost": (0.0, math.inf),
-    "mean_iou": (0.0, 1.0),
-    "median_iou": (0.0, 1.0),
-    "iou_quantile": (0.0, 1.0),
-    "corrected_iou": (-math.inf, 1.0),
-    "median_change": (0.0, math.inf),
-    "mean_abs_log_ratio": (0.0, math.inf),
-    "preserved_fraction": (0.0, 1.0),
-    "censored_fraction": (0.0, 1.0),
-    "max_error": (0.0, math.inf),
-    "rmse": (0.0, math.inf),
-    "ssim": (-1.0, 1.0),
-    "bytes_per_example": (0.0, math.inf),
-    "compression": (0.0, math.inf),
-    "flops_ratio": (0.0, math.inf),
-    "speedup": (0.0, math.inf),
+_SHARE, _POSITIVE, _ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "predictions": {
+        "agreement": _SHARE,
+        "accuracy": _SHARE,
+        "reference_accuracy": _SHARE,
+        "accuracy_drop": (-1.0, 1.0),
+        "max_class_accuracy_drop": (-1.0, 1.0),
+        "cost": _POSITIVE,
+    },
+    "attributions": {
+        "mean_iou": _SHARE,
+        "median_iou": _SHARE,
+        "iou_quantile": _SHARE,
+        "chance_iou": _SHARE,
+        "corrected_iou": (-math.inf, 1.0),
+    },
+    "boundaries": {
+        "median_change": _POSITIVE,
+        "mean_abs_log_ratio": _POSITIVE,
+        "preserved_fraction": _SHARE,
+        "censored_fraction": _SHARE,
+    },
+    "reconstruction": {
+        "max_error": _POSITIVE,
+        "rmse": _POSITIVE,
+        "psnr": _ANY,
+        "ssim": (-1.0, 1.0),
+        "bytes_per_example": _POSITIVE,
+    },
+    "footprint": {"compression": _POSITIVE, "flops_ratio": _POSITIVE, "speedup": _POSITIVE},
 }
-"""The values that metrics can take; a bound outside of them asks for nothing, or for what cannot be."""
+"""The metrics of each comparison, and the values that they can take."""
+
+
+def find_comparison(metric: str) -> str:
+    """Return the comparison that gives a metric; raises InvalidArgumentError for one that none gives.
+
+    A quantile over examples is written with its level: "iou_quantile_0.1".
+    """
+    family = _family(metric)
+    for comparison, metrics in METRICS.items():
+        if family in metrics:
+            return comparison
+    known = ", ".join(name for metrics in METRICS.values() for name in metrics)
+    reject("measurement", "metric", metric, f"no comparison gives it; known are {known}")
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Return the values that a metric can take; a bound outside of them asks for nothing, or for what cannot be."""
+    return METRICS[find_comparison(metric)][_family(metric)]
+
+
+def _family(metric: str) -> str:
+    return "iou_quantile" if metric.startswith("iou_quantile_") else metric
 
 
 @dataclass(frozen=True)
@@ -68,3 +102,14 @@ class Measurement:
     examples: tuple[ExampleChange, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the values an example as plain Python types."""
+        return {
+            "comparison": self.comparison,
+            "metrics": {name: plain(value) for name, value in self.metrics.items()},
+            "counts": dict(self.counts),
+            "examples": [dataclasses.asdict(change) for change in self.examples],
+            "details": plain(dict(self.details)),
+            "notes": list(self.notes),
+        }

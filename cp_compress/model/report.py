@@ -99,23 +99,31 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     if read_steps(reference) and not steps:
         made = " | ".join(compression_steps(reference))
         reject("compression_report", "reference", made, "it was made by a scheme and the candidate was not: swapped?")
+    factors = _factors(candidate)
     actions: dict[str, list[str]] = {}
     for step in steps:
         for change in step.changes:
-            actions.setdefault(change.tensor, []).append(change.action)
+            actions.setdefault(factors.get(change.tensor, change.tensor), []).append(change.action)
     before = dict(reference.named_parameters())
     layers = [
         _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ()))) for name, tensor in before.items()
     ]
-    known = {name for name, _ in reference.named_parameters(remove_duplicate=False)}
-    for path, layer in low_rank_layers(candidate):
-        known |= {f"{path}.{factor}".lstrip(".") for name in layer.low_rank_names for factor in factor_names(name)}
+    known = {name for name, _ in reference.named_parameters(remove_duplicate=False)} | set(factors)
     return CompressionReport(
         compression_steps(candidate),
         tuple(layers),
         tuple(SkippedLayer(skip.tensor, step.scheme, skip.reason) for step in steps for skip in step.skips),
         tuple(name for name, _ in candidate.named_parameters() if name not in known),
     )
+
+
+def _factors(model: nn.Module) -> dict[str, str]:
+    """Return the names of the weights that are held as factors, by the names of the factors."""
+    weights: dict[str, str] = {}
+    for path, layer in low_rank_layers(model):
+        for name in layer.low_rank_names:
+            weights |= {f"{path}.{factor}".lstrip("."): f"{path}.{name}".lstrip(".") for factor in factor_names(name)}
+    return weights
 
 
 def _layer(name: str, before: Tensor, after: tuple[Tensor, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:

@@ -1,0 +1,214 @@
+"""Compare a compressed model with its reference at any level, and judge it by requirements."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.cli.output import DONE, OUTCOME_CODES, add_output_arguments, emit, number, progress, table
+from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model, read_share
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.judgement import Check, Requirement, Result
+    from cp_compress.fidelity.measurement import Measurement
+    from cp_compress.fidelity.observation import Observation
+
+_LEVELS = ("predictions", "attributions", "boundaries", "footprint")
+_LISTED = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress compare`."""
+    parser.add_argument("candidate", metavar="CANDIDATE", help="the compressed model, a MODEL as below")
+    parser.add_argument("reference", metavar="REFERENCE", help="the model before compression, a MODEL as below")
+    parser.add_argument("--data", required=True, metavar="FACTORY", help="labelled examples, as package.module:factory")
+    parser.add_argument(
+        "--architecture", metavar="FACTORY", help="the factory behind models that are files (default: REFERENCE)"
+    )
+    parser.add_argument("--codec", help='store the data by this codec for the candidate, such as "jpeg(quality=50)"')
+    parser.add_argument("--level", action="append", choices=_LEVELS, default=[], help="measure this too; repeatable")
+    add_requirement_arguments(parser)
+    add_device(parser)
+    add_output_arguments(parser)
+
+
+def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a specification is made of: requirements and the options of the comparisons."""
+    parser.add_argument(
+        "--require", action="append", default=[], metavar="TEXT", help='such as "agreement >= 0.99"; repeatable'
+    )
+    parser.add_argument("--confidence", type=float, help="require it of the population, with this confidence")
+    parser.add_argument("--class-groups", metavar="JSON", help='groups for the cost: {"pets": [2, 3], "rest": [0, 1]}')
+    parser.add_argument("--method", default="saliency", help='of attributions (default: "saliency")')
+    parser.add_argument("--examples", type=read_count, help="for attributions (default: all) and boundaries (32)")
+    parser.add_argument("--max-distance", type=float, help="how far to look for boundaries, in units of the input")
+    parser.add_argument("--tolerance", type=read_share, default=0.1, help="of a preserved distance (default: 0.1)")
+    parser.add_argument("--batch-size", type=read_count, default=256, help="examples in one call (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure every level that is named or required, and judge."""
+    from cp_compress.fidelity.measurement import find_comparison
+
+    requirements = read_requirements(options)
+    levels = dict.fromkeys([*options.level, *(find_comparison(requirement.metric) for requirement in requirements)])
+    if "reconstruction" in levels:
+        raise InvalidArgumentError("reconstruction compares data, not models: no such metric can be required here")
+    levels = levels or {"predictions": None}
+    comparisons = read_comparisons(options, requirements)
+    with progress(options, len(levels) + 1) as bar:
+        bar.stage("reading")
+        candidate, reference = _observe(options)
+        measured: list[tuple[Measurement, Check | None]] = []
+        for level in levels:
+            bar.stage(level)
+            measured.append(_judge(comparisons[level](candidate, reference), requirements))
+    outcomes = [check.outcome for _, check in measured if check is not None]
+    code = max((OUTCOME_CODES[outcome] for outcome in outcomes), key=_SEVERITY.index, default=DONE)
+    content = {
+        "candidate": options.candidate,
+        "reference": options.reference,
+        "data": options.data,
+        "codec": options.codec,
+        "outcome": _worst(outcomes),
+        "checks": [measurement.to_json() if check is None else check.to_json() for measurement, check in measured],
+    }
+    emit(options, "\n\n".join(_describe(measurement, check) for measurement, check in measured), content)
+    return code
+
+
+_SEVERITY = [OUTCOME_CODES[outcome] for outcome in ("pass", "inconclusive", "fail", "error")]
+
+
+def read_requirements(options: argparse.Namespace) -> list[Requirement]:
+    """Return the requirements written on the command line."""
+    from cp_compress.fidelity.judgement import Requirement
+    from cp_compress.fidelity.measurement import find_comparison
+
+    requirements = []
+    for text in options.require:
+        exact = find_comparison(Requirement.parse(text).metric) == "footprint"  # no sample stands behind a size
+        requirements.append(Requirement.parse(text, None if exact else options.confidence))
+    return requirements
+
+
+def read_comparisons(
+    options: argparse.Namespace, requirements: Sequence[Requirement]
+) -> Mapping[str, Callable[[Observation, Observation], Measurement]]:
+    """Return the comparison of each level, with the options of the command line."""
+    from cp_compress.fidelity.attributions import compare_attributions
+    from cp_compress.fidelity.boundaries import compare_boundaries
+    from cp_compress.fidelity.predictions import compare_predictions
+    from cp_compress.footprint_comparison import compare_footprints
+    from cp_compress.standard_directions import standard_directions
+
+    groups = _read_groups(options.class_groups)
+    asked = [requirement.metric for requirement in requirements]
+    quantiles = tuple(_quantile(metric) for metric in asked if metric.startswith("iou_quantile_"))
+    examples = options.examples or 32
+
+    def predictions(candidate: Observation, reference: Observation) -> Measurement:
+        return compare_predictions(candidate, reference, class_distance=groups)
+
+    def attributions(candidate: Observation, reference: Observation) -> Measurement:
+        return compare_attributions(
+            candidate, reference, options.method, examples=options.examples, quantiles=quantiles, seed=options.seed
+        )
+
+    def boundaries(candidate: Observation, reference: Observation) -> Measurement:
+        return compare_boundaries(
+            candidate,
+            reference,
+            standard_directions(reference, examples, options.seed),
+            examples=examples,
+            max_distance=options.max_distance,
+            tolerance=options.tolerance,
+            seed=options.seed,
+        )
+
+    def footprints(candidate: Observation, reference: Observation) -> Measurement:
+        batch = reference.data.select(range(min(len(reference), options.batch_size)))[0]
+        metrics = asked or ["compression", "flops_ratio", "speedup"]
+        return compare_footprints(candidate.model, reference.model, batch, metrics)
+
+    return {
+        "predictions": predictions,
+        "attributions": attributions,
+        "boundaries": boundaries,
+        "footprint": footprints,
+    }
+
+
+def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
+    from cp_compress.data import CompressedDataset, parse_codec
+    from cp_compress.fidelity.observation import observe
+    from cp_compress.fidelity.subjects import require_difference, require_order, require_other_logits
+
+    device = read_device(options)
+    architecture = options.architecture or (options.reference if ":" in options.reference else None)
+    reference = read_model(options.reference, options.architecture, device, "REFERENCE")
+    candidate = read_model(options.candidate, architecture, device, "CANDIDATE")
+    data = read_data(options.data)
+    decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
+    require_order(candidate, reference)
+    require_difference(candidate, reference, data, decoded)
+    seen = [
+        observe(model, read, device=device, batch_size=options.batch_size)
+        for model, read in ((candidate, data if decoded is None else decoded), (reference, data))
+    ]
+    require_other_logits(seen[0], seen[1])
+    return seen[0], seen[1]
+
+
+def _judge(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[Measurement, Check | None]:
+    from cp_compress.fidelity.judgement import judge
+    from cp_compress.fidelity.measurement import find_comparison
+
+    own = [item for item in requirements if find_comparison(item.metric) == measurement.comparison]
+    return measurement, judge(measurement, own) if own else None
+
+
+def _read_groups(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"--class-groups {text!r} is no JSON: {error}") from error
+
+
+def _quantile(metric: str) -> float:
+    try:
+        return float(metric.removeprefix("iou_quantile_"))
+    except ValueError:
+        raise InvalidArgumentError(f"{metric!r} names no quantile such as iou_quantile_0.1") from None
+
+
+def _worst(outcomes: Sequence[str]) -> str | None:
+    return max(outcomes, key=lambda outcome: _SEVERITY.index(OUTCOME_CODES[outcome]), default=None)
+
+
+def _describe(measurement: Measurement, check: Check | None) -> str:
+    results: dict[str, list[Result]] = {}
+    for result in () if check is None else check.results:
+        results.setdefault(result.requirement.metric, []).append(result)
+    rows = [(measurement.comparison, "value", "n", "required", "outcome")]
+    for metric, value in measurement.metrics.items():
+        facts = (metric, number(value), number(measurement.counts.get(metric)))
+        judged = [(str(result.requirement), _verdict(result)) for result in results.get(metric, [])]
+        rows += [(*facts, *pair) for pair in judged or [("", "")]]
+    changed = [f"  {change}" for change in measurement.examples[:_LISTED]]
+    listed = ["examples that changed most:", *changed] if changed else []
+    return "\n".join([table(rows), *listed, *(f"note: {note}" for note in measurement.notes)])
+
+
+def _verdict(result: Result) -> str:
+    interval = result.interval
+    found = "" if interval is None else f", [{number(interval.low)}, {number(interval.high)}]"
+    more = result.examples_needed
+    needed = "" if more is None else f", about {more:,} more examples would decide"
+    return f"{result.outcome}{found}{needed}"

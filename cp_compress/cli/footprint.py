@@ -1,0 +1,71 @@
+"""Measure what a model costs: parameters, bytes, operations and time, beside another if one is given."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from cp_compress.base.errors import CompressionError, InvalidArgumentError
+from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, table
+from cp_compress.cli.subjects import add_device, example_input, read_count, read_device, read_model, read_shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress footprint`."""
+    parser.add_argument("model", metavar="MODEL", help="the model to measure")
+    parser.add_argument("--reference", metavar="MODEL", help="a model to compare with")
+    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind models that are files")
+    parser.add_argument("--input-shape", type=read_shape, metavar="3,32,32", help="one example's shape: counts FLOPs")
+    parser.add_argument("--batch-size", type=read_count, default=1, help="examples in a batch (default: 1)")
+    parser.add_argument("--latency", action="store_true", help="time both models in turns (needs the two above)")
+    parser.add_argument("--repeats", type=read_count, default=20, help="timed calls of each model (default: 20)")
+    add_device(parser)
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the model, and the reference where one is given."""
+    from cp_compress.model import footprint, measure_latency
+
+    if options.latency and (options.reference is None or options.input_shape is None):
+        raise InvalidArgumentError("--latency is measured beside another model: give --reference and --input-shape")
+    device = read_device(options)
+    inputs = None if options.input_shape is None else example_input(options.input_shape, options.batch_size, device)
+    with progress(options, 3) as bar:
+        bar.stage("reading the models")
+        models = _read(options)
+        bar.stage("measuring")
+        try:
+            found = {name: footprint(model, inputs).to_json() for name, model in models.items()}
+        except (RuntimeError, ValueError, TypeError) as error:
+            if isinstance(error, CompressionError) or inputs is None:
+                raise
+            raise CompressionError(f"the model cannot be run on inputs {tuple(inputs.shape)}: {error}") from error
+        seconds: dict[str, float] = {}
+        if options.latency:
+            bar.stage("timing")
+            times = measure_latency(models["model"], models["reference"], inputs, options.repeats)
+            seconds = dict(zip(("model", "reference"), times, strict=True))
+    both = len(models) > 1
+    rows = [("", *models, *(["reference / model"] if both else []))]
+    for name in found["model"]:
+        values = [found[which][name] for which in models]
+        if values[0] is not None:
+            ratio = [f"{(values[1] or 0) / values[0]:.2f}" if values[0] else ""] if both else []
+            rows.append((name, *map(number, values), *ratio))
+    if seconds:
+        milliseconds = [1000 * seconds[which] for which in models]
+        rows.append(("milliseconds", *map(number, milliseconds), f"{milliseconds[1] / milliseconds[0]:.2f}"))
+    emit(options, table(rows), {**found, **({"seconds": seconds} if seconds else {})})
+    return DONE
+
+
+def _read(options: argparse.Namespace) -> dict[str, nn.Module]:
+    device = read_device(options)
+    models = {"model": read_model(options.model, options.architecture, device)}
+    if options.reference is not None:
+        models["reference"] = read_model(options.reference, options.architecture, device, "--reference")
+    return models

@@ -1,0 +1,70 @@
+"""The entry point: arguments in, exit code out, and every trouble told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cp_compress import __version__
+from cp_compress.base.errors import (
+    CompressionError,
+    CorruptStreamError,
+    InvalidArgumentError,
+    MissingExtraError,
+    NothingComparedError,
+    ObservationError,
+)
+from cp_compress.cli import compare, compress, footprint, search
+from cp_compress.cli.output import FAILED, USAGE
+
+_COMMANDS = (compress, footprint, compare, search)
+_TROUBLE = (CompressionError, CorruptStreamError, MissingExtraError, NothingComparedError, ObservationError, OSError)
+_EPILOG = """\
+A MODEL is "package.module:factory", a function without arguments that returns the model, or the path of a file that
+`cp-compress compress` wrote, with --architecture naming the factory of the model that it was made from. Modules are
+looked for in the current folder too.
+
+exit codes: 0 done, and everything required holds; 1 a requirement does not hold, or no candidate was found that meets
+all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work could not be done.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with the given arguments (default: those of the process) and return its exit code."""
+    options = _parser().parse_args(arguments)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        code: int = options.run(options)
+    except InvalidArgumentError as error:
+        return _tell(error, USAGE)
+    except _TROUBLE as error:
+        return _tell(error, FAILED)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cp-compress",
+        description="Compress models, and measure whether they still do the same thing.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        summary = (command.__doc__ or "").partition("\n")[0]
+        layout = argparse.RawDescriptionHelpFormatter
+        sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG, formatter_class=layout)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def _tell(error: Exception, code: int) -> int:
+    print(f"cp-compress: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,87 @@
+"""What the commands share in what they print: exit codes, JSON, tables and progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cp_compress.base.files import write_atomically
+from cp_compress.base.plain import plain
+
+DONE, UNMET, USAGE, INCONCLUSIVE, FAILED = range(5)
+OUTCOME_CODES = {"pass": DONE, "fail": UNMET, "inconclusive": INCONCLUSIVE, "error": FAILED}
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --json and --quiet."""
+    parser.add_argument("--json", metavar="PATH", help='write the result as JSON; "-" prints it in place of the text')
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def emit(options: argparse.Namespace, text: str, content: dict[str, Any]) -> None:
+    """Print the text, or the JSON when it goes to standard output; write the JSON to its file."""
+    document = json.dumps(plain(content), indent=2, ensure_ascii=False)
+    if options.json == "-":
+        print(document)
+        return
+    if options.json:
+        write_atomically(options.json, (document + "\n").encode())
+    print(text)
+
+
+class Progress:
+    """A bar of stages on standard error; silent with --quiet and where nobody watches."""
+
+    def __init__(self, quiet: bool, stages: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=stages, disable=quiet or not sys.stderr.isatty(), leave=False, file=sys.stderr)
+        self._started = False
+
+    def stage(self, name: str) -> None:
+        """Say what is done now; whatever was before it is finished."""
+        if self._started:
+            self._bar.update()
+        self._started = True
+        self._bar.set_description(name)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+@contextlib.contextmanager
+def progress(options: argparse.Namespace, stages: int) -> Iterator[Progress]:
+    """Show a bar of so many stages while the work inside goes on."""
+    bar = Progress(options.quiet, stages)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns; the first row is the head.
+
+    >>> print(table([("metric", "value"), ("agreement", "0.99")]))
+    metric     value
+    agreement  0.99
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(map(str.rstrip, lines))
+
+
+def number(value: float | int | None) -> str:
+    """Return a number for a person to read: whole ones in groups of three digits, others with four figures.
+
+    >>> number(1234567), number(0.98765), number(None)
+    ('1,234,567', '0.9877', '')
+    """
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,101 @@
+"""Models and data named on a command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.factories import make_from
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", help="where models run, such as cuda:0 (default: cuda where present, else cpu)")
+
+
+def read_device(options: argparse.Namespace) -> torch.device:
+    """Return the device asked for; raises InvalidArgumentError for one that is not there."""
+    import torch
+
+    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidArgumentError(f"--device {name} cannot be used here: {error}") from error
+    return torch.device(name)
+
+
+def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
+    """Return the model that a factory makes, or that a file holds, in evaluation mode on a device.
+
+    Raises InvalidArgumentError for a text that is neither, and for a factory that gives no module.
+    """
+    from cp_compress.model import load
+
+    if Path(name).is_file():
+        if architecture is None:
+            raise InvalidArgumentError(f"{what} {name} is a file: name its --architecture, as package.module:factory")
+        return load(name, _module(architecture, "--architecture")).to(device).eval()
+    if ":" not in name:
+        raise InvalidArgumentError(f'{what} {name!r} is no file and not of the form "package.module:factory"')
+    return _module(name, what).to(device).eval()
+
+
+def _module(name: str, what: str) -> nn.Module:
+    from torch import nn
+
+    model = make_from(name, what)
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"{what} {name} gives a {type(model).__name__}; it must give a torch.nn.Module")
+    return model
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Return a shape written as "3,32,32"; for argparse."""
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 3,32,32")
+    return shape
+
+
+def read_count(text: str) -> int:
+    """Return a whole number of 1 or more; for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def read_share(text: str) -> float:
+    """Return a number in (0, 1); for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+    return value
+
+
+def example_input(shape: tuple[int, ...], batch_size: int, device: torch.device) -> Tensor:
+    """Return random inputs of a shape: what is computed does not depend on their values."""
+    import torch
+
+    return torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def read_data(name: str, what: str = "--data") -> Any:
+    """Return the labelled examples that a factory makes."""
+    from cp_compress.base.datasets import LabeledData
+
+    data = make_from(name, what)
+    LabeledData(data)
+    return data

@@ -1,0 +1,68 @@
+"""The refusal to compare a thing with itself: such a comparison passes whatever is required."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.digests import digest_model
+from cp_compress.base.errors import NothingComparedError
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.running import Model
+
+
+def require_difference(candidate: Model, reference: Model, dataset: Any, compressed_dataset: Any) -> None:
+    """Raise NothingComparedError when the candidate is the reference and reads the same data.
+
+    Models are the same when their content is. Data is the same when it is one object, or holds the same examples
+    and was not stored by any codec.
+    """
+    same_model = candidate is reference or (
+        digest_model(candidate) is not None and digest_model(candidate) == digest_model(reference)
+    )
+    if not same_model:
+        return
+    if compressed_dataset is None or same_data(compressed_dataset, dataset):
+        also = "" if compressed_dataset is None else ", and compressed_dataset holds the same examples as dataset"
+        raise NothingComparedError(
+            f"nothing was compressed: the compressed model has the same content as the reference{also}. "
+            "A check of a thing with itself passes whatever is required; give a compressed model or compressed data"
+        )
+
+
+def same_data(compressed: Any, original: Any) -> bool:
+    """Tell whether compressed data is nothing but the original."""
+    if compressed is original:
+        return True
+    if hasattr(compressed, "codec"):
+        return False
+    return LabeledData(compressed).digest() == LabeledData(original).digest()
+
+
+def require_order(candidate: Model, reference: Model) -> None:
+    """Raise InvalidArgumentError when the model in the reference's place is the only one that a scheme made."""
+    from cp_compress.model import compression_steps
+
+    steps = compression_steps(reference)
+    if steps and not compression_steps(candidate):
+        rule = "it was made by a scheme and the other model was not: the compressed model comes first"
+        reject("assertion", "reference", " | ".join(steps), rule)
+
+
+def require_other_logits(candidate: Observation, reference: Observation) -> None:
+    """Raise NothingComparedError when a model that no scheme made gives the reference's logits bit for bit.
+
+    It is the reference in another wrapping: a real compression changes some bit of some logit.
+    """
+    from cp_compress.model import compression_steps
+
+    if compression_steps(candidate.model) or hasattr(candidate.data.source, "codec"):
+        return
+    if torch.equal(candidate.logits, reference.logits):
+        raise NothingComparedError(
+            f"nothing was compressed: the candidate gives the reference's logits bit for bit on all {len(reference)} "
+            "examples, and no scheme made it; it is the reference in another wrapping"
+        )

@@ -1,0 +1,164 @@
+"""The command `cp-compress`: what it prints, writes and returns, on the digits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cp_compress.cli.main import main
+from cp_compress.examples import digits_cnn
+from cp_compress.model import Prune, load, save
+
+MODEL = "cp_compress.examples:digits_cnn"
+DATA = "cp_compress.examples:digits"
+
+
+@pytest.fixture
+def pruned(tmp_path):
+    path = tmp_path / "pruned.cp"
+    save(Prune(0.3).compress(digits_cnn()), path)
+    return str(path)
+
+
+def run(capsys, *arguments):
+    """Return exit code, standard output and standard error of one call."""
+    try:
+        code = main([*arguments])
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def read(capsys, *arguments):
+    code, out, _ = run(capsys, *arguments, "--json", "-")
+    return code, json.loads(out)
+
+
+def test_compress_writes_a_model_that_reads_back_and_says_what_it_did(tmp_path, capsys):
+    target, report = tmp_path / "model.cp", tmp_path / "report.json"
+    code, out, err = run(
+        capsys, "compress", MODEL, "--scheme", "prune(density=0.25)", "-o", str(target), "--json", str(report)
+    )
+    assert (code, err) == (0, "")
+    assert "prune(density=0.25)" in out
+    content = json.loads(report.read_text())
+    assert content["after"]["artifact_bytes"] == target.stat().st_size
+    expected = Prune(0.25).compress(digits_cnn())
+    assert torch.equal(load(target, digits_cnn()).classifier[1].weight, expected.classifier[1].weight)
+
+
+def test_a_file_is_compressed_further_with_its_architecture(tmp_path, pruned, capsys):
+    target = str(tmp_path / "smaller.cp")
+    arguments = ("compress", pruned, "--scheme", "quantize(int8)", "-o", target)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "--architecture" in err
+    assert run(capsys, *arguments, "--architecture", MODEL)[0] == 0
+    code, found = read(capsys, "footprint", target, "--architecture", MODEL, "--reference", pruned)
+    assert found["model"]["artifact_bytes"] < found["reference"]["artifact_bytes"]
+
+
+def test_footprint_counts_operations_of_a_batch_and_times_in_turns(pruned, capsys):
+    arguments = ("footprint", pruned, "--architecture", MODEL, "--reference", MODEL, "--input-shape", "1,8,8")
+    _, one = read(capsys, *arguments)
+    _, four = read(capsys, *arguments, "--batch-size", "4", "--latency", "--repeats", "2")
+    assert four["model"]["flops"] == 4 * one["model"]["flops"]
+    assert set(four["seconds"]) == {"model", "reference"}
+    code, _, err = run(capsys, "footprint", MODEL, "--latency")
+    assert code == 2
+    assert "--reference" in err
+
+
+@pytest.mark.parametrize(
+    ("requirements", "expected"),
+    [
+        ([], 0),
+        (["agreement >= 0.5"], 0),
+        (["agreement >= 0.5", "agreement >= 0.9999"], 1),
+        (["compression >= 2", "flops_ratio <= 1"], 0),
+        (["compression >= 1000"], 1),
+    ],
+)
+def test_the_exit_code_of_a_comparison_is_its_worst_outcome(pruned, capsys, requirements, expected):
+    extra = [part for text in requirements for part in ("--require", text)]
+    code, found = read(capsys, "compare", pruned, MODEL, "--data", DATA, *extra)
+    assert code == expected
+    assert found["outcome"] == (None if not requirements else ("pass", "fail")[expected])
+    judged = [entry["requirement"] for check in found["checks"] for entry in check.get("requirements", [])]
+    assert len(judged) == len(requirements)
+
+
+def test_a_claim_that_the_data_cannot_decide_is_inconclusive(pruned, capsys):
+    _, found = read(capsys, "compare", pruned, MODEL, "--data", DATA)
+    agreement = found["checks"][0]["metrics"]["agreement"]
+    bound = f"agreement >= {agreement - 0.005}"
+    code, out, _ = run(capsys, "compare", pruned, MODEL, "--data", DATA, "--require", bound, "--confidence", "0.95")
+    assert code == 3
+    assert "more examples would decide" in out
+
+
+def test_every_level_and_a_codec_are_measured_as_the_library_does(capsys):
+    levels = ("--level", "attributions", "--level", "boundaries", "--examples", "6", "--codec", "jpeg(quality=50)")
+    code, found = read(capsys, "compare", MODEL, MODEL, "--data", DATA, *levels, "--require", "iou_quantile_0.1 >= 0")
+    assert code == 0
+    assert [check["comparison"] for check in found["checks"]] == ["attributions", "boundaries"]
+    assert found["checks"][0]["counts"]["mean_iou"] == 6
+    assert 0 < found["checks"][0]["metrics"]["iou_quantile_0.1"] < 1
+
+
+def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
+    groups = json.dumps({"low": [0, 1, 2, 3, 4], "high": [5, 6, 7, 8, 9]})
+    _, plain = read(capsys, "compare", pruned, MODEL, "--data", DATA)
+    _, grouped = read(capsys, "compare", pruned, MODEL, "--data", DATA, "--class-groups", groups)
+    assert grouped["checks"][0]["metrics"]["cost"] < plain["checks"][0]["metrics"]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["compare", MODEL, MODEL, "--data", DATA], 4, "nothing was compressed"),
+        (["compare", MODEL, "{pruned}", "--data", DATA, "--architecture", MODEL], 2, "compressed model comes first"),
+        (["compare", "{pruned}", MODEL, "--data", "nowhere:data"], 2, "nowhere"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agrement >= 1"], 2, "agrement"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement > 1"], 2, "metric >= bound"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement >= 1.5"], 2, r"\[0, 1\]"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "rmse <= 1"], 2, "reconstruction"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--class-groups", "{"], 2, "no JSON"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--device", "tpu"], 2, "tpu"),
+        (["compress", MODEL, "--scheme", "prun(density=1)", "-o", "x"], 2, "prun"),
+        (["compress", MODEL, "--scheme", "prune(density=0.5)", "-o", "/nowhere/x.cp"], 4, "nowhere"),
+        (["compress", "model.cp", "--scheme", "prune(density=0.5)", "-o", "x"], 2, "no file"),
+        (["compress", DATA, "--scheme", "prune(density=0.5)", "-o", "x"], 2, "torch.nn.Module"),
+        (["footprint", MODEL, "--input-shape", "1,8,9,9,9"], 4, "cannot be run on inputs"),
+        (["footprint", MODEL, "--input-shape", "0"], 2, "no shape"),
+        (["footprint"], 2, "MODEL"),
+        ([], 2, "COMMAND"),
+    ],
+)
+def test_trouble_is_told_in_one_line_with_its_code(pruned, capsys, arguments, code, message):
+    found, _, err = run(capsys, *[argument.replace("{pruned}", pruned) for argument in arguments])
+    assert found == code
+    assert "Traceback" not in err
+    assert re.search(message, err)
+
+
+def test_a_damaged_file_is_named(pruned, capsys):
+    with Path(pruned).open("r+b") as file:
+        file.seek(200)
+        file.write(b"damage")
+    code, _, err = run(capsys, "footprint", pruned, "--architecture", MODEL)
+    assert code == 4
+    assert "pruned.cp is damaged" in err
+
+
+def test_help_loads_neither_torch_nor_the_search(tmp_path):
+    script = "import sys\nfrom cp_compress.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script += "assert not {'torch', 'skopt', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
