@@ -35,7 +35,13 @@ def format_expression(value: Expressible) -> str:
 
 
 def _format_argument(argument: object) -> str:
-    if isinstance(argument, str) and argument.isidentifier() and argument not in ("None", "True", "False"):
+    # Python reads some letters beyond ASCII as others
+    if (
+        isinstance(argument, str)
+        and argument.isascii()
+        and argument.isidentifier()
+        and argument not in ("None", "True", "False")
+    ):
         try:
             ast.parse(argument, mode="eval")
         except SyntaxError:  # a keyword such as "lambda"

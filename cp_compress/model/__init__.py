@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cp_compress.model.schemes import Scheme as Scheme
     from cp_compress.model.schemes import parse_scheme as parse_scheme
     from cp_compress.model.selection import keep_largest as keep_largest
+    from cp_compress.model.sparse import to_semi_structured as to_semi_structured
     from cp_compress.model.steps import compression_steps as compression_steps
     from cp_compress.model.storage import load as load
     from cp_compress.model.storage import save as save
@@ -50,6 +51,7 @@ _MODULES = {
     "measure_latency": "footprints",
     "parse_scheme": "schemes",
     "save": "storage",
+    "to_semi_structured": "sparse",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

@@ -97,7 +97,8 @@ class NMPrune(Piped):
 
     Neighbours follow one another in the input dimension of a weight: features, or input channels (of a group) at one
     place of the kernel. Where m does not divide the inputs the last group is shorter and keeps n of what it has. Of
-    equal magnitudes the first by index stay. A model with 2 of 4 runs on sparse tensor cores: see `lower`. Source:
+    equal magnitudes the first by index stay. A model with 2 of 4 runs on sparse tensor cores: see
+    `to_semi_structured`. Source:
     Mishra et al. 2021, "Accelerating sparse deep neural networks".
 
     >>> from torch import nn

@@ -65,3 +65,9 @@ def test_refusals(text):
 
 def test_keywords_are_quoted():
     assert format_expression(Sample("global")) == "sample('global')"
+
+
+@pytest.mark.parametrize("letters", ["ª", "ﬁlter", "ℌead"])
+def test_letters_that_python_reads_as_others_survive(letters):
+    sample = Sample(letters, names=letters)
+    assert parse_expression(format_expression(sample), {"sample": Sample}, "sample") == [sample]
