@@ -1,4 +1,4 @@
-"""Bayesian search of several parameters with scikit-optimize: expected improvement under a ranking that puts feasibility first."""
+"""Bayesian search of several parameters with scikit-optimize, under a ranking that puts feasibility first."""
 
 from __future__ import annotations
 

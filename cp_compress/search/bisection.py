@@ -1,4 +1,4 @@
-"""Bisection for one parameter, with or without noise: halve what is still believed of where the constraints start to hold."""
+"""Bisection for one parameter, with or without noise: halve the belief about where the constraints start to hold."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class _Run:
         return self._infeasible < self._axis.place(point) < self._feasible
 
     def _likelihoods(self, trial: Trial) -> tuple[float, float]:
-        """Return the probability of the trial's margin sign if the constraints hold at its point, and if they do not."""
+        """Return how likely the trial is if the constraints hold at its point, and if they do not."""
         if self._settings.noise and trial.margin is not None and trial.objective is not None:
             scaled = trial.margin / self._settings.noise / math.sqrt(2)
             holds, fails = math.erfc(-scaled) / 2, math.erfc(scaled) / 2

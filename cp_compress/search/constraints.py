@@ -65,7 +65,7 @@ class Preserved:
             object.__setattr__(self, "dataset", LabeledData(self.dataset))
 
     def __call__(self, candidate: nn.Module, reference: nn.Module) -> Check:
-        """Compare and judge; raises ObservationError for a candidate that cannot be compared, such as for NaN logits."""
+        """Compare and judge; raises ObservationError for a candidate that cannot be compared, as for NaN logits."""
         seen = [
             observe(model, self.dataset, device=self.device, batch_size=self.batch_size)
             for model in (candidate, reference)

@@ -125,7 +125,7 @@ class _Run:
 
 
 def fit_predict(places: Floats, values: Floats, grid: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation at `grid` (k, d) of a Gaussian process fitted to values (n,) at places (n, d)."""
+    """Return mean and deviation at `grid` (k, d) of a Gaussian process fitted to values (n,) at places (n, d)."""
     from sklearn.exceptions import ConvergenceWarning
     from skopt.learning import GaussianProcessRegressor
     from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
@@ -135,8 +135,9 @@ def fit_predict(places: Floats, values: Floats, grid: Floats, seed: int) -> tupl
     kernel = ConstantKernel(1.0, (0.01, 1000.0)) * Matern(length_scale=0.3, length_scale_bounds=(0.02, 5.0), nu=2.5)
     process: Any = GaussianProcessRegressor(kernel, noise="gaussian", n_restarts_optimizer=2, random_state=seed)
     with warnings.catch_warnings():
-        # a hyperparameter at its bound is usual with few points
+        # a hyperparameter at its bound and a variance rounded to below 0 are usual with few points
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="Predicted variances smaller than 0")
         process.fit(places, standard)
         mean, deviation = process.predict(grid, return_std=True)
     return np.asarray(mean) * scale + values.mean(), np.asarray(deviation) * scale

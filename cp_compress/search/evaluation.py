@@ -77,7 +77,7 @@ def evaluate(task: Task, number: int, point: Point) -> Evaluated:
 
 
 def evaluate_packed(key: str, content: bytes, number: int, point: Point) -> Evaluated:
-    """Evaluate in a worker, which keeps the task of the search that it works for, and with it the reference's results."""
+    """Evaluate in a worker, which keeps the task of its search, and with it the reference's results."""
     import cloudpickle
 
     with _one_at_a_time:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -147,7 +147,6 @@ class Throughput(_Written):
         return pytree.tree_map(fill, example_input)
 
 
-KnownObjective = Union[Flops, Parameters, ArtifactBytes, ResidentBytes, Latency, Throughput]
 _KNOWN = (Flops, Parameters, ArtifactBytes, ResidentBytes, Latency, Throughput)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -95,8 +95,8 @@ def prepare_gate(
     if shared:
         first = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
-            f"{len(shared)} of its examples ({first}{', …' if len(shared) > 5 else ''}) are among those searched on, so "
-            "a verdict on them would be too good; take them out, or say allow_shared_examples=True"
+            f"{len(shared)} of its examples ({first}{', …' if len(shared) > 5 else ''}) are among those searched on, "
+            "so a verdict on them would be too good; take them out, or say allow_shared_examples=True"
         )
         reject(_OWNER, "gate_data", type(gate_data).__name__, rule)
     return tuple(specification.on(gate_data) for specification in specifications)

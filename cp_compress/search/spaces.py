@@ -6,7 +6,7 @@ import math
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Union
+from typing import TYPE_CHECKING, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.expressions import format_expression
@@ -14,7 +14,7 @@ from cp_compress.base.expressions import format_expression
 if TYPE_CHECKING:
     from cp_compress.model.schemes import Scheme
 
-Value = Union[float, int, str]
+Value = float | int | str
 Point = Mapping[str, Value]
 _SCALES = ("linear", "log")
 _DIGITS = 9
@@ -109,7 +109,7 @@ class Categorical:
         return format_expression(self)
 
 
-Parameter = Union[Real, Integer, Categorical]
+Parameter = Real | Integer | Categorical
 
 
 @dataclass(frozen=True, init=False)

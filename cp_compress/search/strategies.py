@@ -1,4 +1,4 @@
-"""What a search strategy is: a printable value that starts a run, and a run that is asked for points and told trials."""
+"""What a search strategy is: a printable value that starts a run, which is asked for points and told trials."""
 
 from __future__ import annotations
 
