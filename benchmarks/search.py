@@ -84,7 +84,7 @@ def run_gp_minimize(samples, count, seed, space):
 
 def searchers(noise):
     """Return the searches that are compared, as functions of (samples, count, seed, space)."""
-    strategies = [Bisection(), DRUCB(gamma=0.95), DRUCB(gamma=0.7), Bayesian(initial=4)]
+    strategies = [Bisection(), DRUCB(), DRUCB(gamma=0.3), Bayesian(initial=4)]
     if noise:
         strategies.insert(1, Bisection(noise=noise))
     named = {

@@ -41,7 +41,7 @@ class DRUCB(Written):
     'drucb(gamma=0.9)'
     """
 
-    gamma: float = 0.95
+    gamma: float = 0.5
     kappa: float = 1.96
     first_stage: float = 0.7
     feasible_at: End = "high"
