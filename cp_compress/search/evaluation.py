@@ -103,7 +103,12 @@ def make_candidate(task: Task, number: int, scheme: Scheme) -> nn.Module:
     """Return the candidate of a scheme, finished; random numbers depend on the search's seed and the trial only."""
     with _seeded(task.seed, number):
         candidate = scheme.compress(task.model)
-        return candidate if task.finish is None else task.finish(candidate, scheme)
+        if task.finish is None:
+            return candidate
+        finished = task.finish(candidate, scheme)
+    if not isinstance(finished, torch.nn.Module):
+        raise TypeError(f"finish returned {type(finished).__name__}; it must return the candidate")
+    return finished
 
 
 def _try(task: Task, number: int, point: Point, scheme: Scheme) -> Evaluated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.search.bayesian import Bayesian
 from cp_compress.search.bisection import Bisection
 from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.freshness import example_digests, shared_examples
 from cp_compress.search.results import describe_check
-from cp_compress.search.spaces import Categorical, SchemeSpace, describe
+from cp_compress.search.spaces import Categorical, SchemeSpace, describe, describe_point
 from cp_compress.search.strategies import Strategy, parse_strategy
 from cp_compress.search.workers import BACKENDS
 
@@ -26,16 +28,23 @@ _OWNER = "search"
 
 
 def check_arguments(model: object, space: object, finish: object, trials: int, seed: int, jobs: int) -> None:
-    """Reject arguments that are not what they must be."""
+    """Reject arguments that are not what they must be, and a space with schemes at its ends that cannot be."""
     if not isinstance(model, nn.Module):
         reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
     if not isinstance(space, SchemeSpace):
-        reject(_OWNER, "space", space, 'must be a SchemeSpace, such as SchemeSpace("prune(density={d})", d=Real(0, 1))')
+        reject(
+            _OWNER, "space", space, 'must be a SchemeSpace, such as SchemeSpace("prune(density={d})", d=Real(0.1, 1))'
+        )
     if finish is not None and not callable(finish):
         reject(_OWNER, "finish", finish, "must be a callable (candidate, scheme) -> candidate")
     for name, number in (("trials", trials), ("jobs", jobs)):
         check_integer(_OWNER, name, number, "must be a whole number of 1 or more", at_least=1)
-    check_integer(_OWNER, "seed", seed, "must be a whole number in 0…2³¹", at_least=0, at_most=2**31)
+    check_integer(_OWNER, "seed", seed, "must be a whole number in 0…2³⁰", at_least=0, at_most=2**30)
+    for point in space.ends():
+        try:
+            space.scheme(point)
+        except InvalidArgumentError as error:
+            reject(_OWNER, "space", str(space), f"there is no scheme at {describe_point(point)}: {error}")
 
 
 def as_batch(batch: int | None, jobs: int, backend: str | None) -> int:
@@ -83,23 +92,33 @@ def read_search_data(constraints: Sequence[Constraint]) -> tuple[frozenset[str],
 
 def prepare_gate(
     constraints: Sequence[Constraint], gate_data: Any, digests: frozenset[str], allow_shared_examples: bool
-) -> tuple[Preserved, ...]:
-    """Return the constraints on the gate's data; reject data of which the search sees an example."""
+) -> tuple[tuple[Preserved, ...], list[str]]:
+    """Return the constraints on the gate's data, with notes; reject data of which the search sees an example."""
     if gate_data is None:
-        return ()
+        return (), []
     specifications = [constraint for constraint in constraints if isinstance(constraint, Preserved)]
     if not specifications:
         rule = "no constraint can be judged on other data: none of them is a Preserved"
         reject(_OWNER, "gate_data", type(gate_data).__name__, rule)
-    shared = [] if allow_shared_examples else shared_examples(gate_data, digests)
-    if shared:
+    shared = shared_examples(gate_data, digests)
+    if shared and not allow_shared_examples:
         first = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
             f"{len(shared)} of its examples ({first}{', …' if len(shared) > 5 else ''}) are among those searched on, "
             "so a verdict on them would be too good; take them out, or say allow_shared_examples=True"
         )
         reject(_OWNER, "gate_data", type(gate_data).__name__, rule)
-    return tuple(specification.on(gate_data) for specification in specifications)
+    gates = tuple(specification.on(gate_data) for specification in specifications)
+    count = len(shared)
+    return gates, [f"{count} examples of the gate are among those searched on: it is no fresh data"] if shared else []
+
+
+def measure_reference(task: Task) -> float:
+    """Return the objective of the reference itself; raises CompressionError where it cannot be measured."""
+    value = float(task.objective.measure(task.model, task.model, task.example_input))
+    if not math.isfinite(value):
+        reject(_OWNER, "objective", str(task.objective), f"it is {value} for the reference")
+    return value
 
 
 def rehearse(model: nn.Module, constraints: Sequence[Constraint]) -> None:

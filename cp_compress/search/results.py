@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class SearchResult:
     """The best feasible candidate of a search and how it was found.
 
-    `trial` is its record, `trials` all of them in order. `gate` holds the checks of `best` on fresh data, None when
-    there was none. `search_digests` are those of the examples that the search has seen, for `shared_examples`.
-    `notes` are sentences that a reader must see beside the result.
+    `trial` is its record, `trials` all of them in order; `reference_objective` is what the reference costs. `gate`
+    holds the checks of `best` on fresh data, None when there was none. `search_digests` are those of the examples that
+    the search has seen, for `shared_examples`. `notes` are sentences that a reader must see beside the result.
     """
 
     best: nn.Module
@@ -30,6 +30,7 @@ class SearchResult:
     trial: Trial
     trials: tuple[Trial, ...]
     objective: str
+    reference_objective: float
     constraints: tuple[str, ...]
     strategy: str
     gate: tuple[Check, ...] | None
@@ -46,6 +47,7 @@ class SearchResult:
         return {
             "scheme": str(self.scheme),
             "objective": self.objective,
+            "reference_objective": self.reference_objective,
             "constraints": list(self.constraints),
             "strategy": self.strategy,
             "best_trial": self.trial.number,
@@ -58,7 +60,7 @@ class SearchResult:
     def __str__(self) -> str:
         lines = [
             f"best of {len(self.trials)} trials by {self.strategy}: {self.scheme}, "
-            f"{self.objective} {self.trial.objective:.6g}",
+            f"{self.objective} {self.trial.objective:.6g} of {self.reference_objective:.6g}",
             *(f"  {constraint}" for constraint in self.constraints),
             trial_table(self.trials, self.trial),
             *(f"fresh data: {describe_check(check)}" for check in self.gate or ()),

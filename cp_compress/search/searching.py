@@ -21,6 +21,7 @@ from cp_compress.search.preparation import (
     as_strategy,
     check_arguments,
     identify,
+    measure_reference,
     prepare_gate,
     read_search_data,
     rehearse,
@@ -72,9 +73,10 @@ def search(
     what is found depends on `batch`, never on `jobs`. `backend` is "loky", or "dask" for the cluster whose
     `distributed.Client` is active. `progress` shows a bar.
 
-    Raises NoFeasibleCandidateError, with the trace, when no trial was feasible; InvalidArgumentError for bad
-    arguments, shared examples, the state file of another search, and a constraint that the reference itself does not
-    pass on this data; TrialError, naming the point, for an error in a trial that is not the candidate's.
+    Raises NoFeasibleCandidateError, with the trace, when no trial was feasible with less of the objective than the
+    reference; InvalidArgumentError for bad arguments, shared examples, the state file of another search, and a
+    constraint that the reference itself does not pass on this data; TrialError, naming the point, for an error in a
+    trial that is not the candidate's.
     """
     check_arguments(model, space, finish, trials, seed, jobs)
     at_a_time = as_batch(batch, jobs, backend)
@@ -85,14 +87,15 @@ def search(
     task = Task(model, space, chosen_objective, judges, finish, example_input, seed)
     workers = Workers(task, jobs, backend)
     digests, notes = read_search_data(judges)
-    gates = prepare_gate(judges, gate_data, digests, allow_shared_examples)
+    gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
     rehearse(model, (*judges, *gates))
-    identity = identify(task, chosen_strategy, trials, at_a_time)
+    reference_objective = measure_reference(task)
+    identity = {} if state is None else identify(task, chosen_strategy, trials, at_a_time)
     with locked(state):
         found = _run(run, trials, at_a_time, State(state, identity), workers, progress)
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
-    best, trial = _choose(task, run, found, notes)
+    best, trial = _choose(task, run, found, reference_objective, notes)
     gate = tuple(judge_candidate(dataclasses.replace(task, constraints=gates), best)) if gates else None
     return SearchResult(
         best=best,
@@ -100,11 +103,12 @@ def search(
         trial=trial,
         trials=tuple(found.trials),
         objective=str(chosen_objective),
+        reference_objective=reference_objective,
         constraints=tuple(map(describe, judges)),
         strategy=str(chosen_strategy),
         gate=gate,
         search_digests=digests,
-        notes=(*notes, *_gate_notes(gate)),
+        notes=(*notes, *gate_notes, *_describe_verdict(gate)),
     )
 
 
@@ -152,8 +156,14 @@ def _is_made(state: State, number: int, point: Point) -> bool:
     return trial is not None
 
 
-def _choose(task: Task, run: StrategyRun, found: _Found, notes: list[str]) -> tuple[nn.Module, Trial]:
-    feasible = sorted((trial for trial in found.trials if trial.feasible), key=_rank)
+def _choose(
+    task: Task, run: StrategyRun, found: _Found, reference_objective: float, notes: list[str]
+) -> tuple[nn.Module, Trial]:
+    passed = sorted((trial for trial in found.trials if trial.feasible), key=_rank)
+    feasible = [trial for trial in passed if _rank(trial)[0] < reference_objective]
+    if len(feasible) < len(passed):
+        count = len(passed) - len(feasible)
+        notes.append(f"{count} trials passed without being below the reference's {reference_objective:.6g}")
     trusted = [trial for trial in feasible if run.trusts(trial.point)]
     if len(trusted) < len(feasible):
         notes.append(
@@ -171,7 +181,9 @@ def _choose(task: Task, run: StrategyRun, found: _Found, notes: list[str]) -> tu
             notes.append(f"trial {trial.number} was made again, came out otherwise, and passed again")
             return candidate, trial
         notes.append(f"trial {trial.number} was made again, came out otherwise, and did not pass")
-    reason = "no trial was feasible" if not feasible else "no feasible trial could be trusted"
+    reason = "no trial was feasible"
+    if passed:
+        reason = f"no trial that passed could be trusted or has less {task.objective} than the reference"
     shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
     raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials))
 
@@ -181,7 +193,7 @@ def _rank(trial: Trial) -> tuple[float, int]:
     return trial.objective, trial.number
 
 
-def _gate_notes(gate: tuple[Check, ...] | None) -> tuple[str, ...]:
+def _describe_verdict(gate: tuple[Check, ...] | None) -> tuple[str, ...]:
     if gate is None:
         return (
             "the candidate was chosen on the data that it was judged on and has not been judged on fresh data: "

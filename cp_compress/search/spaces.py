@@ -146,6 +146,11 @@ class SchemeSpace:
         template = self.template if isinstance(self.template, str) else describe(self.template)
         return f"{template} with " + ", ".join(f"{name}={parameter}" for name, parameter in self.parameters)
 
+    def ends(self) -> list[Point]:
+        """Return two points: all parameters at their lowest value or first choice, and all at their highest or last."""
+        pairs = {name: _ends(parameter) for name, parameter in self.parameters}
+        return [{name: pair[end] for name, pair in pairs.items()} for end in (0, 1)]
+
     def scheme(self, point: Point) -> Scheme:
         """Return the scheme of one point; raises what its construction raises."""
         from cp_compress.model.schemes import Scheme, parse_scheme
@@ -182,6 +187,12 @@ def describe_point(point: Point) -> str:
     'density=0.25, dtype=int8'
     """
     return ", ".join(f"{name}={value}" for name, value in point.items())
+
+
+def _ends(parameter: Parameter) -> tuple[Value, Value]:
+    if isinstance(parameter, Categorical):
+        return parameter.choices[0], parameter.choices[-1]
+    return parameter.low, parameter.high
 
 
 def _check_range(owner: str, low: float, high: float, scale: str, smallest: float) -> None:
