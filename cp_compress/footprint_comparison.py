@@ -9,10 +9,23 @@ from torch import nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from cp_compress.model.footprints import footprint, measure_latency
 
 _OWNER = "compare_footprints"
+
+
+def compare_observed_footprints(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    metrics: Collection[str] = ("compression",),
+    batch_size: int = 256,
+) -> Measurement:
+    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs."""
+    batch = reference.data.select(range(min(len(reference), batch_size)))[0].to(reference.runner.device)
+    return compare_footprints(candidate.model, reference.model, batch, metrics)
 
 
 def compare_footprints(

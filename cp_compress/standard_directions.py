@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cp_compress.data import JPEG
+from cp_compress.fidelity.boundaries import compare_boundaries
 from cp_compress.fidelity.direction_families import gate_directions, residual_directions
 from cp_compress.fidelity.directions import Directions
+from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.sampling import choose_examples
 
@@ -27,6 +30,19 @@ def standard_directions(reference: Observation, examples: int | Sequence[int] | 
         return gate_directions(reference, chosen, seed=seed, residuals=residuals)
 
     return reference.remember(key, make)
+
+
+def compare_standard_boundaries(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    examples: int | Sequence[int] | None = 32,
+    seed: int = 0,
+    **options: Any,
+) -> Measurement:
+    """Measure as `compare_boundaries` along the standard directions; `options` are that function's."""
+    directions = standard_directions(reference, examples, seed)
+    return compare_boundaries(candidate, reference, directions, examples=examples, seed=seed, **options)
 
 
 def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.cli.output import DONE, OUTCOME_CODES, add_output_arguments, emit, number, progress, table
+from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
 from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model, read_share
 
 if TYPE_CHECKING:
@@ -52,95 +52,74 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure every level that is named or required, and judge."""
-    from cp_compress.fidelity.measurement import find_comparison
-
     requirements = read_requirements(options)
-    levels = dict.fromkeys([*options.level, *(find_comparison(requirement.metric) for requirement in requirements)])
-    if "reconstruction" in levels:
-        raise InvalidArgumentError("reconstruction compares data, not models: no such metric can be required here")
+    levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
-    comparisons = read_comparisons(options, requirements)
+    comparisons = {level: read_comparison(level, options, requirements) for level in levels}
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
         candidate, reference = _observe(options)
         measured: list[tuple[Measurement, Check | None]] = []
-        for level in levels:
+        for level, (compare, chosen) in comparisons.items():
             bar.stage(level)
-            measured.append(_judge(comparisons[level](candidate, reference), requirements))
+            measured.append(_judge(compare(candidate, reference, **chosen), requirements))
     outcomes = [check.outcome for _, check in measured if check is not None]
-    code = max((OUTCOME_CODES[outcome] for outcome in outcomes), key=_SEVERITY.index, default=DONE)
+    outcome = worst_outcome(outcomes)
     content = {
         "candidate": options.candidate,
         "reference": options.reference,
         "data": options.data,
         "codec": options.codec,
-        "outcome": _worst(outcomes),
+        "outcome": outcome,
         "checks": [measurement.to_json() if check is None else check.to_json() for measurement, check in measured],
     }
     emit(options, "\n\n".join(_describe(measurement, check) for measurement, check in measured), content)
-    return code
-
-
-_SEVERITY = [OUTCOME_CODES[outcome] for outcome in ("pass", "inconclusive", "fail", "error")]
+    return OUTCOME_CODES[outcome or "pass"]
 
 
 def read_requirements(options: argparse.Namespace) -> list[Requirement]:
     """Return the requirements written on the command line."""
     from cp_compress.fidelity.judgement import Requirement
-    from cp_compress.fidelity.measurement import find_comparison
 
     requirements = []
     for text in options.require:
-        exact = find_comparison(Requirement.parse(text).metric) == "footprint"  # no sample stands behind a size
+        exact = find_level(Requirement.parse(text).metric) == "footprint"  # no sample stands behind a size
         requirements.append(Requirement.parse(text, None if exact else options.confidence))
     return requirements
 
 
-def read_comparisons(
-    options: argparse.Namespace, requirements: Sequence[Requirement]
-) -> Mapping[str, Callable[[Observation, Observation], Measurement]]:
-    """Return the comparison of each level, with the options of the command line."""
+def read_comparison(
+    level: str, options: argparse.Namespace, requirements: Sequence[Requirement]
+) -> tuple[Callable[..., Measurement], dict[str, Any]]:
+    """Return the comparison of a level and what the command line sets of its options."""
     from cp_compress.fidelity.attributions import compare_attributions
-    from cp_compress.fidelity.boundaries import compare_boundaries
     from cp_compress.fidelity.predictions import compare_predictions
-    from cp_compress.footprint_comparison import compare_footprints
-    from cp_compress.standard_directions import standard_directions
+    from cp_compress.footprint_comparison import compare_observed_footprints
+    from cp_compress.standard_directions import compare_standard_boundaries
 
-    groups = _read_groups(options.class_groups)
     asked = [requirement.metric for requirement in requirements]
-    quantiles = tuple(_quantile(metric) for metric in asked if metric.startswith("iou_quantile_"))
-    examples = options.examples or 32
+    if level == "predictions":
+        return compare_predictions, {"class_distance": _read_groups(options.class_groups)}
+    if level == "attributions":
+        quantiles = tuple(_quantile(metric) for metric in asked if metric.startswith("iou_quantile_"))
+        chosen = {"method": options.method, "examples": options.examples, "seed": options.seed}
+        return compare_attributions, {**chosen, "quantiles": quantiles}
+    if level == "boundaries":
+        reach = {"max_distance": options.max_distance, "tolerance": options.tolerance}
+        return compare_standard_boundaries, {**reach, "examples": options.examples or 32, "seed": options.seed}
+    sizes = [metric for metric in asked if find_level(metric) == level]
+    metrics = tuple(sizes) or ("compression", "flops_ratio", "speedup")
+    return compare_observed_footprints, {"metrics": metrics, "batch_size": options.batch_size}
 
-    def predictions(candidate: Observation, reference: Observation) -> Measurement:
-        return compare_predictions(candidate, reference, class_distance=groups)
 
-    def attributions(candidate: Observation, reference: Observation) -> Measurement:
-        return compare_attributions(
-            candidate, reference, options.method, examples=options.examples, quantiles=quantiles, seed=options.seed
-        )
+def find_level(metric: str) -> str:
+    """Return the comparison that gives a metric; raises InvalidArgumentError for one that is not of two models."""
+    from cp_compress.fidelity.measurement import find_comparison
 
-    def boundaries(candidate: Observation, reference: Observation) -> Measurement:
-        return compare_boundaries(
-            candidate,
-            reference,
-            standard_directions(reference, examples, options.seed),
-            examples=examples,
-            max_distance=options.max_distance,
-            tolerance=options.tolerance,
-            seed=options.seed,
-        )
-
-    def footprints(candidate: Observation, reference: Observation) -> Measurement:
-        batch = reference.data.select(range(min(len(reference), options.batch_size)))[0]
-        metrics = asked or ["compression", "flops_ratio", "speedup"]
-        return compare_footprints(candidate.model, reference.model, batch, metrics)
-
-    return {
-        "predictions": predictions,
-        "attributions": attributions,
-        "boundaries": boundaries,
-        "footprint": footprints,
-    }
+    level = find_comparison(metric)
+    if level not in _LEVELS:
+        raise InvalidArgumentError(f"{metric} compares data, not models: it cannot be required here")
+    return level
 
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
@@ -166,9 +145,8 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
 
 def _judge(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[Measurement, Check | None]:
     from cp_compress.fidelity.judgement import judge
-    from cp_compress.fidelity.measurement import find_comparison
 
-    own = [item for item in requirements if find_comparison(item.metric) == measurement.comparison]
+    own = [item for item in requirements if find_level(item.metric) == measurement.comparison]
     return measurement, judge(measurement, own) if own else None
 
 
@@ -186,10 +164,6 @@ def _quantile(metric: str) -> float:
         return float(metric.removeprefix("iou_quantile_"))
     except ValueError:
         raise InvalidArgumentError(f"{metric!r} names no quantile such as iou_quantile_0.1") from None
-
-
-def _worst(outcomes: Sequence[str]) -> str | None:
-    return max(outcomes, key=lambda outcome: _SEVERITY.index(OUTCOME_CODES[outcome]), default=None)
 
 
 def _describe(measurement: Measurement, check: Check | None) -> str:

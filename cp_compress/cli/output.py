@@ -16,6 +16,14 @@ DONE, UNMET, USAGE, INCONCLUSIVE, FAILED = range(5)
 OUTCOME_CODES = {"pass": DONE, "fail": UNMET, "inconclusive": INCONCLUSIVE, "error": FAILED}
 
 
+SEVERITY = ("pass", "inconclusive", "fail", "error")
+
+
+def worst_outcome(outcomes: Sequence[str]) -> str | None:
+    """Return the outcome that decides about all, or None where nothing was judged."""
+    return max(outcomes, key=SEVERITY.index, default=None)
+
+
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --json and --quiet."""
     parser.add_argument("--json", metavar="PATH", help='write the result as JSON; "-" prints it in place of the text')

@@ -3,14 +3,125 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
-from cp_compress.cli.output import DONE
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
+from cp_compress.cli.output import OUTCOME_CODES, UNMET, add_output_arguments, emit, worst_outcome
+from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model
+
+if TYPE_CHECKING:
+    from cp_compress.search import Preserved, SchemeSpace
+
+_EXAMPLE = """\
+example:
+  cp-compress search cp_compress.examples:digits_cnn --scheme "prune(density={density})" \\
+      --parameter "density=real(0.02, 1, scale=log)" --require "agreement >= 0.97" --confidence 0.95 \\
+      --data cp_compress.examples:digits_training --gate-data cp_compress.examples:digits --output smallest.cp
+
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress search`."""
+    parser.epilog = _EXAMPLE + (parser.epilog or "")
+    parser.add_argument("model", metavar="MODEL", help="the model to compress")
+    parser.add_argument("--scheme", required=True, help='a template, such as "prune(density={density})"')
+    parser.add_argument(
+        "--parameter",
+        required=True,
+        action="append",
+        metavar="NAME=RANGE",
+        help='a name of the template: "density=real(0.02, 1, scale=log)", "n=integer(1, 3)", '
+        "\"dtype=categorical(('int8', 'float16'))\"; repeatable",
+    )
+    parser.add_argument("--data", required=True, metavar="FACTORY", help="labelled examples to judge candidates on")
+    parser.add_argument("--gate-data", metavar="FACTORY", help="other examples, to judge the best candidate on again")
+    parser.add_argument(
+        "--allow-shared-examples", action="store_true", help="let --gate-data hold examples of --data too"
+    )
+    parser.add_argument("--objective", default="artifact_bytes", help="to make small (default: artifact_bytes)")
+    parser.add_argument("--strategy", help='such as "bisection(noise=0.01)", "dr_ucb()", "bayesian()"')
+    parser.add_argument("--trials", type=read_count, default=12, help="candidates to try (default: 12)")
+    parser.add_argument("--state", metavar="FILE", help="keep the trials here and go on from them")
+    parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
+    parser.add_argument("--output", "-o", metavar="FILE", help="where to write the best candidate")
+    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind MODEL, where that is a file")
+    add_requirement_arguments(parser)
+    add_device(parser)
+    add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search."""
-    return DONE
+    """Search, judge the best candidate on fresh data where there is some, and write it."""
+    import sys
+
+    from cp_compress.model import save
+    from cp_compress.search import NoFeasibleCandidateError, search
+
+    space = _read_space(options)
+    requirements = read_requirements(options)
+    if not requirements:
+        raise InvalidArgumentError("a search needs --require: without a requirement the smallest model would win")
+    model = read_model(options.model, options.architecture, read_device(options))
+    data = read_data(options.data)
+    gate_data = None if options.gate_data is None else read_data(options.gate_data, "--gate-data")
+    try:
+        result = search(
+            model,
+            space,
+            objective=options.objective,
+            constraints=[_constraint(level, options, data) for level in _levels(options)],
+            strategy=options.strategy,
+            trials=options.trials,
+            seed=options.seed,
+            example_input=_first_batch(data, options.batch_size),
+            gate_data=gate_data,
+            allow_shared_examples=options.allow_shared_examples,
+            state=options.state,
+            jobs=options.jobs,
+            progress=not options.quiet and sys.stderr.isatty(),
+        )
+    except NoFeasibleCandidateError as error:
+        emit(options, f"no candidate found: {error}", {"scheme": None, "trials": [t.to_json() for t in error.trials]})
+        return UNMET
+    if options.output:
+        save(result.best, options.output)
+    written = f"\n\nwritten to {options.output}" if options.output else ""
+    emit(options, f"{result}{written}", {**result.to_json(), "output": options.output})
+    outcome = worst_outcome([check.outcome for check in result.gate or ()])
+    return OUTCOME_CODES[outcome or "pass"]
+
+
+def _read_space(options: argparse.Namespace) -> SchemeSpace:
+    from cp_compress.search import SchemeSpace, parse_parameter
+
+    parameters = {}
+    for text in options.parameter:
+        name, equals, expression = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InvalidArgumentError(f'--parameter {text!r}: must have the form "density=real(0.02, 1)"')
+        parameters[name.strip()] = parse_parameter(expression.strip())
+    return SchemeSpace(options.scheme, **parameters)
+
+
+def _levels(options: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(find_level(requirement.metric) for requirement in read_requirements(options)))
+
+
+def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved:
+    from cp_compress.search import Preserved
+
+    requirements = read_requirements(options)
+    own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
+    compare, chosen = read_comparison(level, options, requirements)
+    comparison = level if level in ("predictions", "attributions") else compare
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return Preserved(comparison, data, own, given, batch_size=options.batch_size)
+
+
+def _first_batch(data: Any, batch_size: int) -> Any:
+    from cp_compress.base.datasets import LabeledData
+
+    examples = LabeledData(data)
+    return examples.select(range(min(batch_size, len(examples))))[0]

@@ -160,9 +160,9 @@ def observe(
     return kept[1]
 
 
-def forget_observations() -> None:
-    """Drop all kept observations, and with them their models, data sets and results."""
-    _observations.clear()
+def forget_observations(model: Model | None = None) -> None:
+    """Drop the kept observations of one model, or all, and with them their models, data sets and results."""
+    _observations[:] = [kept for kept in _observations if model is not None and kept[1].model is not model]
 
 
 def _untouched(tensor: Tensor) -> Tensor:

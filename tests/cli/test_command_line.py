@@ -149,6 +149,54 @@ def test_trouble_is_told_in_one_line_with_its_code(pruned, capsys, arguments, co
     assert re.search(message, err)
 
 
+SEARCH = (
+    *("search", MODEL, "--scheme", "prune(density={density})", "--data", DATA),
+    *("--parameter", "density=real(0.05, 1, scale=log)", "--trials", "5"),
+)
+
+
+def test_search_writes_the_smallest_model_that_passes_and_its_trace(tmp_path, capsys):
+    target = tmp_path / "best.cp"
+    required = ("--require", "agreement >= 0.95", "--require", "compression >= 1.5")
+    code, found = read(capsys, *SEARCH, *required, "-o", str(target))
+    assert code == 0
+    assert len(found["trials"]) == 5
+    best = found["trials"][found["best_trial"] - 1]
+    assert best["outcome"] == "pass"
+    assert best["objective"] == min(trial["objective"] for trial in found["trials"] if trial["outcome"] == "pass")
+    assert target.stat().st_size == best["objective"]
+    compared = ("compare", str(target), MODEL, "--data", DATA, *required)
+    assert run(capsys, *compared)[0] == 0
+
+
+def test_search_goes_on_from_its_state_and_refuses_that_of_another(tmp_path, capsys):
+    arguments = (*SEARCH, "--require", "agreement >= 0.95", "--state", str(tmp_path / "state.json"))
+    assert read(capsys, *arguments) == read(capsys, *arguments)
+    code, _, err = run(capsys, *arguments, "--seed", "1")
+    assert code == 2
+    assert "state" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--require", "agreement >= 1", "--parameter", "density=real(0.01, 0.02)"], 1, ""),
+        ([], 2, "needs --require"),
+        (["--require", "agreement >= 0.9", "--gate-data", DATA], 2, "600 of its examples"),
+        (["--require", "agreement >= 0.9", "--parameter", "n=integer(1, 2)"], 2, "in braces"),
+        (["--require", "agreement >= 0.9", "--parameter", "density"], 2, "must have the form"),
+        (["--require", "agreement >= 0.9", "--parameter", "density=reel(0, 1)"], 2, "reel"),
+        (["--require", "agreement >= 0.9", "--strategy", "guess()"], 2, "guess"),
+        (["--require", "agreement >= 0.9", "--objective", "beauty"], 2, "beauty"),
+    ],
+)
+def test_what_a_search_cannot_do_is_told(capsys, arguments, code, message):
+    found, out, err = run(capsys, *SEARCH, *arguments)
+    assert found == code
+    assert message in err
+    assert (code == 1) == ("no candidate found" in out)
+
+
 def test_a_damaged_file_is_named(pruned, capsys):
     with Path(pruned).open("r+b") as file:
         file.seek(200)

@@ -1,0 +1,65 @@
+"""Compress until the measures hold: search for the smallest candidate that still passes.
+
+Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cp_compress.base.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from cp_compress.search.bayesian import Bayesian as Bayesian
+    from cp_compress.search.bisection import Bisection as Bisection
+    from cp_compress.search.constraints import Preserved as Preserved
+    from cp_compress.search.drucb import DRUCB as DRUCB
+    from cp_compress.search.freshness import example_digests as example_digests
+    from cp_compress.search.freshness import shared_examples as shared_examples
+    from cp_compress.search.objectives import ArtifactBytes as ArtifactBytes
+    from cp_compress.search.objectives import Flops as Flops
+    from cp_compress.search.objectives import Latency as Latency
+    from cp_compress.search.objectives import Parameters as Parameters
+    from cp_compress.search.objectives import ResidentBytes as ResidentBytes
+    from cp_compress.search.objectives import Throughput as Throughput
+    from cp_compress.search.objectives import parse_objective as parse_objective
+    from cp_compress.search.results import SearchResult as SearchResult
+    from cp_compress.search.searching import search as search
+    from cp_compress.search.spaces import Categorical as Categorical
+    from cp_compress.search.spaces import Integer as Integer
+    from cp_compress.search.spaces import Real as Real
+    from cp_compress.search.spaces import SchemeSpace as SchemeSpace
+    from cp_compress.search.spaces import parse_parameter as parse_parameter
+    from cp_compress.search.strategies import parse_strategy as parse_strategy
+    from cp_compress.search.trials import NoFeasibleCandidateError as NoFeasibleCandidateError
+    from cp_compress.search.trials import Trial as Trial
+    from cp_compress.search.trials import TrialError as TrialError
+
+_MODULES = {
+    "DRUCB": "drucb",
+    "ArtifactBytes": "objectives",
+    "Bayesian": "bayesian",
+    "Bisection": "bisection",
+    "Categorical": "spaces",
+    "Flops": "objectives",
+    "Integer": "spaces",
+    "Latency": "objectives",
+    "NoFeasibleCandidateError": "trials",
+    "Parameters": "objectives",
+    "Preserved": "constraints",
+    "Real": "spaces",
+    "ResidentBytes": "objectives",
+    "SchemeSpace": "spaces",
+    "SearchResult": "results",
+    "Throughput": "objectives",
+    "Trial": "trials",
+    "TrialError": "trials",
+    "example_digests": "freshness",
+    "parse_objective": "objectives",
+    "parse_parameter": "spaces",
+    "parse_strategy": "strategies",
+    "search": "searching",
+    "shared_examples": "freshness",
+}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

@@ -1,0 +1,132 @@
+"""What a candidate must keep: the specification that gates a release, as a constraint of a search."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import cp_compress.fidelity as fidelity
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.fidelity.judgement import Check, Requirement, Result, judge
+from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import observe
+from cp_compress.search.spaces import describe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Constraint = Callable[["nn.Module", "nn.Module"], Check]
+"""Anything that judges a candidate against its reference."""
+_PREFIX = "compare_"
+_OF_DATA = ("reconstruction",)  # a comparison of data, not of models
+
+
+@dataclass(frozen=True, eq=False)
+class Preserved:
+    """A comparison of candidate and reference on a data set, and what it must show.
+
+    `comparison` names one of `cp_compress.fidelity` ("predictions", "attributions", "boundaries", …) or is a callable
+    (candidate observation, reference observation, **options) -> Measurement; `requirements` are judged on its
+    metrics, each with its own confidence level or none; `options` go to the comparison. The candidate is run on
+    `device`, by default where it is, in batches of `batch_size`.
+
+    Raises InvalidArgumentError for an unknown comparison or option and when nothing is required, ObservationError for
+    an empty data set.
+
+    >>> from cp_compress.examples import digits
+    >>> print(Preserved("predictions", digits(), [Requirement("agreement", "min", 0.98, confidence=0.95)]))
+    predictions on 600 examples: agreement ≥ 0.98 at 95% confidence
+    """
+
+    comparison: str | Callable[..., Measurement]
+    dataset: Any
+    requirements: Sequence[Requirement]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device | str | None = None
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        requirements = (self.requirements,) if isinstance(self.requirements, Requirement) else tuple(self.requirements)
+        if not requirements or not all(isinstance(requirement, Requirement) for requirement in requirements):
+            reject("Preserved", "requirements", self.requirements, "give at least one Requirement; nothing else counts")
+        object.__setattr__(self, "requirements", requirements)
+        object.__setattr__(self, "options", dict(self.options))
+        rule = "must be a whole number of 1 or more"
+        check_integer("Preserved", "batch_size", self.batch_size, rule, at_least=1)
+        _check_options(self._compare, self.options)
+        if not isinstance(self.dataset, LabeledData):
+            object.__setattr__(self, "dataset", LabeledData(self.dataset))
+
+    def __call__(self, candidate: nn.Module, reference: nn.Module) -> Check:
+        """Compare and judge; raises ObservationError for a candidate that cannot be compared, as for NaN logits."""
+        seen = [
+            observe(model, self.dataset, device=self.device, batch_size=self.batch_size)
+            for model in (candidate, reference)
+        ]
+        return judge(self._compare(*seen, **self.options), self.requirements)
+
+    def __str__(self) -> str:
+        name = self.comparison if isinstance(self.comparison, str) else describe(self.comparison)
+        options = "".join(f", {key}={_describe_option(value)}" for key, value in self.options.items())
+        return f"{name} on {len(self.dataset)} examples{options}: {', '.join(map(str, self.requirements))}"
+
+    def on(self, dataset: Any) -> Preserved:
+        """Return the same specification on other data."""
+        return replace(self, dataset=dataset)
+
+    @property
+    def _compare(self) -> Callable[..., Measurement]:
+        if callable(self.comparison):
+            return self.comparison
+        named = (name.removeprefix(_PREFIX) for name in dir(fidelity) if name.startswith(_PREFIX))
+        known = [name for name in named if name not in _OF_DATA]
+        if self.comparison not in known:
+            rule = f"no comparison of that name; known are {', '.join(sorted(known))}"
+            reject("Preserved", "comparison", self.comparison, rule)
+        compare: Callable[..., Measurement] = getattr(fidelity, _PREFIX + self.comparison)
+        return compare
+
+
+def conservative_margin(check: Check) -> float:
+    """Return how far a check is from being violated, negative when it is, NaN when a value is.
+
+    Each requirement counts with the confidence bound that it was judged by, or with the value where it asks for no
+    confidence; the least margin of all is returned, in the units of its metric.
+
+    >>> from cp_compress.fidelity.intervals import Proportion
+    >>> found = Measurement("predictions", {"agreement": 1.0}, {"agreement": 100}, {"agreement": Proportion(100, 100)})
+    >>> round(conservative_margin(judge(found, [Requirement("agreement", "min", 0.98, confidence=0.95)])), 4)
+    -0.0095
+    """
+    margins = [_margin(result) for result in check.results]
+    return float("nan") if any(margin != margin for margin in margins) else min(margins)
+
+
+def _margin(result: Result) -> float:
+    if result.interval is None:
+        return result.margin if result.outcome != "error" else float("nan")
+    bound = result.interval.low if result.requirement.direction == "min" else result.interval.high
+    return result.requirement.margin(bound)
+
+
+def _check_options(compare: Callable[..., Measurement], options: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(compare).bind(None, None, **options)
+    except TypeError as error:
+        rule = f"the comparison does not take two observations with these options: {error}"
+        reject("Preserved", "options", sorted(options), rule)
+
+
+def _describe_option(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {digest_tensors([value])[:12]}"
+    text = describe(value)
+    # a digest, not a part: a state file of other options must not be taken for this one's
+    return text if len(text) <= 60 else f"{type(value).__name__} {digest_text(text)[:12]}"

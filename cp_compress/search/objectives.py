@@ -1,0 +1,175 @@
+"""What a search makes small: operations, parameters, bytes or time of a candidate, as printable values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.expressions import format_expression, parse_expression
+from cp_compress.model.footprints import footprint, measure_latency
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Objective(Protocol):
+    """A printable value that gives a candidate one number; the smaller, the better."""
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return the candidate's number; `example_input` is one batch, or None where the user gave none."""
+        ...
+
+
+class _Written:
+    def __str__(self) -> str:
+        return format_expression(self)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Flops(_Written):
+    """Floating-point operations of the graph that runs on the example input; zeros among the weights save none."""
+
+    expression_name: ClassVar[str] = "flops"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = True
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return the operations of one call; raises CompressionError where they cannot be counted."""
+        flops = footprint(candidate, example_input).flops
+        assert flops is not None
+        return float(flops)
+
+
+@dataclass(frozen=True)
+class Parameters(_Written):
+    """The number of parameters: those that are not zero, or all that are stored as numbers (`count="total"`).
+
+    Unstructured pruning and masks change only the first, removing channels changes both. A zero saves bytes only in
+    a packed file (`ArtifactBytes`) and time only on kernels made for it (`Latency`).
+    """
+
+    count: str = "nonzero"
+
+    expression_name: ClassVar[str] = "parameters"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_choice("Parameters", "count", self.count, ("nonzero", "total"))
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return the number of parameters, tied ones counted once."""
+        found = footprint(candidate)
+        return float(found.nonzero if self.count == "nonzero" else found.parameters)
+
+
+@dataclass(frozen=True)
+class ArtifactBytes(_Written):
+    """The size of the file that `cp_compress.save` writes."""
+
+    expression_name: ClassVar[str] = "artifact_bytes"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = False
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return bytes; raises CompressionError for a model that cannot be stored."""
+        return float(footprint(candidate).artifact_bytes)
+
+
+@dataclass(frozen=True)
+class ResidentBytes(_Written):
+    """The bytes of all parameters and buffers in memory."""
+
+    expression_name: ClassVar[str] = "resident_bytes"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = False
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return bytes."""
+        return float(footprint(candidate).resident_bytes)
+
+
+@dataclass(frozen=True)
+class Latency(_Written):
+    """The time of one call on the example input as a share of the reference's, both measured in turns.
+
+    A share, because a busy machine slows both models alike. It is measured, so no two trials give quite the same.
+    """
+
+    repeats: int = 20
+
+    expression_name: ClassVar[str] = "latency"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_integer("Latency", "repeats", self.repeats, "must be a whole number of 1 or more", at_least=1)
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return the median seconds of the candidate by those of the reference."""
+        ours, theirs = measure_latency(candidate, reference, example_input, self.repeats)
+        return ours / theirs
+
+
+@dataclass(frozen=True)
+class Throughput(_Written):
+    """The time an example takes in batches of `batch_size`, as a share of the reference's: 1 / speed-up.
+
+    The rows of the example input are repeated until the batch is full.
+    """
+
+    batch_size: int = 64
+    repeats: int = 20
+
+    expression_name: ClassVar[str] = "throughput"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    needs_input: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "repeats"):
+            rule = "must be a whole number of 1 or more"
+            check_integer("Throughput", name, getattr(self, name), rule, at_least=1)
+
+    def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
+        """Return the median seconds of the candidate by those of the reference."""
+        ours, theirs = measure_latency(candidate, reference, self._fill(example_input), self.repeats)
+        return ours / theirs
+
+    def _fill(self, example_input: Any) -> Any:
+        def fill(leaf: Any) -> Any:
+            return leaf[torch.arange(self.batch_size) % len(leaf)] if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+        return pytree.tree_map(fill, example_input)
+
+
+_KNOWN = (Flops, Parameters, ArtifactBytes, ResidentBytes, Latency, Throughput)
+
+
+def parse_objective(text: str) -> Objective:
+    """Read an objective from its expression: the inverse of `str(objective)`.
+
+    >>> parse_objective("parameters(count=total)")
+    Parameters(count='total')
+    """
+    registry: dict[str, type[Any]] = {kind.expression_name: kind for kind in _KNOWN}
+    found: list[Objective] = parse_expression(text, registry, "objective")
+    if len(found) != 1:
+        reject("parse_objective", "text", text, "a search has one objective")
+    return found[0]
+
+
+def as_objective(owner: str, objective: object, example_input: Any) -> Objective:
+    """Return an objective given as a value or an expression, or reject it, also for a missing example input."""
+    if isinstance(objective, str):
+        objective = parse_objective(objective)
+    if isinstance(objective, type) or not callable(getattr(objective, "measure", None)):
+        known = ", ".join(kind.expression_name for kind in _KNOWN)
+        reject(owner, "objective", objective, f"give a value with a method `measure`, or an expression of {known}")
+    if getattr(objective, "needs_input", False) and example_input is None:
+        reject(owner, "example_input", None, f"{objective} runs the model: give one batch of its inputs")
+    return objective  # type: ignore[return-value]

@@ -1,0 +1,115 @@
+"""What a search found: the best feasible candidate, the trace of all trials, and the verdict on fresh data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.search.spaces import describe_point
+from cp_compress.search.trials import Trial, finite_or_none
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cp_compress.fidelity.judgement import Check
+    from cp_compress.model.schemes import Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The best feasible candidate of a search and how it was found.
+
+    `trial` is its record, `trials` all of them in order; `reference_objective` is what the reference costs. `gate`
+    holds the checks of `best` on fresh data, None when there was none. `search_digests` are those of the examples that
+    the search has seen, for `shared_examples`. `notes` are sentences that a reader must see beside the result.
+    """
+
+    best: nn.Module
+    scheme: Scheme
+    trial: Trial
+    trials: tuple[Trial, ...]
+    objective: str
+    reference_objective: float
+    constraints: tuple[str, ...]
+    strategy: str
+    gate: tuple[Check, ...] | None
+    search_digests: frozenset[str]
+    notes: tuple[str, ...]
+
+    @property
+    def gate_passed(self) -> bool | None:
+        """Whether the best candidate holds on fresh data too; None when that was not asked."""
+        return None if self.gate is None else all(check.passed for check in self.gate)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the model as plain Python types."""
+        return {
+            "scheme": str(self.scheme),
+            "objective": self.objective,
+            "reference_objective": self.reference_objective,
+            "constraints": list(self.constraints),
+            "strategy": self.strategy,
+            "best_trial": self.trial.number,
+            "trials": [trial.to_json() for trial in self.trials],
+            "gate": None if self.gate is None else [_check_to_json(check) for check in self.gate],
+            "notes": list(self.notes),
+            "search_digests": sorted(self.search_digests),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"best of {len(self.trials)} trials by {self.strategy}: {self.scheme}, "
+            f"{self.objective} {self.trial.objective:.6g} of {self.reference_objective:.6g}",
+            *(f"  {constraint}" for constraint in self.constraints),
+            trial_table(self.trials, self.trial),
+            *(f"fresh data: {describe_check(check)}" for check in self.gate or ()),
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def trial_table(trials: Sequence[Trial], best: Trial | None = None) -> str:
+    """Write trials as a table, the best one marked.
+
+    >>> print(trial_table([Trial(1, {"density": 0.5}, "prune(density=0.5)", "pass", 120.0, (0.01,))]))
+      trial  point        objective  margin  outcome
+          1  density=0.5        120   +0.01  pass
+    """
+    rows = [("trial", "point", "objective", "margin", "outcome")]
+    for trial in trials:
+        outcome = trial.outcome if trial.error is None else f"{trial.outcome}: {trial.error.splitlines()[0][:100]}"
+        objective = "–" if trial.objective is None else f"{trial.objective:.6g}"
+        margin = "–" if trial.margin is None else f"{trial.margin:+.4g}"
+        rows.append((str(trial.number), describe_point(trial.point), objective, margin, outcome))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    marks = [" ", *("*" if best is not None and trial.number == best.number else " " for trial in trials)]
+    return "\n".join(
+        f"{mark} {row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
+        for mark, row in zip(marks, rows, strict=True)
+    )
+
+
+def describe_check(check: Check) -> str:
+    """Write a check's requirements with what was found."""
+    parts = []
+    for result in check.results:
+        needed = f", {result.examples_needed} more examples would decide" if result.examples_needed else ""
+        parts.append(f"{result.requirement}: {result.value:.6g} on {result.count}, {result.outcome}{needed}")
+    return "; ".join(parts)
+
+
+def _check_to_json(check: Check) -> dict[str, Any]:
+    return {
+        "comparison": check.measurement.comparison,
+        "outcome": check.outcome,
+        "results": [
+            {
+                "requirement": str(result.requirement),
+                "outcome": result.outcome,
+                "value": finite_or_none(result.value),
+                "count": result.count,
+            }
+            for result in check.results
+        ],
+    }

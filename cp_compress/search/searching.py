@@ -1,0 +1,216 @@
+"""Search for the smallest candidate that still passes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.digests import digest_model
+from cp_compress.fidelity.judgement import Check
+from cp_compress.search.constraints import Constraint
+from cp_compress.search.evaluation import Evaluated, Finish, Task, judge_candidate, make_candidate
+from cp_compress.search.objectives import Objective, as_objective
+from cp_compress.search.preparation import (
+    as_batch,
+    as_constraints,
+    as_strategy,
+    check_arguments,
+    identify,
+    measure_reference,
+    prepare_gate,
+    read_search_data,
+    rehearse,
+)
+from cp_compress.search.results import SearchResult, trial_table
+from cp_compress.search.spaces import Point, SchemeSpace, describe, describe_point
+from cp_compress.search.state import State, locked
+from cp_compress.search.strategies import Strategy, StrategyRun
+from cp_compress.search.trials import NoFeasibleCandidateError, Trial
+from cp_compress.search.workers import Workers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OWNER = "search"
+
+
+def search(
+    model: nn.Module,
+    space: SchemeSpace,
+    *,
+    objective: Objective | str,
+    constraints: Constraint | Sequence[Constraint],
+    strategy: Strategy | str | None = None,
+    trials: int = 12,
+    seed: int = 0,
+    example_input: Any = None,
+    finish: Finish | None = None,
+    gate_data: Any = None,
+    allow_shared_examples: bool = False,
+    state: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    batch: int | None = None,
+    backend: str | None = None,
+    progress: bool = False,
+) -> SearchResult:
+    """Return the feasible candidate with the smallest objective among `trials` points of a space.
+
+    A candidate is made by the point's scheme from `model`, which stays as it is, and then by `finish` (candidate,
+    scheme) -> candidate, where it is given, for example to train it. It is feasible when every constraint passes;
+    "inconclusive" does not. `strategy` is by default `Bisection` for one number and `Bayesian` otherwise.
+    `example_input` is one batch, for objectives that run the model.
+
+    `gate_data` is labelled data on which the best candidate is judged once more, by all `Preserved` constraints; the
+    verdict is part of the result. No example of it may be among those searched on, unless `allow_shared_examples`.
+
+    `state` names a file that is written after each trial; a search that was stopped goes on from it and finds what it
+    would have found. `batch` points are asked for at a time, by default `jobs`, which is the number of processes;
+    what is found depends on `batch`, never on `jobs`. `backend` is "loky", or "dask" for the cluster whose
+    `distributed.Client` is active. `progress` shows a bar.
+
+    Raises NoFeasibleCandidateError, with the trace, when no trial was feasible with less of the objective than the
+    reference; InvalidArgumentError for bad arguments, shared examples, the state file of another search, and a
+    constraint that the reference itself does not pass on this data; TrialError, naming the point, for an error in a
+    trial that is not the candidate's.
+    """
+    check_arguments(model, space, finish, trials, seed, jobs)
+    at_a_time = as_batch(batch, jobs, backend)
+    chosen_objective = as_objective(_OWNER, objective, example_input)
+    chosen_strategy = as_strategy(strategy, space)
+    run = chosen_strategy.start(space, trials, seed)
+    judges = as_constraints(constraints)
+    task = Task(model, space, chosen_objective, judges, finish, example_input, seed)
+    workers = Workers(task, jobs, backend)
+    digests, notes = read_search_data(judges)
+    gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
+    rehearse(model, (*judges, *gates))
+    reference_objective = measure_reference(task)
+    identity = {} if state is None else identify(task, chosen_strategy, trials, at_a_time)
+    with locked(state):
+        found = _run(run, trials, at_a_time, State(state, identity), workers, progress)
+    if len(found.trials) < trials:
+        notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
+    best, trial = _choose(task, run, found, reference_objective, notes)
+    gate = tuple(judge_candidate(dataclasses.replace(task, constraints=gates), best)) if gates else None
+    return SearchResult(
+        best=best,
+        scheme=space.scheme(trial.point),
+        trial=trial,
+        trials=tuple(found.trials),
+        objective=str(chosen_objective),
+        reference_objective=reference_objective,
+        constraints=tuple(map(describe, judges)),
+        strategy=str(chosen_strategy),
+        gate=gate,
+        search_digests=digests,
+        notes=(*notes, *gate_notes, *_describe_verdict(gate)),
+    )
+
+
+@dataclass
+class _Found:
+    """Trials in order, and of the feasible candidates the one with the smallest objective so far."""
+
+    trials: list[Trial] = field(default_factory=list)
+    best: Evaluated | None = None
+
+    def keep(self, evaluated: Evaluated) -> None:
+        if evaluated.candidate is not None and (self.best is None or _rank(evaluated.trial) < _rank(self.best.trial)):
+            self.best = evaluated
+
+
+def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Workers, progress: bool) -> _Found:
+    found = _Found()
+    with _progress_bar(trials, progress) as advance:
+        while len(found.trials) < trials:
+            points = run.ask(min(batch, trials - len(found.trials)))
+            if not points:
+                break
+            numbered = [(len(found.trials) + offset, point) for offset, point in enumerate(points, 1)]
+            missing = [(number, point) for number, point in numbered if not _is_made(state, number, point)]
+            for _ in range(len(numbered) - len(missing)):
+                advance()
+            for evaluated in workers.evaluate(missing):
+                state.add(evaluated.trial)
+                found.keep(evaluated)
+                advance()
+            for number, point in numbered:
+                trial = state.find(number)
+                assert trial is not None
+                found.trials.append(trial)
+                run.tell(point, trial)
+    return found
+
+
+def _is_made(state: State, number: int, point: Point) -> bool:
+    trial = state.find(number)
+    if trial is not None and dict(trial.point) != dict(point):
+        asked, made = describe_point(point), describe_point(trial.point)
+        rule = f"trial {number} was made at {made} and would now be at {asked}: the file is of other library versions"
+        reject(_OWNER, "state", str(state.path), rule)
+    return trial is not None
+
+
+def _choose(
+    task: Task, run: StrategyRun, found: _Found, reference_objective: float, notes: list[str]
+) -> tuple[nn.Module, Trial]:
+    passed = sorted((trial for trial in found.trials if trial.feasible), key=_rank)
+    feasible = [trial for trial in passed if _rank(trial)[0] < reference_objective]
+    if len(feasible) < len(passed):
+        count = len(passed) - len(feasible)
+        notes.append(f"{count} trials passed without being below the reference's {reference_objective:.6g}")
+    trusted = [trial for trial in feasible if run.trusts(trial.point)]
+    if len(trusted) < len(feasible):
+        notes.append(
+            f"{len(feasible) - len(trusted)} feasible trials were not trusted: other trials speak against them"
+        )
+    for trial in trusted:
+        if found.best is not None and found.best.trial.number == trial.number:
+            assert found.best.candidate is not None
+            return found.best.candidate, trial
+        # made in an earlier run, so it is made again
+        candidate = make_candidate(task, trial.number, task.space.scheme(trial.point))
+        if trial.digest is not None and digest_model(candidate) == trial.digest:
+            return candidate, trial
+        if all(check.passed for check in judge_candidate(task, candidate)):
+            notes.append(f"trial {trial.number} was made again, came out otherwise, and passed again")
+            return candidate, trial
+        notes.append(f"trial {trial.number} was made again, came out otherwise, and did not pass")
+    reason = "no trial was feasible"
+    if passed:
+        reason = f"no trial that passed could be trusted or has less {task.objective} than the reference"
+    shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
+    raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials))
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    assert trial.objective is not None
+    return trial.objective, trial.number
+
+
+def _describe_verdict(gate: tuple[Check, ...] | None) -> tuple[str, ...]:
+    if gate is None:
+        return (
+            "the candidate was chosen on the data that it was judged on and has not been judged on fresh data: "
+            "its margins are those of the luckiest trial",
+        )
+    outcomes = {check.outcome for check in gate}
+    if outcomes == {"pass"}:
+        return ()
+    return ("the candidate fails on fresh data" if outcomes & {"fail", "error"} else "fresh data leaves it undecided",)
+
+
+@contextlib.contextmanager
+def _progress_bar(trials: int, shown: bool) -> Iterator[Callable[[], object]]:
+    if not shown:
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=trials, desc="search", unit="trial") as bar:
+        yield bar.update

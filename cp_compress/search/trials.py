@@ -1,0 +1,83 @@
+"""The record of one trial: a point that was tried, what it cost, and how it was judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cp_compress.fidelity.judgement import SEVERITY, Outcome
+from cp_compress.search.spaces import Point
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point tried, as plain JSON: nothing in it needs the model.
+
+    `objective` is smaller for a better candidate; it and each of `margins` (one a constraint, negative where the
+    constraint is violated) are None where there is no finite number. `outcome` is the worst of the constraints'.
+    `values` holds the required metrics as they were measured, `error` the reason why a candidate could not be made,
+    measured or judged, `digest` the content of the candidate.
+    """
+
+    number: int
+    point: Point
+    scheme: str
+    outcome: Outcome
+    objective: float | None = None
+    margins: tuple[float | None, ...] = ()
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    error: str | None = None
+    digest: str | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every constraint passed and the objective is known; "inconclusive" is not feasible."""
+        return self.outcome == "pass" and self.objective is not None
+
+    @property
+    def margin(self) -> float | None:
+        """The least margin of all constraints; None when one is not known."""
+        known = [margin for margin in self.margins if margin is not None]
+        return min(known) if known and len(known) == len(self.margins) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain Python types."""
+        return {
+            **{part.name: getattr(self, part.name) for part in dataclasses.fields(self)},
+            "point": dict(self.point),
+            "margins": list(self.margins),
+            "values": dict(self.values),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Trial:
+        """Read a record; raises KeyError, TypeError or ValueError for one that is malformed."""
+        trial = cls(**{**record, "margins": tuple(record["margins"])})
+        if trial.outcome not in SEVERITY:
+            raise ValueError(f"{trial.outcome!r} is no outcome")
+        return trial
+
+
+class NoFeasibleCandidateError(RuntimeError):
+    """No trial of a search was feasible; `trials` holds the trace of all of them."""
+
+    def __init__(self, message: str, trials: tuple[Trial, ...] = ()) -> None:
+        super().__init__(message)
+        self.trials = trials
+
+
+class TrialError(RuntimeError):
+    """A trial ended with an error that says nothing about the candidate; the message names the point."""
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a number that JSON can hold, or None.
+
+    >>> finite_or_none(0.5), finite_or_none(float("nan"))
+    (0.5, None)
+    """
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,38 @@
+"""Trials in parallel: a batch of points spread over processes, or over the machines of a Dask cluster, by joblib."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+
+from cp_compress.base.errors import MissingExtraError
+from cp_compress.search.evaluation import Evaluated, Task, evaluate, evaluate_packed, pack
+from cp_compress.search.spaces import Point
+
+BACKENDS = ("loky", "dask")
+Numbered = tuple[int, Point]
+
+
+class Workers:
+    """Evaluates batches of numbered points, here (`jobs=1` and no backend) or through joblib."""
+
+    def __init__(self, task: Task, jobs: int, backend: str | None) -> None:
+        if backend == "dask" and importlib.util.find_spec("distributed") is None:
+            raise MissingExtraError("searching on a Dask cluster", "cluster")
+        self._task, self._jobs, self._backend = task, jobs, backend
+        self._packed: tuple[str, bytes] | None = None
+
+    def evaluate(self, points: Sequence[Numbered]) -> Iterator[Evaluated]:
+        """Yield the evaluated points as they are ready; raises TrialError for the first that fails."""
+        if not points:
+            return
+        if self._backend is None and (self._jobs == 1 or len(points) == 1):
+            for number, point in points:
+                yield evaluate(self._task, number, point)
+            return
+        from joblib import Parallel, delayed
+
+        if self._packed is None:
+            self._packed = pack(self._task)
+        with Parallel(n_jobs=self._jobs, backend=self._backend or "loky", return_as="generator_unordered") as parallel:
+            yield from parallel(delayed(evaluate_packed)(*self._packed, number, point) for number, point in points)
