@@ -12,7 +12,7 @@ from cp_compress.fidelity.judgement import Check, Requirement, judge
 from cp_compress.fidelity.measurement import Measurement, metric_range
 from cp_compress.fidelity.observation import Observation, observe
 from cp_compress.fidelity.running import Model
-from cp_compress.fidelity.subjects import require_difference, require_order, require_other_logits
+from cp_compress.fidelity.subjects import require_difference, require_fresh, require_order, require_other_logits
 from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
@@ -84,6 +84,8 @@ def assert_pair(
         candidate = observe(compressed, read, device=execution.device, batch_size=execution.batch_size)
         described |= describe_pair(candidate, original)
         require_other_logits(candidate, original)
+        if not execution.allow_searched_data:
+            require_fresh(candidate, original, execution.searched)
         measurement = compare(candidate, original)
     return conclude(measurement, requirements, assertion, described, failure)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ _INI: tuple[tuple[str, Any, Any, str], ...] = (
         "cp_baselines",
         "folder of baselines, beside each test module (default cp_baselines)",
     ),
+    ("cp_search_results", "paths", [], "JSON results of searches: no gate is made on the examples that they have seen"),
+    ("cp_allow_searched_data", "bool", False, "let gates be made on examples that a search has seen"),
     ("cp_baseline_tolerance", "string", "0", "how much worse than its baseline a metric may be (default 0)"),
 )
 _MARKERS = (
@@ -52,12 +55,15 @@ _MARKERS = (
 class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
-    `device` is None for CUDA where present, else the CPU.
+    `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
+    on which no gate is made unless `allow_searched_data`.
     """
 
     device: str | None = None
     seed: int = 0
     batch_size: int = 256
+    searched: frozenset[str] = frozenset()
+    allow_searched_data: bool = False
 
 
 _DEFAULT = Execution()
@@ -160,7 +166,20 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         device=None if device is None else str(device),
         seed=_whole("cp seed", seed, at_least=0),
         batch_size=_whole("cp batch size", size, at_least=1),
+        searched=_searched_examples(config.getini("cp_search_results")),
+        allow_searched_data=config.getini("cp_allow_searched_data"),
     )
+
+
+def _searched_examples(paths: list[Path]) -> frozenset[str]:
+    digests: set[str] = set()
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            digests |= {str(digest) for digest in content["search_digests"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise pytest.UsageError(f"cp_search_results: {path} is no JSON result of a search ({error!r})") from error
+    return frozenset(digests)
 
 
 def reproducing_options(config: pytest.Config) -> tuple[str, ...]:

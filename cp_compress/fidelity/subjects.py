@@ -10,6 +10,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import NothingComparedError
+from cp_compress.base.freshness import example_digests, searched_digests
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 
@@ -66,3 +67,22 @@ def require_other_logits(candidate: Observation, reference: Observation) -> None
             f"nothing was compressed: the candidate gives the reference's logits bit for bit on all {len(reference)} "
             "examples, and no scheme made it; it is the reference in another wrapping"
         )
+
+
+def require_fresh(candidate: Observation, reference: Observation, searched: frozenset[str] = frozenset()) -> None:
+    """Raise InvalidArgumentError when examples of the reference's data had a part in choosing the candidate.
+
+    `searched` are the digests of examples that searches have seen, beside those that the candidate itself carries.
+    """
+    seen = searched | searched_digests(candidate.model)
+    if not seen:
+        return
+    digests = reference.remember(("example digests",), lambda: example_digests(reference.data))
+    shared = [index for index, digest in enumerate(digests) if digest in seen]
+    if shared:
+        listed = ", ".join(f"#{index}" for index in shared[:5])
+        rule = (
+            f"{len(shared)} of its {len(digests)} examples ({listed}…) chose the compressed model in a search, "
+            "so a verdict on them would be too good; judge it on other examples"
+        )
+        reject("assertion", "dataset", type(reference.data.source).__name__, rule)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.base.freshness import example_digests as example_digests
+    from cp_compress.base.freshness import shared_examples as shared_examples
     from cp_compress.search.bayesian import Bayesian as Bayesian
     from cp_compress.search.bisection import Bisection as Bisection
     from cp_compress.search.constraints import Preserved as Preserved
     from cp_compress.search.drucb import DRUCB as DRUCB
-    from cp_compress.search.freshness import example_digests as example_digests
-    from cp_compress.search.freshness import shared_examples as shared_examples
     from cp_compress.search.objectives import ArtifactBytes as ArtifactBytes
     from cp_compress.search.objectives import Flops as Flops
     from cp_compress.search.objectives import Latency as Latency
@@ -54,12 +54,12 @@ _MODULES = {
     "Throughput": "objectives",
     "Trial": "trials",
     "TrialError": "trials",
-    "example_digests": "freshness",
     "parse_objective": "objectives",
     "parse_parameter": "spaces",
     "parse_strategy": "strategies",
     "search": "searching",
-    "shared_examples": "freshness",
 }
-__all__ = sorted(_MODULES)
-__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})
+_FULL_NAMES = {name: f"{__name__}.{module}" for name, module in _MODULES.items()}
+_FULL_NAMES |= dict.fromkeys(("example_digests", "shared_examples"), "cp_compress.base.freshness")
+__all__ = sorted(_FULL_NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _FULL_NAMES)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_model
+from cp_compress.base.freshness import mark_as_searched
 from cp_compress.fidelity.judgement import Check
 from cp_compress.search.constraints import Constraint
 from cp_compress.search.evaluation import Evaluated, Finish, Task, judge_candidate, make_candidate
@@ -96,6 +97,7 @@ def search(
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
     best, trial = _choose(task, run, found, reference_objective, notes)
+    mark_as_searched(best, digests)
     gate = tuple(judge_candidate(dataclasses.replace(task, constraints=gates), best)) if gates else None
     return SearchResult(
         best=best,

@@ -11,6 +11,7 @@ from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import start_digest
 
 _HEX_DIGITS = 16
+_ATTRIBUTE = "_cp_searched_digests"
 
 
 def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
@@ -49,3 +50,14 @@ def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
     """
     known = frozenset(digests)
     return [index for index, digest in enumerate(example_digests(dataset)) if digest in known]
+
+
+def mark_as_searched(model: object, digests: Collection[str]) -> None:
+    """Let a model carry the digests of the examples that it was chosen on."""
+    object.__setattr__(model, _ATTRIBUTE, frozenset(digests))
+
+
+def searched_digests(model: object) -> frozenset[str]:
+    """Return the digests of the examples that a model was chosen on; none for one that no search has found."""
+    digests: frozenset[str] = getattr(model, _ATTRIBUTE, frozenset())
+    return digests

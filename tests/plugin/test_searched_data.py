@@ -1,0 +1,71 @@
+"""No gate is made on examples that a search has seen, unless the ini file says so."""
+
+import json
+
+import pytest
+
+GATE = """
+@pytest.mark.compress_model("prune(density=0.4)")
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+"""
+SEARCHED_IN_PROCESS = """
+from cp_compress import Requirement
+from cp_compress.search import Preserved, Real, SchemeSpace, search
+
+def test_gate(reference_model, dataset):
+    inputs, labels = dataset
+    half, rest = (inputs[:60], labels[:60]), (inputs[60:], labels[60:])
+    spec = Preserved("predictions", half, [Requirement("agreement", "min", 0.5)])
+    space = SchemeSpace("prune(density={density})", density=Real(0.1, 1))
+    best = search(reference_model, space, objective="parameters", constraints=spec, trials=4).best
+    assert_preserved_predictions(best, reference_model, DATA, min_agreement=0.1)
+"""
+
+
+def write_result(project, count):
+    project.write_test(GATE)
+    script = "import subjects, json\nfrom cp_compress.search import example_digests\n"
+    script += f"inputs, labels = subjects.make_data()\ndata = inputs[:{count}] * 1.0, labels[:{count}]\n"
+    script += "print(json.dumps({'search_digests': example_digests(data)}))"
+    printed = project.pytester.runpython_c(script).stdout.str()
+    (project.path / "search.json").write_text(printed)
+
+
+def use_result(project, *more):
+    project.pytester.makeini("\n".join(["[pytest]", "cp_search_results = search.json", *more]))
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["serial", "xdist"])
+def test_a_gate_on_searched_examples_fails_and_names_them(project, workers):
+    write_result(project, 7)
+    use_result(project)
+    outcome = project.run(*workers)
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*7 of its 120 examples (#0, #1, #2, #3, #4*search*"])
+
+
+def test_the_ini_file_may_allow_it_and_other_examples_are_no_matter(project):
+    write_result(project, 7)
+    use_result(project, "cp_allow_searched_data = true")
+    assert project.run().result.ret == 0
+    (project.path / "search.json").write_text(json.dumps({"search_digests": ["0" * 16]}))
+    use_result(project)
+    assert project.run().result.ret == 0
+
+
+def test_a_file_that_is_no_result_is_a_usage_error(project):
+    project.write_test(GATE)
+    use_result(project)
+    outcome = project.run()
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines(["*search.json is no JSON result of a search*"])
+
+
+@pytest.mark.parametrize(("data", "passes"), [("half", False), ("rest", True)])
+def test_a_candidate_carries_what_it_was_searched_on(project, data, passes):
+    project.write_test(SEARCHED_IN_PROCESS.replace("DATA", data))
+    outcome = project.run()
+    assert (outcome.result.ret == 0) == passes
+    if not passes:
+        outcome.result.stdout.fnmatch_lines(["*60 of its 60 examples*"])
