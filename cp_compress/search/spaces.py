@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import string
 from collections.abc import Callable, Mapping
@@ -169,7 +170,9 @@ class SchemeSpace:
         from cp_compress.model.schemes import Scheme, parse_scheme
 
         if isinstance(self.template, str):
-            return parse_scheme(self.template.format_map(dict(point)))
+            # "global" is a word of Python, so an expression holds it in quotes
+            words = {name: repr(value) if keyword.iskeyword(str(value)) else value for name, value in point.items()}
+            return parse_scheme(self.template.format_map(words))
         scheme = self.template(point)
         if not isinstance(scheme, Scheme):
             reject("SchemeSpace", "template", type(scheme).__name__, "the callable must return a scheme")

@@ -1,0 +1,384 @@
+"""A whole search on a model with a known answer: what it returns, what it refuses, and how it goes on."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import search_subjects
+import torch
+from torch import nn
+
+from cp_compress import CompressionError, CorruptStreamError, InvalidArgumentError, Prune
+from cp_compress.base.digests import digest_model
+from cp_compress.fidelity import Requirement, compare_predictions
+from cp_compress.search import (
+    DRUCB,
+    Bayesian,
+    Bisection,
+    Categorical,
+    Integer,
+    NoFeasibleCandidateError,
+    Preserved,
+    Real,
+    SchemeSpace,
+    Trial,
+    TrialError,
+    search,
+    shared_examples,
+)
+
+BOUND = 0.75
+
+
+def find(constraints=None, **options):
+    settings = {"objective": "parameters", "trials": 10, **options}
+    model = settings.pop("model", None) or search_subjects.model()
+    space = settings.pop("space", None) or search_subjects.space()
+    return search(model, space, constraints=constraints or search_subjects.agreement(BOUND), **settings)
+
+
+def kept_weights(found):
+    return int(found.best.weight.count_nonzero())
+
+
+@pytest.mark.parametrize("bound", [0.5, 0.75, 0.99])
+def test_the_smallest_density_that_holds_is_found(bound):
+    model = search_subjects.model()
+    before = digest_model(model)
+    found = find(search_subjects.agreement(bound), model=model)
+    kept = math.ceil(bound * search_subjects.EXAMPLES)
+    assert kept_weights(found) == kept
+    assert found.trial.point["density"] >= search_subjects.smallest_density(bound)
+    assert found.trial.objective == kept + 1  # the bias that is not zero
+    assert found.reference_objective == 2 * search_subjects.EXAMPLES + 1
+    assert found.trial.values["agreement"] == pytest.approx(kept / search_subjects.EXAMPLES)
+    assert str(found.scheme) == found.trial.scheme == f"prune(density={found.trial.point['density']})"
+    assert digest_model(model) == before
+    assert digest_model(found.best) == found.trial.digest
+
+
+def test_every_trial_is_in_the_trace_with_its_true_verdict():
+    found = find()
+    for number, trial in enumerate(found.trials, 1):
+        kept = math.floor(trial.point["density"] * 2 * search_subjects.EXAMPLES + 0.5)
+        agreement = min(1, kept / search_subjects.EXAMPLES)
+        assert trial.number == number
+        assert trial.margins == (pytest.approx(agreement - BOUND),)
+        assert trial.feasible == (agreement >= BOUND)
+    best = min((trial for trial in found.trials if trial.feasible), key=lambda trial: trial.objective)
+    assert found.trial == best != found.trials[-1]
+
+
+def test_a_claim_needs_more_than_the_value_shows():
+    by_value, by_claim = find(), find(search_subjects.agreement(BOUND, 0.95))
+    assert by_claim.trial.objective > by_value.trial.objective
+    assert by_claim.trial.margin >= 0
+    assert any(trial.outcome == "inconclusive" and not trial.feasible for trial in by_claim.trials)
+
+
+def test_the_result_can_be_read_and_stored():
+    found = find(gate_data=search_subjects.data(2.0))
+    text = str(found)
+    assert text.startswith(
+        f"best of 10 trials by bisection(): {found.scheme}, parameters() {found.trial.objective:.6g}"
+    )
+    assert f"*{found.trial.number:>6}" in text
+    assert "fresh data: agreement ≥ 0.75" in text
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert tuple(map(Trial.from_json, document["trials"])) == found.trials
+    assert document["gate"][0]["results"][0]["value"] >= BOUND
+    assert not shared_examples(search_subjects.data(2.0), document["search_digests"])
+    assert shared_examples(search_subjects.data(), document["search_digests"]) == list(range(search_subjects.EXAMPLES))
+
+
+def stumbling(candidate, scheme):
+    """Finish a candidate, or stop the process when it is its turn; draws from all global generators."""
+    if stumbling.left == 0:
+        raise KeyboardInterrupt
+    stumbling.left -= 1
+    with torch.no_grad():
+        candidate.bias += 1e-3 * torch.rand(2) + 1e-3 * random.random() + 1e-3 * float(np.random.rand())
+    return candidate
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trials", "batch"), [(Bisection(), 6, 1), (DRUCB(), 5, 1), (Bayesian(initial=2), 4, 2)]
+)
+def test_a_search_stopped_at_any_trial_goes_on_to_the_same_result(tmp_path, strategy, trials, batch):
+    options = {"finish": stumbling, "strategy": strategy, "batch": batch, "trials": trials, "seed": 5}
+    stumbling.left = math.inf
+    whole = find(state=tmp_path / "whole.json", **options)
+    for stop in range(trials):
+        state = tmp_path / f"{stop}.json"
+        stumbling.left = stop
+        with pytest.raises(KeyboardInterrupt):
+            find(state=state, **options)
+        stumbling.left = math.inf
+        resumed = find(state=state, **options)
+        assert resumed.trials == whole.trials
+        assert digest_model(resumed.best) == digest_model(whole.best) == whole.trial.digest
+    # nothing is left to try, so only the best candidate is made again
+    stumbling.left = 1
+    assert find(state=tmp_path / "whole.json", **options).trials == whole.trials
+
+
+def test_a_search_leaves_the_random_states_alone():
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    expected = torch.rand(1), random.random(), np.random.rand()
+    model = search_subjects.model()
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    stumbling.left = math.inf
+    find(model=model, finish=stumbling, strategy=Bayesian(initial=2), trials=4)
+    assert (torch.rand(1), random.random(), np.random.rand()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("seed", {"seed": 1}),
+        ("trials", {"trials": 9}),
+        ("batch", {"batch": 2}),
+        ("strategy", {"strategy": "drucb"}),
+        ("objective", {"objective": "artifact_bytes"}),
+        ("space", {"space": search_subjects.space(low=0.1)}),
+        ("constraints", {"constraints": search_subjects.agreement(0.8)}),
+        ("data", {"constraints": search_subjects.agreement(BOUND, dataset=search_subjects.data(2.0))}),
+        ("model", {"model": nn.Linear(search_subjects.EXAMPLES, 2)}),
+        ("finish", {"finish": stumbling}),
+    ],
+)
+def test_the_file_of_another_search_is_refused(tmp_path, name, other):
+    state = tmp_path / "state.json"
+    find(state=state, trials=2)
+    content = state.read_bytes()
+    with pytest.raises(InvalidArgumentError, match=rf"another search \(.*{name}: "):
+        find(**{"state": state, "trials": 2, **other})
+    assert state.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 9, "search": {}, "trials": []}'])
+def test_a_damaged_file_is_refused(tmp_path, content):
+    state = tmp_path / "state.json"
+    state.write_text(content)
+    with pytest.raises(CorruptStreamError, match=r"state\.json"):
+        find(state=state)
+
+
+def test_a_file_is_written_by_one_search_at_a_time(tmp_path):
+    state = tmp_path / "state.json"
+
+    def nested(candidate, scheme):
+        return find(state=state).best
+
+    with pytest.raises(TrialError, match="another search is writing"):
+        find(state=state, finish=nested)
+
+
+def test_a_changed_candidate_from_an_earlier_run_is_judged_again(tmp_path):
+    state = tmp_path / "state.json"
+    find(state=state, trials=6)
+    document = json.loads(state.read_text())
+    for trial in document["trials"]:  # as if training had come out otherwise, and no density had been too small
+        trial["digest"] = "0" * 64
+    state.write_text(json.dumps(document))
+    found = find(state=state, trials=6)
+    assert "came out otherwise, and passed again" in " ".join(found.notes)
+
+
+def test_sharing_examples_with_the_gate_is_refused():
+    inputs, labels = search_subjects.data(2.0)
+    overlapping = torch.cat([inputs, search_subjects.data()[0][60:62].double()]), torch.cat([labels, labels[:2]])
+    with pytest.raises(InvalidArgumentError, match=r"2 of its examples \(#64, #65\) are among those searched on"):
+        find(gate_data=overlapping)
+    found = find(gate_data=(overlapping[0].float(), overlapping[1]), allow_shared_examples=True)
+    assert found.gate_passed
+    assert any("2 examples of the gate are among those searched on" in note for note in found.notes)
+
+
+def test_the_best_candidate_is_judged_on_fresh_data():
+    assert find().gate_passed is None
+    assert "has not been judged on fresh data" in find().notes[-1]
+    inputs, labels = search_subjects.data(2.0)
+    weak = inputs[: search_subjects.EXAMPLES // 4], labels[: search_subjects.EXAMPLES // 4]  # pruned first of all
+    found = find(gate_data=weak)
+    assert found.gate_passed is False
+    assert found.gate[0].measurement.metrics["agreement"] < 0.1
+    assert found.notes[-1] == "the candidate fails on fresh data"
+
+
+def test_with_nothing_feasible_there_is_no_result_but_the_trace():
+    space = search_subjects.space(low=0.02, high=0.3)
+    with pytest.raises(NoFeasibleCandidateError, match=r"no trial was feasible in 4 trials") as caught:
+        find(space=space, trials=4)
+    assert [trial.outcome for trial in caught.value.trials] == ["fail"] * 4
+    assert "density=0.16" in str(caught.value)
+
+
+def test_a_scheme_that_cannot_be_applied_is_an_infeasible_trial_with_its_reason():
+    found = find(space=search_subjects.space(low=0.001))
+    assert found.trial.feasible
+    space = SchemeSpace("prune(density={density}, include='missing')", density=Real(0.1, 0.9))
+    with pytest.raises(NoFeasibleCandidateError, match="include pattern 'missing'") as caught:
+        find(space=space, trials=2)
+    assert all(trial.error.startswith("CompressionError") for trial in caught.value.trials)
+
+
+def poison(candidate, scheme):
+    """Break every candidate that is sparser than 0.6, as an overflow does."""
+    if scheme.density < 0.6:
+        nn.init.constant_(candidate.weight, float("nan"))
+    return candidate
+
+
+def test_nan_outputs_are_infeasible():
+    found = find(finish=poison)
+    assert found.trial.point["density"] >= 0.6
+    assert kept_weights(found) == round(0.6 * 128)
+    broken = [trial for trial in found.trials if trial.point["density"] < 0.6]
+    assert broken
+    assert all(trial.outcome == "error" and "NaN" in trial.error and trial.margin is None for trial in broken)
+
+
+class NaNObjective:
+    """NaN for candidates below a density of 0.7."""
+
+    def measure(self, candidate, reference, example_input):
+        kept = int(candidate.weight.count_nonzero())
+        return kept if kept >= 0.7 * candidate.weight.numel() else float("nan")
+
+
+def test_an_objective_that_is_nan_is_infeasible():
+    found = find(objective=NaNObjective())
+    assert found.trial.objective >= 0.7 * 128
+    assert any(trial.error and "is nan" in trial.error for trial in found.trials)
+
+
+def crash(candidate, scheme):
+    raise ZeroDivisionError("a bug of the user's")
+
+
+def test_any_other_error_names_the_point():
+    with pytest.raises(
+        TrialError, match=r"trial 1 at density=0.5 \(prune\(density=0.5\)\) ended with ZeroDivisionError"
+    ):
+        find(finish=crash)
+    with pytest.raises(TrialError, match="finish returned NoneType"):
+        find(finish=lambda candidate, scheme: None)
+
+
+def test_a_candidate_that_is_no_smaller_than_the_reference_is_none():
+    with pytest.raises(NoFeasibleCandidateError, match="has less parameters"):
+        find(objective="parameters(count=total)")
+
+
+def test_a_specification_that_the_reference_does_not_pass_is_refused_before_the_first_trial():
+    never = []
+    with pytest.raises(
+        InvalidArgumentError, match=r"even the reference does not pass this .*more examples would decide"
+    ):
+        find(search_subjects.agreement(0.99, 0.95), finish=lambda *arguments: never.append(arguments))
+    accuracy = Preserved(
+        "predictions", (search_subjects.data()[0], torch.ones(64).long()), Requirement("accuracy", "min", 0.5)
+    )
+    with pytest.raises(InvalidArgumentError, match="even the reference"):
+        find(accuracy, finish=lambda *arguments: never.append(arguments))
+    assert not never
+
+
+def test_several_constraints_all_hold():
+    inputs, labels = search_subjects.data(2.0)
+    strict = search_subjects.agreement(0.9, dataset=(inputs, labels))
+    found = find([search_subjects.agreement(0.5), strict])
+    assert kept_weights(found) == math.ceil(0.9 * search_subjects.EXAMPLES)
+    assert len(found.trial.margins) == 2
+    assert found.trial.margin == min(found.trial.margins)
+    assert len(found.search_digests) == 2 * search_subjects.EXAMPLES
+
+
+def test_any_callable_is_a_constraint():
+    def keeps_half(candidate, reference):
+        return search_subjects.agreement(0.5)(candidate, reference)
+
+    found = find(keeps_half)
+    assert kept_weights(found) == math.ceil(0.5 * search_subjects.EXAMPLES)
+    assert "which examples it has seen is not known" in found.notes[0]
+    with pytest.raises(InvalidArgumentError, match="gate_data"):
+        find(keeps_half, gate_data=search_subjects.data())
+
+
+def test_two_parameters_against_brute_force():
+    space = SchemeSpace(
+        lambda point: Prune(point["eighths"] / 8, scope=point["scope"]),
+        eighths=Integer(1, 7),
+        scope=Categorical(("global", "layer")),
+    )
+    found = find(space=space, strategy="bayesian(initial=4)", trials=14)
+    assert found.trial.point["eighths"] == math.ceil(search_subjects.smallest_density(BOUND) * 8)
+
+
+def test_the_default_strategy_follows_the_space():
+    assert find(trials=2).strategy == "bisection()"
+    space = SchemeSpace("prune(density={d}, scope={scope})", d=Real(0.4, 0.9), scope=Categorical(("global", "layer")))
+    assert find(space=space, trials=3).strategy == "bayesian()"
+
+
+def test_a_strategy_may_have_nothing_left_to_ask():
+    space = SchemeSpace(lambda point: Prune(point["eighths"] / 8), eighths=Integer(1, 7))
+    found = find(space=space, trials=10)
+    assert len(found.trials) == 3
+    assert "nothing left to ask after 3 of 10" in found.notes[0]
+
+
+def test_progress_is_shown_when_asked(capsys):
+    find(trials=3)
+    assert not capsys.readouterr().err
+    find(trials=3, progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("model", {"model": torch.sin}),
+        ("space", {"space": "prune(density=0.5)"}),
+        ("space", {"space": search_subjects.space(low=0.0)}),
+        ("trials", {"trials": 0}),
+        ("jobs", {"jobs": -1}),
+        ("batch", {"batch": 0}),
+        ("backend", {"backend": "threading"}),
+        ("seed", {"seed": -1}),
+        ("finish", {"finish": 3}),
+        ("strategy", {"strategy": Bisection}),
+        ("objective", {"objective": None}),
+        ("example_input", {"objective": "flops"}),
+        ("constraints", {"constraints": [None]}),
+        ("state", {"state": "/nowhere/at/all/state.json"}),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(name, options):
+    with pytest.raises(InvalidArgumentError, match=rf"search\({name}="):
+        find(**options)
+
+
+def test_no_constraint_at_all_is_refused():
+    with pytest.raises(InvalidArgumentError, match="the smallest model would win"):
+        search(search_subjects.model(), search_subjects.space(), objective="parameters", constraints=[])
+
+
+def test_an_objective_that_the_reference_does_not_have_stops_the_search():
+    with pytest.raises(CompressionError, match="no floating-point operations"):
+        find(model=nn.Flatten(), objective="flops", example_input=torch.zeros(1, 64), constraints=lambda c, r: None)
+
+
+def test_a_comparison_of_ones_own_is_a_level_too():
+    def compare_bias(candidate, reference, *, scale):
+        measurement = compare_predictions(candidate, reference)
+        measurement.metrics["half"] = measurement.metrics["agreement"] / scale
+        measurement.counts["half"] = measurement.counts["agreement"]
+        return measurement
+
+    spec = Preserved(compare_bias, search_subjects.data(), Requirement("half", "min", 0.3), {"scale": 2})
+    found = find(spec)
+    assert kept_weights(found) == math.ceil(0.6 * search_subjects.EXAMPLES)
