@@ -11,6 +11,14 @@ class CompressionError(RuntimeError):
     """A scheme or codec cannot be applied to what it was given, or would have no effect on it."""
 
 
+class NoEffectError(CompressionError):
+    """A scheme would leave the model as it is: what it asks for holds already."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a loss that is no number, or a checkpoint of another run."""
+
+
 class CorruptStreamError(ValueError):
     """An encoded example or a stored artefact is damaged.
 

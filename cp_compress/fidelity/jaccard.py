@@ -52,10 +52,15 @@ def split_jaccard(first: Tensor, second: Tensor) -> Tensor:
 
 def unit_maps(maps: Tensor) -> Tensor:
     """Return maps (n, ...) as float64 rows (n, values) with an absolute sum of 1; all-zero maps stay zero."""
-    rows = maps.detach().to(torch.float64).flatten(1)
+    return signed_units(maps.detach().to(torch.float64))
+
+
+def signed_units(maps: Tensor) -> Tensor:
+    """Return maps (n, ...) as rows (n, values) with an absolute sum of 1, in their dtype and with their gradients."""
+    rows = maps.flatten(1)
     if rows.shape[1] == 0:
         return rows
-    rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    rows = rows / rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
     total = rows.abs().sum(dim=1, keepdim=True)
     return rows / torch.where(total > 0, total, torch.ones_like(total))
 

@@ -67,7 +67,7 @@ def compare_predictions(
     """
     check_comparable(candidate, reference)
     names = reference.class_names
-    distance = _distance_matrix(class_distance, names)
+    distance = as_class_distance(class_distance, names)
     shares = _example_weights(weights, reference.labels, names)
     before, after, labels = reference.predictions, candidate.predictions, reference.labels
     same = before == after
@@ -108,7 +108,8 @@ def compare_predictions(
     )
 
 
-def _distance_matrix(class_distance: ClassDistance | None, names: tuple[str, ...]) -> Tensor:
+def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...]) -> Tensor:
+    """Return a class distance as a float64 matrix (classes, classes); malformed ones raise InvalidArgumentError."""
     classes = len(names)
     if class_distance is None:
         return 1 - torch.eye(classes, dtype=torch.float64)
@@ -154,14 +155,26 @@ def _class_index(member: int | str, names: tuple[str, ...], argument: str) -> in
     reject(_OWNER, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
 
 
+def as_class_weights(weights: Weights | None, names: tuple[str, ...]) -> Tensor:
+    """Return a mapping from classes to weights as (classes,), float64, 1 where nothing is named.
+
+    Raises InvalidArgumentError for anything but a mapping, unknown classes and weights that are no weights.
+    """
+    by_class = torch.ones(len(names), dtype=torch.float64)
+    if weights is not None and not isinstance(weights, Mapping):
+        reject(_OWNER, "weights", weights, "must be a mapping from classes to weights")
+    for member, weight in (weights or {}).items():
+        by_class[_class_index(member, names, "weights")] = weight
+    if not bool(torch.isfinite(by_class).all()) or bool((by_class < 0).any()):
+        reject(_OWNER, "weights", weights, "weights must be finite and not negative")
+    return by_class
+
+
 def _example_weights(weights: Weights | None, labels: Tensor, names: tuple[str, ...]) -> Tensor:
     if weights is None:
         return torch.ones(len(labels), dtype=torch.float64)
     if isinstance(weights, Mapping):
-        by_class = torch.ones(len(names), dtype=torch.float64)
-        for member, weight in weights.items():
-            by_class[_class_index(member, names, "weights")] = weight
-        values = by_class[labels]
+        values = as_class_weights(weights, names)[labels]
     else:
         try:
             values = torch.as_tensor(weights, dtype=torch.float64).cpu()

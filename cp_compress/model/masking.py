@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import nn
 
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.steps import Change, Skip, Step, add_step
@@ -64,4 +64,4 @@ def _require_effect(
         )
     if before == after and must_change:
         total = sum(weight.tensor.numel() for weight in weights)
-        raise CompressionError(f"{scheme} changes nothing: {sum(before)} of {total} weights are non-zero already")
+        raise NoEffectError(f"{scheme} changes nothing: {sum(before)} of {total} weights are non-zero already")

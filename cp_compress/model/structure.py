@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import copy_model, find_owners, find_weights
 from cp_compress.model.pruning import check_density, kept_count
@@ -84,7 +84,7 @@ class FilterPrune(Piped):
             changes, more = self._zero(chosen, seen, candidate)
         if not changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in more[:5])
-            raise CompressionError(f"{self} changes nothing ({listed})")
+            raise NoEffectError(f"{self} changes nothing ({listed})")
         add_step(candidate, Step(str(self), tuple(changes), (*skips, *more), structural=self.shrink and bool(changes)))
         return candidate
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from cp_compress.search.bisection import Bisection as Bisection
     from cp_compress.search.constraints import Preserved as Preserved
     from cp_compress.search.drucb import DRUCB as DRUCB
+    from cp_compress.search.losses import PreserveAgreement as PreserveAgreement
+    from cp_compress.search.losses import PreserveAttribution as PreserveAttribution
+    from cp_compress.search.losses import PreserveCost as PreserveCost
+    from cp_compress.search.losses import PreserveEmbedding as PreserveEmbedding
+    from cp_compress.search.methods import LC as LC
+    from cp_compress.search.methods import Direct as Direct
+    from cp_compress.search.methods import Gradual as Gradual
     from cp_compress.search.objectives import ArtifactBytes as ArtifactBytes
     from cp_compress.search.objectives import Flops as Flops
     from cp_compress.search.objectives import Latency as Latency
@@ -31,12 +38,23 @@ if TYPE_CHECKING:
     from cp_compress.search.spaces import SchemeSpace as SchemeSpace
     from cp_compress.search.spaces import parse_parameter as parse_parameter
     from cp_compress.search.strategies import parse_strategy as parse_strategy
+    from cp_compress.search.training import TrainingResult as TrainingResult
+    from cp_compress.search.training import train_compressed as train_compressed
     from cp_compress.search.trials import NoFeasibleCandidateError as NoFeasibleCandidateError
     from cp_compress.search.trials import Trial as Trial
     from cp_compress.search.trials import TrialError as TrialError
 
 _MODULES = {
     "DRUCB": "drucb",
+    "Direct": "methods",
+    "Gradual": "methods",
+    "LC": "methods",
+    "PreserveAgreement": "losses",
+    "PreserveAttribution": "losses",
+    "PreserveCost": "losses",
+    "PreserveEmbedding": "losses",
+    "TrainingResult": "training",
+    "train_compressed": "training",
     "ArtifactBytes": "objectives",
     "Bayesian": "bayesian",
     "Bisection": "bisection",

@@ -1,0 +1,95 @@
+"""The values that a scheme would give a model's parameters: its projection onto what the scheme can express."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import resolve
+from cp_compress.model.schemes import Compose, Scheme, compose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ROUNDING = ("quantize", "fixed_point")
+
+
+def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
+    """Return what each parameter that a scheme changes would be used as, by name, in the parameter's dtype.
+
+    Factors are multiplied out, integers are scaled, held 16-bit values are widened. Raises what the scheme raises, and
+    CompressionError for a scheme that gives a parameter another shape.
+    """
+    candidate = scheme.compress(model)
+    values = {}
+    for name, parameter in model.named_parameters():
+        value = _used_value(candidate, name)
+        if value is None or value.shape != parameter.shape:
+            found = "none" if value is None else tuple(value.shape)
+            raise CompressionError(
+                f"{scheme} changes the shape of {name} from {tuple(parameter.shape)} to {found}: a projection keeps "
+                "shapes; use shrink=False"
+            )
+        value = value.detach().to(parameter.dtype)
+        if not torch.equal(value, parameter.detach()):
+            values[name] = value
+    return values
+
+
+def _used_value(model: nn.Module, name: str) -> Tensor | None:
+    try:
+        module, attribute = resolve(model, name)
+    except AttributeError:
+        return None
+    value = getattr(module, attribute, None)
+    return value if isinstance(value, Tensor) else None
+
+
+def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
+    """Return the part of a scheme that chooses what stays, and the part at its end that rounds numbers.
+
+    Raises CompressionError where rounding comes before something else.
+
+    >>> from cp_compress.model import Prune, Quantize
+    >>> split_rounding(Prune(0.1) | Quantize("int8"))[1]
+    Quantize(dtype='int8', mode='weight', ...)
+    """
+    parts = list(scheme.schemes if isinstance(scheme, Compose) else [scheme])
+    rounding = [getattr(part, "expression_name", "") in _ROUNDING for part in parts]
+    first = rounding.index(True) if True in rounding else len(parts)
+    if not all(rounding[first:]):
+        raise CompressionError(f"{scheme}: what rounds numbers must come last for a model to be trained under it")
+    return _join(parts[:first]), _join(parts[first:])
+
+
+def with_density(scheme: Scheme, share: float) -> Scheme:
+    """Return the scheme with each density d replaced by 1 − share·(1 − d): milder for a share below 1.
+
+    Raises CompressionError for a scheme without a density, and for one that removes what it drops.
+
+    >>> from cp_compress.model import Prune
+    >>> str(with_density(Prune(0.5), 0.5))
+    'prune(density=0.75)'
+    """
+    parts: Iterable[Any] = scheme.schemes if isinstance(scheme, Compose) else [scheme]
+    changed: list[Any] = []
+    for part in parts:
+        if not hasattr(part, "density"):
+            raise CompressionError(f"{part} has no density that could be lowered step by step")
+        if getattr(part, "shrink", False):
+            raise CompressionError(f"{part} removes what it drops, which cannot be done gradually; use shrink=False")
+        changed.append(_replace_density(part, 1 - share * (1 - part.density)))
+    return compose(changed)
+
+
+def _replace_density(part: Any, density: float) -> Scheme:
+    changed: Scheme = dataclasses.replace(part, density=density)
+    return changed
+
+
+def _join(parts: list[Any]) -> Scheme | None:
+    return compose(parts) if parts else None
