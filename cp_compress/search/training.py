@@ -73,8 +73,8 @@ def train_compressed(
 
     `method` is `Direct()` (the default), `Gradual()` or `LC()`. The result is what the scheme makes, with its record:
     zeros are zero, removed channels are gone, numbers are rounded. Give `epochs` or `steps`. `optimizer` makes a torch
-    optimiser of parameters (default: AdamW at 1e-3), `schedule` (optimiser, number of steps) a learning-rate schedule
-    that is stepped after each step (default: cosine to zero). `loss` takes logits and labels. `augment` changes a
+    optimiser of parameters (default: SGD at 0.02, momentum 0.9), `schedule` (optimiser, number of steps) a schedule of
+    its learning rate that is stepped after each step (default: cosine to zero). `loss` takes logits and labels. `augment` changes a
     batch of inputs, with a generator for what is random in it. `batch_size` examples make a step, in as many calls as
     memory asks for; an incomplete last batch of an epoch is left out.
 
@@ -134,7 +134,7 @@ def train_compressed(
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
-    return torch.optim.AdamW(parameters, lr=1e-3)
+    return torch.optim.SGD(parameters, lr=0.02, momentum=0.9, nesterov=True)
 
 
 def _default_schedule(optimizer: Optimizer, steps: int) -> Any:

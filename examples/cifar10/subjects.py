@@ -56,3 +56,13 @@ def test_images() -> Images:
 
 
 test_images.__test__ = False
+
+
+def training_images() -> Images:
+    """Return the training images of the folder, or skip when they are not there."""
+    path = data_folder() / "cifar10_subset.npz"
+    if not path.exists():
+        pytest.skip(f"no training images: set CP_DATA to the folder of {path.name}")
+    with np.load(path) as content:
+        pixels = torch.from_numpy(content["train_images"])
+        return Images(pixels.float() / 255, torch.from_numpy(content["train_labels"]).long())
