@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.model.calibration import CalibrationData as CalibrationData
+    from cp_compress.model.fixed_point import FixedPoint as FixedPoint
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from cp_compress.model.structure import FilterPrune as FilterPrune
 
 _MODULES = {
+    "CalibrationData": "calibration",
     "Compose": "schemes",
     "CompressionReport": "report",
     "FilterPrune": "structure",
+    "FixedPoint": "fixed_point",
     "Footprint": "footprints",
     "LayerReport": "report",
     "Prune": "pruning",

@@ -1,6 +1,6 @@
 """How a compressed model differs from its architecture in anything but values, as JSON and back.
 
-Layers with fewer channels, layers with 8-bit weights, casts around the model, parameters held in 16 bits, train/eval
+Layers with fewer channels, layers with integer weights, casts around the model, parameters held in 16 bits, train/eval
 states and the record of the schemes. What is read is checked against the architecture before anything is built.
 """
 
@@ -18,8 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model.casting import add_casts, find_casts
 from cp_compress.model.holding import add_holding, find_holding
-from cp_compress.model.integer import can_hold_int8, fill, int8_layers, output_dimension, to_int8_layer
-from cp_compress.model.layers import Owner
+from cp_compress.model.integer_arrangement import IntegerLayer, describe_integers, shape_integers
 from cp_compress.model.steps import Step, read_steps, write_steps
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -37,7 +36,7 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     structural = any(step.structural for step in steps)
     return {
         "steps": [step.to_json() for step in steps],
-        "int8": [[path, list(layer.int8_names), layer.int8_dynamic] for path, layer in int8_layers(model)],
+        "integers": describe_integers(model),
         "casts": _dtype_names(casts),
         "holding": _dtype_names(find_holding(model)),
         "training": "".join("1" if module.training else "0" for module in model.modules()),
@@ -50,7 +49,7 @@ class Arrangement:
     """What `describe_arrangement` wrote, checked for its form but not yet against a model."""
 
     steps: tuple[Step, ...]
-    int8: tuple[tuple[str, tuple[str, ...], bool], ...]
+    integers: tuple[IntegerLayer, ...]
     casts: tuple[torch.dtype, torch.dtype] | None
     holding: tuple[torch.dtype, torch.dtype] | None
     training: str
@@ -62,7 +61,7 @@ def read_arrangement(content: Any) -> Arrangement:
     try:
         return Arrangement(
             tuple(Step.from_json(step) for step in content["steps"]),
-            tuple((str(path), tuple(map(str, names)), bool(dynamic)) for path, names, dynamic in content["int8"]),
+            tuple(map(IntegerLayer.from_json, content["integers"])),
             _read_dtypes(content["casts"]),
             _read_dtypes(content["holding"]),
             str(content["training"]),
@@ -78,9 +77,7 @@ def shape_model(model: nn.Module, arrangement: Arrangement) -> None:
     Raises CompressionError for an arrangement that does not fit the model.
     """
     _resize(model, arrangement.sizes)
-    placeholders: dict[int, tuple[Tensor, Tensor]] = {}
-    for path, names, dynamic in arrangement.int8:
-        _make_int8(model, path, names, dynamic, placeholders)
+    shape_integers(model, arrangement.integers)
 
 
 def finish_model(model: nn.Module, arrangement: Arrangement) -> None:
@@ -142,28 +139,6 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
     assert isinstance(module, _NormBase)
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
-
-
-def _make_int8(
-    model: nn.Module,
-    path: str,
-    names: tuple[str, ...],
-    dynamic: bool,
-    placeholders: dict[int, tuple[Tensor, Tensor]],
-) -> None:
-    module = _find(model, path)
-    weights = [module._parameters.get(name) for name in names]
-    for name, weight in zip(names, weights, strict=True):
-        if weight is None or not can_hold_int8(Owner(path, module, name), dynamic):
-            raise CompressionError(f"{path}.{name} is no weight that can be held as 8-bit integers")
-        if id(weight) not in placeholders:
-            channel = output_dimension(module)
-            shape = [size if dimension == channel else 1 for dimension, size in enumerate(weight.shape)]
-            values = torch.zeros_like(weight, dtype=torch.int8, requires_grad=False)
-            placeholders[id(weight)] = (values, weight.detach().new_ones(shape))
-    to_int8_layer(module, names, dynamic)
-    for name, weight in zip(names, weights, strict=True):
-        fill(module, name, *placeholders[id(weight)])
 
 
 def _find(model: nn.Module, path: str) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
-from cp_compress.model.integer import Int8Weights, stored_names
+from cp_compress.model.integer import IntegerWeights, integers_of
 from cp_compress.model.layers import resolve
 from cp_compress.model.steps import compression_steps, read_steps
 
@@ -115,20 +115,20 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     )
 
 
-def _layer(name: str, before: Tensor, after: tuple[Tensor, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:
+def _layer(name: str, before: Tensor, after: tuple[Tensor, str, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:
     facts = (name, tuple(before.shape))
     was = int(before.count_nonzero())
     if after is None:
         return LayerReport(*facts, None, _dtype(before), None, was, None, None, True, actions)
-    stored, value = after
+    stored, dtype, value = after
     now = int(stored.count_nonzero())
-    same = before.dtype == stored.dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
+    same = _dtype(before) == dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
     density = now / before.numel() if before.numel() else None
-    return LayerReport(*facts, tuple(value.shape), _dtype(before), _dtype(stored), was, now, density, not same, actions)
+    return LayerReport(*facts, tuple(value.shape), _dtype(before), dtype, was, now, density, not same, actions)
 
 
-def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
-    """Return a tensor of a model as it is stored and as it is used."""
+def _find(model: nn.Module, name: str) -> tuple[Tensor, str, Tensor] | None:
+    """Return a tensor of a model as it is stored, the name of its format, and as it is used."""
     try:
         module, attribute = resolve(model, name)
     except AttributeError:
@@ -136,9 +136,9 @@ def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
     value = getattr(module, attribute, None)
     if not isinstance(value, Tensor):
         return None
-    if isinstance(module, Int8Weights) and attribute in module.int8_names:
-        return module.get_buffer(stored_names(attribute)[0]), value.detach()
-    return value.detach(), value.detach()
+    if isinstance(module, IntegerWeights) and attribute in module.integer_formats:
+        return integers_of(module, attribute), module.integer_formats[attribute].name, value.detach()
+    return value.detach(), _dtype(value), value.detach()
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -99,9 +99,10 @@ class _Registered(Protocol):
 
 def _registry() -> dict[str, type[Any]]:
     # imported here because every scheme's module imports this one
+    from cp_compress.model.fixed_point import FixedPoint
     from cp_compress.model.pruning import Prune
     from cp_compress.model.quantization import Quantize
     from cp_compress.model.structure import FilterPrune
 
-    known: tuple[type[_Registered], ...] = (Prune, FilterPrune, Quantize)
+    known: tuple[type[_Registered], ...] = (Prune, FilterPrune, Quantize, FixedPoint)
     return {scheme.expression_name: scheme for scheme in known}

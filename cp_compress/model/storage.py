@@ -26,7 +26,7 @@ from cp_compress.model.casting import find_casts
 from cp_compress.model.holding import find_holding
 from cp_compress.model.packing import Packer, Unpacker, Words, check_entry
 
-_VERSION = 1
+_VERSION = 2
 _TABLE, _CHECKSUM = "table", "sha256"
 _LARGEST_TABLE = 1 << 28
 
