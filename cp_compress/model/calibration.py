@@ -60,7 +60,7 @@ class CalibrationData:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the inputs in order, in batches of a fixed size."""
-        yield from self.inputs.split(_BATCH)
+        yield from torch.split(self.inputs, _BATCH)
 
 
 def as_calibration(owner: str, value: object) -> str | CalibrationData:

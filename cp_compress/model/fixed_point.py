@@ -79,10 +79,10 @@ class FixedPoint(Piped):
         if places is None:
             places = min(_MOST_FRACTION_BITS, fitting_fraction_bits(largest, form))
         limits = torch.finfo(weight.tensor.dtype)
-        if not limits.tiny <= 2.0**-places <= limits.max / 2**self.bits:
+        if not limits.tiny * limits.eps <= 2.0**-places <= limits.max / 2**self.bits:
             raise CompressionError(
-                f"{self}: the scale 2^{-places} of {weight.name} does not fit {weight.tensor.dtype}, in which the model "
-                "computes: give fraction_bits, or exclude this layer"
+                f"{self}: the scale 2^{-places} of {weight.name} does not fit its dtype {weight.tensor.dtype}: "
+                "give fraction_bits, or exclude this layer"
             )
         values, scale, saturated = quantize_fixed(weight.tensor, form, places)
         if largest > 0 and not bool(values.any()):

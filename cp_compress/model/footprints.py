@@ -45,9 +45,10 @@ class Footprint:
 def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """Measure a model: what is stored, what is held, and what is computed on one batch.
 
-    Parameters are counted once where tied, weights held as integers among them. `artifact_bytes` is the size of a file that
-    `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products, convolutions
-    and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    Parameters are counted once where tied, weights held as integers among them. `artifact_bytes` is the size of a
+    file that `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products,
+    convolutions and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of
+    keywords.
     The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted.
 
     >>> footprint(nn.Linear(4, 2), torch.zeros(3, 4)).flops

@@ -77,7 +77,8 @@ def to_rows(weight: Tensor, groups: int | None) -> Tensor:
     """
     if groups is None:
         return weight.flatten(1)
-    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    return split.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def from_rows(rows: Tensor, shape: tuple[int, ...], groups: int | None) -> Tensor:
@@ -107,7 +108,7 @@ def quantize(weight: Tensor, groups: int | None, form: IntegerFormat) -> tuple[T
     weight = weight.detach()
     rows = to_rows(weight, groups)
     size = rows.shape[1] if form.group_size is None else form.group_size
-    padded = F.pad(rows.abs(), (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
+    padded = F.pad(rows.abs(), (0, -rows.shape[1] % size)).view(len(rows), -1, size)
     scale = safe_scale(padded.amax(2), form.largest)
     # in float64 the quotient is rounded once, whatever the dtype of the weight
     quotients = rows.double() / spread(scale.double(), rows.shape[1], form)
@@ -183,7 +184,9 @@ def store(values: Tensor, form: IntegerFormat) -> Tensor:
     each = 8 // width
     flat = values.reshape(-1).to(torch.int16)
     parts = F.pad(flat, (0, -len(flat) % each)).view(-1, each) & (2**width - 1)
-    return sum(parts[:, place] << width * place for place in range(each)).to(torch.uint8)  # type: ignore[union-attr]
+    places = torch.arange(each, device=values.device) * width
+    stored: Tensor = (parts << places).sum(1).to(torch.uint8)
+    return stored
 
 
 def unstore(stored: Tensor, shape: tuple[int, ...], form: IntegerFormat) -> Tensor:
@@ -199,4 +202,5 @@ def unstore(stored: Tensor, shape: tuple[int, ...], form: IntegerFormat) -> Tens
     parts = [(stored >> width * place) & (2**width - 1) for place in range(8 // width)]
     codes = torch.stack(parts, -1).flatten()[: math.prod(shape)].view(shape)
     # two's complement: flipping the sign bit and taking half off again extends it
-    return (codes ^ half).to(torch.int8) - half
+    signed: Tensor = (codes ^ half).to(torch.int8) - half
+    return signed

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -74,20 +73,20 @@ class RecurrentIntegerWeights(IntegerWeights):
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
-def integer_layers(model: nn.Module) -> list[tuple[str, IntegerWeights]]:
-    """Return the path and layer of every layer that holds integer weights."""
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, IntegerWeights)]
+def formats_of(module: nn.Module) -> dict[str, IntegerFormat]:
+    """Return the formats of the weights that a layer holds as integers, by name; none for any other layer."""
+    return module.integer_formats if isinstance(module, IntegerWeights) else {}
 
 
 def require_float_weights(owner: str, model: nn.Module) -> None:
     """Raise CompressionError, naming the first layer, when weights are integers already."""
-    layers = integer_layers(model)
+    layers = [(path, module) for path, module in model.named_modules() if formats_of(module)]
     if layers:
         path = layers[0][0] or "the model itself"
-        forms = ", ".join(dict.fromkeys(form.name for form in layers[0][1].integer_formats.values()))
+        forms = ", ".join(dict.fromkeys(form.name for form in formats_of(layers[0][1]).values()))
         raise CompressionError(
-            f"{owner}: {len(layers)} layers hold integer weights already (first: {path}, {forms}), and zeroing or "
-            "removing weights would break their scales; int8 must be the last step"
+            f"{owner}: {len(layers)} layers hold integer weights already (first: {path}, {forms}), and what follows "
+            "would no longer fit their scales; int8 must be the last step"
         )
 
 
@@ -98,20 +97,18 @@ def stored_names(name: str, form: IntegerFormat) -> tuple[str, str]:
 
 def integers_of(module: nn.Module, name: str) -> Tensor:
     """Return the integers of a weight in the weight's shape."""
-    assert isinstance(module, IntegerWeights)
-    form = module.integer_formats[name]
-    stored = module._buffers[stored_names(name, form)[0]]
-    assert stored is not None
-    return unstore(stored, module.integer_shapes[name], form)
+    form = formats_of(module)[name]
+    stored = module.get_buffer(stored_names(name, form)[0])
+    shapes: dict[str, tuple[int, ...]] = module.integer_shapes  # type: ignore[assignment]
+    return unstore(stored, shapes[name], form)
 
 
 def stored_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """Return one place (layer, name) of every weight that is held as integers, once where it is shared."""
     places: dict[int, tuple[nn.Module, str]] = {}
     for module in model.modules():
-        if isinstance(module, IntegerWeights):
-            for name, form in module.integer_formats.items():
-                places.setdefault(id(module._buffers[stored_names(name, form)[0]]), (module, name))
+        for name, form in formats_of(module).items():
+            places.setdefault(id(module._buffers[stored_names(name, form)[0]]), (module, name))
     return list(places.values())
 
 
@@ -120,7 +117,7 @@ def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mo
     module.integer_shapes = {name: tuple(module._parameters[name].shape) for name in formats}  # type: ignore
     for name in formats:
         del module._parameters[name]
-    module.__class__ = _integer_class(type(module), tuple(formats.items()), mode)  # type: ignore[assignment]
+    module.__class__ = _integer_class(type(module), tuple(formats.items()), mode)  # type: ignore[arg-type]
     if isinstance(module, nn.RNNBase):
         vars(module).pop("_flat_weights", None)
         module._flat_weight_refs = []
@@ -130,8 +127,7 @@ def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mo
 
 def fill(module: nn.Module, name: str, stored: Tensor, scale: Tensor) -> None:
     """Give a layer the stored integers and scales of one weight; their product is the weight."""
-    assert isinstance(module, IntegerWeights)
-    names = stored_names(name, module.integer_formats[name])
+    names = stored_names(name, formats_of(module)[name])
     for buffer, tensor in zip(names, (stored, scale), strict=True):
         module.register_buffer(buffer, tensor)
 
@@ -180,7 +176,7 @@ def _integer_class(base: type[nn.Module], formats: _Formats, mode: str) -> type[
 
 
 def _blank_layer(base: type[nn.Module], formats: _Formats, mode: str) -> nn.Module:
-    kind = _integer_class(base, formats, mode)
+    kind = _integer_class(base, formats, mode)  # type: ignore[arg-type]
     return kind.__new__(kind)
 
 

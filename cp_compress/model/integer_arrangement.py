@@ -13,10 +13,10 @@ from cp_compress.base.errors import CompressionError
 from cp_compress.model.formats import IntegerFormat
 from cp_compress.model.integer import (
     MODES,
+    IntegerWeights,
     blank_store,
     fill,
     fill_input_range,
-    integer_layers,
     integer_obstacle,
     to_integer_layer,
 )
@@ -46,7 +46,8 @@ def describe_integers(model: nn.Module) -> list[Any]:
     """Return every layer with integer weights as plain Python types."""
     return [
         [path, [[name, form.to_json()] for name, form in layer.integer_formats.items()], layer.integer_mode]
-        for path, layer in integer_layers(model)
+        for path, layer in model.named_modules()
+        if isinstance(layer, IntegerWeights)
     ]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.formats import IntegerFormat, row_groups, store
-from cp_compress.model.integer import IntegerWeights, fill, fill_input_range, integer_obstacle, to_integer_layer
+from cp_compress.model.integer import fill, fill_input_range, formats_of, integer_obstacle, to_integer_layer
 from cp_compress.model.layers import Weight, find_weights
 from cp_compress.model.steps import Change, Skip
 from cp_compress.model.targets import Patterns, choose, matches
@@ -24,20 +24,21 @@ def choose_weights(
 
     Layers with integer weights must be left out by the patterns; raises CompressionError, naming the first, if not.
     """
-    held = [(path, module) for path, module in model.named_modules() if isinstance(module, IntegerWeights)]
-    for path, layer in held:
-        if (not include or matches(path, layer, include)) and not matches(path, layer, exclude):
-            forms = ", ".join(dict.fromkeys(form.name for form in layer.integer_formats.values()))
+    held = [(path, module) for path, module in model.named_modules() if formats_of(module)]
+    for path, module in held:
+        if (not include or matches(path, module, include)) and not matches(path, module, exclude):
+            forms = ", ".join(dict.fromkeys(form.name for form in formats_of(module).values()))
             raise CompressionError(
                 f"{owner}: a weight is quantised once, and {path or 'the model itself'} holds {forms} weights already: "
                 "leave such layers out by include or exclude"
             )
     found, skips = find_weights(model, embeddings=bool(include))
     # a pattern which names nothing but layers that are integers already has done its work
-    done = {pattern for pattern in exclude if any(matches(path, layer, (pattern,)) for path, layer in held)}
+    done = {pattern for pattern in exclude if any(matches(*place, (pattern,)) for place in held)}
     done -= {pattern for pattern in done if any(_names(pattern, weight) for weight in found)}
     chosen, others = choose(owner, found, include, tuple(pattern for pattern in exclude if pattern not in done))
-    skips += [Skip(f"{path}.{name}".lstrip("."), "integers already") for path, layer in held for name in layer.integer_formats]
+    for path, module in held:
+        skips += [Skip(f"{path}.{name}".lstrip("."), "integers already") for name in formats_of(module)]
     return chosen, skips + others
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
-from cp_compress.model.integer import IntegerWeights, integers_of
+from cp_compress.model.integer import formats_of, integers_of
 from cp_compress.model.layers import resolve
 from cp_compress.model.steps import compression_steps, read_steps
 
@@ -115,7 +115,9 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     )
 
 
-def _layer(name: str, before: Tensor, after: tuple[Tensor, str, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:
+def _layer(
+    name: str, before: Tensor, after: tuple[Tensor, str, Tensor] | None, actions: tuple[str, ...]
+) -> LayerReport:
     facts = (name, tuple(before.shape))
     was = int(before.count_nonzero())
     if after is None:
@@ -136,8 +138,9 @@ def _find(model: nn.Module, name: str) -> tuple[Tensor, str, Tensor] | None:
     value = getattr(module, attribute, None)
     if not isinstance(value, Tensor):
         return None
-    if isinstance(module, IntegerWeights) and attribute in module.integer_formats:
-        return integers_of(module, attribute), module.integer_formats[attribute].name, value.detach()
+    form = formats_of(module).get(attribute)
+    if form is not None:
+        return integers_of(module, attribute), form.name, value.detach()
     return value.detach(), _dtype(value), value.detach()
 
 

@@ -60,6 +60,10 @@ class Compose(Piped):
     def __str__(self) -> str:
         return " | ".join(map(str, self.schemes))
 
+    def content(self) -> str:
+        """Return the texts of the schemes with the digests of the data that they use."""
+        return " | ".join(map(scheme_content, self.schemes))
+
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a new model to which every scheme was applied, in order.
 
@@ -91,6 +95,19 @@ def compose(schemes: Sequence[Scheme]) -> Scheme:
     Prune(density=0.5, scope='global', include=(), exclude=())
     """
     return schemes[0] if len(schemes) == 1 else Compose(*schemes)
+
+
+def scheme_content(scheme: object) -> str:
+    """Return all that the result of a scheme depends on, but the model: its text, and digests of the data it uses.
+
+    A scheme whose text says all has none of its own; one that reads data offers a method `content()`.
+
+    >>> from cp_compress.model import Prune
+    >>> scheme_content(Prune(0.5))
+    'prune(density=0.5)'
+    """
+    content = getattr(scheme, "content", None)
+    return str(content()) if callable(content) else str(scheme)
 
 
 class _Registered(Protocol):
