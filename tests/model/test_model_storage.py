@@ -48,7 +48,7 @@ SCHEMES = [
     "quantize(int8, group_size=4, include=('*',))",
     "quantize(int4, mode=dynamic)",
     "fixed_point(bits=6)",
-    "fixed_point(bits=2, fraction_bits=2, include=('*',))",
+    "fixed_point(bits=3, fraction_bits=5, include=('*',))",
     "quantize(float16) | fixed_point(bits=12)",
     "fixed_point(bits=12) | quantize(bfloat16)",
 ]
