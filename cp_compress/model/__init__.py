@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
+    from cp_compress.model.lowering import lower as lower
     from cp_compress.model.pruning import Prune as Prune
     from cp_compress.model.quantization import Quantize as Quantize
     from cp_compress.model.report import CompressionReport as CompressionReport
@@ -45,6 +46,7 @@ _MODULES = {
     "footprint": "footprints",
     "keep_largest": "selection",
     "load": "storage",
+    "lower": "lowering",
     "measure_latency": "footprints",
     "parse_scheme": "schemes",
     "save": "storage",

@@ -8,12 +8,14 @@ import pytest
 import torch
 from model_networks import SmallCNN, TinyTransformer, TokenLSTM, bits, inputs_for, make, same_bits
 
+from cp_compress.base.errors import CompressionError
 from cp_compress.model import (
     CalibrationData,
     Quantize,
     footprint,
     keep_largest,
     load,
+    lower,
     measure_latency,
     parse_scheme,
     save,
@@ -67,6 +69,8 @@ def test_static_ranges_are_the_cpus(kind, tmp_path):
         torch.testing.assert_close(candidate(inputs.cuda()).cpu(), expected(inputs), rtol=2e-2, atol=2e-2)
     save(candidate, tmp_path / "model.cp")
     assert same_bits(bits(load(tmp_path / "model.cp", copy.deepcopy(model).cuda())), bits(candidate))
+    with pytest.raises(CompressionError, match="the model is on another device"):
+        lower(candidate)
     moved = copy.deepcopy(expected).cuda()
     with torch.no_grad():
         torch.testing.assert_close(moved(inputs.cuda()).cpu(), expected(inputs), rtol=2e-2, atol=2e-2)
