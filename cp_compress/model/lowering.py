@@ -1,4 +1,4 @@
-"""Static 8-bit layers on the integer instructions of a CPU, through oneDNN's kernels: the same values, sooner.
+"""Static 8-bit layers on the integer instructions of a CPU, through oneDNN's kernels.
 
 The layers of `Quantize(..., mode="static")` define what is computed, on any device, by sums of integers in floats. The
 kernels compute the same sums in integers. Needed is a CPU with 8-bit dot products (VNNI): without them the kernels
@@ -82,8 +82,10 @@ def _pack(layer: Any) -> _Packed:
 def lower(model: nn.Module) -> nn.Module:
     """Return a copy of a model to run on this CPU, with its static 8-bit layers on integer kernels.
 
-    Linear layers and 2d convolutions are lowered; every output equals that of the model to float rounding, but NaN in
-    an input is not passed on. Later changes of its weights are not seen, and it cannot be saved: save the model.
+    Linear layers and 2d convolutions are lowered. Given the same input, each returns what the model's layer returns to
+    float rounding; in a whole network such a last bit may move a code of a later layer by one, so judge the lowered
+    model where it is what will run. NaN in an input is not passed on. Later changes of weights are not seen once a
+    layer was called, and a lowered model cannot be saved: save the model that it was made from.
     Raises CompressionError for a model without such layers or on another device, and on a CPU without VNNI.
     """
     candidate = copy_model("lower", model)
