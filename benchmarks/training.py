@@ -127,9 +127,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     subject = load(options.network)
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, {options.network}, {options.epochs} epochs of {options.batch_size}"
-    )
+    print(f"{platform.machine()}, torch {torch.__version__}, {options.network}, {options.epochs} epochs")
     known = [] if options.rows is None or not options.rows.exists() else options.rows.read_text().splitlines()
     done = {json.dumps(row["key"]): row for row in map(json.loads, known)}
     rows = []

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import observe as observe
     from cp_compress.model import Compose as Compose
     from cp_compress.model import FilterPrune as FilterPrune
+    from cp_compress.model import FixedPoint as FixedPoint
     from cp_compress.model import Prune as Prune
     from cp_compress.model import Quantize as Quantize
     from cp_compress.model import compression_report as compression_report
@@ -60,6 +61,7 @@ _PACKAGES = {
     "model": (
         "Compose",
         "FilterPrune",
+        "FixedPoint",
         "Prune",
         "Quantize",
         "compression_report",

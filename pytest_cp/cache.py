@@ -54,9 +54,10 @@ class CompressedModelCache:
 
         import cp_compress
         from cp_compress.base.digests import digest_text
+        from cp_compress.model.schemes import scheme_content
 
         versions = (cp_compress.__version__, torch.__version__, platform.machine())
-        return digest_text(digest, str(scheme), *versions)
+        return digest_text(digest, scheme_content(scheme), *versions)
 
     def _from_disk_or_new(
         self, folder: Path | None, key: str, model: nn.Module, scheme: Scheme, device: torch.device

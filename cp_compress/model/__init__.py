@@ -12,9 +12,12 @@ from cp_compress.base.lazy import lazy_exports
 if TYPE_CHECKING:
     from cp_compress.model.blocks import BlockPrune as BlockPrune
     from cp_compress.model.blocks import NMPrune as NMPrune
+    from cp_compress.model.calibration import CalibrationData as CalibrationData
+    from cp_compress.model.fixed_point import FixedPoint as FixedPoint
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
+    from cp_compress.model.lowering import lower as lower
     from cp_compress.model.lowrank import LowRank as LowRank
     from cp_compress.model.pruning import Prune as Prune
     from cp_compress.model.quantization import Quantize as Quantize
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlockPrune": "blocks",
+    "CalibrationData": "calibration",
     "Compose": "schemes",
     "CompressionReport": "report",
     "FilterPrune": "structure",
+    "FixedPoint": "fixed_point",
     "Footprint": "footprints",
     "LayerReport": "report",
     "LowRank": "lowrank",
@@ -48,6 +53,7 @@ _MODULES = {
     "footprint": "footprints",
     "keep_largest": "selection",
     "load": "storage",
+    "lower": "lowering",
     "measure_latency": "footprints",
     "parse_scheme": "schemes",
     "save": "storage",

@@ -1,6 +1,6 @@
 """How a compressed model differs from its architecture in anything but values, as JSON and back.
 
-Layers with fewer channels, layers with 8-bit weights, casts around the model, parameters held in 16 bits, train/eval
+Layers with fewer channels, layers with integer weights, casts around the model, parameters held in 16 bits, train/eval
 states and the record of the schemes. What is read is checked against the architecture before anything is built.
 """
 
@@ -19,8 +19,8 @@ from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model.casting import add_casts, find_casts
 from cp_compress.model.factors import low_rank_layers, low_rank_obstacle, low_rank_ranks, to_low_rank_layer
 from cp_compress.model.holding import add_holding, find_holding
-from cp_compress.model.integer import can_hold_int8, fill, int8_layers, output_dimension, to_int8_layer
-from cp_compress.model.layers import Owner, Weight, find_owners
+from cp_compress.model.integer_arrangement import IntegerLayer, describe_integers, shape_integers
+from cp_compress.model.layers import Weight, find_owners
 from cp_compress.model.steps import Step, read_steps, write_steps
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -39,7 +39,7 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     return {
         "steps": [step.to_json() for step in steps],
         "low_rank": [[path, low_rank_ranks(layer)] for path, layer in low_rank_layers(model)],
-        "int8": [[path, list(layer.int8_names), layer.int8_dynamic] for path, layer in int8_layers(model)],
+        "integers": describe_integers(model),
         "casts": _dtype_names(casts),
         "holding": _dtype_names(find_holding(model)),
         "training": "".join("1" if module.training else "0" for module in model.modules()),
@@ -53,7 +53,7 @@ class Arrangement:
 
     steps: tuple[Step, ...]
     low_rank: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
-    int8: tuple[tuple[str, tuple[str, ...], bool], ...]
+    integers: tuple[IntegerLayer, ...]
     casts: tuple[torch.dtype, torch.dtype] | None
     holding: tuple[torch.dtype, torch.dtype] | None
     training: str
@@ -66,7 +66,7 @@ def read_arrangement(content: Any) -> Arrangement:
         return Arrangement(
             tuple(Step.from_json(step) for step in content["steps"]),
             tuple((str(path), _read_ranks(ranks)) for path, ranks in content["low_rank"]),
-            tuple((str(path), tuple(map(str, names)), bool(dynamic)) for path, names, dynamic in content["int8"]),
+            tuple(map(IntegerLayer.from_json, content["integers"])),
             _read_dtypes(content["casts"]),
             _read_dtypes(content["holding"]),
             str(content["training"]),
@@ -84,9 +84,7 @@ def shape_model(model: nn.Module, arrangement: Arrangement) -> None:
     _resize(model, arrangement.sizes)
     for path, ranks in arrangement.low_rank:
         _make_low_rank(model, path, dict(ranks))
-    placeholders: dict[int, tuple[Tensor, Tensor]] = {}
-    for path, names, dynamic in arrangement.int8:
-        _make_int8(model, path, names, dynamic, placeholders)
+    shape_integers(model, arrangement.integers)
 
 
 def finish_model(model: nn.Module, arrangement: Arrangement) -> None:
@@ -165,28 +163,6 @@ def _make_low_rank(model: nn.Module, path: str, ranks: dict[str, int]) -> None:
         rows, *others = weight.shape
         factors[name] = (weight.detach().new_empty(rows, rank), weight.detach().new_empty(rank, *others))
     to_low_rank_layer(module, factors)
-
-
-def _make_int8(
-    model: nn.Module,
-    path: str,
-    names: tuple[str, ...],
-    dynamic: bool,
-    placeholders: dict[int, tuple[Tensor, Tensor]],
-) -> None:
-    module = _find(model, path)
-    weights = [module._parameters.get(name) for name in names]
-    for name, weight in zip(names, weights, strict=True):
-        if weight is None or not can_hold_int8(Owner(path, module, name), dynamic):
-            raise CompressionError(f"{path}.{name} is no weight that can be held as 8-bit integers")
-        if id(weight) not in placeholders:
-            channel = output_dimension(module)
-            shape = [size if dimension == channel else 1 for dimension, size in enumerate(weight.shape)]
-            values = torch.zeros_like(weight, dtype=torch.int8, requires_grad=False)
-            placeholders[id(weight)] = (values, weight.detach().new_ones(shape))
-    to_int8_layer(module, names, dynamic)
-    for name, weight in zip(names, weights, strict=True):
-        fill(module, name, *placeholders[id(weight)])
 
 
 def _find(model: nn.Module, path: str) -> nn.Module:

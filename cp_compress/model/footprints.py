@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.integer import int8_layers, stored_names
+from cp_compress.model.integer import integers_of, stored_weights
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.storage import save
 from cp_compress.model.tracing import running
@@ -45,9 +45,10 @@ class Footprint:
 def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """Measure a model: what is stored, what is held, and what is computed on one batch.
 
-    Parameters are counted once where tied, 8-bit weights among them. `artifact_bytes` is the size of a file that
-    `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products, convolutions
-    and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    Parameters are counted once where tied, weights held as integers among them. `artifact_bytes` is the size of a
+    file that `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products,
+    convolutions and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of
+    keywords.
     The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted.
 
     >>> footprint(nn.Linear(4, 2), torch.zeros(3, 4)).flops
@@ -56,13 +57,7 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     if not isinstance(model, nn.Module):
         reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
     counted = [parameter.detach() for parameter in model.parameters()]
-    seen: set[int] = set()
-    for _, layer in int8_layers(model):
-        for name in layer.int8_names:
-            values = layer.get_buffer(stored_names(name)[0])  # type: ignore[attr-defined]
-            if id(values) not in seen:
-                counted.append(values)
-                seen.add(id(values))
+    counted += [integers_of(layer, name) for layer, name in stored_weights(model)]
     held = {id(tensor): tensor.numel() * tensor.element_size() for _, tensor in named_tensors(model)}
     return Footprint(
         parameters=sum(tensor.numel() for tensor in counted),

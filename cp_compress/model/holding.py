@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import model_dtype, require_range
-from cp_compress.model.integer import Int8Weights, stored_names
+from cp_compress.model.integer import formats_of, stored_names
 from cp_compress.model.steps import Change
 
 # tensors are exchanged in the model itself, so that threads that share one must take turns
@@ -82,8 +82,8 @@ def _widened(model: nn.Module, held: torch.dtype, computed: torch.dtype) -> Iter
     places: list[tuple[dict[str, Any], Iterable[str]]] = []
     for module in model.modules():
         places.append((module._parameters, list(module._parameters)))
-        if isinstance(module, Int8Weights):  # a model's own 16-bit buffers stay: it may update them in place
-            places.append((module._buffers, [stored_names(name)[1] for name in module.int8_names]))
+        # a model's own 16-bit buffers stay: it may update them in place
+        places.append((module._buffers, [stored_names(name, form)[1] for name, form in formats_of(module).items()]))
     narrow = [(store, name, store[name]) for store, names in places for name in names if _is(store[name], held)]
     # recurrent layers keep a list of their parameters beside the parameters themselves
     recurrent = [(module, module._flat_weights) for module in model.modules() if isinstance(module, nn.RNNBase)]

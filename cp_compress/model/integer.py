@@ -1,221 +1,191 @@
-"""Layers that hold their weights as 8-bit integers, and stay instances of the layers they were.
+"""Layers that hold their weights as small integers, and stay instances of the layers they were.
 
-The weight of channel c is q_c·s_c with integers q in −127..127 and one scale s_c = max|w_c|/127 for each output
-channel (symmetric, rounded to nearest). A layer's class is replaced by a subclass in which the weight is a property
-that is computed from the two stored tensors whenever it is used, so that hooks, paths, `isinstance` and code that
-reads `layer.weight` go on working.
-
-With dynamic quantisation the input is rounded too, with a scale for each vector (linear layers) or each example
-(convolutions) and never for the batch. The products of integers are then summed exactly, in a float type wide enough
-to hold every partial sum, so the result does not depend on the order of summation or on the batch around an example.
+The weight is the product of stored integers and scales (`cp_compress.model.formats`). A layer's class is replaced by
+a subclass in which the weight is a property that is computed from the two stored tensors whenever it is used, so that
+hooks, paths, `isinstance` and code that reads `layer.weight` go on working. In the modes "dynamic" and "static" the
+forward is replaced as well (`cp_compress.model.arithmetic`).
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import Owner, is_weight
+from cp_compress.model.arithmetic import StayOnForward, can_round_inputs, integer_forward
+from cp_compress.model.formats import IntegerFormat, dequantize, empty_store, row_groups, scale_shape, unstore
 
-_LIMIT = 127
-_LARGEST_EXACT = 2**24  # up to here every integer is a float32
-_VALUES, _SCALE = "_int8", "_scale"
-
-
-class StayOnForward:
-    """A pre-hook that does nothing but be there: torch's fast path for transformers passes by a layer's forward."""
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        """Leave the arguments as they are."""
+MODES = ("weight", "dynamic", "static")
+INPUT_SCALE, INPUT_ZERO = "int8_input_scale", "int8_input_zero"
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_Formats = tuple[tuple[str, IntegerFormat], ...]
 
 
-class Int8Weights:
+class IntegerWeights:
     """What the subclasses with integer weights have in common; never instantiated by itself."""
 
-    int8_base: type[nn.Module]
-    int8_names: tuple[str, ...]
-    int8_dynamic: bool
+    integer_base: type[nn.Module]
+    integer_formats: dict[str, IntegerFormat]
+    integer_mode: str
+    integer_shapes: dict[str, tuple[int, ...]]
 
     def extra_repr(self) -> str:
         """Return the layer's own settings and how it is quantised."""
-        mode = "dynamic" if self.int8_dynamic else "weight"
+        forms = ", ".join(dict.fromkeys(f"{form} {self.integer_mode}" for form in self.integer_formats.values()))
         own = super().extra_repr()  # type: ignore[misc]
-        return f"{own}, int8 {mode}" if own else f"int8 {mode}"
+        return f"{own}, {forms}" if own else forms
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # the class is made at run time: what is stored is how to make it again
         state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
-        return _blank_layer, (self.int8_base, self.int8_names, self.int8_dynamic), state
+        return _blank_layer, (self.integer_base, tuple(self.integer_formats.items()), self.integer_mode), state
 
 
-def int8_layers(model: nn.Module) -> list[tuple[str, Int8Weights]]:
-    """Return the path and layer of every layer that holds 8-bit weights."""
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, Int8Weights)]
+class RecurrentIntegerWeights(IntegerWeights):
+    """The same for recurrent layers, which read their weights from a list that torch keeps beside the parameters."""
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        return [getattr(self, name, None) for name in self._flat_weights_names]  # type: ignore[attr-defined]
+
+    @_flat_weights.setter
+    def _flat_weights(self, value: object) -> None:
+        """Leave the list as it is: it is computed."""
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: there are no parameters to lay out, only values computed for one call."""
+
+    def _update_flat_weights(self) -> None:
+        pass
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the layer returns with the weights that its integers stand for."""
+        with warnings.catch_warnings():
+            # cuDNN copies weights that are not laid out in one piece, and says so
+            warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+def formats_of(module: nn.Module) -> dict[str, IntegerFormat]:
+    """Return the formats of the weights that a layer holds as integers, by name; none for any other layer."""
+    return module.integer_formats if isinstance(module, IntegerWeights) else {}
 
 
 def require_float_weights(owner: str, model: nn.Module) -> None:
-    """Raise CompressionError, naming the first layer, when weights are 8-bit integers already."""
-    layers = int8_layers(model)
+    """Raise CompressionError, naming the first layer, when weights are integers already."""
+    layers = [(path, module) for path, module in model.named_modules() if formats_of(module)]
     if layers:
         path = layers[0][0] or "the model itself"
+        forms = ", ".join(dict.fromkeys(form.name for form in formats_of(layers[0][1]).values()))
         raise CompressionError(
-            f"{owner}: {len(layers)} layers hold 8-bit weights already (first: {path}); int8 must be the last step"
+            f"{owner}: {len(layers)} layers hold integer weights already (first: {path}, {forms}), and what follows "
+            "would no longer fit their scales; int8 must be the last step"
         )
 
 
-def stored_names(name: str) -> tuple[str, str]:
+def stored_names(name: str, form: IntegerFormat) -> tuple[str, str]:
     """Return the names of the two buffers that hold a weight: its integers and its scales."""
-    return name + _VALUES, name + _SCALE
+    return f"{name}_int{form.stored_bits}", f"{name}_scale"
 
 
-def to_int8_layer(module: nn.Module, names: tuple[str, ...], dynamic: bool) -> None:
+def integers_of(module: nn.Module, name: str) -> Tensor:
+    """Return the integers of a weight in the weight's shape."""
+    form = formats_of(module)[name]
+    stored = module.get_buffer(stored_names(name, form)[0])
+    shapes: dict[str, tuple[int, ...]] = module.integer_shapes  # type: ignore[assignment]
+    return unstore(stored, shapes[name], form)
+
+
+def stored_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return one place (layer, name) of every weight that is held as integers, once where it is shared."""
+    places: dict[int, tuple[nn.Module, str]] = {}
+    for module in model.modules():
+        for name, form in formats_of(module).items():
+            places.setdefault(id(module._buffers[stored_names(name, form)[0]]), (module, name))
+    return list(places.values())
+
+
+def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mode: str) -> None:
     """Turn a layer, in place, into one whose named weights are buffers yet to be filled by `fill`."""
-    for name in names:
+    module.integer_shapes = {name: tuple(module._parameters[name].shape) for name in formats}  # type: ignore
+    for name in formats:
         del module._parameters[name]
-    module.__class__ = _int8_class(type(module), names, dynamic)  # type: ignore[arg-type]
-    if dynamic:
+    module.__class__ = _integer_class(type(module), tuple(formats.items()), mode)  # type: ignore[arg-type]
+    if isinstance(module, nn.RNNBase):
+        vars(module).pop("_flat_weights", None)
+        module._flat_weight_refs = []
+    if mode != "weight":
         module.register_forward_pre_hook(StayOnForward())
 
 
-def fill(module: nn.Module, name: str, values: Tensor, scale: Tensor) -> None:
-    """Give a layer the integers and scales of one weight; their product is the weight."""
-    for stored, tensor in zip(stored_names(name), (values, scale), strict=True):
-        module.register_buffer(stored, tensor)
+def fill(module: nn.Module, name: str, stored: Tensor, scale: Tensor) -> None:
+    """Give a layer the stored integers and scales of one weight; their product is the weight."""
+    names = stored_names(name, formats_of(module)[name])
+    for buffer, tensor in zip(names, (stored, scale), strict=True):
+        module.register_buffer(buffer, tensor)
 
 
-def quantize(weight: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-    """Return integers (as `weight`, int8) and scales (1 in every dimension but `channel`) of a weight.
-
-    >>> values, scale = quantize(torch.tensor([[1.0, -2.54]]), 0)
-    >>> values.tolist(), scale.shape
-    ([[50, -127]], torch.Size([1, 1]))
-    """
-    weight = weight.detach()
-    others = [dimension for dimension in range(weight.ndim) if dimension != channel]
-    scale = _safe_scale(weight.abs().amax(others, keepdim=True))
-    # in float64 the quotient is rounded once, whatever the dtype of the weight
-    values = (weight.double() / scale.double()).round_().clamp_(-_LIMIT, _LIMIT).to(torch.int8)
-    return values, scale
+def fill_input_range(module: nn.Module, scale: Tensor, zero: Tensor) -> None:
+    """Give a layer in mode "static" the scale and the zero point of its inputs."""
+    module.register_buffer(INPUT_SCALE, scale)
+    module.register_buffer(INPUT_ZERO, zero)
 
 
-def _safe_scale(largest: Tensor) -> Tensor:
-    scale = (largest / _LIMIT).clamp_min(torch.finfo(largest.dtype).tiny)
-    return torch.where(largest == 0, torch.ones_like(scale), scale)
+def blank_store(weight: Tensor, module: nn.Module, form: IntegerFormat) -> tuple[Tensor, Tensor]:
+    """Return stored integers and scales, without content yet, for a weight of a layer."""
+    shape = tuple(weight.shape)
+    scales = weight.detach().new_ones(scale_shape(shape, row_groups(module), form))
+    return empty_store(shape, form, weight.device), scales
 
 
-def output_dimension(module: nn.Module) -> int:
-    """Return the dimension of a layer's weight that runs over its output channels."""
-    return 1 if isinstance(module, _ConvTransposeNd) else 0
-
-
-def can_hold_int8(place: Owner, dynamic: bool) -> bool:
-    """Tell whether a parameter, in one place of its use, can be held as 8-bit integers."""
-    return is_weight(place) and int8_obstacle(place.module, dynamic) is None
-
-
-def int8_obstacle(module: nn.Module, dynamic: bool) -> str | None:
-    """Return why the weights of a layer cannot be held as 8-bit integers, or None."""
+def integer_obstacle(module: nn.Module, mode: str) -> str | None:
+    """Return why the weights of a layer cannot be held as integers, or None."""
     kind = type(module).__name__
-    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
-        return f"{kind} does not compute with 8-bit weights here"
-    if isinstance(module, _ConvTransposeNd) and module.groups > 1:
-        return "a transposed convolution in groups has no single dimension of output channels"
-    if dynamic and isinstance(module, NonDynamicallyQuantizableLinear):
+    if isinstance(module, IntegerWeights):
+        return "the layer holds other weights as integers already"
+    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention, *_RECURRENT, *_TABLES)):
+        return f"{kind} does not compute with integer weights here"
+    if isinstance(module, _TABLES) and module.max_norm is not None:
+        return f"{kind} with max_norm changes its table whenever it is used"
+    if mode == "weight":
+        return None
+    if isinstance(module, NonDynamicallyQuantizableLinear):
         return "attention reads this weight without calling the layer: its inputs cannot be rounded"
-    if dynamic and not _can_run_dynamic(module):
+    if isinstance(module, _ConvTransposeNd) or not can_round_inputs(module):
         return f"{kind} has arithmetic of its own: its inputs cannot be rounded"
     return None
 
 
-def _can_run_dynamic(module: nn.Module) -> bool:
-    stock = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
-    return type(module).forward in stock
-
-
 @functools.cache
-def _int8_class(base: type[nn.Module], names: tuple[str, ...], dynamic: bool) -> type[nn.Module]:
-    body: dict[str, Any] = {name: _weight_property(name) for name in names}
-    body |= {"int8_base": base, "int8_names": names, "int8_dynamic": dynamic, "__module__": base.__module__}
-    if dynamic:
-        body["forward"] = _forward_linear if issubclass(base, nn.Linear) else _forward_convolution
-    return type(f"Int8{'Dynamic' if dynamic else ''}{base.__name__}", (Int8Weights, base), body)
+def _integer_class(base: type[nn.Module], formats: _Formats, mode: str) -> type[nn.Module]:
+    body: dict[str, Any] = {name: _weight_property(name, form) for name, form in formats}
+    body |= {"integer_base": base, "integer_formats": dict(formats), "integer_mode": mode}
+    body["__module__"] = base.__module__
+    if mode != "weight":
+        body["forward"] = integer_forward(base, mode)
+    shared = RecurrentIntegerWeights if issubclass(base, nn.RNNBase) else IntegerWeights
+    form = formats[0][1].name.capitalize()
+    return type(f"{form}{'' if mode == 'weight' else mode.capitalize()}{base.__name__}", (shared, base), body)
 
 
-def _blank_layer(base: type[nn.Module], names: tuple[str, ...], dynamic: bool) -> nn.Module:
-    kind = _int8_class(base, names, dynamic)  # type: ignore[arg-type]
+def _blank_layer(base: type[nn.Module], formats: _Formats, mode: str) -> nn.Module:
+    kind = _integer_class(base, formats, mode)  # type: ignore[arg-type]
     return kind.__new__(kind)
 
 
-def _weight_property(name: str) -> property:
-    values_name, scale_name = stored_names(name)
+def _weight_property(name: str, form: IntegerFormat) -> property:
+    scale_name = stored_names(name, form)[1]
 
     def weight(self: nn.Module) -> Tensor:
-        values, scale = self._buffers[values_name], self._buffers[scale_name]
-        assert values is not None
+        scale = self._buffers[scale_name]
         assert scale is not None
-        return values.to(scale.dtype) * scale
+        return dequantize(integers_of(self, name), scale, row_groups(self), form)
 
     return property(weight)
-
-
-class _Round(torch.autograd.Function):
-    """Rounding to the nearest integer with the gradient of the identity (straight-through)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return values.round()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0]
-
-
-def _integers(inputs: Tensor, dimensions: tuple[int, ...], products: int, single: bool) -> tuple[Tensor, Tensor]:
-    """Return the inputs as integers in a float dtype that sums `products` products exactly, and their scales."""
-    scale = _safe_scale(inputs.detach().abs().amax(dimensions, keepdim=True).float())
-    integers: Tensor = _Round.apply(inputs.float() / scale)
-    exact_in_single = single and products * _LIMIT**2 <= _LARGEST_EXACT
-    return integers if exact_in_single else integers.double(), scale
-
-
-def _forward_linear(self: Any, inputs: Tensor) -> Tensor:
-    if inputs.numel() == 0:
-        return F.linear(inputs, self.weight, self.bias)
-    integers, scale = _integers(inputs, (-1,), self.in_features, single=True)
-    sums = F.linear(integers, self.weight_int8.to(integers.dtype))
-    return _rescale(sums, scale * self.weight_scale.float().view(-1), self.bias, inputs.dtype)
-
-
-def _forward_convolution(self: Any, inputs: Tensor) -> Tensor:
-    if inputs.numel() == 0:
-        outputs: Tensor = self.int8_base.forward(self, inputs)
-        return outputs
-    spatial = len(self.kernel_size)
-    products = math.prod(self.weight_int8.shape[1:])
-    # the last dimensions are channels and space: an input without a batch dimension is one example
-    # cuDNN may compute float32 convolutions by Winograd's method, which leaves the integers
-    single = not inputs.is_cuda
-    integers, scale = _integers(inputs, tuple(range(-spatial - 1, 0)), products, single)
-    sums = self._conv_forward(integers, self.weight_int8.to(integers.dtype), None)
-    channels = self.weight_scale.float().view(-1, *[1] * spatial)
-    bias = None if self.bias is None else self.bias.view(-1, *[1] * spatial)
-    return _rescale(sums, scale * channels, bias, inputs.dtype)
-
-
-def _rescale(sums: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    outputs = sums.float() * scale
-    return (outputs if bias is None else outputs + bias).to(dtype)

@@ -85,7 +85,7 @@ def find_weights(model: nn.Module, embeddings: bool = False) -> tuple[list[Weigh
         places = owners[id(parameter)]
         if not parameter.is_floating_point() or parameter.element_size() == 1:
             others.append(Skip(name, f"{_text(parameter.dtype)} values are not pruned or quantised"))
-        elif any(is_weight(place) or (embeddings and _is_table(place)) for place in places):
+        elif any(is_weight(place) or (embeddings and is_table(place)) for place in places):
             weights.append(Weight(name, parameter, places))
         else:
             others.append(Skip(name, _reason(places[0])))
@@ -111,13 +111,14 @@ def is_weight(place: Owner) -> bool:
     return False
 
 
-def _is_table(place: Owner) -> bool:
+def is_table(place: Owner) -> bool:
+    """Tell whether a parameter is, in one place of its use, the table of an embedding."""
     return isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)) and place.attribute == "weight"
 
 
 def _reason(place: Owner) -> str:
     kind = type(place.module).__name__
-    if _is_table(place):
+    if is_table(place):
         return f"the table of an {kind} is looked up, not multiplied; a pattern of include has to name it"
     if ".parametrizations." in f".{place.path}.":
         return "the layer is parametrised: its weight is computed from other tensors"

@@ -1,4 +1,4 @@
-"""Fewer bits for each weight: float16, bfloat16, or 8-bit integers with one scale for each output channel."""
+"""Fewer bits for each weight: float16, bfloat16, or integers of 8 or 4 bits with scales for channels or groups."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
 
-from cp_compress.base.arguments import check_choice
+from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.calibration import CalibrationData, as_calibration, find_input_ranges, read_calibration
 from cp_compress.model.casting import cast_model, find_casts
+from cp_compress.model.formats import IntegerFormat, quantize
 from cp_compress.model.holding import find_holding, hold_model
-from cp_compress.model.integer import (
-    fill,
-    int8_obstacle,
-    output_dimension,
-    quantize,
-    require_float_weights,
-    to_int8_layer,
-)
-from cp_compress.model.layers import Weight, copy_model, find_weights
+from cp_compress.model.integer import MODES, require_float_weights
+from cp_compress.model.integer_steps import choose_weights, obstacle, to_integers
+from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.schemes import Piped
 from cp_compress.model.steps import Change, Skip, Step, add_step
+from cp_compress.model.targets import as_patterns
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-_MODES = ("weight", "dynamic")
+_FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_INTEGERS = {"int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True)
@@ -38,9 +34,18 @@ class Quantize(Piped):
     "float16" and "bfloat16" hold every parameter in that dtype and compute in the model's own (`mode="weight"`), or
     cast every floating-point tensor and compute in that dtype, with casts around the model (`mode="dynamic"`, as
     `model.half()` would; slow on a CPU without float16 arithmetic).
-    "int8" stores the weights of linear layers, convolutions and attention projections as integers with a scale for
-    each output channel and computes with their product (`mode="weight"`), or rounds the input of each such layer to
-    8 bits as well and sums exactly (`mode="dynamic"`, see `cp_compress.model.integer`).
+
+    "int8" and "int4" store the weights of linear layers, convolutions, attention projections and recurrent layers as
+    symmetric integers, two of four bits in a byte, with one scale for each output channel, or for each `group_size`
+    consecutive weights of a channel (the last group may be shorter), and compute with their product
+    (`mode="weight"`). `mode="dynamic"` rounds the input of each linear layer and convolution to 8 bits as well, with
+    a scale for each example, and sums exactly. `mode="static"` does so with a range for each layer that is found on
+    `calibration`: the name of a factory, as "package.module:factory", which returns a data set, or `CalibrationData`
+    (see `cp_compress.model.calibration`).
+
+    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`, for integers only; so several
+    formats may be mixed: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. The tables of
+    embeddings are quantised, by rows, only where `include` names them.
 
     >>> from torch import nn
     >>> layer = Quantize("int8").compress(nn.Linear(4, 2))
@@ -50,61 +55,78 @@ class Quantize(Piped):
 
     dtype: str
     mode: str = "weight"
+    group_size: int | None = None
+    calibration: str | CalibrationData | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     expression_name: ClassVar[str] = "quantize"
     positional_fields: ClassVar[tuple[str, ...]] = ("dtype",)
 
     def __post_init__(self) -> None:
-        check_choice("Quantize", "dtype", self.dtype, tuple(_DTYPES))
-        check_choice("Quantize", "mode", self.mode, _MODES)
+        check_choice("Quantize", "dtype", self.dtype, (*_FLOATS, *_INTEGERS))
+        check_choice("Quantize", "mode", self.mode, MODES)
+        integers = self.dtype in _INTEGERS
+        if self.mode == "static" and not integers:
+            reject("Quantize", "mode", self.mode, f"{self.dtype} has no scales to calibrate: use 'weight' or 'dynamic'")
+        if self.group_size is not None:
+            rule = "group_size is how many weights share a scale, a whole number of 1 or more, or None for a channel"
+            size = check_integer("Quantize", "group_size", self.group_size, rule, at_least=1)
+            object.__setattr__(self, "group_size", size)
+            if not integers or self.mode != "weight":
+                reject("Quantize", "group_size", size, "groups are for integers with mode='weight' only")
+        if (self.calibration is not None) != (self.mode == "static"):
+            rule = "mode='static' needs calibration data, such as 'package.module:factory', and no other mode takes it"
+            reject("Quantize", "calibration", self.calibration, rule)
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", as_calibration("Quantize", self.calibration))
+        for name in ("include", "exclude"):
+            patterns = as_patterns("Quantize", name, getattr(self, name))
+            if patterns and not integers:
+                reject("Quantize", name, patterns, f"{self.dtype} is for whole models; patterns are for integers only")
+            object.__setattr__(self, name, patterns)
+
+    def content(self) -> str:
+        """Return the scheme's text with the digest of its calibration data: what its result depends on."""
+        if self.calibration is None:
+            return str(self)
+        return f"{self} {read_calibration('Quantize', self.calibration).digest}"
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a quantised copy of the model.
 
-        Raises CompressionError when nothing can be quantised, when it is already, for a value that the dtype cannot
-        hold, and for NaN or Inf weights.
+        Raises CompressionError when nothing can be quantised, when a chosen layer is already, for a value that the
+        dtype cannot hold, and for NaN or Inf weights; and what the model raises on the calibration data.
         """
         candidate = copy_model("Quantize", model)
-        require_float_weights(str(self), candidate)
-        if self.dtype == "int8":
-            changes, skips = _to_int8(candidate, self.mode == "dynamic")
-            if not changes:
-                listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
-                raise CompressionError(f"{self}: the model has no weight to quantise ({listed or 'it has no tensors'})")
+        if self.dtype in _INTEGERS:
+            changes, skips = self._to_integers(candidate)
         else:
-            narrow = find_casts(candidate) or find_holding(candidate)
-            if narrow is not None:
-                raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
-            narrowed = cast_model if self.mode == "dynamic" else hold_model
-            changes, skips = narrowed(candidate, _DTYPES[self.dtype]), []
+            changes, skips = self._to_float(candidate), []
         add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
         return candidate
 
+    def _to_float(self, model: nn.Module) -> list[Change]:
+        narrow = find_casts(model) or find_holding(model)
+        if narrow is not None:
+            raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
+        if self.mode == "dynamic":
+            require_float_weights(str(self), model)  # a cast would round their scales
+            return cast_model(model, _FLOATS[self.dtype])
+        return hold_model(model, _FLOATS[self.dtype])
 
-def _to_int8(model: nn.Module, dynamic: bool) -> tuple[list[Change], list[Skip]]:
-    weights, skips = find_weights(model)
-    planned: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
-    changes = []
-    for weight in weights:
-        reason = _obstacle(weight, dynamic)
-        if reason:
-            skips.append(Skip(weight.name, reason))
-            continue
-        values, scale = quantize(weight.tensor, output_dimension(weight.owners[0].module))
-        for owner in weight.owners:
-            planned.setdefault(owner.module, []).append((owner.attribute, values, scale))
-        activations = ", inputs rounded for each example" if dynamic else ""
-        changes.append(Change(weight.name, f"int8 with {scale.numel()} scales{activations}"))
-    for module, parts in planned.items():
-        to_int8_layer(module, tuple(name for name, _, _ in parts), dynamic)
-        for name, values, scale in parts:
-            fill(module, name, values, scale)
-    return changes, skips
+    def _to_integers(self, model: nn.Module) -> tuple[list[Change], list[Skip]]:
+        form = IntegerFormat(_INTEGERS[self.dtype], self.group_size)
+        weights, skips = choose_weights(str(self), model, self.include, self.exclude)
+        ranges = None
+        if self.calibration is not None:
+            data = read_calibration("Quantize", self.calibration)
+            chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
+            ranges = find_input_ranges(model, {place.module for weight in chosen for place in weight.owners}, data)
 
+        def rounded(weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:
+            values, scale = quantize(weight.tensor, groups, form)
+            inputs = {"weight": "", "dynamic": ", inputs rounded for each example", "static": ", inputs rounded"}
+            return values, scale, f"{form} with {scale.numel()} scales{inputs[self.mode]}"
 
-def _obstacle(weight: Weight, dynamic: bool) -> str | None:
-    modules = [owner.module for owner in weight.owners]
-    reasons = [reason for reason in (int8_obstacle(module, dynamic) for module in modules) if reason]
-    if not reasons and len(set(map(output_dimension, modules))) > 1:
-        return "it is shared by layers with different dimensions of output channels"
-    return reasons[0] if reasons else None
+        return to_integers(str(self), weights, skips, form, self.mode, rounded, ranges)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.model.factors import LowRankWeights, low_rank_layers
-from cp_compress.model.integer import Int8Weights, stored_names
+from cp_compress.model.integer import formats_of, integers_of
 from cp_compress.model.layers import factor_names, resolve
 from cp_compress.model.steps import compression_steps, read_steps
 
@@ -126,20 +126,22 @@ def _factors(model: nn.Module) -> dict[str, str]:
     return weights
 
 
-def _layer(name: str, before: Tensor, after: tuple[Tensor, Tensor] | None, actions: tuple[str, ...]) -> LayerReport:
+def _layer(
+    name: str, before: Tensor, after: tuple[Tensor, str, Tensor] | None, actions: tuple[str, ...]
+) -> LayerReport:
     facts = (name, tuple(before.shape))
     was = int(before.count_nonzero())
     if after is None:
         return LayerReport(*facts, None, _dtype(before), None, was, None, None, True, actions)
-    stored, value = after
+    stored, dtype, value = after
     now = int(stored.count_nonzero())
-    same = before.dtype == stored.dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
+    same = _dtype(before) == dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
     density = now / before.numel() if before.numel() else None
-    return LayerReport(*facts, tuple(value.shape), _dtype(before), _dtype(stored), was, now, density, not same, actions)
+    return LayerReport(*facts, tuple(value.shape), _dtype(before), dtype, was, now, density, not same, actions)
 
 
-def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
-    """Return a tensor of a model as it is stored and as it is used."""
+def _find(model: nn.Module, name: str) -> tuple[Tensor, str, Tensor] | None:
+    """Return a tensor of a model as it is stored, the name of its format, and as it is used."""
     try:
         module, attribute = resolve(model, name)
     except AttributeError:
@@ -147,16 +149,19 @@ def _find(model: nn.Module, name: str) -> tuple[Tensor, Tensor] | None:
     value = getattr(module, attribute, None)
     if not isinstance(value, Tensor):
         return None
-    return _stored(module, attribute), value.detach()
+    return *_stored(module, attribute), value.detach()
 
 
-def _stored(module: nn.Module, attribute: str) -> Tensor:
+def _stored(module: nn.Module, attribute: str) -> tuple[Tensor, str]:
+    """Return the numbers that a file holds for a tensor, and what they are called."""
     if isinstance(module, LowRankWeights) and attribute in module.low_rank_names:
-        return torch.cat([_stored(module, factor).flatten() for factor in factor_names(attribute)])
-    if isinstance(module, Int8Weights) and attribute in module.int8_names:
-        return module.get_buffer(stored_names(attribute)[0])
+        factors = [_stored(module, factor) for factor in factor_names(attribute)]
+        return torch.cat([numbers.flatten() for numbers, _ in factors]), factors[0][1]
+    form = formats_of(module).get(attribute)
+    if form is not None:
+        return integers_of(module, attribute), form.name
     tensor: Tensor = getattr(module, attribute).detach()
-    return tensor
+    return tensor, _dtype(tensor)
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -60,6 +60,10 @@ class Compose(Piped):
     def __str__(self) -> str:
         return " | ".join(map(str, self.schemes))
 
+    def content(self) -> str:
+        """Return the texts of the schemes with the digests of the data that they use."""
+        return " | ".join(map(scheme_content, self.schemes))
+
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a new model to which every scheme was applied, in order.
 
@@ -75,8 +79,8 @@ def parse_scheme(text: str) -> Scheme:
 
     Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
 
-    >>> parse_scheme("prune(density=0.1) | quantize(float16)").schemes[1]
-    Quantize(dtype='float16', mode='weight')
+    >>> parse_scheme("prune(density=0.1) | quantize(float16)").schemes[0].density
+    0.1
     """
     if not isinstance(text, str):
         reject("parse_scheme", "text", text, 'must be a text such as "prune(density=0.1)"')
@@ -93,6 +97,19 @@ def compose(schemes: Sequence[Scheme]) -> Scheme:
     return schemes[0] if len(schemes) == 1 else Compose(*schemes)
 
 
+def scheme_content(scheme: object) -> str:
+    """Return all that the result of a scheme depends on, but the model: its text, and digests of the data it uses.
+
+    A scheme whose text says all has none of its own; one that reads data offers a method `content()`.
+
+    >>> from cp_compress.model import Prune
+    >>> scheme_content(Prune(0.5))
+    'prune(density=0.5)'
+    """
+    content = getattr(scheme, "content", None)
+    return str(content()) if callable(content) else str(scheme)
+
+
 class _Registered(Protocol):
     expression_name: ClassVar[str]
 
@@ -100,10 +117,11 @@ class _Registered(Protocol):
 def _registry() -> dict[str, type[Any]]:
     # imported here because every scheme's module imports this one
     from cp_compress.model.blocks import BlockPrune, NMPrune
+    from cp_compress.model.fixed_point import FixedPoint
     from cp_compress.model.lowrank import LowRank
     from cp_compress.model.pruning import Prune
     from cp_compress.model.quantization import Quantize
     from cp_compress.model.structure import FilterPrune
 
-    known: tuple[type[_Registered], ...] = (Prune, BlockPrune, NMPrune, FilterPrune, LowRank, Quantize)
+    known: tuple[type[_Registered], ...] = (Prune, BlockPrune, NMPrune, FilterPrune, LowRank, Quantize, FixedPoint)
     return {scheme.expression_name: scheme for scheme in known}

@@ -24,9 +24,10 @@ from cp_compress.base.files import write_atomically
 from cp_compress.model.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
 from cp_compress.model.casting import find_casts
 from cp_compress.model.holding import find_holding
+from cp_compress.model.lowering import is_lowered
 from cp_compress.model.packing import Packer, Unpacker, Words, check_entry
 
-_VERSION = 1
+_VERSION = 2
 _TABLE, _CHECKSUM = "table", "sha256"
 _LARGEST_TABLE = 1 << 28
 
@@ -35,9 +36,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
     Stored are parameters and buffers (tied ones once, each in the smallest of three forms), how layers were changed,
-    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors
-    and for one that has a 16-bit model inside it (save that one, or wrap the original before compressing it),
-    OSError when the file cannot be written.
+    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors,
+    for a lowered one, and for one that has a 16-bit model inside it (save that one, or wrap the original before
+    compressing it), OSError when the file cannot be written.
 
     >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +50,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     if not isinstance(model, nn.Module):
         reject("save", "model", type(model).__name__, "must be a torch.nn.Module")
     _refuse_nested(model)
+    if is_lowered(model):
+        raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
     packer = Packer()
     tensors = []
     for names, tensor in group_tensors(model):

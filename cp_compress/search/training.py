@@ -74,9 +74,9 @@ def train_compressed(
     `method` is `Direct()` (the default), `Gradual()` or `LC()`. The result is what the scheme makes, with its record:
     zeros are zero, removed channels are gone, numbers are rounded. Give `epochs` or `steps`. `optimizer` makes a torch
     optimiser of parameters (default: SGD at 0.02, momentum 0.9), `schedule` (optimiser, number of steps) a schedule of
-    its learning rate that is stepped after each step (default: cosine to zero). `loss` takes logits and labels. `augment` changes a
-    batch of inputs, with a generator for what is random in it. `batch_size` examples make a step, in as many calls as
-    memory asks for; an incomplete last batch of an epoch is left out.
+    its learning rate that is stepped after each step (default: cosine to zero). `loss` takes logits and labels.
+    `augment` changes a batch of inputs, with a generator for what is random in it. `batch_size` examples make a step,
+    in as many calls as memory asks for; an incomplete last batch of an epoch is left out.
 
     `preserve` are terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers
     that grow by up to `multiplier_rate` a step until they hold.

@@ -8,7 +8,18 @@ import pytest
 import torch
 from model_networks import SmallCNN, TinyTransformer, TokenLSTM, bits, inputs_for, make, same_bits
 
-from cp_compress.model import footprint, keep_largest, load, measure_latency, parse_scheme, save
+from cp_compress.base.errors import CompressionError
+from cp_compress.model import (
+    CalibrationData,
+    Quantize,
+    footprint,
+    keep_largest,
+    load,
+    lower,
+    measure_latency,
+    parse_scheme,
+    save,
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -18,6 +29,10 @@ SCHEMES = [
     "quantize(bfloat16)",
     "quantize(int8)",
     "quantize(int8, mode=dynamic)",
+    "quantize(int4, group_size=4)",
+    "quantize(int4, mode=dynamic)",
+    "fixed_point(bits=6)",
+    "fixed_point(bits=12, include=('*',))",
 ]
 FILTERS = ["filter_prune(density=0.5)", "filter_prune(density=0.5, shrink=False) | quantize(int8)"]
 
@@ -39,6 +54,26 @@ def test_the_same_model_as_on_the_cpu(kind, scheme, tmp_path):
     assert same_bits(bits(loaded), bits(candidate))
     assert footprint(candidate, inputs) == footprint(expected, inputs)
     assert all(seconds > 0 for seconds in measure_latency(candidate, candidate, inputs, repeats=2))
+
+
+@pytest.mark.parametrize("kind", [SmallCNN, TinyTransformer, TokenLSTM])
+def test_static_ranges_are_the_cpus(kind, tmp_path):
+    model, inputs = make(kind), inputs_for(kind)
+    scheme = Quantize("int8", "static", calibration=CalibrationData(inputs))
+    expected, candidate = scheme.compress(model), scheme.compress(copy.deepcopy(model).cuda())
+    for name, tensor in bits(candidate).items():
+        assert tensor.is_cuda
+        # activations differ in their last bits, and so may ranges
+        torch.testing.assert_close(tensor.cpu(), bits(expected)[name], rtol=1e-2, atol=1)
+    with torch.no_grad():
+        torch.testing.assert_close(candidate(inputs.cuda()).cpu(), expected(inputs), rtol=2e-2, atol=2e-2)
+    save(candidate, tmp_path / "model.cp")
+    assert same_bits(bits(load(tmp_path / "model.cp", copy.deepcopy(model).cuda())), bits(candidate))
+    with pytest.raises(CompressionError, match="the model is on another device"):
+        lower(candidate)
+    moved = copy.deepcopy(expected).cuda()
+    with torch.no_grad():
+        torch.testing.assert_close(moved(inputs.cuda()).cpu(), expected(inputs), rtol=2e-2, atol=2e-2)
 
 
 def test_selection_is_the_cpus():

@@ -27,6 +27,7 @@ from cp_compress.base.errors import CompressionError, InvalidArgumentError
 from cp_compress.model import (
     Compose,
     FilterPrune,
+    FixedPoint,
     Prune,
     Quantize,
     Scheme,
@@ -49,6 +50,15 @@ single = st.one_of(
     ),
     st.builds(Quantize, st.sampled_from(["float16", "bfloat16", "int8"]), st.sampled_from(["weight", "dynamic"])),
     st.just(Quantize("int8", "dynamic")),
+    st.builds(
+        Quantize,
+        st.sampled_from(["int8", "int4"]),
+        group_size=st.none() | st.integers(1, 512),
+        include=patterns,
+        exclude=patterns,
+    ),
+    st.just(Quantize("int8", "static", calibration="package.module:factory")),
+    st.builds(FixedPoint, st.integers(2, 16), st.none() | st.integers(-126, 126), patterns, patterns),
 )
 schemes = single | st.lists(single, min_size=2, max_size=4).map(lambda parts: Compose(*parts))
 

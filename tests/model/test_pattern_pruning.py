@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -44,7 +46,7 @@ def brute_force_blocks(weight, block_size, norm):
 def test_the_blocks_of_largest_norm_stay(shape, block_size, density, norm, seed):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     blocks = brute_force_blocks(weight, block_size, norm)
-    count = max(1, round(density * len(blocks)))  # a random float is no exact half
+    count = max(1, math.floor(Fraction(repr(density)) * len(blocks) + Fraction(1, 2)))
     expected = weight.clone()
     for (rows, columns), _ in sorted(blocks, key=lambda block: -block[1])[count:]:
         expected[rows, columns] = 0
