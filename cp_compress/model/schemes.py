@@ -101,7 +101,7 @@ def _registry() -> dict[str, type[Any]]:
     # imported here because every scheme's module imports this one
     from cp_compress.model.pruning import Prune
     from cp_compress.model.quantization import Quantize
-    from cp_compress.model.structure import FilterPrune
+    from cp_compress.model.structure import FilterPrune, NeuronPrune, StructurePrune
 
-    known: tuple[type[_Registered], ...] = (Prune, FilterPrune, Quantize)
+    known: tuple[type[_Registered], ...] = (Prune, FilterPrune, NeuronPrune, StructurePrune, Quantize)
     return {scheme.expression_name: scheme for scheme in known}

@@ -24,7 +24,7 @@ from torch import nn
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, MissingExtraError
 from cp_compress.model import FilterPrune, Prune, Quantize, compression_report, footprint
-from cp_compress.model.structure import zero_filters
+from cp_compress.model.units import zero_units
 
 
 def norms(layer, power=1):
@@ -40,7 +40,7 @@ def masked_like(reference, shrunk, groups):
     masked = copy.deepcopy(reference)
     for layers, norm_layers in groups:
         kept = kept_filters(reference.get_submodule(layers[0]), shrunk.get_submodule(layers[0]))
-        zero_filters(map(masked.get_submodule, [*layers, *norm_layers]), ~kept)
+        zero_units(map(masked.get_submodule, [*layers, *norm_layers]), ~kept)
     return masked
 
 
@@ -56,7 +56,7 @@ def kept_filters(before, after):
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_zeroed_filters_are_the_weakest_and_their_channels_are_zero(norm):
     model = make(SmallCNN)
-    pruned = FilterPrune(0.5, norm=norm, shrink=False).compress(model)
+    pruned = FilterPrune(0.5, criterion=norm, shrink=False).compress(model)
     for index in (0, 3):
         layer, kept = pruned.features[index], norms(pruned.features[index]) > 0
         strength = norms(model.features[index], 1 if norm == "l1" else 2)
@@ -186,9 +186,9 @@ def test_concatenated_branches_are_shrunk_together():
     assert (shrunk.left.out_channels, shrunk.right.out_channels, shrunk.norm.num_features) == (4, 3, 7)
     left, right = kept_filters(model.left, shrunk.left), kept_filters(model.right, shrunk.right)
     masked = masked_like(model, shrunk, [(["left"], []), (["right"], [])])
-    zero_filters([masked.norm], ~torch.cat([left, right]))
+    zero_units([masked.norm], ~torch.cat([left, right]))
     strength = norms(model.mix)
-    zero_filters([masked.mix], strength < strength.topk(5).values[-1])
+    zero_units([masked.mix], strength < strength.topk(5).values[-1])
     images = torch.randn(3, 3, 9, 9)
     torch.testing.assert_close(shrunk(images), masked(images), rtol=1e-5, atol=1e-6)
 
@@ -314,7 +314,7 @@ def test_it_follows_pruning_and_float16_but_not_int8():
     "arguments",
     [
         {"density": 0},
-        {"density": 0.5, "norm": "l3"},
+        {"density": 0.5, "criterion": "l3"},
         {"density": 0.5, "round_to": 0},
         {"density": 0.5, "shrink": 1},
         {"density": 0.5, "example_shape": "3"},
