@@ -15,16 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.errors import MissingExtraError
-from cp_compress.model.layers import find_owners
-from cp_compress.model.ranking import Family
+from cp_compress.model.layers import Owner, find_owners
+from cp_compress.model.ranking import Family, Target
 from cp_compress.model.steps import Skip
 from cp_compress.model.tracing import Trace, running
 from cp_compress.model.units import is_depthwise, unit_count
 
 UNFOLLOWED = "its channels run through a padded, sliced or reshaped shortcut that Torch-Pruning cannot follow"
 _REMOVABLE = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU)
+_ATTENTION = "MultiheadAttention takes the size of its heads from that of its inputs"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Families whose units may be removed, weights that can only be zeroed and why, and those to be left alone."""
+    """Families whose units may be removed, layers (by path) that can only be zeroed and why, and those left alone."""
 
     proposals: tuple[Proposal, ...]
     fixed: dict[str, str]
@@ -61,38 +63,48 @@ class _Output(Exception):
     """The units of a layer are the model's output."""
 
 
-def find_groups(model: nn.Module, chosen: dict[str, nn.Module], batch: Tensor, seen: Trace) -> Grouping:
-    """Return how the chosen layers (by the names of their weights) hang together."""
+def find_groups(model: nn.Module, chosen: dict[str, Target], batch: Tensor, seen: Trace) -> Grouping:
+    """Return how the chosen layers, by their paths, hang together."""
     graph, traced, failure = _dependency_graph(model, batch)
     paths = {module: path for path, module in traced.named_modules()}
-    names = {name.rpartition(".")[0]: name for name in chosen}
     owners = find_owners(model)
     proposals: list[Proposal] = []
     fixed: dict[str, str] = {}
     left: list[Skip] = []
     done: set[str] = set()
-    for name, original in chosen.items():
-        if name in done:
+    for path, target in chosen.items():
+        if path in done:
             continue
-        if len(owners[id(original.weight)]) > 1:
-            fixed[name] = "several layers share this weight"
-            continue
-        path = name.rpartition(".")[0]
+        layer = traced.get_submodule(path)
         try:
-            if graph is None or traced.get_submodule(path) not in graph.module2node:
-                proposal = _follow_calls(model, name, original, seen, failure)
+            _require_own(target, owners)
+            if isinstance(layer, nn.RNNBase) or graph is None or layer not in graph.module2node:
+                proposal = _follow_calls(model, target, chosen, seen, failure)
             else:
-                proposal = _follow_graph(graph, traced.get_submodule(path), paths, names, chosen)
+                proposal = _follow_graph(graph, layer, paths, chosen)
         except _Output:
-            left.append(Skip(name, "its channels reach the model's output"))
+            left += [Skip(name, "its channels reach the model's output") for name in target.names]
         except _Unfit as reason:
-            fixed[name] = str(reason)
+            fixed[path] = str(reason)
         except Exception:
-            fixed[name] = UNFOLLOWED
+            fixed[path] = UNFOLLOWED
         else:
-            done.update(proposal.family.names)
+            done.update(member.path for member in proposal.family.targets)
             proposals.append(proposal)
     return Grouping(tuple(proposals), fixed, tuple(left))
+
+
+def _require_own(target: Target, owners: dict[int, tuple[Owner, ...]]) -> None:
+    """Raise _Unfit for a layer that shares its weight, and for one whose units are not its own to remove."""
+    layer = target.layer
+    if any(len(owners[id(weight)]) > 1 for weight in layer.parameters(recurse=False)):
+        raise _Unfit("several layers share this weight")
+    if isinstance(layer, (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)):
+        raise _Unfit(_ATTENTION)
+    if isinstance(layer, nn.RNNCellBase):
+        raise _Unfit(f"the model itself gives {type(layer).__name__} its hidden state")
+    if isinstance(layer, nn.RNNBase) and layer.proj_size:
+        raise _Unfit("the hidden units of a projected LSTM are not removed")
 
 
 def _dependency_graph(model: nn.Module, batch: Tensor) -> tuple[Any, nn.Module, str]:
@@ -112,16 +124,13 @@ def _dependency_graph(model: nn.Module, batch: Tensor) -> tuple[Any, nn.Module, 
     return graph, traced, "Torch-Pruning does not see the layer"
 
 
-def _follow_graph(
-    graph: Any, layer: Any, paths: dict[nn.Module, str], names: dict[str, str], chosen: dict[str, nn.Module]
-) -> Proposal:
+def _follow_graph(graph: Any, layer: Any, paths: dict[nn.Module, str], chosen: dict[str, Target]) -> Proposal:
     prune = graph.get_pruner_of_module(layer).prune_out_channels
     everything = list(range(unit_count(layer)))
     members, parts = _members(graph, graph.get_pruning_group(layer, prune, everything), everything, paths)
-    unknown = [path for path in members if path not in names]
+    unknown = [path for path in members if path not in chosen]
     if unknown:
         raise _Unfit(f"its channels are shared with {', '.join(unknown)}, which must stay whole")
-    weights = [names[path] for path in members]
 
     def cuts(indices: list[int]) -> tuple[Cut, ...]:
         found = []
@@ -132,7 +141,7 @@ def _follow_graph(
                 found.append(Cut(paths[target], reads, _plain(positions)))
         return tuple(found)
 
-    return Proposal(Family.of(weights, [chosen[name] for name in weights], parts), cuts)
+    return Proposal(Family.of([chosen[path] for path in members], parts), cuts)
 
 
 def _members(graph: Any, group: Any, everything: list[int], paths: dict[nn.Module, str]) -> tuple[list[str], int]:
@@ -153,7 +162,7 @@ def _members(graph: Any, group: Any, everything: list[int], paths: dict[nn.Modul
             continue
         whole = list(_plain(positions)) == everything
         if graph.is_out_channel_pruning_fn(dependency.handler) or is_depthwise(target):
-            if not whole:
+            if not whole or unit_count(target) != len(everything):
                 raise _Unfit(UNFOLLOWED)
             members.append(paths[target])
         elif isinstance(target, _ConvNd) and target.groups > 1:
@@ -164,26 +173,50 @@ def _members(graph: Any, group: Any, everything: list[int], paths: dict[nn.Modul
 
 
 def _plain(positions: Any) -> tuple[int, ...]:
-    return tuple(sorted({getattr(position, "idx", position) for position in positions}))
+    return tuple(sorted(getattr(position, "idx", position) for position in positions))
 
 
-def _follow_calls(model: nn.Module, name: str, layer: nn.Module, seen: Trace, failure: str) -> Proposal:
-    """Propose that the layer called next reads all channels of a layer, and nothing else does."""
-    following = seen.order[seen.order.index(layer) + 1 :]
-    units = unit_count(layer)
-    if not following:
-        raise _Unfit(failure)
-    reader = following[0]
-    paths = {module: path for path, module in model.named_modules()}
-    reads: int = reader.in_channels if isinstance(reader, _ConvNd) else reader.in_features  # type: ignore[assignment]
-    if reads % units or (isinstance(reader, _ConvNd) and (reader.groups > 1 or reads != units)):
+def _follow_calls(model: nn.Module, target: Target, chosen: dict[str, Target], seen: Trace, failure: str) -> Proposal:
+    """Propose that the layer called next, behind depthwise ones, reads all channels of a layer and no other does."""
+    members = [target]
+    following = list(seen.order[seen.order.index(target.layer) + 1 :])
+    while following and is_depthwise(following[0]):  # its channels are those that it reads
+        member = next((other for other in chosen.values() if other.layer is following[0]), None)
+        if member is None:
+            break
+        members.append(member)
+        following.pop(0)
+    given = _given(target.layer)
+    reads = _read(following[0]) if following else 0
+    # images are flattened channel by channel
+    whole = bool(following) and isinstance(following[0], nn.Linear) and isinstance(target.layer, _ConvNd)
+    if not given or reads == 0 or reads % len(given) or (reads != len(given) and not whole):
         raise _Unfit(f"{failure}, and the layer called next does not read its channels alone")
-    width = reads // units
-    norms = seen.norms.get(layer, ())
+    reader, width = following[0], reads // len(given)
+    paths = {module: path for path, module in model.named_modules()}
+    layers = [module for member in members for module in (member.layer, *seen.norms.get(member.layer, ()))]
 
     def cuts(indices: list[int]) -> tuple[Cut, ...]:
-        own = [Cut(paths[member], False, tuple(indices)) for member in (layer, *norms)]
-        read = tuple(index * width + place for index in indices for place in range(width))
-        return (*own, Cut(paths[reader], True, read))
+        gone = set(indices)
+        own = [Cut(paths[layer], False, tuple(indices)) for layer in layers]
+        positions = [position for position, unit in enumerate(given) if unit in gone]
+        read = [position * width + place for position in positions for place in range(width)]
+        return (*own, Cut(paths[reader], True, tuple(read)))
 
-    return Proposal(Family.of([name], [layer]), cuts)
+    return Proposal(Family.of(members), cuts)
+
+
+def _given(layer: nn.Module) -> range:
+    """Return which units of a layer are its outputs: of a recurrent layer, those of the last level."""
+    units = unit_count(layer)
+    if isinstance(layer, nn.RNNBase):
+        return range(units - layer.hidden_size * (2 if layer.bidirectional else 1), units)
+    return range(units)
+
+
+def _read(reader: nn.Module) -> int:
+    if isinstance(reader, _ConvNd):
+        return reader.in_channels if reader.groups == 1 else 0
+    if isinstance(reader, nn.RNNBase):
+        return reader.input_size
+    return reader.in_features if isinstance(reader, nn.Linear) else 0

@@ -27,24 +27,35 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
-    """Layers whose units stay or go together: the names of their weights, and the layers.
+class Target:
+    """A layer with units that a scheme may prune: its path, and the names of the weights that give the units."""
 
-    Each of `parts` runs of equal length keeps the same number of units.
-    """
-
+    path: str
+    layer: nn.Module
     names: tuple[str, ...]
-    layers: tuple[nn.Module, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Layers whose units stay or go together; each of `parts` runs of equal length keeps the same number."""
+
+    targets: tuple[Target, ...]
     parts: int
 
     @staticmethod
-    def of(names: Sequence[str], layers: Sequence[nn.Module], parts: int = 1) -> Family:
-        """Return a family that keeps the same number in each group of its own layers, and in each of `parts`."""
-        return Family(tuple(names), tuple(layers), math.lcm(parts, *map(unit_parts, layers)))
+    def of(targets: Sequence[Target], parts: int = 1) -> Family:
+        """Return a family that keeps the same number in each part of its own layers, and in each of `parts`."""
+        return Family(tuple(targets), math.lcm(parts, *(unit_parts(target.layer) for target in targets)))
 
     def strengths(self, criterion: str) -> Tensor:
-        """Return the strength of each unit of all layers together, (units,)."""
-        return unit_strengths([unit_rows(layer) for layer in self.layers], criterion).cpu()
+        """Return the strength of each unit, of all layers together, (units,)."""
+        rows = [unit_rows(target.layer) for target in self.targets]
+        return torch.cat([unit_strengths(run, criterion).cpu() for run in zip(*rows, strict=True)])
+
+    def alignment(self, round_to: int) -> int:
+        """Return of what the number of units that stay has to be a multiple."""
+        levels = max(len(unit_rows(target.layer)) for target in self.targets)
+        return round_to * self.parts if levels > 1 else math.lcm(round_to, self.parts)
 
 
 def choose_survivors(families: Sequence[Family], ranking: Ranking) -> list[Tensor]:
@@ -61,7 +72,7 @@ def choose_survivors(families: Sequence[Family], ranking: Ranking) -> list[Tenso
         counts = _global_counts(strengths, ranking)
     survivors = []
     for family, values, count in zip(families, strengths, counts, strict=True):
-        aligned = align_count(count, len(values), math.lcm(ranking.round_to, family.parts))
+        aligned = align_count(count, len(values), family.alignment(ranking.round_to))
         runs = values.view(min(family.parts, len(values)), -1)
         survivors.append(torch.cat([keep_largest([run], aligned // len(runs))[0] for run in runs]))
     return survivors

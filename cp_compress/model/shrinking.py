@@ -36,11 +36,13 @@ def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list
     Raises CompressionError when the model's output does not depend on its input, so that nothing can be checked, and
     when plans that are right one by one are wrong together.
     """
-    probe = _probe(model, inputs)
+    probe = _probe(model)
     if not _depends_on_input(probe, inputs):
         raise CompressionError(
             "the model's output does not depend on its input, so that a removal cannot be checked; use shrink=False"
         )
+    if _is_exact(model):
+        probe = probe.double()
     if not plans or _is_sound(probe, plans, inputs):
         return list(plans)
     sound = [plan for plan in plans if _is_sound(probe, [plan], inputs)]
@@ -62,8 +64,8 @@ def remove(model: nn.Module, plans: Iterable[Plan]) -> None:
         remove_units(model.get_submodule(path), indices, inputs)
 
 
-def _probe(model: nn.Module, inputs: Inputs) -> nn.Module:
-    """Return a copy to check plans on: in float64 where possible, and without weights that hide what is behind them.
+def _probe(model: nn.Module) -> nn.Module:
+    """Return a copy to check plans on, without weights that hide what is behind them.
 
     A tensor of nothing but zeros, as in a head or a norm that is to be trained from zero, is filled with random
     numbers: which layers hang together does not depend on values.
@@ -76,7 +78,7 @@ def _probe(model: nn.Module, inputs: Inputs) -> nn.Module:
             if parameter is not None and hides and parameter.is_floating_point():
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.data.copy_(values / max(1, parameter[0].numel()) ** 0.5)
-    return probe.double() if _is_exact(model) else probe
+    return probe
 
 
 def _is_exact(model: nn.Module) -> bool:
@@ -102,9 +104,9 @@ def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:
 
 
 def _run(probe: nn.Module, batch: Tensor) -> list[Tensor]:
-    exact = batch.double() if batch.is_floating_point() and _is_exact(probe) else batch
+    double = any(parameter.dtype == torch.float64 for parameter in probe.parameters())
     with running(probe), torch.no_grad():
-        leaves = pytree.tree_leaves(probe(exact))
+        leaves = pytree.tree_leaves(probe(batch.double() if double and batch.is_floating_point() else batch))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 

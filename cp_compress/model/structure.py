@@ -15,7 +15,7 @@ from cp_compress.model.criteria import CRITERIA
 from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import copy_model, find_weights
 from cp_compress.model.pruning import check_density
-from cp_compress.model.ranking import Ranking
+from cp_compress.model.ranking import Ranking, Target
 from cp_compress.model.schemes import Piped
 from cp_compress.model.steps import Skip, Step, add_step
 from cp_compress.model.structuring import Work, remove_weakest, zero_weakest
@@ -24,6 +24,7 @@ from cp_compress.model.tracing import Trace, example_inputs, trace
 
 _SCOPES = ("layer", "global")
 _DTYPES = ("auto", "float", "int64")
+_NEURAL = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,26 @@ class _UnitPrune(Piped):
         add_step(candidate, Step(str(self), done.changes, (*skips, *done.skips), structural=done.structural))
         return candidate
 
-    def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, nn.Module], list[Skip]]:
+    def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
         found, skips = find_weights(model)
         weights, left = choose(str(self), found, self.include, self.exclude)
         skips += left
-        chosen: dict[str, nn.Module] = {}
+        chosen: dict[str, Target] = {}
         for weight in weights:
             layers = [owner.module for owner in weight.owners]
+            kind = type(layers[0]).__name__
             if not all(isinstance(layer, self.kinds) for layer in layers):
-                reason = f"{type(layers[0]).__name__} has no {self.unit}s"
+                reason = f"{kind} has no {self.unit}s"
+            elif weight.owners[0].attribute.startswith("weight_hr"):
+                reason = f"it reads the hidden units of {kind} and has none of its own"
             elif seen.heads.intersection(layers):
                 reason = "it gives the model's output"
             elif not all(layer in seen.order for layer in layers):
                 reason = "it was not called when the model ran"
             else:
-                chosen[weight.name] = layers[0]
+                path = weight.owners[0].path
+                names = chosen[path].names if path in chosen else ()
+                chosen[path] = Target(path, layers[0], (*names, weight.name))
                 continue
             skips.append(Skip(weight.name, reason))
         return chosen, skips
@@ -143,7 +149,9 @@ class FilterPrune(_UnitPrune):
 class NeuronPrune(_UnitPrune):
     """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
 
-    All arguments are those of `FilterPrune`.
+    Of a recurrent layer hidden units are kept, the same number in each of its levels and directions; of an attention
+    layer inner dimensions, where dimension i of query, key and value counts as one; the latter, and those of recurrent
+    cells, are only ever set to zero. All arguments are those of `FilterPrune`.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> NeuronPrune(0.5).compress(model)[2].in_features
@@ -152,12 +160,12 @@ class NeuronPrune(_UnitPrune):
 
     expression_name: ClassVar[str] = "neuron_prune"
     unit: ClassVar[str] = "neuron"
-    kinds: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
 @dataclass(frozen=True)
 class StructurePrune(_UnitPrune):
-    """Keep the share `density` of the filters of every convolution and of the neurons of every linear layer.
+    """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
 
     All arguments are those of `FilterPrune`; with `scope="global"` filters and neurons are ranked together, as in
     Condensa (Joseph et al. 2020), which compares their strengths without regard to the layer.
@@ -170,7 +178,7 @@ class StructurePrune(_UnitPrune):
 
     expression_name: ClassVar[str] = "structure_prune"
     unit: ClassVar[str] = "filter or neuron"
-    kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, nn.Linear)
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
 
 
 def _as_shape(owner: str, value: object) -> tuple[int, ...] | None:

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cp_compress.model.grouping import find_groups
-from cp_compress.model.layers import find_owners
-from cp_compress.model.ranking import Family, Ranking, choose_survivors
+from cp_compress.model.layers import find_owners, resolve
+from cp_compress.model.ranking import Family, Ranking, Target, choose_survivors
 from cp_compress.model.shrinking import Plan, remove, sound_plans
 from cp_compress.model.steps import Change, Skip
 from cp_compress.model.tracing import Inputs, Trace
-from cp_compress.model.units import zero_units
+from cp_compress.model.units import unit_word, zero_units
 
 _UNSOUND = "removing them would change the output, because something else reads these channels or makes zeros non-zero"
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A model to be changed in place, the layers to prune by the names of their weights, and how."""
+    """A model to be changed in place, the layers to prune by their paths, and how."""
 
     model: nn.Module
-    chosen: dict[str, nn.Module]
+    chosen: dict[str, Target]
     inputs: Inputs
     seen: Trace
     ranking: Ranking
@@ -40,7 +40,7 @@ class Done:
 
 def zero_weakest(work: Work) -> Done:
     """Set the weakest units of each layer to zero."""
-    families = [Family.of([name], [layer]) for name, layer in work.chosen.items()]
+    families = [Family.of([target]) for target in work.chosen.values()]
     survivors = choose_survivors(families, work.ranking)
     return _record([_zero(work, family, kept) for family, kept in zip(families, survivors, strict=True)], False)
 
@@ -49,22 +49,21 @@ def remove_weakest(work: Work) -> Done:
     """Remove the weakest units where that provably changes nothing but size, and set them to zero elsewhere."""
     groups = find_groups(work.model, work.chosen, work.inputs.first, work.seen)
     families = [proposal.family for proposal in groups.proposals]
-    families += [Family.of([name], [work.chosen[name]]) for name in groups.fixed]
+    families += [Family.of([work.chosen[path]]) for path in groups.fixed]
     survivors = choose_survivors(families, work.ranking)
     done: list[tuple[list[Change], list[Skip]]] = [([], list(groups.left))]
     plans: list[Plan] = []
     planned: dict[Plan, Family] = {}
-    paths = {module: path for path, module in work.model.named_modules()}
     for proposal, kept in zip(groups.proposals, survivors, strict=False):
         if bool(kept.all()):
             done.append(([], _stay(proposal.family, kept)))
             continue
         indices = (~kept).nonzero().flatten().tolist()
-        plan = Plan(tuple(paths[layer] for layer in proposal.family.layers), ~kept, proposal.cuts(indices))
+        plan = Plan(tuple(target.path for target in proposal.family.targets), ~kept, proposal.cuts(indices))
         plans.append(plan)
         planned[plan] = proposal.family
     for family, kept in zip(families[len(groups.proposals) :], survivors[len(groups.proposals) :], strict=True):
-        done.append(_zero(work, family, kept, groups.fixed[family.names[0]]))
+        done.append(_zero(work, family, kept, groups.fixed[family.targets[0].path]))
     sound = sound_plans(work.model, plans, work.inputs)
     done += [_zero(work, planned[plan], ~plan.dropped, _UNSOUND) for plan in plans if plan not in sound]
     remove(work.model, sound)
@@ -76,7 +75,8 @@ def remove_weakest(work: Work) -> Done:
 
 def _zero(work: Work, family: Family, kept: Tensor, reason: str = "") -> tuple[list[Change], list[Skip]]:
     owners = find_owners(work.model)
-    layers = [owner.module for layer in family.layers for owner in owners[id(layer.weight)]]
+    weights = [resolve(work.model, target.names[0]) for target in family.targets]
+    layers = [owner.module for module, name in weights for owner in owners[id(getattr(module, name))]]
     norms = [norm for layer in layers for norm in work.seen.norms.get(layer, ())]
     if not zero_units([*layers, *norms], ~kept):
         return [], _stay(family, kept)
@@ -85,17 +85,15 @@ def _zero(work: Work, family: Family, kept: Tensor, reason: str = "") -> tuple[l
 
 
 def _changes(family: Family, action: str) -> list[Change]:
-    return [
-        Change(name, action.format("neurons" if isinstance(layer, nn.Linear) else "filters"))
-        for name, layer in zip(family.names, family.layers, strict=True)
-    ]
+    return [Change(name, action.format(unit_word(target.layer))) for target in family.targets for name in target.names]
 
 
 def _stay(family: Family, kept: Tensor) -> list[Skip]:
-    count = f"{int(kept.sum())} of {len(kept)}" if not kept.all() else f"all {len(kept)}"
+    count = "all" if kept.all() else f"{int(kept.sum())} of"
     return [
-        Skip(name, f"{count} {'neurons' if isinstance(layer, nn.Linear) else 'filters'} stay, as before")
-        for name, layer in zip(family.names, family.layers, strict=True)
+        Skip(name, f"{count} {len(kept)} {unit_word(target.layer)} stay, as before")
+        for target in family.targets
+        for name in target.names
     ]
 
 

@@ -19,6 +19,7 @@ from cp_compress.model.holding import find_holding
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
 _ROWS = 2
 _STEPS = 9
+_WITH_UNITS = (_ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -32,7 +33,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Trace:
-    """One run of a model: convolutions and linear layers in the order of their first calls, and the norms they feed.
+    """One run of a model: layers with units in the order of their first calls, and the norms that they feed.
 
     `heads` are the layers that give the output.
     """
@@ -87,9 +88,13 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     made: dict[int, tuple[Tensor, nn.Module]] = {}
 
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        order.append(module)
-        if isinstance(output, Tensor):
-            made[id(output)] = (output, module)
+        inner: list[nn.Module] = (
+            [module.out_proj] if isinstance(module, nn.MultiheadAttention) else []
+        )  # used without being called
+        order.extend([module, *inner])
+        for leaf in pytree.tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                made[id(leaf)] = (leaf, (inner or [module])[0])
 
     def before(module: nn.Module, args: tuple[object, ...]) -> None:
         if args and id(args[0]) in made:
@@ -97,9 +102,7 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
             assert isinstance(module, _BatchNorm)
             norms[source] = (*norms.get(source, ()), module)
 
-    handles = [
-        module.register_forward_hook(after) for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))
-    ]
+    handles = [module.register_forward_hook(after) for module in model.modules() if isinstance(module, _WITH_UNITS)]
     handles += [
         module.register_forward_pre_hook(before) for module in model.modules() if isinstance(module, _BatchNorm)
     ]

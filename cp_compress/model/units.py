@@ -1,13 +1,26 @@
-"""The units of a layer, which are its output channels: how to read, zero and remove them, as outputs and as inputs."""
+"""The units of a layer, which are its output channels: how to read, zero and remove them, as outputs and as inputs.
+
+Units are the filters of convolutions, the neurons of linear layers, the hidden units of recurrent layers, and the inner
+dimensions of attention, where dimension i of query, key and value is one unit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from cp_compress.model.recurrent import (
+    is_recurrent,
+    level_places,
+    level_rows,
+    level_suffixes,
+    remove_hidden_units,
+    remove_recurrent_inputs,
+)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
@@ -15,19 +28,38 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
+def unit_word(layer: nn.Module) -> str:
+    """Return what the units of a layer are called."""
+    if isinstance(layer, _ConvNd):
+        return "filters"
+    if isinstance(layer, nn.MultiheadAttention):
+        return "inner dimensions"
+    return "hidden units" if is_recurrent(layer) else "neurons"
+
+
 def unit_count(layer: nn.Module) -> int:
-    """Return the number of filters of a convolution, or of neurons of a linear layer."""
-    return int(layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features)  # type: ignore[arg-type]
+    """Return the number of units of a layer; in a recurrent layer those of all its levels and directions."""
+    if is_recurrent(layer):
+        return len(level_suffixes(layer)) * int(layer.hidden_size)  # type: ignore[arg-type]
+    name = "out_channels" if isinstance(layer, _ConvNd) else "out_features"
+    count: int = getattr(layer, "embed_dim" if isinstance(layer, nn.MultiheadAttention) else name)
+    return count
 
 
 def unit_parts(layer: nn.Module) -> int:
     """Return into how many runs of equal length the units are divided, each of which must keep the same number."""
+    if is_recurrent(layer):
+        return len(level_suffixes(layer))
     return layer.groups if isinstance(layer, _ConvNd) and not is_depthwise(layer) else 1
 
 
-def unit_rows(layer: nn.Module) -> Tensor:
-    """Return the weights of each unit as one row: (units, values)."""
-    return _by_unit(layer).reshape(unit_count(layer), -1)
+def unit_rows(layer: nn.Module) -> list[Tensor]:
+    """Return the weights of each unit as a row, (units, values): one tensor, or one a level of a recurrent layer."""
+    if is_recurrent(layer):
+        return [level_rows(layer, suffix) for suffix in level_suffixes(layer)]
+    if isinstance(layer, nn.MultiheadAttention):
+        return [torch.cat(_projections(layer), 1)]
+    return [_by_unit(layer).reshape(unit_count(layer), -1)]
 
 
 def zero_units(layers: Iterable[nn.Module], dropped: Tensor) -> bool:
@@ -37,22 +69,19 @@ def zero_units(layers: Iterable[nn.Module], dropped: Tensor) -> bool:
     """
     changed = False
     for layer in layers:
-        for tensor in (layer.weight, layer.bias):
-            if isinstance(tensor, Tensor):
-                view = _by_unit(layer) if tensor is layer.weight else tensor.detach()
-                chosen = dropped.to(view.device)
-                if isinstance(layer, _ConvTransposeNd) and tensor is layer.weight:
-                    chosen = chosen.view(view.shape[:2])
-                changed = changed or bool(view[chosen].count_nonzero())
-                view[chosen] = 0
+        for view, chosen in _places(layer, dropped):
+            chosen = chosen.to(view.device)
+            changed = changed or bool(view[chosen].count_nonzero())
+            view[chosen] = 0
     return changed
 
 
 def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False) -> None:
     """Remove units from a layer in place, or with `inputs` the channels that it reads.
 
-    Handles convolutions, linear layers, norms without statistics over channels, and PReLU. Of a grouped convolution,
-    each group must lose the same number. Raises NotImplementedError for another layer.
+    Handles convolutions, linear and recurrent layers, norms without statistics over channels, and PReLU. Each group of
+    a grouped convolution, and each level of a recurrent layer, must lose the same number. Raises NotImplementedError
+    for another layer.
     """
     gone = set(indices)
     if isinstance(layer, _ConvNd):
@@ -69,6 +98,8 @@ def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False)
         for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
             _keep(tensor, kept)
         layer.num_features = len(kept)
+    elif isinstance(layer, nn.RNNBase):
+        (remove_recurrent_inputs if inputs else remove_hidden_units)(layer, gone)
     elif isinstance(layer, nn.PReLU):
         if layer.num_parameters > 1:
             _keep(layer.weight, kept := _left(layer.num_parameters, gone))
@@ -82,6 +113,27 @@ def _by_unit(layer: nn.Module) -> Tensor:
     if isinstance(layer, _ConvTransposeNd):  # (inputs, outputs of a group, …): units are behind the inputs
         return _in_groups(weight, layer.groups).transpose(1, 2)
     return weight
+
+
+def _projections(layer: nn.MultiheadAttention) -> list[Tensor]:
+    if layer.in_proj_weight is not None:
+        return list(layer.in_proj_weight.detach().chunk(3))
+    return [weight.detach() for weight in (layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)]
+
+
+def _places(layer: nn.Module, dropped: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield views of all parameters of units, each with the booleans for its leading dimensions."""
+    if is_recurrent(layer):
+        yield from level_places(layer, dropped)
+    elif isinstance(layer, nn.MultiheadAttention):
+        biases = [] if layer.in_proj_bias is None else layer.in_proj_bias.detach().chunk(3)
+        yield from ((view, dropped) for view in (*_projections(layer), *biases))
+    else:
+        if layer.weight is not None:
+            view = _by_unit(layer)
+            yield view, dropped.view(view.shape[:2]) if isinstance(layer, _ConvTransposeNd) else dropped
+        if layer.bias is not None:
+            yield layer.bias.detach(), dropped  # type: ignore[operator]
 
 
 def _remove_filters(layer: _ConvNd, gone: set[int]) -> None:
