@@ -33,8 +33,7 @@ class Plan:
 def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
     """Return the plans that may be carried out together without a change of the model's outputs.
 
-    Raises CompressionError when the model's output does not depend on its input, so that nothing can be checked, and
-    when plans that are right one by one are wrong together.
+    Raises CompressionError when the model's output does not depend on its input, so that nothing can be checked.
     """
     probe = _probe(model)
     if not _depends_on_input(probe, inputs):
@@ -43,14 +42,21 @@ def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list
         )
     if _is_exact(model):
         probe = probe.double()
+    return _sound_part(probe, plans, inputs)
+
+
+def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+    """Return plans that are right together; where they are not, both halves are looked at by themselves."""
     if not plans or _is_sound(probe, plans, inputs):
         return list(plans)
-    sound = [plan for plan in plans if _is_sound(probe, [plan], inputs)]
-    if sound and not _is_sound(probe, sound, inputs):
-        raise CompressionError(
-            "removals in several layers together change the output, those in each layer alone do not; use shrink=False"
-        )
-    return sound
+    if len(plans) == 1:
+        return []
+    middle = len(plans) // 2
+    sound = [*_sound_part(probe, plans[:middle], inputs), *_sound_part(probe, plans[middle:], inputs)]
+    if sound and len(sound) < len(plans) and _is_sound(probe, sound, inputs):
+        return sound
+    # each half is right and both together are not: the first half of them is kept
+    return _sound_part(probe, sound[: (len(sound) + 1) // 2], inputs)
 
 
 def remove(model: nn.Module, plans: Iterable[Plan]) -> None:
