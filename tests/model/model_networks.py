@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cp_compress.model.units import zero_units
+
 
 class SmallCNN(nn.Module):
     def __init__(self):
@@ -151,14 +153,15 @@ def widened(reference: nn.Module, shrunk: nn.Module) -> nn.Module:
         for name, tensor in module.named_parameters(recurse=False):
             if tensor.shape == getattr(other, name).shape:
                 tensor.data.copy_(getattr(other, name))
+            elif len(tensor) == len(getattr(other, name)):
+                tensor.data[~getattr(other, name).flatten(1).any(1)] = 0
         mark = "running_mean" if isinstance(module, nn.modules.batchnorm._BatchNorm) else "bias"
         before, after = getattr(module, mark, None), getattr(other, mark, None)
         if after is None or before.shape == after.shape:
             continue
         kept = torch.isin(before, after)
         assert int(kept.sum()) == len(after)
-        for tensor in (module.weight, module.bias):
-            tensor.data[~kept] = 0
+        zero_units([module], ~kept)
     return masked
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from model_networks import bits, same_bits, shake_norms, widened
+from torch.utils.flop_counter import FlopCounterMode
 
 from cp_compress.model import FilterPrune, NeuronPrune, StructurePrune, compression_report, load, save
 
@@ -25,9 +26,8 @@ def build(name, **options):
             if tensor.ndim == 2 and not tensor.any():  # the head of a vision transformer starts at zero
                 tensor.data.normal_()
         for module in model.modules():
-            if isinstance(
-                module, torch.nn.Linear
-            ):  # all different: they tell which neurons are left
+            # biases are all different: they tell which units are left
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and module.bias is not None:
                 module.bias.data.copy_((1 + torch.randperm(len(module.bias))) / len(module.bias) / 10)
     return model.eval()
 
@@ -37,7 +37,7 @@ def count(model):
 
 
 def multiplications(model, images):
-    with torch.no_grad(), torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops()
 
