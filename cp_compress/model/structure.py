@@ -43,22 +43,22 @@ class _UnitPrune(Piped):
     exclude: tuple[str, ...] = ()
 
     positional_fields: ClassVar[tuple[str, ...]] = ()
-    unit: ClassVar[str]
+    units: ClassVar[str]
     kinds: ClassVar[tuple[type[nn.Module], ...]]
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        object.__setattr__(self, "density", check_density(owner, self.density, f"{self.unit}s"))
+        object.__setattr__(self, "density", check_density(owner, self.density, f"{self.units}"))
         check_choice(owner, "criterion", self.criterion, CRITERIA)
-        rule = f"round_to is the number of {self.unit}s to align to, a whole number of 1 or more"
+        rule = f"round_to is the number of {self.units} to align to, a whole number of 1 or more"
         object.__setattr__(self, "round_to", check_integer(owner, "round_to", self.round_to, rule, at_least=1))
         if not isinstance(self.shrink, bool):
-            reject(owner, "shrink", self.shrink, f"must be True (remove {self.unit}s) or False (zero them)")
+            reject(owner, "shrink", self.shrink, f"must be True (remove {self.units}) or False (zero them)")
         object.__setattr__(self, "example_shape", _as_shape(owner, self.example_shape))
         check_choice(owner, "example_dtype", self.example_dtype, _DTYPES)
         check_choice(owner, "scope", self.scope, _SCOPES)
         rule = (
-            f"floor is the smallest share of {self.unit}s that a layer keeps: from 0 to the density, and 0 with "
+            f"floor is the smallest share of {self.units} that a layer keeps: from 0 to the density, and 0 with "
             'scope="layer", where every layer keeps the density'
         )
         highest = self.density if self.scope == "global" else 0
@@ -80,8 +80,7 @@ class _UnitPrune(Piped):
         chosen, skips = self._eligible(candidate, seen)
         if not chosen:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
-            kinds = "convolutions" if self.unit == "filter" else "layers of its kind"
-            raise CompressionError(f"{self}: the model has no {self.unit}s to prune ({listed or f'it has no {kinds}'})")
+            raise CompressionError(f"{self}: the model has no {self.units} to prune ({listed or 'it has no layers'})")
         ranking = Ranking(self.density, self.criterion, self.round_to, self.scope, self.floor)
         work = Work(candidate, chosen, inputs, seen, ranking)
         done = remove_weakest(work) if self.shrink else zero_weakest(work)
@@ -100,7 +99,7 @@ class _UnitPrune(Piped):
             layers = [owner.module for owner in weight.owners]
             kind = type(layers[0]).__name__
             if not all(isinstance(layer, self.kinds) for layer in layers):
-                reason = f"{kind} has no {self.unit}s"
+                reason = f"{kind} has no {self.units}"
             elif weight.owners[0].attribute.startswith("weight_hr"):
                 reason = f"it reads the hidden units of {kind} and has none of its own"
             elif seen.heads.intersection(layers):
@@ -141,7 +140,7 @@ class FilterPrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "filter_prune"
-    unit: ClassVar[str] = "filter"
+    units: ClassVar[str] = "filter"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
 
 
@@ -159,7 +158,7 @@ class NeuronPrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "neuron_prune"
-    unit: ClassVar[str] = "neuron"
+    units: ClassVar[str] = "neuron"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
@@ -177,7 +176,7 @@ class StructurePrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "structure_prune"
-    unit: ClassVar[str] = "filter or neuron"
+    units: ClassVar[str] = "filter or neuron"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
 
 

@@ -55,7 +55,8 @@ def check(model, shrunk, images, folder):
         output = shrunk(images)
         assert torch.equal(loaded(images), output)
         exported = torch.export.export(shrunk, (images,)).module()
-        torch.testing.assert_close(exported(images), output)
+        # attention takes another path in an exported program than in eager mode
+        torch.testing.assert_close(exported(images), output, rtol=1e-3, atol=1e-5 * float(output.abs().max()))
 
 
 @pytest.mark.parametrize(("name", "scheme", "parameters", "flops", "zeroed"), NETWORKS)
