@@ -82,6 +82,10 @@ def find_groups(model: nn.Module, chosen: dict[str, Target], batch: Tensor, seen
                 proposal = _follow_calls(model, target, chosen, seen, failure)
             else:
                 proposal = _follow_graph(graph, layer, paths, chosen)
+            for member in proposal.family.targets:
+                _require_own(member, owners)
+                if member.path in done or member.path in fixed:
+                    raise _Unfit(f"its channels are shared with {member.path}, whose channels stay")
         except _Output:
             left += [Skip(name, "its channels reach the model's output") for name in target.names]
         except _Unfit as reason:

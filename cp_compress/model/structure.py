@@ -140,7 +140,7 @@ class FilterPrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "filter_prune"
-    units: ClassVar[str] = "filter"
+    units: ClassVar[str] = "filters"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
 
 
@@ -158,7 +158,7 @@ class NeuronPrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "neuron_prune"
-    units: ClassVar[str] = "neuron"
+    units: ClassVar[str] = "neurons"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
@@ -176,7 +176,7 @@ class StructurePrune(_UnitPrune):
     """
 
     expression_name: ClassVar[str] = "structure_prune"
-    units: ClassVar[str] = "filter or neuron"
+    units: ClassVar[str] = "filters or neurons"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
 
 

@@ -15,6 +15,7 @@ from cp_compress.model.steps import Change, Skip
 from cp_compress.model.tracing import Inputs, Trace
 from cp_compress.model.units import unit_word, zero_units
 
+_UNITS = "<units>"
 _UNSOUND = "removing them would change the output, because something else reads these channels or makes zeros non-zero"
 
 
@@ -68,7 +69,7 @@ def remove_weakest(work: Work) -> Done:
     done += [_zero(work, planned[plan], ~plan.dropped, _UNSOUND) for plan in plans if plan not in sound]
     remove(work.model, sound)
     for plan in sound:
-        action = f"{int(plan.dropped.sum())} of {len(plan.dropped)} {{}} removed"
+        action = f"{int(plan.dropped.sum())} of {len(plan.dropped)} {_UNITS} removed"
         done.append((_changes(planned[plan], action), []))
     return _record(done, bool(sound))
 
@@ -81,11 +82,15 @@ def _zero(work: Work, family: Family, kept: Tensor, reason: str = "") -> tuple[l
     if not zero_units([*layers, *norms], ~kept):
         return [], _stay(family, kept)
     because = f", not removed: {reason}" if reason else ""
-    return _changes(family, f"{int((~kept).sum())} of {len(kept)} {{}} zeroed{because}"), []
+    return _changes(family, f"{int((~kept).sum())} of {len(kept)} {_UNITS} zeroed{because}"), []
 
 
 def _changes(family: Family, action: str) -> list[Change]:
-    return [Change(name, action.format(unit_word(target.layer))) for target in family.targets for name in target.names]
+    return [
+        Change(name, action.replace(_UNITS, unit_word(target.layer), 1))
+        for target in family.targets
+        for name in target.names
+    ]
 
 
 def _stay(family: Family, kept: Tensor) -> list[Skip]:

@@ -166,6 +166,25 @@ def test_tied_layers_are_zeroed():
     assert "several layers share" in actions(model, candidate)["first.weight"]
 
 
+def test_a_layer_whose_channels_are_added_to_those_of_a_tied_one_is_zeroed_once():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own, self.tied, self.other = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8)
+            self.other.weight = self.tied.weight
+            self.head, self.side = nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, values):
+            return self.head(torch.relu(self.own(values) + self.tied(values))) + self.side(self.other(values).relu())
+
+    model = make(Added)
+    candidate = NeuronPrune(0.5, example_shape=(6,)).compress(model)
+    done = actions(model, candidate)
+    assert set(done) == {"own.weight", "tied.weight"}
+    for layer in (candidate.own, candidate.tied):
+        assert int(layer.weight.any(1).sum()) == 4
+
+
 def head(channels):
     return [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 3)]
 
