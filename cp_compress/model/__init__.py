@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cp_compress.model.storage import load as load
     from cp_compress.model.storage import save as save
     from cp_compress.model.structure import FilterPrune as FilterPrune
+    from cp_compress.model.structure import NeuronPrune as NeuronPrune
+    from cp_compress.model.structure import StructurePrune as StructurePrune
 
 _MODULES = {
     "BlockPrune": "blocks",
@@ -45,9 +47,11 @@ _MODULES = {
     "LayerReport": "report",
     "LowRank": "lowrank",
     "NMPrune": "blocks",
+    "NeuronPrune": "structure",
     "Prune": "pruning",
     "Quantize": "quantization",
     "Scheme": "schemes",
+    "StructurePrune": "structure",
     "compression_report": "report",
     "compression_steps": "steps",
     "footprint": "footprints",

@@ -21,6 +21,7 @@ from cp_compress.model.factors import low_rank_layers, low_rank_obstacle, low_ra
 from cp_compress.model.holding import add_holding, find_holding
 from cp_compress.model.integer_arrangement import IntegerLayer, describe_integers, shape_integers
 from cp_compress.model.layers import Weight, find_owners
+from cp_compress.model.recurrent import level_suffixes
 from cp_compress.model.steps import Step, read_steps, write_steps
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -28,6 +29,8 @@ _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (_ConvNd, ("in_channels", "out_channels", "groups")),
     (nn.Linear, ("in_features", "out_features")),
     (_NormBase, ("num_features",)),
+    (nn.PReLU, ("num_parameters",)),
+    (nn.RNNBase, ("input_size", "hidden_size")),
 )
 
 
@@ -148,8 +151,25 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (rows, columns // module.groups, *module.kernel_size), "bias": bias}
     if isinstance(module, nn.Linear):
         return {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+    if isinstance(module, nn.PReLU):
+        return {"weight": (module.num_parameters,)}
+    if isinstance(module, nn.RNNBase):
+        return _recurrent_shapes(module)
     assert isinstance(module, _NormBase)
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
+
+
+def _recurrent_shapes(module: nn.RNNBase) -> dict[str, tuple[int, ...]]:
+    directions = 2 if module.bidirectional else 1
+    read = module.proj_size or module.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for level, suffix in enumerate(level_suffixes(module)):
+        rows = {"LSTM": 4, "GRU": 3}.get(module.mode, 1) * module.hidden_size
+        columns = module.input_size if level < directions else directions * read
+        shapes |= {f"weight_ih{suffix}": (rows, columns), f"weight_hh{suffix}": (rows, read)}
+        shapes |= {f"bias_ih{suffix}": (rows,), f"bias_hh{suffix}": (rows,)}
+        shapes[f"weight_hr{suffix}"] = (module.proj_size, module.hidden_size)
+    return shapes
 
 
 def _make_low_rank(model: nn.Module, path: str, ranks: dict[str, int]) -> None:

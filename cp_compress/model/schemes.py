@@ -121,7 +121,8 @@ def _registry() -> dict[str, type[Any]]:
     from cp_compress.model.lowrank import LowRank
     from cp_compress.model.pruning import Prune
     from cp_compress.model.quantization import Quantize
-    from cp_compress.model.structure import FilterPrune
+    from cp_compress.model.structure import FilterPrune, NeuronPrune, StructurePrune
 
-    known: tuple[type[_Registered], ...] = (Prune, BlockPrune, NMPrune, FilterPrune, LowRank, Quantize, FixedPoint)
+    pruning = (Prune, BlockPrune, NMPrune, FilterPrune, NeuronPrune, StructurePrune)
+    known: tuple[type[_Registered], ...] = (*pruning, LowRank, Quantize, FixedPoint)
     return {scheme.expression_name: scheme for scheme in known}

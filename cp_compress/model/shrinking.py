@@ -1,203 +1,119 @@
-"""Filters really removed, with everything that depends on them, as Torch-Pruning traces it.
+"""Units really removed, with everything that depends on them, each removal checked on a copy before it is done.
 
-Torch-Pruning says which layers share the channels of a convolution. No answer is trusted: each group of layers is
-shrunk on a copy, whose outputs must equal those of a copy in which the same filters are zero.
+The outputs of a shrunk copy must equal those of a copy in which the same units are zero.
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
-from cp_compress.base.errors import CompressionError, MissingExtraError
+from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import find_casts
-from cp_compress.model.layers import find_owners
-from cp_compress.model.steps import Change, Skip
-from cp_compress.model.tracing import running
-
-Survivors = Callable[[Sequence[Tensor]], Tensor]
-_UNFOLLOWED = "its channels run through a padded, sliced or reshaped shortcut that Torch-Pruning cannot follow"
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """One layer's share in the removal of filters: Torch-Pruning's function for it and the indices that go."""
-
-    path: str
-    prune: Callable[[nn.Module, list[int]], object]
-    indices: tuple[int, ...]
+from cp_compress.model.grouping import Cut
+from cp_compress.model.tracing import Inputs, running
+from cp_compress.model.units import remove_units, zero_units
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
-    """The removal of the same filters from all layers that share them."""
+class Plan:
+    """The removal of the same units from all layers that share them: the paths of those that give them, and cuts."""
 
-    names: tuple[str, ...]
     producers: tuple[str, ...]
     dropped: Tensor
-    cuts: tuple[_Cut, ...]
+    cuts: tuple[Cut, ...]
 
 
-def shrink(
-    model: nn.Module, chosen: dict[str, _ConvNd], batch: Tensor, survivors: Survivors
-) -> tuple[nn.Module, list[Change], list[Skip]]:
-    """Return the model without the filters that do not survive, what was removed, and what could not be.
+def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+    """Return the plans that may be carried out together without a change of the model's outputs.
 
-    `chosen` maps names of weights to their convolutions; `survivors` judges the weights that share their filters. A
-    plan that fails its check on a copy is left out.
+    Raises CompressionError when the model's output does not depend on its input, so that nothing can be checked.
     """
-    if not _depends_on_input(model, batch):
+    probe = _probe(model)
+    if not _depends_on_input(probe, inputs):
         raise CompressionError(
-            "the model's output does not depend on its input, so that removing filters cannot be checked; "
-            "use shrink=False"
+            "the model's output does not depend on its input, so that a removal cannot be checked; use shrink=False"
         )
-    plans, skips = _make_plans(model, chosen, batch, survivors)
-    if plans and not _is_sound(model, plans, batch):
-        sound = [plan for plan in plans if _is_sound(model, [plan], batch)]
-        failed = [plan for plan in plans if plan not in sound]
-        skips += [
-            Skip(name, f"removing filters here changes the output: {_UNFOLLOWED}")
-            for plan in failed
-            for name in plan.names
-        ]
-        plans = sound
-        if plans and not _is_sound(model, plans, batch):
-            raise CompressionError(
-                "removing filters of several layers together changes the output, removing those of each layer alone "
-                "does not; use shrink=False"
-            )
-    total = {name: layer.out_channels for name, layer in chosen.items()}
-    shrunk = _apply(model, plans)
-    changes = [
-        Change(name, f"{int(plan.dropped.sum())} of {total[name]} filters removed")
-        for plan in plans
-        for name in plan.names
-    ]
-    return shrunk, changes, skips
+    if _is_exact(model):
+        probe = probe.double()
+    return _sound_part(probe, plans, inputs)
 
 
-def _make_plans(
-    model: nn.Module, chosen: dict[str, _ConvNd], batch: Tensor, survivors: Survivors
-) -> tuple[list[_Plan], list[Skip]]:
-    pruning = _torch_pruning()
-    traced = copy.deepcopy(model)
-    for parameter in traced.parameters():
-        parameter.requires_grad_(True)  # the graph is read off autograd's
-    with running(traced), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            graph = pruning.DependencyGraph().build_dependency(traced, batch.clone(), verbose=False)
-        except Exception as error:
-            raise CompressionError(f"Torch-Pruning cannot trace the model ({error}); use shrink=False") from error
-    paths = {module: path for path, module in traced.named_modules()}
-    names = {name.rpartition(".")[0]: name for name in chosen}
-    plans: list[_Plan] = []
-    skips: list[Skip] = []
-    done: set[str] = set()
-    owners = find_owners(model)
-    for name, original in chosen.items():
-        if name in done:
-            continue
-        if len(owners[id(original.weight)]) > 1:
-            skips.append(Skip(name, "several layers share this weight: its filters are not removed"))
-            continue
-        layer = traced.get_submodule(name.rpartition(".")[0])
-        try:
-            plan = _plan(graph, layer, paths, names, survivors)
-        except _Unfit as reason:
-            skips.append(Skip(name, str(reason)))
-            continue
-        except Exception:
-            skips.append(Skip(name, _UNFOLLOWED))
-            continue
-        done.update(plan.names)
-        if bool(plan.dropped.any()):
-            plans.append(plan)
-        else:
-            skips += [Skip(member, f"all {len(plan.dropped)} filters stay") for member in plan.names]
-    return plans, skips
+def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+    """Return plans that are right together; where they are not, both halves are looked at by themselves."""
+    if not plans or _is_sound(probe, plans, inputs):
+        return list(plans)
+    if len(plans) == 1:
+        return []
+    middle = len(plans) // 2
+    sound = [*_sound_part(probe, plans[:middle], inputs), *_sound_part(probe, plans[middle:], inputs)]
+    if sound and len(sound) < len(plans) and _is_sound(probe, sound, inputs):
+        return sound
+    # each half is right and both together are not: the first half of them is kept
+    return _sound_part(probe, sound[: (len(sound) + 1) // 2], inputs)
 
 
-class _Unfit(Exception):
-    """Why a group of layers cannot be shrunk."""
+def remove(model: nn.Module, plans: Iterable[Plan]) -> None:
+    """Carry out plans in place."""
+    # indices are those of the whole layer: where several plans meet, as behind a concatenation, all go at once
+    together: dict[tuple[str, bool], set[int]] = {}
+    for plan in plans:
+        for cut in plan.cuts:
+            together.setdefault((cut.path, cut.inputs), set()).update(cut.indices)
+    for (path, inputs), indices in together.items():
+        remove_units(model.get_submodule(path), indices, inputs)
 
 
-def _plan(graph: Any, layer: Any, paths: dict[nn.Module, str], names: dict[str, str], survivors: Survivors) -> _Plan:
-    prune = graph.get_pruner_of_module(layer).prune_out_channels
-    everything = list(range(layer.out_channels))
-    convolutions = _producers(graph, graph.get_pruning_group(layer, prune, everything), everything, paths)
-    unknown = [paths[member] for member in convolutions if paths[member] not in names]
-    if unknown:
-        raise _Unfit(f"its channels are shared with {', '.join(unknown)}, which must stay whole")
-    dropped = ~survivors([member.weight for member in convolutions])
-    indices = dropped.nonzero().flatten().tolist()
-    cuts = []
-    if indices:
-        for dependency, positions in graph.get_pruning_group(layer, prune, indices):
-            target = dependency.target.module
-            if isinstance(target, nn.Module) and target in paths:
-                plain = tuple(sorted(getattr(position, "idx", position) for position in positions))
-                cuts.append(_Cut(paths[target], dependency.handler, plain))
-    names_of = tuple(names[paths[member]] for member in convolutions)
-    return _Plan(names_of, tuple(paths[member] for member in convolutions), dropped, tuple(cuts))
+def _probe(model: nn.Module) -> nn.Module:
+    """Return a copy to check plans on, without weights that hide what is behind them.
+
+    A tensor of nothing but zeros, as in a head or a norm that is to be trained from zero, is filled with random
+    numbers: which layers hang together does not depend on values.
+    """
+    probe = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for module in probe.modules():
+        for name, parameter in module._parameters.items():
+            hides = parameter is not None and (parameter.ndim > 1 or name == "weight") and not parameter.any()
+            if parameter is not None and hides and parameter.is_floating_point():
+                values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.data.copy_(values / max(1, parameter[0].numel()) ** 0.5)
+    return probe
 
 
-def _producers(graph: Any, group: Any, everything: list[int], paths: dict[nn.Module, str]) -> list[_ConvNd]:
-    """Return the convolutions whose outputs are the channels of a group; raise _Unfit where others give them too."""
-    members: list[_ConvNd] = []
-    for dependency, positions in group:
-        target = dependency.target.module
-        if type(target).__name__ == "_OutputOp":
-            raise _Unfit("its channels reach the model's output")
-        if isinstance(target, nn.Parameter):
-            raise _Unfit("its channels meet a parameter outside any layer")
-        if target not in paths:
-            continue
-        grouped = isinstance(target, _ConvNd) and target.groups > 1
-        if grouped and not target.groups == target.in_channels == target.out_channels:
-            raise _Unfit(f"its channels meet the grouped convolution {paths[target]}")
-        gives = graph.is_out_channel_pruning_fn(dependency.handler)
-        if not gives or not list(target.parameters(recurse=False)):
-            continue
-        if isinstance(target, _BatchNorm):
-            continue
-        if not isinstance(target, _ConvNd):
-            raise _Unfit(f"its channels are shared with {paths[target]}, a {type(target).__name__}")
-        if sorted(getattr(position, "idx", position) for position in positions) != everything:
-            raise _Unfit(_UNFOLLOWED)
-        members.append(target)
-    return list(dict.fromkeys(members))
+def _is_exact(model: nn.Module) -> bool:
+    return find_casts(model) is None  # else the arithmetic is the casts' own
 
 
-def _is_sound(model: nn.Module, plans: Sequence[_Plan], batch: Tensor) -> bool:
-    """Tell whether the model gives the same outputs with filters removed as with the same filters at zero."""
+def _is_sound(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> bool:
     try:
-        shrunk, masked, exact = _apply(model, plans), _mask(model, plans), batch
-        if find_casts(model) is None:  # else the arithmetic is the casts' own
-            shrunk, masked, exact = shrunk.double(), masked.double(), batch.double()
-        with running(shrunk), running(masked), torch.no_grad():
-            outputs, expected = _flatten(shrunk(exact)), _flatten(masked(exact))
+        shrunk, masked = copy.deepcopy(probe), copy.deepcopy(probe)
+        remove(shrunk, plans)
+        _mask(masked, plans)
+        outputs, expected = _run(shrunk, inputs.first), _run(masked, inputs.first)
     except Exception:
         return False
     if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
         return False
-    tolerance = 1e-9 if exact.dtype == torch.float64 and find_casts(model) is None else 2e-2
+    tolerance = 1e-9 if all(leaf.dtype == torch.float64 for leaf in outputs) else 2e-2
     return all(_close(a, b, tolerance) for a, b in zip(outputs, expected, strict=True))
 
 
-def _depends_on_input(model: nn.Module, batch: Tensor) -> bool:
-    with running(model), torch.no_grad():
-        first, second = _flatten(model(batch)), _flatten(model(2 * batch + 1))
-    return not all(map(torch.equal, first, second))
+def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:
+    return not all(map(torch.equal, _run(probe, inputs.first), _run(probe, inputs.second)))
+
+
+def _run(probe: nn.Module, batch: Tensor) -> list[Tensor]:
+    double = any(parameter.dtype == torch.float64 for parameter in probe.parameters())
+    with running(probe), torch.no_grad():
+        leaves = pytree.tree_leaves(probe(batch.double() if double and batch.is_floating_point() else batch))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -205,43 +121,12 @@ def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(torch.allclose(actual, expected, rtol=tolerance, atol=tolerance * max(scale, 1e-30)))
 
 
-def _flatten(output: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _apply(model: nn.Module, plans: Iterable[_Plan]) -> nn.Module:
-    shrunk = copy.deepcopy(model)
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    # indices are those of the whole layer: where several plans meet, as behind a concatenation, all go at once
-    together: dict[tuple[str, Any], set[int]] = {}
+def _mask(model: nn.Module, plans: Iterable[Plan]) -> None:
     for plan in plans:
+        zero_units(map(model.get_submodule, plan.producers), plan.dropped)
         for cut in plan.cuts:
-            together.setdefault((cut.path, cut.prune), set()).update(cut.indices)
-    for (path, prune), indices in together.items():
-        prune(shrunk.get_submodule(path), sorted(indices))
-    for name, parameter in shrunk.named_parameters():
-        parameter.requires_grad_(trained[name])
-    return shrunk
-
-
-def _mask(model: nn.Module, plans: Iterable[_Plan]) -> nn.Module:
-    from cp_compress.model.structure import zero_filters
-
-    masked = copy.deepcopy(model)
-    for plan in plans:
-        for path in plan.producers:
-            zero_filters([masked.get_submodule(path)], plan.dropped)
-        for cut in plan.cuts:
-            module = masked.get_submodule(cut.path)
+            module = model.get_submodule(cut.path)
             if isinstance(module, _BatchNorm):  # its channels may be those of several concatenated layers
-                zero_filters([module], torch.tensor(cut.indices, device=plan.dropped.device))
-    return masked
-
-
-def _torch_pruning() -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise MissingExtraError("FilterPrune(shrink=True)", "shrink") from error
-    return torch_pruning
+                dropped = torch.zeros(module.num_features, dtype=torch.bool)
+                dropped[list(cut.indices)] = True
+                zero_units([module], dropped)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import find_casts, model_dtype
@@ -17,30 +18,47 @@ from cp_compress.model.holding import find_holding
 
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
 _ROWS = 2
+_STEPS = 9
+_WITH_UNITS = (_ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Two batches of different random examples that a model accepts."""
+
+    first: Tensor
+    second: Tensor
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One run of a model: convolutions in the order of their calls, the norms fed by them, and what gave the output."""
+    """One run of a model: layers with units in the order of their first calls, and the norms that they feed.
+
+    `heads` are the layers that give the output.
+    """
 
     order: tuple[nn.Module, ...]
     norms: dict[nn.Module, tuple[_BatchNorm, ...]]
-    head: nn.Module | None
+    heads: frozenset[nn.Module]
 
 
-def example_batch(owner: str, model: nn.Module, shape: tuple[int, ...] | None) -> Tensor:
-    """Return a random batch that the model accepts: of the given shape, or of one found by trying usual sizes.
+def example_inputs(owner: str, model: nn.Module, shape: tuple[int, ...] | None, dtype: str) -> Inputs:
+    """Return random batches that the model accepts: of the given shape, or of one found by trying usual sizes.
 
-    Raises CompressionError when the model accepts none.
+    `dtype` is "float" for normally distributed numbers in the dtype of the model, "int64" for indices below the number
+    of rows of its smallest embedding, and "auto" for indices where the model begins with an embedding. Raises
+    CompressionError when the model accepts none.
     """
-    shapes = [shape] if shape is not None else _guesses(model)
-    failure = "the model has no convolution to take the number of channels from"
+    whole = dtype == "int64" or (dtype == "auto" and _begins_with_embedding(model))
+    shapes = [shape] if shape is not None else ([(_STEPS,)] if whole else _guesses(model))
+    failure = "the model has no convolution, linear or recurrent layer to take the number of channels from"
     for guess in shapes:
-        batch = _random_batch(model, guess)
+        inputs = Inputs(*(_random_batch(model, guess, whole, seed) for seed in (0, 1)))
         try:
             with running(model), torch.no_grad():
-                model(batch)
-            return batch
+                model(inputs.first)
+            return inputs
         except Exception as error:
             failure = f"with an example of shape {guess} the model fails: {error}"
     advice = "" if shape else "; give the shape of one example, as in example_shape=(3, 32, 32)"
@@ -63,16 +81,20 @@ def running(model: nn.Module) -> Iterator[None]:
 
 
 def trace(model: nn.Module, batch: Tensor) -> Trace:
-    """Run a model once and return what was seen. `head` is the layer that gives the output: it is never pruned."""
+    """Run a model once and return what was seen; the layers that give the output are never pruned."""
     order: list[nn.Module] = []
     norms: dict[nn.Module, tuple[_BatchNorm, ...]] = {}
     # held by value: an id is only unique while its tensor lives
     made: dict[int, tuple[Tensor, nn.Module]] = {}
 
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        order.append(module)
-        if isinstance(module, _ConvNd) and isinstance(output, Tensor):
-            made[id(output)] = (output, module)
+        inner: list[nn.Module] = (
+            [module.out_proj] if isinstance(module, nn.MultiheadAttention) else []
+        )  # used without being called
+        order.extend([module, *inner])
+        for leaf in pytree.tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                made[id(leaf)] = (leaf, (inner or [module])[0])
 
     def before(module: nn.Module, args: tuple[object, ...]) -> None:
         if args and id(args[0]) in made:
@@ -80,32 +102,43 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
             assert isinstance(module, _BatchNorm)
             norms[source] = (*norms.get(source, ()), module)
 
-    handles = [
-        module.register_forward_hook(after) for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))
-    ]
+    handles = [module.register_forward_hook(after) for module in model.modules() if isinstance(module, _WITH_UNITS)]
     handles += [
         module.register_forward_pre_hook(before) for module in model.modules() if isinstance(module, _BatchNorm)
     ]
     try:
         with running(model), torch.no_grad():
-            model(batch)
+            leaves = [leaf for leaf in pytree.tree_leaves(model(batch)) if isinstance(leaf, Tensor)]
     finally:
         for handle in handles:
             handle.remove()
-    convolutions = tuple(dict.fromkeys(module for module in order if isinstance(module, _ConvNd)))
-    return Trace(convolutions, norms, order[-1] if order else None)
+    given = {leaf.untyped_storage().data_ptr() for leaf in leaves}
+    heads = {module for output, module in made.values() if output.untyped_storage().data_ptr() in given}
+    return Trace(tuple(dict.fromkeys(order)), norms, frozenset(heads | set(order[-1:])))
+
+
+def _begins_with_embedding(model: nn.Module) -> bool:
+    layers = (module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear, *_EMBEDDINGS)))
+    return isinstance(next(layers, None), _EMBEDDINGS)
 
 
 def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
     for module in model.modules():
         if isinstance(module, _ConvNd):
             return [(module.in_channels, *[size] * len(module.kernel_size)) for size in _SIZES]
+        if isinstance(module, nn.RNNBase):
+            return [(_STEPS, module.input_size)]
+        if isinstance(module, nn.Linear):
+            return [(module.in_features,), (_STEPS, module.in_features)]
     return []
 
 
-def _random_batch(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+def _random_batch(model: nn.Module, shape: tuple[int, ...], whole: bool, seed: int) -> Tensor:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    if whole:
+        rows = [module.num_embeddings for module in model.modules() if isinstance(module, _EMBEDDINGS)]
+        return torch.randint(0, min(rows, default=2), (_ROWS, *shape), generator=generator).to(device)
     narrow = find_casts(model) or find_holding(model)
     dtype = narrow[1] if narrow is not None else model_dtype(model)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
     return torch.randn((_ROWS, *shape), generator=generator).to(device, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cp_compress.model.units import zero_units
 
 
 class SmallCNN(nn.Module):
@@ -136,6 +139,30 @@ class CifarResNet(nn.Module):
     def forward(self, images):
         hidden = F.relu(self.bn1(self.conv1(images)))
         return self.linear(self.layer3(self.layer2(self.layer1(hidden))).mean((2, 3)))
+
+
+def widened(reference: nn.Module, shrunk: nn.Module) -> nn.Module:
+    """The reference with zeros where `shrunk` lacks units, told by statistics and biases, which are all different.
+
+    Tensors that kept their shape come from `shrunk`, so that what it only set to zero is zero here.
+    """
+    masked = copy.deepcopy(reference)
+    smaller = dict(shrunk.named_modules())
+    for path, module in masked.named_modules():
+        other = smaller[path]
+        for name, tensor in module.named_parameters(recurse=False):
+            if tensor.shape == getattr(other, name).shape:
+                tensor.data.copy_(getattr(other, name))
+            elif len(tensor) == len(getattr(other, name)):
+                tensor.data[~getattr(other, name).flatten(1).any(1)] = 0
+        mark = "running_mean" if isinstance(module, nn.modules.batchnorm._BatchNorm) else "bias"
+        before, after = getattr(module, mark, None), getattr(other, mark, None)
+        if after is None or before.shape == after.shape:
+            continue
+        kept = torch.isin(before, after)
+        assert int(kept.sum()) == len(after)
+        zero_units([module], ~kept)
+    return masked
 
 
 INPUTS = {

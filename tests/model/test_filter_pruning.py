@@ -19,12 +19,13 @@ from model_networks import (
     make,
     same_bits,
     shake_norms,
+    widened,
 )
 from torch import nn
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, MissingExtraError
 from cp_compress.model import FilterPrune, Prune, Quantize, compression_report, footprint
-from cp_compress.model.structure import zero_filters
+from cp_compress.model.units import zero_units
 
 
 def norms(layer, power=1):
@@ -35,12 +36,16 @@ def skipped(reference, candidate):
     return {skip.name: skip.reason for skip in compression_report(reference, candidate).skipped}
 
 
+def actions(reference, candidate):
+    return {layer.name: "; ".join(layer.actions) for layer in compression_report(reference, candidate).layers}
+
+
 def masked_like(reference, shrunk, groups):
     """The reference with those filters at zero that `shrunk` lacks, told by their remaining weights."""
     masked = copy.deepcopy(reference)
     for layers, norm_layers in groups:
         kept = kept_filters(reference.get_submodule(layers[0]), shrunk.get_submodule(layers[0]))
-        zero_filters(map(masked.get_submodule, [*layers, *norm_layers]), ~kept)
+        zero_units(map(masked.get_submodule, [*layers, *norm_layers]), ~kept)
     return masked
 
 
@@ -98,13 +103,20 @@ def test_removed_equals_zeroed(round_to):
     ],
 )
 def test_counts_are_rounded_and_never_below_one_aligned_group(filters, density, round_to, kept):
-    scheme = FilterPrune(density, round_to=round_to)
-    weight = torch.randn(filters, 3, 3, 3)
-    assert int(scheme.survivors([weight]).sum()) == kept
+    model = nn.Sequential(nn.Conv2d(3, filters, 3), nn.ReLU(), nn.Conv2d(filters, 2, 1), nn.Flatten())
+    if kept == filters:
+        with pytest.raises(CompressionError, match="changes nothing"):
+            FilterPrune(density, round_to=round_to).compress(model)
+    else:
+        assert FilterPrune(density, round_to=round_to).compress(model)[0].out_channels == kept
 
 
 def test_equal_filters_are_kept_first_by_index():
-    assert FilterPrune(0.5).survivors([torch.ones(6, 2, 3, 3)]).tolist() == [True] * 3 + [False] * 3
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 1), nn.Flatten())
+    model[0].weight.data.fill_(1)
+    assert (
+        FilterPrune(0.5, shrink=False).compress(model)[0].weight.flatten(1).any(1).tolist() == [True] * 3 + [False] * 3
+    )
 
 
 def test_depthwise_convolutions_follow_the_layer_before():
@@ -147,22 +159,23 @@ def test_padded_shortcuts_are_named_and_the_inside_of_blocks_shrinks():
         assert shrunk.get_submodule(path).out_channels == model.get_submodule(path).out_channels // 2
     for path in outer:
         assert shrunk.get_submodule(path).out_channels == model.get_submodule(path).out_channels
-    reasons = skipped(model, shrunk)
-    assert set(reasons) == {"linear.weight", *[f"{path}.weight" for path in outer]}
-    assert all("shortcut" in reason for name, reason in reasons.items() if name != "linear.weight")
-    masked = masked_like(model, shrunk, [([path], [path.replace("conv", "bn")]) for path in inner])
+    done = actions(model, shrunk)
+    for path in outer:
+        assert "filters zeroed, not removed: " in done[f"{path}.weight"]
+        assert "shortcut" in done[f"{path}.weight"]
+        layer = shrunk.get_submodule(path)
+        assert int(layer.weight.flatten(1).any(1).sum()) == layer.out_channels // 2
+    assert skipped(model, shrunk) == {"linear.weight": "Linear has no filters"}
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(shrunk(images), masked(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shrunk(images), widened(model, shrunk)(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.cifar10
 def test_the_real_resnet20_shrinks():
     model = cifar_resnet20()
     shrunk = FilterPrune(0.75).compress(model)
-    inner = [f"layer{stage}.{row}.conv1" for stage in (1, 2, 3) for row in range(3)]
-    masked = masked_like(model, shrunk, [([path], [path.replace("conv", "bn")]) for path in inner])
     images = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(shrunk(images), masked(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shrunk(images), widened(model, shrunk)(images), rtol=1e-4, atol=1e-4)
 
 
 class Concatenated(nn.Module):
@@ -186,9 +199,9 @@ def test_concatenated_branches_are_shrunk_together():
     assert (shrunk.left.out_channels, shrunk.right.out_channels, shrunk.norm.num_features) == (4, 3, 7)
     left, right = kept_filters(model.left, shrunk.left), kept_filters(model.right, shrunk.right)
     masked = masked_like(model, shrunk, [(["left"], []), (["right"], [])])
-    zero_filters([masked.norm], ~torch.cat([left, right]))
+    zero_units([masked.norm], ~torch.cat([left, right]))
     strength = norms(model.mix)
-    zero_filters([masked.mix], strength < strength.topk(5).values[-1])
+    zero_units([masked.mix], strength < strength.topk(5).values[-1])
     images = torch.randn(3, 3, 9, 9)
     torch.testing.assert_close(shrunk(images), masked(images), rtol=1e-5, atol=1e-6)
 
@@ -209,7 +222,10 @@ def test_what_is_not_zero_at_zero_is_not_removed():
     ).eval()
     shrunk = FilterPrune(0.5).compress(model)
     assert [shrunk[index].out_channels for index in (0, 2)] == [8, 4]
-    assert "changes the output" in skipped(model, shrunk)["0.weight"]
+    assert "2.weight" in actions(model, shrunk)
+    assert "4 of 8 filters zeroed, not removed: removing them would change" in actions(model, shrunk)["0.weight"]
+    assert not shrunk[0].weight[~shrunk[0].weight.flatten(1).any(1)].any()
+    assert int(shrunk[0].weight.flatten(1).any(1).sum()) == 4
 
 
 def test_the_layer_that_gives_the_output_is_left_alone():
@@ -226,13 +242,14 @@ def test_grouped_and_tied_convolutions_are_named():
     second.weight = first.weight
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3), first, second, nn.Conv2d(8, 8, 3, groups=2), *head)
-    reasons = skipped(model, FilterPrune(0.5).compress(model))
-    assert "share this weight" in reasons["2.weight"]
-    assert "grouped" in reasons["4.weight"]
+    shrunk = FilterPrune(0.5).compress(model)
+    assert "share this weight" in actions(model, shrunk)["2.weight"]
+    assert shrunk[2].weight is shrunk[3].weight
+    assert [shrunk[4].out_channels, shrunk[4].groups, shrunk[6 + 1].in_features] == [4, 2, 4]
     zeroed = FilterPrune(0.5, shrink=False).compress(model)
     assert zeroed[2].weight is zeroed[3].weight
     assert int((norms(zeroed[2]) > 0).sum()) == 4
-    assert int((norms(zeroed[4]) > 0).sum()) == 4
+    assert (norms(zeroed[4]) > 0).view(2, 4).sum(1).tolist() == [2, 2]
 
 
 def test_a_layer_called_twice_and_a_frozen_model_without_gradients():
@@ -284,7 +301,7 @@ def test_an_example_that_cannot_be_guessed_is_asked_for():
 
 
 def test_nothing_to_prune_and_nothing_changed_are_errors():
-    with pytest.raises(CompressionError, match="no convolution"):
+    with pytest.raises(CompressionError, match="Linear has no filters"):
         FilterPrune(0.5).compress(nn.Linear(3, 3))
     with pytest.raises(CompressionError, match="no filters to prune"):
         FilterPrune(0.5).compress(nn.Sequential(nn.Conv2d(3, 4, 3)))
@@ -294,11 +311,21 @@ def test_nothing_to_prune_and_nothing_changed_are_errors():
 
 
 def test_what_cannot_be_checked_is_not_removed():
+    class Constant(SmallCNN):
+        def forward(self, images):
+            return 0 * super().forward(images)
+
+    with pytest.raises(CompressionError, match="does not depend on its input"):
+        FilterPrune(0.5).compress(make(Constant))
+    FilterPrune(0.5, shrink=False).compress(make(Constant))
+
+
+def test_a_head_of_zeros_hides_nothing_from_the_check():
     model = make(SmallCNN)
     model.classifier.weight.data.zero_()
-    with pytest.raises(CompressionError, match="does not depend on its input"):
-        FilterPrune(0.5).compress(model)
-    FilterPrune(0.5, shrink=False).compress(model)
+    shrunk = FilterPrune(0.5).compress(model)
+    assert shrunk.classifier.in_features == 24
+    assert not shrunk.classifier.weight.any()
 
 
 def test_it_follows_pruning_and_float16_but_not_int8():

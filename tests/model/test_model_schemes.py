@@ -28,25 +28,36 @@ from cp_compress.model import (
     Compose,
     FilterPrune,
     FixedPoint,
+    NeuronPrune,
     Prune,
     Quantize,
     Scheme,
+    StructurePrune,
     compression_report,
     compression_steps,
     parse_scheme,
 )
+from cp_compress.model.criteria import CRITERIA
 
 densities = st.floats(min_value=1e-9, max_value=1, exclude_min=True)
 patterns = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)
 single = st.one_of(
     st.builds(Prune, densities, st.sampled_from(["global", "layer"]), patterns, patterns),
     st.builds(
-        FilterPrune,
+        lambda kind, density, scope, share, **options: kind(
+            density, scope=scope, floor=share * density if scope == "global" else 0, **options
+        ),
+        st.sampled_from([FilterPrune, NeuronPrune, StructurePrune]),
         densities,
-        st.sampled_from(["l1", "l2"]),
-        st.integers(1, 64),
-        st.booleans(),
-        st.none() | st.lists(st.integers(1, 300), min_size=1, max_size=4).map(tuple),
+        st.sampled_from(["layer", "global"]),
+        st.floats(0, 1),
+        norm=st.sampled_from(CRITERIA),
+        round_to=st.integers(1, 64),
+        shrink=st.booleans(),
+        example_shape=st.none() | st.lists(st.integers(1, 300), min_size=1, max_size=4).map(tuple),
+        example_dtype=st.sampled_from(["auto", "float", "int64"]),
+        include=patterns,
+        exclude=patterns,
     ),
     st.builds(Quantize, st.sampled_from(["float16", "bfloat16", "int8"]), st.sampled_from(["weight", "dynamic"])),
     st.just(Quantize("int8", "dynamic")),
@@ -125,6 +136,9 @@ CONVOLUTIONAL = [
 ]
 
 
+STRUCTURED = [StructurePrune(0.5, example_shape=None), StructurePrune(0.5, scope="global", shrink=False)]
+
+
 def state_of(model):
     hooks = [(list(module._forward_hooks), list(module._forward_pre_hooks)) for module in model.modules()]
     flags = [(type(module), module.training) for module in model.modules()]
@@ -135,7 +149,9 @@ def state_of(model):
 @pytest.mark.parametrize(
     ("kind", "scheme"),
     [(kind, scheme) for kind in (SmallCNN, TiedAutoencoder, TokenLSTM, TinyTransformer, Waves) for scheme in COMMON]
-    + [(SmallCNN, scheme) for scheme in CONVOLUTIONAL],
+    + [(SmallCNN, scheme) for scheme in CONVOLUTIONAL]
+    + [(kind, scheme) for kind in (TiedAutoencoder, TokenLSTM, Waves) for scheme in STRUCTURED]
+    + [(TinyTransformer, StructurePrune(0.5, example_shape=(7, 8)))],
 )
 def test_a_scheme_makes_a_new_model_and_touches_nothing(kind, scheme):
     model, inputs = make(kind), inputs_for(kind)

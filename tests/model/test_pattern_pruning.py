@@ -14,7 +14,17 @@ from model_networks import TinyTransformer, TokenLSTM, bits, make, same_bits
 from torch import nn
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
-from cp_compress.model import BlockPrune, NMPrune, Prune, Quantize, compression_report, load, parse_scheme, save
+from cp_compress.model import (
+    BlockPrune,
+    FilterPrune,
+    NMPrune,
+    Prune,
+    Quantize,
+    compression_report,
+    load,
+    parse_scheme,
+    save,
+)
 
 
 def linear(weight):
@@ -200,3 +210,15 @@ def test_what_cannot_be_pruned_is_refused(scheme):
 def test_arguments_out_of_range_are_refused(kind, arguments, name):
     with pytest.raises(InvalidArgumentError, match=rf"{kind.__name__}\({name}="):
         kind(**arguments)
+
+
+@pytest.mark.parametrize("first", [NMPrune(), BlockPrune(0.5, (4, 4))])
+def test_channels_are_removed_before_a_pattern_is_made(first):
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4))
+    shrink = FilterPrune(0.5, example_shape=(8, 8, 8))
+    with pytest.raises(CompressionError, match="remove channels first"):
+        (first | shrink).compress(model)
+    candidate = (shrink | first).compress(model)
+    assert candidate[0].out_channels == 8
+    zeroed = (first | FilterPrune(0.5, shrink=False, example_shape=(8, 8, 8))).compress(model)
+    assert int((zeroed[0].weight != 0).flatten(1).any(1).sum()) == 8
