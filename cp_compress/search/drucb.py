@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.search.processes import Floats, fit_predict
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.strategies import Axis, End, StrategyRun, Written
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from cp_compress.search.trials import Trial
 
 _GRID = 1001
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -122,25 +120,6 @@ class _Run:
             return np.zeros(len(grid)), np.ones(len(grid))
         places, seen = np.array([s for s, _ in pairs])[:, None], np.array([value for _, value in pairs])
         return fit_predict(places, seen, grid[:, None], self._seed)
-
-
-def fit_predict(places: Floats, values: Floats, grid: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Return mean and deviation at `grid` (k, d) of a Gaussian process fitted to values (n,) at places (n, d)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from skopt.learning import GaussianProcessRegressor
-    from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
-
-    scale = float(values.std()) or 1.0
-    standard = (values - values.mean()) / scale
-    kernel = ConstantKernel(1.0, (0.01, 1000.0)) * Matern(length_scale=0.3, length_scale_bounds=(0.02, 5.0), nu=2.5)
-    process: Any = GaussianProcessRegressor(kernel, noise="gaussian", n_restarts_optimizer=2, random_state=seed)
-    with warnings.catch_warnings():
-        # a hyperparameter at its bound and a variance rounded to below 0 are usual with few points
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="Predicted variances smaller than 0")
-        process.fit(places, standard)
-        mean, deviation = process.predict(grid, return_std=True)
-    return np.asarray(mean) * scale + values.mean(), np.asarray(deviation) * scale
 
 
 def _inside(low: float, high: float) -> Floats:
