@@ -11,7 +11,8 @@ from scipy import stats
 from cp_compress.base.arguments import check_integer, check_real
 from cp_compress.search.processes import Floats, fit_predict
 from cp_compress.search.spaces import Categorical, Integer, Parameter, Point, SchemeSpace
-from cp_compress.search.strategies import StrategyRun, Written
+from cp_compress.search.strategies import StrategyRun
+from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from cp_compress.search.trials import Trial

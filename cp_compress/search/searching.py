@@ -27,9 +27,10 @@ from cp_compress.search.preparation import (
     rehearse,
 )
 from cp_compress.search.results import SearchResult, trial_table
-from cp_compress.search.spaces import Point, SchemeSpace, describe, describe_point
+from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.state import State, locked
 from cp_compress.search.strategies import Strategy, StrategyRun
+from cp_compress.search.texts import describe, describe_point
 from cp_compress.search.trials import NoFeasibleCandidateError, Trial
 from cp_compress.search.workers import Workers
 
@@ -92,7 +93,7 @@ def search(
     reference_objective = measure_reference(task)
     identity = {} if state is None else identify(task, chosen_strategy, trials, at_a_time)
     with locked(state):
-        found = _run(run, trials, at_a_time, State(state, identity), workers, progress)
+        found = _run(task, run, trials, at_a_time, State(state, identity), workers, progress)
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
     best, trial = _choose(task, run, found, reference_objective, notes)
@@ -124,7 +125,9 @@ class _Found:
             self.best = evaluated
 
 
-def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Workers, progress: bool) -> _Found:
+def _run(
+    task: Task, run: StrategyRun, trials: int, batch: int, state: State, workers: Workers, progress: bool
+) -> _Found:
     found = _Found()
     with _progress_bar(trials, progress) as advance:
         while len(found.trials) < trials:
@@ -132,7 +135,7 @@ def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Worke
             if not points:
                 break
             numbered = [(len(found.trials) + offset, point) for offset, point in enumerate(points, 1)]
-            missing = [(number, point) for number, point in numbered if not _is_made(state, number, point)]
+            missing = [(number, point) for number, point in numbered if not _is_made(task.space, state, number, point)]
             for _ in range(len(numbered) - len(missing)):
                 advance()
             for evaluated in workers.evaluate(missing):
@@ -147,13 +150,18 @@ def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Worke
     return found
 
 
-def _is_made(state: State, number: int, point: Point) -> bool:
+def _is_made(space: SchemeSpace, state: State, number: int, point: Point) -> bool:
     trial = state.find(number)
-    if trial is not None and dict(trial.point) != dict(point):
-        asked, made = describe_point(point), describe_point(trial.point)
-        rule = f"trial {number} was made at {made} and would now be at {asked}: the file is of other library versions"
+    if trial is None:
+        return False
+    made = f"{describe_point(trial.point)} with {trial.scheme}"
+    asked = f"{describe_point(point)} with {space.scheme(point)}"
+    if made != asked:
+        rule = (
+            f"trial {number} was made at {made} and would now be at {asked}: another space, or other library versions"
+        )
         reject(_OWNER, "state", str(state.path), rule)
-    return trial is not None
+    return True
 
 
 def _choose(

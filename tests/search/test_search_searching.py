@@ -1,8 +1,10 @@
 """A whole search on a model with a known answer: what it returns, what it refuses, and how it goes on."""
 
+import gc
 import json
 import math
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_the_smallest_density_that_holds_is_found(bound):
     assert found.trial.point["density"] >= search_subjects.smallest_density(bound)
     assert found.trial.objective == kept + 1  # the bias that is not zero
     assert found.reference_objective == 2 * search_subjects.EXAMPLES + 1
-    assert found.trial.values["agreement"] == pytest.approx(kept / search_subjects.EXAMPLES)
+    assert found.trial.values[0]["agreement"] == pytest.approx(kept / search_subjects.EXAMPLES)
     assert str(found.scheme) == found.trial.scheme == f"prune(density={found.trial.point['density']})"
     assert digest_model(model) == before
     assert digest_model(found.best) == found.trial.digest
@@ -164,6 +166,28 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     state.write_text(content)
     with pytest.raises(CorruptStreamError, match=r"state\.json"):
         find(state=state)
+
+
+def test_a_callable_that_makes_other_schemes_now_is_noticed(tmp_path):
+    def space(scope):
+        return SchemeSpace(lambda point: Prune(point["eighths"] / 8, scope=scope), eighths=Integer(1, 7))
+
+    find(space=space("global"), state=tmp_path / "state.json", trials=2)
+    with pytest.raises(InvalidArgumentError, match="another space"):
+        find(space=space("layer"), state=tmp_path / "state.json", trials=2)
+
+
+def test_no_candidate_but_the_best_stays_in_memory():
+    made = []
+
+    def finish(candidate, scheme):
+        made.append(weakref.ref(candidate))
+        return candidate
+
+    found = find(finish=finish)
+    gc.collect()
+    assert [reference() for reference in made if reference() is not None] == [found.best]
+    assert len(made) == 10
 
 
 def test_a_file_is_written_by_one_search_at_a_time(tmp_path):

