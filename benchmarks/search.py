@@ -187,31 +187,37 @@ def measure_resnet20(subsets, trials):
     parts = [order[start : start + 1000] for start in range(0, subsets * 1000, 1000)]
     reference = subjects.network("resnet20")
     claims = [Requirement("agreement", "min", 0.95, confidence) for confidence in (None, 0.95)]
-    fresh_data = subjects.test_images()
+    fresh = Preserved("predictions", subjects.test_images(), claims[0])
     space = SchemeSpace("prune(density={density})", density=Real(LOWEST["resnet20"], 1))
     tallies = [{}, {}]
+
+    def prune(steps):
+        return Prune(steps * GRID).compress(reference) if steps * GRID < 1 else reference
+
+    @functools.cache
+    def holds_at(steps):
+        return fresh(prune(steps), reference).passed
+
+    def holds(density):
+        return holds_at(round(density / GRID))
+
     for seed, part in enumerate(parts):
 
         @functools.cache
         def measure(steps, part=part):
-            candidate = Prune(steps * GRID).compress(reference) if steps * GRID < 1 else reference
             data = (images[part].float() / 255, labels[part])
-            found = Preserved("predictions", data, claims[0])(candidate, reference).measurement
-            held = Preserved("predictions", fresh_data, claims[0])(candidate, reference).passed
-            return found, held
+            return Preserved("predictions", data, claims[0])(prune(steps), reference).measurement
 
         for claim, tally in zip(claims, tallies, strict=True):
 
             def margin(density, claim=claim, measure=measure):
-                return conservative_margin(judge(measure(round(density / GRID))[0], [claim]))
+                return conservative_margin(judge(measure(round(density / GRID)), [claim]))
 
             smallest = smallest_on_grid(margin)
             print(f"subset {seed}, {claim}: smallest feasible density {smallest:g}", flush=True)
             for name, search in searchers(0.0).items():
                 best = search(Samples(margin), trials, seed, space)
-                tally.setdefault(name, Tally()).add(
-                    best, smallest, lambda density, measure=measure: measure(round(density / GRID))[1]
-                )
+                tally.setdefault(name, Tally()).add(best, smallest, holds)
     for claim, tally in zip(claims, tallies, strict=True):
         print_table(f"ResNet-20, {claim}, {subsets} subsets, {trials} samples", tally)
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from cp_compress.base.arguments import check_integer, check_real
-from cp_compress.search.processes import Floats, fit_predict
+from cp_compress.search.processes import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Categorical, Integer, Parameter, Point, SchemeSpace
 from cp_compress.search.strategies import StrategyRun
 from cp_compress.search.texts import Written
@@ -193,12 +193,9 @@ def _objectives(trials: list[Trial]) -> tuple[Floats, list[int]]:
 
 def _margins(trials: list[Trial]) -> list[Floats]:
     """Return the margins of each constraint, squashed."""
-    columns = []
-    for column in zip(*(trial.margins for trial in trials), strict=True):
-        worst = min([margin for margin in column if margin is not None], default=-1.0)
-        unknown = min(worst, -1e-3)
-        columns.append(_squash(np.array([unknown if margin is None else margin for margin in column])))
-    return columns
+    feasible = [trial.feasible for trial in trials]
+    columns = zip(*(trial.margins for trial in trials), strict=True)
+    return [_squash(np.array(fill_unknown(column, feasible))) for column in columns]
 
 
 def _squash(margins: Floats) -> Floats:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from cp_compress.base.arguments import check_choice, check_real
-from cp_compress.search.processes import Floats, fit_predict
+from cp_compress.search.processes import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.strategies import Axis, End, StrategyRun
 from cp_compress.search.texts import Written
@@ -107,14 +108,11 @@ class _Run:
         best = int((mean - self._settings.kappa * deviation).argmin())
         return float(grid[best]), float(mean[best])
 
-    def _margins(self) -> list[float | None]:
-        """Return margins; a candidate that could not be judged counts as the worst that was."""
-        known = [trial.margin for trial in self._trials if trial.margin is not None]
-        worst = min([*known, -1e-3]) if known else -1.0
-        return [trial.margin if trial.margin is not None else worst for trial in self._trials]
+    def _margins(self) -> list[float]:
+        return fill_unknown([trial.margin for trial in self._trials], [trial.feasible for trial in self._trials])
 
     def _believe(
-        self, values: list[float | None], lies: list[tuple[float, float]], grid: Floats
+        self, values: Sequence[float | None], lies: list[tuple[float, float]], grid: Floats
     ) -> tuple[Floats, Floats]:
         pairs = [(s, value) for s, value in zip(self._strengths, values, strict=True) if value is not None] + lies
         if not pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,3 +34,17 @@ def fit_predict(places: Floats, values: Floats, others: Floats, seed: int) -> tu
         process.fit(places, standard)
         mean, deviation = process.predict(others, return_std=True)
     return np.asarray(mean) * scale + values.mean(), np.asarray(deviation) * scale
+
+
+def fill_unknown(margins: Sequence[float | None], feasible: Sequence[bool]) -> list[float]:
+    """Return margins with numbers for the unknown ones: the worst known for candidates that could not be judged.
+
+    An unknown margin of a feasible candidate, which is an infinite one, counts as the best known.
+
+    >>> fill_unknown([0.1, None, -0.4], [True, False, False])
+    [0.1, -0.4, -0.4]
+    """
+    known = [margin for margin in margins if margin is not None]
+    worst, best = min([*known, -1e-3]) if known else -1.0, max([*known, 1e-3])
+    filled = zip(margins, feasible, strict=True)
+    return [margin if margin is not None else best if holds else worst for margin, holds in filled]
