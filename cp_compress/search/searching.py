@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.digests import digest_model
 from cp_compress.fidelity.judgement import Check
 from cp_compress.search.constraints import Constraint
-from cp_compress.search.evaluation import Evaluated, Finish, Task, judge_candidate, make_candidate
+from cp_compress.search.evaluation import Evaluated, Finish, Task, evaluate, judge_candidate
 from cp_compress.search.objectives import Objective, as_objective
 from cp_compress.search.preparation import (
     as_batch,
@@ -87,13 +86,13 @@ def search(
     judges = as_constraints(constraints)
     task = Task(model, space, chosen_objective, judges, finish, example_input, seed)
     workers = Workers(task, jobs, backend)
-    digests, notes = read_search_data(judges)
-    gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
-    rehearse(model, (*judges, *gates))
-    reference_objective = measure_reference(task)
-    identity = {} if state is None else identify(task, chosen_strategy, trials, at_a_time)
     with locked(state):
-        found = _run(task, run, trials, at_a_time, State(state, identity), workers, progress)
+        kept = State(state, {} if state is None else identify(task, chosen_strategy, trials, at_a_time))
+        digests, notes = read_search_data(judges)
+        gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
+        rehearse(model, (*judges, *gates))
+        reference_objective = measure_reference(task)
+        found = _run(task, run, trials, at_a_time, kept, workers, progress)
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
     best, trial = _choose(task, run, found, reference_objective, notes)
@@ -182,13 +181,12 @@ def _choose(
             assert found.best.candidate is not None
             return found.best.candidate, trial
         # made in an earlier run, so it is made again
-        candidate = make_candidate(task, trial.number, task.space.scheme(trial.point))
-        if trial.digest is not None and digest_model(candidate) == trial.digest:
-            return candidate, trial
-        if all(check.passed for check in judge_candidate(task, candidate)):
-            notes.append(f"trial {trial.number} was made again, came out otherwise, and passed again")
-            return candidate, trial
-        notes.append(f"trial {trial.number} was made again, came out otherwise, and did not pass")
+        again = evaluate(task, trial.number, trial.point)
+        same = again.trial.digest == trial.digest
+        if not same:
+            notes.append(f"trial {trial.number} was made again and came out otherwise: {again.trial.outcome}")
+        if again.candidate is not None and _rank(again.trial)[0] < reference_objective:
+            return again.candidate, trial if same else again.trial
     reason = "no trial was feasible"
     if passed:
         reason = f"no trial that passed could be trusted or has less {task.objective} than the reference"

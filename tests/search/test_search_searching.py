@@ -208,7 +208,24 @@ def test_a_changed_candidate_from_an_earlier_run_is_judged_again(tmp_path):
         trial["digest"] = "0" * 64
     state.write_text(json.dumps(document))
     found = find(state=state, trials=6)
-    assert "came out otherwise, and passed again" in " ".join(found.notes)
+    assert f"trial {found.trial.number} was made again and came out otherwise: pass" in found.notes
+    assert found.trial.digest == digest_model(found.best)
+
+
+def unsteady(candidate, scheme):
+    """Ruin candidates from the second run on, as training that does not repeat may do."""
+    if unsteady.ruins:
+        nn.init.zeros_(candidate.weight)
+    return candidate
+
+
+def test_what_cannot_be_made_again_is_not_returned(tmp_path):
+    state = tmp_path / "state.json"
+    unsteady.ruins = False
+    assert find(state=state, finish=unsteady, trials=4).trial.feasible
+    unsteady.ruins = True
+    with pytest.raises(NoFeasibleCandidateError, match="was made again and came out otherwise: fail"):
+        find(state=state, finish=unsteady, trials=4)
 
 
 def test_sharing_examples_with_the_gate_is_refused():
