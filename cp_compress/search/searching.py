@@ -189,7 +189,7 @@ def _choose(
             return again.candidate, trial if same else again.trial
     reason = "no trial was feasible"
     if passed:
-        reason = f"no trial that passed could be trusted or has less {task.objective} than the reference"
+        reason = f"no trial that passed could be accepted as one with less {task.objective} than the reference"
     shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
     raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials))
 
