@@ -108,8 +108,10 @@ def falling(point):
     return 0.02 - 0.02 * (0.3 / max(point["density"], 1e-3)) ** 4
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("strategy", [DRUCB(), DRUCB(gamma=0.3), Bayesian(initial=4), Bayesian(4, 0.9)])
+@pytest.mark.parametrize(
+    ("strategy", "batch"),
+    [(DRUCB(), 1), (DRUCB(), 3), (DRUCB(gamma=0.3), 1), (Bayesian(4), 1), (Bayesian(4), 3), (Bayesian(4, 0.9), 1)],
+)
 def test_gaussian_processes_come_near_the_threshold(strategy, batch):
     tried, best = search_subjects.drive(strategy, search_subjects.space(), falling, 12, batch=batch)
     assert len(tried) == 12
@@ -167,9 +169,9 @@ def test_bayesian_search_of_three_parameters_beats_random_points():
 
 @pytest.mark.parametrize("strategy", [Bisection(), Bisection(noise=0.01), DRUCB(), Bayesian(initial=3, confidence=0.9)])
 def test_a_run_depends_on_nothing_but_what_it_was_told(strategy):
-    first, _ = search_subjects.drive(strategy, search_subjects.space(), falling, 8, seed=3, batch=2)
+    first, _ = search_subjects.drive(strategy, search_subjects.space(), falling, 6, seed=3, batch=2)
     state = np.random.get_state()[1].copy()
-    again, _ = search_subjects.drive(strategy, search_subjects.space(), falling, 8, seed=3, batch=2)
+    again, _ = search_subjects.drive(strategy, search_subjects.space(), falling, 6, seed=3, batch=2)
     assert first == again
     assert (np.random.get_state()[1] == state).all()
 
