@@ -1,35 +1,50 @@
-"""Bayesian search of several parameters with scikit-optimize, under a ranking that puts feasibility first."""
+"""Bayesian search of several parameters: improvement of the objective, weighted by the belief that constraints hold."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cp_compress.base.arguments import check_integer
+import numpy as np
+from scipy import stats
+
+from cp_compress.base.arguments import check_integer, check_real
+from cp_compress.search.processes import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Categorical, Integer, Parameter, Point, SchemeSpace
-from cp_compress.search.strategies import StrategyRun, Written
+from cp_compress.search.strategies import StrategyRun
+from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from cp_compress.search.trials import Trial
 
+_DRAWN, _NEAR = 1000, 150
+_STEPS = (0.2, 0.05, 0.01)
+
 
 @dataclass(frozen=True)
 class Bayesian(Written):
-    """Search any number of parameters, categories too, with scikit-optimize's `Optimizer` on a Gaussian process.
+    """Search any number of parameters, categories too, with Gaussian processes of scikit-optimize.
 
-    The process models one number in [0, 2], made anew from all trials before each ask (Deb 2000, "An efficient
-    constraint handling method for genetic algorithms"): feasible trials lie in [0, 1] by their objective, infeasible
-    ones in [1, 2] by the share of the worst violation, candidates that could not be judged at 2. There is thus no
-    penalty weight to choose, and no scale of objective or margin matters; a penalty that is too small would end in an
-    infeasible optimum, one that is too large hides the objective. The first `initial` trials are a Latin hypercube;
-    several points at once are asked for with constant liars (the least value seen so far).
+    Its `Optimizer` gives the first `initial` points, a Latin hypercube, and holds the space. Then each point is the
+    one with the largest expected improvement of the objective times the probability that every constraint holds
+    (Gardner et al. 2014, "Bayesian optimization with inequality constraints"), among random points and points near
+    the best. A model of feasibility, not a penalty: at the optimum, where a constraint starts to fail, a penalised
+    objective has a jump or a kink that a process smooths over, and the weight of a penalty would have to know the
+    scales of objective and margins. Each constraint has a process of its own, so that no two units are mixed.
+
+    Several points at once are asked for by believing the expected values of those already chosen. A candidate that
+    could not be judged counts as the worst margin so far.
+
+    `confidence` is None for trials that repeat exactly. Where they do not, as with random training, it is the
+    probability with which the processes must believe a candidate's constraints to hold, all trials considered, before
+    that candidate is accepted; points are then chosen to reach it. The noise itself is estimated from the trials.
 
     >>> str(Bayesian(initial=5))
     'bayesian(initial=5)'
     """
 
     initial: int = 6
+    confidence: float | None = None
 
     expression_name: ClassVar[str] = "bayesian"
     positional_fields: ClassVar[tuple[str, ...]] = ()
@@ -37,52 +52,110 @@ class Bayesian(Written):
     def __post_init__(self) -> None:
         rule = "initial is a number of trials, 1 or more"
         check_integer("Bayesian", "initial", self.initial, rule, at_least=1)
+        if self.confidence is not None:
+            rule = "confidence must lie in [0.5, 1), or be None for trials that repeat exactly"
+            check_real("Bayesian", "confidence", self.confidence, rule, at_least=0.5, below=1)
 
     def start(self, space: SchemeSpace, trials: int, seed: int) -> StrategyRun:
-        """Begin a run; the seed draws the first points and those that the acquisition is optimised from."""
+        """Begin a run; the seed draws the first points and those that later ones are chosen from."""
         return _Run(self, space, seed)
 
 
 class _Run:
     def __init__(self, settings: Bayesian, space: SchemeSpace, seed: int) -> None:
         self._settings, self._space, self._seed = settings, space, seed
+        self._optimizer = _make_optimizer(settings, space, seed)
         self._points: list[Point] = []
         self._trials: list[Trial] = []
+        self._initial: list[Point] = []
+        self._judged: tuple[int, list[Trial]] = (0, [])
+        self._distance = 0.0 if settings.confidence is None else float(stats.norm.ppf(settings.confidence))
 
     def ask(self, count: int) -> list[Point]:
-        with warnings.catch_warnings():
-            # fits with few points, and points asked for again, are usual here
-            warnings.simplefilter("ignore")
-            found = self._optimizer().ask(n_points=count, strategy="cl_min")
-        return [self._point(values) for values in found]
+        made = len(self._trials)
+        if made < self._settings.initial:
+            return self._hypercube()[made : made + count]
+        places = self._places(self._points)
+        objectives, known = _objectives(self._trials)
+        margins = _margins(self._trials)
+        accepted = self._accepted()
+        best = min((value for trial in accepted if (value := trial.objective) is not None), default=None)
+        chosen: list[Point] = []
+        objective_places = places[known]
+        for _ in range(count):
+            candidates = self._candidates(made + len(chosen))
+            others = self._places(candidates)
+            score = np.zeros(len(others))
+            believed = []
+            for column in margins:
+                mean, deviation = fit_predict(places, column, others, self._seed)
+                score += stats.norm.logcdf(mean / np.maximum(deviation, 1e-9) - self._distance)
+                believed.append(mean)
+            if len(objectives):
+                mean, deviation = fit_predict(objective_places, objectives, others, self._seed)
+                if best is not None:
+                    score += _log_improvement(best - mean, np.maximum(deviation, 1e-9 * (1 + np.abs(mean))))
+            index = int(score.argmax())
+            chosen.append(candidates[index])
+            row = others[index : index + 1]
+            places = np.concatenate([places, row])
+            margins = [np.append(column, mean[index]) for column, mean in zip(margins, believed, strict=True)]
+            if len(objectives):
+                objectives = np.append(objectives, mean[index])
+                objective_places = np.concatenate([objective_places, row])
+        return chosen
 
     def tell(self, point: Point, trial: Trial) -> None:
         self._points.append(point)
         self._trials.append(trial)
 
     def trusts(self, point: Point) -> bool:
-        return all(trial.feasible for trial in self._trials if trial.point == point)
+        if self._settings.confidence is None:
+            return all(trial.feasible for trial in self._trials if trial.point == point)
+        return any(trial.point == point for trial in self._accepted())
 
-    def _optimizer(self) -> Any:
-        from skopt import Optimizer
+    def _accepted(self) -> list[Trial]:
+        """Return the feasible trials, without those that the other trials speak against."""
+        feasible = [trial for trial in self._trials if trial.feasible]
+        if self._settings.confidence is None or not feasible:
+            return feasible
+        if self._judged[0] == len(self._trials):
+            return self._judged[1]
+        places, others = self._places(self._points), self._places([trial.point for trial in feasible])
+        held = np.ones(len(feasible), dtype=bool)
+        for column in _margins(self._trials):
+            mean, deviation = fit_predict(places, column, others, self._seed)
+            held &= mean >= self._distance * deviation
+        self._judged = len(self._trials), [trial for trial, holds in zip(feasible, held, strict=True) if holds]
+        return self._judged[1]
 
-        dimensions = [_dimension(name, parameter) for name, parameter in self._space.parameters]
-        optimizer = Optimizer(
-            dimensions,
-            base_estimator="GP",
-            n_initial_points=self._settings.initial,
-            initial_point_generator="lhs",
-            acq_func="EI",
-            # made anew for each ask, so that a search that goes on from a file asks for the same points
-            random_state=self._seed + len(self._trials) if len(self._trials) >= self._settings.initial else self._seed,
-        )
-        if self._trials:
-            places = [[point[name] for name, _ in self._space.parameters] for point in self._points]
-            optimizer.tell(places, feasibility_first(self._trials))
-        return optimizer
+    def _hypercube(self) -> list[Point]:
+        if not self._initial:
+            drawn = self._optimizer.ask(n_points=self._settings.initial)
+            self._initial = [self._point(values) for values in drawn]
+        return self._initial
+
+    def _candidates(self, made: int) -> list[Point]:
+        """Return random points, and points around the best of the trials, none of which was tried."""
+        generator = np.random.RandomState([self._seed, made])
+        drawn = self._optimizer.space.rvs(n_samples=_DRAWN, random_state=generator)
+        accepted = self._accepted()
+        if accepted:
+            best = min(accepted, key=lambda trial: (trial.objective, trial.number)).point
+            place = self._places([best])
+            steps = [generator.normal(0, step, (_NEAR, place.shape[1])) for step in _STEPS]
+            near = np.clip(place + np.concatenate(steps), 0, 1)
+            drawn = [*drawn, *self._optimizer.space.inverse_transform(near)]
+        points = [self._point(values) for values in drawn]
+        fresh = [point for point in points if point not in self._points]
+        return fresh or points
+
+    def _places(self, points: list[Point]) -> Floats:
+        values = [[point[name] for name, _ in self._space.parameters] for point in points]
+        return np.asarray(self._optimizer.space.transform(values), dtype=np.float64)
 
     def _point(self, values: list[Any]) -> Point:
-        point = {}
+        point: dict[str, Any] = {}
         for (name, parameter), value in zip(self._space.parameters, values, strict=True):
             if isinstance(parameter, Categorical):
                 point[name] = next(choice for choice in parameter.choices if choice == value)
@@ -91,28 +164,16 @@ class _Run:
         return point
 
 
-def feasibility_first(trials: list[Trial]) -> list[float]:
-    """Return one number in [0, 2] for each trial: feasible ones by objective, then the others by their violation.
+def _make_optimizer(settings: Bayesian, space: SchemeSpace, seed: int) -> Any:
+    from skopt import Optimizer
 
-    >>> from cp_compress.search.trials import Trial
-    >>> tried = [("pass", 10.0, 0.1), ("pass", 20.0, 0.2), ("fail", 1.0, -0.3), ("fail", 5.0, -0.1)]
-    >>> made = [Trial(n, {}, "", outcome, value, (margin,)) for n, (outcome, value, margin) in enumerate(tried)]
-    >>> [round(value, 3) for value in feasibility_first(made)]
-    [0.0, 1.0, 2.0, 1.333]
-    """
-    objectives = [trial.objective for trial in trials if trial.feasible and trial.objective is not None]
-    least, span = (min(objectives), max(objectives) - min(objectives)) if objectives else (0.0, 0.0)
-    violations = [-trial.margin for trial in trials if not trial.feasible and trial.margin is not None]
-    worst = max(violations, default=0.0)
-    values = []
-    for trial in trials:
-        if trial.feasible and trial.objective is not None:
-            values.append((trial.objective - least) / span if span > 0 else 0.0)
-        elif trial.margin is None or worst <= 0:
-            values.append(2.0)
-        else:
-            values.append(1 + max(0.0, -trial.margin) / worst)
-    return values
+    return Optimizer(
+        [_dimension(name, parameter) for name, parameter in space.parameters],
+        base_estimator="GP",
+        n_initial_points=settings.initial,
+        initial_point_generator="lhs",
+        random_state=seed,
+    )
 
 
 def _dimension(name: str, parameter: Parameter) -> Any:
@@ -123,3 +184,27 @@ def _dimension(name: str, parameter: Parameter) -> Any:
     kind = space.Integer if isinstance(parameter, Integer) else space.Real
     prior = "log-uniform" if parameter.scale == "log" else "uniform"
     return kind(parameter.low, parameter.high, prior=prior, name=name)
+
+
+def _objectives(trials: list[Trial]) -> tuple[Floats, list[int]]:
+    known = [index for index, trial in enumerate(trials) if trial.objective is not None]
+    return np.array([trials[index].objective for index in known], dtype=np.float64), known
+
+
+def _margins(trials: list[Trial]) -> list[Floats]:
+    """Return the margins of each constraint, squashed."""
+    feasible = [trial.feasible for trial in trials]
+    columns = zip(*(trial.margins for trial in trials), strict=True)
+    return [_squash(np.array(fill_unknown(column, feasible))) for column in columns]
+
+
+def _squash(margins: Floats) -> Floats:
+    """Return margins within (−1, 1) with their signs, so that one ruined candidate does not drown the others."""
+    return margins / (np.abs(margins) + max(float(np.median(np.abs(margins))), 1e-9))
+
+
+def _log_improvement(gain: Floats, deviation: Floats) -> Floats:
+    scaled = gain / deviation
+    expected = deviation * (scaled * stats.norm.cdf(scaled) + stats.norm.pdf(scaled))
+    result: Floats = np.log(np.maximum(expected, 1e-300))
+    return result

@@ -10,7 +10,8 @@ import numpy as np
 
 from cp_compress.base.arguments import check_choice, check_real
 from cp_compress.search.spaces import Point, SchemeSpace
-from cp_compress.search.strategies import Axis, End, StrategyRun, Written
+from cp_compress.search.strategies import Axis, End, StrategyRun
+from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from cp_compress.search.trials import Trial

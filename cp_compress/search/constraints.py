@@ -17,7 +17,7 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.fidelity.judgement import Check, Requirement, Result, judge
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import observe
-from cp_compress.search.spaces import describe
+from cp_compress.search.texts import describe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.search.processes import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Point, SchemeSpace
-from cp_compress.search.strategies import Axis, End, StrategyRun, Written
+from cp_compress.search.strategies import Axis, End, StrategyRun
+from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from cp_compress.search.trials import Trial
 
 _GRID = 1001
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -108,39 +108,17 @@ class _Run:
         best = int((mean - self._settings.kappa * deviation).argmin())
         return float(grid[best]), float(mean[best])
 
-    def _margins(self) -> list[float | None]:
-        """Return margins; a candidate that could not be judged counts as the worst that was."""
-        known = [trial.margin for trial in self._trials if trial.margin is not None]
-        worst = min([*known, -1e-3]) if known else -1.0
-        return [trial.margin if trial.margin is not None else worst for trial in self._trials]
+    def _margins(self) -> list[float]:
+        return fill_unknown([trial.margin for trial in self._trials], [trial.feasible for trial in self._trials])
 
     def _believe(
-        self, values: list[float | None], lies: list[tuple[float, float]], grid: Floats
+        self, values: Sequence[float | None], lies: list[tuple[float, float]], grid: Floats
     ) -> tuple[Floats, Floats]:
         pairs = [(s, value) for s, value in zip(self._strengths, values, strict=True) if value is not None] + lies
         if not pairs:
             return np.zeros(len(grid)), np.ones(len(grid))
         places, seen = np.array([s for s, _ in pairs])[:, None], np.array([value for _, value in pairs])
         return fit_predict(places, seen, grid[:, None], self._seed)
-
-
-def fit_predict(places: Floats, values: Floats, grid: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Return mean and deviation at `grid` (k, d) of a Gaussian process fitted to values (n,) at places (n, d)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from skopt.learning import GaussianProcessRegressor
-    from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
-
-    scale = float(values.std()) or 1.0
-    standard = (values - values.mean()) / scale
-    kernel = ConstantKernel(1.0, (0.01, 1000.0)) * Matern(length_scale=0.3, length_scale_bounds=(0.02, 5.0), nu=2.5)
-    process: Any = GaussianProcessRegressor(kernel, noise="gaussian", n_restarts_optimizer=2, random_state=seed)
-    with warnings.catch_warnings():
-        # a hyperparameter at its bound and a variance rounded to below 0 are usual with few points
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="Predicted variances smaller than 0")
-        process.fit(places, standard)
-        mean, deviation = process.predict(grid, return_std=True)
-    return np.asarray(mean) * scale + values.mean(), np.asarray(deviation) * scale
 
 
 def _inside(low: float, high: float) -> Floats:

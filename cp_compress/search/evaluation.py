@@ -21,7 +21,8 @@ from cp_compress.fidelity.judgement import SEVERITY, Check
 from cp_compress.fidelity.observation import forget_observations
 from cp_compress.search.constraints import Constraint, conservative_margin
 from cp_compress.search.objectives import Objective
-from cp_compress.search.spaces import Point, SchemeSpace, describe_point
+from cp_compress.search.spaces import Point, SchemeSpace
+from cp_compress.search.texts import describe_point
 from cp_compress.search.trials import Trial, TrialError, finite_or_none
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cp_compress.model.schemes import Scheme
 
 Finish = Callable[["nn.Module", "Scheme"], "nn.Module"]
-_one_at_a_time = threading.Lock()
+_one_at_a_time = threading.RLock()
 _unpacked: dict[str, Task] = {}
 
 
@@ -132,10 +133,14 @@ def _try(task: Task, number: int, point: Point, scheme: Scheme) -> Evaluated:
         max((check.outcome for check in checks), key=SEVERITY.index),
         objective,
         tuple(finite_or_none(conservative_margin(check)) for check in checks),
-        {result.requirement.metric: finite_or_none(result.value) for check in checks for result in check.results},
+        tuple(_values(check) for check in checks),
         digest=digest_model(candidate),
     )
     return Evaluated(trial, candidate if trial.feasible else None)
+
+
+def _values(check: Check) -> dict[str, float | None]:
+    return {result.requirement.metric: finite_or_none(result.value) for result in check.results}
 
 
 def judge_candidate(task: Task, candidate: nn.Module) -> list[Check]:

@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cp_compress.base.arguments import check_integer, check_real
-from cp_compress.base.expressions import format_expression
-
-
-class _Written:
-    def __str__(self) -> str:
-        return format_expression(self)  # type: ignore[arg-type]
+from cp_compress.search.texts import Written
 
 
 @dataclass(frozen=True)
-class Direct(_Written):
+class Direct(Written):
     """Compress first, then train what is left: zeros stay zero, rounded numbers are trained through the rounding."""
 
     expression_name: ClassVar[str] = "direct"
@@ -23,7 +18,7 @@ class Direct(_Written):
 
 
 @dataclass(frozen=True)
-class Gradual(_Written):
+class Gradual(Written):
     """Lower the density from 1 to the scheme's along a cubic curve, every `every` steps, then train what is left.
 
     After the share x of the first `share` of all steps the density is 1 − (1 − d)(1 − (1 − x)³): Zhu and Gupta 2017,
@@ -55,7 +50,7 @@ class Gradual(_Written):
 
 
 @dataclass(frozen=True)
-class LC(_Written):
+class LC(Written):
     """Learning-compression: train freely, drawn towards the closest compressed model by an augmented Lagrangian.
 
     The L step minimises loss + μ/2‖w − θ‖² − λᵀ(w − θ) for `every` training steps; the C step sets θ = Π(w − λ/μ), the

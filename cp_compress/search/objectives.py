@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.expressions import format_expression, parse_expression
+from cp_compress.base.expressions import parse_expression
 from cp_compress.model.footprints import footprint, measure_latency
+from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,13 +26,8 @@ class Objective(Protocol):
         ...
 
 
-class _Written:
-    def __str__(self) -> str:
-        return format_expression(self)  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True)
-class Flops(_Written):
+class Flops(Written):
     """Floating-point operations of the graph that runs on the example input; zeros among the weights save none."""
 
     expression_name: ClassVar[str] = "flops"
@@ -46,7 +42,7 @@ class Flops(_Written):
 
 
 @dataclass(frozen=True)
-class Parameters(_Written):
+class Parameters(Written):
     """The number of parameters: those that are not zero, or all that are stored as numbers (`count="total"`).
 
     Unstructured pruning and masks change only the first, removing channels changes both. A zero saves bytes only in
@@ -69,7 +65,7 @@ class Parameters(_Written):
 
 
 @dataclass(frozen=True)
-class ArtifactBytes(_Written):
+class ArtifactBytes(Written):
     """The size of the file that `cp_compress.save` writes."""
 
     expression_name: ClassVar[str] = "artifact_bytes"
@@ -82,7 +78,7 @@ class ArtifactBytes(_Written):
 
 
 @dataclass(frozen=True)
-class ResidentBytes(_Written):
+class ResidentBytes(Written):
     """The bytes of all parameters and buffers in memory."""
 
     expression_name: ClassVar[str] = "resident_bytes"
@@ -95,7 +91,7 @@ class ResidentBytes(_Written):
 
 
 @dataclass(frozen=True)
-class Latency(_Written):
+class Latency(Written):
     """The time of one call on the example input as a share of the reference's, both measured in turns.
 
     A share, because a busy machine slows both models alike. It is measured, so no two trials give quite the same.
@@ -117,7 +113,7 @@ class Latency(_Written):
 
 
 @dataclass(frozen=True)
-class Throughput(_Written):
+class Throughput(Written):
     """The time an example takes in batches of `batch_size`, as a share of the reference's: 1 / speed-up.
 
     The rows of the example input are repeated until the batch is full.

@@ -17,8 +17,9 @@ from cp_compress.search.bayesian import Bayesian
 from cp_compress.search.bisection import Bisection
 from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.results import describe_check
-from cp_compress.search.spaces import Categorical, SchemeSpace, describe, describe_point
+from cp_compress.search.spaces import Categorical, SchemeSpace
 from cp_compress.search.strategies import Strategy, parse_strategy
+from cp_compress.search.texts import describe, describe_point
 from cp_compress.search.workers import BACKENDS
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.search.spaces import describe_point
+from cp_compress.search.texts import describe_point
 from cp_compress.search.trials import Trial, finite_or_none
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.digests import digest_model
 from cp_compress.base.freshness import mark_as_searched
 from cp_compress.fidelity.judgement import Check
 from cp_compress.search.constraints import Constraint
-from cp_compress.search.evaluation import Evaluated, Finish, Task, judge_candidate, make_candidate
+from cp_compress.search.evaluation import Evaluated, Finish, Task, evaluate, judge_candidate
 from cp_compress.search.objectives import Objective, as_objective
 from cp_compress.search.preparation import (
     as_batch,
@@ -28,9 +27,10 @@ from cp_compress.search.preparation import (
     rehearse,
 )
 from cp_compress.search.results import SearchResult, trial_table
-from cp_compress.search.spaces import Point, SchemeSpace, describe, describe_point
+from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.state import State, locked
 from cp_compress.search.strategies import Strategy, StrategyRun
+from cp_compress.search.texts import describe, describe_point
 from cp_compress.search.trials import NoFeasibleCandidateError, Trial
 from cp_compress.search.workers import Workers
 
@@ -87,13 +87,13 @@ def search(
     judges = as_constraints(constraints)
     task = Task(model, space, chosen_objective, judges, finish, example_input, seed)
     workers = Workers(task, jobs, backend)
-    digests, notes = read_search_data(judges)
-    gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
-    rehearse(model, (*judges, *gates))
-    reference_objective = measure_reference(task)
-    identity = {} if state is None else identify(task, chosen_strategy, trials, at_a_time)
     with locked(state):
-        found = _run(run, trials, at_a_time, State(state, identity), workers, progress)
+        kept = State(state, {} if state is None else identify(task, chosen_strategy, trials, at_a_time))
+        digests, notes = read_search_data(judges)
+        gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
+        rehearse(model, (*judges, *gates))
+        reference_objective = measure_reference(task)
+        found = _run(task, run, trials, at_a_time, kept, workers, progress)
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
     best, trial = _choose(task, run, found, reference_objective, notes)
@@ -126,7 +126,9 @@ class _Found:
             self.best = evaluated
 
 
-def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Workers, progress: bool) -> _Found:
+def _run(
+    task: Task, run: StrategyRun, trials: int, batch: int, state: State, workers: Workers, progress: bool
+) -> _Found:
     found = _Found()
     with _progress_bar(trials, progress) as advance:
         while len(found.trials) < trials:
@@ -134,7 +136,7 @@ def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Worke
             if not points:
                 break
             numbered = [(len(found.trials) + offset, point) for offset, point in enumerate(points, 1)]
-            missing = [(number, point) for number, point in numbered if not _is_made(state, number, point)]
+            missing = [(number, point) for number, point in numbered if not _is_made(task.space, state, number, point)]
             for _ in range(len(numbered) - len(missing)):
                 advance()
             for evaluated in workers.evaluate(missing):
@@ -149,13 +151,18 @@ def _run(run: StrategyRun, trials: int, batch: int, state: State, workers: Worke
     return found
 
 
-def _is_made(state: State, number: int, point: Point) -> bool:
+def _is_made(space: SchemeSpace, state: State, number: int, point: Point) -> bool:
     trial = state.find(number)
-    if trial is not None and dict(trial.point) != dict(point):
-        asked, made = describe_point(point), describe_point(trial.point)
-        rule = f"trial {number} was made at {made} and would now be at {asked}: the file is of other library versions"
+    if trial is None:
+        return False
+    made = f"{describe_point(trial.point)} with {trial.scheme}"
+    asked = f"{describe_point(point)} with {space.scheme(point)}"
+    if made != asked:
+        rule = (
+            f"trial {number} was made at {made} and would now be at {asked}: another space, or other library versions"
+        )
         reject(_OWNER, "state", str(state.path), rule)
-    return trial is not None
+    return True
 
 
 def _choose(
@@ -176,16 +183,15 @@ def _choose(
             assert found.best.candidate is not None
             return found.best.candidate, trial
         # made in an earlier run, so it is made again
-        candidate = make_candidate(task, trial.number, task.space.scheme(trial.point))
-        if trial.digest is not None and digest_model(candidate) == trial.digest:
-            return candidate, trial
-        if all(check.passed for check in judge_candidate(task, candidate)):
-            notes.append(f"trial {trial.number} was made again, came out otherwise, and passed again")
-            return candidate, trial
-        notes.append(f"trial {trial.number} was made again, came out otherwise, and did not pass")
+        again = evaluate(task, trial.number, trial.point)
+        same = again.trial.digest == trial.digest
+        if not same:
+            notes.append(f"trial {trial.number} was made again and came out otherwise: {again.trial.outcome}")
+        if again.candidate is not None and _rank(again.trial)[0] < reference_objective:
+            return again.candidate, trial if same else again.trial
     reason = "no trial was feasible"
     if passed:
-        reason = f"no trial that passed could be trusted or has less {task.objective} than the reference"
+        reason = f"no trial that passed could be accepted as one with less {task.objective} than the reference"
     shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
     raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials))
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
-from cp_compress.base.expressions import format_expression, parse_expression
+from cp_compress.base.expressions import parse_expression
+from cp_compress.search.texts import Written, describe
 
 if TYPE_CHECKING:
     from cp_compress.model.schemes import Scheme
@@ -22,7 +23,7 @@ _DIGITS = 9
 
 
 @dataclass(frozen=True)
-class Real:
+class Real(Written):
     """A number in [`low`, `high`], on a linear or a logarithmic scale, rounded to nine significant digits.
 
     >>> Real(0.01, 1, scale="log").from_unit(0.5)
@@ -42,9 +43,6 @@ class Real:
             object.__setattr__(self, name, value)
         _check_range("Real", self.low, self.high, self.scale, 0.0)
 
-    def __str__(self) -> str:
-        return format_expression(self)
-
     def from_unit(self, unit: float) -> float:
         """Return the value at a place in [0, 1] of the scale."""
         value = _interpolate(self.low, self.high, self.scale, unit)
@@ -56,7 +54,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Integer:
+class Integer(Written):
     """A whole number in `low`…`high`, on a linear or a logarithmic scale; each has its own cell of the unit interval.
 
     >>> [Integer(1, 4).from_unit(unit) for unit in (0, 0.3, 0.6, 1)]
@@ -76,9 +74,6 @@ class Integer:
             object.__setattr__(self, name, value)
         _check_range("Integer", self.low, self.high, self.scale, 1)
 
-    def __str__(self) -> str:
-        return format_expression(self)
-
     def from_unit(self, unit: float) -> int:
         """Return the value whose cell holds a place in [0, 1] of the scale."""
         value = math.floor(_interpolate(self.low - 0.5, self.high + 0.5, self.scale, unit) + 0.5)
@@ -90,7 +85,7 @@ class Integer:
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Written):
     """One of several values without an order."""
 
     choices: tuple[Value, ...]
@@ -105,9 +100,6 @@ class Categorical:
         if not all(isinstance(choice, (str, int, float)) for choice in choices):
             reject("Categorical", "choices", self.choices, "every choice must be a text or a number")
         object.__setattr__(self, "choices", choices)
-
-    def __str__(self) -> str:
-        return format_expression(self)
 
 
 Parameter = Real | Integer | Categorical
@@ -177,32 +169,6 @@ class SchemeSpace:
         if not isinstance(scheme, Scheme):
             reject("SchemeSpace", "template", type(scheme).__name__, "the callable must return a scheme")
         return scheme
-
-
-def describe(value: object) -> str:
-    """Return a text by which a callable or a value of an expression is known again in another process.
-
-    >>> describe(describe), describe(Real(0, 1))
-    ('cp_compress.search.spaces.describe', 'real(0.0, 1.0)')
-    """
-    inner = getattr(value, "func", None)
-    if callable(inner):  # functools.partial
-        arguments = [*map(repr, getattr(value, "args", ())), *map(repr, getattr(value, "keywords", {}).items())]
-        return f"{describe(inner)}({', '.join(arguments)})"
-    if hasattr(value, "__qualname__"):
-        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
-    kind = type(value)
-    shows_itself = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
-    return str(value) if shows_itself else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def describe_point(point: Point) -> str:
-    """Write a point as `name=value, …`.
-
-    >>> describe_point({"density": 0.25, "dtype": "int8"})
-    'density=0.25, dtype=int8'
-    """
-    return ", ".join(f"{name}={value}" for name, value in point.items())
 
 
 def _ends(parameter: Parameter) -> tuple[Value, Value]:

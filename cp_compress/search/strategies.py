@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.expressions import format_expression, parse_expression
+from cp_compress.base.expressions import parse_expression
 from cp_compress.search.spaces import Categorical, Integer, Point, Real, SchemeSpace
 
 if TYPE_CHECKING:
@@ -39,13 +39,6 @@ class Strategy(Protocol):
     def start(self, space: SchemeSpace, trials: int, seed: int) -> StrategyRun:
         """Begin a run of `trials` trials; raises InvalidArgumentError for a space that the strategy cannot search."""
         ...
-
-
-class Written:
-    """The text of a strategy."""
-
-    def __str__(self) -> str:
-        return format_expression(self)  # type: ignore[arg-type]
 
 
 class Axis:

@@ -14,7 +14,7 @@ from cp_compress.model.schemes import Scheme
 from cp_compress.search.loop import PRECISIONS, Task
 from cp_compress.search.methods import LC, Direct, Gradual, Method
 from cp_compress.search.ranks import world
-from cp_compress.search.spaces import describe
+from cp_compress.search.texts import describe
 from cp_compress.search.validation import MONITORS
 
 _OWNER = "train_compressed"

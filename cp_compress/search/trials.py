@@ -18,8 +18,8 @@ class Trial:
 
     `objective` is smaller for a better candidate; it and each of `margins` (one a constraint, negative where the
     constraint is violated) are None where there is no finite number. `outcome` is the worst of the constraints'.
-    `values` holds the required metrics as they were measured, `error` the reason why a candidate could not be made,
-    measured or judged, `digest` the content of the candidate.
+    `values` holds each constraint's required metrics as they were measured, `error` the reason why a candidate could
+    not be made, measured or judged, `digest` the content of the candidate.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Trial:
     outcome: Outcome
     objective: float | None = None
     margins: tuple[float | None, ...] = ()
-    values: Mapping[str, float | None] = field(default_factory=dict)
+    values: tuple[Mapping[str, float | None], ...] = ()
     error: str | None = None
     digest: str | None = None
     seconds: float = field(default=0.0, compare=False)
@@ -50,13 +50,13 @@ class Trial:
             **{part.name: getattr(self, part.name) for part in dataclasses.fields(self)},
             "point": dict(self.point),
             "margins": list(self.margins),
-            "values": dict(self.values),
+            "values": [dict(values) for values in self.values],
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
         """Read a record; raises KeyError, TypeError or ValueError for one that is malformed."""
-        trial = cls(**{**record, "margins": tuple(record["margins"])})
+        trial = cls(**{**record, "margins": tuple(record["margins"]), "values": tuple(record["values"])})
         if trial.outcome not in SEVERITY:
             raise ValueError(f"{trial.outcome!r} is no outcome")
         return trial

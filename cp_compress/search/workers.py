@@ -30,9 +30,11 @@ class Workers:
             for number, point in points:
                 yield evaluate(self._task, number, point)
             return
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, parallel_config
 
         if self._packed is None:
             self._packed = pack(self._task)
-        with Parallel(n_jobs=self._jobs, backend=self._backend or "loky", return_as="generator_unordered") as parallel:
-            yield from parallel(delayed(evaluate_packed)(*self._packed, number, point) for number, point in points)
+        key, content = self._packed
+        with parallel_config(self._backend or "loky", n_jobs=self._jobs):
+            parallel = Parallel(return_as="generator_unordered")
+            yield from parallel(delayed(evaluate_packed)(key, content, number, point) for number, point in points)
