@@ -1,0 +1,259 @@
+"""A training run: interrupted and resumed, stopped early, spread over processes, in mixed precision, and refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from cp_compress.base.errors import InvalidArgumentError, ObservationError, TrainingError
+from cp_compress.examples import digits, digits_cnn, digits_training
+from cp_compress.model import LowRank, Prune, Quantize
+from cp_compress.search import LC, Direct, Gradual, PreserveAgreement, PreserveEmbedding, train_compressed
+
+calls = {"left": None}
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process."""
+
+
+def counted(inputs, generator):
+    """Leave the inputs alone, and give up after a number of batches."""
+    if calls["left"] is not None:
+        if calls["left"] == 0:
+            raise Interrupted
+        calls["left"] -= 1
+    return inputs + 0.01 * torch.randn(inputs.shape, generator=generator)
+
+
+class Dropping(nn.Module):
+    """A network with dropout and batch norm: what it gives depends on torch's own random state."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    torch.manual_seed(0)
+    return Dropping().eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    inputs, labels = digits_training().tensors
+    return inputs[:160], labels[:160]
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(first, second):
+    first, second = state(first), state(second)
+    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+CASES = [
+    (Prune(0.2), Direct()),
+    (Prune(0.2), Gradual(every=2)),
+    (Prune(0.2) | Quantize("int8"), LC(every=3)),
+    (LowRank(rank=4), LC(every=3)),
+]
+
+
+@pytest.mark.parametrize(("scheme", "method"), CASES, ids=str)
+@pytest.mark.parametrize("interrupted_after", [3, 12, 17])
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(reference, data, scheme, method, interrupted_after, tmp_path):
+    options = {
+        "epochs": 4,
+        "batch_size": 32,
+        "method": method,
+        "augment": counted,
+        "preserve": [PreserveAgreement(at_most=0.1)],
+        "validation": data,
+        "seed": 3,
+    }
+    calls["left"] = None
+    before = torch.get_rng_state()
+    whole = train_compressed(reference, scheme, data, checkpoint=tmp_path / "whole.pt", **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    calls["left"] = interrupted_after
+    with pytest.raises(Interrupted):
+        train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
+    calls["left"] = None
+    resumed = train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
+    assert equal(whole.model, resumed.model)
+    assert whole.history == resumed.history
+    assert len(whole.history) == 4
+    again = train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
+    assert equal(whole.model, again.model)
+
+
+def test_the_checkpoint_of_another_run_and_a_damaged_one_are_refused(reference, data, tmp_path):
+    path = tmp_path / "run.pt"
+    options = {"steps": 5, "batch_size": 32, "checkpoint": path}
+    train_compressed(reference, Prune(0.2), data, **options)
+    with pytest.raises(InvalidArgumentError, match="another scheme"):
+        train_compressed(reference, Prune(0.3), data, **options)
+    with pytest.raises(InvalidArgumentError, match="another seed"):
+        train_compressed(reference, Prune(0.2), data, seed=1, **options)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(InvalidArgumentError, match="can be read"):
+        train_compressed(reference, Prune(0.2), data, **options)
+    assert path.read_bytes() == b"no checkpoint"
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(reference, data):
+    def run(seed):
+        return train_compressed(reference, Prune(0.2), data, steps=5, batch_size=32, seed=seed).model
+
+    assert equal(run(0), run(0))
+    assert not equal(run(0), run(1))
+
+
+def test_training_stops_early_and_returns_the_best_epoch(data):
+    model = digits_cnn()
+
+    def worse_and_worse(parameters):
+        return torch.optim.SGD(parameters, lr=1e-3)
+
+    def rising(optimizer, steps):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step < 5 else 300.0)
+
+    result = train_compressed(
+        model,
+        Prune(0.3),
+        data,
+        epochs=20,
+        batch_size=32,
+        optimizer=worse_and_worse,
+        schedule=rising,
+        validation=digits(),
+        monitor="loss",
+        patience=2,
+    )
+    losses = [row["validation_loss"] for row in result.history]
+    best = losses.index(min(losses))
+    assert result.stopped_early
+    assert len(losses) == best + 3
+    assert result.best_step == result.history[best]["step"]
+    inputs, labels = digits().tensors
+    with torch.no_grad():
+        found = float(nn.functional.cross_entropy(result.model(inputs), labels))
+    assert found == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_before_the_density_is_reached_no_epoch_counts_as_the_best(reference, data):
+    result = train_compressed(
+        reference,
+        Prune(0.05),
+        data,
+        epochs=6,
+        batch_size=32,
+        method=Gradual(share=0.8, every=1),
+        validation=data,
+        monitor="accuracy",
+    )
+    matrices = [value for value in result.model.parameters() if value.ndim > 1]
+    assert sum(int(value.count_nonzero()) for value in matrices) == round(0.05 * sum(v.numel() for v in matrices))
+    assert result.best_step >= 24
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_in_float32_weights(reference, data, precision):
+    result = train_compressed(reference, Prune(0.3), data, steps=10, batch_size=32, precision=precision)
+    assert {value.dtype for value in result.model.parameters()} == {torch.float32}
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step(reference, data):
+    def huge(parameters):
+        return torch.optim.SGD(parameters, lr=1e30)
+
+    with pytest.raises(TrainingError, match=r"at step [23]: training has diverged"):
+        train_compressed(reference, Prune(0.3), data, steps=5, batch_size=32, optimizer=huge)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, InvalidArgumentError, "either epochs or steps"),
+        ({"epochs": 1, "steps": 1}, InvalidArgumentError, "either epochs or steps"),
+        ({"epochs": 0}, InvalidArgumentError, "epochs=0"),
+        ({"steps": 1, "batch_size": 0}, InvalidArgumentError, "batch_size=0"),
+        ({"steps": 1, "seed": -1}, InvalidArgumentError, "seed=-1"),
+        ({"steps": 1, "method": Gradual}, InvalidArgumentError, "method="),
+        ({"steps": 1, "precision": "int8"}, InvalidArgumentError, "precision="),
+        ({"steps": 1, "monitor": "beauty"}, InvalidArgumentError, "monitor="),
+        ({"steps": 1, "patience": 1}, InvalidArgumentError, "needs validation data"),
+        ({"steps": 1, "preserve": [3]}, InvalidArgumentError, "preserve="),
+        ({"steps": 1, "optimizer": 3}, InvalidArgumentError, "optimizer="),
+        ({"steps": 1, "multiplier_rate": 0}, InvalidArgumentError, "multiplier_rate=0"),
+        ({"steps": 1, "preserve": [PreserveEmbedding(0.1, layer="nowhere")]}, ObservationError, "no layer 'nowhere'"),
+    ],
+)
+def test_bad_arguments_are_refused_before_training(reference, data, options, error, message):
+    with pytest.raises(error, match=message):
+        train_compressed(reference, Prune(0.3), data, **options)
+
+
+def test_data_without_labels_and_no_model_are_refused(reference, data):
+    with pytest.raises(ObservationError, match="pair"):
+        train_compressed(reference, Prune(0.3), torch.utils.data.TensorDataset(data[0]), steps=1)
+    with pytest.raises(InvalidArgumentError, match="model="):
+        train_compressed(lambda inputs: inputs, Prune(0.3), data, steps=1)
+    with pytest.raises(InvalidArgumentError, match="scheme="):
+        train_compressed(reference, "prune(density=0.3)", data, steps=1)
+
+
+PROCESS = """
+import sys, torch, torch.distributed as distributed
+from torch import nn
+from cp_compress.examples import digits_training
+from cp_compress.model import Prune
+from cp_compress.search import PreserveAgreement, train_compressed
+
+rank, processes, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if processes > 1:
+    store = distributed.FileStore(folder + "/store", processes)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+inputs, labels = digits_training().tensors
+result = train_compressed(
+    model, Prune(0.3), (inputs[:150], labels[:150]), steps=12, batch_size=50,
+    preserve=[PreserveAgreement(at_most=0.1)], checkpoint=f"{folder}/checkpoint{processes}.pt", seed=5,
+)
+torch.save([result.model.state_dict(), list(result.history)], f"{folder}/{processes}_{rank}.pt")
+"""
+
+
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "process.py"
+    script.write_text(PROCESS)
+
+    def start(rank, processes):
+        return subprocess.Popen([sys.executable, script, str(rank), str(processes), str(tmp_path)])
+
+    for processes in (1, 2):
+        running = [start(rank, processes) for rank in range(processes)]
+        assert [process.wait(timeout=120) for process in running] == [0] * processes
+    one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1_0", "2_0", "2_1"))
+    assert all(torch.equal(value, second[0][name]) for name, value in first[0].items())
+    for name, value in one[0].items():
+        torch.testing.assert_close(first[0][name], value, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first[0][name] != 0, value != 0)
+    assert first[1][-1]["loss"] == pytest.approx(one[1][-1]["loss"], rel=1e-4)
+    assert (tmp_path / "checkpoint2.pt").exists()
