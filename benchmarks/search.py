@@ -10,11 +10,11 @@ fine-tuning, agreement with the reference ≥ 0.95; searched on subsets of 1,000
 confidence. Densities are rounded to 0.005; the true smallest feasible one of each subset is that of the grid with these
 steps. Fresh data are the 500 test images, judged by value. Needs CP_DATA or ../shared/data.
 
-`python benchmarks/search.py held_out [SPLITS] [TRIALS]`: `search` itself on one half of the 500 test images, judged on the
-other half.
+`python benchmarks/search.py held_out [SPLITS] [TRIALS]`: `search` itself on one half of the 500 test images, and
+judged on the other half.
 
-The first two: best-so-far after each sample (feasible, and trusted by the strategy); samples until it is within 0.02 of the true
-smallest density; the gap at the end; how often what was found violates the constraint on fresh data. `gp_minimize`
+The first two: best-so-far after each sample (feasible, and trusted by the strategy); samples until it is within 0.02
+of the true smallest density; the gap at the end; how often what was found violates the constraint on fresh data. `gp_minimize`
 minimises density + 10 · violation, the best feasible sample counts.
 """
 
