@@ -14,8 +14,8 @@ steps. Fresh data are the 500 test images, judged by value. Needs CP_DATA or ../
 judged on the other half.
 
 The first two: best-so-far after each sample (feasible, and trusted by the strategy); samples until it is within 0.02
-of the true smallest density; the gap at the end; how often what was found violates the constraint on fresh data. `gp_minimize`
-minimises density + 10 · violation, the best feasible sample counts.
+of the true smallest density; the gap at the end; how often what was found violates the constraint on fresh data.
+`gp_minimize` minimises density + 10 · violation, the best feasible sample counts.
 """
 
 import argparse
