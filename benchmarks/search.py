@@ -10,9 +10,12 @@ fine-tuning, agreement with the reference ≥ 0.95; searched on subsets of 1,000
 confidence. Densities are rounded to 0.005; the true smallest feasible one of each subset is that of the grid with these
 steps. Fresh data are the 500 test images, judged by value. Needs CP_DATA or ../shared/data.
 
-Both: best-so-far after each sample (feasible, and trusted by the strategy); samples until it is within 0.02 of the true
-smallest density; the gap at the end; how often what was found violates the constraint on fresh data. `gp_minimize`
-minimises density + 10 · violation, the best feasible sample counts.
+`python benchmarks/search.py held_out [SPLITS] [TRIALS]`: `search` itself on one half of the 500 test images, and
+judged on the other half.
+
+The first two: best-so-far after each sample (feasible, and trusted by the strategy); samples until it is within 0.02
+of the true smallest density; the gap at the end; how often what was found violates the constraint on fresh data.
+`gp_minimize` minimises density + 10 · violation, the best feasible sample counts.
 """
 
 import argparse
@@ -230,15 +233,51 @@ def smallest_on_grid(margin):
     return min(density for density in fine if margin(density) >= 0)
 
 
+def measure_held_out(splits, trials):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "cifar10"))
+    import subjects
+
+    from cp_compress.fidelity import Requirement
+    from cp_compress.search import Preserved, search
+
+    torch.set_num_threads(1)
+    reference, (images, labels) = subjects.network("resnet20"), subjects.test_images().tensors
+    space = SchemeSpace("prune(density={density})", density=Real(LOWEST["resnet20"], 0.98))
+    for confidence in (None, 0.95):
+        for split in range(splits):
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(split))
+            seen, fresh = order.chunk(2)
+            judge = Preserved(
+                "predictions", (images[seen], labels[seen]), Requirement("agreement", "min", 0.95, confidence)
+            )
+            found = search(
+                reference,
+                space,
+                objective="artifact_bytes",
+                constraints=judge,
+                trials=trials,
+                gate_data=(images[fresh], labels[fresh]),
+            )
+            agreement = found.gate[0].measurement.metrics["agreement"]
+            size = found.trial.objective / found.reference_objective
+            print(
+                f"confidence {confidence}, split {split}: {found.scheme}, {size:.3f} of the bytes, "
+                f"agreement {found.trial.values[0]['agreement']:.3f} searched on, {agreement:.3f} fresh",
+                flush=True,
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=("simulated", "resnet20"))
+    parser.add_argument("mode", choices=("simulated", "resnet20", "held_out"))
     parser.add_argument("repetitions", type=int, nargs="?")
     parser.add_argument("trials", type=int, nargs="?", default=12)
     arguments = parser.parse_args()
     print(f"scikit-optimize {skopt.__version__}, torch {torch.__version__}")
     if arguments.mode == "simulated":
         simulate(arguments.repetitions or 30, arguments.trials)
+    elif arguments.mode == "held_out":
+        measure_held_out(arguments.repetitions or 4, arguments.trials)
     else:
         measure_resnet20(arguments.repetitions or 4, arguments.trials)
 

@@ -66,6 +66,7 @@ def search(
     "inconclusive" does not. `strategy` is by default `Bisection` for one number and `Bayesian` otherwise.
     `example_input` is one batch, for objectives that run the model.
 
+    Judge on data that the model was not trained on: candidates agree with it more on training examples than on others.
     `gate_data` is labelled data on which the best candidate is judged once more, by all `Preserved` constraints; the
     verdict is part of the result. No example of it may be among those searched on, unless `allow_shared_examples`.
 
