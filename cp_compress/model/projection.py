@@ -82,7 +82,7 @@ def with_density(scheme: Scheme, share: float) -> Scheme:
             raise CompressionError(f"{part} has no density that could be lowered step by step")
         if getattr(part, "shrink", False):
             raise CompressionError(f"{part} removes what it drops, which cannot be done gradually; use shrink=False")
-        changed.append(_replace_density(part, 1 - share * (1 - part.density)))
+        changed.append(_replace_density(part, part.density if share == 1 else 1 - share * (1 - part.density)))
     return compose(changed)
 
 
