@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import resolve
 from cp_compress.model.schemes import Compose, Scheme, compose
 
@@ -21,10 +21,14 @@ _ROUNDING = ("quantize", "fixed_point")
 def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
     """Return what each parameter that a scheme changes would be used as, by name, in the parameter's dtype.
 
-    Factors are multiplied out, integers are scaled, held 16-bit values are widened. Raises what the scheme raises, and
-    CompressionError for a scheme that gives a parameter another shape.
+    Factors are multiplied out, integers are scaled, held 16-bit values are widened; nothing is returned for a model
+    that the scheme would leave as it is. Raises what the scheme raises, and CompressionError for a scheme that gives a
+    parameter another shape.
     """
-    candidate = scheme.compress(model)
+    try:
+        candidate = scheme.compress(model)
+    except NoEffectError:
+        return {}
     values = {}
     for name, parameter in model.named_parameters():
         value = _used_value(candidate, name)
