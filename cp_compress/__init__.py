@@ -27,16 +27,24 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
     from cp_compress.fidelity import judge as judge
     from cp_compress.fidelity import observe as observe
+    from cp_compress.model import BlockPrune as BlockPrune
+    from cp_compress.model import CalibrationData as CalibrationData
     from cp_compress.model import Compose as Compose
     from cp_compress.model import FilterPrune as FilterPrune
     from cp_compress.model import FixedPoint as FixedPoint
+    from cp_compress.model import LowRank as LowRank
+    from cp_compress.model import NeuronPrune as NeuronPrune
+    from cp_compress.model import NMPrune as NMPrune
     from cp_compress.model import Prune as Prune
     from cp_compress.model import Quantize as Quantize
+    from cp_compress.model import StructurePrune as StructurePrune
     from cp_compress.model import compression_report as compression_report
     from cp_compress.model import footprint as footprint
     from cp_compress.model import load as load
+    from cp_compress.model import lower as lower
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
+    from cp_compress.model import to_semi_structured as to_semi_structured
 
 __version__ = "0.1.0"
 _PACKAGES = {
@@ -59,16 +67,24 @@ _PACKAGES = {
         "observe",
     ),
     "model": (
+        "BlockPrune",
+        "CalibrationData",
         "Compose",
         "FilterPrune",
         "FixedPoint",
+        "LowRank",
+        "NMPrune",
+        "NeuronPrune",
         "Prune",
         "Quantize",
+        "StructurePrune",
         "compression_report",
         "footprint",
         "load",
+        "lower",
         "parse_scheme",
         "save",
+        "to_semi_structured",
     ),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}

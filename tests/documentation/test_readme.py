@@ -45,18 +45,44 @@ def test_hypothesis_example_passes(folder):
 
 
 def test_library_example_runs(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(block_with("from cp_compress import Prune"))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert "Footprint(parameters=" in run_script(tmp_path, block_with("import Prune, Quantize, compare_predictions"))
+
+
+def run_script(folder, source):
+    script = folder / "script.py"
+    script.write_text(source)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "Footprint(parameters=" in done.stdout
+    return done.stdout
+
+
+def test_training_and_search_examples_run(tmp_path):
+    training = block_with("train_compressed(").replace("epochs=15", "epochs=2")
+    assert "multiplier of PreserveAgreement" in run_script(tmp_path, training)
+    assert (tmp_path / "training.pt").exists()
+    search = block_with("SchemeSpace(").replace('state="search.json"', 'state="search.json", trials=4')
+    assert "fresh data: agreement" in run_script(tmp_path, search)
+
+
+def test_commands_have_the_options_that_are_shown(capsys):
+    from cp_compress.cli.main import main
+
+    shown = re.findall(r"cp-compress (\w+) ((?:[^\\\n]|\\\n)*)", block_with("cp-compress compress", "console"))
+    assert [command for command, _ in shown] == ["compress", "footprint", "compare", "search"]
+    for command, arguments in shown:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        known = capsys.readouterr().out
+        options = re.findall(r"--[a-z-]+", arguments)
+        assert options
+        assert all(option in known for option in options)
 
 
 def test_every_expression_in_the_tables_can_be_read():
     from cp_compress import parse_codec, parse_scheme
 
-    written = re.findall(r"`((?:prune|filter_prune|quantize|jpeg|zfp)\([^`]*)`", README)
-    assert len(written) >= 12
+    written = re.findall(r"`((?:\w*prune|quantize|fixed_point|low_rank|jpeg|zfp)\([^`]*)`", README)
+    assert len(written) >= 20
     for text in written:
         parse = parse_codec if text.startswith(("jpeg", "zfp")) else parse_scheme
         assert parse(text.replace("\\|", "|"))
