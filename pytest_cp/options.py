@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Execution:
     device: str | None = None
     seed: int = 0
     batch_size: int = 256
-    searched: frozenset[str] = frozenset()
-    allow_searched_data: bool = False
+    searched: frozenset[str] = field(default=frozenset(), repr=False)
+    allow_searched_data: bool = field(default=False, repr=False)
 
 
 _DEFAULT = Execution()
