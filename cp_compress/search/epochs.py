@@ -62,7 +62,7 @@ class Run:
         candidate = self.loop.stage.candidate()
         found = self.judge(candidate)
         # while the density still falls, a candidate is not yet what was asked for
-        if self._is_final():
+        if self.loop.stage.complete:
             if found[self.judge.monitor] * self.judge.sign > self.best_score:
                 self.best_score, self.best_step = found[self.judge.monitor] * self.judge.sign, self.step
                 self.best, self.waited = pack_model(candidate), 0
@@ -70,9 +70,6 @@ class Run:
                 self.waited += 1
                 self.stopped = self.patience is not None and self.waited >= self.patience
         return found
-
-    def _is_final(self) -> bool:
-        return self.loop.subject.settled or bool(getattr(self.loop.stage, "targets", None))
 
     def result(self, architecture: nn.Module) -> tuple[nn.Module, int]:
         """Return the best compressed model, or the last where none was judged, and its step."""
@@ -104,7 +101,7 @@ class Run:
             return
         loop = self.loop
         before, device = loop.subject.model, loop.task.device
-        loop.subject.model = unpack_model(state["model"], architecture).to(device).requires_grad_(True)
+        loop.subject.model = unpack_model(state["model"], architecture).to(device)
         rebind(loop.optimizer, before, loop.subject.model)
         loop.subject.settled, loop.subject.masks = state["settled"], state["masks"]
         loop.stage.restore(state["stage"])

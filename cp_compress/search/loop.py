@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ class Loop:
 
     def __init__(self, task: Task, subject: Subject, stage: Stage, optimizer: Optimizer, rate: float) -> None:
         self.task, self.subject, self.stage, self.optimizer = task, subject, stage, optimizer
-        self.reference = Runner(copy.deepcopy(subject.reference), task.device)
+        self.reference = Runner(subject.reference, task.device)
         self.multipliers = Multipliers([term.at_most for term in task.terms], rate)
         self.scaler = torch.amp.GradScaler(task.device.type, enabled=task.precision == "float16")
         self._terms = [term.bind(task.class_names, task.device) for term in task.terms]

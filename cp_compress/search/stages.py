@@ -38,7 +38,7 @@ class Subject:
 
     def settle_as(self, model: nn.Module) -> None:
         """Go on with a model that the choosing part of the scheme has made."""
-        self.model = model.requires_grad_(True)
+        self.model = model
         self.masks = find_masks(model, self.reference)
         self.settled = True
 
@@ -66,6 +66,11 @@ class Stage(Protocol):
 
     def candidate(self) -> nn.Module:
         """Return the compressed model of now."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the candidate is all that the scheme asks for."""
         ...
 
     @property
@@ -110,6 +115,11 @@ class DirectStage:
     def candidate(self) -> nn.Module:
         """Return the compressed model of now."""
         return self.subject.compressed()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model is settled."""
+        return self.subject.settled
 
     @property
     def figures(self) -> dict[str, float]:
@@ -244,6 +254,11 @@ class LCStage(DirectStage):
     def candidate(self) -> nn.Module:
         """Return what the scheme makes of w − λ/μ."""
         return self.subject.compressed() if self.subject.settled else self.subject.scheme.compress(self._shifted())
+
+    @property
+    def complete(self) -> bool:
+        """Always: the candidate is a projection."""
+        return True
 
     @property
     def figures(self) -> dict[str, float]:

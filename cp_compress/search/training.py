@@ -72,11 +72,12 @@ def train_compressed(
     """Return a model compressed by a scheme and trained on labelled examples; the given model stays as it is.
 
     `method` is `Direct()` (the default), `Gradual()` or `LC()`. The result is what the scheme makes, with its record:
-    zeros are zero, removed channels are gone, numbers are rounded. Give `epochs` or `steps`. `optimizer` makes a torch
-    optimiser of parameters (default: SGD at 0.02, momentum 0.9), `schedule` (optimiser, number of steps) a schedule of
-    its learning rate that is stepped after each step (default: cosine to zero). `loss` takes logits and labels.
-    `augment` changes a batch of inputs, with a generator for what is random in it. `batch_size` examples make a step,
-    in as many calls as memory asks for; an incomplete last batch of an epoch is left out.
+    zeros are zero, removed channels are gone, numbers are rounded. Frozen parameters are compressed, not trained. Give
+    `epochs` or `steps`. `optimizer` makes a torch optimiser of parameters (default: SGD at 0.02, momentum 0.9),
+    `schedule` (optimiser, number of steps) a schedule of its learning rate that is stepped after each step (default:
+    cosine to zero). `loss` takes logits and labels. `augment` changes a batch of inputs, with a generator for what is
+    random in it. `batch_size` examples make a step, in as many calls as memory asks for; an incomplete last batch of
+    an epoch is left out.
 
     `preserve` are terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers
     that grow by up to `multiplier_rate` a step until they hold.
@@ -114,7 +115,7 @@ def train_compressed(
     names = _class_names(dataset, reference, data, target)
     task = Task(data, names, loss, terms, batch_size, seed, augment, precision, target)
     total = _total_steps(epochs, steps, task)
-    working = copy_model(_OWNER, model).to(target).train().requires_grad_(True)
+    working = copy_model(_OWNER, model).to(target).train()
     identity = identify_training(model, scheme, method, data, task, total, optimizer, schedule, multiplier_rate)
     judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
     devices = [target] if target.type == "cuda" else []
@@ -123,7 +124,7 @@ def train_compressed(
         subject = Subject(working, reference, scheme)
         stage = start_stage(method, subject, total)
         make = optimizer or _default_optimizer
-        made = make(list(working.parameters()))
+        made = make([parameter for parameter in working.parameters() if parameter.requires_grad])
         steps_of_rate = (schedule or _default_schedule)(made, total)
         run = Run(Loop(task, subject, stage, made, multiplier_rate), steps_of_rate, total, judge, patience)
         if checkpoint is not None:
@@ -142,13 +143,10 @@ def _default_schedule(optimizer: Optimizer, steps: int) -> Any:
 
 
 def _as_given(found: nn.Module, model: nn.Module) -> nn.Module:
-    """Return the result on the device and in the train/eval state of the model given, with gradients as there."""
+    """Return the result on the device and in the train/eval state of the model given, without gradients."""
     device = model_device(model)
     found = found if device is None else found.to(device)
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for name, parameter in found.named_parameters():
-        parameter.requires_grad_(trained.get(name, True))
-        parameter.grad = None
+    found.zero_grad(set_to_none=True)
     states = {path: module.training for path, module in model.named_modules()}
     for path, module in found.named_modules():
         module.training = states.get(path, model.training)

@@ -59,6 +59,8 @@ def check_training(
     """Reject arguments of `train_compressed` that are not what they must be."""
     if not isinstance(model, nn.Module):
         reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        reject(_OWNER, "model", type(model).__name__, "none of its parameters requires gradients: all are frozen")
     if isinstance(scheme, type) or not isinstance(scheme, Scheme):
         reject(_OWNER, "scheme", scheme, "must be a scheme, such as Prune(density=0.1)")
     if not isinstance(method, (Direct, Gradual, LC)):

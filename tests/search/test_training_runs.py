@@ -177,6 +177,18 @@ def test_mixed_precision_trains_in_float32_weights(reference, data, precision):
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
+def test_frozen_parameters_are_compressed_and_not_trained(reference, data):
+    model = Dropping().eval()
+    model.layers[1].weight.requires_grad_(False)
+    result = train_compressed(model, Prune(0.2, scope="layer"), data, steps=5, batch_size=32).model
+    once = Prune(0.2, scope="layer").compress(model)
+    assert torch.equal(result.layers[1].weight, once.layers[1].weight)
+    assert not result.layers[1].weight.requires_grad
+    assert not torch.equal(result.layers[5].weight, once.layers[5].weight)
+    with pytest.raises(InvalidArgumentError, match="frozen"):
+        train_compressed(model.requires_grad_(False), Prune(0.2), data, steps=1)
+
+
 def test_a_loss_that_is_no_number_stops_with_the_step(reference, data):
     def huge(parameters):
         return torch.optim.SGD(parameters, lr=1e30)
