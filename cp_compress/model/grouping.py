@@ -6,9 +6,11 @@ Nothing here is trusted by the caller: what is proposed is checked on a copy bef
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from cp_compress.model.tracing import Trace, running
 from cp_compress.model.units import is_depthwise, unit_count
 
 UNFOLLOWED = "its channels run through a padded, sliced or reshaped shortcut that Torch-Pruning cannot follow"
+_MOST_CALLS = 10_000_000  # ordinary networks need up to 200,000
 _REMOVABLE = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU)
 _ATTENTION = "MultiheadAttention takes the size of its heads from that of its inputs"
 
@@ -130,9 +133,9 @@ def _dependency_graph(model: nn.Module, batch: Tensor) -> tuple[Any, nn.Module, 
 
 def _follow_graph(graph: Any, layer: Any, paths: dict[nn.Module, str], chosen: dict[str, Target]) -> Proposal:
     prune = graph.get_pruner_of_module(layer).prune_out_channels
-    _members(graph, graph.get_pruning_group(layer, prune, [0]), None, paths)  # a hundred times faster where it is unfit
+    _members(graph, _group(graph, layer, prune, [0]), None, paths)  # a hundred times faster where it is unfit
     everything = list(range(unit_count(layer)))
-    members, parts = _members(graph, graph.get_pruning_group(layer, prune, everything), everything, paths)
+    members, parts = _members(graph, _group(graph, layer, prune, everything), everything, paths)
     unknown = [path for path in members if path not in chosen]
     if unknown:
         raise _Unfit(f"its channels are shared with {', '.join(unknown)}, which must stay whole")
@@ -147,6 +150,30 @@ def _follow_graph(graph: Any, layer: Any, paths: dict[nn.Module, str], chosen: d
         return tuple(found)
 
     return Proposal(Family.of([chosen[path] for path in members], parts), cuts)
+
+
+def _group(graph: Any, layer: Any, prune: Any, indices: list[int]) -> Any:
+    """Return what Torch-Pruning says must go with some channels; raise _Unfit where it comes to no end.
+
+    Behind windows that are rolled and reshaped its lists double at each step. Calls are counted, and not seconds, so
+    that the answer does not depend on the machine.
+    """
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > _MOST_CALLS:
+            raise _Unfit("Torch-Pruning comes to no end with the layers that share its channels")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return graph.get_pruning_group(layer, prune, indices)
+    finally:
+        sys.setprofile(before)
 
 
 def _members(

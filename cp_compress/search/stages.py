@@ -135,12 +135,16 @@ class DirectStage:
 
 
 class GradualStage(DirectStage):
-    """Lower the density step by step."""
+    """Lower the density step by step.
+
+    What is dropped keeps the value that it had, and may come back when the choice is made anew: Zhu and Gupta 2017.
+    """
 
     def __init__(self, method: Gradual, subject: Subject, total: int) -> None:
         super().__init__(subject)
         self.method, self.total = method, total
         self.dropped = 0.0
+        self.last_values: dict[str, Tensor] = {}
         if subject.choosing is None:
             with_density(subject.scheme, 1.0)  # says why not
         else:
@@ -152,6 +156,7 @@ class GradualStage(DirectStage):
         if share is None or self.subject.choosing is None:
             return None
         self.dropped = share
+        self._refill()
         if step == self.method.last_change(self.total):
             return self.subject.settle()
         if share > 0:
@@ -164,7 +169,17 @@ class GradualStage(DirectStage):
         except NoEffectError:  # as many as are zero already
             return
         self.subject.masks = find_masks(candidate, self.subject.reference)
+        named = self.subject.model.named_parameters()
+        self.last_values = {name: value.detach().clone() for name, value in named if name in self.subject.masks}
         apply_masks(self.subject.model, self.subject.masks)
+
+    @torch.no_grad()
+    def _refill(self) -> None:
+        for name, parameter in self.subject.model.named_parameters():
+            if name in self.last_values:
+                dropped = ~self.subject.masks[name]
+                parameter[dropped] = self.last_values[name][dropped]
+        self.last_values, self.subject.masks = {}, {}
 
     @property
     def figures(self) -> dict[str, float]:
@@ -172,12 +187,12 @@ class GradualStage(DirectStage):
         return {"dropped_share": self.dropped}
 
     def state(self) -> dict[str, Any]:
-        """The share."""
-        return {"dropped": self.dropped}
+        """The share, and what dropped weights were."""
+        return {"dropped": self.dropped, "last_values": self.last_values}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.dropped = state["dropped"]
+        self.dropped, self.last_values = state["dropped"], state["last_values"]
 
 
 class LCStage(DirectStage):

@@ -132,6 +132,15 @@ def test_what_a_method_cannot_do_is_refused_before_training(reference, data):
         train(reference, Quantize("float16") | Prune(0.5), data, Direct())
 
 
+def test_a_density_that_rounding_reaches_early_is_no_error(reference, data):
+    """Near the end of the curve the count of weights may not change any more: with few weights, or many changes."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    for method in (Gradual(every=1), Gradual(share=1.0, every=1)):
+        candidate = train(model, Prune(0.9), data, method, steps=40)
+        assert int(candidate[1].weight.count_nonzero()) == 576
+        assert compression_steps(candidate) == ("prune(density=0.9)",)
+
+
 def test_the_density_falls_along_the_cubic_curve():
     method = Gradual(share=0.5, every=4)
     found = {step: method.progress(step, 80) for step in range(80)}
