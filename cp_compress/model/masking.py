@@ -23,6 +23,14 @@ class MaskingScheme(Protocol):
     def exclude(self) -> Patterns: ...
 
 
+class EmptiedLayerError(CompressionError):
+    """A layer would be left without any weight; `candidate` is the model that was refused, for who only looks."""
+
+    def __init__(self, message: str, candidate: nn.Module) -> None:
+        super().__init__(message)
+        self.candidate = candidate
+
+
 ZeroWeights = Callable[[list[Weight]], list[Skip]]
 
 
@@ -43,7 +51,14 @@ def mask_weights(scheme: MaskingScheme, model: nn.Module, zero: ZeroWeights, mus
         listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in [*more, *skips][:5])
         raise CompressionError(f"{scheme}: the model has no weight matrix to prune ({listed or 'it has no tensors'})")
     after = [int(weight.tensor.count_nonzero()) for weight in weights]
-    _require_effect(scheme, weights, before, after, must_change)
+    emptied = [weight.name for weight, was, now in zip(weights, before, after, strict=True) if was and not now]
+    if emptied:
+        rule = "the model's output would no longer depend on its input there. Use a larger density, scope='layer', or "
+        message = f"{scheme} leaves no weight at all in {', '.join(emptied)}: {rule}exclude"
+        raise EmptiedLayerError(message, candidate)
+    if before == after and must_change:
+        total = sum(weight.tensor.numel() for weight in weights)
+        raise NoEffectError(f"{scheme} changes nothing: {sum(before)} of {total} weights are non-zero already")
     changes = [
         Change(weight.name, f"{was - now} of {weight.tensor.numel()} weights zeroed, {now} left")
         for weight, was, now in zip(weights, before, after, strict=True)
@@ -51,17 +66,3 @@ def mask_weights(scheme: MaskingScheme, model: nn.Module, zero: ZeroWeights, mus
     ]
     add_step(candidate, Step(str(scheme), tuple(changes), (*skips, *more)))
     return candidate
-
-
-def _require_effect(
-    scheme: MaskingScheme, weights: list[Weight], before: list[int], after: list[int], must_change: bool
-) -> None:
-    emptied = [weight.name for weight, was, now in zip(weights, before, after, strict=True) if was and not now]
-    if emptied:
-        raise CompressionError(
-            f"{scheme} leaves no weight at all in {', '.join(emptied)}: the model's output would no longer depend on "
-            "its input there. Use a larger density, scope='layer', or exclude"
-        )
-    if before == after and must_change:
-        total = sum(weight.tensor.numel() for weight in weights)
-        raise NoEffectError(f"{scheme} changes nothing: {sum(before)} of {total} weights are non-zero already")

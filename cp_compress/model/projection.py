@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import resolve
+from cp_compress.model.masking import EmptiedLayerError
 from cp_compress.model.schemes import Compose, Scheme, compose
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
         candidate = scheme.compress(model)
     except NoEffectError:
         return {}
+    except EmptiedLayerError as error:  # no model to be used, but its values are what was asked for
+        candidate = error.candidate
     values = {}
     for name, parameter in model.named_parameters():
         value = _used_value(candidate, name)

@@ -229,7 +229,7 @@ class LCStage(DirectStage):
         values = dict(shifted.named_parameters())
         for name, parameter in self.subject.model.named_parameters():
             if name in found or name in self.targets:
-                target = found.get(name, values[name]).detach().clone()
+                target = found.get(name, values[name]).detach()
                 self.targets[name] = target
                 multiplier = self.multipliers.setdefault(name, torch.zeros_like(target))
                 if not first:

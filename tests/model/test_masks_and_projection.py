@@ -43,6 +43,14 @@ def test_a_projection_is_its_own_projection(model, scheme):
         torch.testing.assert_close(value, once[name], rtol=1e-6, atol=1e-7)
 
 
+def test_a_projection_may_empty_a_layer_that_no_model_could_lose(model):
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+    with pytest.raises(CompressionError, match=r"no weight at all in 0\.weight"):
+        Prune(0.1).compress(model)
+    assert not project(Prune(0.1), model)["0.weight"].any()
+
+
 def test_factors_are_multiplied_out_and_shapes_must_stay(model):
     found = project(LowRank(rank=2, include="4"), model)
     assert torch.linalg.matrix_rank(found["4.weight"]) == 2
