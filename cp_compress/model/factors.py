@@ -8,6 +8,7 @@ one factor after the other and never forms the product.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -80,6 +81,17 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     return product.view(left.shape[0], *right.shape[1:])
 
 
+class _LowRankType(type):
+    """The type of the classes made here, by which another such class may name one as its base when it is pickled."""
+
+
+def _reduce_class(kind: Any) -> Any:
+    return _low_rank_class, (kind.low_rank_base, kind.low_rank_names)
+
+
+copyreg.pickle(_LowRankType, _reduce_class)
+
+
 @functools.cache
 def _low_rank_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     body: dict[str, Any] = {name: _weight_property(name) for name in names}
@@ -87,7 +99,9 @@ def _low_rank_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Mo
     forward = _forward_of(base)
     if forward is not None:
         body["forward"] = forward
-    return type(f"LowRank{base.__name__}", (LowRankWeights, base), body)
+    kind: Any = _LowRankType(f"LowRank{base.__name__}", (LowRankWeights, base), body)
+    made: type[nn.Module] = kind
+    return made
 
 
 def _blank_layer(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.casting import find_casts
 from cp_compress.model.grouping import Cut
-from cp_compress.model.tracing import Inputs, running
+from cp_compress.model.tracing import Inputs, output_tensors, running
 from cp_compress.model.units import remove_units, zero_units
 
 
@@ -112,8 +111,8 @@ def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:
 def _run(probe: nn.Module, batch: Tensor) -> list[Tensor]:
     double = any(parameter.dtype == torch.float64 for parameter in probe.parameters())
     with running(probe), torch.no_grad():
-        leaves = pytree.tree_leaves(probe(batch.double() if double and batch.is_floating_point() else batch))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        leaves = output_tensors(probe(batch.double() if double and batch.is_floating_point() else batch))
+    return [leaf for leaf in leaves if leaf.is_floating_point()]
 
 
 def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:

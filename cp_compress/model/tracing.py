@@ -80,6 +80,12 @@ def running(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
+def output_tensors(output: object) -> list[Tensor]:
+    """Return the tensors of what a model gave, a structure of them or an object with `logits`."""
+    leaves = pytree.tree_leaves(getattr(output, "logits", output))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
 def trace(model: nn.Module, batch: Tensor) -> Trace:
     """Run a model once and return what was seen; the layers that give the output are never pruned."""
     order: list[nn.Module] = []
@@ -108,7 +114,7 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     ]
     try:
         with running(model), torch.no_grad():
-            leaves = [leaf for leaf in pytree.tree_leaves(model(batch)) if isinstance(leaf, Tensor)]
+            leaves = output_tensors(model(batch))
     finally:
         for handle in handles:
             handle.remove()

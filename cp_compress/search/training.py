@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cp_compress.search.training_arguments import check_training, identify_train
 from cp_compress.search.validation import Validation
 
 _OWNER = "train_compressed"
+_NO_CLOSURE = inspect.Parameter("closure", inspect.Parameter.KEYWORD_ONLY, default=None)
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], Any]
 
@@ -125,6 +127,8 @@ def train_compressed(
         stage = start_stage(method, subject, total)
         make = optimizer or _default_optimizer
         made = make([parameter for parameter in working.parameters() if parameter.requires_grad])
+        if inspect.signature(made.step).parameters.get("closure", _NO_CLOSURE).default is inspect.Parameter.empty:
+            reject(_OWNER, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
         steps_of_rate = (schedule or _default_schedule)(made, total)
         run = Run(Loop(task, subject, stage, made, multiplier_rate), steps_of_rate, total, judge, patience)
         if checkpoint is not None:

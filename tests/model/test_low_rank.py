@@ -168,7 +168,8 @@ def test_schemes_may_follow_on_the_factors(second, tmp_path):
     assert len(compression_report(model, candidate).steps) == 2
     save(candidate, tmp_path / "model.cp")
     inputs = torch.randn(3, 32)
-    assert torch.equal(load(tmp_path / "model.cp", model)(inputs), candidate(inputs))
+    for twin in (load(tmp_path / "model.cp", model), pickle.loads(pickle.dumps(candidate)), copy.deepcopy(candidate)):
+        assert torch.equal(twin(inputs), candidate(inputs))
     closeness = nn.functional.cosine_similarity(candidate(inputs), first.compress(model)(inputs))
     assert bool((closeness > 0.5).all())
 

@@ -247,3 +247,22 @@ def test_all_layers_that_give_outputs_are_left_alone():
         candidate = NeuronPrune(0.5, shrink=shrink).compress(model)
         assert set(skips(model, candidate)) == {"first.weight", "second.weight"}
         assert set(actions(model, candidate)) == {"body.weight"}
+
+
+def test_a_model_that_gives_an_object_with_logits_shrinks():
+    class Output:
+        def __init__(self, logits):
+            self.logits = logits
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+        def forward(self, inputs):
+            return Output(self.layers(inputs))
+
+    torch.manual_seed(0)
+    candidate = NeuronPrune(0.5).compress(Wrapped())
+    assert candidate.layers[0].out_features == 4
+    assert candidate.layers[2].out_features == 3

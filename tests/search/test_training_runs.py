@@ -212,6 +212,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step(reference, data):
         ({"steps": 1, "preserve": [3]}, InvalidArgumentError, "preserve="),
         ({"steps": 1, "optimizer": 3}, InvalidArgumentError, "optimizer="),
         ({"steps": 1, "multiplier_rate": 0}, InvalidArgumentError, "multiplier_rate=0"),
+        ({"steps": 1, "optimizer": torch.optim.LBFGS}, InvalidArgumentError, "closure"),
         ({"steps": 1, "preserve": [PreserveEmbedding(0.1, layer="nowhere")]}, ObservationError, "no layer 'nowhere'"),
     ],
 )
