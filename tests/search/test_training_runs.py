@@ -11,8 +11,20 @@ from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError, TrainingError
 from cp_compress.examples import digits, digits_cnn, digits_training
+from cp_compress.fidelity import Requirement
 from cp_compress.model import LowRank, Prune, Quantize
-from cp_compress.search import LC, Direct, Gradual, PreserveAgreement, PreserveEmbedding, train_compressed
+from cp_compress.search import (
+    LC,
+    Direct,
+    Gradual,
+    PreserveAgreement,
+    Preserved,
+    PreserveEmbedding,
+    Real,
+    SchemeSpace,
+    search,
+    train_compressed,
+)
 
 calls = {"left": None}
 
@@ -270,3 +282,20 @@ def test_two_processes_train_as_one(tmp_path):
         assert torch.equal(first[0][name] != 0, value != 0)
     assert first[1][-1]["loss"] == pytest.approx(one[1][-1]["loss"], rel=1e-4)
     assert (tmp_path / "checkpoint2.pt").exists()
+
+
+def test_a_search_finds_smaller_candidates_when_each_is_trained(data):
+    model = digits_cnn()
+    inputs, labels = digits_training().tensors
+    held_out = inputs[400:800], labels[400:800]
+    spec = Preserved("predictions", held_out, [Requirement("agreement", "min", 0.97)])
+    space = SchemeSpace("prune(density={density})", density=Real(0.02, 1, scale="log"))
+
+    def trained(candidate, scheme):
+        return train_compressed(model, scheme, (inputs[:400], labels[:400]), epochs=3, batch_size=32).model
+
+    options = {"objective": "parameters", "constraints": spec, "trials": 4}
+    plain = search(model, space, **options)
+    finished = search(model, space, finish=trained, **options)
+    assert finished.trial.objective < plain.trial.objective
+    assert spec(finished.best, model).passed
