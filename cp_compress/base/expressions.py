@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import keyword
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from cp_compress.base.errors import InvalidArgumentError
+
+_WORD = re.compile(rf"([=(,]\s*)({'|'.join(keyword.kwlist)})(?=\s*[,)])")
 
 
 class Expressible(Protocol):
@@ -57,11 +61,17 @@ def parse_expression(text: str, registry: Mapping[str, type[Any]], kind: str) ->
     Raises InvalidArgumentError for anything but calls of registered names with literal arguments, and for
     arguments that the dataclass refuses. No code in the text is run.
     """
+    return [_build(node, text, registry, kind) for node in _split_pipe(_parse(text, kind).body)]
+
+
+def _parse(text: str, kind: str) -> ast.Expression:
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        return ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise InvalidArgumentError(f"{kind} {text!r} cannot be read: {error}") from error
-    return [_build(node, text, registry, kind) for node in _split_pipe(tree.body)]
+        try:  # names of values may be Python's own words, as in scope=global
+            return ast.parse(_WORD.sub(r"\1'\2'", text.strip()), mode="eval")
+        except (SyntaxError, ValueError):
+            raise InvalidArgumentError(f"{kind} {text!r} cannot be read: {error}") from error
 
 
 def _split_pipe(node: ast.expr) -> list[ast.expr]:
@@ -82,12 +92,12 @@ def _build(node: ast.expr, text: str, registry: Mapping[str, type[Any]], kind: s
         raise InvalidArgumentError(f"{kind} {text!r}: no {kind} is called {name!r}; known are {known}")
     arguments = [_read_argument(argument, text, kind) for argument in positional]
     named: dict[str, Any] = {}
-    for keyword in keywords:
-        if keyword.arg is None:
+    for given in keywords:
+        if given.arg is None:
             raise InvalidArgumentError(f"{kind} {text!r}: '**' is not allowed")
-        if keyword.arg in named:
-            raise InvalidArgumentError(f"{kind} {text!r}: {keyword.arg} is given twice")
-        named[keyword.arg] = _read_argument(keyword.value, text, kind)
+        if given.arg in named:
+            raise InvalidArgumentError(f"{kind} {text!r}: {given.arg} is given twice")
+        named[given.arg] = _read_argument(given.value, text, kind)
     try:
         return registry[name](*arguments, **named)
     except TypeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 from typing import Any
 
 from cp_compress.base.errors import InvalidArgumentError
@@ -21,7 +22,7 @@ def make_from(name: str, setting: str) -> Any:
     if not colon or not module_name or not attribute:
         raise InvalidArgumentError(f'{setting} = "{name}": must have the form "package.module:factory"')
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        factory = operator.attrgetter(attribute)(importlib.import_module(module_name))
     except (ImportError, AttributeError) as error:
         raise InvalidArgumentError(f'{setting} = "{name}": {error}') from error
     if not callable(factory):

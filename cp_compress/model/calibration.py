@@ -6,7 +6,6 @@ torchao's `MinMaxObserver` for 8-bit unsigned affine codes), so that zero paddin
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CompressionError, ObservationError
+from cp_compress.base.factories import make_from
 from cp_compress.model.formats import safe_scale
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.tracing import running
@@ -81,16 +81,7 @@ def read_calibration(owner: str, calibration: str | CalibrationData) -> Calibrat
     """
     if isinstance(calibration, CalibrationData):
         return calibration
-    module, _, name = calibration.partition(":")
-    try:
-        factory: Any = importlib.import_module(module)
-        for part in name.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError) as error:
-        reject(owner, "calibration", calibration, f"{_RULE}; this one is not found ({error})")
-    if not callable(factory):
-        reject(owner, "calibration", calibration, f"{_RULE}; this one is no function but a {type(factory).__name__}")
-    made = factory()
+    made = make_from(calibration, f"{owner}: calibration")
     return made if isinstance(made, CalibrationData) else CalibrationData(made)
 
 

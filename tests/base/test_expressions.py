@@ -71,3 +71,12 @@ def test_keywords_are_quoted():
 def test_letters_that_python_reads_as_others_survive(letters):
     sample = Sample(letters, names=letters)
     assert parse_expression(format_expression(sample), {"sample": Sample}, "sample") == [sample]
+
+
+@pytest.mark.parametrize("text", ["sample(global)", "sample( lambda , size=1)", "sample(1, names=class) | sample(in)"])
+def test_pythons_own_words_may_be_values(text):
+    words = {"global", "lambda", "class", "in"}
+    found = parse_expression(text, {"sample": Sample}, "sample")
+    assert {sample.kind for sample in found} | {sample.names for sample in found} <= words | {1, ()}
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        parse_expression("sample(global global)", {"sample": Sample}, "sample")
