@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize, is_out_of_memory, slices
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import TrainingError
+from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.running import Runner
 from cp_compress.model.masks import apply_masks
 from cp_compress.model.projection import project
-from cp_compress.search.losses import Batch, Preservation, describe_term, find_layers
+from cp_compress.search.losses import Batch, Preservation, find_layers, name_terms
 from cp_compress.search.multipliers import Multipliers
 from cp_compress.search.ranks import sum_gradients, sum_values, world
 from cp_compress.search.stages import Stage, Subject
@@ -86,13 +88,17 @@ class Loop:
         self.scaler.update()
         apply_masks(self.subject.model, self.subject.masks)
         self.multipliers.update(found[1:])
-        names = ["loss", *map(describe_term, self.task.terms)]
+        names = ["loss", *name_terms(self.task.terms)]
         return dict(zip(names, found.tolist(), strict=True))
 
     def _read(self, number: int) -> tuple[Tensor, Tensor]:
         inputs, labels = self.task.data.select(self.task.batch(number))
         if self.task.augment is not None:
             inputs = self.task.augment(inputs, self.task.generator(number, 1))
+            if not isinstance(inputs, Tensor) or len(inputs) != len(labels):
+                reject(
+                    "train_compressed", "augment", self.task.augment, "it must return as many inputs as it was given"
+                )
         return inputs.to(self.task.device), labels.to(self.task.device)
 
     def _backward(self, inputs: Tensor, labels: Tensor, number: int) -> Tensor:
@@ -139,7 +145,16 @@ class Loop:
             with _outputs(layers) as features:
                 logits = Runner(model, self.task.device).logits(inputs)
             batch = Batch(inputs, logits, reference_logits, features, reference_features, self._reference_logits)
-            return [self.task.loss(logits, labels), *(term(batch) for term in self._terms)]
+            return [self._loss(logits, labels), *(term(batch) for term in self._terms)]
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            loss = self.task.loss(logits, labels)
+        except IndexError as error:
+            raise ObservationError(f"a label lies outside the model's {logits.shape[1]} classes: {error}") from error
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+            reject("train_compressed", "loss", loss, "it must give one number, a tensor that depends on the logits")
+        return loss
 
     def _reference_logits(self, inputs: Tensor) -> Tensor:
         with self.reference.evaluating():
@@ -199,8 +214,9 @@ def _outputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
     def keep(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                found[path] = output
+            tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+            if tensors:  # of several, such as those of a recurrent layer, the first
+                found[path] = tensors[0]
 
         return hook
 

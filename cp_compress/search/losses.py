@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -56,11 +56,13 @@ class _Term:
     at_most: float
     layer: str | None = None
     needs_input_gradients = False
+    _largest: ClassVar[float] = float("inf")
 
     def __post_init__(self) -> None:
-        owner = type(self).__name__
+        owner, below = type(self).__name__, self._largest
         rule = "at_most is the bound that the term has to hold, a number above 0"
-        object.__setattr__(self, "at_most", check_real(owner, "at_most", self.at_most, rule, above=0))
+        rule += f" and below {below:g}, its largest value" if below < float("inf") else ""
+        object.__setattr__(self, "at_most", check_real(owner, "at_most", self.at_most, rule, above=0, below=below))
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class PreserveEmbedding(_Term):
 
     at_most: float
     layer: str = ""
+    _largest: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,6 +159,7 @@ class PreserveAttribution(_Term):
 
     at_most: float
     needs_input_gradients = True
+    _largest: ClassVar[float] = 1.0
 
     def bind(self, class_names: tuple[str, ...], device: torch.device) -> Callable[[Batch], Tensor]:
         """Return the function of a batch."""
@@ -186,7 +190,9 @@ def _linear_cka(first: Tensor, second: Tensor) -> Tensor:
         grams.append(centred @ centred.t())
     a, b = grams
     tiny = torch.finfo(a.dtype).tiny
-    similarity: Tensor = (a * b).sum() / (a.norm() * b.norm()).clamp_min(tiny)
+    # a norm of zero, as of a single example, has no gradient
+    first_length, second_length = ((gram * gram).sum().clamp_min(tiny).sqrt() for gram in grams)
+    similarity: Tensor = (a * b).sum() / (first_length * second_length)
     return similarity
 
 
@@ -204,7 +210,15 @@ def find_layers(terms: tuple[Preservation, ...], model: nn.Module, what: str) ->
     return found
 
 
-def describe_term(term: Any) -> str:
-    """Return the name of a term in histories."""
-    layer = getattr(term, "layer", None)
-    return type(term).__name__ + (f"({layer})" if layer else "")
+def name_terms(terms: tuple[Preservation, ...]) -> list[str]:
+    """Return the names of terms in histories, each another.
+
+    >>> name_terms((PreserveAgreement(0.1), PreserveAgreement(0.2)))
+    ['PreserveAgreement', 'PreserveAgreement 2']
+    """
+    names: list[str] = []
+    for term in terms:
+        name = type(term).__name__ + (f"({term.layer})" if term.layer else "")
+        seen = sum(other.partition(" ")[0] == name for other in names)
+        names.append(f"{name} {seen + 1}" if seen else name)
+    return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,16 @@ from cp_compress.search.losses import Preservation, find_layers
 from cp_compress.search.methods import Direct, Method
 from cp_compress.search.ranks import world
 from cp_compress.search.stages import Subject, start_stage
-from cp_compress.search.training_arguments import check_training, identify_training
+from cp_compress.search.training_arguments import (
+    check_device,
+    check_optimizer,
+    check_schedule,
+    check_training,
+    identify_training,
+)
 from cp_compress.search.validation import Validation
 
 _OWNER = "train_compressed"
-_NO_CLOSURE = inspect.Parameter("closure", inspect.Parameter.KEYWORD_ONLY, default=None)
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], Any]
 
@@ -110,7 +114,7 @@ def train_compressed(
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     seed = check_integer(_OWNER, "seed", seed, "must be a whole number in 0…2³⁰", at_least=0, at_most=2**30)
     check_real(_OWNER, "multiplier_rate", multiplier_rate, "must be a number above 0", above=0)
-    target = torch.device(device) if device is not None else model_device(model) or torch.device("cpu")
+    target = check_device(device) if device is not None else model_device(model) or torch.device("cpu")
     reference = copy_model(_OWNER, model).to(target).eval().requires_grad_(False)
     terms = tuple(preserve)
     find_layers(terms, reference, "model")
@@ -118,7 +122,11 @@ def train_compressed(
     task = Task(data, names, loss, terms, batch_size, seed, augment, precision, target)
     total = _total_steps(epochs, steps, task)
     working = copy_model(_OWNER, model).to(target).train()
-    identity = identify_training(model, scheme, method, data, task, total, optimizer, schedule, multiplier_rate)
+    identity = (
+        {}
+        if checkpoint is None
+        else identify_training(model, scheme, method, data, task, total, optimizer, schedule, multiplier_rate)
+    )
     judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
     devices = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
@@ -126,10 +134,8 @@ def train_compressed(
         subject = Subject(working, reference, scheme)
         stage = start_stage(method, subject, total)
         make = optimizer or _default_optimizer
-        made = make([parameter for parameter in working.parameters() if parameter.requires_grad])
-        if inspect.signature(made.step).parameters.get("closure", _NO_CLOSURE).default is inspect.Parameter.empty:
-            reject(_OWNER, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
-        steps_of_rate = (schedule or _default_schedule)(made, total)
+        made = check_optimizer(make([each for each in working.parameters() if each.requires_grad]), working)
+        steps_of_rate = check_schedule((schedule or _default_schedule)(made, total))
         run = Run(Loop(task, subject, stage, made, multiplier_rate), steps_of_rate, total, judge, patience)
         if checkpoint is not None:
             run.resume(read_checkpoint(checkpoint, identity, target), model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
@@ -77,5 +79,42 @@ def check_training(
             reject(_OWNER, "patience", patience, "early stopping needs validation data")
         check_integer(_OWNER, "patience", patience, "must be a whole number of 1 or more", at_least=1)
     terms = preserve if isinstance(preserve, Sequence) else [None]
-    if not all(callable(getattr(term, "bind", None)) for term in terms):
+    if not all(callable(getattr(term, "bind", None)) and not isinstance(term, type) for term in terms):
         reject(_OWNER, "preserve", preserve, "must be terms such as [PreserveAgreement(at_most=0.05)]")
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Return a device that can be used here, or reject it."""
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reject(_OWNER, "device", str(device), f"it cannot be used here: {str(error).splitlines()[0]}")
+    return torch.device(device)
+
+
+def check_optimizer(made: object, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser that a factory made, or reject it."""
+    if not isinstance(made, torch.optim.Optimizer):
+        reject(_OWNER, "optimizer", type(made).__name__, "the factory must return a torch.optim.Optimizer")
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        reject(_OWNER, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
+    own = {id(parameter) for parameter in model.parameters()}
+    if not all(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
+        reject(_OWNER, "optimizer", type(made).__name__, "it has parameters other than those that it was given")
+    return made
+
+
+def check_schedule(made: object) -> Any:
+    """Return the schedule that a factory made, or reject it."""
+    step = getattr(made, "step", None)
+    if not callable(step) or not callable(getattr(made, "state_dict", None)):
+        reject(
+            _OWNER, "schedule", type(made).__name__, "the factory must return a schedule of torch.optim.lr_scheduler"
+        )
+    required = [p.name for p in inspect.signature(step).parameters.values() if p.default is p.empty]
+    if required:
+        reject(
+            _OWNER, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here"
+        )
+    return made

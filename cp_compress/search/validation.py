@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.running import Runner
 
 MONITORS = {"agreement": 1.0, "accuracy": 1.0, "loss": -1.0}
@@ -24,6 +25,8 @@ class Validation:
         self.monitor, self.sign = _NAMES.get(monitor, monitor), MONITORS[monitor]
         logits, self.labels = self._run(reference)
         self.predictions = logits.argmax(1)
+        if int(self.labels.min()) < 0 or int(self.labels.max()) >= logits.shape[1]:
+            raise ObservationError(f"a label of the validation data lies outside the model's {logits.shape[1]} classes")
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return `agreement`, `accuracy` and `validation_loss` (cross entropy) of a model."""

@@ -27,6 +27,8 @@ from cp_compress.search import (
 )
 
 calls = {"left": None}
+PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
+RAMP = torch.linspace(0, 1, 3)
 
 
 class Interrupted(Exception):
@@ -225,12 +227,39 @@ def test_a_loss_that_is_no_number_stops_with_the_step(reference, data):
         ({"steps": 1, "optimizer": 3}, InvalidArgumentError, "optimizer="),
         ({"steps": 1, "multiplier_rate": 0}, InvalidArgumentError, "multiplier_rate=0"),
         ({"steps": 1, "optimizer": torch.optim.LBFGS}, InvalidArgumentError, "closure"),
+        ({"steps": 1, "optimizer": lambda parameters: None}, InvalidArgumentError, "optimizer="),
+        (
+            {"steps": 1, "optimizer": lambda _: torch.optim.SGD([nn.Parameter(RAMP)])},
+            InvalidArgumentError,
+            "other than",
+        ),
+        ({"steps": 1, "schedule": lambda optimizer, steps: None}, InvalidArgumentError, "schedule="),
+        ({"steps": 1, "schedule": lambda optimizer, _: PLATEAU(optimizer)}, InvalidArgumentError, "metrics"),
+        ({"steps": 1, "augment": lambda inputs, generator: None}, InvalidArgumentError, "augment="),
+        ({"steps": 1, "loss": lambda logits, labels: logits}, InvalidArgumentError, "loss="),
+        ({"steps": 1, "device": "banana"}, InvalidArgumentError, "device="),
+        ({"steps": 1, "preserve": [PreserveAgreement]}, InvalidArgumentError, "preserve="),
+        ({"steps": 1, "validation": (torch.zeros(2, 1, 8, 8), torch.tensor([0, 10]))}, ObservationError, "10 classes"),
         ({"steps": 1, "preserve": [PreserveEmbedding(0.1, layer="nowhere")]}, ObservationError, "no layer 'nowhere'"),
     ],
 )
 def test_bad_arguments_are_refused_before_training(reference, data, options, error, message):
     with pytest.raises(error, match=message):
         train_compressed(reference, Prune(0.3), data, **options)
+
+
+def test_labels_outside_the_classes_are_named(reference, data):
+    with pytest.raises(ObservationError, match="outside the model's 10 classes"):
+        train_compressed(reference, Prune(0.3), (data[0], data[1] + 5), steps=3, batch_size=32)
+
+
+def test_terms_of_one_kind_have_names_of_their_own_and_one_example_is_a_batch(reference, data):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    terms = [PreserveAgreement(0.1), PreserveAgreement(0.2, temperature=4.0), PreserveEmbedding(0.1, layer="1")]
+    result = train_compressed(model, Prune(0.3), data, steps=4, batch_size=1, preserve=terms)
+    row = result.history[-1]
+    assert {"PreserveAgreement", "PreserveAgreement 2", "PreserveEmbedding(1)"} <= set(row)
+    assert all(value == value for value in row.values())
 
 
 def test_data_without_labels_and_no_model_are_refused(reference, data):
