@@ -56,12 +56,12 @@ def cp_device(pytestconfig: pytest.Config) -> torch.device:
     name = execution(pytestconfig).device
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    from cp_compress.base.devices import usable_device
+
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        pytest.fail(f"cp device {name!r} cannot be used here: {error}", pytrace=False)
-    return device
+        return usable_device(name, f"cp device {name!r}")
+    except InvalidArgumentError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

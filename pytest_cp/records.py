@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.outcomes import SEVERITY
+
 if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import Check
     from pytest_cp.baselines import Baselines
 
 Record = dict[str, Any]
 REPORT_ATTRIBUTE = "cp_checks"
-SEVERITY = ("pass", "inconclusive", "fail", "error")
 
 
 class Recorder:

@@ -10,7 +10,7 @@ import ast
 import dataclasses
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from cp_compress.base.errors import InvalidArgumentError
@@ -62,6 +62,14 @@ def parse_expression(text: str, registry: Mapping[str, type[Any]], kind: str) ->
     arguments that the dataclass refuses. No code in the text is run.
     """
     return [_build(node, text, registry, kind) for node in _split_pipe(_parse(text, kind).body)]
+
+
+def parse_one(text: str, kinds: Iterable[type[Any]], kind: str) -> Any:
+    """Read an expression that names one value of some dataclasses; raises as `parse_expression`, and for several."""
+    found = parse_expression(text, {known.expression_name: known for known in kinds}, kind)
+    if len(found) != 1:
+        raise InvalidArgumentError(f"{kind} {text!r}: give one, not {len(found)}")
+    return found[0]
 
 
 def _parse(text: str, kind: str) -> ast.Expression:

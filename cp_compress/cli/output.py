@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cp_compress.base.files import write_atomically
+from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.plain import plain
 
 DONE, UNMET, USAGE, INCONCLUSIVE, FAILED = range(5)
 OUTCOME_CODES = {"pass": DONE, "fail": UNMET, "inconclusive": INCONCLUSIVE, "error": FAILED}
 
 
-SEVERITY = ("pass", "inconclusive", "fail", "error")
-
-
-def worst_outcome(outcomes: Sequence[str]) -> str | None:
+def worst_outcome(outcomes: Sequence[Outcome]) -> Outcome | None:
     """Return the outcome that decides about all, or None where nothing was judged."""
     return max(outcomes, key=SEVERITY.index, default=None)
 

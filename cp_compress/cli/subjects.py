@@ -23,12 +23,10 @@ def read_device(options: argparse.Namespace) -> torch.device:
     """Return the device asked for; raises InvalidArgumentError for one that is not there."""
     import torch
 
+    from cp_compress.base.devices import usable_device
+
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InvalidArgumentError(f"--device {name} cannot be used here: {error}") from error
-    return torch.device(name)
+    return usable_device(name, f"--device {name}")
 
 
 def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.plain import plain
 from cp_compress.fidelity.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.measurement import Measurement, metric_range
-
-Outcome = Literal["pass", "fail", "inconclusive", "error"]
-SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "fail", "error")
 
 
 @dataclass(frozen=True)

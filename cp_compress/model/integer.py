@@ -114,7 +114,7 @@ def stored_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:
 
 def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mode: str) -> None:
     """Turn a layer, in place, into one whose named weights are buffers yet to be filled by `fill`."""
-    module.integer_shapes = {name: tuple(module._parameters[name].shape) for name in formats}  # type: ignore
+    module.integer_shapes = {name: tuple(module._parameters[name].shape) for name in formats}  # type: ignore[assignment, union-attr]
     for name in formats:
         del module._parameters[name]
     module.__class__ = _integer_class(type(module), tuple(formats.items()), mode)  # type: ignore[arg-type]

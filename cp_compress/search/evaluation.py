@@ -17,7 +17,8 @@ import torch
 
 from cp_compress.base.digests import digest_model, start_digest
 from cp_compress.base.errors import CompressionError, ObservationError
-from cp_compress.fidelity.judgement import SEVERITY, Check
+from cp_compress.base.outcomes import SEVERITY
+from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.observation import forget_observations
 from cp_compress.search.constraints import Constraint, conservative_margin
 from cp_compress.search.objectives import Objective

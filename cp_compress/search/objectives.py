@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.expressions import parse_expression
+from cp_compress.base.expressions import parse_one
 from cp_compress.model.footprints import footprint, measure_latency
 from cp_compress.search.texts import Written
 
@@ -152,11 +152,8 @@ def parse_objective(text: str) -> Objective:
     >>> parse_objective("parameters(count=total)")
     Parameters(count='total')
     """
-    registry: dict[str, type[Any]] = {kind.expression_name: kind for kind in _KNOWN}
-    found: list[Objective] = parse_expression(text, registry, "objective")
-    if len(found) != 1:
-        reject("parse_objective", "text", text, "a search has one objective")
-    return found[0]
+    found: Objective = parse_one(text, _KNOWN, "objective")
+    return found
 
 
 def as_objective(owner: str, objective: object, example_input: Any) -> Objective:

@@ -7,10 +7,10 @@ import math
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
-from cp_compress.base.expressions import parse_expression
+from cp_compress.base.expressions import parse_one
 from cp_compress.search.texts import Written, describe
 
 if TYPE_CHECKING:
@@ -111,11 +111,8 @@ def parse_parameter(text: str) -> Parameter:
     >>> parse_parameter("real(0.02, 1, scale=log)")
     Real(low=0.02, high=1.0, scale='log')
     """
-    registry: dict[str, type[Any]] = {kind.expression_name: kind for kind in (Real, Integer, Categorical)}
-    found: list[Parameter] = parse_expression(text, registry, "parameter")
-    if len(found) != 1:
-        reject("parse_parameter", "text", text, "give one parameter")
-    return found[0]
+    found: Parameter = parse_one(text, (Real, Integer, Categorical), "parameter")
+    return found
 
 
 @dataclass(frozen=True, init=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.expressions import parse_expression
+from cp_compress.base.expressions import parse_one
 from cp_compress.search.spaces import Categorical, Integer, Point, Real, SchemeSpace
 
 if TYPE_CHECKING:
@@ -72,8 +72,5 @@ def parse_strategy(text: str) -> Strategy:
     from cp_compress.search.bisection import Bisection
     from cp_compress.search.drucb import DRUCB
 
-    registry: dict[str, type[Any]] = {kind.expression_name: kind for kind in (Bisection, DRUCB, Bayesian)}
-    found: list[Strategy] = parse_expression(text, registry, "strategy")
-    if len(found) != 1:
-        reject("parse_strategy", "text", text, "a search has one strategy")
-    return found[0]
+    found: Strategy = parse_one(text, (Bisection, DRUCB, Bayesian), "strategy")
+    return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.devices import usable_device
 from cp_compress.fidelity.running import model_device
 from cp_compress.model.layers import copy_model
 from cp_compress.model.schemes import Scheme
@@ -23,7 +24,6 @@ from cp_compress.search.methods import Direct, Method
 from cp_compress.search.ranks import world
 from cp_compress.search.stages import Subject, start_stage
 from cp_compress.search.training_arguments import (
-    check_device,
     check_optimizer,
     check_schedule,
     check_training,
@@ -114,7 +114,9 @@ def train_compressed(
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     seed = check_integer(_OWNER, "seed", seed, "must be a whole number in 0…2³⁰", at_least=0, at_most=2**30)
     check_real(_OWNER, "multiplier_rate", multiplier_rate, "must be a number above 0", above=0)
-    target = check_device(device) if device is not None else model_device(model) or torch.device("cpu")
+    target = model_device(model) or torch.device("cpu")
+    if device is not None:
+        target = usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
     reference = copy_model(_OWNER, model).to(target).eval().requires_grad_(False)
     terms = tuple(preserve)
     find_layers(terms, reference, "model")
@@ -122,11 +124,10 @@ def train_compressed(
     task = Task(data, names, loss, terms, batch_size, seed, augment, precision, target)
     total = _total_steps(epochs, steps, task)
     working = copy_model(_OWNER, model).to(target).train()
-    identity = (
-        {}
-        if checkpoint is None
-        else identify_training(model, scheme, method, data, task, total, optimizer, schedule, multiplier_rate)
-    )
+    identity: dict[str, str] = {}
+    if checkpoint is not None:
+        factories = (optimizer, schedule, multiplier_rate)
+        identity = identify_training(model, scheme, method, data, task, total, *factories)
     judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
     devices = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():

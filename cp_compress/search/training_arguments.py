@@ -83,15 +83,6 @@ def check_training(
         reject(_OWNER, "preserve", preserve, "must be terms such as [PreserveAgreement(at_most=0.05)]")
 
 
-def check_device(device: torch.device | str) -> torch.device:
-    """Return a device that can be used here, or reject it."""
-    try:
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reject(_OWNER, "device", str(device), f"it cannot be used here: {str(error).splitlines()[0]}")
-    return torch.device(device)
-
-
 def check_optimizer(made: object, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that a factory made, or reject it."""
     if not isinstance(made, torch.optim.Optimizer):

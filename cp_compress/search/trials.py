@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cp_compress.fidelity.judgement import SEVERITY, Outcome
+from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.search.spaces import Point
 
 

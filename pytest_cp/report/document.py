@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from cp_compress.base.outcomes import SEVERITY
 from pytest_cp.options import execution
-from pytest_cp.records import SEVERITY, Record, decisive_requirement
+from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.state import SessionState
 
 SCHEMA_VERSION = 1

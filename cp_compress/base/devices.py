@@ -1,0 +1,22 @@
+"""Devices that somebody named, tried before any work is done on them."""
+
+from __future__ import annotations
+
+import torch
+
+from cp_compress.base.errors import InvalidArgumentError
+
+
+def usable_device(device: torch.device | str, what: str) -> torch.device:
+    """Return a device on which values can be kept and read; `what` is how an error calls it.
+
+    Raises InvalidArgumentError for a name that torch does not know and a device that is not there.
+
+    >>> usable_device("cpu", "device 'cpu'")
+    device(type='cpu')
+    """
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidArgumentError(f"{what} cannot be used here: {str(error).splitlines()[0]}") from error
+    return torch.device(device)
