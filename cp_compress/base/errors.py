@@ -15,6 +15,10 @@ class NoEffectError(CompressionError):
     """A scheme would leave the model as it is: what it asks for holds already."""
 
 
+class FactoryError(RuntimeError):
+    """A factory that the user named raised an exception; the message names the factory and what it raised."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on: a loss that is no number, or a checkpoint of another run."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import operator
+import sys
+from collections.abc import Callable
 from typing import Any
 
-from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.errors import FactoryError, InvalidArgumentError
 
 
 def make_from(name: str, setting: str) -> Any:
     """Return what the factory of that name gives; `setting` is what an error calls the text.
 
     Raises InvalidArgumentError for a text of another form, a module or factory that is not there, and one that cannot
-    be called; whatever the factory itself raises goes through.
+    be called without arguments; FactoryError, with its cause, for whatever the module or the factory itself raises.
 
     >>> len(make_from("cp_compress.examples:digits", "dataset"))
     600
@@ -25,6 +28,36 @@ def make_from(name: str, setting: str) -> Any:
         factory = operator.attrgetter(attribute)(importlib.import_module(module_name))
     except (ImportError, AttributeError) as error:
         raise InvalidArgumentError(f'{setting} = "{name}": {error}') from error
-    if not callable(factory):
-        raise InvalidArgumentError(f'{setting} = "{name}": {attribute} is not callable')
-    return factory()
+    except (Exception, SystemExit) as error:
+        raise _told(f'{setting} = "{name}": importing {module_name}', error) from error
+    if not callable(factory) or _is_module(factory):
+        rule = f"{attribute} is a {type(factory).__name__}; name a function without arguments that returns it"
+        raise InvalidArgumentError(f'{setting} = "{name}": {rule}')
+    required = _required_arguments(factory)
+    if required:
+        rule = f"{attribute} needs {', '.join(required)}; name a function without arguments"
+        raise InvalidArgumentError(f'{setting} = "{name}": {rule}')
+    try:
+        return factory()
+    except InvalidArgumentError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _told(f'{setting} = "{name}"', error) from error
+
+
+def _told(what: str, error: BaseException) -> FactoryError:
+    return FactoryError(f"{what} raised {type(error).__name__}: {error}")
+
+
+def _is_module(value: object) -> bool:
+    torch = sys.modules.get("torch")  # without torch there are no modules
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _required_arguments(factory: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones have none
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]

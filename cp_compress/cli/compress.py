@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.cli.subjects import add_device, read_device, read_model
 
 
@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress compress`."""
     parser.add_argument("model", metavar="MODEL", help="the model to compress")
     parser.add_argument("--scheme", required=True, help='such as "prune(density=0.1) | quantize(float16)"')
-    parser.add_argument("--output", "-o", required=True, metavar="FILE", help="where to write the compressed model")
+    help_output = "where to write the compressed model"
+    parser.add_argument("--output", "-o", required=True, type=read_target, metavar="FILE", help=help_output)
     parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind MODEL, where that is a file")
     add_device(parser)
     add_output_arguments(parser)

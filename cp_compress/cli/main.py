@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,28 +12,38 @@ from cp_compress import __version__
 from cp_compress.base.errors import (
     CompressionError,
     CorruptStreamError,
+    FactoryError,
     InvalidArgumentError,
     MissingExtraError,
     NothingComparedError,
     ObservationError,
 )
 from cp_compress.cli import compare, compress, footprint, search
-from cp_compress.cli.output import FAILED, USAGE
+from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams
 
 _COMMANDS = (compress, footprint, compare, search)
-_TROUBLE = (CompressionError, CorruptStreamError, MissingExtraError, NothingComparedError, ObservationError, OSError)
+_TROUBLE = (
+    CompressionError,
+    CorruptStreamError,
+    FactoryError,
+    MissingExtraError,
+    NothingComparedError,
+    ObservationError,
+    OSError,
+)
 _EPILOG = """\
 A MODEL is "package.module:factory", a function without arguments that returns the model, or the path of a file that
 `cp-compress compress` wrote, with --architecture naming the factory of the model that it was made from. Modules are
 looked for in the current folder too.
 
 exit codes: 0 done, and everything required holds; 1 a requirement does not hold, or no candidate was found that meets
-all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work could not be done.
+all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work could not be done; 130 interrupted.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (default: those of the process) and return its exit code."""
+    prepare_streams()
     options = _parser().parse_args(arguments)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -40,9 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except InvalidArgumentError as error:
-        return _tell(error, USAGE)
+        return _tell(options, str(error), USAGE)
     except _TROUBLE as error:
-        return _tell(error, FAILED)
+        return _tell(options, str(error), FAILED)
+    except KeyboardInterrupt:
+        return _tell(options, "interrupted", INTERRUPTED)
+    except Exception as error:
+        # 1 would stand for a requirement that does not hold; what was not foreseen is shown in full
+        traceback.print_exc()
+        return _tell(options, f"{type(error).__name__}: {error}", FAILED)
     return code
 
 
@@ -65,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(error: Exception, code: int) -> int:
-    print(f"cp-compress: {error}", file=sys.stderr)
+def _tell(options: argparse.Namespace, message: str, code: int) -> int:
+    print(f"cp-compress: {message}", file=sys.stderr)
+    emit_error(options, message, code)
     return code

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from cp_compress.base.files import write_atomically
@@ -14,6 +17,7 @@ from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.plain import plain
 
 DONE, UNMET, USAGE, INCONCLUSIVE, FAILED = range(5)
+INTERRUPTED = 130
 OUTCOME_CODES = {"pass": DONE, "fail": UNMET, "inconclusive": INCONCLUSIVE, "error": FAILED}
 
 
@@ -24,19 +28,58 @@ def worst_outcome(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --json and --quiet."""
-    parser.add_argument("--json", metavar="PATH", help='write the result as JSON; "-" prints it in place of the text')
+    parser.add_argument(
+        "--json",
+        metavar="PATH",
+        type=lambda text: text if text == "-" else read_target(text),
+        help='write the result as JSON, errors too; "-" prints it in place of the text',
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def read_target(text: str) -> str:
+    """Return the path of a file that can be written later; for argparse, before any work is done."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: the folder {str(path.parent)!r} does not exist")
+    return text
+
+
+def prepare_streams() -> None:
+    """Let no letter be one that cannot be printed: an encoding without "≥" shows its number instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def emit(options: argparse.Namespace, text: str, content: dict[str, Any]) -> None:
     """Print the text, or the JSON when it goes to standard output; write the JSON to its file."""
     document = json.dumps(plain(content), indent=2, ensure_ascii=False)
     if options.json == "-":
-        print(document)
+        _print(document)
         return
     if options.json:
         write_atomically(options.json, (document + "\n").encode())
-    print(text)
+    _print(text)
+
+
+def emit_error(options: argparse.Namespace, message: str, code: int) -> None:
+    """Give an error as JSON where JSON was asked for."""
+    document = json.dumps({"error": message, "exit_code": code}, indent=2, ensure_ascii=False)
+    if options.json == "-":
+        _print(document)
+    elif options.json:
+        with contextlib.suppress(OSError):  # the error that is told may be that this file cannot be written
+            write_atomically(options.json, (document + "\n").encode())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read has read enough; the exit code still tells the verdict
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:

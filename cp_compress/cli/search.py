@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
-from cp_compress.cli.output import OUTCOME_CODES, UNMET, add_output_arguments, emit, worst_outcome
+from cp_compress.cli.output import DONE, OUTCOME_CODES, UNMET, add_output_arguments, emit, read_target, worst_outcome
 from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", default="artifact_bytes", help="to make small (default: artifact_bytes)")
     parser.add_argument("--strategy", help='such as "bisection(noise=0.01)", "dr_ucb()", "bayesian()"')
     parser.add_argument("--trials", type=read_count, default=12, help="candidates to try (default: 12)")
-    parser.add_argument("--state", metavar="FILE", help="keep the trials here and go on from them")
+    parser.add_argument("--state", metavar="FILE", type=read_target, help="keep the trials here and go on from them")
     parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
-    parser.add_argument("--output", "-o", metavar="FILE", help="where to write the best candidate")
+    help_output = "where to write the best candidate, unless --gate-data speaks against it"
+    parser.add_argument("--output", "-o", metavar="FILE", type=read_target, help=help_output)
     parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind MODEL, where that is a file")
     add_requirement_arguments(parser)
     add_device(parser)
@@ -83,14 +84,18 @@ def run(options: argparse.Namespace) -> int:
             progress=not options.quiet and sys.stderr.isatty(),
         )
     except NoFeasibleCandidateError as error:
-        emit(options, f"no candidate found: {error}", {"scheme": None, "trials": [t.to_json() for t in error.trials]})
+        emit(options, f"no candidate found: {error}", error.to_json())
         return UNMET
-    if options.output:
-        save(result.best, options.output)
-    written = f"\n\nwritten to {options.output}" if options.output else ""
-    emit(options, f"{result}{written}", {**result.to_json(), "output": options.output})
-    outcome = worst_outcome([check.outcome for check in result.gate or ()])
-    return OUTCOME_CODES[outcome or "pass"]
+    outcome = worst_outcome([check.outcome for check in result.gate or ()]) or "pass"
+    code = OUTCOME_CODES[outcome]
+    written = options.output if code == DONE else None
+    if written:
+        save(result.best, written)
+    told = f"\n\nwritten to {written}" if written else ""
+    if options.output and not written:
+        told = f"\n\n{options.output} was NOT written: on fresh data the outcome is {outcome}"
+    emit(options, f"{result}{told}", {**result.to_json(), "output": written})
+    return code
 
 
 def _read_space(options: argparse.Namespace) -> SchemeSpace:
@@ -101,6 +106,8 @@ def _read_space(options: argparse.Namespace) -> SchemeSpace:
         name, equals, expression = text.partition("=")
         if not equals or not name.strip().isidentifier():
             raise InvalidArgumentError(f'--parameter {text!r}: must have the form "density=real(0.02, 1)"')
+        if name.strip() in parameters:
+            raise InvalidArgumentError(f"--parameter {text!r}: {name.strip()} is given twice")
         parameters[name.strip()] = parse_parameter(expression.strip())
     return SchemeSpace(options.scheme, **parameters)
 

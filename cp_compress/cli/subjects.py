@@ -40,6 +40,8 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
         if architecture is None:
             raise InvalidArgumentError(f"{what} {name} is a file: name its --architecture, as package.module:factory")
         return load(name, _module(architecture, "--architecture")).to(device).eval()
+    if Path(name).is_dir():
+        raise InvalidArgumentError(f"{what} {name!r} is a folder; name a file, or a factory")
     if ":" not in name:
         raise InvalidArgumentError(f'{what} {name!r} is no file and not of the form "package.module:factory"')
     return _module(name, what).to(device).eval()

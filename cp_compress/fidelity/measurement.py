@@ -58,6 +58,9 @@ def find_comparison(metric: str) -> str:
     for comparison, metrics in METRICS.items():
         if family in metrics:
             return comparison
+    bare = family.removeprefix("min_").removeprefix("max_")
+    if any(bare in metrics for metrics in METRICS.values()):
+        reject("measurement", "metric", metric, f"the metric is {bare}; min_ and max_ belong to the assertions")
     known = ", ".join(name for metrics in METRICS.values() for name in metrics)
     reject("measurement", "metric", metric, f"no comparison gives it; known are {known}")
 

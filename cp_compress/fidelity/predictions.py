@@ -108,65 +108,66 @@ def compare_predictions(
     )
 
 
-def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...]) -> Tensor:
-    """Return a class distance as a float64 matrix (classes, classes); malformed ones raise InvalidArgumentError."""
+def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
+    """Return a class distance as a float64 matrix (classes, classes).
+
+    Raises InvalidArgumentError, as `owner`, for malformed ones.
+    """
     classes = len(names)
     if class_distance is None:
         return 1 - torch.eye(classes, dtype=torch.float64)
     if isinstance(class_distance, Mapping):
-        return _group_distance(class_distance, names)
+        return _group_distance(class_distance, names, owner)
     try:
         matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        reject(
-            _OWNER, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})"
-        )
+        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
     if matrix.shape != (classes, classes):
-        reject(_OWNER, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
+        reject(owner, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
     if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()) or bool((matrix.diagonal() != 0).any()):
         rule = "distances must be finite and not negative, and 0 from a class to itself"
-        reject(_OWNER, "class_distance", class_distance, rule)
+        reject(owner, "class_distance", class_distance, rule)
     if not bool(matrix.any()):
-        reject(_OWNER, "class_distance", class_distance, "with all distances 0 no change would cost anything")
+        reject(owner, "class_distance", class_distance, "with all distances 0 no change would cost anything")
     return matrix
 
 
-def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...]) -> Tensor:
+def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
     group_of = torch.full((len(names),), -1)
     for number, (group, members) in enumerate(groups.items()):
         for member in [members] if isinstance(members, str) else members:
-            index = _class_index(member, names, "class_distance")
+            index = _class_index(member, names, "class_distance", owner)
             if group_of[index] >= 0:
-                reject(_OWNER, "class_distance", {group: member}, f"class {names[index]} is in two groups")
+                reject(owner, "class_distance", {group: member}, f"class {names[index]} is in two groups")
             group_of[index] = number
     missing = [names[index] for index in (group_of < 0).nonzero().flatten().tolist()]
     if missing:
-        reject(_OWNER, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
+        reject(owner, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
     if len(groups) < 2:
-        reject(_OWNER, "class_distance", dict(groups), "with a single group no change would cost anything")
+        reject(owner, "class_distance", dict(groups), "with a single group no change would cost anything")
     return (group_of[:, None] != group_of[None, :]).double()
 
 
-def _class_index(member: int | str, names: tuple[str, ...], argument: str) -> int:
+def _class_index(member: int | str, names: tuple[str, ...], argument: str, owner: str) -> int:
     if isinstance(member, str) and member in names:
         return names.index(member)
     if isinstance(member, int) and not isinstance(member, bool) and 0 <= member < len(names):
         return member
-    reject(_OWNER, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
+    reject(owner, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
 
 
-def as_class_weights(weights: Weights | None, names: tuple[str, ...]) -> Tensor:
+def as_class_weights(weights: Weights | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
     """Return a mapping from classes to weights as (classes,), float64, 1 where nothing is named.
 
-    Raises InvalidArgumentError for anything but a mapping, unknown classes and weights that are no weights.
+    Raises InvalidArgumentError, as `owner`, for anything but a mapping, unknown classes and what is no weight.
     """
     by_class = torch.ones(len(names), dtype=torch.float64)
     if weights is not None and not isinstance(weights, Mapping):
-        reject(_OWNER, "weights", weights, "must be a mapping from classes to weights")
+        reject(owner, "weights", weights, "must be a mapping from classes to weights")
     for member, weight in (weights or {}).items():
-        by_class[_class_index(member, names, "weights")] = weight
+        by_class[_class_index(member, names, "weights", owner)] = weight
     if not bool(torch.isfinite(by_class).all()) or bool((by_class < 0).any()):
-        reject(_OWNER, "weights", weights, "weights must be finite and not negative")
+        reject(owner, "weights", weights, "weights must be finite and not negative")
     return by_class
 
 

@@ -75,6 +75,14 @@ def measure_latency(
 
     Both are run in evaluation mode without gradients, each on its own device.
     """
+    ours, theirs = time_in_turns(candidate, reference, example_input, repeats)
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def time_in_turns(
+    candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int = 20
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of each call of the candidate and of the reference, one after the other in each turn."""
     repeats = check_integer("measure_latency", "repeats", repeats, "must be a whole number of 1 or more", at_least=1)
     for name, model in (("candidate", candidate), ("reference", reference)):
         if not isinstance(model, nn.Module):
@@ -91,7 +99,7 @@ def measure_latency(
                 _synchronise(model)
                 if turn:
                     seconds.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return times
 
 
 def _artifact_bytes(model: nn.Module) -> int:

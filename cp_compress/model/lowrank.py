@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, check_real, reject
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.errors import NoEffectError
 from cp_compress.model.factors import low_rank_obstacle, to_low_rank_layer
 from cp_compress.model.integer import require_float_weights
 from cp_compress.model.layers import Weight, copy_model, find_weights
@@ -64,8 +64,8 @@ class LowRank(Piped):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model with factors in place of weights.
 
-        Raises CompressionError when no weight would become smaller, for weights that were pruned before, and for NaN
-        or Inf weights.
+        Raises NoEffectError when no weight would become smaller, CompressionError for weights that were pruned before,
+        and for NaN or Inf weights.
         """
         candidate = copy_model("LowRank", model)
         require_float_weights(str(self), candidate)
@@ -85,7 +85,7 @@ class LowRank(Piped):
             changes.append(Change(weight.name, reason))
         if not changes:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
-            raise CompressionError(f"{self}: no weight of the model would become smaller ({listed})")
+            raise NoEffectError(f"{self}: no weight of the model would become smaller ({listed})")
         for module, parts in planned.items():
             to_low_rank_layer(module, parts)
         add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))

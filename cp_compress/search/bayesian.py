@@ -74,7 +74,9 @@ class _Run:
     def ask(self, count: int) -> list[Point]:
         made = len(self._trials)
         if made < self._settings.initial:
-            return self._hypercube()[made : made + count]
+            first = self._hypercube()[made : made + count]
+            if first:
+                return first
         places = self._places(self._points)
         objectives, known = _objectives(self._trials)
         margins = _margins(self._trials)
@@ -83,7 +85,9 @@ class _Run:
         chosen: list[Point] = []
         objective_places = places[known]
         for _ in range(count):
-            candidates = self._candidates(made + len(chosen))
+            candidates = self._candidates(made + len(chosen), chosen)
+            if not candidates:  # a finite space of which every point was tried
+                break
             others = self._places(candidates)
             score = np.zeros(len(others))
             believed = []
@@ -132,11 +136,12 @@ class _Run:
     def _hypercube(self) -> list[Point]:
         if not self._initial:
             drawn = self._optimizer.ask(n_points=self._settings.initial)
-            self._initial = [self._point(values) for values in drawn]
+            points = [self._point(values) for values in drawn]
+            self._initial = [point for place, point in enumerate(points) if point not in points[:place]]
         return self._initial
 
-    def _candidates(self, made: int) -> list[Point]:
-        """Return random points, and points around the best of the trials, none of which was tried."""
+    def _candidates(self, made: int, chosen: list[Point]) -> list[Point]:
+        """Return random points, and points around the best of the trials, none of which was tried or chosen."""
         generator = np.random.RandomState([self._seed, made])
         drawn = self._optimizer.space.rvs(n_samples=_DRAWN, random_state=generator)
         accepted = self._accepted()
@@ -147,8 +152,7 @@ class _Run:
             near = np.clip(place + np.concatenate(steps), 0, 1)
             drawn = [*drawn, *self._optimizer.space.inverse_transform(near)]
         points = [self._point(values) for values in drawn]
-        fresh = [point for point in points if point not in self._points]
-        return fresh or points
+        return [point for point in points if point not in self._points and point not in chosen]
 
     def _places(self, points: list[Point]) -> Floats:
         values = [[point[name] for name, _ in self._space.parameters] for point in points]

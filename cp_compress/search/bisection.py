@@ -77,7 +77,7 @@ class _Run:
     def tell(self, point: Point, trial: Trial) -> None:
         place = self._axis.place(point)
         self._told += 1
-        if trial.feasible:
+        if trial.feasible or trial.too_mild:
             self._feasible = min(self._feasible, place)
         else:
             self._infeasible = max(self._infeasible, place)
@@ -107,7 +107,7 @@ class _Run:
             scaled = trial.margin / self._settings.noise / math.sqrt(2)
             holds, fails = math.erfc(-scaled) / 2, math.erfc(scaled) / 2
         else:
-            holds, fails = (1.0, 0.0) if trial.feasible else (0.0, 1.0)
+            holds, fails = (1.0, 0.0) if trial.feasible or trial.too_mild else (0.0, 1.0)
         # never quite zero: trials of one batch, or a curve that is not monotone, can contradict each other
         return max(holds, _IMPOSSIBLE), max(fails, _IMPOSSIBLE)
 

@@ -74,7 +74,11 @@ class _Run:
         lies: list[tuple[float, float]] = []
         for _ in range(count):
             in_first = len(self._strengths) + len(points) < self._first
-            strength, believed = self._level_point(lies) if in_first else self._objective_point(lies)
+            tried = [*(trial.point for trial in self._trials), *points]
+            found = self._level_point(lies, tried) if in_first else self._objective_point(lies, tried)
+            if found is None:
+                break
+            strength, believed = found
             # a batch is spread by believing that each of its points gives what is expected there
             lies.append((strength, believed))
             points.append(self._axis.point(1 - strength))
@@ -83,7 +87,7 @@ class _Run:
     def tell(self, point: Point, trial: Trial) -> None:
         strength = 1 - self._axis.place(point)
         advanced = not self._strengths or strength > self._strengths[-1]
-        if len(self._strengths) < self._first and advanced and trial.feasible:
+        if len(self._strengths) < self._first and advanced and (trial.feasible or trial.too_mild):
             self._low = strength
         self._strengths.append(strength)
         self._trials.append(trial)
@@ -91,25 +95,37 @@ class _Run:
     def trusts(self, point: Point) -> bool:
         return all(trial.feasible for trial in self._trials if trial.point == point)
 
-    def _level_point(self, lies: list[tuple[float, float]]) -> tuple[float, float]:
-        grid = _inside(self._low, 1.0)
+    def _fresh(self, low: float, high: float, tried: list[Point]) -> Floats:
+        """Return places strictly between two ends whose points were not tried."""
+        places = np.linspace(low, high, _GRID + 2)[1:-1]
+        return np.array([place for place in places if self._axis.point(1 - float(place)) not in tried])
+
+    def _level_point(self, lies: list[tuple[float, float]], tried: list[Point]) -> tuple[float, float] | None:
+        grid = self._fresh(self._low, 1.0, tried)
+        if not len(grid):
+            return None
         mean, deviation = self._believe(self._margins(), lies, grid)
         score = (1 - self._settings.gamma) * deviation - self._settings.gamma * np.abs(mean)
         best = int(score.argmax()) if len(self._strengths) + len(lies) else len(grid) // 2
         return float(grid[best]), float(mean[best])
 
-    def _objective_point(self, lies: list[tuple[float, float]]) -> tuple[float, float]:
+    def _objective_point(self, lies: list[tuple[float, float]], tried: list[Point]) -> tuple[float, float] | None:
         feasible = [s for s, trial in zip(self._strengths, self._trials, strict=True) if trial.feasible]
         if not feasible:  # there is no s_acc yet, so the first stage goes on
-            return self._level_point([(s, value) for s, value in lies])
-        grid = _inside(0.0, max(feasible))
+            return self._level_point(lies, tried)
+        grid = self._fresh(0.0, max(feasible), tried)
+        if not len(grid):
+            return None
         known = [trial.objective for trial in self._trials]
         mean, deviation = self._believe(known, lies, grid)
         best = int((mean - self._settings.kappa * deviation).argmin())
         return float(grid[best]), float(mean[best])
 
     def _margins(self) -> list[float]:
-        return fill_unknown([trial.margin for trial in self._trials], [trial.feasible for trial in self._trials])
+        known = [abs(trial.margin) for trial in self._trials if trial.margin is not None]
+        mild = max(known, default=1.0)  # far from the level that is looked for
+        margins = [mild if trial.too_mild else trial.margin for trial in self._trials]
+        return fill_unknown(margins, [trial.feasible for trial in self._trials])
 
     def _believe(
         self, values: Sequence[float | None], lies: list[tuple[float, float]], grid: Floats
@@ -119,8 +135,3 @@ class _Run:
             return np.zeros(len(grid)), np.ones(len(grid))
         places, seen = np.array([s for s, _ in pairs])[:, None], np.array([value for _, value in pairs])
         return fit_predict(places, seen, grid[:, None], self._seed)
-
-
-def _inside(low: float, high: float) -> Floats:
-    """Return places strictly between two ends."""
-    return np.linspace(low, high, _GRID + 2)[1:-1]

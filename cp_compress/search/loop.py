@@ -71,7 +71,6 @@ class Loop:
         self.scaler = torch.amp.GradScaler(task.device.type, enabled=task.precision == "float16")
         self._terms = [term.bind(task.class_names, task.device) for term in task.terms]
         self._limit = BatchSize(task.batch_size)
-        self._needs_inputs = any(term.needs_input_gradients for term in task.terms)
 
     def step(self, number: int) -> dict[str, float]:
         """Make one step; raises TrainingError when the loss is no finite number."""
@@ -135,17 +134,9 @@ class Loop:
 
     def _values(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         dtype = PRECISIONS[self.task.precision]
-        model, terms = self.subject.model, self.task.terms
-        inputs = inputs.detach().requires_grad_(self._needs_inputs and inputs.is_floating_point())
-        layers = find_layers(terms, model, "candidate")
-        reference_layers = find_layers(terms, self.reference.model, "reference")  # type: ignore[arg-type]
         with torch.autocast(self.task.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            with torch.no_grad(), self.reference.evaluating(), _outputs(reference_layers) as reference_features:
-                reference_logits = self.reference.logits(inputs) if terms else torch.empty(0)
-            with _outputs(layers) as features:
-                logits = Runner(model, self.task.device).logits(inputs)
-            batch = Batch(inputs, logits, reference_logits, features, reference_features, self._reference_logits)
-            return [self._loss(logits, labels), *(term(batch) for term in self._terms)]
+            batch = see(self.task, inputs, Runner(self.subject.model, self.task.device), self.reference)
+            return [self._loss(batch.logits, labels), *(term(batch) for term in self._terms)]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         try:
@@ -155,10 +146,6 @@ class Loop:
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             reject("train_compressed", "loss", loss, "it must give one number, a tensor that depends on the logits")
         return loss
-
-    def _reference_logits(self, inputs: Tensor) -> Tensor:
-        with self.reference.evaluating():
-            return self.reference.logits(inputs)
 
     @contextlib.contextmanager
     def _rounded(self) -> Iterator[None]:
@@ -183,6 +170,25 @@ class Loop:
         for name, parameter in self.subject.model.named_parameters():
             if name in self.subject.masks and parameter.grad is not None:
                 parameter.grad.masked_fill_(~self.subject.masks[name], 0)
+
+
+def see(task: Task, inputs: Tensor, candidate: Runner, reference: Runner) -> Batch:
+    """Return a batch of inputs as both models see it, with what the task's terms need."""
+    terms = task.terms
+    needed = any(term.needs_input_gradients for term in terms)
+    inputs = inputs.detach().requires_grad_(needed)
+    layers = find_layers(terms, candidate.model, "candidate")  # type: ignore[arg-type]
+    reference_layers = find_layers(terms, reference.model, "reference")  # type: ignore[arg-type]
+
+    def reference_at(points: Tensor) -> Tensor:
+        with reference.evaluating():
+            return reference.logits(points)
+
+    with torch.no_grad(), reference.evaluating(), _outputs(reference_layers) as reference_features:
+        reference_logits = reference.logits(inputs) if terms else torch.empty(0)
+    with _outputs(layers) as features:
+        logits = candidate.logits(inputs)
+    return Batch(inputs, logits, reference_logits, features, reference_features, reference_at)
 
 
 def rebind(optimizer: Optimizer, before: nn.Module, after: nn.Module) -> None:

@@ -107,8 +107,8 @@ class PreserveCost(_Term):
 
     def bind(self, class_names: tuple[str, ...], device: torch.device) -> Callable[[Batch], Tensor]:
         """Return the function of a batch."""
-        distance = as_class_distance(self.class_distance, class_names).float().to(device)
-        shares = as_class_weights(self.weights, class_names).float().to(device)
+        distance = as_class_distance(self.class_distance, class_names, "PreserveCost").float().to(device)
+        shares = as_class_weights(self.weights, class_names, "PreserveCost").float().to(device)
 
         def cost(batch: Batch) -> Tensor:
             classes = batch.reference_logits.argmax(1)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.expressions import parse_one
-from cp_compress.model.footprints import footprint, measure_latency
+from cp_compress.model.footprints import footprint, time_in_turns
 from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """A printable value that gives a candidate one number; the smaller, the better."""
+    """A printable value that gives a candidate one number; the smaller, the better. `unit` says of what, if it can."""
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
         """Return the candidate's number; `example_input` is one batch, or None where the user gave none."""
@@ -33,6 +34,7 @@ class Flops(Written):
     expression_name: ClassVar[str] = "flops"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = True
+    unit: ClassVar[str] = "operations"
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
         """Return the operations of one call; raises CompressionError where they cannot be counted."""
@@ -54,6 +56,7 @@ class Parameters(Written):
     expression_name: ClassVar[str] = "parameters"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = False
+    unit: ClassVar[str] = "parameters"
 
     def __post_init__(self) -> None:
         check_choice("Parameters", "count", self.count, ("nonzero", "total"))
@@ -71,6 +74,7 @@ class ArtifactBytes(Written):
     expression_name: ClassVar[str] = "artifact_bytes"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = False
+    unit: ClassVar[str] = "bytes"
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
         """Return bytes; raises CompressionError for a model that cannot be stored."""
@@ -84,6 +88,7 @@ class ResidentBytes(Written):
     expression_name: ClassVar[str] = "resident_bytes"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = False
+    unit: ClassVar[str] = "bytes"
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
         """Return bytes."""
@@ -94,53 +99,69 @@ class ResidentBytes(Written):
 class Latency(Written):
     """The time of one call on the example input as a share of the reference's, both measured in turns.
 
-    A share, because a busy machine slows both models alike. It is measured, so no two trials give quite the same.
+    A share, because a busy machine slows both models alike. Noise must not pass for a gain: the objective of a
+    candidate is the upper 99 % confidence bound of the median share over `repeats` turns, that of the reference the
+    lower one of the reference timed beside itself, at most 1.
     """
 
-    repeats: int = 20
+    repeats: int = 30
 
     expression_name: ClassVar[str] = "latency"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = True
+    unit: ClassVar[str] = "of the reference's time"
 
     def __post_init__(self) -> None:
-        check_integer("Latency", "repeats", self.repeats, "must be a whole number of 1 or more", at_least=1)
+        _check_repeats("Latency", self.repeats)
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
-        """Return the median seconds of the candidate by those of the reference."""
-        ours, theirs = measure_latency(candidate, reference, example_input, self.repeats)
-        return ours / theirs
+        """Return the share of the reference's time that a candidate surely does not exceed."""
+        return _time_share(candidate, reference, example_input, self.repeats)
 
 
 @dataclass(frozen=True)
 class Throughput(Written):
     """The time an example takes in batches of `batch_size`, as a share of the reference's: 1 / speed-up.
 
-    The rows of the example input are repeated until the batch is full.
+    The rows of the example input are repeated until the batch is full. It is bounded as `Latency` is.
     """
 
     batch_size: int = 64
-    repeats: int = 20
+    repeats: int = 30
 
     expression_name: ClassVar[str] = "throughput"
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = True
+    unit: ClassVar[str] = "of the reference's time an example"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "repeats"):
-            rule = "must be a whole number of 1 or more"
-            check_integer("Throughput", name, getattr(self, name), rule, at_least=1)
+        rule = "must be a whole number of 1 or more"
+        check_integer("Throughput", "batch_size", self.batch_size, rule, at_least=1)
+        _check_repeats("Throughput", self.repeats)
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
-        """Return the median seconds of the candidate by those of the reference."""
-        ours, theirs = measure_latency(candidate, reference, self._fill(example_input), self.repeats)
-        return ours / theirs
+        """Return the share of the reference's time that a candidate surely does not exceed."""
+        return _time_share(candidate, reference, self._fill(example_input), self.repeats)
 
     def _fill(self, example_input: Any) -> Any:
         def fill(leaf: Any) -> Any:
             return leaf[torch.arange(self.batch_size) % len(leaf)] if isinstance(leaf, Tensor) and leaf.ndim else leaf
 
         return pytree.tree_map(fill, example_input)
+
+
+def _check_repeats(owner: str, repeats: object) -> None:
+    rule = "must be a whole number of 7 or more: no bound on the median is to be had from fewer turns"
+    check_integer(owner, "repeats", repeats, rule, at_least=7)
+
+
+def _time_share(candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int) -> float:
+    ours, theirs = time_in_turns(candidate, reference, example_input, repeats)
+    shares = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
+    # fewer than `rank` of the shares lie beyond the median with a probability of 1 % at most
+    rank = int(binom.ppf(0.01, repeats, 0.5))
+    low, high = shares[rank - 1], shares[repeats - rank]
+    return min(1.0, low) if candidate is reference else high
 
 
 _KNOWN = (Flops, Parameters, ArtifactBytes, ResidentBytes, Latency, Throughput)

@@ -19,7 +19,7 @@ from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.results import describe_check
 from cp_compress.search.spaces import Categorical, SchemeSpace
 from cp_compress.search.strategies import Strategy, parse_strategy
-from cp_compress.search.texts import describe, describe_point
+from cp_compress.search.texts import describe, describe_content, describe_point
 from cp_compress.search.workers import BACKENDS
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def check_arguments(model: object, space: object, finish: object, trials: int, s
     """Reject arguments that are not what they must be, and a space with schemes at its ends that cannot be."""
     if not isinstance(model, nn.Module):
         reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+    if next(model.parameters(), None) is None:
+        reject(_OWNER, "model", type(model).__name__, "it has no parameters, so there is nothing to compress")
     if not isinstance(space, SchemeSpace):
         reject(
             _OWNER, "space", space, 'must be a SchemeSpace, such as SchemeSpace("prune(density={d})", d=Real(0.1, 1))'
@@ -44,8 +46,9 @@ def check_arguments(model: object, space: object, finish: object, trials: int, s
     for point in space.ends():
         try:
             space.scheme(point)
-        except InvalidArgumentError as error:
-            reject(_OWNER, "space", str(space), f"there is no scheme at {describe_point(point)}: {error}")
+        except Exception as error:  # a template of the user's own may raise anything
+            told = str(error) if isinstance(error, InvalidArgumentError) else f"{type(error).__name__}: {error}"
+            reject(_OWNER, "space", str(space), f"there is no scheme at {describe_point(point)}: {told}")
 
 
 def as_batch(batch: int | None, jobs: int, backend: str | None) -> int:
@@ -72,7 +75,8 @@ def as_strategy(strategy: Strategy | str | None, space: SchemeSpace) -> Strategy
 
 def as_constraints(constraints: Constraint | Sequence[Constraint]) -> tuple[Constraint, ...]:
     """Return constraints as a tuple, or reject them."""
-    found = (constraints,) if callable(constraints) else tuple(constraints)
+    listed = constraints if isinstance(constraints, Sequence) else ()
+    found = (constraints,) if callable(constraints) else tuple(listed)
     if not found or not all(callable(constraint) for constraint in found):
         rule = "give at least one callable (candidate, reference) -> Check; without one the smallest model would win"
         reject(_OWNER, "constraints", constraints, rule)
@@ -133,20 +137,19 @@ def rehearse(model: nn.Module, constraints: Sequence[Constraint]) -> None:
                 reject(_OWNER, "constraints", str(constraint), rule)
 
 
-def identify(task: Task, strategy: Strategy, trials: int, batch: int) -> dict[str, str]:
-    """Return what makes this search another than the next, as texts."""
+def identify_search(task: Task, strategy: Strategy, batch: int) -> dict[str, str]:
+    """Return what makes this search another than the next, as texts; more trials make it a longer one."""
     leaves = pytree.tree_leaves(task.example_input)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     return {
         "model": str(digest_model(task.model)),
-        "space": str(task.space),
-        "objective": describe(task.objective),
-        "constraints": "; ".join(map(describe, task.constraints)),
+        "space": str(task.space) if isinstance(task.space.template, str) else describe_content(task.space),
+        "objective": describe_content(task.objective),
+        "constraints": "; ".join(map(describe_content, task.constraints)),
         "data": ", ".join(data.digest() for data in _datasets(task.constraints)),
-        "finish": "none" if task.finish is None else describe(task.finish),
+        "finish": "none" if task.finish is None else describe_content(task.finish),
         "example_input": digest_tensors(tensors) if tensors else "none",
-        "strategy": describe(strategy),
-        "trials": str(trials),
+        "strategy": describe_content(strategy),
         "batch": str(batch),
         "seed": str(task.seed),
     }

@@ -36,6 +36,7 @@ class SearchResult:
     gate: tuple[Check, ...] | None
     search_digests: frozenset[str]
     notes: tuple[str, ...]
+    objective_unit: str = ""
 
     @property
     def gate_passed(self) -> bool | None:
@@ -47,6 +48,7 @@ class SearchResult:
         return {
             "scheme": str(self.scheme),
             "objective": self.objective,
+            "objective_unit": self.objective_unit,
             "reference_objective": self.reference_objective,
             "constraints": list(self.constraints),
             "strategy": self.strategy,
@@ -58,9 +60,10 @@ class SearchResult:
         }
 
     def __str__(self) -> str:
+        unit = f" {self.objective_unit}" if self.objective_unit else ""
         lines = [
             f"best of {len(self.trials)} trials by {self.strategy}: {self.scheme}, "
-            f"{self.objective} {self.trial.objective:.6g} of {self.reference_objective:.6g}",
+            f"{self.objective} {self.trial.objective:.6g}{unit}, the reference {self.reference_objective:.6g}",
             *(f"  {constraint}" for constraint in self.constraints),
             trial_table(self.trials, self.trial),
             *(f"fresh data: {describe_check(check)}" for check in self.gate or ()),

@@ -20,7 +20,7 @@ from cp_compress.search.preparation import (
     as_constraints,
     as_strategy,
     check_arguments,
-    identify,
+    identify_search,
     measure_reference,
     prepare_gate,
     read_search_data,
@@ -29,7 +29,7 @@ from cp_compress.search.preparation import (
 from cp_compress.search.results import SearchResult, trial_table
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.state import State, locked
-from cp_compress.search.strategies import Strategy, StrategyRun
+from cp_compress.search.strategies import Strategy, StrategyRun, note_direction
 from cp_compress.search.texts import describe, describe_point
 from cp_compress.search.trials import NoFeasibleCandidateError, Trial
 from cp_compress.search.workers import Workers
@@ -71,7 +71,8 @@ def search(
     verdict is part of the result. No example of it may be among those searched on, unless `allow_shared_examples`.
 
     `state` names a file that is written after each trial; a search that was stopped goes on from it and finds what it
-    would have found. `batch` points are asked for at a time, by default `jobs`, which is the number of processes;
+    would have found, and one that is done goes on with more `trials`, unless its strategy plans by their number.
+    `batch` points are asked for at a time, by default `jobs`, which is the number of processes;
     what is found depends on `batch`, never on `jobs`. `backend` is "loky", or "dask" for the cluster whose
     `distributed.Client` is active. `progress` shows a bar.
 
@@ -89,7 +90,7 @@ def search(
     task = Task(model, space, chosen_objective, judges, finish, example_input, seed)
     workers = Workers(task, jobs, backend)
     with locked(state):
-        kept = State(state, {} if state is None else identify(task, chosen_strategy, trials, at_a_time))
+        kept = State(state, {} if state is None else identify_search(task, chosen_strategy, at_a_time))
         digests, notes = read_search_data(judges)
         gates, gate_notes = prepare_gate(judges, gate_data, digests, allow_shared_examples)
         rehearse(model, (*judges, *gates))
@@ -97,7 +98,8 @@ def search(
         found = _run(task, run, trials, at_a_time, kept, workers, progress)
     if len(found.trials) < trials:
         notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
-    best, trial = _choose(task, run, found, reference_objective, notes)
+    notes += note_direction(space, chosen_strategy, found.trials)
+    best, trial = _choose(task, run, found, reference_objective, notes, digests)
     mark_as_searched(best, digests)
     gate = tuple(judge_candidate(dataclasses.replace(task, constraints=gates), best)) if gates else None
     return SearchResult(
@@ -112,6 +114,7 @@ def search(
         gate=gate,
         search_digests=digests,
         notes=(*notes, *gate_notes, *_describe_verdict(gate)),
+        objective_unit=str(getattr(chosen_objective, "unit", "")),
     )
 
 
@@ -160,14 +163,20 @@ def _is_made(space: SchemeSpace, state: State, number: int, point: Point) -> boo
     asked = f"{describe_point(point)} with {space.scheme(point)}"
     if made != asked:
         rule = (
-            f"trial {number} was made at {made} and would now be at {asked}: another space, or other library versions"
+            f"trial {number} was made at {made} and would now be at {asked}: another space, another number of trials "
+            "(from which the strategy plans), or other library versions"
         )
         reject(_OWNER, "state", str(state.path), rule)
     return True
 
 
 def _choose(
-    task: Task, run: StrategyRun, found: _Found, reference_objective: float, notes: list[str]
+    task: Task,
+    run: StrategyRun,
+    found: _Found,
+    reference_objective: float,
+    notes: list[str],
+    digests: frozenset[str],
 ) -> tuple[nn.Module, Trial]:
     passed = sorted((trial for trial in found.trials if trial.feasible), key=_rank)
     feasible = [trial for trial in passed if _rank(trial)[0] < reference_objective]
@@ -194,7 +203,7 @@ def _choose(
     if passed:
         reason = f"no trial that passed could be accepted as one with less {task.objective} than the reference"
     shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
-    raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials))
+    raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials), digests)
 
 
 def _rank(trial: Trial) -> tuple[float, int]:

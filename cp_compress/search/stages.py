@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import NoEffectError
+from cp_compress.model.masking import EmptiedLayerError
 from cp_compress.model.masks import apply_masks, find_masks
 from cp_compress.model.projection import project, split_rounding, with_density
 from cp_compress.model.schemes import Scheme
@@ -204,6 +206,8 @@ class LCStage(DirectStage):
         self.compressions = 0
         self.targets: dict[str, Tensor] = {}
         self.multipliers: dict[str, Tensor] = {}
+        with contextlib.suppress(EmptiedLayerError):  # training may fill the layer again
+            subject.scheme.compress(subject.model)  # says at once where the scheme cannot be applied
 
     @property
     def mu(self) -> float:

@@ -69,6 +69,8 @@ def locked(path: str | os.PathLike[str] | None) -> Iterator[None]:
         return
     if not Path(path).parent.is_dir():
         reject("search", "state", str(path), "its folder does not exist")
+    if Path(path).is_dir():
+        reject("search", "state", str(path), "it is a folder; name a file")
     try:
         with FileLock(f"{os.fspath(path)}.lock", timeout=0):
             yield

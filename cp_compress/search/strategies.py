@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from cp_compress.base.arguments import reject
@@ -60,6 +62,21 @@ class Axis:
         """Return the place of a point."""
         unit = self.parameter.to_unit(point[self.name])
         return 1 - unit if self._flipped else unit
+
+
+def note_direction(space: SchemeSpace, strategy: Strategy, trials: Sequence[Trial]) -> list[str]:
+    """Return a note when the objective falls towards the end that a strategy was told to be the mild one."""
+    feasible_at = getattr(strategy, "feasible_at", None)
+    if feasible_at not in ("high", "low"):
+        return []
+    axis = Axis("search", space, feasible_at)
+    known = sorted((axis.place(trial.point), trial.objective) for trial in trials if trial.objective is not None)
+    pairs = [(before, after) for (_, before), (_, after) in itertools.pairwise(known) if before != after]
+    if not pairs or any(before < after for before, after in pairs):
+        return []
+    other = "low" if feasible_at == "high" else "high"
+    rule = f"the {feasible_at} end of {axis.name}, which should compress mildly, has the smaller objective"
+    return [f"{rule}: was feasible_at={other} meant?"]
 
 
 def parse_strategy(text: str) -> Strategy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cp_compress.base.expressions import format_expression
+from cp_compress.base.identity import identify
 
 
 class Written:
@@ -30,6 +31,16 @@ def describe(value: object) -> str:
     kind = type(value)
     shows_itself = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
     return str(value) if shows_itself else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def describe_content(value: object) -> str:
+    """Return `describe(value)` with a digest of the content behind the name, such as the values that a closure holds.
+
+    >>> from functools import partial
+    >>> describe_content(partial(round, ndigits=1)) == describe_content(partial(round, ndigits=2))
+    False
+    """
+    return f"{describe(value)} #{identify(value)[:16]}"
 
 
 def describe_point(point: Mapping[str, object]) -> str:

@@ -23,9 +23,12 @@ from cp_compress.search.losses import Preservation, find_layers
 from cp_compress.search.methods import Direct, Method
 from cp_compress.search.ranks import world
 from cp_compress.search.stages import Subject, start_stage
+from cp_compress.search.term_results import TermResult, measure_terms
 from cp_compress.search.training_arguments import (
+    check_checkpoint,
     check_optimizer,
     check_schedule,
+    check_terms,
     check_training,
     identify_training,
 )
@@ -42,13 +45,27 @@ class TrainingResult:
 
     Each row holds `step`, `learning_rate`, the means of `loss` and of every term over the epoch, the multiplier of
     every term ("multiplier of …"), the method's own numbers, and with validation data `agreement`, `accuracy` and
-    `validation_loss`. `best_step` is the step after which the model was taken.
+    `validation_loss`. `best_step` is the step after which the model was taken. `terms` says of each constraint of
+    `preserve` what the returned model gives on the training data, and whether it holds: training does not make sure.
     """
 
     model: nn.Module
     history: tuple[dict[str, float], ...]
     best_step: int
     stopped_early: bool
+    terms: tuple[TermResult, ...] = ()
+
+    @property
+    def constraints_held(self) -> bool:
+        """Whether every constraint of `preserve` holds on the training data."""
+        return all(term.held for term in self.terms)
+
+    def __str__(self) -> str:
+        end = ", stopped early" if self.stopped_early else ""
+        last = self.history[-1] if self.history else {}
+        shown = [f"{name} {last[name]:.4g}" for name in ("loss", "agreement", "accuracy") if name in last]
+        lines = [f"trained for {int(last.get('step', 0))} steps{end}, taken after {self.best_step}: {', '.join(shown)}"]
+        return "\n".join([*lines, *(f"  {term}" for term in self.terms)])
 
 
 def train_compressed(
@@ -86,7 +103,7 @@ def train_compressed(
     an epoch is left out.
 
     `preserve` are terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers
-    that grow by up to `multiplier_rate` a step until they hold.
+    that grow by up to `multiplier_rate` a step until they hold; the result's `terms` say whether they do at the end.
 
     With `validation`, labelled examples, the compressed model is judged after each epoch, and the one with the best
     `monitor` ("agreement" with the given model, "accuracy", or "loss") is returned; `patience` stops training after so
@@ -110,6 +127,8 @@ def train_compressed(
     method = Direct() if method is None else method
     check_training(model, scheme, method, loss, optimizer, schedule, precision, monitor, validation, patience, preserve)
     data = LabeledData(dataset)
+    check_checkpoint(checkpoint)
+    check_terms(preserve, data)
     rule = "must be a whole number of 1 or more"
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     seed = check_integer(_OWNER, "seed", seed, "must be a whole number in 0…2³⁰", at_least=0, at_most=2**30)
@@ -124,11 +143,13 @@ def train_compressed(
     task = Task(data, names, loss, terms, batch_size, seed, augment, precision, target)
     total = _total_steps(epochs, steps, task)
     working = copy_model(_OWNER, model).to(target).train()
+    judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
     identity: dict[str, str] = {}
     if checkpoint is not None:
-        factories = (optimizer, schedule, multiplier_rate)
-        identity = identify_training(model, scheme, method, data, task, total, *factories)
-    judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
+        factories = {"optimizer": optimizer, "schedule": schedule, "multiplier_rate": multiplier_rate}
+        judged = None if judge is None else judge.data.digest()
+        stopping = {"validation": judged, "monitor": monitor, "patience": patience}
+        identity = identify_training(model, scheme, method, data, task, total, **factories, **stopping)
     devices = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed * 1_000 + world()[0])
@@ -142,7 +163,8 @@ def train_compressed(
             run.resume(read_checkpoint(checkpoint, identity, target), model)
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
         found, step = run.result(model)
-    return TrainingResult(_as_given(found, model), tuple(run.history), step, run.stopped)
+        held = measure_terms(task, found, reference)
+    return TrainingResult(_as_given(found, model), tuple(run.history), step, run.stopped, held)
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:

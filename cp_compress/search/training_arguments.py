@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +14,24 @@ from torch import nn
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model, digest_text
+from cp_compress.base.identity import identify
 from cp_compress.model.schemes import Scheme
 from cp_compress.search.loop import PRECISIONS, Task
+from cp_compress.search.losses import Preservation
 from cp_compress.search.methods import LC, Direct, Gradual, Method
 from cp_compress.search.ranks import world
-from cp_compress.search.texts import describe
+from cp_compress.search.texts import describe_content
 from cp_compress.search.validation import MONITORS
 
 _OWNER = "train_compressed"
 
 
 def identify_training(
-    model: nn.Module, scheme: Scheme, method: Method, data: LabeledData, task: Task, total: int, *factories: Any
+    model: nn.Module, scheme: Scheme, method: Method, data: LabeledData, task: Task, total: int, **others: Any
 ) -> dict[str, str]:
-    """Return what makes this training another than the next, as texts."""
-    *makers, rate = factories
+    """Return what makes this training another than the next, as texts; `others` are further arguments by name."""
     return {
+        **{name: _tell(value) for name, value in others.items()},
         "model": str(digest_model(model)),
         "scheme": str(scheme),
         "method": str(method),
@@ -37,12 +41,33 @@ def identify_training(
         "seed": str(task.seed),
         "precision": task.precision,
         "processes": str(world()[1]),
-        "preserve": digest_text(*map(repr, task.terms)),
-        "loss": describe(task.loss),
-        "optimizer": ", ".join("default" if maker is None else describe(maker) for maker in makers),
-        "augment": "none" if task.augment is None else describe(task.augment),
-        "multiplier_rate": str(rate),
+        "preserve": digest_text(*map(identify, task.terms)),
+        "loss": _tell(task.loss),
+        "augment": _tell(task.augment),
     }
+
+
+def _tell(value: object) -> str:
+    return describe_content(value) if callable(value) else str(value)
+
+
+def check_checkpoint(checkpoint: str | os.PathLike[str] | None) -> None:
+    """Reject a checkpoint that could not be written, before an epoch is spent."""
+    if checkpoint is None:
+        return
+    if Path(checkpoint).is_dir():
+        reject(_OWNER, "checkpoint", os.fspath(checkpoint), "it is a folder; name a file")
+    if not Path(checkpoint).parent.is_dir():
+        reject(_OWNER, "checkpoint", os.fspath(checkpoint), "its folder does not exist")
+
+
+def check_terms(terms: Sequence[Preservation], data: LabeledData) -> None:
+    """Reject terms that cannot be computed on the inputs of the training data."""
+    inputs = data.select([0])[0]
+    for term in terms:
+        if term.needs_input_gradients and not inputs.is_floating_point():
+            rule = f"it needs gradients at the inputs, and those of the data set are {inputs.dtype}, not floating point"
+            reject(_OWNER, "preserve", term, rule)
 
 
 def check_training(
@@ -61,6 +86,8 @@ def check_training(
     """Reject arguments of `train_compressed` that are not what they must be."""
     if not isinstance(model, nn.Module):
         reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+    if next(model.parameters(), None) is None:
+        reject(_OWNER, "model", type(model).__name__, "it has no parameters, so there is nothing to train")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         reject(_OWNER, "model", type(model).__name__, "none of its parameters requires gradients: all are frozen")
     if isinstance(scheme, type) or not isinstance(scheme, Scheme):

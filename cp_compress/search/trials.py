@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cp_compress.base.errors import NoEffectError
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.search.spaces import Point
 
@@ -39,6 +40,11 @@ class Trial:
         return self.outcome == "pass" and self.objective is not None
 
     @property
+    def too_mild(self) -> bool:
+        """Whether there was no candidate because so mild a compression would have changed nothing."""
+        return self.error is not None and self.error.startswith(NoEffectError.__name__)
+
+    @property
     def margin(self) -> float | None:
         """The least margin of all constraints; None when one is not known."""
         known = [margin for margin in self.margins if margin is not None]
@@ -63,11 +69,26 @@ class Trial:
 
 
 class NoFeasibleCandidateError(RuntimeError):
-    """No trial of a search was feasible; `trials` holds the trace of all of them."""
+    """No trial of a search was feasible.
 
-    def __init__(self, message: str, trials: tuple[Trial, ...] = ()) -> None:
+    `trials` holds the trace of all of them, `search_digests` those of the examples that the search has seen.
+    """
+
+    def __init__(
+        self, message: str, trials: tuple[Trial, ...] = (), search_digests: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(message)
         self.trials = trials
+        self.search_digests = search_digests
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known as plain Python types, under the names of a search's result."""
+        return {
+            "scheme": None,
+            "trials": [trial.to_json() for trial in self.trials],
+            "notes": [str(self)],
+            "search_digests": sorted(self.search_digests),
+        }
 
 
 class TrialError(RuntimeError):

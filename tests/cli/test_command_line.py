@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cp_compress.base.freshness import example_digests
 from cp_compress.cli.main import main
-from cp_compress.examples import digits_cnn
+from cp_compress.examples import digits, digits_cnn
 from cp_compress.model import Prune, load, save
 
 MODEL = "cp_compress.examples:digits_cnn"
@@ -133,7 +135,7 @@ def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
         (["compare", "{pruned}", MODEL, "--data", DATA, "--class-groups", "{"], 2, "no JSON"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--device", "tpu"], 2, "tpu"),
         (["compress", MODEL, "--scheme", "prun(density=1)", "-o", "x"], 2, "prun"),
-        (["compress", MODEL, "--scheme", "prune(density=0.5)", "-o", "/nowhere/x.cp"], 4, "nowhere"),
+        (["compress", MODEL, "--scheme", "prune(density=0.5)", "-o", "/nowhere/x.cp"], 2, "does not exist"),
         (["compress", "model.cp", "--scheme", "prune(density=0.5)", "-o", "x"], 2, "no file"),
         (["compress", DATA, "--scheme", "prune(density=0.5)", "-o", "x"], 2, "torch.nn.Module"),
         (["footprint", MODEL, "--input-shape", "1,8,9,9,9"], 4, "cannot be run on inputs"),
@@ -149,10 +151,8 @@ def test_trouble_is_told_in_one_line_with_its_code(pruned, capsys, arguments, co
     assert re.search(message, err)
 
 
-SEARCH = (
-    *("search", MODEL, "--scheme", "prune(density={density})", "--data", DATA),
-    *("--parameter", "density=real(0.05, 1, scale=log)", "--trials", "5"),
-)
+SPACELESS = ("search", MODEL, "--scheme", "prune(density={density})", "--data", DATA, "--trials", "5")
+SEARCH = (*SPACELESS, "--parameter", "density=real(0.05, 1, scale=log)")
 
 
 def test_search_writes_the_smallest_model_that_passes_and_its_trace(tmp_path, capsys):
@@ -180,12 +180,14 @@ def test_search_goes_on_from_its_state_and_refuses_that_of_another(tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--require", "agreement >= 1", "--parameter", "density=real(0.01, 0.02)"], 1, ""),
         ([], 2, "needs --require"),
         (["--require", "agreement >= 0.9", "--gate-data", DATA], 2, "600 of its examples"),
         (["--require", "agreement >= 0.9", "--parameter", "n=integer(1, 2)"], 2, "in braces"),
         (["--require", "agreement >= 0.9", "--parameter", "density"], 2, "must have the form"),
-        (["--require", "agreement >= 0.9", "--parameter", "density=reel(0, 1)"], 2, "reel"),
+        (["--require", "agreement >= 0.9", "--parameter", "n=reel(0, 1)"], 2, "reel"),
+        (["--require", "agreement >= 0.9", "--parameter", "density=real(0.1, 1)"], 2, "given twice"),
+        (["--require", "max_agreement <= 0.9"], 2, "the metric is agreement"),
+        (["--require", "agreement >= 0.9", "--state", "."], 2, "is a folder"),
         (["--require", "agreement >= 0.9", "--strategy", "guess()"], 2, "guess"),
         (["--require", "agreement >= 0.9", "--objective", "beauty"], 2, "beauty"),
     ],
@@ -194,7 +196,101 @@ def test_what_a_search_cannot_do_is_told(capsys, arguments, code, message):
     found, out, err = run(capsys, *SEARCH, *arguments)
     assert found == code
     assert message in err
-    assert (code == 1) == ("no candidate found" in out)
+    assert "no candidate found" not in out
+
+
+def test_a_search_without_a_candidate_tells_what_it_has_seen(capsys):
+    arguments = (*SPACELESS, "--parameter", "density=real(0.01, 0.02)", "--require", "agreement >= 1")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 1
+    assert "no candidate found" in out
+    code, found = read(capsys, *arguments)
+    assert code == 1
+    assert found["scheme"] is None
+    assert sorted(found["search_digests"]) == sorted(set(example_digests(digits())))
+
+
+def test_a_candidate_that_fails_on_fresh_data_is_not_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cp_fresh.py").write_text(FRESH)
+    target = tmp_path / "best.cp"
+    arguments = (*SEARCH, "--require", "agreement >= 0.95", "--gate-data", "cp_fresh:noise", "-o", str(target))
+    code, out, _ = run(capsys, *arguments)
+    assert code == 1
+    assert "NOT written" in out
+    assert not target.exists()
+
+
+FRESH = """
+import torch
+
+def noise():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(200, 1, 8, 8, generator=generator), torch.randint(10, (200,), generator=generator)
+
+def broken():
+    raise KeyError("no such thing")
+
+def leaving():
+    raise SystemExit(0)
+
+def needy(seed):
+    return seed
+
+class Reading:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise ArithmeticError(f"example {index}")
+
+module = torch.nn.Linear(2, 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        ("cp_fresh:broken", 4, "--data = .cp_fresh:broken. raised KeyError: 'no such thing'"),
+        ("cp_fresh:leaving", 4, "raised SystemExit: 0"),
+        ("cp_fresh:needy", 2, "needy needs seed"),
+        ("cp_fresh:module", 2, "module is a Linear"),
+        ("cp_broken:data", 4, "importing cp_broken raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_factory_raises_is_told_in_one_line(tmp_path, monkeypatch, capsys, data, code, message):
+    (tmp_path / "cp_fresh.py").write_text(FRESH)
+    (tmp_path / "cp_broken.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    report = tmp_path / "report.json"
+    found, _, err = run(capsys, "compare", MODEL, MODEL, "--data", data, "--json", str(report))
+    assert found == code
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err)
+    assert json.loads(report.read_text())["exit_code"] == code
+
+
+def test_what_was_not_foreseen_is_no_verdict(tmp_path, monkeypatch, capsys, pruned):
+    (tmp_path / "cp_fresh.py").write_text(FRESH)
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run(capsys, "compare", pruned, MODEL, "--data", "cp_fresh:Reading", "--require", "agreement >= 0")
+    assert found == 4
+    assert err.splitlines()[-1] == "cp-compress: ArithmeticError: example 0"
+
+
+def test_verdicts_do_not_depend_on_who_reads(pruned):
+    start = "import sys; from cp_compress.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "compare", pruned, MODEL, "--data", DATA]
+    command += ["--require", "agreement >= 0.5"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=ascii_only, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"agreement \u2265 0.5" in done.stdout
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_damaged_file_is_named(pruned, capsys):

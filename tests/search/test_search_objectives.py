@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import cp_compress.search.objectives as objectives
 from cp_compress import CompressionError, InvalidArgumentError, Prune, Quantize, footprint
 from cp_compress.search import (
     ArtifactBytes,
@@ -44,10 +45,28 @@ class Counting(nn.Linear):
 
 def test_times_are_measured_in_turns_on_the_batch_asked_for():
     first, second = Counting(8, 2), Counting(8, 2)
-    assert Latency(repeats=2).measure(first, second, BATCH) > 0
-    assert first.rows == second.rows == [3] * 3  # one to warm up
-    assert Throughput(batch_size=7, repeats=1).measure(first, second, BATCH) > 0
-    assert first.rows[3:] == second.rows[3:] == [7] * 2
+    assert Latency(repeats=7).measure(first, second, BATCH) > 0
+    assert first.rows == second.rows == [3] * 8  # one to warm up
+    assert Throughput(batch_size=7, repeats=8).measure(first, second, BATCH) > 0
+    assert first.rows[8:] == second.rows[8:] == [7] * 9
+
+
+def test_a_share_of_time_is_a_bound_on_its_median(monkeypatch):
+    ours, theirs = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0], [10.0] * 10
+    monkeypatch.setattr(objectives, "time_in_turns", lambda *arguments: (ours, theirs))
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    # of 10 turns, two or more lie on each side of the median with a probability of 1 − 11/1024, one or more 1 − 1/1024
+    assert Latency(10).measure(first, second, BATCH) == 1.0
+    assert Latency(10).measure(first, first, BATCH) == 0.1
+
+
+def test_pruning_that_saves_no_time_is_not_faster(reference):
+    inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    wins = 0
+    for _ in range(20):
+        candidate, objective = Prune(0.5).compress(reference), Latency(15)
+        wins += objective.measure(candidate, reference, inputs) < objective.measure(reference, reference, inputs)
+    assert wins <= 3  # each with a probability far below 1 %
 
 
 def test_a_batch_is_filled_with_the_rows_that_there_are():
@@ -58,7 +77,7 @@ def test_a_batch_is_filled_with_the_rows_that_there_are():
 
 @pytest.mark.parametrize(
     "objective",
-    [Flops(), Parameters(), Parameters("total"), ArtifactBytes(), ResidentBytes(), Latency(5), Throughput(8, 3)],
+    [Flops(), Parameters(), Parameters("total"), ArtifactBytes(), ResidentBytes(), Latency(9), Throughput(8, 9)],
 )
 def test_an_objective_is_its_text(objective):
     assert parse_objective(str(objective)) == objective
@@ -68,10 +87,10 @@ def test_an_objective_is_its_text(objective):
     ("text", "rule"),
     [
         ("parameters(count=all)", "'nonzero', 'total'"),
-        ("latency(repeats=0)", "1 or more"),
+        ("latency(repeats=6)", "7 or more"),
         ("throughput(batch_size=0)", "1 or more"),
         ("energy", "no objective is called 'energy'"),
-        ("flops | latency", "one objective"),
+        ("flops | latency", "give one"),
     ],
 )
 def test_bad_objectives_are_refused(text, rule):

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import os
 import random
 import weakref
 
@@ -39,6 +40,14 @@ def find(constraints=None, **options):
     model = settings.pop("model", None) or search_subjects.model()
     space = settings.pop("space", None) or search_subjects.space()
     return search(model, space, constraints=constraints or search_subjects.agreement(BOUND), **settings)
+
+
+def scaled_by(factor):
+    def finish(candidate, scheme):
+        candidate.bias.data *= factor
+        return candidate
+
+    return finish
 
 
 def kept_weights(found):
@@ -140,7 +149,6 @@ def test_a_search_leaves_the_random_states_alone():
     ("name", "other"),
     [
         ("seed", {"seed": 1}),
-        ("trials", {"trials": 9}),
         ("batch", {"batch": 2}),
         ("strategy", {"strategy": "drucb"}),
         ("objective", {"objective": "artifact_bytes"}),
@@ -149,14 +157,15 @@ def test_a_search_leaves_the_random_states_alone():
         ("data", {"constraints": search_subjects.agreement(BOUND, dataset=search_subjects.data(2.0))}),
         ("model", {"model": nn.Linear(search_subjects.EXAMPLES, 2)}),
         ("finish", {"finish": stumbling}),
+        ("finish", {"finish": scaled_by(2.0)}),
     ],
 )
 def test_the_file_of_another_search_is_refused(tmp_path, name, other):
     state = tmp_path / "state.json"
-    find(state=state, trials=2)
+    find(state=state, trials=2, finish=scaled_by(1.0))
     content = state.read_bytes()
     with pytest.raises(InvalidArgumentError, match=rf"another search \(.*{name}: "):
-        find(**{"state": state, "trials": 2, **other})
+        find(**{"state": state, "trials": 2, "finish": scaled_by(1.0), **other})
     assert state.read_bytes() == content
 
 
@@ -173,8 +182,26 @@ def test_a_callable_that_makes_other_schemes_now_is_noticed(tmp_path):
         return SchemeSpace(lambda point: Prune(point["eighths"] / 8, scope=scope), eighths=Integer(1, 7))
 
     find(space=space("global"), state=tmp_path / "state.json", trials=2)
-    with pytest.raises(InvalidArgumentError, match="another space"):
+    with pytest.raises(InvalidArgumentError, match=r"another search \(space: "):
         find(space=space("layer"), state=tmp_path / "state.json", trials=2)
+
+
+def test_trials_of_other_schemes_are_noticed(tmp_path):
+    state = tmp_path / "state.json"
+    find(state=state, trials=2)
+    state.write_text(state.read_text().replace('"scheme": "prune(density=', '"scheme": "prune(scope=layer, density='))
+    with pytest.raises(InvalidArgumentError, match="other library versions"):
+        find(state=state, trials=2)
+
+
+def test_a_search_that_is_done_goes_on_with_more_trials(tmp_path):
+    state = tmp_path / "state.json"
+    short = find(state=state, trials=2)
+    kept = [trial.seconds for trial in short.trials]
+    long = find(state=state, trials=5)
+    assert [trial.seconds for trial in long.trials[:2]] == kept  # not made again
+    assert len(long.trials) == 5
+    assert long.trials == find(trials=5).trials
 
 
 def test_no_candidate_but_the_best_stays_in_memory():
@@ -403,14 +430,46 @@ def test_bad_arguments_are_refused_by_name(name, options):
         find(**options)
 
 
+def test_a_parameter_that_compresses_the_other_way_is_noticed():
+    space = SchemeSpace(lambda point: Prune(1 - point["sparsity"]), sparsity=Real(0.02, 0.98))
+    found = find(search_subjects.agreement(0.5), space=space, trials=5)
+    assert any("was feasible_at=low meant" in note for note in found.notes)
+    found = find(search_subjects.agreement(0.99), space=space, trials=8, strategy="bisection(feasible_at=low)")
+    assert not any("feasible_at" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"constraints": None}, "constraints=None"),
+        ({"model": nn.Flatten()}, "it has no parameters"),
+        ({"state": "."}, "it is a folder"),
+        ({"backend": "dask"}, "active distributed.Client"),
+        ({"space": SchemeSpace(lambda point: 1 / 0, density=Real(0.1, 1))}, "ZeroDivisionError"),
+    ],
+)
+def test_bad_arguments_of_a_search_are_refused(arguments, rule):
+    given = {"model": search_subjects.model(), "space": search_subjects.space(), "objective": "parameters"}
+    if "backend" in arguments:
+        pytest.importorskip("distributed")
+    with pytest.raises(InvalidArgumentError, match=rule):
+        search(**{**given, "constraints": search_subjects.agreement(0.8), **arguments})
+
+
+def test_a_worker_that_dies_is_told():
+    with pytest.raises(TrialError, match="a worker process died during one of these: trial 1 at density="):
+        find(finish=lambda candidate, scheme: os._exit(1), jobs=2, trials=2)
+
+
 def test_no_constraint_at_all_is_refused():
     with pytest.raises(InvalidArgumentError, match="the smallest model would win"):
         search(search_subjects.model(), search_subjects.space(), objective="parameters", constraints=[])
 
 
 def test_an_objective_that_the_reference_does_not_have_stops_the_search():
+    model = nn.Sequential(nn.Flatten(), nn.PReLU())
     with pytest.raises(CompressionError, match="no floating-point operations"):
-        find(model=nn.Flatten(), objective="flops", example_input=torch.zeros(1, 64), constraints=lambda c, r: None)
+        find(model=model, objective="flops", example_input=torch.zeros(1, 64), constraints=lambda c, r: None)
 
 
 def test_a_comparison_of_ones_own_is_a_level_too():

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cp_compress import InvalidArgumentError
-from cp_compress.search import DRUCB, Bayesian, Bisection, Categorical, Integer, Real, SchemeSpace, parse_strategy
+from cp_compress.search import (
+    DRUCB,
+    Bayesian,
+    Bisection,
+    Categorical,
+    Integer,
+    Real,
+    SchemeSpace,
+    Trial,
+    parse_strategy,
+)
 
 UNIT = SchemeSpace("prune(density={density})", density=Real(0, 1))
 
@@ -200,9 +210,49 @@ def test_a_strategy_is_its_text(strategy):
         ("bayesian(initial=0)", "1 or more"),
         ("bayesian(confidence=1)", r"\[0.5, 1\)"),
         ("annealing", "no strategy is called 'annealing'"),
-        ("drucb | bayesian", "one strategy"),
+        ("drucb | bayesian", "give one"),
     ],
 )
 def test_bad_settings_are_refused(text, rule):
     with pytest.raises(InvalidArgumentError, match=rule):
         parse_strategy(text)
+
+
+@pytest.mark.parametrize("strategy", [Bisection(), Bisection(noise=0.01), DRUCB(), Bayesian(initial=3)])
+def test_points_too_mild_to_be_made_lead_to_stronger_ones(strategy):
+    """Above 0.3 nothing would become smaller; the constraint holds from 0.1 upwards."""
+    run = strategy.start(search_subjects.space(), 12, 0)
+    feasible = []
+    for number in range(1, 13):
+        points = run.ask(1)
+        if not points:
+            break
+        (point,) = points
+        density = point["density"]
+        if density > 0.3:
+            trial = Trial(number, point, "", "error", None, (None,), error="NoEffectError: nothing smaller")
+        else:
+            trial = search_subjects.made(number, point, density, density - 0.1)
+        run.tell(point, trial)
+        feasible += [density] if trial.feasible else []
+    assert feasible
+    assert min(feasible) < 0.16
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space"),
+    [
+        (DRUCB(), SchemeSpace("nm_prune(n={n}, m=8)", n=Integer(1, 4))),
+        (Bisection(), SchemeSpace("nm_prune(n={n}, m=8)", n=Integer(1, 4))),
+        (Bayesian(initial=6), SchemeSpace("nm_prune(n={n}, m=8)", n=Integer(1, 4))),
+        (Bayesian(initial=1), SchemeSpace("quantize({dtype})", dtype=Categorical(("int8", "float16", "int4")))),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_no_point_of_a_finite_space_is_tried_twice(strategy, space, batch):
+    tried, best = search_subjects.drive(
+        strategy, space, lambda point: 0.1, 20, batch=batch, objective=lambda point: float(len(str(point)))
+    )
+    points = [tuple(trial.point.items()) for trial in tried]
+    assert len(set(points)) == len(points) <= 4
+    assert best is not None

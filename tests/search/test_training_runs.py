@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from cp_compress.base.errors import InvalidArgumentError, ObservationError, TrainingError
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import InvalidArgumentError, NoEffectError, ObservationError, TrainingError
 from cp_compress.examples import digits, digits_cnn, digits_training
 from cp_compress.fidelity import Requirement
 from cp_compress.model import LowRank, Prune, Quantize
@@ -18,6 +20,8 @@ from cp_compress.search import (
     Direct,
     Gradual,
     PreserveAgreement,
+    PreserveAttribution,
+    PreserveCost,
     Preserved,
     PreserveEmbedding,
     Real,
@@ -26,7 +30,6 @@ from cp_compress.search import (
     train_compressed,
 )
 
-calls = {"left": None}
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 RAMP = torch.linspace(0, 1, 3)
 
@@ -36,12 +39,15 @@ class Interrupted(Exception):
 
 
 def counted(inputs, generator):
-    """Leave the inputs alone, and give up after a number of batches."""
-    if calls["left"] is not None:
-        if calls["left"] == 0:
+    """Leave the inputs alone, and give up after a number of batches, `left`."""
+    if counted.left is not None:
+        if counted.left == 0:
             raise Interrupted
-        calls["left"] -= 1
+        counted.left -= 1
     return inputs + 0.01 * torch.randn(inputs.shape, generator=generator)
+
+
+counted.left = None  # an attribute of a function is no part of what it does
 
 
 class Dropping(nn.Module):
@@ -98,14 +104,14 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(reference, data, schem
         "validation": data,
         "seed": 3,
     }
-    calls["left"] = None
+    counted.left = None
     before = torch.get_rng_state()
     whole = train_compressed(reference, scheme, data, checkpoint=tmp_path / "whole.pt", **options)
     assert torch.equal(torch.get_rng_state(), before)
-    calls["left"] = interrupted_after
+    counted.left = interrupted_after
     with pytest.raises(Interrupted):
         train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
-    calls["left"] = None
+    counted.left = None
     resumed = train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
     assert equal(whole.model, resumed.model)
     assert whole.history == resumed.history
@@ -122,10 +128,92 @@ def test_the_checkpoint_of_another_run_and_a_damaged_one_are_refused(reference, 
         train_compressed(reference, Prune(0.3), data, **options)
     with pytest.raises(InvalidArgumentError, match="another seed"):
         train_compressed(reference, Prune(0.2), data, seed=1, **options)
+    options["steps"] = 6
+    with pytest.raises(InvalidArgumentError, match="another steps"):
+        train_compressed(reference, Prune(0.2), data, **options)
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InvalidArgumentError, match="can be read"):
         train_compressed(reference, Prune(0.2), data, **options)
     assert path.read_bytes() == b"no checkpoint"
+
+
+def sgd(rate):
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("optimizer", {"optimizer": sgd(0.02)}),
+        ("validation", {"validation": (torch.ones(2, 1, 8, 8), torch.tensor([0, 1]))}),
+        ("monitor", {"monitor": "loss"}),
+        ("patience", {"patience": 3}),
+        ("preserve", {"preserve": [PreserveCost(0.1, class_distance=100 * (1 - torch.eye(10)))]}),
+        ("loss", {"loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.1)}),
+    ],
+)
+def test_a_checkpoint_is_that_of_all_its_arguments(data, tmp_path, name, other):
+    options = {
+        "steps": 2,
+        "batch_size": 32,
+        "checkpoint": tmp_path / "run.pt",
+        "optimizer": sgd(0.01),
+        "validation": data,
+        "preserve": [PreserveCost(0.1, class_distance=1 - torch.eye(10))],
+        "loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.2),
+    }
+    first = train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits()})
+    again = train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits()})
+    assert equal(first.model, again.model)
+    with pytest.raises(InvalidArgumentError, match=f"another {name};"):
+        train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits(), **other})
+
+
+@pytest.mark.parametrize(("checkpoint", "rule"), [("nowhere/run.pt", "folder does not exist"), (".", "it is a folder")])
+def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(data, reference, tmp_path, checkpoint, rule):
+    def never(parameters):
+        raise AssertionError
+
+    with pytest.raises(InvalidArgumentError, match=rule):
+        train_compressed(reference, Prune(0.2), data, steps=2, optimizer=never, checkpoint=tmp_path / checkpoint)
+
+
+def test_a_result_says_which_constraints_hold():
+    preserve = [PreserveAgreement(at_most=1e-6), PreserveAgreement(at_most=1e3), PreserveAttribution(at_most=0.99)]
+    options = {"steps": 3, "batch_size": 60, "preserve": preserve}
+    result = train_compressed(digits_cnn(), Prune(0.05), digits(), **options)
+    assert [term.held for term in result.terms] == [False, True, True]
+    assert not result.constraints_held
+    assert "PreserveAgreement: " in str(result)
+    assert "is NOT ≤ 1e-06" in str(result)
+    inputs, _ = LabeledData(digits()).select(range(600))
+    with torch.no_grad():
+        mine, theirs = (model.eval()(inputs).div(2).log_softmax(1) for model in (result.model, digits_cnn()))
+    divergence = 4 * (theirs.exp() * (theirs - mine)).sum(1).mean()
+    assert result.terms[0].value == pytest.approx(float(divergence), rel=1e-4)
+    assert result.terms[1].value == result.terms[0].value
+
+
+def test_a_term_without_gradients_in_the_compressed_model_is_not_held():
+    scheme = Quantize("int8", mode="dynamic")
+    options = {"steps": 1, "batch_size": 60, "preserve": [PreserveAttribution(at_most=0.5)]}
+    result = train_compressed(digits_cnn(), scheme, digits(), **options)
+    assert not result.constraints_held or result.terms[0].value > 0
+
+
+def test_attributions_of_integer_inputs_are_refused_at_once():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 2))
+    data = torch.randint(10, (8, 3)), torch.zeros(8, dtype=torch.int64)
+    with pytest.raises(InvalidArgumentError, match=r"preserve=.*torch.int64, not floating point"):
+        train_compressed(model, Prune(0.5), data, steps=1, preserve=[PreserveAttribution(0.5)])
+
+
+def test_learning_compression_says_at_once_that_a_scheme_changes_nothing(reference, data):
+    def never(parameters):
+        raise AssertionError
+
+    with pytest.raises(NoEffectError, match="no weight of the model would become smaller"):
+        train_compressed(reference, LowRank(rank=1000), data, steps=50, method=LC(), optimizer=never)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(reference, data):
