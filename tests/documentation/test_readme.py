@@ -58,7 +58,7 @@ def run_script(folder, source):
 
 def test_training_and_search_examples_run(tmp_path):
     training = block_with("train_compressed(").replace("epochs=15", "epochs=2")
-    assert "multiplier of PreserveAgreement" in run_script(tmp_path, training)
+    assert re.search(r"PreserveAgreement: .* ≤ 0.05", run_script(tmp_path, training))
     assert (tmp_path / "training.pt").exists()
     search = block_with("SchemeSpace(").replace('state="search.json"', 'state="search.json", trials=4')
     assert "fresh data: agreement" in run_script(tmp_path, search)
