@@ -1,4 +1,4 @@
-"""The constants of baseline JPEG: quantisation tables by quality, and the order of coefficients (ITU-T T.81, Annex K)."""
+"""The constants of baseline JPEG (ITU-T T.81, Annex K): quantisation tables by quality, the order of coefficients."""
 
 from __future__ import annotations
 

@@ -36,14 +36,18 @@ def to_rgb(luma: Tensor, blueness: Tensor, redness: Tensor) -> Tensor:
     """Return RGB pixels (n, 3, h, w), uint8, of three planes in 0…255."""
     blue, red = blueness - _CENTRE, redness - _CENTRE
     green = (-_fixed(0.34414) * blue - _fixed(0.71414) * red + _HALF) >> _SHIFT
-    return torch.stack(
-        [
-            luma + ((_fixed(1.402) * red + _HALF) >> _SHIFT),
-            luma + green,
-            luma + ((_fixed(1.772) * blue + _HALF) >> _SHIFT),
-        ],
-        1,
-    ).clamp_(0, 255).to(torch.uint8)
+    return (
+        torch.stack(
+            [
+                luma + ((_fixed(1.402) * red + _HALF) >> _SHIFT),
+                luma + green,
+                luma + ((_fixed(1.772) * blue + _HALF) >> _SHIFT),
+            ],
+            1,
+        )
+        .clamp_(0, 255)
+        .to(torch.uint8)
+    )
 
 
 def downsample(plane: Tensor, factors: tuple[int, int]) -> Tensor:
