@@ -91,7 +91,7 @@ class JPEG(StreamCodec):
         """Return images as `decode` does, on a device: on a GPU decoded there, all at once, by nvJPEG.
 
         nvJPEG rounds in its own way and repeats subsampled chroma instead of interpolating it, so that its pixels
-        are not those of `decode`; `read_coefficients(streams)` inverted on the GPU gives those to the bit. Raises as
+        are not those of `decode`; `coefficients_of_streams(streams)` inverted on the GPU gives those to the bit. Raises as
         `decode` does, and CompressionError where torchvision was built without nvJPEG.
         """
         target = torch.device(device)
@@ -119,7 +119,7 @@ class JPEG(StreamCodec):
         check_batch("JPEG", batch[:1])
         return analyse(_as_pixels(batch.detach()), self.quality, self.subsampling)
 
-    def read_coefficients(self, streams: Sequence[bytes]) -> JpegCoefficients:
+    def coefficients_of_streams(self, streams: Sequence[bytes]) -> JpegCoefficients:
         """Return the quantised coefficients that streams of this codec hold, on the CPU; no pixels are decoded.
 
         Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and, with

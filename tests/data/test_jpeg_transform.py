@@ -68,7 +68,7 @@ def test_any_image_at_any_quality(quality, subsampling, height, width, seed):
     images = torch.randint(0, 256, (1, 3, height, width), generator=generator(seed), dtype=torch.uint8)
     codec = JPEG(quality, subsampling)
     assert torch.equal(codec.requantise(images), decoded_by_pillow(images, quality, subsampling))
-    stored, computed = codec.read_coefficients(codec.encode(images)), codec.coefficients(images)
+    stored, computed = codec.coefficients_of_streams(codec.encode(images)), codec.coefficients(images)
     for first, second in zip(stored.components, computed.components, strict=True):
         assert torch.equal(first, second)
 
@@ -81,7 +81,7 @@ def test_coefficients_are_those_in_the_streams(channels, subsampling, tables):
         images = kinds_of_images(channels, size)
         codec = JPEG(quality, subsampling, tables)
         streams = codec.encode(images)
-        stored, computed = codec.read_coefficients(streams), codec.coefficients(images)
+        stored, computed = codec.coefficients_of_streams(streams), codec.coefficients(images)
         assert len(stored.components) == channels
         for first, second in zip(stored.components, computed.components, strict=True):
             assert torch.equal(first, second)
@@ -164,22 +164,22 @@ def test_damaged_images_are_named():
             content[place] = int(chance.integers(256))
         streams[1] = seal(kind, (3, 24, 24), torch.uint8, bytes(content))
         try:
-            codec.read_coefficients(streams)
+            codec.coefficients_of_streams(streams)
         except CorruptStreamError as error:
             blamed.append(error.index)
     assert len(blamed) > 150
     assert set(blamed) == {1}
     other = JPEG(61, tables="inline").encode(images)
     with pytest.raises(CorruptStreamError, match="other tables than those of this codec"):
-        codec.read_coefficients(other)
+        codec.coefficients_of_streams(other)
     with pytest.raises(CorruptStreamError, match="larger than any encoded"):
-        codec.read_coefficients([seal(Kind(1, "JPEG"), (3, 2**40, 2**40), torch.uint8, b"x")])
+        codec.coefficients_of_streams([seal(Kind(1, "JPEG"), (3, 2**40, 2**40), torch.uint8, b"x")])
 
 
 def test_large_batches_are_worked_on_in_parts(monkeypatch):
     images = kinds_of_images(3, (17, 23))
     codec = JPEG(70)
-    whole, coded = codec.requantise(images), codec.read_coefficients(codec.encode(images))
+    whole, coded = codec.requantise(images), codec.coefficients_of_streams(codec.encode(images))
     monkeypatch.setattr(jpeg_coefficients, "_PART", {"cpu": 1, "other": 1})
     assert torch.equal(codec.requantise(images), whole)
     for part, expected in zip(codec.coefficients(images).components, coded.components, strict=True):
