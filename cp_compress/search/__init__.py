@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cp_compress.search.objectives import ResidentBytes as ResidentBytes
     from cp_compress.search.objectives import Throughput as Throughput
     from cp_compress.search.objectives import parse_objective as parse_objective
+    from cp_compress.search.recalibration import recalibrate_batchnorm as recalibrate_batchnorm
     from cp_compress.search.results import SearchResult as SearchResult
     from cp_compress.search.searching import search as search
     from cp_compress.search.spaces import Categorical as Categorical
@@ -75,6 +76,7 @@ _MODULES = {
     "parse_objective": "objectives",
     "parse_parameter": "spaces",
     "parse_strategy": "strategies",
+    "recalibrate_batchnorm": "recalibration",
     "search": "searching",
 }
 _FULL_NAMES = {name: f"{__name__}.{module}" for name, module in _MODULES.items()}
