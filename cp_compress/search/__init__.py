@@ -12,6 +12,9 @@ from cp_compress.base.lazy import lazy_exports
 if TYPE_CHECKING:
     from cp_compress.base.freshness import example_digests as example_digests
     from cp_compress.base.freshness import shared_examples as shared_examples
+    from cp_compress.search.adaptation import AdaptationResult as AdaptationResult
+    from cp_compress.search.adaptation import BeforeAfter as BeforeAfter
+    from cp_compress.search.adaptation import adapt as adapt
     from cp_compress.search.bayesian import Bayesian as Bayesian
     from cp_compress.search.bisection import Bisection as Bisection
     from cp_compress.search.constraints import Preserved as Preserved
@@ -56,8 +59,10 @@ _MODULES = {
     "PreserveEmbedding": "losses",
     "TrainingResult": "training",
     "train_compressed": "training",
+    "AdaptationResult": "adaptation",
     "ArtifactBytes": "objectives",
     "Bayesian": "bayesian",
+    "BeforeAfter": "adaptation",
     "Bisection": "bisection",
     "Categorical": "spaces",
     "Flops": "objectives",
@@ -73,6 +78,7 @@ _MODULES = {
     "Throughput": "objectives",
     "Trial": "trials",
     "TrialError": "trials",
+    "adapt": "adaptation",
     "parse_objective": "objectives",
     "parse_parameter": "spaces",
     "parse_strategy": "strategies",
