@@ -13,7 +13,7 @@ from torch import nn
 from cp_compress.base.arguments import check_integer, check_real
 from cp_compress.base.devices import usable_device
 from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import forget_observations, observe
+from cp_compress.fidelity.observation import observe
 from cp_compress.fidelity.predictions import compare_predictions
 from cp_compress.fidelity.running import model_device
 from cp_compress.model.layers import copy_model, named_tensors
@@ -31,7 +31,7 @@ from cp_compress.search.checkpoints import read_checkpoint, write_checkpoint
 from cp_compress.search.epochs import Run
 from cp_compress.search.loop import Optimizer, Task
 from cp_compress.search.losses import Preservation, find_layers
-from cp_compress.search.paired_loop import PairedLoop, towards
+from cp_compress.search.paired_loop import PairedLoop, logits_of, towards
 from cp_compress.search.ranks import world
 from cp_compress.search.repair_steps import record_repair
 from cp_compress.search.stages import DirectStage, Subject
@@ -161,8 +161,7 @@ def adapt(
     find_layers(terms, held, "reference")
     find_layers(terms, working, "model")
     before = _judge(model, reference, judged, target, batch_size)
-    targets = observe(held, pairs.originals, batch_size=batch_size).logits.to(target)
-    forget_observations(held)
+    targets = logits_of(held, pairs.originals, target, batch_size)
     names = tuple(map(str, range(targets.shape[1])))
     loss = towards(targets, temperature, clean_weight, names)
     task = Task(pairs.decoded, names, loss, terms, batch_size, seed, None, precision, target)

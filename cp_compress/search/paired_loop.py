@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.running import Runner
 from cp_compress.search.loop import Loop, Optimizer, Task
 from cp_compress.search.losses import Batch, PreserveAgreement
@@ -62,6 +64,24 @@ class _OnOriginals(Runner):
 
     def logits(self, inputs: Tensor) -> Tensor:
         return super().logits(inputs + self.shift)
+
+
+def logits_of(model: nn.Module, data: LabeledData, device: torch.device, batch_size: int) -> Tensor:
+    """Return the logits (n, classes) of a model on data whose labels may be anything; raises for NaN and Inf."""
+    runner, parts = Runner(model, device), []
+
+    def run(part: slice) -> None:
+        parts.append(runner.logits(data.select(range(part.start, part.stop))[0]).float())
+
+    with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+        BatchSize(batch_size).run(len(data), run)
+    found = torch.cat(parts)
+    if not bool(torch.isfinite(found).all()):
+        place = int((~torch.isfinite(found).all(1)).nonzero()[0])
+        raise ObservationError(
+            f"the reference gives NaN or infinite logits on the originals, first at example #{place}"
+        )
+    return found
 
 
 def towards(
