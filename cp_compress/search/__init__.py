@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cp_compress.search.adaptation import adapt as adapt
     from cp_compress.search.bayesian import Bayesian as Bayesian
     from cp_compress.search.bisection import Bisection as Bisection
+    from cp_compress.search.codec_spaces import CodecSpace as CodecSpace
     from cp_compress.search.constraints import Preserved as Preserved
     from cp_compress.search.drucb import DRUCB as DRUCB
     from cp_compress.search.losses import PreserveAgreement as PreserveAgreement
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from cp_compress.search.recalibration import recalibrate_batchnorm as recalibrate_batchnorm
     from cp_compress.search.results import SearchResult as SearchResult
     from cp_compress.search.searching import search as search
+    from cp_compress.search.settings import SettingTrial as SettingTrial
+    from cp_compress.search.settings import SmallestSetting as SmallestSetting
+    from cp_compress.search.smallest_setting import find_smallest as find_smallest
     from cp_compress.search.spaces import Categorical as Categorical
     from cp_compress.search.spaces import Integer as Integer
     from cp_compress.search.spaces import Real as Real
@@ -65,6 +69,7 @@ _MODULES = {
     "BeforeAfter": "adaptation",
     "Bisection": "bisection",
     "Categorical": "spaces",
+    "CodecSpace": "codec_spaces",
     "Flops": "objectives",
     "Integer": "spaces",
     "Latency": "objectives",
@@ -75,10 +80,13 @@ _MODULES = {
     "ResidentBytes": "objectives",
     "SchemeSpace": "spaces",
     "SearchResult": "results",
+    "SettingTrial": "settings",
+    "SmallestSetting": "settings",
     "Throughput": "objectives",
     "Trial": "trials",
     "TrialError": "trials",
     "adapt": "adaptation",
+    "find_smallest": "smallest_setting",
     "parse_objective": "objectives",
     "parse_parameter": "spaces",
     "parse_strategy": "strategies",
