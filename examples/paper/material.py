@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
+from cp_compress import JPEG
 from cp_compress.base.files import write_atomically
 from cp_compress.data.container import payload_size
 from cp_compress.examples import digits, digits_cnn, digits_training
@@ -79,8 +80,8 @@ def coded_bytes(stored):
     """Return the mean bytes of entropy-coded data an image: a JPEG file's scan, all of a ZFP stream."""
     streams = (stored.stream(index) for index in range(len(stored)))
     payloads = [stream[len(stream) - payload_size(stream) :] for stream in streams]
-    sizes = [_scan(payload) if payload[:2] == b"\xff\xd8" else len(payload) for payload in payloads]
-    return sum(sizes) / len(sizes)
+    count = _scan if isinstance(stored.codec, JPEG) else len
+    return sum(map(count, payloads)) / len(payloads)
 
 
 def _scan(file):
