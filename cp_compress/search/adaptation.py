@@ -115,7 +115,8 @@ def adapt(
     that it was made from; their labels are not used. `model` is often the reference itself, or a pruned or factored
     candidate, whose zeros stay zero. The loss is the Kullback–Leibler divergence of `PreserveAgreement` at this
     `temperature`, on the decoded examples, plus `clean_weight` times that on the originals, which doubles the work.
-    `preserve` are further terms, held as constraints by multipliers that move by up to `multiplier_rate` a step.
+    `preserve` are further terms on the examples of the loss, with the reference on the originals, held as constraints
+    by multipliers that move by up to `multiplier_rate` a step.
 
     `validation` is a pair (decoded, originals) of labelled examples, none of which is among those trained on. The
     result compares the model with the reference on it, decoded and clean, before and after: what is gained on decoded

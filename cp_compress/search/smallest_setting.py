@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cp_compress.fidelity as fidelity
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.devices import usable_device
 from cp_compress.base.freshness import example_digests, mark_as_searched, shared_examples
 from cp_compress.data.dataset import CompressedDataset
 from cp_compress.fidelity.judgement import Check, Requirement, judge
@@ -81,6 +83,9 @@ def find_smallest(
     neighbours = check_integer(_OWNER, "neighbours", neighbours, "must be a whole number of 0 or more", at_least=0)
     if repair is not None and not callable(repair):
         reject(_OWNER, "repair", repair, "must be a callable (model, codec) -> model")
+    batch_size = check_integer(_OWNER, "batch_size", batch_size, "must be a whole number of 1 or more", at_least=1)
+    if device is not None:
+        usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
     data = LabeledData(dataset)
     digests = frozenset(example_digests(data))
     fresh = None if gate_data is None else LabeledData(gate_data)
@@ -131,6 +136,13 @@ class _Judge:
         self.model, self.reference, self.requirements = model, reference, requirements
         self.options, self.device, self.batch_size = options, device, batch_size
         self.comparison = find_comparison(requirements[0].metric)
+        self.compare: Callable[..., Measurement] = getattr(fidelity, f"compare_{self.comparison}")
+        try:
+            inspect.signature(self.compare).bind(None, None, **options)
+        except TypeError as error:
+            reject(
+                _OWNER, "options", sorted(options), f"the comparison {self.comparison!r} does not take them: {error}"
+            )
 
     def __call__(self, candidate: Model, stored: Any, data: LabeledData) -> tuple[Check, Measurement | None]:
         """Return the check, and what a candidate that is not the model itself does on the original data."""
@@ -155,10 +167,9 @@ class _Judge:
             reject(_OWNER, "requirements", ", ".join(map(str, self.requirements)), rule)
 
     def _compare(self, candidate: Model, stored: Any, data: LabeledData) -> Measurement:
-        compare: Callable[..., Measurement] = getattr(fidelity, f"compare_{self.comparison}")
         if self.comparison == _OF_DATA:
-            return compare(stored, data, **self.options)
-        return compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
+            return self.compare(stored, data, **self.options)
+        return self.compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
 
     def _observe(self, model: Model, data: Any) -> fidelity.Observation:
         return observe(model, data, device=self.device, batch_size=self.batch_size)

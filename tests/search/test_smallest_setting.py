@@ -237,6 +237,14 @@ def test_what_the_decoded_data_must_be_can_be_required_too():
     assert psnr(found.codec.precision) >= 40 > psnr(found.codec.precision - 1)
 
 
+def test_options_go_to_the_comparison():
+    groups = {"one": [0, 1]}  # every change stays within the one group, and costs nothing
+    requirement = Requirement("cost", "max", 0.0)
+    free = find_smallest(family(), Sign(), data(), requirement, options={"class_distance": groups})
+    assert free.codec.level == 0
+    assert find_smallest(family(), Sign(), data(), requirement).codec.level == 20
+
+
 def test_a_codec_space_is_no_space_of_schemes():
     with pytest.raises(InvalidArgumentError, match="find_smallest"):
         search(digits_cnn(), family(), objective="parameters", constraints=lambda *models: None)
@@ -254,6 +262,9 @@ def test_a_codec_space_is_no_space_of_schemes():
         ({"requirements": "compression >= 2"}, "of one comparison"),
         ({"trials": 0}, r"find_smallest\(trials=0\)"),
         ({"neighbours": -1}, r"find_smallest\(neighbours=-1\)"),
+        ({"options": {"nonsense": 1}}, r"find_smallest\(options=\['nonsense'\]\)"),
+        ({"batch_size": 0}, r"find_smallest\(batch_size=0\)"),
+        ({"device": "nonsense"}, "nonsense"),
         ({"repair": 3}, r"find_smallest\(repair=3\)"),
         ({"requirements": "agreement >= 0.999"}, "even the original data does not pass this"),
         ({"codec_family": CodecSpace(lambda p: Flipping(1, (0, 400)), a=Integer(1, 2))}, "nothing to find"),
