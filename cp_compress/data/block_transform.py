@@ -1,163 +1,194 @@
-"""ZFP's block transform on tensors: float32 arrays to integer coefficients of 4^d values, and back, to the bit.
+"""zfp's blocks as tensors: cut out, scaled to integers, transformed and coded in negabinary, and back.
 
-Lindstrom, "Fixed-rate compressed floating-point arrays", 2014, and the library zfp. Blocks are held as (4^d, blocks):
-one row for each place within a block, so that every step is one operation on long rows.
+Every step gives the integers that zfp's own code gives, on any device, for any batch shape. Values are float32 with
+int32 coefficients, or float64 with int64. A tensor of blocks has shape (..., 4^d), but lies in memory with the blocks
+along the last axis, so that every operation runs over long rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-EMPTY = -127
-"""The exponent of a block of zeros."""
-_FRACTION_BITS = 30
-_NEGABINARY = -0x55555556  # 0xaaaaaaaa as a signed number
-_PADDED = {1: (0, 0, 0, 0), 2: (0, 1, 1, 0), 3: (0, 1, 2, 0), 4: (0, 1, 2, 3)}
+from cp_compress.data.block_order import natural_order, sequency_order
 
 
-def to_blocks(arrays: Tensor, dimensions: int) -> Tensor:
-    """Cut arrays (n, *shape) of so many dimensions into rows (4^d, n · blocks), filled up at the ends as zfp does.
+@dataclass(frozen=True)
+class NumberFormat:
+    """How zfp represents values of one dtype: `integer` coefficients with the value's exponent and `planes` bits.
 
-    Blocks follow the order of their arrays, then of the grid, the last dimension running fastest in both.
+    `bias` is that of the exponent in the dtype, `fraction` the bits behind it. Blocks whose exponent is below
+    `least_exponent` cannot be scaled; `zfp_limits` keeps them away.
     """
-    shape = arrays.shape[1:]
-    for axis, extent in enumerate(shape, 1):
-        if extent % 4:
-            arrays = arrays.index_select(axis, _padding(extent, arrays.device))
-    grid = [extent // 4 for extent in arrays.shape[1:]]
-    cut = arrays.reshape(len(arrays), *(part for count in grid for part in (count, 4)))
-    inner = [2 + 2 * axis for axis in range(dimensions)]
-    outer = [1 + 2 * axis for axis in range(dimensions)]
-    return cut.permute(*inner, 0, *outer).reshape(4**dimensions, -1)
+
+    floating: torch.dtype
+    integer: torch.dtype
+    planes: int
+    bias: int
+    fraction: int
+    least_exponent: int
+
+    @property
+    def negabinary_mask(self) -> int:
+        """The bits of odd weight, 0b…1010, as a signed number."""
+        return -(2**self.planes // 3) - 1
+
+    @property
+    def header_bits(self) -> int:
+        """The bits of a block before its coefficients: one for emptiness, then the exponent."""
+        return self.planes - self.fraction
 
 
-def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Join rows (4^d, n · blocks) to arrays (n, *shape): the inverse of `to_blocks`."""
-    dimensions = len(shape)
-    grid = block_grid(shape)
-    cut = blocks.reshape(*([4] * dimensions), -1, *grid)
-    order = [dimensions, *(axis for k in range(dimensions) for axis in (dimensions + 1 + k, k))]
-    arrays = cut.permute(*order).reshape(-1, *(4 * count for count in grid))
-    for axis, extent in enumerate(shape, 1):
-        arrays = arrays.narrow(axis, 0, extent)
-    return arrays.contiguous()
+_FORMATS = (
+    NumberFormat(torch.float32, torch.int32, 32, 127, 23, -95),
+    NumberFormat(torch.float64, torch.int64, 64, 1023, 52, -959),
+)
+NUMBERS = {dtype: numbers for numbers in _FORMATS for dtype in (numbers.floating, numbers.integer)}
+# what zfp repeats behind 0 to 3 values that a block has left at the end of an array
+_PADDING = {0: (), 1: (0, 0, 0), 2: (1, 0), 3: (0,)}
 
 
 def block_grid(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the number of blocks along each dimension.
-
-    >>> block_grid((3, 32, 33))
-    (1, 8, 9)
-    """
+    """Return the number of blocks along each dimension of an array."""
     return tuple(-(-extent // 4) for extent in shape)
 
 
-def block_exponents(blocks: Tensor) -> Tensor:
-    """Return the common exponent (blocks,) of float32 rows (4^d, blocks), int32; `EMPTY` for blocks of zeros.
+def to_blocks(values: Tensor, dimensions: int) -> Tensor:
+    """Cut the last `dimensions` (1 to 4) of values (..., shape) into blocks (..., grid, 4^d), each in C order.
 
-    The largest magnitude of a block lies in [2^(e−1), 2^e).
+    Incomplete blocks at the end of a dimension are filled up as zfp fills them.
+
+    >>> to_blocks(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 1)
+    tensor([[1., 2., 3., 4.],
+            [5., 6., 6., 5.]])
     """
-    largest = blocks.abs().amax(0)
-    exponents = torch.frexp(largest).exponent.to(torch.int32).clamp_min_(EMPTY + 1)
-    return exponents.masked_fill_(largest == 0, EMPTY)
+    batch_dimensions = values.ndim - dimensions
+    for axis in range(batch_dimensions, values.ndim):
+        extent = values.shape[axis]
+        repeated = _PADDING[extent % 4]
+        if repeated:
+            start = extent - extent % 4
+            places = [*range(extent), *(start + place for place in repeated)]
+            values = values.index_select(axis, torch.tensor(places, device=values.device))
+    batch, grid = values.shape[:batch_dimensions], block_grid(values.shape[batch_dimensions:])
+    split = values.reshape(*batch, *(length for count in grid for length in (count, 4)))
+    within = [batch_dimensions + 1 + 2 * axis for axis in range(dimensions)]
+    rows = split.movedim(within, list(range(dimensions))).contiguous()
+    return rows.reshape(4**dimensions, *batch, *grid).movedim(0, -1)
+
+
+def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Put blocks (..., grid, 4^d) together to values (..., shape): the inverse of `to_blocks`."""
+    dimensions = len(shape)
+    batch_dimensions = blocks.ndim - 1 - dimensions
+    batch, grid = blocks.shape[:batch_dimensions], blocks.shape[batch_dimensions:-1]
+    split = blocks.reshape(*batch, *grid, *(4,) * dimensions)
+    order = [axis for pair in range(dimensions) for axis in (pair, dimensions + pair)]
+    order = [*range(batch_dimensions), *(batch_dimensions + axis for axis in order)]
+    values = split.permute(order).reshape(*batch, *(4 * count for count in grid))
+    for axis, extent in enumerate(shape):
+        values = values.narrow(batch_dimensions + axis, 0, extent)
+    return values.contiguous()
+
+
+def block_exponents(blocks: Tensor) -> Tensor:
+    """Return for each block (..., 4^d) the least exponent e, int32, with all magnitudes below 2^e.
+
+    It is −127 (float64: −1023) for a block of zeros, as in zfp.
+    """
+    numbers = NUMBERS[blocks.dtype]
+    low, high = torch.aminmax(blocks, dim=-1)
+    largest = torch.maximum(low.neg_(), high)
+    exponents = (largest.view(numbers.integer) >> numbers.fraction) - (numbers.bias - 1)
+    return exponents.masked_fill_(largest == 0, -numbers.bias).to(torch.int32)
 
 
 def to_fixed_point(blocks: Tensor, exponents: Tensor) -> Tensor:
-    """Return float32 rows as integers of 30 bits below the block's exponent, int32, cut off towards zero."""
-    return (blocks * _power_of_two(_FRACTION_BITS - exponents)).to(torch.int32)
+    """Scale blocks (..., 4^d) by their exponents (...) to integers of less than 2^30 (float64: 2^62), towards 0."""
+    numbers = NUMBERS[blocks.dtype]
+    scale = _power_of_two(numbers.planes - 2 - exponents.clamp(min=numbers.least_exponent), numbers)
+    return (blocks * scale.unsqueeze(-1)).to(numbers.integer)
 
 
-def from_fixed_point(values: Tensor, exponents: Tensor) -> Tensor:
-    """Return integers as float32: each is rounded to 24 bits, then scaled exactly."""
-    return values.to(torch.float32) * _power_of_two(exponents - _FRACTION_BITS)
+def from_fixed_point(integers: Tensor, exponents: Tensor) -> Tensor:
+    """Scale integers (..., 4^d) back to values, rounded to the dtype as zfp rounds."""
+    numbers = NUMBERS[integers.dtype]
+    scale = _power_of_two(exponents.clamp(min=numbers.least_exponent) - (numbers.planes - 2), numbers)
+    return integers.to(numbers.floating).mul_(scale.unsqueeze(-1))
 
 
-def forward_transform(values: Tensor, dimensions: int) -> Tensor:
-    """Decorrelate int32 rows (4^d, blocks) along each dimension, the last one first; a new tensor."""
-    lines = values.reshape(*([4] * dimensions), -1).clone()
-    for axis in reversed(range(dimensions)):
-        _lift(*lines.unbind(axis))
-    return lines.reshape(values.shape)
+def _power_of_two(exponents: Tensor, numbers: NumberFormat) -> Tensor:
+    # by its bits: a power computed by a device's own function need not be exact
+    return ((exponents.to(numbers.integer) + numbers.bias) << numbers.fraction).view(numbers.floating)
 
 
-def inverse_transform(values: Tensor, dimensions: int) -> Tensor:
-    """Undo `forward_transform` up to the bits that its shifts drop; a new tensor."""
-    lines = values.reshape(*([4] * dimensions), -1).clone()
-    for axis in range(dimensions):
-        _unlift(*lines.unbind(axis))
-    return lines.reshape(values.shape)
+def forward_transform(integers: Tensor) -> Tensor:
+    """Return the decorrelating transform of integer blocks (..., 4^d), coefficients in the places of their values.
 
-
-def to_negabinary(values: Tensor) -> Tensor:
-    """Return int32 values in base −2, as the bits of an int32: magnitudes that are small have high bits zero."""
-    return (values + _NEGABINARY) ^ _NEGABINARY
-
-
-def from_negabinary(bits: Tensor) -> Tensor:
-    """Undo `to_negabinary`."""
-    return (bits ^ _NEGABINARY) - _NEGABINARY
-
-
-def keep_planes(bits: Tensor, planes: Tensor | int) -> Tensor:
-    """Keep the top bit planes (0…32, one number or one a block) of rows (4^d, blocks) and clear the others."""
-    kept = torch.as_tensor(planes, dtype=torch.int32, device=bits.device)
-    mask = torch.full_like(kept, -1) << (32 - kept).clamp_max(31)
-    return bits & mask.masked_fill(kept == 0, 0)
-
-
-def least_exponent(tolerance: float) -> int:
-    """Return floor(log2(tolerance)), by which zfp knows a tolerance.
-
-    >>> least_exponent(0.25), least_exponent(0.3)
-    (-2, -2)
+    In each dimension it is 1/16 · [[4, 4, 4, 4], [5, 1, −1, −5], [−4, 4, 4, −4], [−2, 6, −6, 2]] with zfp's rounding,
+    by lifting steps (Lindstrom, "Fixed-Rate Compressed Floating-Point Arrays", 2014); the first is the mean.
     """
-    return math.frexp(tolerance)[1] - 1
+    return _transform(integers, inverse=False)
 
 
-def planes_of_tolerance(exponents: Tensor, tolerance: float, dimensions: int) -> Tensor:
-    """Return how many bit planes (blocks,) of blocks with these exponents fixed accuracy keeps, in 0…32."""
-    return (exponents - least_exponent(tolerance) + 2 * dimensions + 2).clamp(0, 32)
+def inverse_transform(coefficients: Tensor) -> Tensor:
+    """Return integer blocks (..., 4^d) from their coefficients; sums wrap around as zfp's do.
+
+    `forward_transform` undoes it exactly where nothing wraps; it does not undo `forward_transform`, which rounds.
+    """
+    return _transform(coefficients, inverse=True)
 
 
-def _padding(extent: int, device: torch.device) -> Tensor:
-    """Return which values fill an axis up to a multiple of four."""
-    whole = extent // 4 * 4
-    return torch.tensor([*range(whole), *(whole + place for place in _PADDED[extent - whole])], device=device)
+def _transform(blocks: Tensor, *, inverse: bool) -> Tensor:
+    dimensions = block_dimensions(blocks)
+    result = blocks.clone()
+    cube = result.movedim(-1, 0).unflatten(0, (4,) * dimensions)
+    for axis in range(dimensions) if inverse else reversed(range(dimensions)):
+        (_inverse_lift if inverse else _forward_lift)(*cube.unbind(axis))
+    return result
 
 
-def _power_of_two(exponents: Tensor) -> Tensor:
-    """Return 2^e, float32, exactly; e in −126…127."""
-    return ((exponents + 127) << 23).view(torch.float32)
-
-
-def _lift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
-    """Transform lines of four in place; up to rounding 1/16 · (4 4 4 4), (5 1 −1 −5), (−4 4 4 −4), (−2 6 −6 2)."""
-    _average(x, w)
-    _average(z, y)
-    _average(x, z)
-    _average(w, y)
+def _forward_lift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
+    for first, second in ((x, w), (z, y), (x, z), (w, y)):
+        first.add_(second).bitwise_right_shift_(1)
+        second.sub_(first)
     w.add_(y >> 1)
     y.sub_(w >> 1)
 
 
-def _average(first: Tensor, second: Tensor) -> None:
-    first.add_(second).bitwise_right_shift_(1)
-    second.sub_(first)
-
-
-def _unlift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
+def _inverse_lift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
     y.add_(w >> 1)
     w.sub_(y >> 1)
-    _separate(y, w)
-    _separate(z, x)
-    _separate(y, z)
-    _separate(w, x)
+    for first, second in ((y, w), (z, x), (y, z), (w, x)):
+        first.add_(second)
+        second.mul_(2).sub_(first)
 
 
-def _separate(second: Tensor, first: Tensor) -> None:
-    second.add_(first)
-    first.bitwise_left_shift_(1).sub_(second)
+def block_dimensions(blocks: Tensor) -> int:
+    """Return d of blocks (..., 4^d)."""
+    return round(math.log(blocks.shape[-1], 4))
+
+
+def to_negabinary(coefficients: Tensor) -> Tensor:
+    """Return transformed blocks (..., 4^d) as zfp codes them: bit patterns in base −2, low frequencies first.
+
+    Bit k stands for (−2)^k. The patterns are unsigned numbers, held in the signed dtype of the same size.
+    """
+    mask = NUMBERS[coefficients.dtype].negabinary_mask
+    return take_coefficients(coefficients, sequency_order(block_dimensions(coefficients))).add_(mask).bitwise_xor_(mask)
+
+
+def from_negabinary(patterns: Tensor) -> Tensor:
+    """Return the coefficients (..., 4^d) in the places of their values: the inverse of `to_negabinary`."""
+    mask = NUMBERS[patterns.dtype].negabinary_mask
+    return take_coefficients(patterns, natural_order(block_dimensions(patterns))).bitwise_xor_(mask).sub_(mask)
+
+
+def take_coefficients(blocks: Tensor, order: Tensor) -> Tensor:
+    """Return blocks (..., 4^d) with their coefficients in another order, as a copy."""
+    rows = blocks.movedim(-1, 0)
+    return rows.index_select(0, order.to(blocks.device)).movedim(0, -1)
