@@ -5,7 +5,7 @@ n being those with a bit set so far; then, for the rest, runs: a test whether an
 and with the next one that is set. With s_i the top bit set among coefficients i and later, coefficient i belongs to the
 first n of a plane exactly when s_i is above it, so that sizes follow from s alone and nothing has to be coded.
 
-Patterns are those of `to_negabinary`: (..., 4^d), int32 (float64 data: int64), in zfp's order.
+Patterns are those of `encode_blocks`: (..., 4^d), int32 (float64 data: int64), in zfp's order.
 """
 
 from __future__ import annotations

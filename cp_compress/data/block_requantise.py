@@ -19,24 +19,19 @@ from cp_compress.data.block_planes import Setting, count_bits, cut_planes, fill_
 from cp_compress.data.block_transform import (
     NUMBERS,
     block_dimensions,
-    block_exponents,
-    forward_transform,
+    decode_blocks,
+    encode_blocks,
     from_blocks,
-    from_fixed_point,
-    from_negabinary,
-    inverse_transform,
     to_blocks,
-    to_fixed_point,
-    to_negabinary,
 )
 from cp_compress.data.zfp_limits import block_budget
 
 # values in one part: on a CPU its temporaries stay in the cache, on a GPU they fill it without filling the memory
-_PART = {"cpu": 2**16, "other": 2**25}
+_PART = {"cpu": 2**18, "other": 2**25}
 
 
 class StoredBlocks(NamedTuple):
-    """What zfp stores of blocks: `patterns` (..., 4^d) as of `to_negabinary`, and `exponents` (...), int32.
+    """What zfp stores of blocks: `patterns` (..., 4^d) as of `encode_blocks`, and `exponents` (...), int32.
 
     `lowest` (...), int32, is the lowest plane stored whole; None where blocks were filled up to a budget.
     """
@@ -49,18 +44,12 @@ class StoredBlocks(NamedTuple):
 def store_blocks(blocks: Tensor, setting: Setting) -> StoredBlocks:
     """Return what zfp keeps of blocks (..., 4^d) of values."""
     numbers, dimensions = NUMBERS[blocks.dtype], block_dimensions(blocks)
-    exponents = block_exponents(blocks)
-    patterns = to_negabinary(forward_transform(to_fixed_point(blocks, exponents)))
+    patterns, exponents = encode_blocks(blocks)
     if setting.rate is not None:
         budget = block_budget(dimensions, setting.rate) - numbers.header_bits
         return StoredBlocks(fill_budget(patterns, budget), exponents, None)
     lowest = numbers.planes - kept_planes(exponents, dimensions, numbers.planes, setting)
     return StoredBlocks(cut_planes(patterns, lowest), exponents, lowest)
-
-
-def restore_blocks(patterns: Tensor, exponents: Tensor) -> Tensor:
-    """Return the values (..., 4^d) that zfp decodes from what it stored."""
-    return from_fixed_point(inverse_transform(from_negabinary(patterns)), exponents)
 
 
 def count_block_bits(blocks: Tensor, setting: Setting) -> Tensor:
@@ -82,7 +71,7 @@ def requantise_arrays(values: Tensor, setting: Setting) -> Tensor:
     def work(part: tuple[slice, ...]) -> None:
         stored = store_blocks(to_blocks(values[part], values.ndim - 1), setting)
         found = result[part]
-        found.copy_(from_blocks(restore_blocks(stored.patterns, stored.exponents), found.shape[1:]))
+        from_blocks(decode_blocks(stored.patterns, stored.exponents), found.shape[1:], out=found)
 
     _in_parts(values, work)
     return result

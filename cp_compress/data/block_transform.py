@@ -48,6 +48,8 @@ _FORMATS = (
     NumberFormat(torch.float64, torch.int64, 64, 1023, 52, -959),
 )
 NUMBERS = {dtype: numbers for numbers in _FORMATS for dtype in (numbers.floating, numbers.integer)}
+# a shift by a Python number would convert it to a tensor each time
+_ONES = {numbers.integer: torch.ones((), dtype=numbers.integer) for numbers in _FORMATS}
 # what zfp repeats behind 0 to 3 values that a block has left at the end of an array
 _PADDING = {0: (), 1: (0, 0, 0), 2: (1, 0), 3: (0,)}
 
@@ -81,18 +83,32 @@ def to_blocks(values: Tensor, dimensions: int) -> Tensor:
     return rows.reshape(4**dimensions, *batch, *grid).movedim(0, -1)
 
 
-def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put blocks (..., grid, 4^d) together to values (..., shape): the inverse of `to_blocks`."""
+def from_blocks(blocks: Tensor, shape: Sequence[int], out: Tensor | None = None) -> Tensor:
+    """Put blocks (..., grid, 4^d) together to values (..., shape): the inverse of `to_blocks`.
+
+    `out`, a tensor of that shape in any layout, receives the values where it is given.
+    """
     dimensions = len(shape)
     batch_dimensions = blocks.ndim - 1 - dimensions
-    batch, grid = blocks.shape[:batch_dimensions], blocks.shape[batch_dimensions:-1]
-    split = blocks.reshape(*batch, *grid, *(4,) * dimensions)
+    batch = blocks.shape[:batch_dimensions]
+    result = blocks.new_empty(*batch, *shape) if out is None else out
+    cube = blocks.unflatten(-1, (4,) * dimensions)
+    for axis, extent in enumerate(shape):
+        if extent < 4:  # one block, of which a part is used
+            cube = cube.narrow(batch_dimensions + dimensions + axis, 0, extent)
     order = [axis for pair in range(dimensions) for axis in (pair, dimensions + pair)]
-    order = [*range(batch_dimensions), *(batch_dimensions + axis for axis in order)]
-    values = split.permute(order).reshape(*batch, *(4 * count for count in grid))
+    split = cube.permute(*range(batch_dimensions), *(batch_dimensions + axis for axis in order))
+    if all(extent % 4 == 0 or extent < 4 for extent in shape):
+        lengths = [length for extent in shape for length in (-(-extent // 4), min(extent, 4))]
+        target = result
+        for axis in reversed(range(dimensions)):
+            target = target.unflatten(batch_dimensions + axis, lengths[2 * axis : 2 * axis + 2])
+        target.copy_(split)
+        return result
+    values = split.reshape(*batch, *(count * min(extent, 4) for count, extent in zip(block_grid(shape), shape, strict=True)))
     for axis, extent in enumerate(shape):
         values = values.narrow(batch_dimensions + axis, 0, extent)
-    return values.contiguous()
+    return result.copy_(values)
 
 
 def block_exponents(blocks: Tensor) -> Tensor:
@@ -101,8 +117,10 @@ def block_exponents(blocks: Tensor) -> Tensor:
     It is −127 (float64: −1023) for a block of zeros, as in zfp.
     """
     numbers = NUMBERS[blocks.dtype]
-    low, high = torch.aminmax(blocks, dim=-1)
-    largest = torch.maximum(low.neg_(), high)
+    rows = blocks.abs().movedim(-1, 0)
+    while len(rows) > 1:  # by halves: faster than a reduction over the first dimension
+        rows = torch.maximum(rows[: len(rows) // 2], rows[len(rows) // 2 :])
+    largest = rows[0]
     exponents = (largest.view(numbers.integer) >> numbers.fraction) - (numbers.bias - 1)
     return exponents.masked_fill_(largest == 0, -numbers.bias).to(torch.int32)
 
@@ -132,7 +150,7 @@ def forward_transform(integers: Tensor) -> Tensor:
     In each dimension it is 1/16 · [[4, 4, 4, 4], [5, 1, −1, −5], [−4, 4, 4, −4], [−2, 6, −6, 2]] with zfp's rounding,
     by lifting steps (Lindstrom, "Fixed-Rate Compressed Floating-Point Arrays", 2014); the first is the mean.
     """
-    return _transform(integers, inverse=False)
+    return _forward_in_place(integers.clone())
 
 
 def inverse_transform(coefficients: Tensor) -> Tensor:
@@ -140,32 +158,33 @@ def inverse_transform(coefficients: Tensor) -> Tensor:
 
     `forward_transform` undoes it exactly where nothing wraps; it does not undo `forward_transform`, which rounds.
     """
-    return _transform(coefficients, inverse=True)
+    return _inverse_in_place(coefficients.clone())
 
 
-def _transform(blocks: Tensor, *, inverse: bool) -> Tensor:
+def _forward_in_place(blocks: Tensor) -> Tensor:
     dimensions = block_dimensions(blocks)
-    result = blocks.clone()
-    cube = result.movedim(-1, 0).unflatten(0, (4,) * dimensions)
-    for axis in range(dimensions) if inverse else reversed(range(dimensions)):
-        (_inverse_lift if inverse else _forward_lift)(*cube.unbind(axis))
-    return result
+    cube, one = blocks.movedim(-1, 0).unflatten(0, (4,) * dimensions), _ONES[blocks.dtype]
+    for axis in reversed(range(dimensions)):
+        x, y, z, w = cube.unbind(axis)
+        for first, second in ((x, w), (z, y), (x, z), (w, y)):
+            first.add_(second).bitwise_right_shift_(one)
+            second.sub_(first)
+        w.add_(torch.bitwise_right_shift(y, one))
+        y.sub_(torch.bitwise_right_shift(w, one))
+    return blocks
 
 
-def _forward_lift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
-    for first, second in ((x, w), (z, y), (x, z), (w, y)):
-        first.add_(second).bitwise_right_shift_(1)
-        second.sub_(first)
-    w.add_(y >> 1)
-    y.sub_(w >> 1)
-
-
-def _inverse_lift(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> None:
-    y.add_(w >> 1)
-    w.sub_(y >> 1)
-    for first, second in ((y, w), (z, x), (y, z), (w, x)):
-        first.add_(second)
-        second.mul_(2).sub_(first)
+def _inverse_in_place(blocks: Tensor) -> Tensor:
+    dimensions = block_dimensions(blocks)
+    cube, one = blocks.movedim(-1, 0).unflatten(0, (4,) * dimensions), _ONES[blocks.dtype]
+    for axis in range(dimensions):
+        x, y, z, w = cube.unbind(axis)
+        y.add_(torch.bitwise_right_shift(w, one))
+        w.sub_(torch.bitwise_right_shift(y, one))
+        for first, second in ((y, w), (z, x), (y, z), (w, x)):
+            first.add_(second)
+            torch.sub(second, first.sub(second), out=second)
+    return blocks
 
 
 def block_dimensions(blocks: Tensor) -> int:
@@ -174,21 +193,47 @@ def block_dimensions(blocks: Tensor) -> int:
 
 
 def to_negabinary(coefficients: Tensor) -> Tensor:
-    """Return transformed blocks (..., 4^d) as zfp codes them: bit patterns in base −2, low frequencies first.
+    """Return coefficients as bit patterns in base −2, in which bit k stands for (−2)^k.
 
-    Bit k stands for (−2)^k. The patterns are unsigned numbers, held in the signed dtype of the same size.
+    The patterns are unsigned numbers, held in the signed dtype of the same size.
     """
     mask = NUMBERS[coefficients.dtype].negabinary_mask
-    return take_coefficients(coefficients, sequency_order(block_dimensions(coefficients))).add_(mask).bitwise_xor_(mask)
+    return (coefficients + mask).bitwise_xor_(_scalar(mask, coefficients))
 
 
 def from_negabinary(patterns: Tensor) -> Tensor:
-    """Return the coefficients (..., 4^d) in the places of their values: the inverse of `to_negabinary`."""
+    """Return the numbers that bit patterns in base −2 stand for: the inverse of `to_negabinary`."""
     mask = NUMBERS[patterns.dtype].negabinary_mask
-    return take_coefficients(patterns, natural_order(block_dimensions(patterns))).bitwise_xor_(mask).sub_(mask)
+    return torch.bitwise_xor(patterns, _scalar(mask, patterns)).sub_(mask)
 
 
-def take_coefficients(blocks: Tensor, order: Tensor) -> Tensor:
-    """Return blocks (..., 4^d) with their coefficients in another order, as a copy."""
-    rows = blocks.movedim(-1, 0)
-    return rows.index_select(0, order.to(blocks.device)).movedim(0, -1)
+def _scalar(number: int, like: Tensor) -> Tensor:
+    return torch.tensor(number, dtype=like.dtype)
+
+
+def to_sequency(blocks: Tensor) -> Tensor:
+    """Return blocks (..., 4^d) in C order with their coefficients in zfp's order, low frequencies first."""
+    return _reorder(blocks, sequency_order(block_dimensions(blocks)))
+
+
+def from_sequency(blocks: Tensor) -> Tensor:
+    """Return blocks (..., 4^d) in zfp's order with their coefficients in the places of the values."""
+    return _reorder(blocks, natural_order(block_dimensions(blocks)))
+
+
+def _reorder(blocks: Tensor, order: Tensor) -> Tensor:
+    return blocks.movedim(-1, 0).index_select(0, order.to(blocks.device)).movedim(0, -1)
+
+
+def encode_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what zfp codes of blocks of values (..., 4^d), all planes of it, and their exponents (...), int32.
+
+    The patterns (..., 4^d), int32 (float64: int64), are coefficients in zfp's order, in negabinary.
+    """
+    exponents = block_exponents(blocks)
+    return to_negabinary(to_sequency(_forward_in_place(to_fixed_point(blocks, exponents)))), exponents
+
+
+def decode_blocks(patterns: Tensor, exponents: Tensor) -> Tensor:
+    """Return the values (..., 4^d) that zfp decodes of blocks from patterns (..., 4^d) and exponents (...)."""
+    return from_fixed_point(_inverse_in_place(from_sequency(from_negabinary(patterns))), exponents)
