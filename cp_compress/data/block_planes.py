@@ -65,7 +65,7 @@ def count_bits(top: TopBits, lowest: Tensor, planes: int) -> Tensor:
 
 
 def kept_planes(exponents: Tensor, dimensions: int, planes: int, setting: Setting) -> Tensor:
-    """Return how many of `planes` (...), int32, zfp keeps of blocks with exponents (...) in precision or tolerance mode.
+    """Return how many (...), int32, of `planes` zfp keeps of blocks with exponents (...), but for a budget.
 
     A tolerance in [2^m, 2^(m+1)) keeps e − m + 2d + 2, which leaves room for the growth of errors in the inverse
     transform (LLNL/zfp, `src/template/codecf.c`).

@@ -41,6 +41,11 @@ class StoredBlocks(NamedTuple):
     lowest: Tensor | None
 
 
+def part_size(device: torch.device) -> int:
+    """Return how many values to work on at once."""
+    return _PART["cpu" if device.type == "cpu" else "other"]
+
+
 def store_blocks(blocks: Tensor, setting: Setting) -> StoredBlocks:
     """Return what zfp keeps of blocks (..., 4^d) of values."""
     numbers, dimensions = NUMBERS[blocks.dtype], block_dimensions(blocks)
@@ -95,7 +100,7 @@ def _in_parts(values: Tensor, work: Callable[[tuple[slice, ...]], None]) -> None
     An array itself is cut only where one alone is larger than a part, and then along its longest dimension.
     """
     shape = values.shape[1:]
-    size = _PART["cpu" if values.device.type == "cpu" else "other"]
+    size = part_size(values.device)
     longest = max(range(len(shape)), key=shape.__getitem__)
     thickness = max(4, size // (prod(shape) // shape[longest]) // 4 * 4)
     rows = BatchSize(max(1, size // prod(shape)))

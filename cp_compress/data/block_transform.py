@@ -35,7 +35,7 @@ class NumberFormat:
     @property
     def negabinary_mask(self) -> int:
         """The bits of odd weight, 0b…1010, as a signed number."""
-        return -(2**self.planes // 3) - 1
+        return -((1 << self.planes) // 3) - 1
 
     @property
     def header_bits(self) -> int:
@@ -92,20 +92,18 @@ def from_blocks(blocks: Tensor, shape: Sequence[int], out: Tensor | None = None)
     batch_dimensions = blocks.ndim - 1 - dimensions
     batch = blocks.shape[:batch_dimensions]
     result = blocks.new_empty(*batch, *shape) if out is None else out
-    cube = blocks.unflatten(-1, (4,) * dimensions)
+    cube = blocks.view(*blocks.shape[:-1], *(4,) * dimensions)
     for axis, extent in enumerate(shape):
         if extent < 4:  # one block, of which a part is used
             cube = cube.narrow(batch_dimensions + dimensions + axis, 0, extent)
     order = [axis for pair in range(dimensions) for axis in (pair, dimensions + pair)]
     split = cube.permute(*range(batch_dimensions), *(batch_dimensions + axis for axis in order))
     if all(extent % 4 == 0 or extent < 4 for extent in shape):
-        lengths = [length for extent in shape for length in (-(-extent // 4), min(extent, 4))]
-        target = result
-        for axis in reversed(range(dimensions)):
-            target = target.unflatten(batch_dimensions + axis, lengths[2 * axis : 2 * axis + 2])
-        target.copy_(split)
+        result.view(split.shape).copy_(split)
         return result
-    values = split.reshape(*batch, *(count * min(extent, 4) for count, extent in zip(block_grid(shape), shape, strict=True)))
+    values = split.reshape(
+        *batch, *(count * min(extent, 4) for count, extent in zip(block_grid(shape), shape, strict=True))
+    )
     for axis, extent in enumerate(shape):
         values = values.narrow(batch_dimensions + axis, 0, extent)
     return result.copy_(values)
@@ -161,9 +159,13 @@ def inverse_transform(coefficients: Tensor) -> Tensor:
     return _inverse_in_place(coefficients.clone())
 
 
+def _cube(blocks: Tensor, dimensions: int) -> Tensor:
+    return blocks.movedim(-1, 0).view((4,) * dimensions + blocks.shape[:-1])
+
+
 def _forward_in_place(blocks: Tensor) -> Tensor:
     dimensions = block_dimensions(blocks)
-    cube, one = blocks.movedim(-1, 0).unflatten(0, (4,) * dimensions), _ONES[blocks.dtype]
+    cube, one = _cube(blocks, dimensions), _ONES[blocks.dtype]
     for axis in reversed(range(dimensions)):
         x, y, z, w = cube.unbind(axis)
         for first, second in ((x, w), (z, y), (x, z), (w, y)):
@@ -176,7 +178,7 @@ def _forward_in_place(blocks: Tensor) -> Tensor:
 
 def _inverse_in_place(blocks: Tensor) -> Tensor:
     dimensions = block_dimensions(blocks)
-    cube, one = blocks.movedim(-1, 0).unflatten(0, (4,) * dimensions), _ONES[blocks.dtype]
+    cube, one = _cube(blocks, dimensions), _ONES[blocks.dtype]
     for axis in range(dimensions):
         x, y, z, w = cube.unbind(axis)
         y.add_(torch.bitwise_right_shift(w, one))

@@ -15,14 +15,24 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
+from cp_compress.data.block_coefficients import (
+    BlockCoefficients,
+    coefficients_of_arrays,
+    coefficients_of_patterns,
+    join_channels,
+)
 from cp_compress.data.block_planes import Setting
 from cp_compress.data.block_requantise import count_array_bits, requantise_arrays
+from cp_compress.data.block_streams import read_blocks
+from cp_compress.data.block_transform import NUMBERS
 from cp_compress.data.codecs import StreamCodec, check_examples, check_values, open_streams
-from cp_compress.data.container import Kind, payload_size, seal
-from cp_compress.data.zfp_arrays import ArrayPlan, Arrangement
-from cp_compress.data.zfp_color import HALVED
-from cp_compress.data.zfp_limits import FORMATS, BlockFormat, check_settings, check_shape
-from cp_compress.data.zfp_payload import arguments, compress, decompress, payload_bits, split_payload
+from cp_compress.data.container import Kind, Sealed, payload_size, seal
+from cp_compress.data.straight_through import straight_through
+from cp_compress.data.zfp_arrays import Arrangement, ArrayPlan
+from cp_compress.data.zfp_limits import FORMATS, BlockFormat, check_settings, check_shape, count_blocks
+from cp_compress.data.zfp_payload import compress, decompress, payload_bits, split_payload
+from cp_compress.data.zfp_settings import check_clip, check_color, check_tolerance, tolerances
+
 
 @dataclass(frozen=True)
 class ZFP(StreamCodec):
@@ -39,6 +49,11 @@ class ZFP(StreamCodec):
     3-D array, a grey one 2-D); "2d" lays its channels below one another in one 2-D array. Lossy decoding leaves the
     range of the data: `clip` brings it back into a range (low, high) that the data must lie in, None leaves it.
     In lossy modes magnitudes up to 2⁻⁹⁶ (float64: 2⁻⁹⁶⁰) become 0, since zfp cannot hold blocks of them.
+
+    `color="ycbcr"` stores images (n, 3, height, width) as luma and chroma (ITU-T T.871), chroma at the resolution that
+    `chroma` says: "4:4:4" whole, "4:2:2" half the width, "4:2:0" half of both. Two tolerances are for luma and for
+    chroma, several otherwise for one channel each; then, and with chroma at half the resolution, each is an array of
+    its own. The tolerances bound the errors of luma and chroma as they are stored, not those of the RGB values.
 
     Raises InvalidArgumentError unless exactly one mode is given, and for settings out of these ranges.
 
@@ -73,21 +88,10 @@ class ZFP(StreamCodec):
             rule = "precision must be a whole number of bit planes in 1..64"
             precision = check_integer("ZFP", "precision", self.precision, rule, at_least=1, at_most=64)
             object.__setattr__(self, "precision", precision)
-        object.__setattr__(self, "tolerance", _check_tolerance(self.tolerance))
+        object.__setattr__(self, "tolerance", check_tolerance(self.tolerance))
         check_choice("ZFP", "layout", self.layout, ("2d", "3d"))
-        self._check_color()
-        object.__setattr__(self, "clip", _check_clip(self.clip))
-
-    def _check_color(self) -> None:
-        check_choice("ZFP", "color", self.color, ("rgb", "ycbcr"))
-        check_choice("ZFP", "chroma", self.chroma, tuple(HALVED))
-        if self.color == "rgb" and self.chroma != "4:4:4":
-            reject("ZFP", "chroma", self.chroma, "chroma can be halved with color='ycbcr' only")
-        if self.color == "ycbcr" and self.reversible:
-            reject("ZFP", "color", self.color, "the colour transform rounds: reversible mode keeps color='rgb'")
-        if self.color == "ycbcr" and len(_tolerances(self.tolerance)) > 3:
-            rule = "with color='ycbcr' it is one for all, one for luma and one for chroma, or one for each of three"
-            reject("ZFP", "tolerance", self.tolerance, rule)
+        check_color(self.color, self.chroma, self.reversible, self.tolerance)
+        object.__setattr__(self, "clip", check_clip(self.clip))
 
     @property
     def lossless(self) -> bool:
@@ -107,22 +111,42 @@ class ZFP(StreamCodec):
         rows = zip(*(array.numpy() for array in arrays), strict=True)
         return [seal(kind, shape, examples.dtype, compress(parts, plans)) for parts in rows]
 
-    def decode(self, streams: Sequence[bytes]) -> Tensor:
+    def decode(self, streams: Sequence[bytes], *, precision: int | None = None) -> Tensor:
         """Return examples (n, ...) in the shape and dtype that were encoded.
 
+        With a `precision` only so many bit planes of each block are used. Of streams of a higher precision this gives
+        what encoding at this precision would have given, bit for bit. It takes many times as long as without.
+
         Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and those
-        of a codec in another mode, layout or colour.
+        of a codec in another mode, layout or colour; InvalidArgumentError for a precision above the stored one.
         """
-        opened = open_streams(streams, self._kind())
+        if precision is not None:
+            return self._decode_at(streams, precision)
+        opened, plans = self._open(streams)
         shape, dtype = opened[0].shape, opened[0].dtype
-        try:
-            plans = self._plan(shape, dtype)
-        except InvalidArgumentError as error:
-            raise CorruptStreamError(f"example #0: shape {shape} of {dtype} was never encoded: {error}", 0) from error
         # all of them, before memory is taken for the shape they state
         parts = [split_payload(sealed.payload, plans, index) for index, sealed in enumerate(opened)]
         stored = _format(dtype).dtype
         arrays = [decompress(part, plan, stored) for part, plan in zip(zip(*parts, strict=True), plans, strict=True)]
+        return self._joined(arrays, plans, shape, dtype)
+
+    def _decode_at(self, streams: Sequence[bytes], precision: int) -> Tensor:
+        found = self.coefficient_arrays_of_streams(streams, precision=precision)
+        opened, plans = self._open(streams)
+        arrays = [part.invert().reshape(len(opened), *plan.inner) for part, plan in zip(found, plans, strict=True)]
+        return self._joined(arrays, plans, opened[0].shape, opened[0].dtype)
+
+    def _open(self, streams: Sequence[bytes]) -> tuple[list[Sealed], list[ArrayPlan]]:
+        opened = open_streams(streams, self._kind())
+        shape, dtype = opened[0].shape, opened[0].dtype
+        try:
+            return opened, self._plan(shape, dtype)
+        except InvalidArgumentError as error:
+            raise CorruptStreamError(f"example #0: shape {shape} of {dtype} was never encoded: {error}", 0) from error
+
+    def _joined(
+        self, arrays: Sequence[Tensor], plans: list[ArrayPlan], shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
         for array in arrays:
             finite = array.flatten(1).isfinite().all(dim=1)
             if not bool(finite.all()):
@@ -150,8 +174,7 @@ class ZFP(StreamCodec):
             arrays = self._arrangement().split(values, plans)
             found = [requantise_arrays(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)]
             result = self._finished(self._arrangement().join(found, plans, shape), dtype)
-        straight: Tensor = _StraightThrough.apply(batch, result) if batch.requires_grad else result
-        return straight
+        return straight_through(batch, result)
 
     def size_bits(self, batch: Tensor) -> Tensor:
         """Return the exact size of each example's payload in bits, (n,), int64, without coding it.
@@ -166,6 +189,65 @@ class ZFP(StreamCodec):
         plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
         arrays = self._arrangement().split(self._stored_values(examples), plans)
         return payload_bits([count_array_bits(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)])
+
+    def coefficients(self, batch: Tensor, *, scaled: bool = False) -> BlockCoefficients:
+        """Return the block coefficients that a decoder reads of a batch, on its device.
+
+        `values` are (n, channels, *grid, 4^d): an example is one array with one channel, but for layout "2d", and
+        for one tolerance a channel, where each channel has its own. In layout "2d" an image (3, 32, 32) gives
+        (3, 8, 8, 16); where the height is not a multiple of four, channels share blocks, and there is one. With
+        `scaled` they are floating-point numbers in the units of the data (pixels: of value / 255).
+
+        Takes and raises what `encode` does; InvalidArgumentError also in reversible mode, and where arrays have
+        different shapes, as with chroma at half the resolution: `coefficient_arrays` gives each.
+
+        >>> ZFP(precision=8, layout="2d").coefficients(torch.rand(5, 3, 32, 32)).values.shape
+        torch.Size([5, 3, 8, 8, 16])
+        """
+        return join_channels(self.coefficient_arrays(batch, scaled=scaled))
+
+    def coefficient_arrays(self, batch: Tensor, *, scaled: bool = False) -> tuple[BlockCoefficients, ...]:
+        """Return the block coefficients of each of the arrays of a batch: luma, then chroma, say."""
+        if self.reversible:
+            reject("ZFP", "reversible", True, "coefficients are those of the lossy modes")
+        examples = check_examples("ZFP", batch)
+        plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
+        found = []
+        for array, plan in zip(self._arrangement().split(self._stored_values(examples), plans), plans, strict=True):
+            channels, shape = plan.planes
+            found.append(coefficients_of_arrays(array.reshape(len(array), channels, *shape), plan.setting))
+        return tuple(part.scaled() if scaled else part for part in found)
+
+    def coefficients_of_streams(
+        self, streams: Sequence[bytes], *, precision: int | None = None, scaled: bool = False
+    ) -> BlockCoefficients:
+        """Return the block coefficients that streams hold, on the CPU: those that `coefficients` gave of the batch.
+
+        With a `precision` no more than so many bit planes of each: of streams of a higher precision, those of that
+        precision. Raises what `decode` and `coefficients` raise.
+        """
+        return join_channels(self.coefficient_arrays_of_streams(streams, precision=precision, scaled=scaled))
+
+    def coefficient_arrays_of_streams(
+        self, streams: Sequence[bytes], *, precision: int | None = None, scaled: bool = False
+    ) -> tuple[BlockCoefficients, ...]:
+        """Return the block coefficients of each of the arrays that streams hold, as `coefficients_of_streams` does."""
+        if self.reversible:
+            reject("ZFP", "reversible", True, "coefficients are those of the lossy modes")
+        if precision is not None:
+            rule = "precision must be a whole number of bit planes in 1..64, and no more than were stored"
+            check_integer("ZFP", "precision", precision, rule, at_least=1, at_most=self.precision or 64)
+        opened, plans = self._open(streams)
+        parts = [split_payload(sealed.payload, plans, index) for index, sealed in enumerate(opened)]
+        numbers, found = NUMBERS[_format(opened[0].dtype).dtype], []
+        for part, plan in zip(zip(*parts, strict=True), plans, strict=True):
+            stored = read_blocks(part, count_blocks(plan.inner), len(plan.inner), plan.setting, numbers)
+            channels, shape = plan.planes
+            coefficients = coefficients_of_patterns(stored.patterns, stored.exponents, channels, shape)
+            found.append(
+                coefficients if precision is None else coefficients.at_precision(min(precision, numbers.planes))
+            )
+        return tuple(part.scaled() if scaled else part for part in found)
 
     def _plan(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[ArrayPlan]:
         """Return the arrays of examples; raises InvalidArgumentError for those that zfp cannot hold."""
@@ -182,7 +264,7 @@ class ZFP(StreamCodec):
         largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
         if self.reversible:
             return examples.to(block_format.dtype)  # whole numbers of pixels: a third of the bytes of their fractions
-        block_format.check_magnitude(largest, min(_tolerances(self.tolerance), default=None))
+        block_format.check_magnitude(largest, min(tolerances(self.tolerance), default=None))
         return torch.nn.functional.hardshrink(measured.to(block_format.dtype), block_format.smallest)
 
     def _finished(self, values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -197,55 +279,21 @@ class ZFP(StreamCodec):
         return values.to(dtype)
 
     def _arrangement(self) -> Arrangement:
-        settings = [Setting(self.rate, self.precision, tolerance) for tolerance in _tolerances(self.tolerance)]
+        settings = [Setting(self.rate, self.precision, tolerance) for tolerance in tolerances(self.tolerance)]
         return Arrangement(
             self.layout, self.color, self.chroma, tuple(settings) or (Setting(self.rate, self.precision),)
         )
 
     def _kind(self) -> Kind:
         """Return whose streams this codec reads; `clip` is left out, since any range can be applied afterwards."""
-        mode = arguments(Setting(self.rate, self.precision, self.tolerance)) or {"reversible": True}
+        given = {"rate": self.rate, "precision": self.precision, "tolerance": self.tolerance}
+        mode: dict[str, Any] = {name: value for name, value in given.items() if value is not None} or {
+            "reversible": True
+        }
         mode["layout"] = self.layout
         if self.color != "rgb":
             mode |= {"color": self.color, "chroma": self.chroma}
         return Kind(2, "ZFP", ", ".join(f"{name}={value!r}" for name, value in mode.items()).encode())
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, batch: Tensor, result: Tensor) -> Tensor:
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None
-
-
-def _check_clip(clip: Any) -> tuple[float, float] | None:
-    if clip is None:
-        return None
-    rule = "clip must be None or a pair of finite numbers (low, high) with low < high"
-    if not isinstance(clip, (tuple, list)) or len(clip) != 2:
-        reject("ZFP", "clip", clip, rule)
-    low, high = (check_real("ZFP", "clip", bound, rule) for bound in clip)
-    if not low < high:
-        reject("ZFP", "clip", clip, rule)
-    return low, high
-
-
-def _check_tolerance(tolerance: Any) -> float | tuple[float, ...] | None:
-    rule = "tolerance must be a finite number above 0, or two or more of them, one for each channel"
-    if isinstance(tolerance, (tuple, list)):
-        if len(tolerance) < 2:
-            reject("ZFP", "tolerance", tolerance, rule)
-        return tuple(check_real("ZFP", "tolerance", one, rule, above=0) for one in tolerance)
-    return None if tolerance is None else check_real("ZFP", "tolerance", tolerance, rule, above=0)
-
-
-def _tolerances(tolerance: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    if tolerance is None:
-        return ()
-    return tolerance if isinstance(tolerance, tuple) else (tolerance,)
 
 
 def _format(dtype: torch.dtype) -> BlockFormat:

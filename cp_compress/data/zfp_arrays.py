@@ -1,4 +1,4 @@
-"""Which arrays zfp sees of an example: all of it, or luma and chroma, or one for each channel with its own tolerance."""
+"""Which arrays zfp sees of an example: all of it, luma and chroma, or one for each channel."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class ArrayPlan:
 
     @property
     def planes(self) -> tuple[int, tuple[int, ...]]:
-        """How many arrays of which shape the blocks belong to: channels below one another in one array are apart
-        where their heights are whole blocks.
-        """
+        """How many arrays of which shape blocks belong to: channels below one another are apart at whole blocks."""
         squeezed = squeeze_shape(self.outer)
         if len(self.inner) < len(squeezed) and squeezed[-2] % 4 == 0:
             return math.prod(squeezed[:-2]), squeezed[-2:]

@@ -37,7 +37,7 @@ def halve(planes: Tensor, axes: Sequence[int]) -> Tensor:
     for axis in axes:
         if planes.shape[axis] % 2:
             planes = torch.cat((planes, planes.narrow(axis, planes.shape[axis] - 1, 1)), dim=axis)
-        even, odd = planes.unflatten(axis, (-1, 2)).unbind(axis)
+        even, odd = torch.unflatten(planes, axis, (-1, 2)).unbind(axis)
         planes = (even + odd) * 0.5
     return planes
 
