@@ -29,7 +29,7 @@ DTYPES = [torch.float32, torch.float64]
 
 
 def wide_range(count, shape, dtype, seed):
-    """Values of both signs whose magnitudes spread over many powers of two, dense, with zeros, or smooth, by example."""
+    """Values of both signs over up to 120 powers of two: dense, with zeros, or smooth, by example."""
     generator = torch.Generator().manual_seed(seed)
     spread = torch.tensor([0, 4, 20, 60]).repeat(-(-count // 4))[:count].reshape(-1, *(1,) * len(shape))
     exponents = (torch.rand(count, *shape, generator=generator, dtype=torch.float64) * 2 - 1) * spread
