@@ -1,8 +1,8 @@
 """Learn CIFAR-10 from the coefficients of a codec, at several precisions of one stored data set, beside raw pixels.
 
 `python examples/learn_from_coefficients/train.py` trains the small network on a CPU (minutes); with a GPU
-`--network vgg19_bn resnet110 preresnet110 wrn28_10 densenet_bc100_12 --epochs 160 --full` makes the columns of Table II.
-The images are those in the folder that CP_DATA names (or --data). `--full` takes the 50,000 training images that were
+`--network vgg19_bn resnet110 preresnet110 wrn28_10 densenet_bc100_12 --epochs 160 --full` makes the columns of Table II
+of Joseph et al. 2020. The images are those in the folder that CP_DATA names (or --data). `--full` takes the 50,000 training images that were
 JPEG files once (quality 75); without it the 4,660 lossless ones are used. Accuracy is that on the 500 lossless test
 images. Finished rows are added to --rows, and rows that are there are not made again.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import sys
@@ -58,7 +59,7 @@ def read_images(folder, full):
 
         stored = np.load(Path(folder) / "cifar10_jpeg_train.npz")
         content, offsets = stored["stream"].tobytes(), stored["offsets"]
-        files = (content[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True))
+        files = (content[start:stop] for start, stop in itertools.pairwise(offsets.tolist()))
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(stored["labels"]).long()
@@ -160,7 +161,7 @@ def find(rows, network, kind, precision, seed):
 
 def show(rows, test):
     right, total = sum(row["right"] for row in rows) / len(rows), len(test[0])
-    interval = Proportion(round(right), total).interval(0.95)
+    interval = Proportion(round(right), total).interval(0.975)  # one-sided at each end
     planes = "–" if rows[0]["precision"] is None else str(rows[0]["precision"])
     shares = [row["right"] / total for row in rows]
     spread = "" if len(rows) == 1 else f"  ({min(shares):.3f} to {max(shares):.3f})"
