@@ -91,8 +91,8 @@ class JPEG(StreamCodec):
         """Return images as `decode` does, on a device: on a GPU decoded there, all at once, by nvJPEG.
 
         nvJPEG rounds in its own way and repeats subsampled chroma instead of interpolating it, so that its pixels
-        are not those of `decode`; `coefficients_of_streams(streams)` inverted on the GPU gives those to the bit. Raises as
-        `decode` does, and CompressionError where torchvision was built without nvJPEG.
+        are not those of `decode`; `coefficients_of_streams(streams)` inverted on the GPU gives those to the bit. Raises
+        as `decode` does, and CompressionError where torchvision was built without nvJPEG.
         """
         target = torch.device(device)
         if target.type != "cuda":
