@@ -26,6 +26,14 @@ def bits_of(streams):
     return torch.tensor([8 * payload_size(stream) for stream in streams])
 
 
+def outcome(action, batch):
+    """Return what an action gives, or None and why it refuses."""
+    try:
+        return action(batch), None
+    except InvalidArgumentError as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize("layout", ["2d", "3d"])
 @pytest.mark.parametrize(
     ("mode", "color"),
@@ -37,12 +45,9 @@ def test_requantise_is_the_round_trip_and_sizes_are_those_of_streams(mode, layou
     for dtype in DTYPES:
         for side in ((16, 16), (17, 15), (1, 9), (5, 1), (1, 1)):
             batch = images(side=side, dtype=dtype)
-            try:
-                streams = codec.encode(batch)
-            except InvalidArgumentError as error:  # a rate that a line of few values cannot have
-                with pytest.raises(InvalidArgumentError) as caught:
-                    codec.requantise(batch)
-                assert str(caught.value) == str(error)
+            streams, error = outcome(codec.encode, batch)
+            if streams is None:  # a rate that a line of few values cannot have
+                assert outcome(codec.requantise, batch) == (None, error)
                 continue
             expected, found = codec.decode(streams), codec.requantise(batch)
             assert found.dtype == dtype
@@ -61,12 +66,9 @@ any_shape = arrays.array_shapes(min_dims=2, max_dims=5, max_side=6)
 def test_any_floats_are_refused_or_the_same(array, precision, rate, kind):
     batch = torch.from_numpy(array)
     codec = ZFP(clip=None, **[{"precision": precision}, {"rate": rate}, {"tolerance": 2.0 ** (rate - 20)}][kind])
-    try:
-        expected = codec.roundtrip(batch)
-    except InvalidArgumentError as error:
-        with pytest.raises(InvalidArgumentError) as caught:
-            codec.requantise(batch)
-        assert str(caught.value) == str(error)
+    expected, error = outcome(codec.roundtrip, batch)
+    if expected is None:
+        assert outcome(codec.requantise, batch) == (None, error)
     else:
         assert torch.equal(codec.requantise(batch).view(torch.int32), expected.view(torch.int32))
         assert torch.equal(codec.size_bits(batch), bits_of(codec.encode(batch)))
