@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.data.block_coefficients import BlockCoefficients as BlockCoefficients
     from cp_compress.data.codecs import Codec as Codec
     from cp_compress.data.codecs import parse_codec as parse_codec
     from cp_compress.data.dataset import CompressedDataset as CompressedDataset
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cp_compress.data.zfp import ZFP as ZFP
 
 _MODULES = {
+    "BlockCoefficients": "block_coefficients",
     "Codec": "codecs",
     "CompressedDataset": "dataset",
     "JPEG": "jpeg",

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
 # ruff: noqa: ANN001, ANN202 -- what Triton compiles has types of its own
-"""One Triton kernel for what `requantise_arrays` does in precision and tolerance mode: each value read and written once.
+"""One Triton kernel that requantises in precision and tolerance mode, reading and writing each value once.
 
 For float32 arrays of up to three dimensions on CUDA, where Triton is installed; `block_requantise` asks it only once it
 has given the same bits as the steps.
