@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.data.block_coefficients import BlockCoefficients as BlockCoefficients
     from cp_compress.data.codecs import Codec as Codec
     from cp_compress.data.codecs import parse_codec as parse_codec
     from cp_compress.data.coefficients import ChannelNorm as ChannelNorm
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from cp_compress.data.zfp import ZFP as ZFP
 
 _MODULES = {
+    "BlockCoefficients": "block_coefficients",
     "ChannelNorm": "coefficients",
-    "CoefficientDataset": "coefficients",
     "Codec": "codecs",
+    "CoefficientDataset": "coefficients",
     "CompressedDataset": "dataset",
     "JPEG": "jpeg",
     "ZFP": "zfp",

@@ -7,7 +7,7 @@ what `zfp_limits` allows. Work goes in parts that fit the cache of a processor, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import NamedTuple
 
@@ -71,6 +71,13 @@ def count_block_bits(blocks: Tensor, setting: Setting) -> Tensor:
 
 def requantise_arrays(values: Tensor, setting: Setting) -> Tensor:
     """Return what zfp decodes of arrays (n, shape)."""
+    fusible = values.dtype == torch.float32 and values.ndim <= 4 and setting.rate is None
+    fused = find_fused(values.device) if fusible and values.is_cuda else None
+    return requantise_stepwise(values, setting) if fused is None else fused(values.contiguous(), setting)
+
+
+def requantise_stepwise(values: Tensor, setting: Setting) -> Tensor:
+    """Return what `requantise_arrays` does, by tensor operations on any device."""
     result = torch.empty_like(values, memory_format=torch.contiguous_format)
 
     def work(part: tuple[slice, ...]) -> None:
@@ -80,6 +87,25 @@ def requantise_arrays(values: Tensor, setting: Setting) -> Tensor:
 
     _in_parts(values, work)
     return result
+
+
+@cache
+def find_fused(device: torch.device) -> Callable[[Tensor, Setting], Tensor] | None:
+    """Return the kernel that does in one pass what `requantise_stepwise` does, or None where it is not to be had.
+
+    It is tried once on a device, against the steps.
+    """
+    try:
+        from cp_compress.data.block_kernel import requantise_fused
+
+        trial = torch.linspace(-3, 5, 2 * 5 * 6 * 7, device=device).reshape(2, 5, 6, 7) ** 9
+        for setting in (Setting(precision=3), Setting(precision=29), Setting(tolerance=0.7)):
+            for values in (trial, trial.flatten(2), trial.flatten(1)):
+                if not torch.equal(requantise_fused(values, setting), requantise_stepwise(values, setting)):
+                    return None
+    except Exception:  # no Triton, no compiler on this machine, a device it does not know: the steps do the same
+        return None
+    return requantise_fused
 
 
 def count_array_bits(values: Tensor, setting: Setting) -> Tensor:

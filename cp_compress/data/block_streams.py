@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cp_compress.base.batching import slices
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.block_planes import Setting, kept_planes
 from cp_compress.data.block_transform import NumberFormat
@@ -23,6 +24,8 @@ from cp_compress.data.zfp_limits import block_budget
 _Array = npt.NDArray[Any]
 _WORD = 64
 _NO_END = 2**62
+# of payloads read together; each bit is held as five bytes
+_BYTES = 2**22
 
 
 class StreamBlocks(NamedTuple):
@@ -41,7 +44,8 @@ class _Bits:
         self.ends = self.starts + lengths
         row = b"".join(part for payload in payloads for part in (payload, bytes(margin)))
         self.bits = np.unpackbits(np.frombuffer(row, dtype=np.uint8), bitorder="little")
-        places = np.where(self.bits, np.arange(len(self.bits)), len(self.bits))
+        end = len(self.bits)
+        places = np.where(self.bits, np.arange(end, dtype=np.int32 if end < 2**31 else np.int64), end)
         self.next_one = np.minimum.accumulate(places[::-1])[::-1]
 
     def number(self, position: _Array, width: int) -> _Array:
@@ -56,9 +60,19 @@ def read_blocks(
 
     Raises CorruptStreamError, naming the example, where a payload does not end with its last block.
     """
+    together = max(1, _BYTES // max(map(len, payloads)))
+    groups = [
+        _read_group(payloads[part], part.start, blocks, dimensions, setting, numbers)
+        for part in slices(len(payloads), together)
+    ]
+    return StreamBlocks(*map(torch.cat, zip(*groups, strict=True)))
+
+
+def _read_group(
+    payloads: Sequence[memoryview], first: int, blocks: int, dimensions: int, setting: Setting, numbers: NumberFormat
+) -> StreamBlocks:
     # the most that one block takes, so that a damaged stream stays inside its zeros until it is found out
-    margin = (numbers.planes + 2) * 4**dimensions // 4 + 64
-    source = _Bits(payloads, margin)
+    source = _Bits(payloads, margin=(numbers.planes + 2) * 4**dimensions // 4 + 64)
     count = len(payloads)
     if setting.rate is not None:
         budget = block_budget(dimensions, setting.rate)
@@ -75,7 +89,7 @@ def read_blocks(
         patterns, exponents = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     wrong = (ends + _WORD - 1 - source.starts) // _WORD * _WORD != source.ends - source.starts
     if wrong.any():
-        index = int(wrong.argmax())
+        index = first + int(wrong.argmax())
         raise CorruptStreamError(f"example #{index}: the ZFP payload does not end with its last block", index)
     signed = patterns.view(np.int32 if numbers.planes == 32 else np.int64)
     return StreamBlocks(torch.from_numpy(signed), torch.from_numpy(exponents))

@@ -107,7 +107,7 @@ class ZFP(StreamCodec):
         examples = check_examples("ZFP", batch).cpu()
         shape, kind = tuple(examples.shape[1:]), self._kind()
         plans = self._plan(shape, examples.dtype)
-        arrays = self._arrangement().split(self._stored_values(examples), plans)
+        arrays = self._stored_arrays(examples, plans)
         rows = zip(*(array.numpy() for array in arrays), strict=True)
         return [seal(kind, shape, examples.dtype, compress(parts, plans)) for parts in rows]
 
@@ -167,11 +167,10 @@ class ZFP(StreamCodec):
         examples = check_examples("ZFP", batch)
         shape, dtype = tuple(examples.shape[1:]), examples.dtype
         plans = self._plan(shape, dtype)
-        values = self._stored_values(examples)
+        arrays = self._stored_arrays(examples, plans)
         if self.reversible:
             result = examples.clone(memory_format=torch.contiguous_format)
         else:
-            arrays = self._arrangement().split(values, plans)
             found = [requantise_arrays(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)]
             result = self._finished(self._arrangement().join(found, plans, shape), dtype)
         return straight_through(batch, result)
@@ -187,7 +186,7 @@ class ZFP(StreamCodec):
             return torch.tensor(sizes, device=batch.device)
         examples = check_examples("ZFP", batch)
         plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
-        arrays = self._arrangement().split(self._stored_values(examples), plans)
+        arrays = self._stored_arrays(examples, plans)
         return payload_bits([count_array_bits(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)])
 
     def coefficients(self, batch: Tensor, *, scaled: bool = False) -> BlockCoefficients:
@@ -213,7 +212,7 @@ class ZFP(StreamCodec):
         examples = check_examples("ZFP", batch)
         plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
         found = []
-        for array, plan in zip(self._arrangement().split(self._stored_values(examples), plans), plans, strict=True):
+        for array, plan in zip(self._stored_arrays(examples, plans), plans, strict=True):
             channels, shape = plan.planes
             found.append(coefficients_of_arrays(array.reshape(len(array), channels, *shape), plan.setting))
         return tuple(part.scaled() if scaled else part for part in found)
@@ -257,15 +256,17 @@ class ZFP(StreamCodec):
             check_settings(plan.inner, _format(dtype), self.rate, self.precision)
         return plans
 
-    def _stored_values(self, examples: Tensor) -> Tensor:
-        """Return examples as the floating-point values that are stored; raises InvalidArgumentError for wrong ones."""
-        block_format = _format(examples.dtype)
+    def _stored_arrays(self, examples: Tensor, plans: Sequence[ArrayPlan]) -> list[Tensor]:
+        """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be."""
+        block_format, arrangement = _format(examples.dtype), self._arrangement()
         measured = examples / 255 if examples.dtype == torch.uint8 else examples
         largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
-        if self.reversible:
-            return examples.to(block_format.dtype)  # whole numbers of pixels: a third of the bytes of their fractions
+        if self.reversible:  # whole numbers of pixels take a third of the bytes of their fractions
+            return arrangement.split(examples.to(block_format.dtype), plans)
         block_format.check_magnitude(largest, min(tolerances(self.tolerance), default=None))
-        return torch.nn.functional.hardshrink(measured.to(block_format.dtype), block_format.smallest)
+        arrays = arrangement.split(measured.to(block_format.dtype), plans)
+        # last, since chroma can be tiny where colours are not
+        return [torch.nn.functional.hardshrink(array, block_format.smallest) for array in arrays]
 
     def _finished(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         """Return decoded values in the range and the dtype of what was encoded."""

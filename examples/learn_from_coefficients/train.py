@@ -2,9 +2,9 @@
 
 `python examples/learn_from_coefficients/train.py` trains the small network on a CPU (minutes); with a GPU
 `--network vgg19_bn resnet110 preresnet110 wrn28_10 densenet_bc100_12 --epochs 160 --full` makes the columns of Table II
-of Joseph et al. 2020. The images are those in the folder that CP_DATA names (or --data). `--full` takes the 50,000 training images that were
-JPEG files once (quality 75); without it the 4,660 lossless ones are used. Accuracy is that on the 500 lossless test
-images. Finished rows are added to --rows, and rows that are there are not made again.
+of Joseph et al. 2020. The images are those in the folder that CP_DATA names (or --data). `--full` takes the 50,000
+training images that were JPEG files once (quality 75); without it the 4,660 lossless ones are used. Accuracy is that on
+the 500 lossless test images. Finished rows are added to --rows, and rows that are there are not made again.
 """
 
 from __future__ import annotations
