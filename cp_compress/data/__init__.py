@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from cp_compress.data.coefficients import CoefficientDataset as CoefficientDataset
     from cp_compress.data.dataset import CompressedDataset as CompressedDataset
     from cp_compress.data.jpeg import JPEG as JPEG
+    from cp_compress.data.selection import Selection as Selection
+    from cp_compress.data.selection import random_selection as random_selection
+    from cp_compress.data.selection import select_by_score as select_by_score
+    from cp_compress.data.selection_coverage import craig as craig
+    from cp_compress.data.selection_coverage import herding as herding
+    from cp_compress.data.selection_coverage import k_center as k_center
+    from cp_compress.data.selection_coverage import last_layer_gradients as last_layer_gradients
+    from cp_compress.data.selection_scores import el2n_scores as el2n_scores
+    from cp_compress.data.selection_scores import forgetting_scores as forgetting_scores
+    from cp_compress.data.selection_scores import self_influence as self_influence
+    from cp_compress.data.selection_scores import support_scores as support_scores
     from cp_compress.data.zfp import ZFP as ZFP
 
 _MODULES = {
@@ -27,7 +38,18 @@ _MODULES = {
     "CompressedDataset": "dataset",
     "JPEG": "jpeg",
     "ZFP": "zfp",
+    "Selection": "selection",
+    "craig": "selection_coverage",
+    "el2n_scores": "selection_scores",
+    "forgetting_scores": "selection_scores",
+    "herding": "selection_coverage",
+    "k_center": "selection_coverage",
+    "last_layer_gradients": "selection_coverage",
     "parse_codec": "codecs",
+    "random_selection": "selection",
+    "select_by_score": "selection",
+    "self_influence": "selection_scores",
+    "support_scores": "selection_scores",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})
