@@ -58,7 +58,7 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
     (10, 100.0)
     """
     labels = examples if isinstance(examples, Tensor) else None
-    total = len(labels) if labels is not None else check_count("random_selection", "examples", examples)
+    total = len(examples) if isinstance(examples, Tensor) else check_count("random_selection", "examples", examples)
     generator = torch.Generator().manual_seed(seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:

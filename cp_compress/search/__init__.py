@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from cp_compress.search.codec_spaces import CodecSpace as CodecSpace
     from cp_compress.search.constraints import Preserved as Preserved
     from cp_compress.search.drucb import DRUCB as DRUCB
+    from cp_compress.search.fitting import Fitted as Fitted
+    from cp_compress.search.fitting import LastLayer as LastLayer
+    from cp_compress.search.fitting import fit as fit
+    from cp_compress.search.fitting import look_at_last_layer as look_at_last_layer
     from cp_compress.search.losses import PreserveAgreement as PreserveAgreement
     from cp_compress.search.losses import PreserveAttribution as PreserveAttribution
     from cp_compress.search.losses import PreserveCost as PreserveCost
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
     from cp_compress.search.spaces import SchemeSpace as SchemeSpace
     from cp_compress.search.spaces import parse_parameter as parse_parameter
     from cp_compress.search.strategies import parse_strategy as parse_strategy
+    from cp_compress.search.subsets import SmallestSubset as SmallestSubset
+    from cp_compress.search.subsets import SubsetTrial as SubsetTrial
+    from cp_compress.search.subsets import find_smallest_subset as find_smallest_subset
     from cp_compress.search.training import TrainingResult as TrainingResult
     from cp_compress.search.training import train_compressed as train_compressed
     from cp_compress.search.trials import NoFeasibleCandidateError as NoFeasibleCandidateError
@@ -53,6 +60,13 @@ if TYPE_CHECKING:
     from cp_compress.search.trials import TrialError as TrialError
 
 _MODULES = {
+    "Fitted": "fitting",
+    "LastLayer": "fitting",
+    "SmallestSubset": "subsets",
+    "SubsetTrial": "subsets",
+    "find_smallest_subset": "subsets",
+    "fit": "fitting",
+    "look_at_last_layer": "fitting",
     "DRUCB": "drucb",
     "Direct": "methods",
     "Gradual": "methods",
