@@ -60,7 +60,8 @@ def fit(
     """Train what `make_model` makes for so many steps of cross entropy, on the examples of a labelled data set.
 
     `weights` (n,) count each example's loss: those of a `Selection`, say. The learning rate of `optimizer` (default:
-    SGD at 0.05, momentum 0.9, weight decay 5e-4) falls along a cosine to 0. Order and initial values come from `seed`. With `history` the examples are looked at after each pass over them.
+    SGD at 0.05, momentum 0.9, weight decay 5e-4) falls along a cosine to 0. Order and initial values come from `seed`.
+    With `history` the examples are looked at after each pass over them.
 
     Raises InvalidArgumentError for bad arguments, TrainingError for a loss that is no number.
     """
