@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
     from cp_compress.model import to_semi_structured as to_semi_structured
+    from cp_compress.search import CodecSpace as CodecSpace
+    from cp_compress.search import adapt as adapt
+    from cp_compress.search import find_smallest as find_smallest
+    from cp_compress.search import recalibrate_batchnorm as recalibrate_batchnorm
 
 __version__ = "0.1.0"
 _PACKAGES = {
@@ -86,6 +90,7 @@ _PACKAGES = {
         "save",
         "to_semi_structured",
     ),
+    "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm"),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}
 __all__ = sorted(_MODULES)

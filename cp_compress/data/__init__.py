@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from cp_compress.data.block_coefficients import BlockCoefficients as BlockCoefficients
     from cp_compress.data.codecs import Codec as Codec
     from cp_compress.data.codecs import parse_codec as parse_codec
+    from cp_compress.data.coefficients import ChannelNorm as ChannelNorm
+    from cp_compress.data.coefficients import CoefficientDataset as CoefficientDataset
     from cp_compress.data.dataset import CompressedDataset as CompressedDataset
     from cp_compress.data.jpeg import JPEG as JPEG
     from cp_compress.data.zfp import ZFP as ZFP
 
 _MODULES = {
     "BlockCoefficients": "block_coefficients",
+    "ChannelNorm": "coefficients",
     "Codec": "codecs",
+    "CoefficientDataset": "coefficients",
     "CompressedDataset": "dataset",
     "JPEG": "jpeg",
     "ZFP": "zfp",

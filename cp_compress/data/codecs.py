@@ -61,7 +61,7 @@ def parse_codec(text: str) -> Codec:
     Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
 
     >>> parse_codec("jpeg(quality=75)")
-    JPEG(quality=75, subsampling='4:2:0')
+    JPEG(quality=75, subsampling='4:2:0', tables='shared')
     """
     from cp_compress.data.jpeg import JPEG
     from cp_compress.data.zfp import ZFP

@@ -54,6 +54,11 @@ def seal(kind: Kind, shape: tuple[int, ...], dtype: torch.dtype, payload: bytes)
     return b"".join((_FIXED.pack(_MAGIC, kind.number, code, checksum), dimensions, payload))
 
 
+def starts_as(stream: bytes | bytearray | memoryview, kind: Kind) -> bool:
+    """Tell whether a stream begins as those of a kind do; nothing else of it is looked at."""
+    return len(stream) > 2 and bytes(stream[:2]) == _MAGIC and stream[2] == kind.number
+
+
 def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
     """Open an envelope; raises CorruptStreamError, naming the example, for anything but what `seal` made."""
     if not isinstance(stream, (bytes, bytearray, memoryview)):

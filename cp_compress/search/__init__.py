@@ -12,8 +12,12 @@ from cp_compress.base.lazy import lazy_exports
 if TYPE_CHECKING:
     from cp_compress.base.freshness import example_digests as example_digests
     from cp_compress.base.freshness import shared_examples as shared_examples
+    from cp_compress.search.adaptation import AdaptationResult as AdaptationResult
+    from cp_compress.search.adaptation import BeforeAfter as BeforeAfter
+    from cp_compress.search.adaptation import adapt as adapt
     from cp_compress.search.bayesian import Bayesian as Bayesian
     from cp_compress.search.bisection import Bisection as Bisection
+    from cp_compress.search.codec_spaces import CodecSpace as CodecSpace
     from cp_compress.search.constraints import Preserved as Preserved
     from cp_compress.search.drucb import DRUCB as DRUCB
     from cp_compress.search.losses import PreserveAgreement as PreserveAgreement
@@ -30,8 +34,12 @@ if TYPE_CHECKING:
     from cp_compress.search.objectives import ResidentBytes as ResidentBytes
     from cp_compress.search.objectives import Throughput as Throughput
     from cp_compress.search.objectives import parse_objective as parse_objective
+    from cp_compress.search.recalibration import recalibrate_batchnorm as recalibrate_batchnorm
     from cp_compress.search.results import SearchResult as SearchResult
     from cp_compress.search.searching import search as search
+    from cp_compress.search.settings import SettingTrial as SettingTrial
+    from cp_compress.search.settings import SmallestSetting as SmallestSetting
+    from cp_compress.search.smallest_setting import find_smallest as find_smallest
     from cp_compress.search.spaces import Categorical as Categorical
     from cp_compress.search.spaces import Integer as Integer
     from cp_compress.search.spaces import Real as Real
@@ -55,10 +63,13 @@ _MODULES = {
     "PreserveEmbedding": "losses",
     "TrainingResult": "training",
     "train_compressed": "training",
+    "AdaptationResult": "adaptation",
     "ArtifactBytes": "objectives",
     "Bayesian": "bayesian",
+    "BeforeAfter": "adaptation",
     "Bisection": "bisection",
     "Categorical": "spaces",
+    "CodecSpace": "codec_spaces",
     "Flops": "objectives",
     "Integer": "spaces",
     "Latency": "objectives",
@@ -69,12 +80,17 @@ _MODULES = {
     "ResidentBytes": "objectives",
     "SchemeSpace": "spaces",
     "SearchResult": "results",
+    "SettingTrial": "settings",
+    "SmallestSetting": "settings",
     "Throughput": "objectives",
     "Trial": "trials",
     "TrialError": "trials",
+    "adapt": "adaptation",
+    "find_smallest": "smallest_setting",
     "parse_objective": "objectives",
     "parse_parameter": "spaces",
     "parse_strategy": "strategies",
+    "recalibrate_batchnorm": "recalibration",
     "search": "searching",
 }
 _FULL_NAMES = {name: f"{__name__}.{module}" for name, module in _MODULES.items()}

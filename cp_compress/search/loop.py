@@ -108,7 +108,7 @@ class Loop:
         def run(part: slice) -> None:
             share = len(inputs[part]) / examples
             values = self._values(inputs[part], labels[part])
-            total = values[0] + self.multipliers.weigh(values[1:])
+            total = self.multipliers.combine(values[0], values[1:])
             self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             sums.append(torch.stack([value.detach().float() for value in values]) * share)
 

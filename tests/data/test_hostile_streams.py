@@ -56,7 +56,7 @@ elif part == "random":
     for _ in range(10_000):
         codec = chance.choice(codecs)
         payload = chance.randbytes(chance.choice((0, 1, 7, 8, 64, 200, 1000, 1024)))
-        kind = Kind(1, "JPEG") if isinstance(codec, JPEG) else codec._kind()
+        kind = chance.choice((Kind(1, "JPEG"), codec._kind())) if isinstance(codec, JPEG) else codec._kind()
         shape = tuple(chance.choice((1, 2, 3, 4, 5, 33, 70_000, 2**40)) for _ in range(chance.randrange(0, 6)))
         dtype = chance.choice((torch.uint8, torch.float32, torch.float64, torch.float16))
         form = chance.randrange(4)
