@@ -45,7 +45,9 @@ def top_bits(patterns: Tensor) -> TopBits:
     # without the bit below the top one, rounding to a float cannot carry into the next power of two
     rounded = (patterns & ~(patterns >> 1)).to(numbers.floating)
     exponents = (rounded.view(numbers.integer) >> numbers.fraction) - numbers.bias
-    own = exponents.clamp_(min=-1).masked_fill_(patterns < 0, numbers.planes - 1).to(torch.int8)
+    # a pattern whose topmost bit is set counts as negative
+    topmost = ((patterns >> (numbers.planes - 1)).to(torch.int8) & numbers.planes) - 1
+    own = torch.maximum(exponents.clamp_(min=-1).to(torch.int8), topmost)
     suffix = _scan(own, torch.maximum, backwards=True)
     return TopBits(suffix, suffix == own)
 
@@ -58,8 +60,9 @@ def count_bits(top: TopBits, lowest: Tensor, planes: int) -> Tensor:
     for the test that fails; the first bit of the last coefficient is known from its test, and costs nothing.
     """
     limit = lowest.to(torch.int8).unsqueeze(-1)
-    bits = (top.suffix - limit).clamp_(min=-1).sum(dim=-1, dtype=torch.int32) + top.suffix.shape[-1]
-    bits += (top.leads & (top.suffix >= limit)).sum(dim=-1, dtype=torch.int32)
+    each = (top.suffix - (limit - 1)).clamp_(min=0)
+    each += top.leads & (top.suffix >= limit)
+    bits = each.sum(dim=-1, dtype=torch.int16).to(torch.int32)
     last = top.suffix[..., -1].to(torch.int32)
     return bits + torch.minimum(planes - lowest, planes - 1 - last) - (last >= lowest).to(torch.int32)
 
@@ -93,14 +96,16 @@ def fill_budget(patterns: Tensor, budget: int) -> Tensor:
     lowest = _lowest_within(top, budget, numbers.planes)
     rest = budget - count_bits(top, lowest, numbers.planes)
     plane = lowest - 1
-    bits = (patterns >> plane.clamp(min=0).to(patterns.dtype).unsqueeze(-1)) & 1
+    bits = patterns >> plane.clamp(min=0).to(patterns.dtype).unsqueeze(-1)
     rest, plane = rest.to(torch.int16).unsqueeze(-1), plane.to(torch.int8).unsqueeze(-1)
     fresh = top.suffix <= plane
-    ones = (bits.to(torch.bool) & fresh).to(torch.int16)
-    place = torch.arange(patterns.shape[-1], dtype=torch.int16, device=patterns.device) + fresh
-    place += _scan(ones, torch.add).sub_(ones)
-    forced = (place == rest) & fresh & (top.suffix == plane)
-    read = (bits.to(torch.bool) & (place < rest) | forced) & (plane >= 0)
+    bits = (bits & 1).to(torch.bool)
+    ones = (bits & fresh).to(torch.int16)
+    place = _scan(ones, torch.add).sub_(ones).add_(fresh)  # in place: rows stay as they lie in memory
+    place += torch.arange(patterns.shape[-1], dtype=torch.int16, device=patterns.device)
+    side = place.sub_(rest).clamp_(-1, 1).to(torch.int8)  # of the end of the budget
+    forced = (side == 0) & fresh & (top.suffix == plane)
+    read = (bits & (side < 0) | forced) & (plane >= 0)
     partial = read.to(patterns.dtype) << plane.clamp(min=0).to(patterns.dtype)
     return cut_planes(patterns, lowest) | partial
 

@@ -24,6 +24,7 @@ from cp_compress.data.zfp_limits import block_budget
 _Array = npt.NDArray[Any]
 _WORD = 64
 _NO_END = 2**62
+_IMPOSSIBLE = -4096  # stands for an exponent that is never stored
 # of payloads read together; each bit is held as five bytes
 _BYTES = 2**22
 
@@ -58,7 +59,8 @@ def read_blocks(
 ) -> StreamBlocks:
     """Return what the payloads of zfp arrays of so many blocks hold.
 
-    Raises CorruptStreamError, naming the example, where a payload does not end with its last block.
+    Raises CorruptStreamError, naming the example, where a payload does not end with its last block, or a block states
+    an exponent that is never stored.
     """
     together = max(1, _BYTES // max(map(len, payloads)))
     groups = [
@@ -88,9 +90,10 @@ def _read_group(
             found.append(block)
         patterns, exponents = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     wrong = (ends + _WORD - 1 - source.starts) // _WORD * _WORD != source.ends - source.starts
+    wrong |= (exponents == _IMPOSSIBLE).any(axis=1)
     if wrong.any():
         index = first + int(wrong.argmax())
-        raise CorruptStreamError(f"example #{index}: the ZFP payload does not end with its last block", index)
+        raise CorruptStreamError(f"example #{index}: the ZFP payload holds no such blocks", index)
     signed = patterns.view(np.int32 if numbers.planes == 32 else np.int64)
     return StreamBlocks(torch.from_numpy(signed), torch.from_numpy(exponents))
 
@@ -101,6 +104,7 @@ def _read(
     """Return patterns (lanes, 4^d), exponents (lanes,) and the ends of the blocks at positions (lanes,)."""
     filled = source.bits[position] == 1
     stated = source.number(position + 1, numbers.header_bits - 1) - numbers.bias
+    stated = np.where(stated < numbers.least_exponent, _IMPOSSIBLE, stated)
     exponents = np.where(filled, stated, -numbers.bias).astype(np.int32)
     planes = kept_planes(torch.from_numpy(exponents), dimensions, numbers.planes, setting).numpy()
     planes = np.where(filled, planes, 0)
