@@ -35,10 +35,14 @@ class Family:
 QUALITIES, PLANES = tuple(range(5, 101)), tuple(range(2, 25))
 RATES, TOLERANCES = tuple(k / 16 for k in range(8, 129)), tuple(2.0**-k for k in range(11))
 
+_HALF_CHROMA = "color=ycbcr, chroma='4:2:0', layout='2d'"
+
 FAMILIES = {
     "JPEG 4:2:0": Family("jpeg(quality={value})", QUALITIES, "quality", 10),
     "JPEG 4:4:4": Family("jpeg(quality={value}, subsampling='4:4:4')", QUALITIES, "quality", 10),
     "ZFP precision": Family("zfp(precision={value})", PLANES, "precision (bit planes)", 2),
     "ZFP rate": Family("zfp(rate={value})", RATES, "rate (bits a value)", 16),
     "ZFP tolerance": Family("zfp(tolerance={value})", TOLERANCES, "tolerance", 1),
+    "ZFP YCbCr precision": Family(f"zfp(precision={{value}}, {_HALF_CHROMA})", PLANES, "precision (bit planes)", 2),
+    "ZFP YCbCr tolerance": Family(f"zfp(tolerance={{value}}, {_HALF_CHROMA})", TOLERANCES, "tolerance", 1),
 }

@@ -70,9 +70,9 @@ def spell_out(data):
     shape = "×".join(map(str, data[0][0].shape))
     return (
         f"An image is {shape} = {values:,} values: {values:,} bytes as uint8 pixels, {4 * values:,} as float32. "
-        "Coded: entropy-coded bytes alone (of a JPEG file without its headers and tables). Payload: the whole JPEG "
-        "file, or ZFP stream. Stored: that in the envelope of 10 to 14 bytes (shape, dtype, checksum). Shares are of "
-        "the coded bytes."
+        "Coded: entropy-coded bytes alone. Payload: what the codec stores of an image; with tables=inline a whole JPEG "
+        "file, 625 bytes of which are headers and tables at this size. Stored: that in the envelope of 10 to 14 bytes "
+        "(shape, dtype, checksum). Shares are of the coded bytes."
     )
 
 
@@ -80,7 +80,7 @@ def coded_bytes(stored):
     """Return the mean bytes of entropy-coded data an image: a JPEG file's scan, all of a ZFP stream."""
     streams = (stored.stream(index) for index in range(len(stored)))
     payloads = [stream[len(stream) - payload_size(stream) :] for stream in streams]
-    count = _scan if isinstance(stored.codec, JPEG) else len
+    count = _scan if isinstance(stored.codec, JPEG) and stored.codec.tables == "inline" else len
     return sum(map(count, payloads)) / len(payloads)
 
 
