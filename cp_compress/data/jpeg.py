@@ -18,6 +18,7 @@ from cp_compress.data.codecs import StreamCodec, check_batch, check_values, open
 from cp_compress.data.container import Kind, Sealed, seal, starts_as
 from cp_compress.data.jpeg_coefficients import FACTORS, JpegCoefficients, analyse, read_image_scans, requantise
 from cp_compress.data.jpeg_files import cut_scan, file_head, join_scan
+from cp_compress.data.straight_through import straight_through
 
 _FILE = Kind(1, "JPEG")  # a JPEG file brings its own tables: any setting decodes it
 _TABLES = ("shared", "inline")
@@ -144,9 +145,7 @@ class JPEG(StreamCodec):
         """
         check_batch("JPEG", batch[:1])
         found = _as_dtype(requantise(_as_pixels(batch.detach()), self.quality, self.subsampling), batch.dtype)
-        if not batch.requires_grad:
-            return found
-        return batch + (found - batch).detach()
+        return straight_through(batch, found)
 
     def _open_files(self, streams: Sequence[bytes]) -> tuple[list[Sealed], list[memoryview]]:
         """Return opened envelopes, and a JPEG file for each; raises CorruptStreamError."""
