@@ -238,9 +238,9 @@ def test_what_the_decoded_data_must_be_can_be_required_too():
 
 
 def test_options_go_to_the_comparison():
-    groups = {"one": [0, 1]}  # every change stays within the one group, and costs nothing
+    distance = [[0.0, 1.0], [0.0, 0.0]]  # a change from class 1, which all examples are of, costs nothing
     requirement = Requirement("cost", "max", 0.0)
-    free = find_smallest(family(), Sign(), data(), requirement, options={"class_distance": groups})
+    free = find_smallest(family(), Sign(), data(), requirement, options={"class_distance": distance})
     assert free.codec.level == 0
     assert find_smallest(family(), Sign(), data(), requirement).codec.level == 20
 
