@@ -2,10 +2,10 @@
 
     python benchmarks/jpeg_transform.py [--rounds 7] [--images 1000] [--threads 1 2]
 
-Compared are decoded pixels with Pillow's, and computed coefficients with those in its coded images, at every quality and
-subsampling, on noise, on images of two colours and on smooth ones, of odd sizes. Timed are CIFAR-10 test images (smooth
-random ones without CP_DATA), uint8, ours and Pillow in turns: CPU time with one thread, wall-clock time with more. MB are
-those of the pixels. The floor is one copy of the images in memory.
+Compared are decoded pixels with Pillow's, and computed coefficients with those in its coded images, at every quality
+and subsampling, on noise, on images of two colours and on smooth ones, of odd sizes. Timed are CIFAR-10 test images
+(smooth random ones without CP_DATA), uint8, ours and Pillow in turns: CPU time with one thread, wall-clock time with
+more. MB are those of the pixels. The floor is one copy of the images in memory.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def print_sizes(images):
     for quality in (20, 50, 75, 90):
         sizes = []
         for tables in ("inline", "shared"):
-            stored = CompressedDataset(
-                (images, torch.zeros(len(images), dtype=torch.int64)), JPEG(quality, "4:2:0", tables)
-            )
+            labels = torch.zeros(len(images), dtype=torch.int64)
+            stored = CompressedDataset((images, labels), JPEG(quality, "4:2:0", tables))
             sizes.append(stored.payload_bytes / len(stored))
         print(f"quality {quality}: whole files {sizes[0]:.0f}, tables shared {sizes[1]:.0f}")
 
@@ -135,11 +134,10 @@ def throughput(images, quality, threads, rounds):
     print(f"\nquality {quality}, {len(images):,} images, {threads} thread(s), {rounds} rounds")
     print(f"{'':26}{'MB/s [min, max]':>26}{'round trip of Pillow / it':>28}{'time / floor':>28}")
     for name, taken in times.items():
-        rates = spread([megabytes / one for one in taken])
-        ratios = spread([theirs / one for theirs, one in zip(base, taken, strict=True)])
-        print(
-            f"{name:26}{rates:>26}{ratios:>28}{spread([one / low for one, low in zip(taken, floor, strict=True)]):>28}"
-        )
+        rates = spread([megabytes / one for one in taken], ".0f")
+        ratios = spread([theirs / one for theirs, one in zip(base, taken, strict=True)], ".2f")
+        floors = spread([one / least for one, least in zip(taken, floor, strict=True)], ".0f")
+        print(f"{name:26}{rates:>26}{ratios:>28}{floors:>28}")
 
 
 def main():
