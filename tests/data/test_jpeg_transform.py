@@ -185,10 +185,10 @@ def test_a_coded_image_must_end_where_its_bytes_end():
         return [*streams[:2], seal(codec._kind(), (3, 17, 23), torch.uint8, content), streams[3]]
 
     for length in {*range(0, len(payload), 29), len(payload) - 1}:
-        with pytest.raises(CorruptStreamError, match="example #2.*damaged"):
+        with pytest.raises(CorruptStreamError, match=r"example #2.*damaged"):
             codec.coefficients_of_streams(stored(payload[:length]))
     for behind in (b"\0", b"\xff\0", payload):
-        with pytest.raises(CorruptStreamError, match="example #2.*more bytes follow it"):
+        with pytest.raises(CorruptStreamError, match=r"example #2.*more bytes follow it"):
             codec.coefficients_of_streams(stored(payload + behind))
     assert torch.equal(codec.coefficients_of_streams(stored(payload)).invert(), codec.decode(streams))
 
@@ -201,7 +201,7 @@ def test_nothing_but_a_coded_image_reaches_a_decoder(method, marker):
     payload = streams[1][-payload_size(streams[1]) :]
     for content in (payload + marker, marker + payload, payload[:40] + marker + b"\1" + payload[40:]):
         streams[1] = seal(codec._kind(), (3, 17, 23), torch.uint8, bytes(content))
-        with pytest.raises(CorruptStreamError, match="example #1.*markers"):
+        with pytest.raises(CorruptStreamError, match=r"example #1.*markers"):
             getattr(codec, method)(streams)
 
 
