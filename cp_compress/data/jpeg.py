@@ -17,7 +17,7 @@ from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.data.codecs import StreamCodec, check_batch, check_values, open_streams
 from cp_compress.data.container import Kind, Sealed, seal, starts_as
 from cp_compress.data.jpeg_coefficients import FACTORS, JpegCoefficients, analyse, read_image_scans, requantise
-from cp_compress.data.jpeg_files import cut_scan, file_head, join_scan
+from cp_compress.data.jpeg_files import cut_scan, file_head, holds_marker, join_scan
 from cp_compress.data.straight_through import straight_through
 
 _FILE = Kind(1, "JPEG")  # a JPEG file brings its own tables: any setting decodes it
@@ -91,9 +91,9 @@ class JPEG(StreamCodec):
     def decode_on(self, device: torch.device | str, streams: Sequence[bytes]) -> Tensor:
         """Return images as `decode` does, on a device: on a GPU decoded there, all at once, by nvJPEG.
 
-        nvJPEG rounds in its own way and repeats subsampled chroma instead of interpolating it, so that its pixels
-        are not those of `decode`; `coefficients_of_streams(streams)` inverted on the GPU gives those to the bit. Raises
-        as `decode` does, and CompressionError where torchvision was built without nvJPEG.
+        nvJPEG may round, and fill in subsampled chroma, in another way than libjpeg: do not expect the pixels of
+        `decode`. Those of `coefficients_of_streams(streams)`, inverted by integer arithmetic, are the same. Raises as
+        `decode` does, and CompressionError where torchvision was built without nvJPEG.
         """
         target = torch.device(device)
         if target.type != "cuda":
@@ -135,6 +135,8 @@ class JPEG(StreamCodec):
         scans = [sealed.payload for sealed in opened]
         if kind == _FILE:
             scans = [_scan_of(sealed.payload, head, index) for index, sealed in enumerate(opened)]
+        for index, scan in enumerate(scans):
+            _check_scan(scan, index)
         return read_image_scans(scans, head, self.quality, self.subsampling, channels, (height, width))
 
     def requantise(self, batch: Tensor) -> Tensor:
@@ -155,6 +157,8 @@ class JPEG(StreamCodec):
             _check_sealed(sealed, index)
         if kind == _FILE:
             return opened, [sealed.payload for sealed in opened]
+        for index, sealed in enumerate(opened):
+            _check_scan(sealed.payload, index)
         head = self._head(opened[0].shape)
         return opened, [memoryview(join_scan(head, sealed.payload)) for sealed in opened]
 
@@ -202,6 +206,11 @@ def _scan_of(file: memoryview, head: bytes, index: int) -> memoryview:
     except CompressionError as error:
         rule = "the JPEG file has other tables than those of this codec"
         raise CorruptStreamError(f"example #{index}: {rule}", index) from error
+
+
+def _check_scan(scan: memoryview, index: int) -> None:
+    if holds_marker(scan):
+        raise CorruptStreamError(f"example #{index}: the coded JPEG image is damaged: it holds markers", index)
 
 
 def _check_sealed(sealed: Sealed, index: int) -> None:

@@ -70,6 +70,7 @@ def read_scans(scans: Sequence[memoryview], tables: Integers, components: Sequen
     reader = _Reader(scans, tables, np.array(sequence.owners))
     while reader.step():
         pass
+    reader.check_end()
     found = torch.from_numpy(reader.values).to(torch.int32)
     return [found[:, torch.from_numpy(places)] for places in sequence.places]
 
@@ -146,6 +147,11 @@ class _Reader:
         self.active = images[self.block[images] < len(self.owners)]
         self._require(images, self.position[images] <= self.sizes[images], "it ends too early")
         return True
+
+    def check_end(self) -> None:
+        """Refuse images behind which more is stored than what fills up the last byte."""
+        everything = np.arange(len(self.sizes))
+        self._require(everything, self.sizes - self.position < 8, "more bytes follow it")
 
     def _window(self, images: Integers) -> Integers:
         """Return the next 16 bits of each image."""

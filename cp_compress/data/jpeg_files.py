@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,7 @@ from cp_compress.base.errors import CompressionError
 
 _START_OF_SCAN, _START_OF_FRAME = 0xDA, 0xC0
 _END = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff(?!\x00)")  # within a coded image a zero follows every 255
 
 
 @functools.lru_cache(maxsize=1024)
@@ -40,6 +42,11 @@ def cut_scan(file: bytes, head: bytes) -> bytes:
     if not file.startswith(head) or not file.endswith(_END):
         raise CompressionError("Pillow wrote other headers than for an image of zeros: use tables=inline")
     return file[len(head) : -len(_END)]
+
+
+def holds_marker(scan: bytes | memoryview) -> bool:
+    """Tell whether a decoder would find anything but one coded image in a scan."""
+    return _MARKER.search(scan) is not None
 
 
 def join_scan(head: bytes, scan: bytes | memoryview) -> bytes:

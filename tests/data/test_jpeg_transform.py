@@ -176,6 +176,35 @@ def test_damaged_images_are_named():
         codec.coefficients_of_streams([seal(Kind(1, "JPEG"), (3, 2**40, 2**40), torch.uint8, b"x")])
 
 
+def test_a_coded_image_must_end_where_its_bytes_end():
+    codec = JPEG(60)
+    streams = codec.encode(kinds_of_images(3, (17, 23)))
+    payload = streams[2][-payload_size(streams[2]) :]
+
+    def stored(content):
+        return [*streams[:2], seal(codec._kind(), (3, 17, 23), torch.uint8, content), streams[3]]
+
+    for length in {*range(0, len(payload), 29), len(payload) - 1}:
+        with pytest.raises(CorruptStreamError, match=r"example #2.*damaged"):
+            codec.coefficients_of_streams(stored(payload[:length]))
+    for behind in (b"\0", b"\xff\0", payload):
+        with pytest.raises(CorruptStreamError, match=r"example #2.*more bytes follow it"):
+            codec.coefficients_of_streams(stored(payload + behind))
+    assert torch.equal(codec.coefficients_of_streams(stored(payload)).invert(), codec.decode(streams))
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xd9", b"\xff\xc4\0\2", b"\xff\xda", b"\xff"])
+@pytest.mark.parametrize("method", ["decode", "coefficients_of_streams"])
+def test_nothing_but_a_coded_image_reaches_a_decoder(method, marker):
+    codec = JPEG(60)
+    streams = codec.encode(kinds_of_images(3, (17, 23)))
+    payload = streams[1][-payload_size(streams[1]) :]
+    for content in (payload + marker, marker + payload, payload[:40] + marker + b"\1" + payload[40:]):
+        streams[1] = seal(codec._kind(), (3, 17, 23), torch.uint8, bytes(content))
+        with pytest.raises(CorruptStreamError, match=r"example #1.*markers"):
+            getattr(codec, method)(streams)
+
+
 def test_large_batches_are_worked_on_in_parts(monkeypatch):
     images = kinds_of_images(3, (17, 23))
     codec = JPEG(70)
@@ -196,7 +225,7 @@ def test_the_arithmetic_is_the_same_on_a_gpu():
         assert torch.equal(codec.requantise(images.cuda()).cpu(), codec.roundtrip(images))
         found = codec.decode_on("cuda", codec.encode(images))
         assert found.device.type == "cuda"
-        # nvJPEG rounds in its own way, and interpolates chroma otherwise
+        # nvJPEG is free to round and to fill in chroma in another way
         assert (found.cpu().int() - codec.roundtrip(images).int()).float().abs().mean() < 4
 
 
