@@ -38,9 +38,7 @@ class LabeledData:
             self._examples, self._collate = _ordered_examples(source), source.collate_fn
         else:
             self._examples, self._collate = source, default_collate
-        if self._examples is not None and not (
-            hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
-        ):
+        if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
         if len(self) == 0:
             raise ObservationError("dataset is empty: with no examples nothing can be compared")

@@ -102,7 +102,7 @@ class _Digest:
 
     def _object_parts(self, value: Any) -> list[str]:
         kind = ["object", *self._each([type(value)])]
-        if hasattr(value, "__dict__") and not _is_of_library(type(value)):
+        if hasattr(value, "__dict__"):
             slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
             return [*kind, *self._each([vars(value), slots])]
         try:

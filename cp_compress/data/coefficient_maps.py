@@ -64,6 +64,8 @@ def _jpeg(found: JpegCoefficients) -> list[Tensor]:
 def _zfp(found: BlockCoefficients) -> list[Tensor]:
     """Return blocks as (n, channels, rows, columns, 4^d); those along the dimensions before count as channels."""
     values = found.scaled().values.float()
+    if not bool(values.isfinite().all()):
+        reject(_OWNER, "dataset", "values beyond float32", "coefficients are given in float32: scale the data")
     if len(found.shape) < 2:
         reject(_OWNER, "dataset", found.shape, "maps need examples of two dimensions or more")
     return [values.flatten(1, values.ndim - 4)]

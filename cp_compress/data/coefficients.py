@@ -55,6 +55,9 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         self.precision, self.arrangement = precision, arrangement
         self._stored = None if stored is None else dataset
         self._images = LabeledData(dataset) if stored is None else None
+        planes = getattr(chosen, "precision", None)
+        if precision is not None and planes is not None and precision > planes:
+            reject(_OWNER, "precision", precision, f"{chosen} keeps {planes} bit planes: no more than that can be read")
         self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
         source = dataset if self._images is None else self._images.source
         if getattr(source, "classes", None) is not None:
@@ -109,16 +112,23 @@ class ChannelNorm(nn.Module):
         A channel that is the same everywhere stays as it is, shifted to 0.
         """
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-        count, total, squares = 0, torch.zeros(0), torch.zeros(0)
-        for inputs, _ in data.batches(batch_size):
+        size = check_integer("ChannelNorm", "batch_size", batch_size, "must be 1 or more", at_least=1)
+        count, mean, squares = 0, torch.zeros(0), torch.zeros(0)
+        for inputs, _ in data.batches(size):
             values = inputs.double().transpose(0, 1).flatten(1)
+            here, own = values.shape[1], values.mean(1)
+            spread = (values - own.unsqueeze(1)).square().sum(1)
             if count == 0:
-                total, squares = torch.zeros(len(values)).double(), torch.zeros(len(values)).double()
-            count += values.shape[1]
-            total, squares = total + values.sum(1), squares + values.square().sum(1)
-        mean = total / count
-        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        return cls(mean, torch.where(deviation > 1e-12, deviation, 1.0).reciprocal())
+                mean, squares = own, spread
+            else:  # joined by the distance of the means, since a difference of large squares would be lost in rounding
+                apart = own - mean
+                squares = squares + spread + apart.square() * (count * here / (count + here))
+                mean = mean + apart * (here / (count + here))
+            count += here
+        deviation = (squares / count).sqrt()
+        # what is left of a constant is the rounding of its mean
+        constant = deviation <= 1e-12 * mean.abs()
+        return cls(mean, torch.where(constant, 1.0, deviation.masked_fill(constant, 1.0)).reciprocal())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return inputs (n, channels, …), shifted and scaled."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
@@ -44,11 +44,28 @@ class Selection:
         if data.tensors is not None:
             inputs, labels = data.tensors
             return TensorDataset(inputs[self.indices.to(inputs.device)], labels[self.indices.to(labels.device)])
-        source = getattr(data.source, "dataset", data.source)
-        return Subset(source, self.indices.tolist())
+        return _Selected(data, self.indices.tolist())
 
     def __str__(self) -> str:
         return f"{self.method}: {len(self)} of {self.total} examples"
+
+
+class _Selected(Dataset[Any]):
+    """Examples of labelled data at some positions, read as the data itself reads them."""
+
+    def __init__(self, data: LabeledData, positions: list[int]) -> None:
+        self._data, self._positions = data, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Return the examples at `indices`, read together."""
+        inputs, labels = self._data.select([self._positions[index] for index in indices])
+        return list(zip(inputs, labels, strict=True))
 
 
 def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Selection:
@@ -59,7 +76,7 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
     """
     labels = examples if isinstance(examples, Tensor) else None
     total = len(examples) if isinstance(examples, Tensor) else check_count("random_selection", "examples", examples)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded("random_selection", seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
         return even_weights(torch.randperm(len(positions), generator=generator)[:quota], len(positions))
@@ -80,6 +97,8 @@ def select_by_score(
     [0, 2]
     """
     check_choice(method, "keep", keep, ("highest", "lowest", "middle"))
+    if not isinstance(scores, Tensor):
+        reject(method, "scores", type(scores).__name__, "must be a tensor (n,)")
     values = as_matrix(method, "scores", scores.unsqueeze(1) if scores.ndim == 1 else scores, infinite=True)[:, 0]
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
@@ -151,6 +170,12 @@ def check_labels(owner: str, labels: Tensor, total: int) -> Tensor:
         found = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         reject(owner, "labels", found, f"must be a tensor of class numbers ({total},)")
     return labels.cpu()
+
+
+def seeded(owner: str, seed: object) -> torch.Generator:
+    """Return a generator that starts at a seed, or reject the seed."""
+    rule = "must be a whole number in 0…2³⁰"
+    return torch.Generator().manual_seed(check_integer(owner, "seed", seed, rule, at_least=0, at_most=2**30))
 
 
 def check_count(owner: str, name: str, count: int, most: int | None = None) -> int:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.data.selection import Selection, as_matrix, even_weights, select_within_classes
+from cp_compress.data.selection import (
+    Selection,
+    as_matrix,
+    check_labels,
+    even_weights,
+    seeded,
+    select_within_classes,
+)
 
 _TOGETHER = 64
 _ENTRIES = 2**24  # distances in memory at a time
@@ -24,8 +31,8 @@ def k_center(embeddings: Tensor, count: int, *, labels: Tensor | None = None, se
     >>> k_center(torch.tensor([[0.0], [0.1], [5.0], [9.0]]), 3).indices.sort().values[-2:].tolist()
     [2, 3]
     """
-    rows = as_matrix("k_center", "embeddings", embeddings)
-    generator = torch.Generator().manual_seed(seed)
+    rows = _scaled(as_matrix("k_center", "embeddings", embeddings))
+    generator = seeded("k_center", seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
         points = rows[positions]
@@ -83,11 +90,11 @@ def craig(
     at so many random candidates a step instead of all, for large data (Mirzasoleiman et al. 2015). A weight is the
     number of examples that are nearest to it. With labels (n,), class by class.
     """
-    rows = as_matrix("craig", "gradients", gradients)
+    rows = _scaled(as_matrix("craig", "gradients", gradients))
     if sample is not None:
         rule = "must be a whole number of candidates, 1 or more, or None for all"
         sample = check_integer("craig", "sample", sample, rule, at_least=1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded("craig", seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
         points = rows[positions]
@@ -120,9 +127,17 @@ def last_layer_gradients(probabilities: Tensor, labels: Tensor) -> Tensor:
     [[-0.25, 0.25]]
     """
     rows = as_matrix("last_layer_gradients", "probabilities", probabilities)
-    if labels.shape != rows.shape[:1]:
-        reject("last_layer_gradients", "labels", tuple(labels.shape), f"must be one class an example ({len(rows)},)")
-    return rows - torch.nn.functional.one_hot(labels.cpu(), rows.shape[1])
+    classes = check_labels("last_layer_gradients", labels, len(rows)).long()
+    if bool((classes < 0).any()) or bool((classes >= rows.shape[1]).any()):
+        found = f"{int(classes.min())}…{int(classes.max())}"
+        reject("last_layer_gradients", "labels", found, f"there are probabilities of {rows.shape[1]} classes")
+    return rows - torch.nn.functional.one_hot(classes, rows.shape[1])
+
+
+def _scaled(rows: Tensor) -> Tensor:
+    """Return rows divided by their largest magnitude: which is nearer stays so, and no square leaves the range."""
+    largest = rows.abs().max()
+    return rows / largest if bool(largest > 0) else rows
 
 
 def _best_lazily(points: Tensor, nearest: Tensor, bounds: Tensor) -> tuple[int, Tensor]:

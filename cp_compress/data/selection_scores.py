@@ -33,9 +33,13 @@ def self_influence(probabilities: Tensor, embeddings: Tensor, labels: Tensor) ->
     steps, inputs = _models(probabilities), _models(embeddings)
     if len(steps) != len(inputs):
         reject("self_influence", "embeddings", tuple(embeddings.shape), f"there are {len(steps)} checkpoints")
-    total = torch.zeros(len(labels), dtype=torch.float64)
+    total = torch.zeros(len(steps[0]), dtype=torch.float64)
     for part, features in zip(steps, inputs, strict=True):
         rows = as_matrix("self_influence", "embeddings", features).double()
+        if len(rows) != len(part):
+            reject(
+                "self_influence", "embeddings", tuple(features.shape), f"there must be one row an example ({len(part)})"
+            )
         total += _errors("self_influence", part, labels).square().sum(1) * (rows.square().sum(1) + 1)
     return total
 
@@ -80,7 +84,7 @@ def support_scores(embeddings: Tensor, labels: Tensor, *, penalty: float = 1.0) 
 
 
 def _models(values: Tensor) -> list[Tensor]:
-    return [*values] if isinstance(values, Tensor) and values.ndim == 3 else [values]
+    return [*values] if isinstance(values, Tensor) and values.ndim == 3 and len(values) else [values]
 
 
 def _errors(owner: str, probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -73,9 +73,19 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
         raise ObservationError(
             f"decoded and originals hold other labels at example #{place}: they must be in one order"
         )
-    if torch.equal(after, before) and same_data(decoded, originals):
+    if _read_labels(pairs.decoded).ne(_read_labels(pairs.originals)).any():
+        raise ObservationError("decoded and originals hold other labels: they must be the same examples in one order")
+    lossless = getattr(getattr(decoded, "codec", None), "lossless", False)
+    if torch.equal(after, before) and (lossless or same_data(decoded, originals)):
         raise NoEffectError(f"{_OWNER}: decoded holds the same values as originals, so there is nothing to adapt to")
     return pairs
+
+
+def _read_labels(data: LabeledData) -> torch.Tensor:
+    stored = getattr(data.source, "labels", None)  # known without decoding
+    if isinstance(stored, torch.Tensor) and stored.shape == (len(data),):
+        return stored.cpu()
+    return torch.cat([labels for _, labels in data.batches(1024)])
 
 
 def check_validation(validation: object, originals: LabeledData) -> Pairs:

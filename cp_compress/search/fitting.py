@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, is_out_of_memory
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
@@ -65,6 +66,8 @@ def fit(
 
     Raises InvalidArgumentError for bad arguments, TrainingError for a loss that is no number.
     """
+    if optimizer is not None and not callable(optimizer):
+        reject(_OWNER, "optimizer", optimizer, "must be a function of parameters that returns a torch.optim.Optimizer")
     if not callable(make_model) or isinstance(make_model, nn.Module):
         reject(_OWNER, "make_model", make_model, "must be a function without arguments that returns a new network")
     for name, value in (("steps", steps), ("batch_size", batch_size)):
@@ -76,7 +79,7 @@ def fit(
     devices = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
-        model = make_model()
+        model = copy.deepcopy(make_model())  # it may be one that the caller keeps
         if not isinstance(model, nn.Module):
             reject(_OWNER, "make_model", type(model).__name__, "must return a torch.nn.Module")
         model = model.to(target).train().requires_grad_(True)
@@ -129,6 +132,8 @@ def _train(
     history: bool,
 ) -> Tensor:
     optimizer = make_optimizer([*model.parameters()])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        reject(_OWNER, "optimizer", type(optimizer).__name__, "must be a function that returns a torch.optim.Optimizer")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     order = torch.Generator().manual_seed(seed)
     size, rows, step = min(batch_size, len(data)), [], 0
@@ -140,7 +145,7 @@ def _train(
             chosen = places[start : start + size]
             inputs, labels = (part.to(device) for part in data.select(chosen))
             optimizer.zero_grad(set_to_none=True)
-            losses = nn.functional.cross_entropy(model(inputs), labels, reduction="none")
+            losses = nn.functional.cross_entropy(_logits(model, inputs, labels), labels, reduction="none")
             loss = (losses * shares[chosen].to(losses)).mean()
             if not bool(loss.isfinite()):
                 raise TrainingError(f"the loss is {loss.item()} at step {step + 1}: use a smaller learning rate")
@@ -151,6 +156,20 @@ def _train(
         if history:
             rows.append(_correct(model, data, device))
     return torch.stack(rows) if rows else torch.zeros(0, len(data), dtype=torch.bool)
+
+
+def _logits(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    try:
+        logits: Tensor = model(inputs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ObservationError(
+            f"the network cannot take inputs {tuple(inputs.shape)} {inputs.dtype}: {error}"
+        ) from error
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ObservationError(f"a label lies outside the network's {logits.shape[1]} classes")
+    return logits
 
 
 def _correct(model: nn.Module, data: LabeledData, device: torch.device) -> Tensor:
@@ -169,7 +188,7 @@ def _as_shares(weights: Tensor | None, count: int) -> Tensor:
         reject(_OWNER, "weights", found, f"must be one number an example ({count},)")
     if not bool(weights.isfinite().all()) or bool((weights < 0).any()) or not bool(weights.any()):
         reject(_OWNER, "weights", weights, "must be finite, not negative and not all 0")
-    return (weights / weights.mean()).float().cpu()
+    return (weights.double() / weights.double().mean()).float().cpu()
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.dataset import CompressedDataset
@@ -19,6 +19,7 @@ from cp_compress.search.results import describe_check, trial_table
 from cp_compress.search.settings import SettingTrial
 from cp_compress.search.spaces import Integer, Point
 from cp_compress.search.strategies import Axis, End
+from cp_compress.search.trials import Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _OWNER = "find_smallest"
 _SAMPLED = 32
+_PLACES = tuple(place / 16 for place in range(17))
 Repair = Callable[["nn.Module", Codec], "nn.Module"]
 JudgeDecoded = Callable[["Model", Any, LabeledData], "tuple[Check, Measurement | None]"]
 
@@ -61,9 +63,16 @@ class SettingSearch:
             if not points:
                 break
             self._try(points[0])
-            run.tell(points[0], self.trials[-1].as_trial())
+            run.tell(points[0], self._told())
         if self.best is None and not self._is_tried(self.axis.point(1.0)):
             self._try(self.axis.point(1.0))
+
+    def _told(self) -> Trial:
+        """Return the last trial for the bisection, to which a setting refused for being too mild says "stronger"."""
+        trial = self.trials[-1].as_trial()
+        if trial.error is None or self.axis.place(trial.point) <= self.axis.accepted:
+            return trial
+        return dataclasses.replace(trial, error=f"{NoEffectError.__name__}: {trial.error}")
 
     def look_around(self, neighbours: int) -> None:
         """Try the neighbours of the best, stronger ones first, and those of any that is better."""
@@ -92,28 +101,33 @@ class SettingSearch:
         return (f"not every milder setting holds, so the answer may owe something to chance: {named}",)
 
     def _try(self, point: Point) -> None:
-        codec = self.family.codec(point)
-        found, candidate = self._judged(SettingTrial(len(self.trials) + 1, dict(point), codec))
+        number = len(self.trials) + 1
+        try:
+            codec = self.family.codec(point)
+        except InvalidArgumentError as error:
+            found, candidate = _failed(SettingTrial(number, dict(point), None), error), self.given
+        else:
+            found, candidate = self._judged(SettingTrial(number, dict(point), codec), codec)
         self.trials.append(found)
         if found.outcome == "pass" and (self.best is None or _bytes(found) < _bytes(self.best)):
             self.best, self.model = found, candidate
         if self.progress:
             from tqdm import tqdm
 
-            tqdm.write(f"{codec} {trial_table([found.as_trial()]).splitlines()[1]}", file=sys.stderr)
+            tqdm.write(f"{found.codec} {trial_table([found.as_trial()]).splitlines()[1]}", file=sys.stderr)
 
-    def _judged(self, trial: SettingTrial) -> tuple[SettingTrial, Model]:
+    def _judged(self, trial: SettingTrial, codec: Codec) -> tuple[SettingTrial, Model]:
         """Return a trial with what was found, and its candidate."""
         candidate = self.given
         try:
-            stored = CompressedDataset(self.data, trial.codec, batch_size=self.batch_size)
+            stored = CompressedDataset(self.data, codec, batch_size=self.batch_size)
         except (CompressionError, InvalidArgumentError) as error:
             return _failed(trial, error), candidate
         payload, whole = stored.payload_bytes / len(stored), stored.bytes_per_example
         trial = dataclasses.replace(trial, payload_bytes=payload, stored_bytes=whole)
         try:
             if self.repair is not None:
-                candidate = self.repair(self.given, trial.codec)  # type: ignore[arg-type]
+                candidate = self.repair(self.given, codec)  # type: ignore[arg-type]
             check, clean = self.judge(candidate, stored, self.data)
         except (CompressionError, ObservationError) as error:
             return _failed(trial, error), candidate
@@ -143,31 +157,33 @@ class SettingSearch:
 
 
 class MildAxis(Axis):
-    """An axis that knows which end of its parameter is the mild one."""
+    """An axis that knows which end of its parameter is the mild one, and up to where the codec takes settings."""
 
-    def __init__(self, family: CodecSpace, mild_end: End) -> None:
+    def __init__(self, family: CodecSpace, mild_end: End, accepted: float) -> None:
         super().__init__(_OWNER, family, mild_end)
-        self.mild_end = mild_end
+        self.mild_end, self.accepted = mild_end, accepted
 
 
 def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
     """Return the family's axis: the end of the parameter at which examples take more bytes is the mild one."""
-    Axis(_OWNER, family, "high")  # says what is wrong with a family of several parameters
     sample = data.select(range(min(len(data), _SAMPLED)))[0]
-    sizes: dict[End, int] = {}
+    sizes: dict[float, int] = {}
     refusals: list[Exception] = []
-    ends: tuple[End, End] = ("low", "high")
-    for end, point in zip(ends, family.ends(), strict=True):
+    axis = Axis(_OWNER, family, "high")
+    for place in _PLACES:  # not the ends alone: a codec may refuse one of them
         try:
-            sizes[end] = sum(map(payload_size, family.codec(point).encode(sample)))
+            sizes[place] = sum(map(payload_size, family.codec(axis.point(place)).encode(sample)))
         except (CompressionError, InvalidArgumentError) as error:
             refusals.append(error)
     if not sizes:
         raise refusals[0]
-    if len(set(sizes.values())) < len(sizes):
-        rule = f"both ends of its range give {sizes['high']} bytes on {len(sample)} examples: there is nothing to find"
-        reject(_OWNER, "codec_family", str(family), rule)
-    return MildAxis(family, max(sizes, key=lambda end: sizes[end]))
+    low, high = min(sizes), max(sizes)
+    if sizes[low] == sizes[high]:
+        found = f"the settings that the codec takes give {sizes[high]} bytes on {len(sample)} examples at both ends"
+        reject(_OWNER, "codec_family", str(family), f"{found} of their range: there is nothing to find")
+    if sizes[high] > sizes[low]:
+        return MildAxis(family, "high", high)
+    return MildAxis(family, "low", 1 - low)
 
 
 def _bytes(trial: SettingTrial) -> float:

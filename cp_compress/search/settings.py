@@ -31,7 +31,7 @@ class SettingTrial:
 
     number: int
     point: Mapping[str, Any]
-    codec: Codec
+    codec: Codec | None
     check: Check | None = None
     payload_bytes: float | None = None
     stored_bytes: float | None = None

@@ -105,7 +105,7 @@ def find_smallest(
     run.look_around(neighbours)
     best = run.best
     gate = None
-    if best is not None and run.model is not None and fresh is not None:
+    if best is not None and best.codec is not None and run.model is not None and fresh is not None:
         gate = judge_data(run.model, CompressedDataset(fresh, best.codec, batch_size=batch_size), fresh)[0]
     if run.model is not None and run.model is not model:
         mark_as_searched(run.model, digests)
@@ -176,7 +176,8 @@ class _Judge:
 
 
 def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement, ...]:
-    several = [given] if isinstance(given, (Requirement, str)) else list(given)
+    listed = list(given) if isinstance(given, (list, tuple)) else []
+    several = [given] if isinstance(given, (Requirement, str)) else listed
     found = tuple(Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several)
     if not found or not all(isinstance(one, Requirement) for one in found):
         rule = 'give at least one Requirement or text, such as "accuracy_drop <= 0.02"'

@@ -11,6 +11,7 @@ import torch
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.data.selection import Selection
 from cp_compress.fidelity.judgement import Check, Requirement, judge
@@ -79,19 +80,21 @@ def find_smallest_subset(
     Raises InvalidArgumentError for bad arguments, and whatever `choose` raises.
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    held = (requirements,) if isinstance(requirements, Requirement) else tuple(requirements)
+    listed = requirements if isinstance(requirements, Sequence) else ()
+    held = (requirements,) if isinstance(requirements, Requirement) else tuple(listed)
     if not held or not all(isinstance(requirement, Requirement) for requirement in held):
         reject(_OWNER, "requirements", requirements, "give at least one Requirement; nothing else counts")
     if not callable(choose):
         reject(_OWNER, "choose", choose, "must be a function of a number of examples that returns a Selection")
     check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
-    if not seeds:
+    if not isinstance(seeds, Sequence) or not seeds:
         reject(_OWNER, "seeds", seeds, "give one seed or more")
     least = _least(data) if smallest is None else smallest
     rule = f"must be a whole number in 1…{len(data) - 1}"
     low = check_integer(_OWNER, "smallest", least, rule, at_least=1, at_most=len(data) - 1)
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "device": device}
     judged = judged_on if isinstance(judged_on, LabeledData) else LabeledData(judged_on)
+    _require_new_networks(make_model, seeds[0])
     references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in seeds}
 
     def attempt(count: int) -> SubsetTrial:
@@ -118,6 +121,18 @@ def find_smallest_subset(
         count = min(max(count, failing + 1), passing - 1)
     passed = [trial.selection for trial in made if trial.outcome == "pass"]
     return SmallestSubset(min(passed, key=len, default=None), tuple(made))
+
+
+def _require_new_networks(make_model: MakeModel, seed: int) -> None:
+    """Reject a factory whose networks do not begin with random values: what was learned before would count."""
+    digests = set()
+    for other in (seed, seed + 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(other)
+            digests.add(digest_model(make_model()))
+    if len(digests) == 1:
+        rule = "it gives the same values for every seed: it must return a new network, not one that was trained"
+        reject(_OWNER, "make_model", getattr(make_model, "__name__", make_model), rule)
 
 
 def _least(data: LabeledData) -> int:

@@ -10,6 +10,7 @@ the 500 lossless test images. Finished rows are added to --rows, and rows that a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import itertools
 import json
@@ -114,7 +115,7 @@ def prepare(kind, precision, images, stored):
         inputs, labels = images
         return TensorDataset(inputs / 255, labels).tensors, float(inputs[0].numel())
     maps = as_tensors(CoefficientDataset(stored, precision=precision, arrangement=kind))
-    at_that = ZFP(precision=precision, layout=stored.codec.layout)
+    at_that = dataclasses.replace(stored.codec, precision=precision)
     return maps, float(at_that.size_bits(images[0][:2000]).double().mean()) / 8
 
 
@@ -136,27 +137,35 @@ def main():
     print(f"{'network':18} {'input':10} {'precision':>9} {'bytes':>7} {'accuracy':>9}  95 % interval of {len(test[0])}")
     for kind, precision in settings(options):
         runs = [(name, seed) for name in options.network for seed in options.seeds]
-        if not all(find(rows, name, kind, precision, seed) for name, seed in runs):
+        if not all(find(rows, key(options, name, kind, precision, seed)) for name, seed in runs):
             found, size = prepare(kind, precision, training, stored["training"])
             judged, _ = prepare(kind, precision, test, stored["test"])
         for name in options.network:
             for seed in options.seeds:
-                if find(rows, name, kind, precision, seed):
+                if find(rows, key(options, name, kind, precision, seed)):
                     continue
                 right = train(name, found, judged, options, seed)
-                row = {"network": name, "kind": kind, "precision": precision, "seed": seed}
-                rows.append({**row, "right": right, "bytes": size})
+                rows.append({**key(options, name, kind, precision, seed), "right": right, "bytes": size})
                 if path:
                     write_atomically(path, "".join(json.dumps(each) + "\n" for each in rows))
-            show(
-                [row for row in rows if (row["network"], row["kind"], row["precision"]) == (name, kind, precision)],
-                test,
-            )
+            mine = [key(options, name, kind, precision, seed) for seed in options.seeds]
+            show([row for row in rows if any(is_of(row, one) for one in mine)], test)
 
 
-def find(rows, network, kind, precision, seed):
-    wanted = {"network": network, "kind": kind, "precision": precision, "seed": seed}
-    return any(all(row[key] == value for key, value in wanted.items()) for row in rows)
+def key(options, network, kind, precision, seed):
+    """Return all that a row depends on."""
+    names = ("codec", "epochs", "batch_size", "rate", "full")
+    return {"network": network, "kind": kind, "precision": precision, "seed": seed} | {
+        name: getattr(options, name) for name in names
+    }
+
+
+def is_of(row, wanted):
+    return all(row.get(name) == value for name, value in wanted.items())
+
+
+def find(rows, wanted):
+    return any(is_of(row, wanted) for row in rows)
 
 
 def show(rows, test):

@@ -93,6 +93,15 @@ def _scan(file):
     return len(file) - (position + 2 + header) - 2
 
 
+def is_json(line):
+    """Tell whether a line is whole: an interrupted run may have written half of its last one."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def markdown(rows, columns):
     """Return rows, mappings, as a Markdown table; `columns` maps headings to functions of a row."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]

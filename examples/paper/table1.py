@@ -147,7 +147,7 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     kept = options.output / "table1.jsonl"
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
-    done = {json.dumps(row["key"]): row for row in map(json.loads, lines)}
+    done = {json.dumps(row["key"]): row for row in map(json.loads, filter(material.is_json, lines))}
     sentences = set()
     for network in options.networks:
         subject = material.load(network)

@@ -1,9 +1,15 @@
 """Values are known again by what they are and do, here and in another process."""
 
 import functools
+import itertools
+import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +98,69 @@ def test_defaults_count(monkeypatch):
     before = identify(defaults)
     monkeypatch.setattr(defaults, "__kwdefaults__", {"other": 3})
     assert identify(defaults) != before
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+
+class Hidden(torch.nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self._rate = Settings(rate)
+
+
+def local_class(rate):
+    class Local:
+        def __call__(self, value):
+            return value * rate
+
+    return Local()
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        np.float32,
+        np.int64,
+        Fraction,
+        Decimal,
+        Slotted,
+        Hidden,
+        local_class,
+        lambda x: Path(str(x)),
+        lambda x: re.compile(str(x)),
+        lambda x: np.array([x, None], dtype=object),
+        lambda x: np.random.default_rng(x),
+        lambda x: torch.Generator().manual_seed(x),
+        lambda x: [x, 2].index,
+    ],
+)
+def test_values_of_any_kind_count(pair):
+    def holding(value):
+        return lambda: value
+
+    assert identify(holding(pair(1))) == identify(holding(pair(1)))
+    assert identify(holding(pair(1))) != identify(holding(pair(3)))
+
+
+def test_what_cannot_be_told_is_never_the_same():
+    assert identify(threading.Lock()) != identify(threading.Lock())
+
+
+def test_no_address_stands_for_two_objects():
+    def total(parts):
+        return lambda value: sum(part(value) for part in parts)
+
+    kinds = [make, Settings, Callable, lambda x: functools.partial(defaults, other=x), lambda x: Callable(x).method]
+    for first, second in itertools.product(kinds, kinds):
+        values = [
+            identify(total([*(first(0.1 * n) for n in range(4)), second(last), {"rate": last}])) for last in (1.0, 5.0)
+        ]
+        assert values[0] != values[1]
 
 
 def test_cycles_come_to_an_end():

@@ -132,9 +132,22 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
         (((images(), labels()), JPEG(50)), {"arrangement": "image"}, "without subsampling"),
         (((images(size=(20, 20)), labels()), JPEG(50, "4:4:4")), {"arrangement": "image"}, "blocks of 8×8"),
         (((images(), labels()), ZFP(precision=8)), {"arrangement": "rows"}, "'channels', 'image'"),
-        ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "precision"),
+        ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "keeps 8 bit planes"),
+        (((images(), labels()), ZFP(precision=8)), {"precision": 9}, "keeps 8 bit planes"),
     ],
 )
 def test_what_has_no_such_coefficients_is_refused_at_once(arguments, options, rule):
     with pytest.raises(InvalidArgumentError, match=rule):
         CoefficientDataset(*arguments, **options)
+
+
+@pytest.mark.parametrize("constant", [0.1963445544242859, 0.7, 1e9, 0.0])
+def test_constant_channels_are_only_shifted(constant):
+    data = torch.full((777, 1, 3, 3), constant), torch.zeros(777, dtype=torch.int64)
+    assert ChannelNorm.of(data, batch_size=100).scale.item() == 1.0
+
+
+def test_deviations_far_from_zero_are_not_lost():
+    inputs = 1e9 + torch.randn(500, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layer = ChannelNorm.of((inputs, torch.zeros(500, dtype=torch.int64)), batch_size=64)
+    assert torch.allclose(layer.scale, torch.ones(2), atol=0.05)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import InvalidArgumentError
@@ -220,8 +220,37 @@ def test_a_subset_reads_like_a_data_set():
         (lambda: support_scores(points(5), torch.zeros(5, dtype=torch.int64)), "two classes"),
         (lambda: self_influence(torch.ones(2, 3, 2) / 2, points(3), torch.tensor([0, 1, 0])), "2 checkpoints"),
         (lambda: random_selection(0, 1), "examples"),
+        (lambda: random_selection(5, 1, seed=None), "seed"),
+        (lambda: k_center(points(5), 2, seed=1.5), "seed"),
+        (lambda: el2n_scores(torch.ones(2, 2) / 2, torch.tensor([0, 2])), "of 2 classes"),
+        (lambda: self_influence(torch.ones(3, 2) / 2, points(1), torch.tensor([0, 1, 0])), "one row an example"),
+        (lambda: select_by_score([1.0, 2.0], 1), "must be a tensor"),
     ],
 )
 def test_bad_arguments_are_refused(call, rule):
     with pytest.raises(InvalidArgumentError, match=rule):
         call()
+
+
+def test_parts_of_data_sets_are_read_as_they_are():
+    base = [(torch.full((1,), float(index)), index % 2) for index in range(100)]
+    part = Subset(base, list(range(50, 100)))
+    kept = random_selection(50, 3)
+    expected = [part[index][0].item() for index in kept.indices.tolist()]
+    assert [inputs.item() for inputs, _ in kept.subset(part)] == expected
+
+    def halved(rows):
+        inputs, labels = default_collate(rows)
+        return inputs / 2, labels
+
+    loader = DataLoader(part, collate_fn=halved)
+    assert [inputs.item() for inputs, _ in kept.subset(loader)] == [value / 2 for value in expected]
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 1.0])
+def test_what_is_chosen_does_not_depend_on_the_unit(scale):
+    rows = points(50, 4)
+    for choose in (k_center, craig):
+        plain, scaled = choose(rows, 12), choose(rows * scale, 12)
+        assert torch.equal(scaled.indices, plain.indices)
+        assert torch.equal(scaled.weights, plain.weights)

@@ -278,3 +278,20 @@ def test_bad_arguments_are_named_before_any_trial(changes, message):
     given = {"codec_family": family(), "model": Sign(), "dataset": data(), "requirements": "accuracy >= 0.5"} | changes
     with pytest.raises(InvalidArgumentError, match=message):
         find_smallest(**given)
+
+
+@pytest.mark.parametrize(
+    ("template", "parameter"),
+    [("zfp(precision={p}, layout='2d')", Integer(1, 64)), ("zfp(tolerance={p}, layout='2d')", Real(1e-8, 64, "log"))],
+)
+def test_settings_that_the_codec_refuses_at_the_mild_end_lead_back(template, parameter):
+    found = find_smallest(CodecSpace(template, p=parameter), digits_cnn(), digits(), "accuracy_drop <= 0.02", trials=9)
+    assert found.codec is not None
+    assert found.best.payload_bytes <= 42
+
+
+def test_a_setting_without_a_codec_is_a_trial_in_error():
+    family = CodecSpace("jpeg(quality={p})", p=Integer(1, 400))
+    found = find_smallest(family, digits_cnn(), digits(), "accuracy_drop <= 0.02", trials=6, neighbours=0)
+    assert found.codec.quality <= 100
+    assert any(trial.error and "quality must be" in trial.error for trial in found.trials)

@@ -191,3 +191,13 @@ def test_bad_arguments_of_the_search_are_refused(changed, rule):
     }
     with pytest.raises(InvalidArgumentError, match=rule):
         find_smallest_subset(linear, blobs(), given.pop("choose"), **given)
+
+
+def test_a_network_of_the_callers_is_not_trained():
+    mine = linear()
+    before = digest_model(mine)
+    fit(lambda: mine, blobs(), steps=5)
+    assert digest_model(mine) == before
+    requirement, choose = Requirement("agreement", "min", 0.5), lambda count: random_selection(200, count)
+    with pytest.raises(InvalidArgumentError, match="must return a new network"):
+        find_smallest_subset(lambda: mine, blobs(), choose, blobs(seed=1), requirement, steps=2)
