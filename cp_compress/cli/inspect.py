@@ -50,7 +50,7 @@ def store_content(stored: StoredDataset) -> dict[str, Any]:
         "values": stored.values,
         "compression": stored.raw_bytes / stored.nbytes,
         "compression_of_8_bit_values": stored.values / stored.nbytes,
-        "made_with": stored.made_with,
+        "versions": stored.versions,
         "digest": stored.digest(),
     }
 

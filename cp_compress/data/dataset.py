@@ -13,6 +13,7 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.container import payload_size
+from cp_compress.data.images import read_runs
 from cp_compress.data.stream_dataset import (
     StreamDataset,
     Transform,
@@ -27,8 +28,8 @@ from cp_compress.data.stream_dataset import (
 class CompressedDataset(StreamDataset):
     """A map-style data set of (decoded input, label): one stream an example, decoded in batches where read so.
 
-    `dataset` is anything that `LabeledData` reads, with inputs that the codec takes; it is encoded once, in batches
-    of `batch_size`. `transform` maps a decoded batch (n, ...) to what the model takes, one row an example, each row
+    `dataset` is anything that `LabeledData` reads, with inputs that the codec takes, PIL images among them (they become
+    uint8); it is encoded once, in batches of `batch_size`. `transform` maps a decoded batch (n, ...) to what the model takes, one row an example, each row
     from its own example only: a normalisation, say. It must be a picklable function where workers are spawned.
 
     Streams, offsets and labels lie in one tensor each, which the workers of a `DataLoader` share. `payload_bytes`
@@ -80,11 +81,6 @@ class CompressedDataset(StreamDataset):
         """The bytes of all streams, envelopes included."""
         return len(self._stream)
 
-    @property
-    def bytes_per_example(self) -> float:
-        """The mean bytes of a stream, envelope included."""
-        return self.nbytes / len(self)
-
     def digest(self) -> str:
         """Return the hex digest of what is stored: codec, streams and labels; `transform` is no part of it."""
         return digest_text(str(self.codec), digest_tensors([self._stream, self._offsets, self._labels]))
@@ -98,7 +94,7 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
     streams: list[bytes] = []
     labels: list[Tensor] = []
     first: tuple[tuple[int, ...], torch.dtype] | None = None
-    for inputs, part in data.batches(batch_size):
+    for inputs, part in read_runs(data, 0, len(data), batch_size):
         row = (tuple(inputs.shape[1:]), inputs.dtype)
         first = first or row
         if row != first:

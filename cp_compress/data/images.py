@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
 
-from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CorruptStreamError, ObservationError
+from cp_compress.base.datasets import LabeledData, as_labels
+from cp_compress.base.errors import ObservationError
 
 Run = tuple[Tensor, Tensor]
 
@@ -24,49 +26,46 @@ def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iter
     """
     for begin in range(start, stop, batch_size):
         positions = range(begin, min(begin + batch_size, stop))
-        if data.tensors is not None or hasattr(data.source, "__getitems__"):
+        if data.tensors is not None or _collates_itself(data.source):
             yield data.select(positions)
         else:
-            yield from _join([_read(data.source, position) for position in positions])
+            yield from _join(data.rows(positions), begin)
 
 
-def _read(source: Any, position: int) -> tuple[Tensor, int]:
-    examples = getattr(source, "dataset", source) if isinstance(source, torch.utils.data.DataLoader) else source
-    try:
-        example, label = examples[position]
-        found = _as_tensor(example), int(label)
-    except CorruptStreamError:
-        raise
-    except Exception as error:  # decoders of image files raise many types
-        raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
-    return found
+def _collates_itself(source: Any) -> bool:
+    return isinstance(source, DataLoader) and source.collate_fn is not default_collate
 
 
-def _as_tensor(example: Any) -> Tensor:
+def _join(rows: Sequence[Any], start: int) -> Iterator[Run]:
+    inputs, labels = [], []
+    for position, row in enumerate(rows, start):
+        if not isinstance(row, (tuple, list)) or len(row) != 2:
+            raise ObservationError(f"example #{position} is a {type(row).__name__}, not an (input, label) pair")
+        inputs.append(_as_tensor(row[0], position))
+        labels.append(row[1])
+    numbers = as_labels(labels, len(labels))
+    begin = 0
+    for _, run in itertools.groupby(inputs, key=lambda example: (example.shape, example.dtype)):
+        part = list(run)
+        yield torch.stack(part), numbers[begin : begin + len(part)]
+        begin += len(part)
+
+
+def _as_tensor(example: Any, position: int) -> Tensor:
     if isinstance(example, Tensor):
         return example
     if isinstance(example, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(example))
     mode = getattr(example, "mode", None)
-    if mode is None:
-        raise TypeError(f"an input is a {type(example).__name__}; it must be a tensor, an array or a PIL image")
+    if not isinstance(mode, str):
+        rule = "it must be a tensor, an array or a PIL image"
+        raise ObservationError(f"example #{position} has an input of type {type(example).__name__}; {rule}")
     if mode.startswith("I") or mode == "F":
-        raise TypeError(f"images of mode {mode} hold more than 8 bits a channel: give tensors")
-    if mode not in ("L", "RGB"):
-        example = example.convert("L" if mode == "1" else "RGB")
-    pixels = torch.from_numpy(np.array(example))
+        rule = "images of more than 8 bits a channel must be given as tensors"
+        raise ObservationError(f"example #{position} is an image of mode {mode}: {rule}")
+    try:
+        image = example if mode in ("L", "RGB") else example.convert("L" if mode == "1" else "RGB")
+        pixels = torch.from_numpy(np.array(image))
+    except (OSError, SyntaxError, ValueError) as error:  # a lazily read file that is damaged
+        raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
-
-
-def _join(examples: list[tuple[Tensor, int]]) -> Iterator[Run]:
-    begin = 0
-    for place in range(1, len(examples) + 1):
-        first = examples[begin][0]
-        ended = place == len(examples) or (examples[place][0].shape, examples[place][0].dtype) != (
-            first.shape,
-            first.dtype,
-        )
-        if ended:
-            part = examples[begin:place]
-            yield torch.stack([row for row, _ in part]), torch.tensor([label for _, label in part])
-            begin = place

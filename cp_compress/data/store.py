@@ -1,39 +1,40 @@
-"""Write a data set compressed to disk, shard by shard and in parallel, and check what lies there."""
+"""Write a data set compressed to disk, shard by shard and in parallel, going on where a killed run left it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.datasets import DataDigest, LabeledData
-from cp_compress.base.digests import digest_text
+from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
 from cp_compress.data.codecs import Codec
-from cp_compress.data.images import Run, read_runs
-from cp_compress.data.manifest import (
-    MANIFEST,
-    Manifest,
-    read_manifest,
-    read_note,
-    remove_notes,
-    shard_name,
-    write_note,
-)
-from cp_compress.data.shards import ShardRecord, file_is_whole, write_shard
+from cp_compress.data.manifest import MANIFEST, Manifest, read_manifest, shard_name
+from cp_compress.data.shard_encoding import OtherDataError, ShardTask, encode_shard
+from cp_compress.data.shards import ShardRecord
 from cp_compress.data.stored_dataset import StoredDataset
-from cp_compress.data.stream_dataset import check_codec, encode_examples
+from cp_compress.data.stream_dataset import check_codec
+from cp_compress.data.unfinished import (
+    Plan,
+    holds_nothing_else,
+    publish,
+    read_note,
+    read_plan,
+    remove_folder,
+    staging_folder,
+    tidy,
+    write_plan,
+)
 
 _OWNER = "write_store"
 
@@ -43,7 +44,7 @@ def write_store(
     codec: Codec,
     path: str | os.PathLike[str],
     *,
-    shard_size: int = 4096,
+    shard_size: int = 1024,
     batch_size: int = 256,
     jobs: int = 1,
     backend: str | None = None,
@@ -54,16 +55,24 @@ def write_store(
 
     `dataset` is anything that `LabeledData` reads, or a torchvision data set such as `ImageFolder`, whose images may
     differ in size. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
-    workers must see the same folder); what is written does not depend on them.
+    workers must see the same folder); what is written does not depend on them. A process holds one shard in memory.
 
     The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
-    on from there: it keeps the shards that are whole and whose examples are still those of `dataset`. A finished store
-    of the same codec and examples is left as it is and returned; another one is replaced only with `overwrite`, in one
-    step, when the new one is whole. `progress` shows a bar.
+    on from there: it keeps the shards that are whole, reads their examples again to see that they are the same, and
+    encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of it
+    is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is replaced
+    when the new one is whole, by two renamings. `progress` shows a bar.
 
-    Raises InvalidArgumentError for bad arguments, a folder that holds something else, and one that another process is
-    writing; CompressionError, naming the example, for what the codec cannot store; OSError where the folder cannot be
-    written.
+    Raises InvalidArgumentError for bad arguments and a folder that holds something else; CompressionError while another
+    process is writing there, and, naming the example, for what the codec cannot store (InvalidArgumentError for values
+    that it does not take); OSError where the folder cannot be written.
+
+    >>> import tempfile, torch
+    >>> from cp_compress.data import JPEG
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stored = write_store((torch.rand(4, 3, 16, 16), torch.arange(4)), JPEG(80), f"{folder}/store")
+    ...     len(stored), stored[2][0].shape
+    (4, torch.Size([3, 16, 16]))
     """
     check_codec(_OWNER, codec)
     rule = "must be a whole number of 1 or more"
@@ -71,142 +80,172 @@ def write_store(
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     check_parallel(_OWNER, jobs, backend)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    target = Path(os.path.abspath(path))  # noqa: PTH100 - a link that is the target stays the user's name for it
-    if not target.parent.is_dir():
+    target = Path(path).resolve()
+    if not target.parent.is_dir() or not target.name:
         reject(_OWNER, "path", os.fspath(path), "the folder in which it is to be does not exist")
+    plan = Plan(str(codec), len(data), shard_size, _class_names(data.source))
+    run = _Run(data, codec, plan, batch_size, jobs, backend, progress)
     with _locked(target):
-        finished = _finished(target, codec, shard_size, data, batch_size, overwrite)
-        if finished:
-            return StoredDataset(target)
-        partial = target.with_name(target.name + ".partial")
-        partial.mkdir(exist_ok=True)
-        shards = _write_shards(data, codec, partial, shard_size, batch_size, jobs, backend, progress)
-        classes = getattr(data.source, "classes", None)
-        names = None if classes is None else tuple(map(str, classes))
-        Manifest(codec, len(data), shard_size, tuple(shards), names, _versions()).write(partial)
-        _move_into_place(partial, target)
+        if not _is_finished(run, target, overwrite):
+            _write_new(run, target, overwrite)
+        tidy(target)
+        remove_folder(_replaced(target))
     return StoredDataset(target)
 
 
-def _write_shards(
-    data: LabeledData,
-    codec: Codec,
-    folder: Path,
-    shard_size: int,
-    batch_size: int,
-    jobs: int,
-    backend: str | None,
-    progress: bool,
-) -> list[ShardRecord]:
-    starts = range(0, len(data), shard_size)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one call is to write, and how."""
 
-    def calls() -> Iterator[tuple[Any, ...]]:
-        for number, start in enumerate(starts):
-            stop = min(start + shard_size, len(data))
-            # tensors are sent in parts: a worker needs no more than its own
-            part, first = (data.source, start) if data.tensors is None else (_slice(data.tensors, start, stop), 0)
-            yield part, first, stop - start, start, codec, str(folder), shard_name(number), batch_size
+    data: LabeledData
+    codec: Codec
+    plan: Plan
+    batch_size: int
+    jobs: int
+    backend: str | None
+    progress: bool
 
-    found: list[ShardRecord] = []
-    with _progress_bar(len(data), progress) as advance:
-        try:
-            for record in run_parallel(_write_one, calls(), jobs, backend):
-                found.append(record)
-                advance(record.stop - record.start)
-        except BrokenExecutor as error:
-            raise CompressionError(f"a worker process died; {len(found)} shards are written: run it again") from error
-    return sorted(found, key=lambda record: record.start)
+    def write(self, folder: Path, known: Callable[[str], ShardRecord | None]) -> Manifest:
+        """Write all shards that `folder` lacks, and the manifest; `known` gives the records of those that it has."""
+        with staging_folder(folder) as staging:
+            write_plan(staging, folder, self.plan)
+            shards = self._write_shards(folder, staging, known)
+            manifest = Manifest(
+                self.codec, self.plan.examples, self.plan.shard_size, shards, self.plan.classes, _versions()
+            )
+            manifest.write(staging)
+            publish(staging, folder, MANIFEST)
+        return manifest
 
+    def _write_shards(
+        self, folder: Path, staging: Path, known: Callable[[str], ShardRecord | None]
+    ) -> tuple[ShardRecord, ...]:
+        found: list[ShardRecord] = []
+        with _progress_bar(self.plan.examples, self.progress) as advance:
+            try:
+                for record in run_parallel(encode_shard, self._calls(folder, staging, known), self.jobs, self.backend):
+                    found.append(record)
+                    advance(record.stop - record.start)
+            except BrokenExecutor as error:
+                rule = f"{len(found)} shards are written: run it again"
+                raise CompressionError(f"{_OWNER}: a worker process died; {rule}") from error
+        return tuple(sorted(found, key=lambda record: record.start))
 
-def _slice(tensors: tuple[Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor]:
-    inputs, labels = (tensor[start:stop].clone() for tensor in tensors)  # else all of it would be pickled
-    return inputs, labels
+    def _calls(
+        self, folder: Path, staging: Path, known: Callable[[str], ShardRecord | None]
+    ) -> Iterator[tuple[Any, int, ShardTask]]:
+        source = self._source_for_workers(staging)
+        count, size = self.plan.examples, self.plan.shard_size
+        for number, start in enumerate(range(0, count, size)):
+            name, stop = shard_name(number), min(start + size, count)
+            kept = known(name)
+            if kept is not None and (kept.start, kept.stop) != (start, stop):
+                kept = None
+            task = ShardTask(str(folder), str(staging), name, start, stop, self.codec, self.batch_size, kept)
+            if self.data.tensors is None:
+                yield source, start, task
+            else:  # a worker is sent no more than its own part; a slice alone would be pickled with all of it
+                yield tuple(tensor[start:stop].clone() for tensor in self.data.tensors), 0, task
 
+    def _source_for_workers(self, staging: Path) -> Any:
+        """Return the data set, or for other processes the file that each of them reads it from once."""
+        if self.data.tensors is not None or (self.jobs == 1 and self.backend is None):
+            return self.data.source
+        import cloudpickle
 
-def _write_one(
-    source: Any, first: int, count: int, start: int, codec: Codec, folder: str, name: str, batch_size: int
-) -> ShardRecord:
-    """Encode examples first…first+count−1 of a source as examples start… of a store, unless that is done already."""
-    data = LabeledData(source)
-    kept = read_note(Path(folder), name)
-    same_place = kept is not None and (kept.start, kept.stop) == (start, start + count)
-    if kept is not None and same_place and file_is_whole(Path(folder), kept):
-        known = _source_digest(read_runs(data, first, first + count, batch_size), codec)
-        if kept.source == known:
-            return kept
-    digest, raw_bytes = DataDigest(), 0
-    streams: list[bytes] = []
-    labels: list[Tensor] = []
-    for inputs, part in read_runs(data, first, first + count, batch_size):
-        digest.update(inputs, part)
-        raw_bytes += inputs.numel() * inputs.element_size()
-        streams += encode_examples(codec, inputs, start + len(streams))
-        labels.append(part)
-    source_digest = digest_text(digest.hexdigest(), str(codec))
-    record = write_shard(Path(folder), name, start, streams, torch.cat(labels), raw_bytes, source_digest)
-    write_note(Path(folder), record)
-    return record
-
-
-def _source_digest(runs: Iterable[Run], codec: Codec) -> str:
-    digest = DataDigest()
-    for inputs, labels in runs:
-        digest.update(inputs, labels)
-    return digest_text(digest.hexdigest(), str(codec))
+        path = staging / "source.pickle"
+        write_atomically(path, cloudpickle.dumps(self.data.source))
+        return path
 
 
-def _finished(target: Path, codec: Codec, shard_size: int, data: LabeledData, batch_size: int, overwrite: bool) -> bool:
-    """Tell whether the target is the store that is asked for; raises InvalidArgumentError where it is another thing."""
-    if not target.exists() and not target.is_symlink():
+def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
+    """Tell whether the target is the store that is asked for, repaired where it was damaged.
+
+    Raises InvalidArgumentError where it is anything else that may not be replaced.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
         manifest = read_manifest(target)
-    except (InvalidArgumentError, CorruptStreamError):
-        if overwrite and target.is_dir() and (target / MANIFEST).exists():  # a store, though a damaged one
+    except (InvalidArgumentError, CorruptStreamError) as error:
+        if overwrite and (target / MANIFEST).is_file():  # a store, though one that cannot be read
             return False
-        reject(_OWNER, "path", str(target), "it exists and is no store that can be read; give another path")
-    same = (manifest.codec, manifest.examples, manifest.shard_size) == (codec, len(data), shard_size)
-    if same and all(
-        shard.source == _source_digest(read_runs(data, shard.start, shard.stop, batch_size), codec)
-        for shard in manifest.shards
-    ):
-        return True
-    if not overwrite:
-        found = f"{manifest.examples} examples by {manifest.codec} in shards of {manifest.shard_size}"
-        reject(_OWNER, "path", str(target), f"it holds another store ({found}); to replace it say overwrite=True")
-    return False
+        reject(_OWNER, "path", str(target), f"it exists and is no store that can be gone on with: {error}")
+    found = Plan(str(manifest.codec), manifest.examples, manifest.shard_size, manifest.classes)
+    remedy = "to replace it say overwrite=True"
+    if found != run.plan:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"it holds another store ({found}); {remedy}")
+        return False
+    try:
+        run.write(target, {record.name: record for record in manifest.shards}.get)
+    except OtherDataError as error:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"it holds a store of other data: {error}; {remedy}")
+        return False
+    return True
 
 
-def _move_into_place(partial: Path, target: Path) -> None:
-    remove_notes(partial)
-    old = target.with_name(target.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
+def _write_new(run: _Run, target: Path, overwrite: bool) -> None:
+    """Begin or go on with the unfinished store beside the target, and move it there when it is whole."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.mkdir(exist_ok=True)
+    begun = read_plan(partial)
+    remedy = "to give it up say overwrite=True"
+    if begun is None and not holds_nothing_else(partial):
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no unfinished store; move it away")
+    if begun is not None and begun != run.plan:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"another store was begun there ({begun}); {remedy}")
+        _begin_anew(partial)
+    try:
+        run.write(partial, lambda name: read_note(partial, name))
+    except OtherDataError as error:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"a store of other data was begun there: {error}; {remedy}")
+        _begin_anew(partial)
+        run.write(partial, lambda name: None)
     if target.exists():
-        target.rename(old)
+        remove_folder(_replaced(target))
+        target.rename(_replaced(target))
     partial.rename(target)
-    if old.exists():
-        shutil.rmtree(old)
+
+
+def _begin_anew(partial: Path) -> None:
+    remove_folder(partial)
+    partial.mkdir()
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _class_names(source: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes where a data set has them; ImageNet's are lists of names."""
+    classes = getattr(source, "classes", None)
+    if classes is None:
+        return None
+    return tuple(name if isinstance(name, str) else ", ".join(map(str, name)) for name in classes)
 
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    lock = target.with_name(f".{target.name}.lock")
+    lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
-        reject(_OWNER, "path", str(target), "another process is writing this store")
+        raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
 def _progress_bar(examples: int, shown: bool) -> Iterator[Callable[[int], object]]:
-    if not shown:
-        yield lambda count: None
-        return
     from tqdm import tqdm
 
-    with tqdm(total=examples, desc="encode", unit="example") as bar:
+    with tqdm(total=examples, desc="encode", unit=" examples", disable=not shown) as bar:
         yield bar.update
 
 

@@ -37,6 +37,16 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The bytes that the data set takes."""
+
+    @property
+    def bytes_per_example(self) -> float:
+        """The mean bytes of an example: `nbytes` / n."""
+        return self.nbytes / len(self)
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.__getitems__([index])[0]
 
@@ -49,12 +59,12 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return the stream of one example."""
         return self._streams([self._position(index)])[0]
 
-    def streams(self, indices: Sequence[int]) -> list[bytes]:
-        """Return the streams of several examples."""
-        return self._streams([self._position(index) for index in indices])
-
     def _labels_at(self, positions: list[int]) -> Tensor:
         return self.labels[positions]
+
+    def _where(self, position: int) -> str:
+        """Return what an error adds to the number of an example."""
+        return ""
 
     def _position(self, index: int) -> int:
         position = operator.index(index)
@@ -81,7 +91,7 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
             if error.index is None:
                 raise
             damaged = positions[error.index]
-            raise CorruptStreamError(f"data set example #{damaged}: {error}", damaged) from error
+            raise CorruptStreamError(f"data set example #{damaged}{self._where(damaged)}: {error}", damaged) from error
         if self.transform is None:
             return batch
         changed = self.transform(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class DamagedShard:
 
     name: str
     reason: str
-    lost: tuple[int, ...]
+    lost: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -36,34 +36,50 @@ class StoreReport:
         """Whether every byte is as it was written."""
         return not self.damaged
 
+    @property
+    def lost(self) -> int:
+        """The number of examples that cannot be read."""
+        return sum(len(shard.lost) for shard in self.damaged)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain Python types."""
-        rows = [{"shard": shard.name, "reason": shard.reason, "lost": list(shard.lost)} for shard in self.damaged]
-        return {"examples": self.examples, "shards": self.shards, "intact": self.intact, "damaged": rows}
+        """Return the report as plain Python types; the last example of a range belongs to it."""
+        rows = [
+            {"shard": shard.name, "reason": shard.reason, "lost": len(shard.lost), "lost_ranges": _ranges(shard.lost)}
+            for shard in self.damaged
+        ]
+        return {
+            "examples": self.examples,
+            "shards": self.shards,
+            "intact": self.intact,
+            "lost": self.lost,
+            "damaged": rows,
+        }
 
     def __str__(self) -> str:
         if self.intact:
             return f"{self.examples} examples in {self.shards} shards: intact"
-        lines = [f"{len(self.damaged)} of {self.shards} shards are damaged:"]
+        lines = [f"{len(self.damaged)} of {self.shards} shards damaged, {self.lost} of {self.examples} examples lost"]
         for shard in self.damaged:
-            lines.append(f"  {shard.name}: {shard.reason}; {len(shard.lost)} examples lost: {_ranges(shard.lost)}")
+            parts = [f"#{first}" if first == last else f"#{first} to #{last}" for first, last in _ranges(shard.lost)]
+            lines.append(f"  {shard.name} {shard.reason}; lost: {', '.join(parts) or 'none'}")
         return "\n".join(lines)
 
 
-def verify_store(path: str | os.PathLike[str], *, progress: Callable[[int], object] | None = None) -> StoreReport:
-    """Compare every byte of a store with what was written, and say which examples are lost.
+def verify_store(path: str | os.PathLike[str], *, progress: bool = False) -> StoreReport:
+    """Compare every byte of a store with what was written, and say which examples are lost; `progress` shows a bar.
 
-    `progress` is called with the number of examples of each shard that was checked. Raises InvalidArgumentError for a
-    folder that is no finished store, CorruptStreamError for a damaged manifest.
+    Raises InvalidArgumentError for a folder that is no finished store, CorruptStreamError for a damaged manifest.
     """
+    from tqdm import tqdm
+
     folder = Path(path)
     manifest = read_manifest(folder)
     damaged = []
-    for record in manifest.shards:
-        if not file_is_whole(folder, record):
-            damaged.append(_examine(folder, record, manifest.codec))
-        if progress is not None:
-            progress(record.stop - record.start)
+    with tqdm(total=manifest.examples, desc="verify", unit=" examples", disable=not progress) as bar:
+        for record in manifest.shards:
+            if not file_is_whole(folder, record):
+                damaged.append(_examine(folder, record, manifest.codec))
+            bar.update(record.stop - record.start)
     return StoreReport(manifest.examples, len(manifest.shards), tuple(damaged))
 
 
@@ -73,23 +89,22 @@ def _examine(folder: Path, record: ShardRecord, codec: Codec) -> DamagedShard:
     try:
         shard = Shard(folder, record)
     except CorruptStreamError as error:
-        reason = str(error).partition("is damaged: ")[2].rpartition("; examples")[0]
-        return DamagedShard(record.name, reason, tuple(everything))
+        return DamagedShard(record.name, str(error).removeprefix(f"shard {record.name} "), tuple(everything))
     lost = []
     for position in everything:
         try:
             codec.decode(shard.streams([position - record.start]))
         except CorruptStreamError:
             lost.append(position)
-    return DamagedShard(record.name, "its bytes are not those that were written", tuple(lost))
+    return DamagedShard(record.name, "is damaged: its bytes are not those that were written", tuple(lost))
 
 
-def _ranges(positions: tuple[int, ...]) -> str:
-    """Return positions as `#3 to #7, #9`."""
+def _ranges(positions: tuple[int, ...]) -> list[list[int]]:
+    """Return positions as [first, last] of each run."""
     parts: list[list[int]] = []
     for position in positions:
         if parts and parts[-1][1] == position - 1:
             parts[-1][1] = position
         else:
             parts.append([position, position])
-    return ", ".join(f"#{first}" if first == last else f"#{first} to #{last}" for first, last in parts)
+    return parts
