@@ -84,8 +84,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        from distributed import Client
+        import distributed
     except ImportError as error:
         raise MissingExtraError("encoding on a Dask cluster", "cluster") from error
-    with Client(address, timeout=_CONNECT_SECONDS):
+    client: Any = distributed.Client
+    with client(address, timeout=_CONNECT_SECONDS):
         yield

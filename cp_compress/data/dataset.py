@@ -28,9 +28,10 @@ from cp_compress.data.stream_dataset import (
 class CompressedDataset(StreamDataset):
     """A map-style data set of (decoded input, label): one stream an example, decoded in batches where read so.
 
-    `dataset` is anything that `LabeledData` reads, with inputs that the codec takes, PIL images among them (they become
-    uint8); it is encoded once, in batches of `batch_size`. `transform` maps a decoded batch (n, ...) to what the model takes, one row an example, each row
-    from its own example only: a normalisation, say. It must be a picklable function where workers are spawned.
+    `dataset` is anything that `LabeledData` reads, with inputs that the codec takes; PIL images become uint8. It is
+    encoded once, in batches of `batch_size`. `transform` maps a decoded batch (n, ...) to what the model takes, one row
+    an example, each row from its own example only: a normalisation, say. It must be a picklable function where workers
+    are spawned.
 
     Streams, offsets and labels lie in one tensor each, which the workers of a `DataLoader` share. `payload_bytes`
     is the size of all streams without their envelopes. `labels` are (n,), int64; `classes` is that of `dataset`

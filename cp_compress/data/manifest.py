@@ -20,7 +20,7 @@ _FORMAT = 1
 _CHECKSUM = "checksum"
 _LARGEST = 256 * 2**20
 _NAME = re.compile(r"shard-\d{5,9}\.safetensors", re.ASCII)
-_TEXTS = ("name", "sha256", "index", "source")
+_TEXTS = ("name", "sha256", "content", "index", "source")
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a document of another form raises
 
 

@@ -63,8 +63,8 @@ class _Tally:
 def encode_shard(source: Any, first: int, task: ShardTask) -> ShardRecord:
     """Encode examples of a source from number `first` on, unless that was done already, and return the record.
 
-    `source` is a data set, or the path of a file with a pickled one. Raises OtherDataError where an earlier shard, whole
-    or damaged, was made from other examples.
+    `source` is a data set, or the path of a file with a pickled one. Raises OtherDataError where an earlier shard,
+    whole or damaged, was made from other examples.
     """
     data = LabeledData(_load(source) if isinstance(source, Path) else source)
     runs = read_runs(data, first, first + task.stop - task.start, task.batch_size)
@@ -90,21 +90,22 @@ def _require_same(task: ShardTask, tally: _Tally) -> None:
 
 
 def _write(task: ShardTask, tally: _Tally, streams: list[bytes], labels: Tensor) -> ShardRecord:
-    content, index = pack_shard(streams, labels)
+    file, content, index = pack_shard(streams, labels)
     record = ShardRecord(
         name=task.name,
         start=task.start,
         stop=task.stop,
-        file_bytes=len(content),
+        file_bytes=len(file),
         payload_bytes=sum(map(payload_size, streams)),
         raw_bytes=tally.raw_bytes,
         values=tally.values,
         shapes=dict(sorted(tally.shapes.items())),
-        sha256=digest_bytes(content),
+        sha256=digest_bytes(file),
+        content=content,
         index=index,
         source=tally.digest.hexdigest(),
     )
-    write_atomically(Path(task.staging) / task.name, content)
+    write_atomically(Path(task.staging) / task.name, file)
     publish(Path(task.staging), Path(task.folder), task.name)
     write_note(Path(task.staging), Path(task.folder), record)
     return record

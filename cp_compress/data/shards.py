@@ -19,6 +19,7 @@ from cp_compress.base.digests import digest_tensors, start_digest
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.stream_dataset import concatenate, cut
 
+_IDENTITY = "cp_compress"
 _LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 _OFFSETS = (torch.int32, torch.int64)
 
@@ -27,9 +28,10 @@ _OFFSETS = (torch.int32, torch.int64)
 class ShardRecord:
     """What a manifest says of a shard: its file, examples start…stop−1, and digests of what it must hold.
 
-    `sha256` is that of the file, `index` that of offsets and labels, `source` that of the inputs and labels that were
-    encoded. `raw_bytes` are those of the inputs as they were and `values` their number, `payload_bytes` those of the
-    streams without envelopes; `shapes` counts the inputs of each shape and dtype.
+    `sha256` is that of the file, `content` that of its streams, which the file's header repeats, `index` that of
+    offsets and labels, `source` that of the inputs and labels that were encoded. `raw_bytes` are those of the inputs as
+    they were and `values` their number, `payload_bytes` those of the streams without envelopes; `shapes` counts the
+    inputs of each shape and dtype.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ShardRecord:
     values: int
     shapes: Mapping[str, int]
     sha256: str
+    content: str
     index: str
     source: str
 
@@ -61,6 +64,10 @@ class Shard:
             if path.stat().st_size != record.file_bytes:  # before it is mapped: what is not there cannot be read
                 raise ValueError(f"it has {path.stat().st_size} bytes instead of {record.file_bytes}")
             with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get(
+                    _IDENTITY
+                ) != record.content:  # streams of equal sizes differ in no index
+                    raise ValueError("it holds other streams than those that were written")
                 self._content, self._offsets, labels = (
                     file.get_tensor(name) for name in ("streams", "offsets", "labels")
                 )
@@ -87,13 +94,16 @@ class Shard:
         return cut(self._content, self._offsets, list(positions))
 
 
-def pack_shard(streams: Sequence[bytes], labels: Tensor) -> tuple[bytes, str]:
-    """Return the content of a shard's file, the same for the same examples, and the digest of its index."""
+def pack_shard(streams: Sequence[bytes], labels: Tensor) -> tuple[bytes, str, str]:
+    """Return a shard's file, the same for the same examples, and the digests of its streams and of its index."""
     from safetensors.torch import save
 
     content, offsets = concatenate(streams)
     index = [_narrow(offsets, _OFFSETS), _narrow(labels, _LABELS)]
-    return save({"streams": content, "offsets": index[0], "labels": index[1]}), digest_tensors(index)
+    identity = digest_tensors([content])
+    # one entry only: safetensors writes several in an order of its own
+    file = save({"streams": content, "offsets": index[0], "labels": index[1]}, {_IDENTITY: identity})
+    return file, identity, digest_tensors(index)
 
 
 def _narrow(numbers: Tensor, dtypes: Sequence[torch.dtype]) -> Tensor:

@@ -37,6 +37,7 @@ from cp_compress.data.unfinished import (
 )
 
 _OWNER = "write_store"
+Known = Callable[[str], ShardRecord | None]  # the record of a shard that is there already, by its name
 
 
 def write_store(
@@ -59,9 +60,9 @@ def write_store(
 
     The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
     on from there: it keeps the shards that are whole, reads their examples again to see that they are the same, and
-    encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of it
-    is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is replaced
-    when the new one is whole, by two renamings. `progress` shows a bar.
+    encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of
+    it is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is
+    replaced when the new one is whole, by two renamings. `progress` shows a bar.
 
     Raises InvalidArgumentError for bad arguments and a folder that holds something else; CompressionError while another
     process is writing there, and, naming the example, for what the codec cannot store (InvalidArgumentError for values
@@ -105,21 +106,18 @@ class _Run:
     backend: str | None
     progress: bool
 
-    def write(self, folder: Path, known: Callable[[str], ShardRecord | None]) -> Manifest:
-        """Write all shards that `folder` lacks, and the manifest; `known` gives the records of those that it has."""
+    def write(self, folder: Path, known: Known, finished: Manifest | None = None) -> None:
+        """Write all shards that `folder` lacks, and the manifest unless that of the finished store still holds."""
+        plan = self.plan
         with staging_folder(folder) as staging:
-            write_plan(staging, folder, self.plan)
+            if finished is None:
+                write_plan(staging, folder, plan)
             shards = self._write_shards(folder, staging, known)
-            manifest = Manifest(
-                self.codec, self.plan.examples, self.plan.shard_size, shards, self.plan.classes, _versions()
-            )
-            manifest.write(staging)
-            publish(staging, folder, MANIFEST)
-        return manifest
+            if finished is None or finished.shards != shards:
+                Manifest(self.codec, plan.examples, plan.shard_size, shards, plan.classes, _versions()).write(staging)
+                publish(staging, folder, MANIFEST)
 
-    def _write_shards(
-        self, folder: Path, staging: Path, known: Callable[[str], ShardRecord | None]
-    ) -> tuple[ShardRecord, ...]:
+    def _write_shards(self, folder: Path, staging: Path, known: Known) -> tuple[ShardRecord, ...]:
         found: list[ShardRecord] = []
         with _progress_bar(self.plan.examples, self.progress) as advance:
             try:
@@ -131,9 +129,7 @@ class _Run:
                 raise CompressionError(f"{_OWNER}: a worker process died; {rule}") from error
         return tuple(sorted(found, key=lambda record: record.start))
 
-    def _calls(
-        self, folder: Path, staging: Path, known: Callable[[str], ShardRecord | None]
-    ) -> Iterator[tuple[Any, int, ShardTask]]:
+    def _calls(self, folder: Path, staging: Path, known: Known) -> Iterator[tuple[Any, int, ShardTask]]:
         source = self._source_for_workers(staging)
         count, size = self.plan.examples, self.plan.shard_size
         for number, start in enumerate(range(0, count, size)):
@@ -178,7 +174,7 @@ def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
             reject(_OWNER, "path", str(target), f"it holds another store ({found}); {remedy}")
         return False
     try:
-        run.write(target, {record.name: record for record in manifest.shards}.get)
+        run.write(target, {record.name: record for record in manifest.shards}.get, manifest)
     except OtherDataError as error:
         if not overwrite:
             reject(_OWNER, "path", str(target), f"it holds a store of other data: {error}; {remedy}")

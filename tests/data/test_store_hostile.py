@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import TensorDataset
 
+from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, ZFP, StoredDataset, verify_store, write_store
+from cp_compress.data.manifest import seal_document
 
 EXAMPLES, SHARD = 22, 8
 ANYTHING = [None, True, -1, 0, 1, 7, 2**31, 10**30, 0.5, float("nan"), "", "x", "../../x", "/etc/passwd", [], [[]], {}]
@@ -49,10 +51,10 @@ def read(path):
         try:
             found.append(stored[index])
         except CorruptStreamError as error:
-            assert f"#{index}" in str(error)
-            assert "shard-" in str(error)
-            assert error.index == index
             found.append(None)
+            told = (f"#{index}" in str(error), "shard-" in str(error), error.index)
+            if told != (True, True, index):
+                raise
     return found
 
 
@@ -142,7 +144,7 @@ def test_one_damaged_stream_loses_one_example(store, expected):
     assert caught.value.index == 11
 
 
-def test_flipped_bits_of_the_manifest_are_found(store, expected):
+def test_flipped_bits_of_the_manifest_are_found(store):
     """Class names and counts too, which nothing else could show to be wrong."""
     manifest = store / "manifest.json"
     content = manifest.read_bytes()
@@ -184,7 +186,7 @@ def places(value, path=()):
         yield from places(entry, (*path, key))
 
 
-def test_any_value_anywhere_in_the_manifest(store, expected, seal):
+def test_any_value_anywhere_in_the_manifest(store, expected):
     """With its checksum made right again, as somebody who means harm would."""
     manifest = store / "manifest.json"
     document = json.loads(manifest.read_text())
@@ -195,7 +197,7 @@ def test_any_value_anywhere_in_the_manifest(store, expected, seal):
             for key in place[:-1]:
                 holder = holder[key]
             holder[place[-1]] = value
-            manifest.write_text(json.dumps(seal(changed)))
+            manifest.write_text(json.dumps(seal_document(changed)))
             try:
                 found = read(store)
             except (CorruptStreamError, InvalidArgumentError):
@@ -204,15 +206,15 @@ def test_any_value_anywhere_in_the_manifest(store, expected, seal):
                 assert row is None or (torch.equal(row[0], image) and row[1] == label), (place, value)
 
 
-def test_a_manifest_reaches_no_other_folder(store, seal):
+def test_a_manifest_reaches_no_other_folder(store):
     outside = store.parent / shards(store)[0].name
     shutil.move(shards(store)[0], outside)
     manifest = store / "manifest.json"
     for name in (f"../{outside.name}", str(outside), f"./../{outside.name}", f"x/../../{outside.name}"):
         document = json.loads(manifest.read_text())
         document["shards"][0]["name"] = name
-        (store / "manifest.json").write_text(json.dumps(seal(document)))
-        with pytest.raises(CorruptStreamError, match="no name of a shard|checksum"):
+        (store / "manifest.json").write_text(json.dumps(seal_document(document)))
+        with pytest.raises(CorruptStreamError, match="no name of a shard"):
             StoredDataset(store)
 
 
@@ -245,7 +247,7 @@ def test_numbers_in_a_header_reserve_no_memory(store, expected, claimed):
         lambda tensors: tensors.update(streams=tensors["streams"].unsqueeze(0)),
     ],
 )
-def test_tensors_that_no_writer_makes(store, expected, seal, change):
+def test_tensors_that_no_writer_makes(store, expected, change):
     """The manifest says that all is right with them."""
     shard = shards(store)[0]
     tensors = load_file(shard)
@@ -254,22 +256,12 @@ def test_tensors_that_no_writer_makes(store, expected, seal, change):
     document = json.loads((store / "manifest.json").read_text())
     document["shards"][0]["file_bytes"] = shard.stat().st_size
     document["shards"][0]["index"] = index_of(tensors)
-    (store / "manifest.json").write_text(json.dumps(seal(document)))
+    (store / "manifest.json").write_text(json.dumps(seal_document(document)))
     check_damage(store, expected, [0])
 
 
 def index_of(tensors):
-    from cp_compress.base.digests import digest_tensors
-
     return digest_tensors([tensors[name] for name in ("offsets", "labels") if name in tensors])
-
-
-@pytest.fixture(scope="module")
-def seal():
-    """Make the checksum of a changed manifest right."""
-    from cp_compress.data import manifest
-
-    return getattr(manifest, "seal_document", lambda document: document)
 
 
 def test_a_folder_that_is_no_store(tmp_path):
