@@ -53,7 +53,7 @@ class LabeledData:
             inputs, labels = (tensor[positions] for tensor in self.tensors)
         else:
             inputs, labels = self._read(positions)
-        return inputs, _as_labels(labels, len(positions))
+        return inputs, as_labels(labels, len(positions))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, labels) over the whole data set, in order."""
@@ -67,12 +67,15 @@ class LabeledData:
             digest.update(inputs, labels)
         return digest.hexdigest()
 
-    def _read(self, positions: list[int]) -> tuple[Any, Any]:
+    def rows(self, positions: Sequence[int]) -> list[Any]:
+        """Return examples as the data set gives them, not joined into a batch; for one that is not made of tensors."""
         examples: Any = self._examples
         if callable(getattr(examples, "__getitems__", None)):
-            rows = examples.__getitems__(positions)
-        else:
-            rows = [self._read_one(position) for position in positions]
+            return list(examples.__getitems__(list(positions)))
+        return [self._read_one(position) for position in positions]
+
+    def _read(self, positions: list[int]) -> tuple[Any, Any]:
+        rows = self.rows(positions)
         try:
             batch = self._collate(rows)
         except (RuntimeError, TypeError) as error:
@@ -87,7 +90,7 @@ class LabeledData:
         examples: Any = self._examples
         try:
             return examples[position]
-        except (OSError, LookupError, TypeError, ValueError) as error:
+        except (OSError, LookupError, TypeError, ValueError, SyntaxError) as error:  # the last from Pillow, for a PNG
             if isinstance(error, CorruptStreamError):
                 raise
             raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
@@ -137,7 +140,8 @@ def _ordered_examples(loader: DataLoader[Any]) -> Any:
     return loader.dataset
 
 
-def _as_labels(labels: Any, count: int) -> Tensor:
+def as_labels(labels: Any, count: int) -> Tensor:
+    """Return labels of `count` examples as int64 (count,); raises ObservationError for what are no class numbers."""
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -18,10 +18,10 @@ from cp_compress.base.errors import (
     NothingComparedError,
     ObservationError,
 )
-from cp_compress.cli import compare, compress, footprint, search
+from cp_compress.cli import compare, compress, encode, footprint, inspect, search, verify
 from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams, require_different_files
 
-_COMMANDS = (compress, footprint, compare, search)
+_COMMANDS = (compress, footprint, compare, search, encode, inspect, verify)
 _TROUBLE = (
     CompressionError,
     CorruptStreamError,

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from cp_compress.data.selection_scores import forgetting_scores as forgetting_scores
     from cp_compress.data.selection_scores import self_influence as self_influence
     from cp_compress.data.selection_scores import support_scores as support_scores
+    from cp_compress.data.store import write_store as write_store
+    from cp_compress.data.stored_dataset import StoredDataset as StoredDataset
+    from cp_compress.data.verification import StoreReport as StoreReport
+    from cp_compress.data.verification import verify_store as verify_store
     from cp_compress.data.zfp import ZFP as ZFP
 
 _MODULES = {
@@ -37,6 +41,8 @@ _MODULES = {
     "CoefficientDataset": "coefficients",
     "CompressedDataset": "dataset",
     "JPEG": "jpeg",
+    "StoreReport": "verification",
+    "StoredDataset": "stored_dataset",
     "ZFP": "zfp",
     "Selection": "selection",
     "craig": "selection_coverage",
@@ -50,6 +56,8 @@ _MODULES = {
     "select_by_score": "selection",
     "self_influence": "selection_scores",
     "support_scores": "selection_scores",
+    "verify_store": "verification",
+    "write_store": "store",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

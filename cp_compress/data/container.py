@@ -77,6 +77,16 @@ def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
     return Sealed(shape, _DTYPES[code], view[start:])
 
 
+def stated_shape(stream: bytes) -> tuple[int, tuple[int, ...]] | None:
+    """Return dtype code and shape that a stream states, unchecked; None for what cannot be read."""
+    if len(stream) <= _FIXED.size:
+        return None
+    try:
+        return stream[3], _read_shape(memoryview(stream), 0)[0]
+    except CorruptStreamError:
+        return None
+
+
 def payload_size(stream: bytes) -> int:
     """Return the bytes of a stream that are the codec's own, without the envelope around them."""
     _, start = _read_shape(memoryview(stream), 0)

@@ -13,6 +13,7 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.freshness import example_digests, shared_examples
+from cp_compress.base.parallel import BACKENDS
 from cp_compress.search.bayesian import Bayesian
 from cp_compress.search.bisection import Bisection
 from cp_compress.search.constraints import Constraint, Preserved
@@ -20,7 +21,6 @@ from cp_compress.search.results import describe_check
 from cp_compress.search.spaces import Categorical, SchemeSpace
 from cp_compress.search.strategies import Strategy, parse_strategy
 from cp_compress.search.texts import describe, describe_content, describe_point
-from cp_compress.search.workers import BACKENDS
 
 if TYPE_CHECKING:
     from cp_compress.search.evaluation import Task

@@ -4,8 +4,9 @@ import pytest
 import search_subjects
 
 from cp_compress import MissingExtraError
+from cp_compress.base import parallel
 from cp_compress.base.digests import digest_model
-from cp_compress.search import TrialError, search, workers
+from cp_compress.search import TrialError, search
 
 
 def find(**options):
@@ -42,6 +43,6 @@ def test_a_dask_cluster_finds_what_one_process_finds():
 
 
 def test_a_missing_cluster_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pytest-cp\[cluster\]"):
         find(backend="dask")

@@ -1,0 +1,92 @@
+"""Write a labelled data set compressed, as a folder of shards."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.errors import InvalidArgumentError, MissingExtraError, ObservationError
+from cp_compress.cli.inspect import describe_store, store_content
+from cp_compress.cli.output import DONE, add_output_arguments, emit
+from cp_compress.cli.subjects import read_count, read_data
+
+_EXAMPLE = """\
+DATA is "package.module:factory", a function without arguments that returns labelled examples, or a folder of images
+with one folder a class in it (folder/class/image.png), which are read as RGB.
+
+example:
+  cp-compress encode cp_compress.examples:digits --codec "jpeg(quality=75)" --output digits.store
+
+A run that was stopped goes on where it was when the same command is given again.
+
+"""
+_CONNECT_SECONDS = 15
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress encode`."""
+    parser.epilog = _EXAMPLE + (parser.epilog or "")
+    parser.add_argument("data", metavar="DATA", help="labelled examples, or a folder of images")
+    parser.add_argument("--codec", required=True, help='such as "jpeg(quality=75)" or "zfp(rate=4)"')
+    parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="where to write; made where missing")
+    parser.add_argument("--shard-size", type=read_count, default=1024, help="examples in a shard (default: 1024)")
+    parser.add_argument("--batch-size", type=read_count, default=256, help="examples encoded at once (default: 256)")
+    parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers see the same folders")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already in FOLDER")
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Encode, going on from what an earlier run left, and say what it takes on disk."""
+    from cp_compress.data import parse_codec, write_store
+
+    codec = parse_codec(options.codec)
+    data = _read_examples(options.data)
+    with _cluster(options.cluster):
+        stored = write_store(
+            data,
+            codec,
+            options.output,
+            shard_size=options.shard_size,
+            batch_size=options.batch_size,
+            jobs=options.jobs,
+            backend=None if options.cluster is None else "dask",
+            progress=not options.quiet and sys.stderr.isatty(),
+            overwrite=options.overwrite,
+        )
+    emit(options, f"{describe_store(stored)}\n\nwritten to {options.output}", store_content(stored))
+    return DONE
+
+
+def _read_examples(name: str) -> Any:
+    if not Path(name).is_dir():
+        if ":" not in name:
+            raise InvalidArgumentError(f'DATA {name!r} is no folder and not of the form "package.module:factory"')
+        return read_data(name, "DATA")
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(name)
+    except FileNotFoundError as error:
+        told = " ".join(str(error).split())
+        raise ObservationError(f"DATA {name} is no folder of images, one folder a class: {told}") from error
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Let the work inside go to the workers of a Dask scheduler, where there is one."""
+    if address is None:
+        yield
+        return
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingExtraError("encoding on a Dask cluster", "cluster") from error
+    client: Any = distributed.Client
+    with client(address, timeout=_CONNECT_SECONDS):
+        yield

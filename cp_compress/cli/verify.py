@@ -1,0 +1,32 @@
+"""Check a compressed data set on disk, and say which examples are lost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cp_compress.cli.output import DONE, FAILED, add_output_arguments, emit
+
+_EXAMPLE = """\
+example:
+  cp-compress verify digits.store
+
+With damage the exit code is 4; to write the lost shards again, run the `cp-compress encode` that made them.
+
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress verify`."""
+    parser.epilog = _EXAMPLE + (parser.epilog or "")
+    parser.add_argument("folder", metavar="FOLDER", help="a folder that `cp-compress encode` wrote")
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read every shard and compare it with its checksum."""
+    from cp_compress.data import verify_store
+
+    report = verify_store(options.folder, progress=not options.quiet and sys.stderr.isatty())
+    emit(options, str(report), report.to_json())
+    return DONE if report.intact else FAILED

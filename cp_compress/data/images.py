@@ -1,0 +1,71 @@
+"""Examples of any labelled data set in runs of equal shape: tensors, arrays, and images as PIL reads them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from cp_compress.base.datasets import LabeledData, as_labels
+from cp_compress.base.errors import ObservationError
+
+Run = tuple[Tensor, Tensor]
+
+
+def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iterator[Run]:
+    """Yield examples start…stop−1 in order as batches (k, ...), k ≤ batch_size, with labels (k,), int64.
+
+    A batch ends where the shape or dtype changes. PIL images, as torchvision's data sets give without a transform,
+    become uint8 (channels, height, width): grey ones 1 channel, all others RGB. Raises ObservationError, naming the
+    example, for anything else than an (input, label) pair.
+    """
+    for begin in range(start, stop, batch_size):
+        positions = range(begin, min(begin + batch_size, stop))
+        if data.tensors is not None or _collates_itself(data.source):
+            yield data.select(positions)
+        else:
+            yield from _join(data.rows(positions), begin)
+
+
+def _collates_itself(source: Any) -> bool:
+    return isinstance(source, DataLoader) and source.collate_fn is not default_collate
+
+
+def _join(rows: Sequence[Any], start: int) -> Iterator[Run]:
+    inputs, labels = [], []
+    for position, row in enumerate(rows, start):
+        if not isinstance(row, (tuple, list)) or len(row) != 2:
+            raise ObservationError(f"example #{position} is a {type(row).__name__}, not an (input, label) pair")
+        inputs.append(_as_tensor(row[0], position))
+        labels.append(row[1])
+    numbers = as_labels(labels, len(labels))
+    begin = 0
+    for _, run in itertools.groupby(inputs, key=lambda example: (example.shape, example.dtype)):
+        part = list(run)
+        yield torch.stack(part), numbers[begin : begin + len(part)]
+        begin += len(part)
+
+
+def _as_tensor(example: Any, position: int) -> Tensor:
+    if isinstance(example, Tensor):
+        return example
+    if isinstance(example, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(example))
+    mode = getattr(example, "mode", None)
+    if not isinstance(mode, str):
+        rule = "it must be a tensor, an array or a PIL image"
+        raise ObservationError(f"example #{position} has an input of type {type(example).__name__}; {rule}")
+    if mode.startswith("I") or mode == "F":
+        rule = "images of more than 8 bits a channel must be given as tensors"
+        raise ObservationError(f"example #{position} is an image of mode {mode}: {rule}")
+    try:
+        image = example if mode in ("L", "RGB") else example.convert("L" if mode == "1" else "RGB")
+        pixels = torch.from_numpy(np.array(image))
+    except (OSError, SyntaxError, ValueError) as error:  # a lazily read file that is damaged
+        raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

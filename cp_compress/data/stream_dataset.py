@@ -1,0 +1,143 @@
+"""What data sets of encoded streams share: positions, decoding in batches, and the transform behind it."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.data.codecs import Codec
+from cp_compress.data.container import stated_shape
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Labelled examples held as one stream each; reading decodes."""
+
+    codec: Codec
+    transform: Transform | None
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """The labels (n,), int64."""
+
+    @abstractmethod
+    def _streams(self, positions: list[int]) -> list[bytes]:
+        """Return the streams at positions in 0…n−1."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The bytes that the data set takes."""
+
+    @property
+    def bytes_per_example(self) -> float:
+        """The mean bytes of an example: `nbytes` / n."""
+        return self.nbytes / len(self)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return the examples at `indices`, decoded together; what a `DataLoader` calls for a batch."""
+        positions = [self._position(index) for index in indices]
+        return list(zip(self._decode(positions), self._labels_at(positions), strict=True)) if positions else []
+
+    def stream(self, index: int) -> bytes:
+        """Return the stream of one example."""
+        return self._streams([self._position(index)])[0]
+
+    def _labels_at(self, positions: list[int]) -> Tensor:
+        return self.labels[positions]
+
+    def _where(self, position: int) -> str:
+        """Return what an error adds to the number of an example."""
+        return ""
+
+    def _position(self, index: int) -> int:
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"example {position} of a data set of {len(self)}")
+        return position % len(self)
+
+    def _decode(self, positions: list[int]) -> list[Tensor]:
+        """Return decoded examples, those of one shape decoded together."""
+        streams = self._streams(positions)
+        groups: dict[object, list[int]] = {}
+        for place, stream in enumerate(streams):
+            groups.setdefault(stated_shape(stream), []).append(place)
+        found: dict[int, Tensor] = {}
+        for places in groups.values():
+            rows = self._decode_batch([streams[place] for place in places], [positions[place] for place in places])
+            found.update(zip(places, rows, strict=True))
+        return [found[place] for place in range(len(positions))]
+
+    def _decode_batch(self, streams: list[bytes], positions: list[int]) -> Tensor:
+        try:
+            batch = self.codec.decode(streams)
+        except CorruptStreamError as error:
+            if error.index is None:
+                raise
+            damaged = positions[error.index]
+            raise CorruptStreamError(f"data set example #{damaged}{self._where(damaged)}: {error}", damaged) from error
+        if self.transform is None:
+            return batch
+        changed = self.transform(batch)
+        if not isinstance(changed, Tensor) or changed.shape[:1] != batch.shape[:1]:
+            found = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+            rule = f"gave {found} for a batch {tuple(batch.shape)}; it must give a tensor with one row an example"
+            reject(type(self).__name__, "transform", self.transform, rule)
+        return changed
+
+
+def check_transform(owner: str, transform: Any) -> None:
+    """Reject what is neither a function nor None."""
+    if transform is not None and not callable(transform):
+        reject(owner, "transform", transform, "must be a function of a batch (n, ...), or None")
+
+
+def check_codec(owner: str, codec: object) -> None:
+    """Reject what is no codec."""
+    if not isinstance(codec, Codec) or isinstance(codec, type):
+        reject(owner, "codec", codec, "must be a codec such as JPEG(quality=75)")
+
+
+def encode_examples(codec: Codec, inputs: Tensor, start: int) -> list[bytes]:
+    """Return the streams of inputs (k, ...), which are examples `start` and following of a data set.
+
+    Raises InvalidArgumentError or CompressionError, naming the first example that the codec refuses.
+    """
+    try:
+        return codec.encode(inputs)
+    except (InvalidArgumentError, CompressionError):
+        for offset in range(len(inputs)):
+            try:
+                codec.encode(inputs[offset : offset + 1])
+            except (InvalidArgumentError, CompressionError) as error:
+                raise type(error)(f"data set example #{start + offset}, encoded alone: {error}") from error
+        raise
+
+
+def concatenate(streams: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+    """Return all bytes (total,), uint8, and where each stream begins and the last one ends (n + 1,), int64."""
+    offsets = torch.tensor([0, *map(len, streams)], dtype=torch.int64).cumsum(0)
+    return torch.frombuffer(bytearray().join(streams), dtype=torch.uint8), offsets
+
+
+def cut(content: Tensor, offsets: Tensor, positions: list[int]) -> list[bytes]:
+    """Return the streams at positions of what `concatenate` made."""
+    data = content.numpy()
+    starts, stops = offsets[positions].tolist(), offsets[1:][positions].tolist()
+    return [data[start:stop].tobytes() for start, stop in zip(starts, stops, strict=True)]

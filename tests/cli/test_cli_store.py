@@ -1,0 +1,145 @@
+"""`cp-compress encode`, `inspect` and `verify`."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from cp_compress.cli.main import main
+from cp_compress.data import JPEG, StoredDataset
+from cp_compress.examples import digits
+
+DATA = "cp_compress.examples:digits"
+ENCODE = ("encode", DATA, "--codec", "jpeg(quality=75)", "--shard-size", "200")
+
+
+def run(capsys, *arguments):
+    """Return exit code, standard output and standard error of one call."""
+    try:
+        code = main([*arguments])
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def read(capsys, *arguments):
+    code, out, _ = run(capsys, *arguments, "--json", "-")
+    return code, json.loads(out)
+
+
+@pytest.fixture
+def store(tmp_path, capsys):
+    path = tmp_path / "digits.store"
+    code, _, err = run(capsys, *ENCODE, "--output", str(path))
+    assert (code, err) == (0, "")
+    return path
+
+
+def test_what_is_encoded_is_what_the_codec_gives(store):
+    stored, original = StoredDataset(store), digits()
+    assert torch.equal(stored[599][0], JPEG(75).roundtrip(original.tensors[0][599:])[0])
+    assert torch.equal(stored.labels, original.tensors[1])
+
+
+def test_inspect_says_what_is_there_and_what_each_ratio_divides(store, capsys):
+    code, found = read(capsys, "inspect", str(store))
+    assert code == 0
+    on_disk = sum(file.stat().st_size for file in store.iterdir() if file.suffix in (".safetensors", ".json"))
+    assert found["examples"] == 600
+    assert found["shards"] == 3
+    assert found["classes"] == list(map(str, range(10)))
+    assert found["codec"] == str(JPEG(75))
+    assert found["shapes"] == {"1×8×8 float32": 600}
+    assert found["bytes_on_disk"] == on_disk
+    assert found["raw_bytes"] == 600 * 64 * 4
+    assert found["compression"] == pytest.approx(600 * 64 * 4 / on_disk)
+    assert found["compression_of_8_bit_values"] == pytest.approx(600 * 64 / on_disk)
+    _, out, _ = run(capsys, "inspect", str(store))
+    for text in (
+        "600",
+        "1×8×8 float32",
+        "jpeg(quality=75",
+        "256 bytes an example before",
+        "64 bytes an example before",
+    ):
+        assert text in out
+
+
+def test_encoding_again_changes_nothing_and_another_codec_is_refused(store, capsys):
+    before = {file.name: file.stat().st_mtime_ns for file in store.iterdir()}
+    code, found = read(capsys, *ENCODE, "--output", str(store))
+    assert (code, found["digest"]) == (0, StoredDataset(store).digest())
+    assert {file.name: file.stat().st_mtime_ns for file in store.iterdir()} == before
+    other = [part.replace("75", "50") for part in ENCODE]
+    code, _, err = run(capsys, *other, "--output", str(store))
+    assert code == 2
+    assert "overwrite" in err
+    assert run(capsys, *other, "--output", str(store), "--overwrite")[0] == 0
+    assert StoredDataset(store).codec == JPEG(50)
+
+
+def test_two_processes_write_the_same(store, tmp_path, capsys):
+    other = tmp_path / "other.store"
+    assert run(capsys, *ENCODE, "--output", str(other), "--jobs", "2")[0] == 0
+    names = [file.name for file in store.iterdir() if file.is_file()]
+    assert all((other / name).read_bytes() == (store / name).read_bytes() for name in names)
+
+
+def test_verify_names_what_is_lost_and_encoding_again_repairs_it(store, capsys):
+    code, found = read(capsys, "verify", str(store))
+    assert (code, found["intact"], found["damaged"]) == (0, True, [])
+    digest = StoredDataset(store).digest()
+    shard = sorted(store.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    code, out, _ = run(capsys, "verify", str(store))
+    assert code == 4
+    assert re.search(r"shard-00001.*200", out)
+    assert "399" in out
+    assert run(capsys, *ENCODE, "--output", str(store))[0] == 0
+    assert run(capsys, "verify", str(store))[0] == 0
+    assert StoredDataset(store).digest() == digest
+
+
+def test_a_folder_of_images(tmp_path, capsys):
+    for place, (name, size) in enumerate([("cat", (8, 9)), ("cat", (12, 10)), ("dog", (8, 9))]):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (40 * place, 100, 200)).save(folder / f"{place}.png")
+    target = str(tmp_path / "store")
+    code, found = read(capsys, "encode", str(tmp_path / "images"), "--codec", "jpeg(quality=90)", "-o", target)
+    assert code == 0
+    assert found["classes"] == ["cat", "dog"]
+    assert found["shapes"] == {"3×9×8 uint8": 2, "3×10×12 uint8": 1}
+    stored = StoredDataset(target)
+    assert [tuple(image.shape) for image, _ in stored] == [(3, 9, 8), (3, 10, 12), (3, 9, 8)]
+    assert stored.labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["encode", "nowhere", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 2, "no folder and not of the form"),
+        (["encode", "{tmp}", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 4, "one folder a class"),
+        (["encode", DATA, "--codec", "jpg(quality=75)", "-o", "{tmp}/x"], 2, "jpg"),
+        (["encode", DATA, "--codec", "jpeg(quality=75)", "-o", "/nowhere/x/y"], 2, "nowhere"),
+        (["encode", DATA, "--codec", "jpeg(quality=75)"], 2, "--output"),
+        (["encode", DATA, "--codec", "jpeg(quality=75)", "-o", "{tmp}/x", "--jobs", "0"], 2, "whole number"),
+        (["inspect", "{tmp}/nowhere"], 2, "no store"),
+        (["verify", "{tmp}"], 2, "no store"),
+    ],
+)
+def test_trouble_is_told_in_one_line(tmp_path, capsys, arguments, code, message):
+    found, _, err = run(capsys, *[argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
+    assert found == code
+    assert re.search(message, err)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["encode", "inspect", "verify"])
+def test_help_shows_an_example(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"cp-compress {command} " in out.partition("example:")[2]
