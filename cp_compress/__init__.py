@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from cp_compress.data import JPEG as JPEG
     from cp_compress.data import ZFP as ZFP
     from cp_compress.data import CompressedDataset as CompressedDataset
+    from cp_compress.data import StoredDataset as StoredDataset
     from cp_compress.data import parse_codec as parse_codec
+    from cp_compress.data import verify_store as verify_store
+    from cp_compress.data import write_store as write_store
     from cp_compress.fidelity import Requirement as Requirement
     from cp_compress.fidelity import boundary_distances as boundary_distances
     from cp_compress.fidelity import compare_attributions as compare_attributions
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
     from cp_compress.model import to_semi_structured as to_semi_structured
+    from cp_compress.search import CodecSpace as CodecSpace
+    from cp_compress.search import adapt as adapt
+    from cp_compress.search import find_smallest as find_smallest
+    from cp_compress.search import recalibrate_batchnorm as recalibrate_batchnorm
 
 __version__ = "0.1.0"
 _PACKAGES = {
@@ -55,7 +62,7 @@ _PACKAGES = {
         "MissingExtraError",
         "ObservationError",
     ),
-    "data": ("JPEG", "ZFP", "CompressedDataset", "parse_codec"),
+    "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",
         "boundary_distances",
@@ -86,6 +93,7 @@ _PACKAGES = {
         "save",
         "to_semi_structured",
     ),
+    "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm"),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}
 __all__ = sorted(_MODULES)

@@ -44,7 +44,7 @@ def check_real(
         reject(owner, name, value, rule)
     try:  # NumPy scalars and one-element tensors are numbers to their users
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         reject(owner, name, value, rule)
     if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
         reject(owner, name, value, rule)

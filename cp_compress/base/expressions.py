@@ -61,7 +61,10 @@ def parse_expression(text: str, registry: Mapping[str, type[Any]], kind: str) ->
     Raises InvalidArgumentError for anything but calls of registered names with literal arguments, and for
     arguments that the dataclass refuses. No code in the text is run.
     """
-    return [_build(node, text, registry, kind) for node in _split_pipe(_parse(text, kind).body)]
+    try:
+        return [_build(node, text, registry, kind) for node in _split_pipe(_parse(text, kind).body)]
+    except RecursionError:
+        raise InvalidArgumentError(f"{kind} {text[:60]!r}…: it has too many parts within one another") from None
 
 
 def parse_one(text: str, kinds: Iterable[type[Any]], kind: str) -> Any:

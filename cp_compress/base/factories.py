@@ -31,8 +31,8 @@ def make_from(name: str, setting: str) -> Any:
     except (Exception, SystemExit) as error:
         raise _told(f'{setting} = "{name}": importing {module_name}', error) from error
     if not callable(factory) or _is_module(factory):
-        rule = f"{attribute} is a {type(factory).__name__}; name a function without arguments that returns it"
-        raise InvalidArgumentError(f'{setting} = "{name}": {rule}')
+        found = f"{attribute} is a {type(factory).__name__}" + ("" if callable(factory) else ", which is not callable")
+        raise InvalidArgumentError(f'{setting} = "{name}": {found}; name a function without arguments that returns it')
     required = _required_arguments(factory)
     if required:
         rule = f"{attribute} needs {', '.join(required)}; name a function without arguments"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.cli.subjects import add_device, read_device, read_model
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Compress, save, read back and check, and say what was done to each layer and what it saved."""
     from cp_compress.base.digests import digest_model
     from cp_compress.base.errors import CompressionError
-    from cp_compress.model import compression_report, footprint, load, parse_scheme, save
+    from cp_compress.model import compression_report, footprint, parse_scheme, save
 
     scheme = parse_scheme(options.scheme)
     device = read_device(options)
@@ -35,8 +36,15 @@ def run(options: argparse.Namespace) -> int:
         bar.stage("saving")
         save(candidate, options.output)
         bar.stage("checking the file")
-        if digest_model(load(options.output, model)) != digest_model(candidate):
-            raise CompressionError(f"{options.output} does not read back as the model that was written")
+        architecture = options.architecture or options.model
+        try:
+            again = digest_model(read_model(options.output, architecture, device))
+        except Exception:
+            Path(options.output).unlink()
+            raise
+        if again != digest_model(candidate):
+            Path(options.output).unlink()
+            raise CompressionError(f"{options.output} does not read back as the model that was written; it was removed")
         before, after = footprint(model), footprint(candidate)
     report = compression_report(model, candidate)
     rows = [("", "before", "after", "ratio")]

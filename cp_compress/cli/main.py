@@ -19,7 +19,7 @@ from cp_compress.base.errors import (
     ObservationError,
 )
 from cp_compress.cli import compare, compress, encode, footprint, inspect, search, verify
-from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams
+from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams, require_different_files
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify)
 _TROUBLE = (
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
+        require_different_files(options)
         code: int = options.run(options)
     except InvalidArgumentError as error:
         return _tell(options, str(error), USAGE)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.plain import plain
@@ -32,7 +33,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="PATH",
         type=lambda text: text if text == "-" else read_target(text),
-        help='write the result as JSON, errors too; "-" prints it in place of the text',
+        help='write the result as JSON, also errors but those of wrong options; "-" prints it in place of the text',
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -45,6 +46,17 @@ def read_target(text: str) -> str:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: the folder {str(path.parent)!r} does not exist")
     return text
+
+
+def require_different_files(options: argparse.Namespace) -> None:
+    """Reject two options that would write one file."""
+    named: dict[Path, str] = {}
+    for name in ("output", "json", "state"):
+        value = getattr(options, name, None)
+        if value and value != "-":
+            other = named.setdefault(Path(value).resolve(), name)
+            if other != name:
+                raise InvalidArgumentError(f"--{other} and --{name} both name {value}: give each its own file")
 
 
 def prepare_streams() -> None:

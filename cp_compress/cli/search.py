@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             progress=not options.quiet and sys.stderr.isatty(),
         )
     except NoFeasibleCandidateError as error:
-        emit(options, f"no candidate found: {error}", error.to_json())
+        emit(options, f"no candidate found: {error}{_not_written(options)}", error.to_json())
         return UNMET
     outcome = worst_outcome([check.outcome for check in result.gate or ()]) or "pass"
     code = OUTCOME_CODES[outcome]
@@ -93,9 +94,16 @@ def run(options: argparse.Namespace) -> int:
         save(result.best, written)
     told = f"\n\nwritten to {written}" if written else ""
     if options.output and not written:
-        told = f"\n\n{options.output} was NOT written: on fresh data the outcome is {outcome}"
+        told = f"\n\non fresh data the outcome is {outcome}{_not_written(options)}"
     emit(options, f"{result}{told}", {**result.to_json(), "output": written})
     return code
+
+
+def _not_written(options: argparse.Namespace) -> str:
+    if not options.output:
+        return ""
+    old = "; the file that is there is of an earlier run" if Path(options.output).exists() else ""
+    return f"\n{options.output} was NOT written{old}"
 
 
 def _read_space(options: argparse.Namespace) -> SchemeSpace:

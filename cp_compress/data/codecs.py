@@ -61,7 +61,7 @@ def parse_codec(text: str) -> Codec:
     Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
 
     >>> parse_codec("jpeg(quality=75)")
-    JPEG(quality=75, subsampling='4:2:0')
+    JPEG(quality=75, subsampling='4:2:0', tables='shared')
     """
     from cp_compress.data.jpeg import JPEG
     from cp_compress.data.zfp import ZFP
@@ -76,13 +76,18 @@ def parse_codec(text: str) -> Codec:
 
 def check_batch(owner: str, batch: Tensor) -> Tensor:
     """Return a batch on the CPU, detached; raises InvalidArgumentError for what no codec takes."""
+    return check_examples(owner, batch).cpu()
+
+
+def check_examples(owner: str, batch: Tensor) -> Tensor:
+    """Return a batch on its own device, detached; raises InvalidArgumentError for what no codec takes."""
     if not isinstance(batch, Tensor):
         reject(owner, "batch", type(batch).__name__, "must be a tensor (n, ...)")
     if batch.ndim < 2 or batch.numel() == 0:
         reject(owner, "batch", tuple(batch.shape), "must have shape (n, ...) with one example and one value or more")
     if batch.dtype != torch.uint8 and batch.dtype not in _FLOATS:
         reject(owner, "batch", batch.dtype, "must be uint8 or of a floating-point dtype")
-    return batch.detach().cpu()
+    return batch.detach()
 
 
 def check_values(owner: str, values: Tensor, allowed: tuple[float, float] | None, remedy: str) -> float:

@@ -49,9 +49,14 @@ class Sealed(NamedTuple):
 def seal(kind: Kind, shape: tuple[int, ...], dtype: torch.dtype, payload: bytes) -> bytes:
     """Return the payload of one example in its envelope."""
     code = _DTYPES.index(dtype)
-    dimensions = bytes([len(shape)]) + b"".join(map(_varint, shape))
+    dimensions = bytes([len(shape)]) + b"".join(map(varint, shape))
     checksum = zlib.crc32(payload, zlib.crc32(dimensions, kind.start_checksum(code)))
     return b"".join((_FIXED.pack(_MAGIC, kind.number, code, checksum), dimensions, payload))
+
+
+def starts_as(stream: bytes | bytearray | memoryview, kind: Kind) -> bool:
+    """Tell whether a stream begins as those of a kind do; nothing else of it is looked at."""
+    return len(stream) > 2 and bytes(stream[:2]) == _MAGIC and stream[2] == kind.number
 
 
 def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
@@ -95,21 +100,27 @@ def _read_shape(stream: memoryview, index: int) -> tuple[tuple[int, ...], int]:
     if dimensions > _MAX_DIMENSIONS:
         raise CorruptStreamError(f"example #{index}: a shape of {dimensions} dimensions is not possible", index)
     for _ in range(dimensions):
-        extent, shift = 0, 0
-        while True:
-            if position >= len(stream) or shift > 49:
-                raise CorruptStreamError(f"example #{index}: the shape in the stream is cut off", index)
-            byte = stream[position]
-            extent |= (byte & 0x7F) << shift
-            position, shift = position + 1, shift + 7
-            if byte < 0x80:
-                break
+        extent, position = read_varint(stream, position, index)
         if not 1 <= extent <= _MAX_EXTENT:
             raise CorruptStreamError(f"example #{index}: a dimension of {extent} is not possible", index)
         shape.append(extent)
     return tuple(shape), position
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a whole number of 0 or more in base 128, low digits first."""
     low, rest = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def read_varint(stream: memoryview, position: int, index: int) -> tuple[int, int]:
+    """Return the number at a position of a stream, below 2^56, and the position after it."""
+    number, shift = 0, 0
+    while True:
+        if position >= len(stream) or shift > 49:
+            raise CorruptStreamError(f"example #{index}: a number in the stream is cut off", index)
+        byte = stream[position]
+        number |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return number, position

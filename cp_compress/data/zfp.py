@@ -1,4 +1,4 @@
-"""ZFP, by zfpy: floating-point arrays of one to four dimensions, one stream an example, guarded on both ways.
+"""ZFP, by zfpy and on tensors: floating-point arrays of one to four dimensions, one stream an example, guarded.
 
 zfpy trusts its input: it crashes on budgets below a block's header, returns numbers for NaN, garbage for blocks of
 tiny values, and reads on past the end of a short stream. Each of these is met here before zfpy is called.
@@ -6,7 +6,6 @@ tiny values, and reads on past the end of a short stream. Each of these is met h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,13 +15,23 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
-from cp_compress.data.codecs import StreamCodec, check_batch, check_values, open_streams
-from cp_compress.data.container import Kind, Sealed, seal
-from cp_compress.data.zfp_limits import FORMATS, BlockFormat, block_budget, check_settings, check_shape, count_blocks
-
-# zfp decodes a block from at most ZFP_MAX_BITS = 16,658 bits, and looks a few words ahead
-_READ_AHEAD = 16_658 // 8 + 64
-_WORD = 64
+from cp_compress.data.block_coefficients import (
+    BlockCoefficients,
+    coefficients_of_arrays,
+    coefficients_of_patterns,
+    join_channels,
+)
+from cp_compress.data.block_planes import Setting
+from cp_compress.data.block_requantise import count_array_bits, requantise_arrays
+from cp_compress.data.block_streams import read_blocks
+from cp_compress.data.block_transform import NUMBERS
+from cp_compress.data.codecs import StreamCodec, check_examples, check_values, open_streams
+from cp_compress.data.container import Kind, Sealed, payload_size, seal
+from cp_compress.data.straight_through import straight_through
+from cp_compress.data.zfp_arrays import Arrangement, ArrayPlan
+from cp_compress.data.zfp_limits import FORMATS, BlockFormat, check_settings, check_shape, count_blocks
+from cp_compress.data.zfp_payload import compress, decompress, payload_bits, split_payload
+from cp_compress.data.zfp_settings import check_clip, check_color, check_tolerance, tolerances
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,11 @@ class ZFP(StreamCodec):
     range of the data: `clip` brings it back into a range (low, high) that the data must lie in, None leaves it.
     In lossy modes magnitudes up to 2⁻⁹⁶ (float64: 2⁻⁹⁶⁰) become 0, since zfp cannot hold blocks of them.
 
+    `color="ycbcr"` stores images (n, 3, height, width) as luma and chroma (ITU-T T.871), chroma at the resolution that
+    `chroma` says: "4:4:4" whole, "4:2:2" half the width, "4:2:0" half of both. Two tolerances are for luma and for
+    chroma, several otherwise for one channel each; then, and with chroma at half the resolution, each is an array of
+    its own. The tolerances bound the errors of luma and chroma as they are stored, not those of the RGB values.
+
     Raises InvalidArgumentError unless exactly one mode is given, and for settings out of these ranges.
 
     >>> ZFP(tolerance=0.01).roundtrip(torch.full((1, 3, 8, 8), 0.3)).sub(0.3).abs().max().item() <= 0.01
@@ -49,9 +63,11 @@ class ZFP(StreamCodec):
 
     rate: float | None = None
     precision: int | None = None
-    tolerance: float | None = None
+    tolerance: float | tuple[float, ...] | None = None
     reversible: bool = False
     layout: str = "3d"
+    color: str = "rgb"
+    chroma: str = "4:4:4"
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     expression_name: ClassVar[str] = "zfp"
@@ -72,11 +88,10 @@ class ZFP(StreamCodec):
             rule = "precision must be a whole number of bit planes in 1..64"
             precision = check_integer("ZFP", "precision", self.precision, rule, at_least=1, at_most=64)
             object.__setattr__(self, "precision", precision)
-        if self.tolerance is not None:
-            rule = "tolerance must be a finite number above 0"
-            object.__setattr__(self, "tolerance", check_real("ZFP", "tolerance", self.tolerance, rule, above=0))
+        object.__setattr__(self, "tolerance", check_tolerance(self.tolerance))
         check_choice("ZFP", "layout", self.layout, ("2d", "3d"))
-        object.__setattr__(self, "clip", _check_clip(self.clip))
+        check_color(self.color, self.chroma, self.reversible, self.tolerance)
+        object.__setattr__(self, "clip", check_clip(self.clip))
 
     @property
     def lossless(self) -> bool:
@@ -89,109 +104,197 @@ class ZFP(StreamCodec):
         Raises InvalidArgumentError for batches that cannot be stored: NaN, Inf, values outside `clip`, more than
         four dimensions, a rate too low for the dimensions, a precision or tolerance beyond what the dtype holds.
         """
-        import zfpy  # here, so that codecs can be read and named where zfpy has no build
+        examples = check_examples("ZFP", batch).cpu()
+        shape, kind = tuple(examples.shape[1:]), self._kind()
+        plans = self._plan(shape, examples.dtype)
+        arrays = self._stored_arrays(examples, plans)
+        rows = zip(*(array.numpy() for array in arrays), strict=True)
+        return [seal(kind, shape, examples.dtype, compress(parts, plans)) for parts in rows]
 
-        values = check_batch("ZFP", batch)
-        shape, block_format = tuple(values.shape[1:]), _format(values.dtype)
-        inner = self._inner_shape(shape)
-        check_shape(inner)
-        check_settings(inner, block_format, self.rate, self.precision)
-        measured = values / 255 if values.dtype == torch.uint8 else values
-        largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
-        if self.reversible:
-            wide = values.to(block_format.dtype)  # whole numbers of pixels: a third of the bytes of their fractions
-        else:
-            block_format.check_magnitude(largest, self.tolerance)
-            wide = torch.nn.functional.hardshrink(measured.to(block_format.dtype), block_format.smallest)
-        rows = wide.reshape(len(wide), *inner).contiguous().numpy()
-        kind, mode = self._kind(), self._mode()
-        return [seal(kind, shape, values.dtype, zfpy.compress_numpy(row, write_header=False, **mode)) for row in rows]
-
-    def decode(self, streams: Sequence[bytes]) -> Tensor:
+    def decode(self, streams: Sequence[bytes], *, precision: int | None = None) -> Tensor:
         """Return examples (n, ...) in the shape and dtype that were encoded.
 
+        With a `precision` only so many bit planes of each block are used. Of streams of a higher precision this gives
+        what encoding at this precision would have given, bit for bit. It takes many times as long as without.
+
         Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and those
-        of a codec in another mode or layout.
+        of a codec in another mode, layout or colour; InvalidArgumentError for a precision above the stored one.
         """
+        if precision is not None:
+            return self._decode_at(streams, precision)
+        opened, plans = self._open(streams)
+        shape, dtype = opened[0].shape, opened[0].dtype
+        # all of them, before memory is taken for the shape they state
+        parts = [split_payload(sealed.payload, plans, index) for index, sealed in enumerate(opened)]
+        stored = _format(dtype).dtype
+        arrays = [decompress(part, plan, stored) for part, plan in zip(zip(*parts, strict=True), plans, strict=True)]
+        return self._joined(arrays, plans, shape, dtype)
+
+    def _decode_at(self, streams: Sequence[bytes], precision: int) -> Tensor:
+        found = self.coefficient_arrays_of_streams(streams, precision=precision)
+        opened, plans = self._open(streams)
+        arrays = [part.invert().reshape(len(opened), *plan.inner) for part, plan in zip(found, plans, strict=True)]
+        return self._joined(arrays, plans, opened[0].shape, opened[0].dtype)
+
+    def _open(self, streams: Sequence[bytes]) -> tuple[list[Sealed], list[ArrayPlan]]:
         opened = open_streams(streams, self._kind())
         shape, dtype = opened[0].shape, opened[0].dtype
-        block_format, inner = _format(dtype), self._inner_shape(shape)
         try:
-            check_shape(inner)
-            check_settings(inner, block_format, self.rate, self.precision)
+            return opened, self._plan(shape, dtype)
         except InvalidArgumentError as error:
             raise CorruptStreamError(f"example #0: shape {shape} of {dtype} was never encoded: {error}", 0) from error
-        for index, sealed in enumerate(opened):  # all of them, before memory is taken for the shape they state
-            self._check_length(sealed, inner, index)
-        batch = self._decompress(opened, inner, block_format)
-        finite = batch.flatten(1).isfinite().all(dim=1)
-        if not bool(finite.all()):
-            index = int(finite.logical_not().nonzero()[0])
-            raise CorruptStreamError(f"example #{index}: the ZFP payload decodes to NaN or Inf", index)
-        batch = batch.reshape(len(opened), *shape)
+
+    def _joined(
+        self, arrays: Sequence[Tensor], plans: list[ArrayPlan], shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        for array in arrays:
+            finite = array.flatten(1).isfinite().all(dim=1)
+            if not bool(finite.all()):
+                index = int(finite.logical_not().nonzero()[0])
+                raise CorruptStreamError(f"example #{index}: the ZFP payload decodes to NaN or Inf", index)
+        return self._finished(self._arrangement().join(arrays, plans, shape), dtype)
+
+    def requantise(self, batch: Tensor) -> Tensor:
+        """Return what `roundtrip` gives, bit for bit, as tensor arithmetic on the device of the batch.
+
+        Gradients pass straight through: that of the batch is that of the result. Takes and raises what `encode`
+        does; in reversible mode the result is a copy.
+
+        >>> batch = torch.rand(2, 3, 8, 8)
+        >>> torch.equal(ZFP(rate=4).requantise(batch), ZFP(rate=4).roundtrip(batch))
+        True
+        """
+        examples = check_examples("ZFP", batch)
+        shape, dtype = tuple(examples.shape[1:]), examples.dtype
+        plans = self._plan(shape, dtype)
+        arrays = self._stored_arrays(examples, plans)
+        if self.reversible:
+            result = examples.clone(memory_format=torch.contiguous_format)
+        else:
+            found = [requantise_arrays(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)]
+            result = self._finished(self._arrangement().join(found, plans, shape), dtype)
+        return straight_through(batch, result)
+
+    def size_bits(self, batch: Tensor) -> Tensor:
+        """Return the exact size of each example's payload in bits, (n,), int64, without coding it.
+
+        It is 8 · `payload_size` of the stream, words that zfp fills up included. Takes and raises what `encode`
+        does; in reversible mode, which codes differently, the examples are encoded.
+        """
+        if self.reversible:
+            sizes = [8 * payload_size(stream) for stream in self.encode(batch)]
+            return torch.tensor(sizes, device=batch.device)
+        examples = check_examples("ZFP", batch)
+        plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
+        arrays = self._stored_arrays(examples, plans)
+        return payload_bits([count_array_bits(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)])
+
+    def coefficients(self, batch: Tensor, *, scaled: bool = False) -> BlockCoefficients:
+        """Return the block coefficients that a decoder reads of a batch, on its device.
+
+        `values` are (n, channels, *grid, 4^d): an example is one array with one channel, but for layout "2d", and
+        for one tolerance a channel, where each channel has its own. In layout "2d" an image (3, 32, 32) gives
+        (3, 8, 8, 16); where the height is not a multiple of four, channels share blocks, and there is one. With
+        `scaled` they are floating-point numbers in the units of the data (pixels: of value / 255).
+
+        Takes and raises what `encode` does; InvalidArgumentError also in reversible mode, and where arrays have
+        different shapes, as with chroma at half the resolution: `coefficient_arrays` gives each.
+
+        >>> ZFP(precision=8, layout="2d").coefficients(torch.rand(5, 3, 32, 32)).values.shape
+        torch.Size([5, 3, 8, 8, 16])
+        """
+        return join_channels(self.coefficient_arrays(batch, scaled=scaled))
+
+    def coefficient_arrays(self, batch: Tensor, *, scaled: bool = False) -> tuple[BlockCoefficients, ...]:
+        """Return the block coefficients of each of the arrays of a batch: luma, then chroma, say."""
+        if self.reversible:
+            reject("ZFP", "reversible", True, "coefficients are those of the lossy modes")
+        examples = check_examples("ZFP", batch)
+        plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
+        found = []
+        for array, plan in zip(self._stored_arrays(examples, plans), plans, strict=True):
+            channels, shape = plan.planes
+            found.append(coefficients_of_arrays(array.reshape(len(array), channels, *shape), plan.setting))
+        return tuple(part.scaled() if scaled else part for part in found)
+
+    def coefficients_of_streams(
+        self, streams: Sequence[bytes], *, precision: int | None = None, scaled: bool = False
+    ) -> BlockCoefficients:
+        """Return the block coefficients that streams hold, on the CPU: those that `coefficients` gave of the batch.
+
+        With a `precision` no more than so many bit planes of each: of streams of a higher precision, those of that
+        precision. Raises what `decode` and `coefficients` raise.
+        """
+        return join_channels(self.coefficient_arrays_of_streams(streams, precision=precision, scaled=scaled))
+
+    def coefficient_arrays_of_streams(
+        self, streams: Sequence[bytes], *, precision: int | None = None, scaled: bool = False
+    ) -> tuple[BlockCoefficients, ...]:
+        """Return the block coefficients of each of the arrays that streams hold, as `coefficients_of_streams` does."""
+        if self.reversible:
+            reject("ZFP", "reversible", True, "coefficients are those of the lossy modes")
+        if precision is not None:
+            rule = "precision must be a whole number of bit planes in 1..64, and no more than were stored"
+            check_integer("ZFP", "precision", precision, rule, at_least=1, at_most=self.precision or 64)
+        opened, plans = self._open(streams)
+        parts = [split_payload(sealed.payload, plans, index) for index, sealed in enumerate(opened)]
+        numbers, found = NUMBERS[_format(opened[0].dtype).dtype], []
+        for part, plan in zip(zip(*parts, strict=True), plans, strict=True):
+            stored = read_blocks(part, count_blocks(plan.inner), len(plan.inner), plan.setting, numbers)
+            channels, shape = plan.planes
+            coefficients = coefficients_of_patterns(stored.patterns, stored.exponents, channels, shape)
+            found.append(
+                coefficients if precision is None else coefficients.at_precision(min(precision, numbers.planes))
+            )
+        return tuple(part.scaled() if scaled else part for part in found)
+
+    def _plan(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[ArrayPlan]:
+        """Return the arrays of examples; raises InvalidArgumentError for those that zfp cannot hold."""
+        plans = self._arrangement().plan(shape)
+        for plan in plans:
+            check_shape(plan.inner)
+            check_settings(plan.inner, _format(dtype), self.rate, self.precision)
+        return plans
+
+    def _stored_arrays(self, examples: Tensor, plans: Sequence[ArrayPlan]) -> list[Tensor]:
+        """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be."""
+        block_format, arrangement = _format(examples.dtype), self._arrangement()
+        measured = examples / 255 if examples.dtype == torch.uint8 else examples
+        largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
+        if self.reversible:  # whole numbers of pixels take a third of the bytes of their fractions
+            return arrangement.split(examples.to(block_format.dtype), plans)
+        block_format.check_magnitude(largest, min(tolerances(self.tolerance), default=None))
+        arrays = arrangement.split(measured.to(block_format.dtype), plans)
+        # last, since chroma can be tiny where colours are not
+        return [torch.nn.functional.hardshrink(array, block_format.smallest) for array in arrays]
+
+    def _finished(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return decoded values in the range and the dtype of what was encoded."""
         if self.clip is not None and not self.reversible:
-            batch = batch.clamp_(*self.clip)
+            values = values.clamp_(*self.clip)
         if dtype == torch.uint8:
-            return (batch if self.reversible else batch * 255).round_().clamp_(0, 255).to(dtype)
-        if dtype != block_format.dtype:
+            return (values if self.reversible else values * 255).round_().clamp_(0, 255).to(dtype)
+        if dtype != values.dtype:
             limits = torch.finfo(dtype)  # what overshoots the narrower range is its largest number, not Inf
-            batch = batch.clamp_(limits.min, limits.max)
-        return batch.to(dtype)
+            values = values.clamp_(limits.min, limits.max)
+        return values.to(dtype)
 
-    def _decompress(self, opened: list[Sealed], inner: tuple[int, ...], block_format: BlockFormat) -> Tensor:
-        import zfpy
-
-        batch = torch.empty(len(opened), *inner, dtype=block_format.dtype)
-        rows = batch.numpy()
-        kind = zfpy.dtype_to_ztype(rows.dtype)
-        # zfp reads as far as the bits tell it to. Zeros behind a short payload keep it inside the buffer: the block
-        # in which the payload ends takes the read-ahead at most, and a zero bit is a whole block after it.
-        padding = bytes(_READ_AHEAD + count_blocks(inner) // 8)
-        for row, sealed in zip(rows, opened, strict=True):
-            padded = b"".join((sealed.payload, padding))
-            # private, but the only way to read a stream without zfp's header, whose shape zfpy would trust
-            zfpy._decompress(padded, kind, inner, out=row, **self._mode())
-        return batch
-
-    def _check_length(self, sealed: Sealed, inner: tuple[int, ...], index: int) -> None:
-        """Refuse payloads that no such array can have; a block takes one bit or more, a budget exactly its own."""
-        blocks, size = count_blocks(inner), 8 * len(sealed.payload)
-        wrong = blocks > size or size % _WORD != 0
-        if self.rate is not None:
-            bits = blocks * block_budget(len(inner), self.rate)
-            wrong = size != -(-bits // _WORD) * _WORD
-        if wrong:
-            raise CorruptStreamError(f"example #{index}: {size // 8} bytes are no ZFP payload of {inner}", index)
-
-    def _mode(self) -> dict[str, Any]:
-        """Return zfpy's own arguments; without any it is reversible."""
-        given = {"rate": self.rate, "precision": self.precision, "tolerance": self.tolerance}
-        return {name: value for name, value in given.items() if value is not None}
+    def _arrangement(self) -> Arrangement:
+        settings = [Setting(self.rate, self.precision, tolerance) for tolerance in tolerances(self.tolerance)]
+        return Arrangement(
+            self.layout, self.color, self.chroma, tuple(settings) or (Setting(self.rate, self.precision),)
+        )
 
     def _kind(self) -> Kind:
         """Return whose streams this codec reads; `clip` is left out, since any range can be applied afterwards."""
-        mode = self._mode() or {"reversible": True}
-        text = ", ".join(f"{name}={value!r}" for name, value in mode.items())
-        return Kind(2, "ZFP", f"{text}, layout={self.layout!r}".encode())
-
-    def _inner_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape in which zfp sees an example of a shape."""
-        inner = tuple(extent for extent in shape if extent > 1) or (1,)
-        if self.layout == "2d" and len(inner) > 2:
-            return math.prod(inner[:-1]), inner[-1]
-        return inner
-
-
-def _check_clip(clip: Any) -> tuple[float, float] | None:
-    if clip is None:
-        return None
-    rule = "clip must be None or a pair of finite numbers (low, high) with low < high"
-    if not isinstance(clip, (tuple, list)) or len(clip) != 2:
-        reject("ZFP", "clip", clip, rule)
-    low, high = (check_real("ZFP", "clip", bound, rule) for bound in clip)
-    if not low < high:
-        reject("ZFP", "clip", clip, rule)
-    return low, high
+        given = {"rate": self.rate, "precision": self.precision, "tolerance": self.tolerance}
+        mode: dict[str, Any] = {name: value for name, value in given.items() if value is not None} or {
+            "reversible": True
+        }
+        mode["layout"] = self.layout
+        if self.color != "rgb":
+            mode |= {"color": self.color, "chroma": self.chroma}
+        return Kind(2, "ZFP", ", ".join(f"{name}={value!r}" for name, value in mode.items()).encode())
 
 
 def _format(dtype: torch.dtype) -> BlockFormat:

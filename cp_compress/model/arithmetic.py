@@ -42,27 +42,27 @@ def integer_forward(base: type[nn.Module], mode: str) -> Callable[[Any, Tensor],
     rounded = _dynamic if mode == "dynamic" else _static
     own = base.forward
 
-    def linear(self: Any, inputs: Tensor) -> Tensor:
-        if inputs.numel() == 0:
-            return F.linear(inputs, self.weight, self.bias)
-        integers, scale = rounded(self, inputs, (-1,), self.in_features, single=True)
+    def linear(self: Any, input: Tensor) -> Tensor:
+        if input.numel() == 0:
+            return F.linear(input, self.weight, self.bias)
+        integers, scale = rounded(self, input, (-1,), self.in_features, single=True)
         sums = F.linear(integers, _weight_integers(self).to(integers.dtype))
-        return _rescale(sums, scale * self.weight_scale.float().view(-1), self.bias, inputs.dtype)
+        return _rescale(sums, scale * self.weight_scale.float().view(-1), self.bias, input.dtype)
 
-    def convolution(self: Any, inputs: Tensor) -> Tensor:
-        if inputs.numel() == 0:
-            outputs: Tensor = own(self, inputs)
+    def convolution(self: Any, input: Tensor) -> Tensor:
+        if input.numel() == 0:
+            outputs: Tensor = own(self, input)
             return outputs
         weight = _weight_integers(self)
         spatial = len(self.kernel_size)
         # the last dimensions are channels and space: an input without a batch dimension is one example
         # cuDNN may compute float32 convolutions by Winograd's method, which leaves the integers
         dimensions, products = tuple(range(-spatial - 1, 0)), math.prod(weight.shape[1:])
-        integers, scale = rounded(self, inputs, dimensions, products, single=not inputs.is_cuda)
+        integers, scale = rounded(self, input, dimensions, products, single=not input.is_cuda)
         sums = self._conv_forward(integers, weight.to(integers.dtype), None)
         channels = self.weight_scale.float().view(-1, *[1] * spatial)
         bias = None if self.bias is None else self.bias.view(-1, *[1] * spatial)
-        return _rescale(sums, scale * channels, bias, inputs.dtype)
+        return _rescale(sums, scale * channels, bias, input.dtype)
 
     return linear if issubclass(base, nn.Linear) else convolution
 

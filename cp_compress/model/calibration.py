@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CompressionError, ObservationError
@@ -93,12 +94,12 @@ def find_input_ranges(
     Raises CompressionError, naming the layer, for inputs that are NaN or Inf.
     """
     ends: dict[nn.Module, Tensor] = {}
-    handles = [module.register_forward_pre_hook(_record(ends)) for module in layers]
+    handles = [module.register_forward_pre_hook(_record(ends), with_kwargs=True) for module in layers]
     device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
     try:
         with running(model), torch.no_grad():
             for batch in data.batches():
-                model(batch.to(device))
+                _run(model, batch.to(device))
     finally:
         for handle in handles:
             handle.remove()
@@ -112,10 +113,21 @@ def _inputs_of(source: Any) -> Tensor:
     return torch.cat([inputs for inputs, _ in LabeledData(source).batches(_BATCH)])
 
 
-def _record(ends: dict[nn.Module, Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args[0].numel():
-            low, high = torch.aminmax(args[0].detach().float())
+def _run(model: nn.Module, batch: Tensor) -> None:
+    try:
+        model(batch)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        told = f"the model cannot take calibration inputs of shape {tuple(batch.shape)} and {batch.dtype}: {error}"
+        raise CompressionError(told) from error
+
+
+def _record(ends: dict[nn.Module, Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else next(iter(kwargs.values()))
+        if given.numel():
+            low, high = torch.aminmax(given.detach().float())
             before = ends.get(module, torch.zeros(2, device=low.device))
             ends[module] = torch.stack([torch.minimum(before[0], low), torch.maximum(before[1], high)])
 

@@ -68,6 +68,9 @@ def low_rank_obstacle(weight: Weight) -> str | None:
         return "several layers share it"
     if isinstance(module, LowRankWeights):
         return "it is a factor already"
+    taken = [name for name in factor_names(weight.owners[0].attribute) if hasattr(module, name)]
+    if taken:
+        return f"the layer has an attribute {taken[0]} of its own"
     if isinstance(module, nn.Embedding) and module.max_norm is None:
         return None
     if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
@@ -125,23 +128,23 @@ def _forward_of(base: type[nn.Module]) -> Any:
     return None
 
 
-def _forward_linear(self: Any, inputs: Tensor) -> Tensor:
-    return F.linear(F.linear(inputs, self.weight_right), self.weight_left, self.bias)
+def _forward_linear(self: Any, input: Tensor) -> Tensor:
+    return F.linear(F.linear(input, self.weight_right), self.weight_left, self.bias)
 
 
-def _forward_embedding(self: Any, inputs: Tensor) -> Tensor:
+def _forward_embedding(self: Any, input: Tensor) -> Tensor:
     rows = F.embedding(
-        inputs, self.weight_left, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
+        input, self.weight_left, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
     )
     vectors: Tensor = rows @ self.weight_right
     return vectors
 
 
-def _forward_convolution(self: Any, inputs: Tensor) -> Tensor:
+def _forward_convolution(self: Any, input: Tensor) -> Tensor:
     if self.groups > 1:
-        outputs: Tensor = self.low_rank_base.forward(self, inputs)
+        outputs: Tensor = self.low_rank_base.forward(self, input)
         return outputs
-    inner = self._conv_forward(inputs, self.weight_right, None)
+    inner = self._conv_forward(input, self.weight_right, None)
     spatial = len(self.kernel_size)
     mix: Any = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
     mixed: Tensor = mix(inner, self.weight_left.view(*self.weight_left.shape, *[1] * spatial), self.bias)

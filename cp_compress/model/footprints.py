@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.integer import integers_of, stored_weights
 from cp_compress.model.layers import named_tensors
@@ -118,7 +119,13 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
     args, kwargs = _arguments(model, example_input)
     counter = FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:
-        model(*args, **kwargs)
+        try:
+            model(*args, **kwargs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            rule = f"the model cannot be run on it: {error}"
+            reject("footprint", "example_input", shapes_of(example_input), rule)
     flops = int(counter.get_total_flops())
     if flops == 0:
         raise CompressionError(
@@ -126,6 +133,12 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
             "a count of 0 would pass for a perfect compression"
         )
     return flops
+
+
+def shapes_of(inputs: Any) -> str:
+    """Return the shapes and dtypes of inputs, for an error."""
+    leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    return ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in leaves)
 
 
 @contextlib.contextmanager

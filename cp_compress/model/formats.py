@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from cp_compress.base.errors import CompressionError
+
 _CONTAINERS = {2: torch.uint8, 4: torch.uint8, 8: torch.int8, 16: torch.int16}
 
 
@@ -109,7 +111,7 @@ def quantize(weight: Tensor, groups: int | None, form: IntegerFormat) -> tuple[T
     rows = to_rows(weight, groups)
     size = rows.shape[1] if form.group_size is None else form.group_size
     padded = F.pad(rows.abs(), (0, -rows.shape[1] % size)).view(len(rows), -1, size)
-    scale = safe_scale(padded.amax(2), form.largest)
+    scale = _scale_of(padded.amax(2), form.largest)
     # in float64 the quotient is rounded once, whatever the dtype of the weight
     quotients = rows.double() / spread(scale.double(), rows.shape[1], form)
     values = quotients.round_().clamp_(-form.largest, form.largest).to(torch.int16)
@@ -157,6 +159,26 @@ def dequantize(values: Tensor, scale: Tensor, groups: int | None, form: IntegerF
     rows = to_rows(values, groups).to(wide)
     product = rows * spread(scale, rows.shape[1], form)
     return from_rows(product.to(scale.dtype), tuple(values.shape), groups)
+
+
+def _scale_of(largest: Tensor, steps: int) -> Tensor:
+    """Return largest/steps in the dtype of a weight, rounded up, so that no value is beyond the last step.
+
+    Raises CompressionError where the dtype holds such small numbers too coarsely.
+    """
+    if largest.dtype != torch.float16:
+        return safe_scale(largest, steps)
+    exact = safe_scale(largest.float(), steps)
+    scale = exact.half()
+    # one bit pattern further is the next larger number
+    following = (scale.view(torch.int16) + 1).view(torch.float16)
+    scale = torch.where(scale.float() < exact, following, scale)
+    if bool((scale.float() > 1.01 * exact).any()):
+        raise CompressionError(
+            f"weights of at most {float(largest[largest > 0].min()):.3g} have no float16 scale that is precise to 1 %: "
+            "quantise the model in float32"
+        )
+    return scale
 
 
 def safe_scale(largest: Tensor, steps: int) -> Tensor:

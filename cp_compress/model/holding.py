@@ -27,12 +27,17 @@ class HeldForward:
     """The `forward` of a model whose parameters are widened, for one call, from `held` to `computed`.
 
     It is an attribute of the instance, so that the model keeps its class, its paths and its hooks. Threads take turns.
-    The model is one whole: a layer of it called alone, `model.half()` and `torch.export` find narrow parameters; for
-    those use `mode="dynamic"`.
+    The model is one whole: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
+    find narrow parameters; for those use `mode="dynamic"`.
     """
 
     def __init__(self, model: nn.Module, held: torch.dtype, computed: torch.dtype) -> None:
         self.model, self.held, self.computed = model, held, computed
+
+    @property
+    def __code__(self) -> Any:
+        """The code of the model's own forward, by which `torch.export` names the inputs."""
+        return type(self.model).forward.__code__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model's own forward gives with wide parameters; gradients reach the held ones."""

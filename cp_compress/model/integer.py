@@ -152,6 +152,9 @@ def integer_obstacle(module: nn.Module, mode: str) -> str | None:
         return "the layer holds other weights as integers already"
     if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention, *_RECURRENT, *_TABLES)):
         return f"{kind} does not compute with integer weights here"
+    taken = [name for name in module._parameters if hasattr(module, f"{name}_scale")]
+    if taken:
+        return f"the layer has an attribute {taken[0]}_scale of its own"
     if isinstance(module, _TABLES) and module.max_norm is not None:
         return f"{kind} with max_norm changes its table whenever it is used"
     if mode == "weight":

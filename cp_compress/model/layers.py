@@ -47,6 +47,8 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise CompressionError(f"{name} is a lazy parameter without a shape: run the model once before compressing")
+        if parameter.is_meta:
+            raise CompressionError(f"{name} is on the device meta and has no values: load the model before compressing")
         require_finite(name, parameter)
     try:
         return copy.deepcopy(model)

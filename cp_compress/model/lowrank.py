@@ -100,12 +100,15 @@ class LowRank(Piped):
         if self.rank is not None and self.rank >= break_even:
             return f"at rank {self.rank} its factors would be no smaller: {rows}×{columns}", None
         values, vectors, transposed = _spectrum(weight.tensor)
-        rank = self.rank or _rank_of_energy(values, self.energy or 1.0)
+        # beyond the numerical rank there is nothing but rounding, and a division by it
+        full = max(1, int((values > values[0] * max(rows, columns) * torch.finfo(values.dtype).eps).sum()))
+        rank = min(full, self.rank or _rank_of_energy(values, self.energy or 1.0))
         if rank >= break_even:
             return f"it needs rank {rank}, at which its factors would be no smaller: {rows}×{columns}", None
         factors = _factors(weight.tensor, values[:rank], vectors[:, :rank], transposed)
         kept = float(values[:rank].sum() / values.sum()) if float(values.sum()) else 1.0
-        return f"rank {rank} of {min(rows, columns)}, {kept:.4g} of the energy", factors
+        asked = f" ({self.rank} asked for, but it has no more)" if self.rank is not None and rank < self.rank else ""
+        return f"rank {rank} of {min(rows, columns)}{asked}, {kept:.4g} of the energy", factors
 
 
 def _spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:

@@ -29,6 +29,8 @@ def _reason(earlier: str, later: str) -> str | None:
     before, after = earlier.partition("(")[0], later.partition("(")[0]
     if after == "low_rank" and before in _UNSTRUCTURED:
         return "the factors of a pruned weight are dense, so its zeros would be lost; put low_rank first"
+    if after == "low_rank" and before in _STRUCTURED and "shrink=False" in earlier:
+        return "the factors of a masked weight are dense, so its zeros would be lost; put low_rank first"
     if after in _STRUCTURED and before in _PATTERNED and "shrink=False" not in later:
         return "removing channels moves the weights that stay out of their pattern; remove channels first"
     return None

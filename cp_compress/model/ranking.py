@@ -72,10 +72,17 @@ def choose_survivors(families: Sequence[Family], ranking: Ranking) -> list[Tenso
         counts = _global_counts(strengths, ranking)
     survivors = []
     for family, values, count in zip(families, strengths, counts, strict=True):
-        aligned = align_count(count, len(values), family.alignment(ranking.round_to))
+        alignment = family.alignment(ranking.round_to)
+        aligned = align_count(count, len(values), alignment)
+        if aligned < (least := _floor(ranking, values)):
+            aligned = min(len(values), -(-least // alignment) * alignment)
         runs = values.view(min(family.parts, len(values)), -1)
         survivors.append(torch.cat([keep_largest([run], aligned // len(runs))[0] for run in runs]))
     return survivors
+
+
+def _floor(ranking: Ranking, values: Tensor) -> int:
+    return max(1, math.ceil(ranking.floor * len(values) - 1e-9))
 
 
 def align_count(count: int, total: int, alignment: int) -> int:
@@ -89,7 +96,7 @@ def align_count(count: int, total: int, alignment: int) -> int:
 
 def _global_counts(strengths: Sequence[Tensor], ranking: Ranking) -> list[int]:
     relative = [values / values.mean().clamp_min(torch.finfo(values.dtype).tiny) for values in strengths]
-    floors = [max(1, math.ceil(ranking.floor * len(values) - 1e-9)) for values in strengths]
+    floors = [_floor(ranking, values) for values in strengths]
     for values, floor in zip(relative, floors, strict=True):
         values[keep_largest([values], floor)[0]] = torch.inf
     total = kept_count(ranking.density, sum(map(len, relative)))

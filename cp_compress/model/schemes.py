@@ -75,7 +75,7 @@ class Compose(Piped):
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Read a scheme from its expression: the inverse of `str(scheme)`.
+    """Read a scheme from its expression: the inverse of `str(scheme)`, but for calibration data given as an object.
 
     Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
 

@@ -79,8 +79,9 @@ def _probe(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for module in probe.modules():
         for name, parameter in module._parameters.items():
-            hides = parameter is not None and (parameter.ndim > 1 or name == "weight") and not parameter.any()
-            if parameter is not None and hides and parameter.is_floating_point():
+            if parameter is None or parameter.numel() == 0 or not parameter.is_floating_point():
+                continue
+            if (parameter.ndim > 1 or name == "weight") and not parameter.any():
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.data.copy_(values / max(1, parameter[0].numel()) ** 0.5)
     return probe

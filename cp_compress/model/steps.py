@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -36,6 +36,12 @@ class Step:
     skips: tuple[Skip, ...]
     structural: bool = False
 
+    def inside(self, path: str) -> Step:
+        """Return the step as it is called from a module that holds the model at a path."""
+        changes = tuple(Change(f"{path}.{change.tensor}", change.action) for change in self.changes)
+        skips = tuple(Skip(f"{path}.{skip.tensor}", skip.reason) for skip in self.skips)
+        return replace(self, changes=changes, skips=skips)
+
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain Python types."""
         return {
@@ -57,9 +63,19 @@ class Step:
 
 
 def read_steps(model: object) -> tuple[Step, ...]:
-    """Return the steps recorded on a model, oldest first; none for a model that no scheme made."""
+    """Return the steps recorded on a model, or on a part of it, oldest first; none for one that no scheme made.
+
+    A candidate may stand behind a normalisation, inside another module: tensors then have the names that they have
+    there.
+    """
     steps: tuple[Step, ...] = getattr(model, _ATTRIBUTE, ())
-    return steps
+    if steps or not isinstance(model, nn.Module):
+        return steps
+    for path, module in model.named_modules():
+        inner: tuple[Step, ...] = getattr(module, _ATTRIBUTE, ())
+        if inner:
+            return tuple(step.inside(path) for step in inner)
+    return ()
 
 
 def write_steps(model: nn.Module, steps: Iterable[Step]) -> None:
@@ -78,6 +94,4 @@ def compression_steps(model: object) -> tuple[str, ...]:
     >>> compression_steps(nn.Linear(2, 2))
     ()
     """
-    # a candidate may stand behind a normalisation, inside another module
-    parts = model.modules() if isinstance(model, nn.Module) else [model]
-    return tuple(step.scheme for step in next(filter(None, map(read_steps, parts)), ()))
+    return tuple(step.scheme for step in read_steps(model))

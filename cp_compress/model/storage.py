@@ -27,7 +27,7 @@ from cp_compress.model.holding import find_holding
 from cp_compress.model.lowering import is_lowered
 from cp_compress.model.packing import Packer, Unpacker, Words, check_entry
 
-_VERSION = 2
+_VERSION = 3
 _TABLE, _CHECKSUM = "table", "sha256"
 _LARGEST_TABLE = 1 << 28
 
@@ -114,11 +114,17 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     places = dict(_all_tensors(candidate))
     _require_same_names(entries, places)
     unpacker = Unpacker(arrays)
+    shared: dict[int, set[str]] = {}
+    for name, tensor in places.items():
+        shared.setdefault(id(tensor), set()).add(name)
     for names, entry in entries:
         dtype, shape, _, _ = check_entry(entry)
         targets = [places[name] for name in names]
         if any(target is not targets[0] for target in targets[1:]):
             raise CompressionError(f"{', '.join(names)} are one tensor in the file, and several in the model")
+        others = shared.get(id(targets[0]), set()) - set(names)
+        if others:
+            raise CompressionError(f"{names[0]} and {min(others)} are one tensor in the model, and two in the file")
         if shape != tuple(targets[0].shape):
             raise CompressionError(
                 f"{names[0]} has shape {shape} in the file and {tuple(targets[0].shape)} in the model"

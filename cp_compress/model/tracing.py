@@ -17,6 +17,7 @@ from cp_compress.model.casting import find_casts, model_dtype
 from cp_compress.model.holding import find_holding
 
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
+_VOLUMES = (4, 6, 8, 16, 32, 64)  # a larger one could take all memory
 _ROWS = 2
 _STEPS = 9
 _WITH_UNITS = (_ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -131,7 +132,8 @@ def _begins_with_embedding(model: nn.Module) -> bool:
 def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
     for module in model.modules():
         if isinstance(module, _ConvNd):
-            return [(module.in_channels, *[size] * len(module.kernel_size)) for size in _SIZES]
+            spatial = len(module.kernel_size)
+            return [(module.in_channels, *[size] * spatial) for size in (_VOLUMES if spatial == 3 else _SIZES)]
         if isinstance(module, nn.RNNBase):
             return [(_STEPS, module.input_size)]
         if isinstance(module, nn.Linear):

@@ -108,7 +108,7 @@ class Loop:
         def run(part: slice) -> None:
             share = len(inputs[part]) / examples
             values = self._values(inputs[part], labels[part])
-            total = values[0] + self.multipliers.weigh(values[1:])
+            total = self.multipliers.combine(values[0], values[1:])
             self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             sums.append(torch.stack([value.detach().float() for value in values]) * share)
 
@@ -195,7 +195,7 @@ def rebind(optimizer: Optimizer, before: nn.Module, after: nn.Module) -> None:
     """Let an optimiser go on with another model's parameters; what it knows of those of one name and shape is kept."""
     names = {id(parameter): name for name, parameter in before.named_parameters()}
     new = dict(after.named_parameters())
-    placed: set[str] = set()
+    known, placed = set(names.values()), set[str]()
     for group in optimizer.param_groups:
         old: list[nn.Parameter] = group["params"]
         group["params"] = []
@@ -209,7 +209,7 @@ def rebind(optimizer: Optimizer, before: nn.Module, after: nn.Module) -> None:
                     optimizer.state[new[name]] = state
         names_here = {names[id(parameter)].rpartition(".")[0] for parameter in old}
         for name, parameter in new.items():  # such as factors of a layer whose weight was here
-            if name not in placed and name.rpartition(".")[0] in names_here:
+            if name not in placed and name not in known and name.rpartition(".")[0] in names_here:
                 group["params"].append(parameter)
                 placed.add(name)
 

@@ -23,13 +23,16 @@ class Multipliers:
         self.values = torch.full((len(bounds),), start, dtype=torch.float64)
         self.means: Tensor | None = None
 
-    def weigh(self, terms: Sequence[Tensor]) -> Tensor | float:
-        """Return Σ λ_i · (term_i − bound_i)."""
-        parts = [
-            float(weight) * (term - float(bound))
-            for weight, term, bound in zip(self.values, terms, self._bounds, strict=True)
-        ]
-        return sum(parts[1:], start=parts[0]) if parts else 0.0
+    def combine(self, loss: Tensor, terms: Sequence[Tensor]) -> Tensor:
+        """Return (loss + Σ λ_i · (term_i − bound_i)) / (1 + Σ λ_i).
+
+        Divided, it has the minimum of the Lagrangian at gradients that do not grow with the multipliers: else a
+        constraint that cannot be met would in effect raise the learning rate without end.
+        """
+        total = loss
+        for weight, term, bound in zip(self.values.tolist(), terms, self._bounds.tolist(), strict=True):
+            total = total + weight * (term - bound)
+        return total / (1 + float(self.values.sum()))
 
     def update(self, found: Tensor) -> None:
         """Move the multipliers by the values (terms,) of one step."""

@@ -110,6 +110,7 @@ class Latency(Written):
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = True
     unit: ClassVar[str] = "of the reference's time"
+    measured: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_repeats("Latency", self.repeats)
@@ -133,6 +134,7 @@ class Throughput(Written):
     positional_fields: ClassVar[tuple[str, ...]] = ()
     needs_input: ClassVar[bool] = True
     unit: ClassVar[str] = "of the reference's time an example"
+    measured: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         rule = "must be a whole number of 1 or more"

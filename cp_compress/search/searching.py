@@ -140,7 +140,11 @@ def _run(
             if not points:
                 break
             numbered = [(len(found.trials) + offset, point) for offset, point in enumerate(points, 1)]
-            missing = [(number, point) for number, point in numbered if not _is_made(task.space, state, number, point)]
+            missing = [
+                (number, point)
+                for number, point in numbered
+                if not _is_made(task.space, state, number, point) and not _is_known(task, found, state, number, point)
+            ]
             for _ in range(len(numbered) - len(missing)):
                 advance()
             for evaluated in workers.evaluate(missing):
@@ -168,6 +172,18 @@ def _is_made(space: SchemeSpace, state: State, number: int, point: Point) -> boo
         )
         reject(_OWNER, "state", str(state.path), rule)
     return True
+
+
+def _is_known(task: Task, found: _Found, state: State, number: int, point: Point) -> bool:
+    """Take the result of an earlier trial for another point of the same scheme, where it can be no other."""
+    if task.finish is not None or getattr(task.objective, "measured", False):
+        return False
+    scheme = str(task.space.scheme(point))
+    for trial in found.trials:
+        if trial.scheme == scheme:
+            state.add(dataclasses.replace(trial, number=number, point=dict(point), seconds=0.0))
+            return True
+    return False
 
 
 def _choose(

@@ -51,4 +51,11 @@ class Validation:
 
         with torch.no_grad(), runner.evaluating():
             self.batch_size.run(len(self.data), run)
-        return torch.cat(logits), torch.cat(labels)
+        found = torch.cat(logits)
+        wrong = found.isfinite().all(1).logical_not().nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            raise ObservationError(
+                f"validation: the model gives NaN or Inf for example #{first}, and {len(wrong) - 1} more"
+            )
+        return found, torch.cat(labels)

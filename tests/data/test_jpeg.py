@@ -55,13 +55,34 @@ def test_one_by_one_is_the_batch():
 
 
 def test_payload_is_a_jpeg_file():
-    (stream,) = JPEG(75).encode(images(count=1))
+    (stream,) = JPEG(75, tables="inline").encode(images(count=1))
     file = stream[-payload_size(stream) :]
     assert Image.open(io.BytesIO(file)).size == (40, 24)
     assert len(stream) - len(file) <= 16
 
 
-@pytest.mark.parametrize("codec", [JPEG(1), JPEG(100, "4:4:4"), JPEG(75, "4:2:2")])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4"])
+@pytest.mark.parametrize("quality", [1, 24, 75, 100])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 33)])
+def test_shared_tables_cost_nothing_an_image_and_change_nothing(channels, subsampling, quality, size):
+    batch = images(channels, size)
+    shared, inline = (JPEG(quality, subsampling, tables) for tables in ("shared", "inline"))
+    assert torch.equal(shared.roundtrip(batch), inline.roundtrip(batch))
+    for scan, file in zip(shared.encode(batch), inline.encode(batch), strict=True):
+        assert file[-payload_size(file) :].endswith(scan[-payload_size(scan) :] + b"\xff\xd9")
+        assert payload_size(file) - payload_size(scan) > 300
+    # whole files are read whatever a codec writes
+    assert torch.equal(shared.decode(inline.encode(batch)), inline.roundtrip(batch))
+
+
+@pytest.mark.parametrize("other", [JPEG(74), JPEG(75, "4:4:4"), JPEG(74, tables="inline")], ids=str)
+def test_images_without_tables_are_read_by_their_own_codec_only(other):
+    with pytest.raises(CorruptStreamError, match=r"example #0.*(quality=74|4:4:4|does not begin)"):
+        other.decode(JPEG(75).encode(images()))
+
+
+@pytest.mark.parametrize("codec", [JPEG(1), JPEG(100, "4:4:4"), JPEG(75, "4:2:2", "inline")])
 def test_text_and_back(codec):
     assert parse_codec(str(codec)) == codec
     assert hash(parse_codec(str(codec))) == hash(codec)
@@ -71,7 +92,9 @@ def test_text():
     assert str(JPEG(75)) == "jpeg(quality=75)"
 
 
-@pytest.mark.parametrize("arguments", [(0,), (101,), (75.5,), ("75",), (True,), (75, "4:1:1"), (75, None)], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [(0,), (101,), (75.5,), ("75",), (True,), (75, "4:1:1"), (75, None), (75, "4:2:0", "own")], ids=str
+)
 def test_refused_settings(arguments):
     with pytest.raises(InvalidArgumentError, match="JPEG"):
         JPEG(*arguments)
@@ -111,7 +134,7 @@ def test_mixed_shapes_name_the_example():
 
 
 def test_file_of_another_size_than_its_envelope_says():
-    (stream,) = JPEG(75).encode(images(count=1))
+    (stream,) = JPEG(75, tables="inline").encode(images(count=1))
     file = stream[-payload_size(stream) :]
     with pytest.raises(CorruptStreamError, match="its envelope says"):
         JPEG(75).decode([seal(JPEG_KIND, (3, 40, 24), torch.uint8, file)])

@@ -64,17 +64,34 @@ def test_training_and_search_examples_run(tmp_path):
     assert "fresh data: agreement" in run_script(tmp_path, search)
 
 
+def test_examples_of_data_compression_run(tmp_path):
+    assert "torch.Size([8, 3, 8, 8, 16])" in run_script(tmp_path, block_with("codec.requantise(batch)"))
+    found = run_script(tmp_path, block_with("write_store("))
+    assert "intact" in found
+    assert "torch.Size([16, 2, 2])" in found
+    # again: what was written is found to be there
+    assert run_script(tmp_path, block_with("write_store(")) == found
+
+
+def test_examples_of_repair_and_of_fewer_examples_run(tmp_path):
+    repair = block_with("find_smallest(family").replace("epochs=3", "epochs=1")
+    found = run_script(tmp_path, repair)
+    assert "jpeg(quality=" in found
+    assert "clean: accuracy" in found
+    assert "of 1197" in run_script(tmp_path, block_with("find_smallest_subset(").replace("trials=4", "trials=2"))
+
+
 def test_commands_have_the_options_that_are_shown(capsys):
     from cp_compress.cli.main import main
 
     shown = re.findall(r"cp-compress (\w+) ((?:[^\\\n]|\\\n)*)", block_with("cp-compress compress", "console"))
-    assert [command for command, _ in shown] == ["compress", "footprint", "compare", "search"]
+    assert [command for command, _ in shown] == ["compress", "footprint", "compare", "encode", "verify", "search"]
     for command, arguments in shown:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         known = capsys.readouterr().out
         options = re.findall(r"--[a-z-]+", arguments)
-        assert options
+        assert options or command == "verify"
         assert all(option in known for option in options)
 
 

@@ -113,9 +113,9 @@ def test_multipliers_grow_while_a_constraint_is_violated_and_never_below_zero():
     for _ in range(40):
         multipliers.update(torch.tensor([5.0, 0.0]))
     assert multipliers.values.tolist() == pytest.approx([4.25, 0.0])
-    weighed = multipliers.weigh([torch.tensor(3.0), torch.tensor(7.0)])
-    assert float(weighed) == pytest.approx(4.25 * 2.0)
-    assert Multipliers([], rate=0.1).weigh([]) == 0.0
+    combined = multipliers.combine(torch.tensor(2.0), [torch.tensor(3.0), torch.tensor(7.0)])
+    assert float(combined) == pytest.approx((2.0 + 4.25 * 2.0) / 5.25)
+    assert float(Multipliers([], rate=0.1).combine(torch.tensor(2.0), [])) == 2.0
 
 
 def test_a_constrained_problem_is_solved_by_its_multiplier():
@@ -126,7 +126,7 @@ def test_a_constrained_problem_is_solved_by_its_multiplier():
     for _ in range(3000):
         optimizer.zero_grad()
         term = (x - 2) ** 2
-        (x**2 + multipliers.weigh([term])).backward()
+        multipliers.combine(x**2, [term]).backward()
         optimizer.step()
         multipliers.update(term.detach().view(1))
     assert float(x.detach()) == pytest.approx(1.0, abs=0.02)

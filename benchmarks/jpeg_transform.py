@@ -1,0 +1,158 @@
+"""JPEG as tensor arithmetic beside Pillow: bits that differ, bytes an image, and throughput in the same run.
+
+    python benchmarks/jpeg_transform.py [--rounds 7] [--images 1000] [--threads 1 2]
+
+Compared are decoded pixels with Pillow's, and computed coefficients with those in its coded images, at every quality
+and subsampling, on noise, on images of two colours and on smooth ones, of odd sizes. Timed are CIFAR-10 test images
+(smooth random ones without CP_DATA), uint8, ours and Pillow in turns: CPU time with one thread, wall-clock time with
+more. MB are those of the pixels. The floor is one copy of the images in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from global_pruning import spread
+from PIL import Image
+
+from cp_compress.data import JPEG, CompressedDataset
+from cp_compress.data.jpeg_coefficients import FACTORS
+
+SIZES = [(1, 1), (8, 8), (17, 23), (33, 31), (2, 50)]
+
+
+def kinds(size):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
+    hard = torch.randint(0, 2, (1, 3, *size), generator=generator, dtype=torch.uint8) * 255
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=generator), size, mode="bicubic")
+    return torch.cat([noise, hard, (smooth.clamp(0, 1) * 255).byte()])
+
+
+def encode(row, quality, subsampling):
+    file = io.BytesIO()
+    Image.fromarray(row).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return file.getvalue()
+
+
+def decode(file):
+    return np.asarray(Image.open(io.BytesIO(file)))
+
+
+def sweep():
+    pixels = wrong_pixels = coefficients = wrong_coefficients = 0
+    for quality in range(1, 101):
+        for subsampling in FACTORS:
+            codec = JPEG(quality, subsampling)
+            for size in SIZES:
+                images = kinds(size)
+                found = codec.requantise(images).permute(0, 2, 3, 1).numpy()
+                rows = images.permute(0, 2, 3, 1).numpy()
+                theirs = np.stack([decode(encode(row, quality, subsampling)).reshape(row.shape) for row in rows])
+                pixels += found.size
+                wrong_pixels += int((found != theirs).sum())
+                stored, computed = codec.coefficients_of_streams(codec.encode(images)), codec.coefficients(images)
+                for first, second in zip(stored.components, computed.components, strict=True):
+                    coefficients += first.numel()
+                    wrong_coefficients += int((first != second).sum())
+    print(f"pixels: {wrong_pixels:,} of {pixels:,} differ from Pillow's")
+    print(f"coefficients: {wrong_coefficients:,} of {coefficients:,} differ from those in the coded images")
+
+
+def read_images(count):
+    folder = os.environ.get("CP_DATA")
+    if folder and (Path(folder) / "cifar10_subset.npz").exists():
+        content = np.load(Path(folder) / "cifar10_subset.npz")
+        return torch.from_numpy(np.concatenate([content["test_images"], content["train_images"]])[:count])
+    small = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return (torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1) * 255).byte()
+
+
+def print_sizes(images):
+    print(f"\nbytes of the codec an image, {len(images):,} images, 4:2:0 (pixels: {images[0].numel():,})")
+    for quality in (20, 50, 75, 90):
+        sizes = []
+        for tables in ("inline", "shared"):
+            labels = torch.zeros(len(images), dtype=torch.int64)
+            stored = CompressedDataset((images, labels), JPEG(quality, "4:2:0", tables))
+            sizes.append(stored.payload_bytes / len(stored))
+        print(f"quality {quality}: whole files {sizes[0]:.0f}, tables shared {sizes[1]:.0f}")
+
+
+def works_of(images, quality, pool):
+    codec, rows = JPEG(quality), list(images.permute(0, 2, 3, 1).contiguous().numpy())
+    files, streams = [encode(row, quality, "4:2:0") for row in rows], codec.encode(images)
+    copy = torch.empty_like(images)
+    parts = [slice(start, start + 100) for start in range(0, len(rows), 100)]
+
+    def compress(part):
+        return [encode(row, quality, "4:2:0") for row in rows[part]]
+
+    def decompress(part):
+        return [decode(file) for file in files[part]]
+
+    def both(part):
+        return [decode(file) for file in compress(part)]
+
+    return {
+        "copy in memory (floor)": lambda: copy.copy_(images),
+        "ours: requantise": lambda: codec.requantise(images),
+        "ours: coefficients": lambda: codec.coefficients(images),
+        "Pillow: round trip": lambda: list(pool.map(both, parts)),
+        "Pillow: encode": lambda: list(pool.map(compress, parts)),
+        "Pillow: decode": lambda: list(pool.map(decompress, parts)),
+        "ours: encode (by Pillow)": lambda: codec.encode(images),
+        "ours: decode (by Pillow)": lambda: codec.decode(streams),
+        "ours: coefficients read": lambda: [codec.coefficients_of_streams(streams[part]) for part in parts],
+    }
+
+
+def throughput(images, quality, threads, rounds):
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    with ThreadPoolExecutor(threads) as pool:
+        works = works_of(images, quality, pool)
+        times = {name: [] for name in works}
+        for number in range(rounds + 1):
+            for name, work in works.items():
+                start = clock()
+                work()
+                if number:  # the first round warms up
+                    times[name].append(clock() - start)
+    megabytes = images.numel() / 1e6
+    base, floor = times["Pillow: round trip"], times["copy in memory (floor)"]
+    print(f"\nquality {quality}, {len(images):,} images, {threads} thread(s), {rounds} rounds")
+    print(f"{'':26}{'MB/s [min, max]':>26}{'round trip of Pillow / it':>28}{'time / floor':>28}")
+    for name, taken in times.items():
+        rates = spread([megabytes / one for one in taken], ".0f")
+        ratios = spread([theirs / one for theirs, one in zip(base, taken, strict=True)], ".2f")
+        floors = spread([one / least for one, least in zip(taken, floor, strict=True)], ".0f")
+        print(f"{name:26}{rates:>26}{ratios:>28}{floors:>28}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    options = parser.parse_args()
+    sweep()
+    images = read_images(options.images)
+    print_sizes(images)
+    for threads in options.threads if options.rounds else ():
+        for quality in (50, 90):
+            throughput(images, quality, threads, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

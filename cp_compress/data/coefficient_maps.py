@@ -1,0 +1,98 @@
+"""Coefficients of images as the maps that convolutional networks take: a channel for each frequency, or in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.data.block_coefficients import BlockCoefficients
+from cp_compress.data.block_order import natural_order
+from cp_compress.data.block_transform import from_blocks as from_small_blocks
+from cp_compress.data.codecs import Codec
+from cp_compress.data.jpeg_coefficients import JpegCoefficients
+from cp_compress.data.jpeg_transform import from_blocks
+
+ARRANGEMENTS = ("channels", "image")
+_OWNER = "CoefficientDataset"
+
+
+def maps_of_images(codec: Codec, images: Tensor, precision: int | None, arrangement: str) -> Tensor:
+    """Return the maps (n, channels, rows, columns), float32, of the coefficients that a codec makes of images."""
+    whole = _method(codec, "coefficients")
+    if hasattr(codec, "coefficient_arrays"):
+        parts = list(codec.coefficient_arrays(images))
+        return _arrange(parts if precision is None else [part.at_precision(precision) for part in parts], arrangement)
+    _refuse_precision(codec, precision)
+    return _arrange([whole(images)], arrangement)
+
+
+def maps_of_streams(codec: Codec, streams: Sequence[bytes], precision: int | None, arrangement: str) -> Tensor:
+    """Return the maps (n, channels, rows, columns), float32, of the coefficients that streams hold."""
+    whole = _method(codec, "coefficients_of_streams")
+    if hasattr(codec, "coefficient_arrays_of_streams"):
+        return _arrange(list(codec.coefficient_arrays_of_streams(streams, precision=precision)), arrangement)
+    _refuse_precision(codec, precision)
+    return _arrange([whole(streams)], arrangement)
+
+
+def _method(codec: Codec, name: str) -> Any:
+    found = getattr(codec, name, None)
+    if not callable(found):
+        reject(_OWNER, "codec", str(codec), "it has no coefficients; take JPEG or a lossy mode of ZFP")
+    return found
+
+
+def _refuse_precision(codec: Codec, precision: int | None) -> None:
+    if precision is not None:
+        reject(_OWNER, "precision", precision, f"{codec} has no bit planes: its coefficients have steps instead")
+
+
+def _arrange(parts: list[BlockCoefficients] | list[JpegCoefficients], arrangement: str) -> Tensor:
+    grids = [grid for part in parts for grid in (_jpeg(part) if isinstance(part, JpegCoefficients) else _zfp(part))]
+    return _as_image(parts[0], grids) if arrangement == "image" else _as_channels(grids)
+
+
+def _jpeg(found: JpegCoefficients) -> list[Tensor]:
+    """Return each component as (n, 1, rows, columns, 64), in the units of samples in [0, 1]."""
+    return [component.unsqueeze(1) / 255 for component in found.scaled()]
+
+
+def _zfp(found: BlockCoefficients) -> list[Tensor]:
+    """Return blocks as (n, channels, rows, columns, 4^d); those along the dimensions before count as channels."""
+    values = found.scaled().values.float()
+    if len(found.shape) < 2:
+        reject(_OWNER, "dataset", found.shape, "maps need examples of two dimensions or more")
+    return [values.flatten(1, values.ndim - 4)]
+
+
+def _as_channels(grids: list[Tensor]) -> Tensor:
+    """Give each frequency a channel; parts of fewer blocks are repeated to the resolution of the others."""
+    rows, columns = (max(grid.shape[axis] for grid in grids) for axis in (2, 3))
+    maps = []
+    for grid in grids:
+        factors = (-(-rows // grid.shape[2]), -(-columns // grid.shape[3]))
+        spread = grid.movedim(-1, 2).flatten(1, 2)
+        spread = spread.repeat_interleave(factors[0], 2).repeat_interleave(factors[1], 3)
+        maps.append(spread[:, :, :rows, :columns])
+    return torch.cat(maps, 1).contiguous()
+
+
+def _as_image(first: BlockCoefficients | JpegCoefficients, grids: list[Tensor]) -> Tensor:
+    """Leave each coefficient at its place within its block."""
+    rule = "coefficients have a place in the image only in layout 2d and without subsampling"
+    if len({grid.shape[2:] for grid in grids}) > 1 or grids[0].shape[-1] not in (16, 64):
+        reject(_OWNER, "arrangement", "image", rule)
+    if isinstance(first, JpegCoefficients):
+        if any(extent % 8 for extent in first.size):
+            reject(_OWNER, "arrangement", "image", f"images of {first.size} are no whole number of blocks of 8×8")
+        planes = [from_blocks(grid[:, 0].unflatten(-1, (8, 8))) for grid in grids]  # type: ignore[no-untyped-call]
+        return torch.stack(planes, 1)
+    if len(first.shape) != 2:
+        reject(_OWNER, "arrangement", "image", rule)
+    if any(extent % 4 for extent in first.shape):
+        reject(_OWNER, "arrangement", "image", f"arrays of {first.shape} are no whole number of blocks of 4×4")
+    return torch.cat([from_small_blocks(grid[..., natural_order(2)], first.shape) for grid in grids], 1)

@@ -1,0 +1,137 @@
+"""Labelled data whose inputs are the coefficients of a codec instead of pixels, for networks that learn from them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.datasets import LabeledData
+from cp_compress.data.codecs import Codec
+from cp_compress.data.coefficient_maps import ARRANGEMENTS, maps_of_images, maps_of_streams
+
+_OWNER = "CoefficientDataset"
+
+
+class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style data set of (coefficients, label): what a network sees that learns without decoding.
+
+    `dataset` is one that is stored compressed (a `CompressedDataset`, a store), whose streams are read, or any labelled
+    images (channels, height, width), which `codec` then transforms when they are read. The coefficients are those that
+    a decoder reads, float32, in the units of the data. `precision` keeps only so many bit planes of those of ZFP: what
+    was stored once can be read at any lower precision, with the same result as if it had been stored at that one.
+
+    `arrangement="channels"` gives each frequency a channel of its own, at the resolution of the blocks: with ZFP in
+    layout "2d" an image (3, 32, 32) becomes (48, 8, 8), in layout "3d" (64, 8, 8). "image" leaves each coefficient at
+    its place within its block, in the shape of the image, for networks that are not to be changed; ZFP's layout "2d"
+    and JPEG at 4:4:4 or grey only. `labels` are (n,), int64; `classes` is that of `dataset` where it has one.
+
+    Raises InvalidArgumentError for data, codecs and precisions of which there are no such coefficients.
+
+    >>> from cp_compress.data import ZFP
+    >>> images = torch.rand(4, 3, 32, 32), torch.arange(4)
+    >>> CoefficientDataset(images, ZFP(precision=10, layout="2d"), precision=6)[0][0].shape
+    torch.Size([48, 8, 8])
+    """
+
+    def __init__(
+        self, dataset: Any, codec: Codec | None = None, *, precision: int | None = None, arrangement: str = "channels"
+    ) -> None:
+        check_choice(_OWNER, "arrangement", arrangement, ARRANGEMENTS)
+        stored: Codec | None = getattr(dataset, "codec", None)
+        chosen = codec or stored
+        if chosen is None or (stored is not None and codec is not None):
+            rule = "give a codec for images, and none for a data set that is stored compressed"
+            reject(_OWNER, "codec", codec, rule)
+        if precision is not None:
+            rule = "precision must be a whole number of bit planes in 1..32, or None"
+            precision = check_integer(_OWNER, "precision", precision, rule, at_least=1, at_most=32)
+        self.codec: Codec = chosen
+        self.precision, self.arrangement = precision, arrangement
+        self._stored = None if stored is None else dataset
+        self._images = LabeledData(dataset) if stored is None else None
+        self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
+        source = dataset if self._images is None else self._images.source
+        if getattr(source, "classes", None) is not None:
+            self.classes = source.classes
+        self[0]  # says at once what cannot be read
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return the examples at `indices`, read together; what a `DataLoader` calls for a batch."""
+        positions = [self._position(index) for index in indices]
+        if not positions:
+            return []
+        if self._stored is not None:
+            streams = [self._stored.stream(position) for position in positions]
+            found = maps_of_streams(self.codec, streams, self.precision, self.arrangement)
+        else:
+            assert self._images is not None
+            found = maps_of_images(self.codec, self._images.select(positions)[0], self.precision, self.arrangement)
+        return list(zip(found, self.labels[positions], strict=True))
+
+    def _position(self, index: int) -> int:
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"example {position} of a data set of {len(self)}")
+        return position % len(self)
+
+
+class ChannelNorm(nn.Module):
+    """Shift and scale each channel (n, channels, …) by fixed numbers: the first layer of a network on coefficients.
+
+    Frequencies differ by orders of magnitude: without it the network sees the lowest one only. `of` takes the numbers
+    from training data.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", scale.float())
+
+    @classmethod
+    def of(cls, dataset: Any, *, batch_size: int = 256) -> ChannelNorm:
+        """Return the layer that gives each channel of the data mean 0 and standard deviation 1.
+
+        A channel that is the same everywhere stays as it is, shifted to 0.
+        """
+        data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+        count, total, squares = 0, torch.zeros(0), torch.zeros(0)
+        for inputs, _ in data.batches(batch_size):
+            values = inputs.double().transpose(0, 1).flatten(1)
+            if count == 0:
+                total, squares = torch.zeros(len(values)).double(), torch.zeros(len(values)).double()
+            count += values.shape[1]
+            total, squares = total + values.sum(1), squares + values.square().sum(1)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        return cls(mean, torch.where(deviation > 1e-12, deviation, 1.0).reciprocal())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return inputs (n, channels, …), shifted and scaled."""
+        shape = (-1, *([1] * (inputs.ndim - 2)))
+        return (inputs - self.mean.reshape(shape)) * self.scale.reshape(shape)
+
+
+def _labels(dataset: Any) -> Tensor:
+    labels = getattr(dataset, "labels", None)
+    if not isinstance(labels, Tensor) or not callable(getattr(dataset, "stream", None)):
+        reject(_OWNER, "dataset", type(dataset).__name__, "a stored data set has `labels` and `stream(index)`")
+    return labels
+
+
+def _read_labels(data: LabeledData) -> Tensor:
+    return torch.cat([labels for _, labels in data.batches(1024)])

@@ -1,0 +1,179 @@
+"""The search for the smallest setting of a codec: bisection along its axis, then a look around what was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
+from cp_compress.data.codecs import Codec
+from cp_compress.data.container import payload_size
+from cp_compress.data.dataset import CompressedDataset
+from cp_compress.search.bisection import Bisection
+from cp_compress.search.codec_spaces import CodecSpace
+from cp_compress.search.results import describe_check, trial_table
+from cp_compress.search.settings import SettingTrial
+from cp_compress.search.spaces import Integer, Point
+from cp_compress.search.strategies import Axis, End
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cp_compress.fidelity.judgement import Check
+    from cp_compress.fidelity.measurement import Measurement
+    from cp_compress.fidelity.running import Model
+
+_OWNER = "find_smallest"
+_SAMPLED = 32
+Repair = Callable[["nn.Module", Codec], "nn.Module"]
+JudgeDecoded = Callable[["Model", Any, LabeledData], "tuple[Check, Measurement | None]"]
+
+
+class SettingSearch:
+    """Trials of one family, and the best of them with its model."""
+
+    def __init__(
+        self,
+        family: CodecSpace,
+        axis: MildAxis,
+        judge_decoded: JudgeDecoded,
+        model: Model,
+        batch_size: int,
+        data: LabeledData,
+        repair: Repair | None,
+        progress: bool,
+    ) -> None:
+        self.family, self.axis, self.judge, self.data = family, axis, judge_decoded, data
+        self.given, self.repair, self.batch_size, self.progress = model, repair, batch_size, progress
+        self.trials: list[SettingTrial] = []
+        self.best: SettingTrial | None = None
+        self.model: Model | None = None  # the candidate of the best
+
+    def bisect(self, count: int) -> None:
+        """Bisect in so many trials, and try the mildest setting before it is said that none holds."""
+        run = Bisection(feasible_at=self.axis.mild_end).start(self.family, count, 0)
+        while len(self.trials) < count:
+            points = run.ask(1)
+            if not points:
+                break
+            self._try(points[0])
+            run.tell(points[0], self.trials[-1].as_trial())
+        if self.best is None and not self._is_tried(self.axis.point(1.0)):
+            self._try(self.axis.point(1.0))
+
+    def look_around(self, neighbours: int) -> None:
+        """Try the neighbours of the best, stronger ones first, and those of any that is better."""
+        step = self._step()
+        while self.best is not None:
+            best = self.best
+            missing = [point for point in self._around(best.point, step, neighbours) if not self._is_tried(point)]
+            if not missing:
+                return
+            for point in missing:
+                self._try(point)
+                if self.best is not best:
+                    break
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader must know of the trials."""
+        mildest = max(self.trials, key=lambda trial: self.axis.place(trial.point))
+        if self.best is None:
+            why = mildest.error if mildest.check is None else describe_check(mildest.check)
+            return (f"no setting holds, up to the mildest, {mildest.codec}: {why}",)
+        place = self.axis.place(self.best.point)
+        milder = [trial for trial in self.trials if self.axis.place(trial.point) > place and trial.outcome != "pass"]
+        if not milder:
+            return ()
+        named = ", ".join(f"{trial.codec} ({trial.outcome})" for trial in milder)
+        return (f"not every milder setting holds, so the answer may owe something to chance: {named}",)
+
+    def _try(self, point: Point) -> None:
+        codec = self.family.codec(point)
+        found, candidate = self._judged(SettingTrial(len(self.trials) + 1, dict(point), codec))
+        self.trials.append(found)
+        if found.outcome == "pass" and (self.best is None or _bytes(found) < _bytes(self.best)):
+            self.best, self.model = found, candidate
+        if self.progress:
+            from tqdm import tqdm
+
+            tqdm.write(f"{codec} {trial_table([found.as_trial()]).splitlines()[1]}", file=sys.stderr)
+
+    def _judged(self, trial: SettingTrial) -> tuple[SettingTrial, Model]:
+        """Return a trial with what was found, and its candidate."""
+        candidate = self.given
+        try:
+            stored = CompressedDataset(self.data, trial.codec, batch_size=self.batch_size)
+        except (CompressionError, InvalidArgumentError) as error:
+            return _failed(trial, error), candidate
+        payload, whole = stored.payload_bytes / len(stored), stored.bytes_per_example
+        trial = dataclasses.replace(trial, payload_bytes=payload, stored_bytes=whole)
+        try:
+            if self.repair is not None:
+                candidate = self.repair(self.given, trial.codec)  # type: ignore[arg-type]
+            check, clean = self.judge(candidate, stored, self.data)
+        except (CompressionError, ObservationError) as error:
+            return _failed(trial, error), candidate
+        return dataclasses.replace(trial, check=check, clean=clean), candidate
+
+    def _is_tried(self, point: Point) -> bool:
+        return any(trial.point == point for trial in self.trials)
+
+    def _step(self) -> float:
+        """Return the distance of the best place from the next stronger one that was tried and does not hold."""
+        if self.best is None:
+            return 0.0
+        place = self.axis.place(self.best.point)
+        below = [self.axis.place(trial.point) for trial in self.trials if trial.outcome != "pass"]
+        return place - max((other for other in below if other < place), default=0.0)
+
+    def _around(self, point: Mapping[str, Any], step: float, neighbours: int) -> list[Point]:
+        """Return the neighbours of a point, the nearest first, the stronger ones before the milder."""
+        name, parameter = self.axis.name, self.axis.parameter
+        offsets = [-offset for offset in range(1, neighbours + 1)] + list(range(1, neighbours + 1))
+        if isinstance(parameter, Integer):
+            signs = [offset if self.axis.mild_end == "high" else -offset for offset in offsets]
+            values = [point[name] + sign for sign in signs]
+            return [{name: value} for value in values if parameter.low <= value <= parameter.high]
+        places = [self.axis.place(point) + offset * step for offset in offsets]
+        return [self.axis.point(place) for place in places if 0 <= place <= 1]
+
+
+class MildAxis(Axis):
+    """An axis that knows which end of its parameter is the mild one."""
+
+    def __init__(self, family: CodecSpace, mild_end: End) -> None:
+        super().__init__(_OWNER, family, mild_end)
+        self.mild_end = mild_end
+
+
+def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
+    """Return the family's axis: the end of the parameter at which examples take more bytes is the mild one."""
+    Axis(_OWNER, family, "high")  # says what is wrong with a family of several parameters
+    sample = data.select(range(min(len(data), _SAMPLED)))[0]
+    sizes: dict[End, int] = {}
+    refusals: list[Exception] = []
+    ends: tuple[End, End] = ("low", "high")
+    for end, point in zip(ends, family.ends(), strict=True):
+        try:
+            sizes[end] = sum(map(payload_size, family.codec(point).encode(sample)))
+        except (CompressionError, InvalidArgumentError) as error:
+            refusals.append(error)
+    if not sizes:
+        raise refusals[0]
+    if len(set(sizes.values())) < len(sizes):
+        rule = f"both ends of its range give {sizes['high']} bytes on {len(sample)} examples: there is nothing to find"
+        reject(_OWNER, "codec_family", str(family), rule)
+    return MildAxis(family, max(sizes, key=lambda end: sizes[end]))
+
+
+def _bytes(trial: SettingTrial) -> float:
+    assert trial.payload_bytes is not None
+    return trial.payload_bytes
+
+
+def _failed(trial: SettingTrial, error: Exception) -> SettingTrial:
+    return dataclasses.replace(trial, error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,124 @@
+"""The smallest part of a data set that still teaches a network to do what all of it teaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.data.selection import Selection
+from cp_compress.fidelity.judgement import Check, Requirement, judge
+from cp_compress.fidelity.observation import observe
+from cp_compress.fidelity.predictions import compare_predictions
+from cp_compress.search.fitting import MakeModel, MakeOptimizer, fit
+from cp_compress.search.results import describe_check
+
+_OWNER = "find_smallest_subset"
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetTrial:
+    """One selection, and the checks of the networks trained on it against those trained on all, one a seed."""
+
+    selection: Selection
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome of all seeds."""
+        return max((check.outcome for check in self.checks), key=SEVERITY.index)
+
+    def __str__(self) -> str:
+        told = "; ".join(describe_check(check) for check in self.checks)
+        return f"{len(self.selection)} of {self.selection.total}: {self.outcome} ({told})"
+
+
+@dataclass(frozen=True, eq=False)
+class SmallestSubset:
+    """What `find_smallest_subset` found: the best selection, None where only all examples do; all trials in order."""
+
+    selection: Selection | None
+    trials: tuple[SubsetTrial, ...]
+
+    def __str__(self) -> str:
+        found = "no smaller part passed" if self.selection is None else str(self.selection)
+        return "\n".join([found, *(f"  {trial}" for trial in self.trials)])
+
+
+def find_smallest_subset(
+    make_model: MakeModel,
+    dataset: Any,
+    choose: Callable[[int], Selection],
+    judged_on: Any,
+    requirements: Requirement | Sequence[Requirement],
+    *,
+    steps: int,
+    smallest: int | None = None,
+    trials: int = 6,
+    seeds: Sequence[int] = (0,),
+    batch_size: int = 64,
+    optimizer: MakeOptimizer | None = None,
+    device: torch.device | str | None = None,
+) -> SmallestSubset:
+    """Return the smallest selection on which networks learn to do what those trained on all examples do.
+
+    `choose` makes a selection of so many examples, such as `lambda count: craig(gradients, count, labels=labels)`. For
+    each of the seeds a network of `make_model` is trained for `steps` on all of `dataset` and, from the same initial
+    values, on the selection with its weights; the second is the candidate and the first the reference of
+    `compare_predictions` on `judged_on`, which should hold other examples than `dataset`. A selection passes when the
+    requirements hold for every seed, "inconclusive" does not. The number of examples is bisected on a logarithmic
+    scale between `smallest` (default: one a class) and all, which takes for granted that more examples are no worse:
+    the result is the smallest that was tried and passed.
+
+    Raises InvalidArgumentError for bad arguments, and whatever `choose` raises.
+    """
+    data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    held = (requirements,) if isinstance(requirements, Requirement) else tuple(requirements)
+    if not held or not all(isinstance(requirement, Requirement) for requirement in held):
+        reject(_OWNER, "requirements", requirements, "give at least one Requirement; nothing else counts")
+    if not callable(choose):
+        reject(_OWNER, "choose", choose, "must be a function of a number of examples that returns a Selection")
+    check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
+    if not seeds:
+        reject(_OWNER, "seeds", seeds, "give one seed or more")
+    least = _least(data) if smallest is None else smallest
+    rule = f"must be a whole number in 1…{len(data) - 1}"
+    low = check_integer(_OWNER, "smallest", least, rule, at_least=1, at_most=len(data) - 1)
+    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "device": device}
+    judged = judged_on if isinstance(judged_on, LabeledData) else LabeledData(judged_on)
+    references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in seeds}
+
+    def attempt(count: int) -> SubsetTrial:
+        selection = choose(count)
+        if not isinstance(selection, Selection) or len(selection) != count:
+            reject(_OWNER, "choose", selection, f"it must return a Selection of the {count} examples asked for")
+        part = selection.subset(data)
+        checks = []
+        for seed, reference in references.items():
+            model = fit(make_model, part, weights=selection.weights, seed=seed, **options).model
+            checks.append(judge(compare_predictions(observe(model, judged), reference), held))
+        return SubsetTrial(selection, tuple(checks))
+
+    made: list[SubsetTrial] = []
+    failing, passing = low - 1, len(data)
+    count = low
+    while len(made) < trials and failing < count < passing:
+        made.append(attempt(count))
+        if made[-1].outcome == "pass":
+            passing = count
+        else:
+            failing = count
+        count = round(math.sqrt(max(failing, 1) * passing))
+        count = min(max(count, failing + 1), passing - 1)
+    passed = [trial.selection for trial in made if trial.outcome == "pass"]
+    return SmallestSubset(min(passed, key=len, default=None), tuple(made))
+
+
+def _least(data: LabeledData) -> int:
+    return len(torch.unique(torch.cat([labels for _, labels in data.batches(1024)])))

@@ -1,0 +1,121 @@
+"""What the figures are made from: networks, test and training images, and the files that they are written to."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from cp_compress import JPEG
+from cp_compress.base.files import write_atomically
+from cp_compress.data.container import payload_size
+from cp_compress.examples import digits, digits_cnn, digits_training
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cifar10"))
+from resnet import resnet20, resnet56
+
+NETWORKS = {"resnet20": resnet20, "resnet56": resnet56, "digits": digits_cnn}
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Images(TensorDataset):
+    """RGB images (n, 3, 32, 32), float32 in [0, 1], and their labels."""
+
+    classes = CLASSES
+
+
+def folder():
+    """Return the folder that CP_DATA names, or shared/data beside the checkout."""
+    return Path(os.environ.get("CP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
+
+def missing(names):
+    """Return a line that says what is not there for some networks, or None."""
+    wanted = ["cifar10_subset.npz"] * any(name != "digits" for name in names)
+    wanted += [f"cifar10_{name}.pt" for name in names if name != "digits"]
+    absent = [name for name in wanted if not (folder() / name).exists()]
+    if not absent:
+        return None
+    return f"skipped: {', '.join(absent)} not found in {folder().name}; set CP_DATA to the folder that holds them"
+
+
+def load(name):
+    """Return a trained network, its test images and its training images."""
+    if name == "digits":
+        return digits_cnn(), digits(), digits_training()
+    model = NETWORKS[name]()
+    state = torch.load(folder() / f"cifar10_{name}.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state.get("state_dict", state))
+    return model.eval(), _images("test"), _images("train")
+
+
+def _images(part):
+    with np.load(folder() / "cifar10_subset.npz") as content:
+        pixels = torch.from_numpy(content[f"{part}_images"])
+        return Images(pixels.float() / 255, torch.from_numpy(content[f"{part}_labels"]).long())
+
+
+def denominator(data):
+    """Return the bytes of an example's uncompressed pixels in uint8; in float32 they are four times as many."""
+    return data[0][0].numel()
+
+
+def spell_out(data):
+    """Return the sentence that says what a share is a share of."""
+    values = denominator(data)
+    shape = "×".join(map(str, data[0][0].shape))
+    return (
+        f"An image is {shape} = {values:,} values: {values:,} bytes as uint8 pixels, {4 * values:,} as float32. "
+        "Coded: entropy-coded bytes alone. Payload: what the codec stores of an image; with tables=inline a whole JPEG "
+        "file, 625 bytes of which are headers and tables at this size. Stored: that in the envelope of 10 to 14 bytes "
+        "(shape, dtype, checksum). Shares are of the coded bytes."
+    )
+
+
+def coded_bytes(stored):
+    """Return the mean bytes of entropy-coded data an image: a JPEG file's scan, all of a ZFP stream."""
+    streams = (stored.stream(index) for index in range(len(stored)))
+    payloads = [stream[len(stream) - payload_size(stream) :] for stream in streams]
+    count = _scan if isinstance(stored.codec, JPEG) and stored.codec.tables == "inline" else len
+    return sum(map(count, payloads)) / len(payloads)
+
+
+def _scan(file):
+    """Return the bytes of a baseline JPEG file between the header of its scan and the marker of its end."""
+    position = 2
+    while file[position + 1] != 0xDA:
+        position += 2 + int.from_bytes(file[position + 2 : position + 4], "big")
+    header = int.from_bytes(file[position + 2 : position + 4], "big")
+    return len(file) - (position + 2 + header) - 2
+
+
+def markdown(rows, columns):
+    """Return rows, mappings, as a Markdown table; `columns` maps headings to functions of a row."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(show(row)) for show in columns.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(output, name, content):
+    """Write a text, or a value as JSON, into the folder of outputs, and say so."""
+    output.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(output / name, text)
+    print(output / name, flush=True)
+
+
+def draw(output, name, figure):
+    """Save a figure as PNG and SVG into the folder of outputs."""
+    output.mkdir(parents=True, exist_ok=True)
+    for kind in ("png", "svg"):
+        figure.savefig(output / f"{name}.{kind}", dpi=150, bbox_inches="tight")
+        print(output / f"{name}.{kind}", flush=True)
+
+
+def environment():
+    """Return where the figures were made."""
+    return {"machine": platform.machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -1,0 +1,140 @@
+"""Data sets of coefficients: what networks see, against the codecs and against closed forms."""
+
+import pickle
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.data import JPEG, ZFP, ChannelNorm, CoefficientDataset, CompressedDataset
+
+MEAN_OF_BLOCK = 0
+
+
+def images(count=6, size=(32, 32), channels=3):
+    return torch.rand(count, channels, *size, generator=torch.Generator().manual_seed(0))
+
+
+def labels(count=6):
+    return torch.arange(count) % 4
+
+
+def read(dataset):
+    return torch.stack([dataset[index][0] for index in range(len(dataset))])
+
+
+CODECS = [
+    ZFP(precision=12, layout="2d"),
+    ZFP(precision=12),
+    ZFP(tolerance=0.01, layout="2d"),
+    ZFP(rate=4, layout="2d"),
+    JPEG(80),
+    JPEG(60, "4:4:4"),
+]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_stored_streams_and_images_give_the_same_coefficients(codec):
+    pair = images(), labels()
+    stored = CoefficientDataset(CompressedDataset(pair, codec))
+    computed = CoefficientDataset(pair, codec)
+    assert torch.equal(read(stored), read(computed))
+    assert torch.equal(stored.labels, computed.labels)
+    assert len(stored) == 6
+
+
+@pytest.mark.parametrize(
+    ("codec", "arrangement", "shape"),
+    [
+        (ZFP(precision=8, layout="2d"), "channels", (48, 8, 8)),
+        (ZFP(precision=8, layout="2d"), "image", (3, 32, 32)),
+        (ZFP(precision=8), "channels", (64, 8, 8)),
+        (ZFP(precision=8, color="ycbcr", chroma="4:2:0"), "channels", (80, 8, 8)),
+        (JPEG(80, "4:4:4"), "channels", (192, 4, 4)),
+        (JPEG(80, "4:4:4"), "image", (3, 32, 32)),
+        (JPEG(80, "4:2:0"), "channels", (192, 4, 4)),
+    ],
+    ids=str,
+)
+def test_shapes(codec, arrangement, shape):
+    dataset = CoefficientDataset((images(), labels()), codec, arrangement=arrangement)
+    assert dataset[0][0].shape == shape
+    assert dataset[0][0].dtype == torch.float32
+
+
+def test_the_first_coefficient_of_a_block_is_its_mean():
+    pictures = images()
+    means = torch.nn.functional.avg_pool2d(pictures, 4)
+    found = read(CoefficientDataset((pictures, labels()), ZFP(precision=30, layout="2d")))
+    assert torch.allclose(found.unflatten(1, (3, 16))[:, :, MEAN_OF_BLOCK], means, atol=1e-6)
+    in_place = read(CoefficientDataset((pictures, labels()), ZFP(precision=30, layout="2d"), arrangement="image"))
+    assert torch.allclose(in_place[:, :, ::4, ::4], means, atol=1e-6)
+    grey = images(channels=1)
+    found = read(CoefficientDataset((grey, labels()), JPEG(100)))
+    pixels = (grey * 255).round() - 128
+    assert torch.allclose(found[:, 0] * 255 / 8, torch.nn.functional.avg_pool2d(pixels, 8)[:, 0], atol=0.5)
+
+
+def test_both_arrangements_hold_the_same_numbers():
+    pair = images(), labels()
+    for codec in (ZFP(precision=9, layout="2d"), JPEG(70, "4:4:4")):
+        by_channel = read(CoefficientDataset(pair, codec))
+        in_place = read(CoefficientDataset(pair, codec, arrangement="image"))
+        assert torch.equal(by_channel.flatten(1).sort().values, in_place.flatten(1).sort().values)
+
+
+@pytest.mark.parametrize("layout", ["2d", "3d"])
+def test_what_is_stored_once_is_read_at_any_lower_precision(layout):
+    pair = images(), labels()
+    stored = CompressedDataset(pair, ZFP(precision=16, layout=layout))
+    for precision in (2, 5, 8, 15, 16):
+        at_that = CompressedDataset(pair, ZFP(precision=precision, layout=layout))
+        expected = read(CoefficientDataset(at_that))
+        assert torch.equal(read(CoefficientDataset(stored, precision=precision)), expected)
+        assert torch.equal(read(CoefficientDataset(pair, stored.codec, precision=precision)), expected)
+    assert not torch.equal(read(CoefficientDataset(stored, precision=3)), read(CoefficientDataset(stored)))
+
+
+def test_it_reads_like_any_data_set():
+    pair = images(), labels()
+    dataset = CoefficientDataset(CompressedDataset(pair, ZFP(precision=8, layout="2d")))
+    loader = DataLoader(pickle.loads(pickle.dumps(dataset)), batch_size=4, num_workers=1)
+    batches = list(loader)
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), read(dataset))
+    assert torch.equal(torch.cat([found for _, found in batches]), labels())
+    assert torch.equal(LabeledData(dataset).select([5, 0])[0], read(dataset)[[5, 0]])
+    assert torch.equal(dataset[-1][0], dataset[5][0])
+    with pytest.raises(IndexError, match="example 6"):
+        dataset[6]
+
+
+def test_normalised_channels_have_mean_0_and_deviation_1():
+    dataset = CoefficientDataset((images(40), labels(40)), ZFP(precision=10, layout="2d"))
+    layer = ChannelNorm.of(dataset, batch_size=7)
+    found = layer(read(dataset)).transpose(0, 1).flatten(1)
+    assert torch.allclose(found.mean(1), torch.zeros(48), atol=1e-5)
+    assert torch.allclose(found.std(1, correction=0), torch.ones(48), atol=1e-4)
+    flat = ChannelNorm.of((torch.full((3, 2, 4, 4), 0.25), torch.zeros(3, dtype=torch.int64)))
+    assert torch.equal(flat(torch.full((1, 2, 4, 4), 1.25)), torch.ones(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "rule"),
+    [
+        (((images(), labels()),), {}, "give a codec for images"),
+        ((CompressedDataset((images(), labels()), JPEG(50)), JPEG(50)), {}, "none for a data set that is stored"),
+        (((images(), labels()), ZFP(reversible=True)), {}, "lossy modes"),
+        (((images(), labels()), JPEG(50)), {"precision": 4}, "has no bit planes"),
+        (((images(), labels()), ZFP(precision=8)), {"precision": 0}, r"1\.\.32"),
+        (((images(), labels()), ZFP(precision=8)), {"arrangement": "image"}, "layout 2d"),
+        (((images(), labels()), JPEG(50)), {"arrangement": "image"}, "without subsampling"),
+        (((images(size=(20, 20)), labels()), JPEG(50, "4:4:4")), {"arrangement": "image"}, "blocks of 8×8"),
+        (((images(), labels()), ZFP(precision=8)), {"arrangement": "rows"}, "'channels', 'image'"),
+        ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "precision"),
+    ],
+)
+def test_what_has_no_such_coefficients_is_refused_at_once(arguments, options, rule):
+    with pytest.raises(InvalidArgumentError, match=rule):
+        CoefficientDataset(*arguments, **options)
