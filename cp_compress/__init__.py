@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from cp_compress.data import JPEG as JPEG
     from cp_compress.data import ZFP as ZFP
     from cp_compress.data import CompressedDataset as CompressedDataset
+    from cp_compress.data import StoredDataset as StoredDataset
     from cp_compress.data import parse_codec as parse_codec
+    from cp_compress.data import verify_store as verify_store
+    from cp_compress.data import write_store as write_store
     from cp_compress.fidelity import Requirement as Requirement
     from cp_compress.fidelity import boundary_distances as boundary_distances
     from cp_compress.fidelity import compare_attributions as compare_attributions
@@ -59,7 +62,7 @@ _PACKAGES = {
         "MissingExtraError",
         "ObservationError",
     ),
-    "data": ("JPEG", "ZFP", "CompressedDataset", "parse_codec"),
+    "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",
         "boundary_distances",
