@@ -45,7 +45,8 @@ class Quantize(Piped):
 
     `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`, for integers only; so several
     formats may be mixed: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. The tables of
-    embeddings are quantised, by rows, only where `include` names them.
+    embeddings are quantised, by rows, only where `include` names them, or a layer shares them. Models held in 16 bits
+    are exported by `torch.export`, not with strict=True.
 
     >>> from torch import nn
     >>> layer = Quantize("int8").compress(nn.Linear(4, 2))

@@ -35,7 +35,7 @@ from cp_compress.search.paired_loop import PairedLoop, logits_of, towards
 from cp_compress.search.ranks import world
 from cp_compress.search.repair_steps import record_repair
 from cp_compress.search.stages import DirectStage, Subject
-from cp_compress.search.training import MakeOptimizer, MakeSchedule
+from cp_compress.search.training import MakeOptimizer, MakeSchedule, as_given
 from cp_compress.search.training_arguments import check_optimizer, check_schedule
 
 _OWNER = "adapt"
@@ -184,7 +184,7 @@ def adapt(
         if checkpoint is not None:
             run.resume(read_checkpoint(checkpoint, identity, target), model)
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
-        adapted = _as_given(run.result(model)[0], model)
+        adapted = as_given(run.result(model)[0], model)
     record_repair(adapted, _OWNER, pairs.decoded, settings, _changes(model, adapted))
     after = _judge(adapted, reference, judged, target, batch_size)
     found = (BeforeAfter(*measured) for measured in zip(before, after, strict=True))
@@ -223,15 +223,6 @@ def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
 
 def _default_schedule(optimizer: Optimizer, steps: int) -> Any:
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_LARGEST_RATE, total_steps=max(2, steps))
-
-
-def _as_given(found: nn.Module, model: nn.Module) -> nn.Module:
-    """Return the result on the device and in the train/eval state of the model given, without gradients."""
-    found = found.to(model_device(model) or torch.device("cpu"))
-    found.zero_grad(set_to_none=True)
-    for module, given in zip(found.modules(), model.modules(), strict=True):
-        module.training = given.training
-    return found
 
 
 def _changes(before: nn.Module, after: nn.Module) -> list[Change]:

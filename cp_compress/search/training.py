@@ -164,7 +164,7 @@ def train_compressed(
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
         found, step = run.result(model)
         held = measure_terms(task, found, reference)
-    return TrainingResult(_as_given(found, model), tuple(run.history), step, run.stopped, held)
+    return TrainingResult(as_given(found, model), tuple(run.history), step, run.stopped, held)
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
@@ -175,7 +175,7 @@ def _default_schedule(optimizer: Optimizer, steps: int) -> Any:
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
 
 
-def _as_given(found: nn.Module, model: nn.Module) -> nn.Module:
+def as_given(found: nn.Module, model: nn.Module) -> nn.Module:
     """Return the result on the device and in the train/eval state of the model given, without gradients."""
     device = model_device(model)
     found = found if device is None else found.to(device)
