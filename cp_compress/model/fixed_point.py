@@ -29,9 +29,9 @@ class FixedPoint(Piped):
 
     In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes
     round(w·2^n)/2^n, halves to even; what lies outside [−2^m, 2^m − 2^−n] is saturated, and the report counts it.
-    Without `fraction_bits` each layer gets the most with which its largest magnitude lies in that range. `bits` lies in 2..16 and
-    values take 2, 4, 8 or 16 bits in memory and in a file. Biases, inputs and sums stay as they are. `include` and
-    `exclude` are patterns on the paths or types of layers, as in `Prune`.
+    Without `fraction_bits` each layer gets the most with which its largest magnitude lies in that range. `bits` lies
+    in 2..16 and values take 2, 4, 8 or 16 bits in memory and in a file. Biases, inputs and sums stay as they are.
+    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`.
 
     >>> from torch import nn
     >>> layer = FixedPoint(bits=8, fraction_bits=4).compress(nn.Linear(2, 2))

@@ -30,8 +30,8 @@ class Prune(Piped):
     by index stay (order of `named_parameters`, then row-major). With `scope="global"` n counts all weight matrices
     together, with "layer" each by itself. Biases and normalisation are not counted. `include` and `exclude` are
     patterns (as in fnmatch) on the paths of layers, or on their types ("type:LSTM"); the tables of embeddings are
-    pruned only where `include` names them, or a layer shares them. Definition: magnitude pruning as in Condensa (Joseph et al. 2020), except
-    for its rounding and ties.
+    pruned only where `include` names them, or a layer shares them. Definition: magnitude pruning as in Condensa
+    (Joseph et al. 2020), except for its rounding and ties.
 
     >>> from torch import nn
     >>> Prune(0.25).compress(nn.Linear(4, 2)).weight.count_nonzero().item()
