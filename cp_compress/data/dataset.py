@@ -22,6 +22,7 @@ from cp_compress.data.stream_dataset import (
     concatenate,
     cut,
     encode_examples,
+    view_of,
 )
 
 
@@ -87,7 +88,7 @@ class CompressedDataset(StreamDataset):
         return digest_text(str(self.codec), digest_tensors([self._stream, self._offsets, self._labels]))
 
     def _streams(self, positions: list[int]) -> list[bytes]:
-        return cut(self._stream, self._offsets, positions)
+        return cut(view_of(self._stream), view_of(self._offsets), positions)
 
 
 def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[bytes], Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cp_compress.base.digests import digest_tensors, start_digest
 from cp_compress.base.errors import CorruptStreamError
-from cp_compress.data.stream_dataset import concatenate, cut
+from cp_compress.data.stream_dataset import concatenate, cut, view_of
 
 _IDENTITY = "cp_compress"
 _LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -64,34 +64,32 @@ class Shard:
             if path.stat().st_size != record.file_bytes:  # before it is mapped: what is not there cannot be read
                 raise ValueError(f"it has {path.stat().st_size} bytes instead of {record.file_bytes}")
             with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get(
-                    _IDENTITY
-                ) != record.content:  # streams of equal sizes differ in no index
+                identity = (file.metadata() or {}).get(_IDENTITY)
+                if identity != record.content:  # streams of equal sizes have equal offsets
                     raise ValueError("it holds other streams than those that were written")
-                self._content, self._offsets, labels = (
-                    file.get_tensor(name) for name in ("streams", "offsets", "labels")
-                )
-            if digest_tensors([self._offsets, labels]) != record.index:
+                content, offsets, labels = (file.get_tensor(name) for name in ("streams", "offsets", "labels"))
+            if digest_tensors([offsets, labels]) != record.index:
                 raise ValueError("its offsets or labels are not those that were written")
-            self._check(labels, record.stop - record.start)
+            _check(content, offsets, labels, record.stop - record.start)
         except FileNotFoundError as error:
             raise CorruptStreamError(f"shard {record.name} is missing") from error
         except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError, TypeError) as error:
             raise CorruptStreamError(f"shard {record.name} is damaged: {error}") from error
         self.labels = labels.to(torch.int64)
-
-    def _check(self, labels: Tensor, count: int) -> None:
-        offsets = self._offsets
-        if self._content.dtype != torch.uint8 or offsets.dtype not in _OFFSETS or labels.dtype not in _LABELS:
-            raise ValueError("its tensors are not of the dtypes that are written")
-        if (self._content.ndim, offsets.shape, labels.shape) != (1, (count + 1,), (count,)):
-            raise ValueError(f"its tensors are not those of {count} examples")
-        if offsets[0] != 0 or offsets[-1] != len(self._content) or (offsets[1:] < offsets[:-1]).any():
-            raise ValueError("its offsets do not follow one another from its first byte to its last")
+        self._content, self._edges = view_of(content), view_of(offsets)
 
     def streams(self, positions: Sequence[int]) -> list[bytes]:
         """Return the streams at positions within the shard."""
-        return cut(self._content, self._offsets, list(positions))
+        return cut(self._content, self._edges, positions)
+
+
+def _check(content: Tensor, offsets: Tensor, labels: Tensor, count: int) -> None:
+    if content.dtype != torch.uint8 or offsets.dtype not in _OFFSETS or labels.dtype not in _LABELS:
+        raise ValueError("its tensors are not of the dtypes that are written")
+    if (content.ndim, offsets.shape, labels.shape) != (1, (count + 1,), (count,)):
+        raise ValueError(f"its tensors are not those of {count} examples")
+    if offsets[0] != 0 or offsets[-1] != len(content) or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError("its offsets do not follow one another from its first byte to its last")
 
 
 def pack_shard(streams: Sequence[bytes], labels: Tensor) -> tuple[bytes, str, str]:

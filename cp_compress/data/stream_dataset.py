@@ -136,8 +136,11 @@ def concatenate(streams: Sequence[bytes]) -> tuple[Tensor, Tensor]:
     return torch.frombuffer(bytearray().join(streams), dtype=torch.uint8), offsets
 
 
-def cut(content: Tensor, offsets: Tensor, positions: list[int]) -> list[bytes]:
-    """Return the streams at positions of what `concatenate` made."""
-    data = content.numpy()
-    starts, stops = offsets[positions].tolist(), offsets[1:][positions].tolist()
-    return [data[start:stop].tobytes() for start, stop in zip(starts, stops, strict=True)]
+def cut(content: memoryview, edges: memoryview, positions: Sequence[int]) -> list[bytes]:
+    """Return the streams at positions of what `concatenate` made, seen by `view_of`."""
+    return [bytes(content[edges[position] : edges[position + 1]]) for position in positions]
+
+
+def view_of(tensor: Tensor) -> memoryview:
+    """Return the memory of a tensor on the CPU; its single values are read an order faster than the tensor's."""
+    return tensor.numpy().data
