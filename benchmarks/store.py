@@ -261,20 +261,20 @@ def count_kills(folder, kills, jobs, seed):
     whole = folder / "whole"
     seconds = timed(write_slowly, whole, jobs)
     expected = {file.name: file.read_bytes() for file in whole.iterdir()}
-    done = finished = half = 0
-    began = 0
+    done = finished = half = began = 0
     while done < kills:
         path = folder / f"store{began}"
+        partial = path.with_name(f"{path.name}.partial")
         while not path.exists() and done < kills:
+            before = set(partial.glob(".writing-*"))
             writer = context.Process(target=write_slowly, args=(path, jobs))
             writer.start()
-            while writer.is_alive() and not path.with_name(f"{path.name}.partial").exists():
+            while writer.is_alive() and not set(partial.glob(".writing-*")) - before:
                 time.sleep(0.001)  # importing is no moment of interest
-            time.sleep(chance.uniform(0, 0.4 * seconds))
+            time.sleep(chance.uniform(0, seconds))
             writer.kill()
             writer.join()
             done += 1
-            partial = path.with_name(f"{path.name}.partial")
             shards = [*path.glob("*.safetensors"), *partial.glob("*.safetensors")]
             half += sum(shard.read_bytes() != expected[shard.name] for shard in shards)
             print(f"kill {done}: {len(shards)} of {len(expected) - 1} shards", flush=True)
