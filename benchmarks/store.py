@@ -19,12 +19,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib.util
-import multiprocessing
 import platform
 import random
 import sqlite3
 import statistics
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -34,10 +35,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from cp_compress import JPEG, CompressedDataset, StoredDataset, verify_store, write_store
+from cp_compress import JPEG, CompressedDataset, verify_store, write_store
 
 CODEC = JPEG(75)
-COUNT, READS = 20_000, 10_000
+COUNT, READS = 20_000, 20_000
 
 
 def cifar():
@@ -255,46 +256,57 @@ def write_slowly(path, jobs):
     write_store(SlowImages(), CODEC, path, shard_size=20, jobs=jobs)
 
 
+def start_writer(path, jobs):
+    """Start a writer, and return when it has begun to write: importing is no moment of interest."""
+    partial = path.with_name(f"{path.name}.partial")
+    before = set(partial.glob(".writing-*"))
+    command = [sys.executable, __file__, "write", "--path", str(path), "--jobs", str(jobs)]
+    writer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while writer.poll() is None and not set(partial.glob(".writing-*")) - before:
+        time.sleep(0.001)
+    return writer
+
+
 def count_kills(folder, kills, jobs, seed):
     """Kill writers at random moments; each that found a store unfinished went on with it."""
-    chance, context = random.Random(seed), multiprocessing.get_context("spawn")
-    whole = folder / "whole"
-    seconds = timed(write_slowly, whole, jobs)
+    chance, whole = random.Random(seed), folder / "whole"
+    seconds = timed(start_writer(whole, jobs).wait)
     expected = {file.name: file.read_bytes() for file in whole.iterdir()}
-    done = finished = half = began = 0
+    done = half = stores = 0
     while done < kills:
-        path = folder / f"store{began}"
-        partial = path.with_name(f"{path.name}.partial")
+        path = folder / f"store{stores}"
+        stores += 1
         while not path.exists() and done < kills:
-            before = set(partial.glob(".writing-*"))
-            writer = context.Process(target=write_slowly, args=(path, jobs))
-            writer.start()
-            while writer.is_alive() and not set(partial.glob(".writing-*")) - before:
-                time.sleep(0.001)  # importing is no moment of interest
+            writer = start_writer(path, jobs)
             time.sleep(chance.uniform(0, seconds))
             writer.kill()
-            writer.join()
+            writer.wait()
             done += 1
-            shards = [*path.glob("*.safetensors"), *partial.glob("*.safetensors")]
+            shards = list(folder.glob(f"{path.name}*/*.safetensors"))
             half += sum(shard.read_bytes() != expected[shard.name] for shard in shards)
             print(f"kill {done}: {len(shards)} of {len(expected) - 1} shards", flush=True)
         write_slowly(path, jobs)
         if not verify_store(path).intact or {file.name: file.read_bytes() for file in path.iterdir()} != expected:
             raise SystemExit(f"{path} is not what a writer that was not killed writes")
-        finished, began = finished + 1, began + 1
-    print(f"{done} kills, {finished} stores finished afterwards, each equal to the whole one byte for byte")
-    print(f"shards that could be seen half written: {half}; digest {StoredDataset(whole).digest()[:16]}…")
+    print(
+        f"{done} kills of writers that take {seconds:.1f} s, {stores} stores, each finished by the next writer and then"
+    )
+    print(f"equal to the whole one byte for byte; shards that could be seen half written: {half}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("containers", "encode", "load", "kills"))
+    parser.add_argument("what", choices=("containers", "encode", "load", "kills", "write"))
     parser.add_argument("kills", type=int, nargs="?", default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--path", help="for write: what a killed writer runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.what == "write":
+        write_slowly(options.path, options.jobs)
+        return
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
