@@ -16,14 +16,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from global_pruning import spread
 from PIL import Image
+from throughput import print_rates, time_in_turns
 
 from cp_compress.data import JPEG, CompressedDataset
 from cp_compress.data.jpeg_coefficients import FACTORS
@@ -118,26 +116,9 @@ def works_of(images, quality, pool):
 
 
 def throughput(images, quality, threads, rounds):
-    torch.set_num_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    with ThreadPoolExecutor(threads) as pool:
-        works = works_of(images, quality, pool)
-        times = {name: [] for name in works}
-        for number in range(rounds + 1):
-            for name, work in works.items():
-                start = clock()
-                work()
-                if number:  # the first round warms up
-                    times[name].append(clock() - start)
-    megabytes = images.numel() / 1e6
-    base, floor = times["Pillow: round trip"], times["copy in memory (floor)"]
-    print(f"\nquality {quality}, {len(images):,} images, {threads} thread(s), {rounds} rounds")
-    print(f"{'':26}{'MB/s [min, max]':>26}{'round trip of Pillow / it':>28}{'time / floor':>28}")
-    for name, taken in times.items():
-        rates = spread([megabytes / one for one in taken], ".0f")
-        ratios = spread([theirs / one for theirs, one in zip(base, taken, strict=True)], ".2f")
-        floors = spread([one / least for one, least in zip(taken, floor, strict=True)], ".0f")
-        print(f"{name:26}{rates:>26}{ratios:>28}{floors:>28}")
+    times = time_in_turns(lambda pool: works_of(images, quality, pool), threads, rounds)
+    title = f"quality {quality}, {len(images):,} images, {threads} thread(s), {rounds} rounds"
+    print_rates(title, times, images.numel() / 1e6, "Pillow: round trip", "copy in memory (floor)")
 
 
 def main():

@@ -18,13 +18,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import zfpy
-from global_pruning import spread
+from throughput import print_rates, time_in_turns
 
 from cp_compress.data import ZFP
 from cp_compress.data.block_planes import Setting
@@ -95,13 +93,6 @@ def make_images(count):
     return (images - low) / (high - low)
 
 
-def seconds(work, threads):
-    clock = time.process_time if threads == 1 else time.perf_counter
-    start = clock()
-    work()
-    return clock() - start
-
-
 def works_of(images, mode, pool):
     """Return what is timed, by name: ours and zfpy's."""
     codec, rows = ZFP(**mode, clip=None), list(images.numpy())
@@ -133,24 +124,9 @@ def works_of(images, mode, pool):
 
 
 def throughput(images, mode, threads, rounds):
-    torch.set_num_threads(threads)
-    with ThreadPoolExecutor(threads) as pool:
-        works = works_of(images, mode, pool)
-        times = {name: [] for name in works}
-        for number in range(rounds + 1):
-            for name, work in works.items():
-                taken = seconds(work, threads)
-                if number:  # the first round warms up
-                    times[name].append(taken)
-    megabytes = images.numel() * 4 / 1e6
-    base, floor = times["zfpy: round trip"], times["copy in memory (floor)"]
-    print(f"\n{ZFP(**mode)}, {len(images):,} images, {threads} thread(s), {rounds} rounds")
-    print(f"{'':26}{'MB/s [min, max]':>26}{'round trip of zfpy / it':>28}{'time / floor':>26}")
-    for name, taken in times.items():
-        rates = [megabytes / one for one in taken]
-        gains = [one / other for one, other in zip(base, taken, strict=True)]
-        floors = [one / other for one, other in zip(taken, floor, strict=True)]
-        print(f"{name:26}{spread(rates, '.0f'):>26}{spread(gains, '.2f'):>28}{spread(floors, '.1f'):>26}", flush=True)
+    times = time_in_turns(lambda pool: works_of(images, mode, pool), threads, rounds)
+    title = f"{ZFP(**mode)}, {len(images):,} images, {threads} thread(s), {rounds} rounds"
+    print_rates(title, times, images.numel() * 4 / 1e6, "zfpy: round trip", "copy in memory (floor)")
 
 
 def main():

@@ -60,6 +60,13 @@ class LabeledData:
         for part in slices(len(self), batch_size):
             yield self.select(range(part.start, part.stop))
 
+    def read_labels(self) -> Tensor:
+        """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
+        kept = getattr(self.source, "labels", None)
+        if isinstance(kept, Tensor) and kept.shape == (len(self),) and kept.dtype == torch.int64:
+            return kept.cpu()
+        return torch.cat([labels for _, labels in self.batches(1024)]).cpu()
+
     def digest(self, batch_size: int = 1024) -> str:
         """Return the hex digest of all inputs and labels; it does not depend on the batch size or the form."""
         digest = DataDigest()

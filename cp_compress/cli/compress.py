@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cp_compress.base.files import write_atomically
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.cli.subjects import add_device, read_device, read_model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compress, save, read back and check, and say what was done to each layer and what it saved."""
-    from cp_compress.base.digests import digest_model
-    from cp_compress.base.errors import CompressionError
-    from cp_compress.model import compression_report, footprint, parse_scheme, save
+    from cp_compress.model import compression_report, footprint, parse_scheme
 
     scheme = parse_scheme(options.scheme)
     device = read_device(options)
@@ -34,17 +39,7 @@ def run(options: argparse.Namespace) -> int:
         bar.stage(str(scheme))
         candidate = scheme.compress(model)
         bar.stage("saving")
-        save(candidate, options.output)
-        bar.stage("checking the file")
-        architecture = options.architecture or options.model
-        try:
-            again = digest_model(read_model(options.output, architecture, device))
-        except Exception:
-            Path(options.output).unlink()
-            raise
-        if again != digest_model(candidate):
-            Path(options.output).unlink()
-            raise CompressionError(f"{options.output} does not read back as the model that was written; it was removed")
+        write_atomically(options.output, _saved(candidate, options, device))
         before, after = footprint(model), footprint(candidate)
     report = compression_report(model, candidate)
     rows = [("", "before", "after", "ratio")]
@@ -60,3 +55,18 @@ def run(options: argparse.Namespace) -> int:
     }
     emit(options, f"{report}\n\n{table(rows)}\n\nwritten to {options.output}", content)
     return DONE
+
+
+def _saved(candidate: nn.Module, options: argparse.Namespace, device: torch.device) -> bytes:
+    """Return the file of a model, which reads back as that model."""
+    from cp_compress.base.digests import digest_model
+    from cp_compress.base.errors import CompressionError
+    from cp_compress.model import save
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(options.output).name
+        save(candidate, path)
+        again = read_model(str(path), options.architecture or options.model, device)
+        if digest_model(again) != digest_model(candidate):
+            raise CompressionError(f"{options.output} would not read back as the model: it is not written")
+        return path.read_bytes()

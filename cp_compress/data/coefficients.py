@@ -58,7 +58,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         planes = getattr(chosen, "precision", None)
         if precision is not None and planes is not None and precision > planes:
             reject(_OWNER, "precision", precision, f"{chosen} keeps {planes} bit planes: no more than that can be read")
-        self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
+        self.labels: Tensor = _labels(dataset) if self._images is None else self._images.read_labels()
         source = dataset if self._images is None else self._images.source
         if getattr(source, "classes", None) is not None:
             self.classes = source.classes
@@ -141,7 +141,3 @@ def _labels(dataset: Any) -> Tensor:
     if not isinstance(labels, Tensor) or not callable(getattr(dataset, "stream", None)):
         reject(_OWNER, "dataset", type(dataset).__name__, "a stored data set has `labels` and `stream(index)`")
     return labels
-
-
-def _read_labels(data: LabeledData) -> Tensor:
-    return torch.cat([labels for _, labels in data.batches(1024)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -122,12 +123,21 @@ def encode_examples(codec: Codec, inputs: Tensor, start: int) -> list[bytes]:
     try:
         return codec.encode(inputs)
     except (InvalidArgumentError, CompressionError):
-        for offset in range(len(inputs)):
-            try:
-                codec.encode(inputs[offset : offset + 1])
-            except (InvalidArgumentError, CompressionError) as error:
-                raise type(error)(f"data set example #{start + offset}, encoded alone: {error}") from error
-        raise
+        first = bisect.bisect_left(
+            range(len(inputs)), True, key=lambda place: _refusal(codec, inputs[: place + 1]) is not None
+        )
+        alone = _refusal(codec, inputs[first : first + 1])
+        if alone is None:
+            raise
+        raise type(alone)(f"data set example #{start + first}, encoded alone: {alone}") from alone
+
+
+def _refusal(codec: Codec, inputs: Tensor) -> InvalidArgumentError | CompressionError | None:
+    try:
+        codec.encode(inputs)
+    except (InvalidArgumentError, CompressionError) as error:
+        return error
+    return None
 
 
 def concatenate(streams: Sequence[bytes]) -> tuple[Tensor, Tensor]:

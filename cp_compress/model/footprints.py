@@ -125,7 +125,7 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
             if is_out_of_memory(error):
                 raise
             rule = f"the model cannot be run on it: {error}"
-            reject("footprint", "example_input", shapes_of(example_input), rule)
+            reject("footprint", "example_input", _shapes_of(example_input), rule)
     flops = int(counter.get_total_flops())
     if flops == 0:
         raise CompressionError(
@@ -135,7 +135,7 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
     return flops
 
 
-def shapes_of(inputs: Any) -> str:
+def _shapes_of(inputs: Any) -> str:
     """Return the shapes and dtypes of inputs, for an error."""
     leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     return ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in leaves)

@@ -93,7 +93,7 @@ def find_groups(model: nn.Module, chosen: dict[str, Target], batch: Tensor, seen
             left += [Skip(name, "its channels reach the model's output") for name in target.names]
         except _Unfit as reason:
             fixed[path] = str(reason)
-        except Exception:
+        except Exception:  # Torch-Pruning raises many types on graphs that it does not know: the layer is left whole
             fixed[path] = UNFOLLOWED
         else:
             done.update(member.path for member in proposal.family.targets)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.errors import CompressionError
+
 
 def is_recurrent(layer: nn.Module) -> bool:
     """Tell whether a layer has hidden units."""
@@ -42,7 +44,7 @@ def level_places(layer: nn.Module, dropped: Tensor) -> Iterator[tuple[Tensor, Te
 def remove_hidden_units(layer: nn.RNNBase, gone: set[int]) -> None:
     """Remove hidden units in place, the same number from each level."""
     if layer.proj_size:
-        raise NotImplementedError("the hidden units of a projected LSTM are not removed")
+        raise CompressionError("the hidden units of a projected LSTM are not removed")
     suffixes, size = level_suffixes(layer), layer.hidden_size
     kept = [[index for index in range(size) if start * size + index not in gone] for start in range(len(suffixes))]
     directions = 2 if layer.bidirectional else 1

@@ -97,7 +97,7 @@ def _is_sound(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> bool:
         remove(shrunk, plans)
         _mask(masked, plans)
         outputs, expected = _run(shrunk, inputs.first), _run(masked, inputs.first)
-    except Exception:
+    except Exception:  # a wrong plan may break the model's own code in any way; it is then not carried out
         return False
     if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
         return False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from cp_compress.base.errors import CompressionError
 from cp_compress.model.recurrent import (
     is_recurrent,
     level_places,
@@ -80,7 +81,7 @@ def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False)
     """Remove units from a layer in place, or with `inputs` the channels that it reads.
 
     Handles convolutions, linear and recurrent layers, norms without statistics over channels, and PReLU. Each group of
-    a grouped convolution, and each level of a recurrent layer, must lose the same number. Raises NotImplementedError
+    a grouped convolution, and each level of a recurrent layer, must lose the same number. Raises CompressionError
     for another layer.
     """
     gone = set(indices)
@@ -105,7 +106,7 @@ def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False)
             _keep(layer.weight, kept := _left(layer.num_parameters, gone))
             layer.num_parameters = len(kept)
     else:
-        raise NotImplementedError(f"channels of {type(layer).__name__} cannot be removed")
+        raise CompressionError(f"channels of {type(layer).__name__} cannot be removed")
 
 
 def _by_unit(layer: nn.Module) -> Tensor:

@@ -176,8 +176,8 @@ def adapt(
         torch.manual_seed(seed * 1_000 + world()[0])
         subject = Subject(working, held, Prune(1.0))
         subject.settle_as(working)  # nothing is compressed here
-        made = check_optimizer((optimizer or _default_optimizer)(_trainable(working)), working)
-        rates = check_schedule((schedule or _default_schedule)(made, total))
+        made = check_optimizer((optimizer or _default_optimizer)(_trainable(working)), working, _OWNER)
+        rates = check_schedule((schedule or _default_schedule)(made, total), _OWNER)
         stage, with_clean = DirectStage(subject), clean_weight > 0
         loop = PairedLoop(task, subject, stage, made, multiplier_rate, pairs.originals, with_clean)
         run = Run(loop, rates, total, None, None)

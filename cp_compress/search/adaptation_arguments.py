@@ -64,28 +64,19 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     if sizes[0] != sizes[1]:
         raise ObservationError(f"decoded holds {sizes[0]} examples, originals {sizes[1]}: they must be the same ones")
     spread = torch.linspace(0, sizes[0] - 1, min(sizes[0], _COMPARED)).long()
-    (after, labels), (before, truth) = (data.select(spread) for data in (pairs.decoded, pairs.originals))
+    after, before = (data.select(spread)[0] for data in (pairs.decoded, pairs.originals))
     if after.shape != before.shape or after.dtype != before.dtype:
         found = " and ".join(f"{tuple(part.shape[1:])} {part.dtype}" for part in (after, before))
         raise ObservationError(f"examples of decoded and originals are {found}: they must be of one shape and dtype")
-    if not torch.equal(labels, truth):
-        place = int(spread[int((labels != truth).nonzero()[0])])
+    other = (pairs.decoded.read_labels() != pairs.originals.read_labels()).nonzero()
+    if len(other):
         raise ObservationError(
-            f"decoded and originals hold other labels at example #{place}: they must be in one order"
+            f"decoded and originals hold other labels at example #{int(other[0])}: they must be in one order"
         )
-    if _read_labels(pairs.decoded).ne(_read_labels(pairs.originals)).any():
-        raise ObservationError("decoded and originals hold other labels: they must be the same examples in one order")
     lossless = getattr(getattr(decoded, "codec", None), "lossless", False)
     if torch.equal(after, before) and (lossless or same_data(decoded, originals)):
         raise NoEffectError(f"{_OWNER}: decoded holds the same values as originals, so there is nothing to adapt to")
     return pairs
-
-
-def _read_labels(data: LabeledData) -> torch.Tensor:
-    stored = getattr(data.source, "labels", None)  # known without decoding
-    if isinstance(stored, torch.Tensor) and stored.shape == (len(data),):
-        return stored.cpu()
-    return torch.cat([labels for _, labels in data.batches(1024)])
 
 
 def check_validation(validation: object, originals: LabeledData) -> Pairs:

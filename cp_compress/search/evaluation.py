@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cp_compress.base.digests import digest_model, start_digest
-from cp_compress.base.errors import CompressionError, ObservationError
+from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
 from cp_compress.base.outcomes import SEVERITY
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.observation import forget_observations
@@ -116,8 +116,9 @@ def make_candidate(task: Task, number: int, scheme: Scheme) -> nn.Module:
 def _try(task: Task, number: int, point: Point, scheme: Scheme) -> Evaluated:
     def infeasible(reason: Exception | str) -> Evaluated:
         error = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
-        unknown = (None,) * len(task.constraints)
-        return Evaluated(Trial(number, dict(point), str(scheme), "error", margins=unknown, error=error), None)
+        unknown, mild = (None,) * len(task.constraints), isinstance(reason, NoEffectError)
+        trial = Trial(number, dict(point), str(scheme), "error", margins=unknown, error=error, too_mild=mild)
+        return Evaluated(trial, None)
 
     try:
         candidate = make_candidate(task, number, scheme)

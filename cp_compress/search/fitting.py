@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.batching import BatchSize, is_out_of_memory
+from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.running import Runner
+from cp_compress.search.training_arguments import check_optimizer
 
 MakeModel = Callable[[], nn.Module]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -131,9 +132,8 @@ def _train(
     device: torch.device,
     history: bool,
 ) -> Tensor:
-    optimizer = make_optimizer([*model.parameters()])
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        reject(_OWNER, "optimizer", type(optimizer).__name__, "must be a function that returns a torch.optim.Optimizer")
+    optimizer = check_optimizer(make_optimizer([*model.parameters()]), model, _OWNER)
+    runner = Runner(model, device)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     order = torch.Generator().manual_seed(seed)
     size, rows, step = min(batch_size, len(data)), [], 0
@@ -145,7 +145,10 @@ def _train(
             chosen = places[start : start + size]
             inputs, labels = (part.to(device) for part in data.select(chosen))
             optimizer.zero_grad(set_to_none=True)
-            losses = nn.functional.cross_entropy(_logits(model, inputs, labels), labels, reduction="none")
+            logits = runner.logits(inputs)
+            if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+                raise ObservationError(f"a label lies outside the network's {logits.shape[1]} classes")
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
             loss = (losses * shares[chosen].to(losses)).mean()
             if not bool(loss.isfinite()):
                 raise TrainingError(f"the loss is {loss.item()} at step {step + 1}: use a smaller learning rate")
@@ -154,26 +157,12 @@ def _train(
             schedule.step()
             step += 1
         if history:
-            rows.append(_correct(model, data, device))
+            rows.append(_correct(runner, data))
     return torch.stack(rows) if rows else torch.zeros(0, len(data), dtype=torch.bool)
 
 
-def _logits(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    try:
-        logits: Tensor = model(inputs)
-    except (RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ObservationError(
-            f"the network cannot take inputs {tuple(inputs.shape)} {inputs.dtype}: {error}"
-        ) from error
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-        raise ObservationError(f"a label lies outside the network's {logits.shape[1]} classes")
-    return logits
-
-
-def _correct(model: nn.Module, data: LabeledData, device: torch.device) -> Tensor:
-    runner, found = Runner(model, device), []
+def _correct(runner: Runner, data: LabeledData) -> Tensor:
+    found = []
     with torch.no_grad(), runner.evaluating():
         for inputs, labels in data.batches(256):
             found.append(runner.logits(inputs).argmax(1).cpu() == labels)

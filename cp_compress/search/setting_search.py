@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.dataset import CompressedDataset
@@ -70,9 +70,8 @@ class SettingSearch:
     def _told(self) -> Trial:
         """Return the last trial for the bisection, to which a setting refused for being too mild says "stronger"."""
         trial = self.trials[-1].as_trial()
-        if trial.error is None or self.axis.place(trial.point) <= self.axis.accepted:
-            return trial
-        return dataclasses.replace(trial, error=f"{NoEffectError.__name__}: {trial.error}")
+        refused = trial.error is not None and self.axis.place(trial.point) > self.axis.accepted
+        return dataclasses.replace(trial, too_mild=refused)
 
     def look_around(self, neighbours: int) -> None:
         """Try the neighbours of the best, stronger ones first, and those of any that is better."""

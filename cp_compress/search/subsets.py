@@ -89,7 +89,7 @@ def find_smallest_subset(
     check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
     if not isinstance(seeds, Sequence) or not seeds:
         reject(_OWNER, "seeds", seeds, "give one seed or more")
-    least = _least(data) if smallest is None else smallest
+    least = len(torch.unique(data.read_labels())) if smallest is None else smallest
     rule = f"must be a whole number in 1…{len(data) - 1}"
     low = check_integer(_OWNER, "smallest", least, rule, at_least=1, at_most=len(data) - 1)
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "device": device}
@@ -133,7 +133,3 @@ def _require_new_networks(make_model: MakeModel, seed: int) -> None:
     if len(digests) == 1:
         rule = "it gives the same values for every seed: it must return a new network, not one that was trained"
         reject(_OWNER, "make_model", getattr(make_model, "__name__", make_model), rule)
-
-
-def _least(data: LabeledData) -> int:
-    return len(torch.unique(torch.cat([labels for _, labels in data.batches(1024)])))

@@ -110,29 +110,25 @@ def check_training(
         reject(_OWNER, "preserve", preserve, "must be terms such as [PreserveAgreement(at_most=0.05)]")
 
 
-def check_optimizer(made: object, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser that a factory made, or reject it."""
+def check_optimizer(made: object, model: nn.Module, owner: str = _OWNER) -> torch.optim.Optimizer:
+    """Return the optimiser that a factory made, or reject it as `owner`."""
     if not isinstance(made, torch.optim.Optimizer):
-        reject(_OWNER, "optimizer", type(made).__name__, "the factory must return a torch.optim.Optimizer")
+        reject(owner, "optimizer", type(made).__name__, "the factory must return a torch.optim.Optimizer")
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        reject(_OWNER, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
+        reject(owner, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
     own = {id(parameter) for parameter in model.parameters()}
     if not all(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
-        reject(_OWNER, "optimizer", type(made).__name__, "it has parameters other than those that it was given")
+        reject(owner, "optimizer", type(made).__name__, "it has parameters other than those that it was given")
     return made
 
 
-def check_schedule(made: object) -> Any:
-    """Return the schedule that a factory made, or reject it."""
+def check_schedule(made: object, owner: str = _OWNER) -> Any:
+    """Return the schedule that a factory made, or reject it as `owner`."""
     step = getattr(made, "step", None)
     if not callable(step) or not callable(getattr(made, "state_dict", None)):
-        reject(
-            _OWNER, "schedule", type(made).__name__, "the factory must return a schedule of torch.optim.lr_scheduler"
-        )
+        reject(owner, "schedule", type(made).__name__, "the factory must return a schedule of torch.optim.lr_scheduler")
     required = [p.name for p in inspect.signature(step).parameters.values() if p.default is p.empty]
     if required:
-        reject(
-            _OWNER, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here"
-        )
+        reject(owner, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here")
     return made

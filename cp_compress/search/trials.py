@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cp_compress.base.errors import NoEffectError
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.search.spaces import Point
 
@@ -20,7 +19,8 @@ class Trial:
     `objective` is smaller for a better candidate; it and each of `margins` (one a constraint, negative where the
     constraint is violated) are None where there is no finite number. `outcome` is the worst of the constraints'.
     `values` holds each constraint's required metrics as they were measured, `error` the reason why a candidate could
-    not be made, measured or judged, `digest` the content of the candidate.
+    not be made, measured or judged, `digest` the content of the candidate; `too_mild` says that there is none because
+    so mild a compression would have changed nothing.
     """
 
     number: int
@@ -32,17 +32,13 @@ class Trial:
     values: tuple[Mapping[str, float | None], ...] = ()
     error: str | None = None
     digest: str | None = None
+    too_mild: bool = False
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def feasible(self) -> bool:
         """Whether every constraint passed and the objective is known; "inconclusive" is not feasible."""
         return self.outcome == "pass" and self.objective is not None
-
-    @property
-    def too_mild(self) -> bool:
-        """Whether there was no candidate because so mild a compression would have changed nothing."""
-        return self.error is not None and self.error.startswith(NoEffectError.__name__)
 
     @property
     def margin(self) -> float | None:

@@ -1,33 +1,17 @@
 """`cp-compress encode`, `inspect` and `verify`."""
 
-import json
 import re
 
 import pytest
 import torch
+from command import read, run
 from PIL import Image
 
-from cp_compress.cli.main import main
 from cp_compress.data import JPEG, StoredDataset
 from cp_compress.examples import digits
 
 DATA = "cp_compress.examples:digits"
 ENCODE = ("encode", DATA, "--codec", "jpeg(quality=75)", "--shard-size", "200")
-
-
-def run(capsys, *arguments):
-    """Return exit code, standard output and standard error of one call."""
-    try:
-        code = main([*arguments])
-    except SystemExit as exit:
-        code = exit.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def read(capsys, *arguments):
-    code, out, _ = run(capsys, *arguments, "--json", "-")
-    return code, json.loads(out)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import read, run
 
 from cp_compress.base.freshness import example_digests
-from cp_compress.cli.main import main
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.model import Prune, load, save
 
@@ -26,21 +26,6 @@ def pruned(tmp_path):
     path = tmp_path / "pruned.cp"
     save(Prune(0.3).compress(digits_cnn()), path)
     return str(path)
-
-
-def run(capsys, *arguments):
-    """Return exit code, standard output and standard error of one call."""
-    try:
-        code = main([*arguments])
-    except SystemExit as exit:
-        code = exit.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def read(capsys, *arguments):
-    code, out, _ = run(capsys, *arguments, "--json", "-")
-    return code, json.loads(out)
 
 
 def test_compress_writes_a_model_that_reads_back_and_says_what_it_did(tmp_path, capsys):

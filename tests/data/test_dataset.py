@@ -4,26 +4,14 @@ import pickle
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from pairs import Pairs
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
-
-
-class Pairs(Dataset):
-    """A map-style data set that holds no tensors of its inputs."""
-
-    def __init__(self, examples):
-        self.examples = examples
-
-    def __len__(self):
-        return len(self.examples)
-
-    def __getitem__(self, index):
-        return self.examples[index]
 
 
 @pytest.fixture(scope="module")

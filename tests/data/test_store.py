@@ -6,27 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pairs import Pairs
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import FakeData, ImageFolder
 
 from cp_compress import observe
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
 from cp_compress.data import JPEG, ZFP, CompressedDataset, StoredDataset, store, verify_store, write_store
-
-
-class Pairs(Dataset):
-    """A map-style data set without tensors."""
-
-    def __init__(self, examples):
-        self.examples = examples
-
-    def __len__(self):
-        return len(self.examples)
-
-    def __getitem__(self, index):
-        return self.examples[index]
 
 
 @pytest.fixture(scope="module")

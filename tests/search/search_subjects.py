@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from cp_compress.fidelity import Requirement
-from cp_compress.search import Preserved, Real, SchemeSpace, Trial
+from cp_compress.search import Preserved, Real, SchemeSpace, Trial, search
 
 EXAMPLES = 64
+BOUND = 0.75
 
 
 def model():
@@ -60,3 +61,11 @@ def drive(strategy, searched, margin, trials, *, seed=0, batch=1, objective=None
             run.tell(point, tried[-1])
     feasible = [trial for trial in tried if trial.feasible and run.trusts(trial.point)]
     return tried, min(feasible, key=lambda trial: trial.objective, default=None)
+
+
+def find(constraints=None, **options):
+    """Search the space for the smallest feasible candidate, with few words."""
+    settings = {"objective": "parameters", "trials": 10, **options}
+    given = settings.pop("model", None) or model()
+    searched = settings.pop("space", None) or space()
+    return search(given, searched, constraints=constraints or agreement(BOUND), **settings)

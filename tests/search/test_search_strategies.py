@@ -230,7 +230,7 @@ def test_points_too_mild_to_be_made_lead_to_stronger_ones(strategy):
         (point,) = points
         density = point["density"]
         if density > 0.3:
-            trial = Trial(number, point, "", "error", None, (None,), error="NoEffectError: nothing smaller")
+            trial = Trial(number, point, "", "error", None, (None,), error="nothing smaller", too_mild=True)
         else:
             trial = search_subjects.made(number, point, density, density - 0.1)
         run.tell(point, trial)

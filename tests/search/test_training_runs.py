@@ -1,14 +1,14 @@
-"""A training run: interrupted and resumed, stopped early, spread over processes, in mixed precision, and refused."""
+"""A training run: stopped early, spread over processes, in mixed precision, and refused."""
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 
 import pytest
 import torch
 from torch import nn
+from training_subjects import equal, make_data, make_reference
 
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import InvalidArgumentError, NoEffectError, ObservationError, TrainingError
@@ -17,11 +17,9 @@ from cp_compress.fidelity import Requirement
 from cp_compress.model import LowRank, Prune, Quantize
 from cp_compress.search import (
     LC,
-    Direct,
     Gradual,
     PreserveAgreement,
     PreserveAttribution,
-    PreserveCost,
     Preserved,
     PreserveEmbedding,
     Real,
@@ -34,148 +32,14 @@ PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 RAMP = torch.linspace(0, 1, 3)
 
 
-class Interrupted(Exception):
-    """Stands for the end of the process."""
-
-
-def counted(inputs, generator):
-    """Leave the inputs alone, and give up after a number of batches, `left`."""
-    if counted.left is not None:
-        if counted.left == 0:
-            raise Interrupted
-        counted.left -= 1
-    return inputs + 0.01 * torch.randn(inputs.shape, generator=generator)
-
-
-counted.left = None  # an attribute of a function is no part of what it does
-
-
-class Dropping(nn.Module):
-    """A network with dropout and batch norm: what it gives depends on torch's own random state."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10)
-        )
-
-    def forward(self, images):
-        return self.layers(images)
-
-
 @pytest.fixture(scope="module")
 def reference():
-    torch.manual_seed(0)
-    return Dropping().eval()
+    return make_reference()
 
 
 @pytest.fixture(scope="module")
 def data():
-    inputs, labels = digits_training().tensors
-    return inputs[:160], labels[:160]
-
-
-def state(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def equal(first, second):
-    first, second = state(first), state(second)
-    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
-
-
-CASES = [
-    (Prune(0.2), Direct()),
-    (Prune(0.2), Gradual(every=2)),
-    (Prune(0.2) | Quantize("int8"), LC(every=3)),
-    (LowRank(rank=4), LC(every=3)),
-]
-
-
-@pytest.mark.parametrize(("scheme", "method"), CASES, ids=str)
-@pytest.mark.parametrize("interrupted_after", [3, 12, 17])
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(reference, data, scheme, method, interrupted_after, tmp_path):
-    options = {
-        "epochs": 4,
-        "batch_size": 32,
-        "method": method,
-        "augment": counted,
-        "preserve": [PreserveAgreement(at_most=0.1)],
-        "validation": data,
-        "seed": 3,
-    }
-    counted.left = None
-    before = torch.get_rng_state()
-    whole = train_compressed(reference, scheme, data, checkpoint=tmp_path / "whole.pt", **options)
-    assert torch.equal(torch.get_rng_state(), before)
-    counted.left = interrupted_after
-    with pytest.raises(Interrupted):
-        train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
-    counted.left = None
-    resumed = train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
-    assert equal(whole.model, resumed.model)
-    assert whole.history == resumed.history
-    assert len(whole.history) == 4
-    again = train_compressed(reference, scheme, data, checkpoint=tmp_path / "part.pt", **options)
-    assert equal(whole.model, again.model)
-
-
-def test_the_checkpoint_of_another_run_and_a_damaged_one_are_refused(reference, data, tmp_path):
-    path = tmp_path / "run.pt"
-    options = {"steps": 5, "batch_size": 32, "checkpoint": path}
-    train_compressed(reference, Prune(0.2), data, **options)
-    with pytest.raises(InvalidArgumentError, match="another scheme"):
-        train_compressed(reference, Prune(0.3), data, **options)
-    with pytest.raises(InvalidArgumentError, match="another seed"):
-        train_compressed(reference, Prune(0.2), data, seed=1, **options)
-    options["steps"] = 6
-    with pytest.raises(InvalidArgumentError, match="another steps"):
-        train_compressed(reference, Prune(0.2), data, **options)
-    path.write_bytes(b"no checkpoint")
-    with pytest.raises(InvalidArgumentError, match="can be read"):
-        train_compressed(reference, Prune(0.2), data, **options)
-    assert path.read_bytes() == b"no checkpoint"
-
-
-def sgd(rate):
-    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("optimizer", {"optimizer": sgd(0.02)}),
-        ("validation", {"validation": (torch.ones(2, 1, 8, 8), torch.tensor([0, 1]))}),
-        ("monitor", {"monitor": "loss"}),
-        ("patience", {"patience": 3}),
-        ("preserve", {"preserve": [PreserveCost(0.1, class_distance=100 * (1 - torch.eye(10)))]}),
-        ("loss", {"loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.1)}),
-    ],
-)
-def test_a_checkpoint_is_that_of_all_its_arguments(data, tmp_path, name, other):
-    options = {
-        "steps": 2,
-        "batch_size": 32,
-        "checkpoint": tmp_path / "run.pt",
-        "optimizer": sgd(0.01),
-        "validation": data,
-        "preserve": [PreserveCost(0.1, class_distance=1 - torch.eye(10))],
-        "loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.2),
-    }
-    first = train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits()})
-    again = train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits()})
-    assert equal(first.model, again.model)
-    with pytest.raises(InvalidArgumentError, match=f"another {name};"):
-        train_compressed(digits_cnn(), Prune(0.2), digits(), **{**options, "validation": digits(), **other})
-
-
-@pytest.mark.parametrize(("checkpoint", "rule"), [("nowhere/run.pt", "folder does not exist"), (".", "it is a folder")])
-def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(data, reference, tmp_path, checkpoint, rule):
-    def never(parameters):
-        raise AssertionError
-
-    with pytest.raises(InvalidArgumentError, match=rule):
-        train_compressed(reference, Prune(0.2), data, steps=2, optimizer=never, checkpoint=tmp_path / checkpoint)
+    return make_data()
 
 
 def test_a_result_says_which_constraints_hold():
@@ -280,7 +144,7 @@ def test_mixed_precision_trains_in_float32_weights(reference, data, precision):
 
 
 def test_frozen_parameters_are_compressed_and_not_trained(reference, data):
-    model = Dropping().eval()
+    model = make_reference()
     model.layers[1].weight.requires_grad_(False)
     result = train_compressed(model, Prune(0.2, scope="layer"), data, steps=5, batch_size=32).model
     once = Prune(0.2, scope="layer").compress(model)
