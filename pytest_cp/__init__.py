@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from pytest_cp.assertions import assert_attribution_iou as assert_attribution_iou
-    from pytest_cp.assertions import assert_boundary_distance as assert_boundary_distance
-    from pytest_cp.assertions import assert_footprint as assert_footprint
-    from pytest_cp.assertions import assert_preserved_predictions as assert_preserved_predictions
-    from pytest_cp.assertions import assert_reconstruction as assert_reconstruction
-    from pytest_cp.assertions import check_attribution_iou as check_attribution_iou
-    from pytest_cp.assertions import check_boundary_distance as check_boundary_distance
-    from pytest_cp.assertions import check_footprint as check_footprint
-    from pytest_cp.assertions import check_preserved_predictions as check_preserved_predictions
-    from pytest_cp.assertions import check_reconstruction as check_reconstruction
+    from pytest_cp.assertions.attributions import assert_attribution_iou as assert_attribution_iou
+    from pytest_cp.assertions.attributions import check_attribution_iou as check_attribution_iou
+    from pytest_cp.assertions.boundaries import assert_boundary_distance as assert_boundary_distance
+    from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
+    from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
+    from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
+    from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
+    from pytest_cp.assertions.reconstruction import check_reconstruction as check_reconstruction
     from pytest_cp.directions import direction_batches as direction_batches
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
 
-_ASSERTIONS = ("attribution_iou", "boundary_distance", "footprint", "preserved_predictions", "reconstruction")
+_ASSERTIONS = {
+    "attribution_iou": "attributions",
+    "boundary_distance": "boundaries",
+    "footprint": "footprint",
+    "preserved_predictions": "predictions",
+    "reconstruction": "reconstruction",
+}
 _ERRORS = (
     "AttributionsNotPreservedError",
     "BaselineError",
@@ -42,7 +48,7 @@ _ERRORS = (
     "ReconstructionNotPreservedError",
 )
 _MODULES = {
-    **{f"{verb}_{name}": "assertions" for verb in ("assert", "check") for name in _ASSERTIONS},
+    **{f"{verb}_{name}": f"assertions.{home}" for verb in ("assert", "check") for name, home in _ASSERTIONS.items()},
     **dict.fromkeys(_ERRORS, "errors"),
     "direction_batches": "directions",
 }

@@ -13,7 +13,11 @@ import pytest
 import torchvision  # noqa: F401
 
 import cp_compress.examples  # noqa: F401
-import pytest_cp.assertions
+import pytest_cp.assertions.attributions
+import pytest_cp.assertions.boundaries
+import pytest_cp.assertions.footprint
+import pytest_cp.assertions.predictions
+import pytest_cp.assertions.reconstruction
 import pytest_cp.directions  # noqa: F401
 
 SUBJECTS = """

@@ -1,0 +1,50 @@
+"""The footprint as an assertion: smaller, or faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.running import Model
+from cp_compress.fidelity.subjects import require_difference
+from cp_compress.footprint_comparison import compare_footprints
+from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.errors import FootprintNotReducedError
+from pytest_cp.records import Record
+from pytest_cp.subjects import describe_model
+
+
+def assert_footprint(
+    compressed: Model,
+    reference: Model,
+    *,
+    example_input: Any = None,
+    min_compression: float | None = None,
+    max_flops_ratio: float | None = None,
+    min_speedup: float | None = None,
+) -> Check:
+    """Assert that the compressed model is smaller, or faster, than the reference.
+
+    `min_compression` bounds reference bytes / compressed bytes of the files that `save` writes;
+    `max_flops_ratio` the compressed model's FLOPs as a share of the reference's; `min_speedup` the ratio of
+    median latencies, measured in turns. The last two need `example_input`, a batch. Raises
+    FootprintNotReducedError, and NothingComparedError when both models are the same.
+    """
+    __tracebackhide__ = True
+    assertion = "assert_footprint"
+    requirements = build_requirements(
+        assertion,
+        None,
+        at_least={"compression": min_compression, "speedup": min_speedup},
+        at_most={"flops_ratio": max_flops_ratio},
+    )
+    subjects: Record = {}
+    with recording_errors(assertion, subjects):
+        require_difference(compressed, reference, None, None)
+        subjects |= {"candidate": describe_model(compressed), "reference": describe_model(reference)}
+        asked = [requirement.metric for requirement in requirements]
+        measurement = compare_footprints(compressed, reference, example_input, asked)
+    return conclude(measurement, requirements, assertion, subjects, FootprintNotReducedError)
+
+
+check_footprint = returning_twin(assert_footprint)

@@ -1,0 +1,56 @@
+"""Decoded data as an assertion: close to the original, and small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.reconstruction import compare_reconstruction
+from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
+from pytest_cp.records import Record
+from pytest_cp.subjects import describe_data
+
+
+def assert_reconstruction(
+    decoded: Any,
+    original: Any,
+    *,
+    max_error: float | None = None,
+    max_rmse: float | None = None,
+    min_psnr: float | None = None,
+    min_ssim: float | None = None,
+    max_bytes_per_example: float | None = None,
+    confidence: float | None = None,
+) -> Check:
+    """Assert that decoded data is close to the original, and small.
+
+    `decoded` and `original` are data sets or tensors (n, ...) of the same examples; a `CompressedDataset` also
+    brings its bytes an example. Errors are in units of the data, PSNR in dB for a data range of 1. Raises
+    ReconstructionNotPreservedError, and NothingComparedError when both are one object or hold the same content
+    and no codec stored it.
+    """
+    __tracebackhide__ = True
+    assertion = "assert_reconstruction"
+    requirements = build_requirements(
+        assertion,
+        confidence,
+        at_least={"psnr": min_psnr, "ssim": min_ssim},
+        at_most={"max_error": max_error, "rmse": max_rmse, "bytes_per_example": max_bytes_per_example},
+    )
+    subjects: Record = {}
+    with recording_errors(assertion, subjects):
+        if decoded is original:
+            raise NothingComparedError("nothing was compressed: decoded and original are one object")
+        measurement = compare_reconstruction(decoded, original)
+        count = measurement.counts["max_error"]
+        subjects["decoded"] = describe_data(decoded, None, count)
+        subjects["original"] = describe_data(original, None, count)
+        if measurement.metrics["max_error"] == 0 and not hasattr(decoded, "codec"):
+            raise NothingComparedError(
+                "nothing was compressed: decoded holds the same values as original, and no codec stored it"
+            )
+    return conclude(measurement, requirements, assertion, subjects, ReconstructionNotPreservedError)
+
+
+check_reconstruction = returning_twin(assert_reconstruction)
