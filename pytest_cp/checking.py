@@ -13,6 +13,7 @@ from cp_compress.fidelity.measurement import Measurement, metric_range
 from cp_compress.fidelity.observation import Observation, observe
 from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.subjects import require_difference, require_fresh, require_order, require_other_logits
+from cp_compress.stage_origin import explain_damage
 from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
@@ -87,7 +88,13 @@ def assert_pair(
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
         measurement = compare(candidate, original)
-    return conclude(measurement, requirements, assertion, described, failure)
+    return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
+
+
+def _explain(candidate: Observation, reference: Observation) -> Record:
+    # Hypothesis fails many times with one candidate, and what explains it is the same each time
+    key = ("origin", reference.model_digest, reference.data_digest)
+    return candidate.remember(key, lambda: explain_damage(candidate, reference))
 
 
 @contextmanager
@@ -105,11 +112,14 @@ def conclude(
     assertion: str,
     subjects: Record,
     failure: type[PreservationError],
+    observations: tuple[Observation, Observation] | None = None,
 ) -> Check:
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
         check = judge(measurement, requirements)
     record = record_check(check, assertion, subjects)
+    if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
+        record["origin"] = _explain(*observations)
     if not check.passed:
         raise failure(failure_message(record), check)
     if record["baseline_problems"]:

@@ -8,6 +8,7 @@ from typing import Any
 from pytest_cp.records import Record, current_recorder, decisive_requirement
 
 _LISTED = 8
+_LISTED_LAYERS = 3
 
 
 def failure_message(record: Record, hint: str = "") -> str:
@@ -20,6 +21,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _class_lines(record["details"].get("classes", []))
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
+    lines += _origin_lines(record["origin"])
     lines += [f"  note: {note}" for note in record["notes"]]
     if hint:
         lines.append(f"  {hint}")
@@ -90,6 +92,29 @@ def _example_lines(examples: list[Record]) -> list[str]:
         for change in examples[:_LISTED]
     ]
     return ["  examples that changed most:", *rows, *_rest(len(examples))]
+
+
+def _origin_lines(origin: Record | None) -> list[str]:
+    if origin is None:
+        return []
+    flips = origin.get("asked", 0)
+    rows = [_layer_line(layer, flips) for layer in origin["layers"][:_LISTED_LAYERS]]
+    if rows:
+        flipped = f"share of {flips} flips that come back when one is put back as it was"
+        rows = [f"  layers that carry the damage ({flipped if flips else 'by the noise that each adds'}):", *rows]
+    rows += [
+        f"  stage {stage['scheme']} introduced {stage['share']:.0%} of {stage['flips']} flips"
+        for stage in origin["stages"]
+    ]
+    return rows + [f"  note: {note}" for note in origin["notes"]]
+
+
+def _layer_line(layer: Record, flips: int) -> str:
+    noise = layer["added_snr"]
+    texts = [f"{layer['share']:.0%}"] if flips else []
+    if isinstance(noise, float):
+        texts.append(f"signal to own noise {noise:.1f} dB")
+    return f"    {layer['name']} ({layer['kind']}): {', '.join(texts) or 'unknown'}"
 
 
 def _rest(count: int) -> list[str]:

@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 BASELINE_MODES = ("check", "new", "update")
+ORIGIN_MODES = ("auto", "off")
 
 # name, type, default, help
 _INI: tuple[tuple[str, Any, Any, str], ...] = (
@@ -33,6 +34,7 @@ _INI: tuple[tuple[str, Any, Any, str], ...] = (
     ("cp_device", "string", "", "device to compress and observe on (default: CUDA where present, else CPU)"),
     ("cp_seed", "string", "0", "seed of every random choice (default 0)"),
     ("cp_batch_size", "string", "256", "largest number of examples in one forward call (default 256)"),
+    ("cp_origin", "string", "auto", "auto: a failing check says which layers carry the damage; off: it does not"),
     ("cp_cache_dir", "string", "", "folder of compressed models (default: in pytest's own cache folder)"),
     (
         "cp_baseline_dir",
@@ -47,7 +49,7 @@ _INI: tuple[tuple[str, Any, Any, str], ...] = (
 _MARKERS = (
     "compress_model(scheme, ...): run the test once for each scheme, given as `compressed_model`",
     "compress_dataset(codec, ...): run the test once for each codec, given as `compressed_dataset`",
-    "cp_execution(device=None, seed=None, batch_size=None): where and how the test's checks run",
+    "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
 )
 
 
@@ -56,12 +58,14 @@ class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
     `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
-    on which no gate is made unless `allow_searched_data`.
+    on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
+    the damage.
     """
 
     device: str | None = None
     seed: int = 0
     batch_size: int = 256
+    origin: bool = field(default=True, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
 
@@ -95,6 +99,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--cp-device", metavar="DEVICE", help="device to compress and observe on: cpu, cuda, cuda:1, …")
     group.addoption("--cp-seed", type=int, metavar="N", help="seed of every random choice")
     group.addoption("--cp-batch-size", type=int, metavar="N", help="largest number of examples in one forward call")
+    origin_help = "auto: a failing check says which layers carry the damage (default); off: it does not"
+    group.addoption("--cp-origin", choices=ORIGIN_MODES, help=origin_help)
     group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
     group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
     baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
@@ -162,10 +168,14 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         raise pytest.UsageError(f"cp device {device!r}: must be a torch device such as cpu, cuda or cuda:1")
     seed = _first(config.getoption("--cp-seed"), marked.get("seed"), config.getini("cp_seed"))
     size = _first(config.getoption("--cp-batch-size"), marked.get("batch_size"), config.getini("cp_batch_size"))
+    origin = _first(config.getoption("--cp-origin"), marked.get("origin"), config.getini("cp_origin"))
+    if origin not in ORIGIN_MODES:
+        raise pytest.UsageError(f"cp origin {origin!r}: must be {' or '.join(ORIGIN_MODES)}")
     return Execution(
         device=None if device is None else str(device),
         seed=_whole("cp seed", seed, at_least=0),
         batch_size=_whole("cp batch size", size, at_least=1),
+        origin=origin == "auto",
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
     )
@@ -193,10 +203,12 @@ def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
 def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
     if marker is None:
         return {}
-    unknown = set(marker.kwargs) - {"device", "seed", "batch_size"}
+    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "origin"}
     if marker.args or unknown:
         given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
-        raise pytest.UsageError(f"cp_execution({given}): its arguments are device, seed and batch_size, by keyword")
+        raise pytest.UsageError(
+            f"cp_execution({given}): its arguments are device, seed, batch_size and origin, by keyword"
+        )
     return marker.kwargs
 
 

@@ -114,6 +114,7 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "examples": [],
         "details": {},
         "notes": [],
+        "origin": None,
         "error": None,
         "baseline_problems": [],
     }

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.observation import Observation as Observation
     from cp_compress.fidelity.observation import forget_observations as forget_observations
     from cp_compress.fidelity.observation import observe as observe
+    from cp_compress.fidelity.origin import LayerDamage as LayerDamage
+    from cp_compress.fidelity.origin import Origin as Origin
+    from cp_compress.fidelity.origin import find_origin as find_origin
     from cp_compress.fidelity.predictions import compare_predictions as compare_predictions
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
 
@@ -52,8 +55,10 @@ _MODULES = {
     "IntegratedGradients": "attribution_methods",
     "Interval": "intervals",
     "Measurement": "measurement",
+    "LayerDamage": "origin",
     "Observation": "observation",
     "Occlusion": "attribution_methods",
+    "Origin": "origin",
     "Requirement": "judgement",
     "Saliency": "attribution_methods",
     "boundary_distances": "boundary_search",
@@ -62,6 +67,7 @@ _MODULES = {
     "compare_boundaries": "boundaries",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
+    "find_origin": "origin",
     "forget_observations": "observation",
     "gate_directions": "direction_families",
     "gaussian_directions": "direction_families",

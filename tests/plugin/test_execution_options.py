@@ -69,5 +69,6 @@ def test_job_line_cannot_loosen_a_gate(pytester):
         "--cp-batch-size",
         "--cp-cache-dir",
         "--cp-report-json",
+        "--cp-origin",
         "--cp-baseline",
     }

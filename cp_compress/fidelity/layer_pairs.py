@@ -1,0 +1,223 @@
+"""Which parts of a candidate stand where a part of its reference stood, and how much noise each of them adds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.digests import digest_model
+
+Shapes = tuple[tuple[int, ...], ...]
+Dtypes = tuple[torch.dtype | None, torch.dtype | None]
+_CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+
+
+@dataclass(frozen=True)
+class LayerPairs:
+    """The paths at which two models hold different parts that take and give the same shapes.
+
+    `paths` are in the order in which the reference runs them; `left_out` maps paths that have no such counterpart to
+    the reason. `candidate_dtypes` and `reference_dtypes` give the floating-point dtypes that each part takes and gives.
+    """
+
+    paths: tuple[str, ...]
+    left_out: dict[str, str]
+    candidate_dtypes: dict[str, Dtypes]
+    reference_dtypes: dict[str, Dtypes]
+
+
+def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
+    """Return the lowest paths at which two models differ while everything above corresponds; "" is the whole model.
+
+    A part is looked into as long as both sides hold children of the same names; what holds tensors of its own beside
+    children, as an attention does, counts as one part.
+    """
+    if digest_model(candidate) == digest_model(reference):
+        return []
+    mine, theirs = (dict(model.named_children()) for model in (candidate, reference))
+    holds_tensors = any(True for model in (candidate, reference) for _ in model.parameters(recurse=False))
+    if not theirs or mine.keys() != theirs.keys() or holds_tensors:
+        return [""]
+    found = [
+        f"{name}.{path}" if path else name
+        for name, child in theirs.items()
+        for path in differing_parts(mine[name], child)
+    ]
+    return found or [""]
+
+
+def pair_layers(
+    candidate: nn.Module, reference: nn.Module, run_candidate: Callable[[], Any], run_reference: Callable[[], Any]
+) -> LayerPairs:
+    """Return where the models' parts can be exchanged; `run_…` send the same few examples through each.
+
+    Where a layer has become narrower, the smallest part around it that takes and gives the shapes of the reference's
+    stands for it.
+    """
+    before, reference_dtypes = _look(reference, run_reference)
+    after, candidate_dtypes = _look(candidate, run_candidate)
+    order = list(before)
+    chosen: dict[str, None] = {}
+    left_out: dict[str, str] = {}
+    for path in differing_parts(candidate, reference):
+        place = path
+        while place and before.get(place) != after.get(place):
+            place = place.rpartition(".")[0]
+        if not place:
+            left_out[path or "the whole model"] = "no part around it takes and gives the same shapes in both models"
+        elif place not in before:
+            left_out[path] = "it does not run"
+        else:
+            chosen[place] = None
+    outermost = [path for path in chosen if not any(path.startswith(f"{other}.") for other in chosen if other != path)]
+    return LayerPairs(tuple(sorted(outermost, key=order.index)), left_out, candidate_dtypes, reference_dtypes)
+
+
+def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Shapes, Shapes]], dict[str, Dtypes]]:
+    shapes: dict[str, tuple[Shapes, Shapes]] = {}
+    dtypes: dict[str, Dtypes] = {}
+
+    def note(path: str) -> _CallHook:
+        def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+            shapes.setdefault(path, (_tensor_shapes((args, keywords)), _tensor_shapes(output)))
+            dtypes.setdefault(path, (_float_dtype((args, keywords)), _float_dtype(output)))
+
+        return hook
+
+    paths = [path for path, _ in model.named_modules() if path]
+    with watching(model, {path: note(path) for path in paths}):
+        run()
+    return shapes, dtypes
+
+
+@contextlib.contextmanager
+def watching(model: nn.Module, hooks: dict[str, _CallHook]) -> Iterator[None]:
+    """Call a hook with (arguments, keywords, output) after each run of the parts at its paths; then take it off."""
+    handles = []
+    try:
+        for path, hook in hooks.items():
+            part = model.get_submodule(path)
+
+            def forward_hook(module: nn.Module, args: Any, keywords: Any, output: Any, hook: _CallHook = hook) -> None:
+                hook(args, keywords, output)
+
+            handles.append(part.register_forward_hook(forward_hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class NoiseMeter:
+    """Sums of squares of the reference's outputs and of what the candidate's differ by, of each part."""
+
+    def __init__(self) -> None:
+        self._signal: dict[str, float] = {}
+        self._noise: dict[str, float] = {}
+
+    def add(self, path: str, reference: Any, candidate: Any) -> None:
+        """Add the outputs of one run; outputs that cannot be subtracted make the part's ratio NaN."""
+        before, after = tensors_in(reference), tensors_in(candidate)
+        fits = len(before) == len(after) and all(a.shape == b.shape for a, b in zip(before, after, strict=True))
+        pairs = [(b.double(), a.to(b.device).double()) for b, a in zip(before, after, strict=True)] if fits else []
+        signal = sum(float(b.square().sum()) for b, _ in pairs) if fits else math.nan
+        noise = sum(float((b - a).square().sum()) for b, a in pairs) if fits else math.nan
+        self._signal[path] = self._signal.get(path, 0.0) + signal
+        self._noise[path] = self._noise.get(path, 0.0) + noise
+
+    def include(self, other: NoiseMeter) -> None:
+        """Add the sums of another meter."""
+        for mine, theirs in ((self._signal, other._signal), (self._noise, other._noise)):
+            for path, value in theirs.items():
+                mine[path] = mine.get(path, 0.0) + value
+
+    def decibels(self, path: str) -> float:
+        """Return 10 · log₁₀(Σ reference² / Σ (reference − candidate)²), inf without any difference."""
+        signal, noise = self._signal.get(path, math.nan), self._noise.get(path, math.nan)
+        if math.isnan(signal) or math.isnan(noise):
+            return math.nan
+        if noise == 0:
+            return math.inf
+        return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def measure_noise(
+    candidate: nn.Module,
+    reference: nn.Module,
+    pairs: LayerPairs,
+    run_candidate: Callable[[], Any],
+    run_reference: Callable[[], Any],
+    meters: tuple[NoiseMeter, NoiseMeter],
+) -> None:
+    """Add one batch's noise of each part: to the first meter as it arrives, to the second what the part adds itself.
+
+    The second is the difference of both parts' outputs on the *reference's* input of that part: noise that
+    comes from earlier parts is not charged to it.
+    """
+    arriving, added = meters
+    outputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
+
+    def keep(path: str) -> _CallHook:
+        taken, _ = pairs.candidate_dtypes[path]
+        part = _computing_in(candidate.get_submodule(path), taken)
+
+        def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+            outputs[path].append(output)
+            added.add(path, output, part(*cast_floats(args, taken), **cast_floats(keywords, taken)))
+
+        return hook
+
+    def compare(path: str) -> _CallHook:
+        def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+            arriving.add(path, outputs[path].pop(0) if outputs[path] else None, output)
+
+        return hook
+
+    with watching(reference, {path: keep(path) for path in pairs.paths}):
+        run_reference()
+    with watching(candidate, {path: compare(path) for path in pairs.paths}):
+        run_candidate()
+
+
+def _computing_in(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """Return a part that can be called alone: a model may widen its parameters only while all of it runs."""
+    held = {parameter.dtype for parameter in part.parameters() if parameter.is_floating_point()}
+    return part if dtype is None or held <= {dtype} else copy.deepcopy(part).to(dtype)
+
+
+def cast_floats(value: Any, dtype: torch.dtype | None) -> Any:
+    """Return nested values with every floating-point tensor in a dtype; None leaves them as they are."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+    if isinstance(value, (list, tuple)):
+        parts = [cast_floats(entry, dtype) for entry in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: cast_floats(entry, dtype) for key, entry in value.items()}
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the real tensors of nested values, in their order."""
+    if isinstance(value, Tensor):
+        return [] if value.is_complex() else [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for entry in value for tensor in tensors_in(entry)]
+    return []
+
+
+def _tensor_shapes(value: Any) -> Shapes:
+    return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
+
+
+def _float_dtype(value: Any) -> torch.dtype | None:
+    return next((tensor.dtype for tensor in tensors_in(value) if tensor.is_floating_point()), None)

@@ -1,0 +1,254 @@
+"""Where it comes from: which layers of a candidate carry the damage that a comparison has found."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import check_integer
+from cp_compress.base.batching import BatchSize
+from cp_compress.base.errors import ObservationError
+from cp_compress.base.plain import plain
+from cp_compress.fidelity.layer_pairs import LayerPairs, NoiseMeter, measure_noise, pair_layers
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.predictions import check_comparable
+from cp_compress.fidelity.restoration import Restorer, restore_each
+from cp_compress.fidelity.running import Runner
+from cp_compress.fidelity.sampling import batch_size_for, choose_examples
+
+_OWNER = "find_origin"
+THE_DATA = "the compressed data"
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What one part of the candidate, or several restored together, has to do with the changed predictions.
+
+    `layers` are paths of modules; `kind` the class of the reference's module. `restored` of `flips` predictions that
+    had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
+    are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
+    itself adds to the reference's input, and of all noise that has gathered there in the candidate; NaN for groups.
+    """
+
+    layers: tuple[str, ...]
+    kind: str
+    restored: int
+    flips: int
+    added_snr: float
+    arriving_snr: float
+
+    @property
+    def name(self) -> str:
+        """The path, or the first and last path of a group."""
+        return self.layers[0] if len(self.layers) == 1 else f"{self.layers[0]} … {self.layers[-1]}"
+
+    @property
+    def share(self) -> float:
+        """The share of the flips that restoring it brings back, NaN without flips."""
+        return self.restored / self.flips if self.flips else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, the name and the share as plain Python types."""
+        fields: dict[str, Any] = plain({**dataclasses.asdict(self), "name": self.name, "share": self.share})
+        return fields
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The parts of a candidate, the one that explains most first.
+
+    The order is that of the flips that come back, then that of the noise that a part adds. Of `flips` changed
+    predictions `asked` were looked at. `exact` says that each part was restored by itself. `runs` counts runs of the
+    candidate on those examples. `notes` are sentences that a reader must see beside the ranking.
+    """
+
+    layers: tuple[LayerDamage, ...]
+    flips: int
+    asked: int
+    exact: bool
+    runs: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain Python types."""
+        return {
+            "layers": [layer.to_json() for layer in self.layers],
+            "flips": self.flips,
+            "asked": self.asked,
+            "exact": self.exact,
+            "runs": self.runs,
+            "notes": list(self.notes),
+        }
+
+
+def find_origin(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    examples: int = 32,
+    flips: int = 64,
+    budget: int = 64,
+    batch_size: int | None = None,
+) -> Origin:
+    """Rank the layers of a candidate by what they have to do with its changed predictions.
+
+    A layer is the lowest part at which the two models' module trees differ, or the smallest part around it that takes
+    and gives the reference's shapes. Each is put back into a copy of the candidate as it was in the reference, and of
+    at most `flips` changed predictions, spread evenly, it is counted how many come back: by itself where there are no
+    more than `budget` layers, else by groups of neighbours that are halved. Restored layers need not add up: damage
+    that sits in several of them comes back only with all, and any of several may suffice.
+
+    Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
+    to that of the difference (added by the layer itself: of both modules' outputs on the reference's input). Where
+    nothing flipped, the order is that of the added noise alone. Where the two read different data, the
+    data is restored too, as "the compressed data". `batch_size` is as in `compare_attributions`.
+
+    Neither model is changed. Raises InvalidArgumentError for malformed numbers, ObservationError for observations
+    that cannot be compared and for models that are no `nn.Module`: other callables have no layers to tell apart.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.fidelity import observe
+    >>> import copy
+    >>> model = digits_cnn()
+    >>> broken = copy.deepcopy(model)
+    >>> path = [path for path, part in broken.named_modules() if isinstance(part, torch.nn.Linear)][-1]
+    >>> _ = broken.get_submodule(path).weight.data[3].zero_()
+    >>> found = find_origin(observe(broken, digits()), observe(model, digits()))
+    >>> found.layers[0].name == path, found.layers[0].share
+    (True, 1.0)
+    """
+    for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
+        check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
+    check_comparable(candidate, reference)
+    mine, theirs = candidate.runner.module, reference.runner.module
+    if mine is None or theirs is None:
+        which = "candidate" if mine is None else "reference"
+        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    size = batch_size_for(candidate.runner.device, batch_size)
+    pairs = _pair(candidate, reference, mine, theirs)
+    added, arriving = _measure_noise(candidate, reference, pairs, examples, size)
+    changed = (candidate.predictions != reference.predictions).nonzero().flatten()
+    asked = changed[choose_examples(_OWNER, flips, len(changed))] if len(changed) else changed
+    restorer = Restorer(mine, theirs, pairs)
+    inputs = candidate.data.select(asked)[0] if len(asked) else None
+
+    def come_back(paths: Sequence[str]) -> int:
+        if inputs is None:
+            return 0
+        found = restorer.predict(paths, lambda model: _predict(model, candidate, inputs, size))
+        return int((found == reference.predictions[asked]).sum())
+
+    allowed = budget if inputs is not None else len(pairs.paths)
+    found, runs = restore_each(pairs.paths, come_back, allowed) if pairs.paths else ([], 0)
+
+    def as_damage(paths: tuple[str, ...], restored: int) -> LayerDamage:
+        alone = len(paths) == 1
+        return LayerDamage(
+            layers=paths,
+            kind=type(theirs.get_submodule(paths[0])).__name__ if alone else f"{len(paths)} layers",
+            restored=restored,
+            flips=len(asked),
+            added_snr=added.decibels(paths[0]) if alone else math.nan,
+            arriving_snr=arriving.decibels(paths[0]) if alone else math.nan,
+        )
+
+    layers = [as_damage(part.paths, part.count) for part in found]
+    layers += _restore_data(candidate, reference, asked, size)
+    layers.sort(key=lambda layer: (-layer.restored, _or_infinite(layer.added_snr)))
+    return Origin(
+        layers=tuple(layers),
+        flips=len(changed),
+        asked=len(asked),
+        exact=all(len(layer.layers) == 1 for layer in layers),
+        runs=runs if inputs is not None else 0,
+        notes=_notes(pairs, len(changed), len(asked), len(layers)),
+    )
+
+
+def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
+    few = range(min(2, len(reference)))
+    return reference.remember(
+        ("layer pairs", candidate.model_digest, candidate.data_digest),
+        lambda: pair_layers(mine, theirs, _run(candidate, few), _run(reference, few)),
+    )
+
+
+def _run(seen: Observation, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+    def run() -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), seen.runner.evaluating():
+            return seen.runner.logits(seen.data.select(rows)[0])
+
+    return run
+
+
+def _measure_noise(
+    candidate: Observation, reference: Observation, pairs: LayerPairs, examples: int, size: BatchSize
+) -> tuple[NoiseMeter, NoiseMeter]:
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    mine, theirs = candidate.runner.module, reference.runner.module
+    assert mine is not None
+    assert theirs is not None
+    added, arriving = NoiseMeter(), NoiseMeter()
+
+    def measure(part: slice) -> None:
+        # sums of a batch that ran out of memory must not be counted twice
+        batch = NoiseMeter(), NoiseMeter()
+        with candidate.runner.evaluating():
+            rows = chosen[part]
+            measure_noise(mine, theirs, pairs, _run(candidate, rows), _run(reference, rows), batch)
+        arriving.include(batch[0])
+        added.include(batch[1])
+
+    if pairs.paths:
+        size.run(len(chosen), measure)
+    return added, arriving
+
+
+def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
+    runner = Runner(model, candidate.runner.device)
+    found = torch.empty(len(inputs), dtype=torch.int64)
+
+    def run(part: slice) -> None:
+        found[part] = runner.logits(inputs[part]).argmax(dim=1).cpu()
+
+    with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+        size.run(len(inputs), run)
+    return found
+
+
+def _restore_data(candidate: Observation, reference: Observation, asked: Tensor, size: BatchSize) -> list[LayerDamage]:
+    if candidate.data_digest == reference.data_digest:
+        return []
+    restored = 0
+    if len(asked):
+        model = candidate.runner.module
+        assert model is not None
+        found = _predict(model, candidate, reference.data.select(asked)[0], size)
+        restored = int((found == reference.predictions[asked]).sum())
+    return [LayerDamage((THE_DATA,), "data", restored, len(asked), math.nan, math.nan)]
+
+
+def _or_infinite(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _notes(pairs: LayerPairs, changed: int, asked: int, found: int) -> tuple[str, ...]:
+    notes = []
+    if not changed:
+        notes.append("no prediction changed: the order is that of the noise that each layer adds")
+    elif asked < changed:
+        notes.append(f"{asked} of {changed} changed predictions were looked at, spread evenly")
+    if pairs.left_out:
+        for reason in dict.fromkeys(pairs.left_out.values()):
+            paths = [path for path, why in pairs.left_out.items() if why == reason]
+            listed = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
+            notes.append(f"{len(paths)} parts could not be restored ({listed}): {reason}")
+    if not found and not pairs.left_out:
+        notes.append("the models differ nowhere that can be told apart by layers")
+    return tuple(notes)

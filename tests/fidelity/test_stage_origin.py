@@ -1,0 +1,57 @@
+"""Which stage of a pipeline a changed prediction comes from: against the stages observed one by one."""
+
+import pytest
+import torch
+
+from cp_compress.base.errors import ObservationError
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import observe
+from cp_compress.model import parse_scheme
+from cp_compress.stage_origin import explain_damage, find_stages
+
+STAGES = ("low_rank(rank=6)", "prune(density=0.35)", "quantize(int4)")
+
+
+def pipeline(steps):
+    return parse_scheme(" | ".join(steps)).compress(digits_cnn())
+
+
+def test_equals_the_stages_one_by_one():
+    model, data = digits_cnn(), digits()
+    found = find_stages(observe(pipeline(STAGES), data), observe(model, data))
+    predictions = [observe(model, data).predictions]
+    predictions += [
+        observe(pipeline(STAGES[:count]) if count > 1 else parse_scheme(STAGES[0]).compress(model), data).predictions
+        for count in (1, 2, 3)
+    ]
+    expected = [0, 0, 0]
+    for row in zip(*(list(map(int, found)) for found in predictions), strict=True):
+        if row[-1] == row[0]:
+            continue
+        first = max((stage for stage in (1, 2, 3) if row[stage] == row[0]), default=0)
+        expected[first] += 1
+    assert [stage.introduced for stage in found] == expected
+    assert sum(expected) == found[0].flips > 0
+    assert tuple(stage.scheme for stage in found) == STAGES
+
+
+def test_refuses_a_candidate_that_was_changed_since():
+    model, data = digits_cnn(), digits()
+    candidate = pipeline(STAGES)
+    with torch.no_grad():
+        candidate.classifier[3].bias.add_(torch.arange(10.0))
+    with pytest.raises(ObservationError, match="changed since"):
+        find_stages(observe(candidate, data), observe(model, data))
+
+
+def test_refuses_a_single_scheme():
+    model, data = digits_cnn(), digits()
+    with pytest.raises(ObservationError, match="no stages"):
+        find_stages(observe(parse_scheme(STAGES[0]).compress(model), data), observe(model, data))
+
+
+def test_explaining_never_raises():
+    model, data = digits_cnn(), digits()
+    found = explain_damage(observe(lambda inputs: model(inputs).roll(1, 1), data), observe(model, data))
+    assert found["layers"] == found["stages"] == []
+    assert any("plain callable" in note for note in found["notes"])
