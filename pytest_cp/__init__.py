@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import check_attribution_iou as check_attribution_iou
     from pytest_cp.assertions.boundaries import assert_boundary_distance as assert_boundary_distance
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
+    from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
+    from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
@@ -34,6 +37,7 @@ _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
     "footprint": "footprint",
+    "no_divergence": "divergence",
     "preserved_predictions": "predictions",
     "reconstruction": "reconstruction",
 }
@@ -41,6 +45,7 @@ _ERRORS = (
     "AttributionsNotPreservedError",
     "BaselineError",
     "BoundariesNotPreservedError",
+    "DivergenceFoundError",
     "FootprintNotReducedError",
     "NothingComparedError",
     "PredictionsNotPreservedError",

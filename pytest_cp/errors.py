@@ -30,6 +30,10 @@ class BoundariesNotPreservedError(PreservationError):
     """The compressed model's decision boundaries moved by more than is allowed."""
 
 
+class DivergenceFoundError(PreservationError):
+    """Inputs were found on which the compressed model says something else than its reference."""
+
+
 class ReconstructionNotPreservedError(PreservationError):
     """Decoded data differs from the original by more than is allowed."""
 

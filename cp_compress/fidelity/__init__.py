@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.directions import DirectionBasis as DirectionBasis
     from cp_compress.fidelity.directions import Directions as Directions
     from cp_compress.fidelity.directions import low_frequency_basis as low_frequency_basis
+    from cp_compress.fidelity.divergence import DivergenceSearch as DivergenceSearch
+    from cp_compress.fidelity.divergence import compare_divergence as compare_divergence
+    from cp_compress.fidelity.divergence import find_divergence as find_divergence
+    from cp_compress.fidelity.divergence_files import load_divergence as load_divergence
+    from cp_compress.fidelity.divergence_files import replay_divergence as replay_divergence
+    from cp_compress.fidelity.divergence_files import save_divergence as save_divergence
     from cp_compress.fidelity.intervals import Interval as Interval
     from cp_compress.fidelity.jaccard import split_jaccard as split_jaccard
     from cp_compress.fidelity.jaccard import weighted_jaccard as weighted_jaccard
@@ -50,12 +56,13 @@ _MODULES = {
     "Check": "judgement",
     "DirectionBasis": "directions",
     "Directions": "directions",
+    "DivergenceSearch": "divergence",
     "GradCAM": "attribution_methods",
     "InputXGradient": "attribution_methods",
     "IntegratedGradients": "attribution_methods",
     "Interval": "intervals",
-    "Measurement": "measurement",
     "LayerDamage": "origin",
+    "Measurement": "measurement",
     "Observation": "observation",
     "Occlusion": "attribution_methods",
     "Origin": "origin",
@@ -65,18 +72,23 @@ _MODULES = {
     "class_gradient_directions": "direction_families",
     "compare_attributions": "attributions",
     "compare_boundaries": "boundaries",
+    "compare_divergence": "divergence",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
+    "find_divergence": "divergence",
     "find_origin": "origin",
     "forget_observations": "observation",
     "gate_directions": "direction_families",
     "gaussian_directions": "direction_families",
     "judge": "judgement",
+    "load_divergence": "divergence_files",
     "low_frequency_basis": "directions",
     "low_frequency_directions": "direction_families",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",
+    "replay_divergence": "divergence_files",
     "residual_directions": "direction_families",
+    "save_divergence": "divergence_files",
     "search_boundaries": "boundary_search",
     "split_jaccard": "jaccard",
     "weighted_jaccard": "jaccard",

@@ -37,6 +37,12 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "preserved_fraction": _SHARE,
         "censored_fraction": _SHARE,
     },
+    "divergence": {
+        "divergence_rate": _SHARE,
+        "mean_queries": _POSITIVE,
+        "median_linf": _POSITIVE,
+        "median_l2": _POSITIVE,
+    },
     "reconstruction": {
         "max_error": _POSITIVE,
         "rmse": _POSITIVE,
