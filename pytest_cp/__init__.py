@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
     from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
     from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
+    from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
+    from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
+    from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
+    "embeddings_preserved": "embeddings",
     "footprint": "footprint",
     "no_divergence": "divergence",
     "preserved_predictions": "predictions",
@@ -46,6 +50,7 @@ _ERRORS = (
     "BaselineError",
     "BoundariesNotPreservedError",
     "DivergenceFoundError",
+    "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
     "NothingComparedError",
     "PredictionsNotPreservedError",

@@ -22,6 +22,10 @@ class PredictionsNotPreservedError(PreservationError):
     """The compressed model's predictions differ by more than is allowed."""
 
 
+class EmbeddingsNotPreservedError(PreservationError):
+    """The compressed model represents the examples otherwise than is allowed."""
+
+
 class AttributionsNotPreservedError(PreservationError):
     """The compressed model looks at other parts of its inputs than is allowed."""
 

@@ -35,12 +35,16 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.divergence_files import load_divergence as load_divergence
     from cp_compress.fidelity.divergence_files import replay_divergence as replay_divergence
     from cp_compress.fidelity.divergence_files import save_divergence as save_divergence
+    from cp_compress.fidelity.embedding_similarity import linear_cka as linear_cka
+    from cp_compress.fidelity.embedding_similarity import minibatch_cka as minibatch_cka
+    from cp_compress.fidelity.embeddings import compare_embeddings as compare_embeddings
     from cp_compress.fidelity.intervals import Interval as Interval
     from cp_compress.fidelity.jaccard import split_jaccard as split_jaccard
     from cp_compress.fidelity.jaccard import weighted_jaccard as weighted_jaccard
     from cp_compress.fidelity.judgement import Check as Check
     from cp_compress.fidelity.judgement import Requirement as Requirement
     from cp_compress.fidelity.judgement import judge as judge
+    from cp_compress.fidelity.layers import layer_features as layer_features
     from cp_compress.fidelity.measurement import Measurement as Measurement
     from cp_compress.fidelity.observation import Observation as Observation
     from cp_compress.fidelity.observation import forget_observations as forget_observations
@@ -73,6 +77,7 @@ _MODULES = {
     "compare_attributions": "attributions",
     "compare_boundaries": "boundaries",
     "compare_divergence": "divergence",
+    "compare_embeddings": "embeddings",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
     "find_divergence": "divergence",
@@ -81,9 +86,12 @@ _MODULES = {
     "gate_directions": "direction_families",
     "gaussian_directions": "direction_families",
     "judge": "judgement",
+    "layer_features": "layers",
+    "linear_cka": "embedding_similarity",
     "load_divergence": "divergence_files",
     "low_frequency_basis": "directions",
     "low_frequency_directions": "direction_families",
+    "minibatch_cka": "embedding_similarity",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",
     "replay_divergence": "divergence_files",
