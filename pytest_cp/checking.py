@@ -49,7 +49,7 @@ def build_requirements(
     asked = [requirement for requirement in lower + upper if requirement is not None]
     if not asked:
         known = [f"min_{metric}" for metric in at_least or {}] + [f"max_{metric}" for metric in at_most or {}]
-        known = [name.replace("max_max_", "max_") for name in known]
+        known = [_argument_name(name) for name in known]
         reject(assertion, "requirements", None, f"nothing is required; give at least one of {', '.join(known)}")
     return asked
 
@@ -59,11 +59,15 @@ def _requirement(
 ) -> Requirement | None:
     if bound is None:
         return None
-    argument = f"{direction}_{metric}".replace("max_max_", "max_")
+    argument = _argument_name(f"{direction}_{metric}")
     low, high = metric_range(metric)
     rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
     checked = check_real(assertion, argument, bound, rule, at_least=low, at_most=high)
     return Requirement(metric, direction, checked, confidence)
+
+
+def _argument_name(text: str) -> str:
+    return text.replace("max_max_", "max_").replace("min_min_", "min_")
 
 
 def assert_pair(

@@ -16,6 +16,8 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines = [_headline(record)]
     if len(record["requirements"]) > 1:
         lines += [f"  {entry['outcome']}: {_finding(entry)}" for entry in record["requirements"]]
+    for entry in record["requirements"]:
+        lines += _group_lines(entry)
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))
@@ -56,6 +58,22 @@ def _finding(entry: Record) -> str:
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
     return text
+
+
+def _group_lines(entry: Record) -> list[str]:
+    """Say which groups break their bound, and which are not known to keep it; p-values are Holm's."""
+    if entry["outcome"] == "pass":
+        return []
+    lines = []
+    for verdict, key in (("refuted", "p_refuted"), ("undecided", "p_proven")):
+        groups = sorted((one for one in entry["groups"] if one["verdict"] == verdict), key=lambda one: one["p_refuted"])
+        texts = [
+            f"{one['group']} ({number(one['value'])}, n = {one['count']}, p = {number(one[key])})" for one in groups
+        ]
+        more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+        if texts:
+            lines.append(f"  {entry['metric']} {verdict} for: {', '.join(texts[:_LISTED])}{more}")
+    return lines
 
 
 def _subject_lines(subjects: dict[str, Any]) -> list[str]:

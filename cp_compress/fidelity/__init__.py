@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.fidelity.abstention import abstention_threshold as abstention_threshold
+    from cp_compress.fidelity.abstention import risk_coverage as risk_coverage
     from cp_compress.fidelity.attribution_methods import GradCAM as GradCAM
     from cp_compress.fidelity.attribution_methods import InputXGradient as InputXGradient
     from cp_compress.fidelity.attribution_methods import IntegratedGradients as IntegratedGradients
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundary_search import BoundarySearch as BoundarySearch
     from cp_compress.fidelity.boundary_search import boundary_distances as boundary_distances
     from cp_compress.fidelity.boundary_search import search_boundaries as search_boundaries
+    from cp_compress.fidelity.class_distances import embedding_distance as embedding_distance
+    from cp_compress.fidelity.class_distances import tree_distance as tree_distance
     from cp_compress.fidelity.direction_families import class_gradient_directions as class_gradient_directions
     from cp_compress.fidelity.direction_families import gate_directions as gate_directions
     from cp_compress.fidelity.direction_families import gaussian_directions as gaussian_directions
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.embedding_similarity import linear_cka as linear_cka
     from cp_compress.fidelity.embedding_similarity import minibatch_cka as minibatch_cka
     from cp_compress.fidelity.embeddings import compare_embeddings as compare_embeddings
+    from cp_compress.fidelity.exemplars import Exemplars as Exemplars
+    from cp_compress.fidelity.exemplars import compression_identified_exemplars as compression_identified_exemplars
+    from cp_compress.fidelity.groups import holm as holm
     from cp_compress.fidelity.intervals import Interval as Interval
     from cp_compress.fidelity.jaccard import split_jaccard as split_jaccard
     from cp_compress.fidelity.jaccard import weighted_jaccard as weighted_jaccard
@@ -46,12 +53,15 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import judge as judge
     from cp_compress.fidelity.layers import layer_features as layer_features
     from cp_compress.fidelity.measurement import Measurement as Measurement
+    from cp_compress.fidelity.noise_floors import NoiseFloor as NoiseFloor
+    from cp_compress.fidelity.noise_floors import noise_floor as noise_floor
     from cp_compress.fidelity.observation import Observation as Observation
     from cp_compress.fidelity.observation import forget_observations as forget_observations
     from cp_compress.fidelity.observation import observe as observe
     from cp_compress.fidelity.origin import LayerDamage as LayerDamage
     from cp_compress.fidelity.origin import Origin as Origin
     from cp_compress.fidelity.origin import find_origin as find_origin
+    from cp_compress.fidelity.output_changes import expected_calibration_error as expected_calibration_error
     from cp_compress.fidelity.predictions import compare_predictions as compare_predictions
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
 
@@ -61,17 +71,20 @@ _MODULES = {
     "DirectionBasis": "directions",
     "Directions": "directions",
     "DivergenceSearch": "divergence",
+    "Exemplars": "exemplars",
     "GradCAM": "attribution_methods",
     "InputXGradient": "attribution_methods",
     "IntegratedGradients": "attribution_methods",
     "Interval": "intervals",
     "LayerDamage": "origin",
     "Measurement": "measurement",
+    "NoiseFloor": "noise_floors",
     "Observation": "observation",
     "Occlusion": "attribution_methods",
     "Origin": "origin",
     "Requirement": "judgement",
     "Saliency": "attribution_methods",
+    "abstention_threshold": "abstention",
     "boundary_distances": "boundary_search",
     "class_gradient_directions": "direction_families",
     "compare_attributions": "attributions",
@@ -80,11 +93,15 @@ _MODULES = {
     "compare_embeddings": "embeddings",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
+    "compression_identified_exemplars": "exemplars",
+    "embedding_distance": "class_distances",
+    "expected_calibration_error": "output_changes",
     "find_divergence": "divergence",
     "find_origin": "origin",
     "forget_observations": "observation",
     "gate_directions": "direction_families",
     "gaussian_directions": "direction_families",
+    "holm": "groups",
     "judge": "judgement",
     "layer_features": "layers",
     "linear_cka": "embedding_similarity",
@@ -92,13 +109,16 @@ _MODULES = {
     "low_frequency_basis": "directions",
     "low_frequency_directions": "direction_families",
     "minibatch_cka": "embedding_similarity",
+    "noise_floor": "noise_floors",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",
     "replay_divergence": "divergence_files",
     "residual_directions": "direction_families",
+    "risk_coverage": "abstention",
     "save_divergence": "divergence_files",
     "search_boundaries": "boundary_search",
     "split_jaccard": "jaccard",
+    "tree_distance": "class_distances",
     "weighted_jaccard": "jaccard",
 }
 __all__ = sorted(_MODULES)

@@ -94,11 +94,12 @@ class PairedDrop:
         quantile = float(stats.norm.ppf(confidence))
         estimate = (self.lost - self.gained) / self.total
         return Interval(
-            _crossing(lambda drop: self._score(drop) - quantile, -1.0, estimate),
-            _crossing(lambda drop: self._score(drop) + quantile, estimate, 1.0),
+            _crossing(lambda drop: self.score(drop) - quantile, -1.0, estimate),
+            _crossing(lambda drop: self.score(drop) + quantile, estimate, 1.0),
         )
 
-    def _score(self, drop: float) -> float:
+    def score(self, drop: float) -> float:
+        """Return Tango's score of a true drop of `drop`: standard normal if it is, large if it is more."""
         numerator = self.lost - self.gained - self.total * drop
         if numerator == 0:
             return 0.0
@@ -112,32 +113,6 @@ class PairedDrop:
     def scaled(self, factor: float) -> PairedDrop:
         """Return the same shares of `factor` times as many pairs."""
         return PairedDrop(self.lost * factor, self.gained * factor, self.total * factor)
-
-
-@dataclass(frozen=True)
-class LargestDrop:
-    """The largest of several groups' paired drops, such as the worst class.
-
-    The upper bound needs no correction for the number of groups (it fails only where the truly worst group's
-    own bound fails); the lower bound is corrected after Bonferroni.
-    """
-
-    drops: tuple[PairedDrop, ...]
-
-    @property
-    def count(self) -> int:
-        """The number of examples over all groups."""
-        return sum(drop.count for drop in self.drops)
-
-    def interval(self, confidence: float) -> Interval:
-        """Return the one-sided bounds of the largest drop at `confidence`."""
-        corrected = 1 - (1 - confidence) / len(self.drops)
-        low = max(drop.interval(corrected).low for drop in self.drops)
-        return Interval(low, max(drop.interval(confidence).high for drop in self.drops))
-
-    def scaled(self, factor: float) -> LargestDrop:
-        """Return the same drops of groups `factor` times as large."""
-        return LargestDrop(tuple(drop.scaled(factor) for drop in self.drops))
 
 
 @dataclass(frozen=True, eq=False)

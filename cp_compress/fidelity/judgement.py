@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.plain import plain
+from cp_compress.fidelity.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.measurement import Measurement, metric_range
 
@@ -77,7 +79,10 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Result:
-    """One requirement judged: what was found, its interval, and how many more examples would decide it."""
+    """One requirement judged: what was found, its interval, and how many more examples would decide it.
+
+    A claim about the worst of several groups has a verdict on each of them in `groups`.
+    """
 
     requirement: Requirement
     outcome: Outcome
@@ -85,6 +90,7 @@ class Result:
     count: int
     interval: Interval | None = None
     examples_needed: int | None = None
+    groups: tuple[GroupVerdict, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -106,6 +112,7 @@ class Result:
             "count": self.count,
             "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
             "examples_needed": self.examples_needed,
+            "groups": [group.to_json() for group in self.groups],
         }
 
 
@@ -181,7 +188,10 @@ def _judge_claim(requirement: Requirement, confidence: float, value: float, coun
         needed = examples_needed(
             evidence, lambda wider: _claim_outcome(requirement, wider) != "inconclusive", confidence
         )
-    return Result(requirement, outcome, value, count, interval, needed)
+    groups = evidence.verdicts(requirement.bound, confidence) if isinstance(evidence, GroupEvidence) else ()
+    if outcome == "pass":  # the claim that was proven is that of all groups at once
+        groups = tuple(dataclasses.replace(group, verdict="proven") for group in groups)
+    return Result(requirement, outcome, value, count, interval, needed, groups)
 
 
 def _claim_outcome(requirement: Requirement, interval: Interval) -> Outcome:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.class_distances import ClassDistance, Weights, as_class_distance, as_class_weights
 from cp_compress.fidelity.embedding_similarity import linear_cka
 from cp_compress.fidelity.jaccard import signed_units
-from cp_compress.fidelity.predictions import ClassDistance, Weights, as_class_distance, as_class_weights
 
 
 @dataclass(frozen=True, eq=False)

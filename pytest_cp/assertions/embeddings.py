@@ -38,8 +38,8 @@ def assert_embeddings_preserved(
     `layer` is the path of a module, several, or a mapping from the reference's to the candidate's; of several layers
     the worst counts; by default it is what goes into the last linear layer. The other arguments and the metrics are
     those of `compare_embeddings`: angles in radians, all else in [0, 1]. Only `max_mean_angle` at a single layer takes
-    a `confidence`. Raises EmbeddingsNotPreservedError, and NothingComparedError when model and data are the same on both
-    sides.
+    a `confidence`. Raises EmbeddingsNotPreservedError, and NothingComparedError when model and data are the same
+    on both sides.
     """
     __tracebackhide__ = True
     requirements = build_requirements(

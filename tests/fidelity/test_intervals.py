@@ -10,7 +10,6 @@ from scipy import stats
 
 from cp_compress.fidelity.intervals import (
     BoundedMean,
-    LargestDrop,
     PairedDrop,
     Proportion,
     Quantile,
@@ -62,13 +61,6 @@ def test_paired_drop_is_antisymmetric(lost, gained, others):
     one, other = PairedDrop(lost, gained, total).interval(0.95), PairedDrop(gained, lost, total).interval(0.95)
     assert one.low == pytest.approx(-other.high, abs=1e-9)
     assert -1 <= one.low <= (lost - gained) / total <= one.high <= 1
-
-
-def test_largest_drop_takes_the_worst_group():
-    groups = (PairedDrop(1, 0, 50), PairedDrop(20, 0, 50), PairedDrop(0, 5, 50))
-    found = LargestDrop(groups).interval(0.95)
-    assert found.high == groups[1].interval(0.95).high
-    assert groups[0].interval(0.95).low < found.low < groups[1].interval(0.95).low
 
 
 @pytest.mark.parametrize("size", [5, 40, 400])

@@ -1,0 +1,175 @@
+"""What it costs to take one class for another (matrices, groups, trees, embeddings), and what an example counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, reject
+
+ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
+Weights = Tensor | Sequence[float] | Mapping[int | str, float]
+_OWNER = "compare_predictions"
+
+
+def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
+    """Return a class distance as a float64 matrix (classes, classes).
+
+    Raises InvalidArgumentError, as `owner`, for malformed ones.
+    """
+    classes = len(names)
+    if class_distance is None:
+        return 1 - torch.eye(classes, dtype=torch.float64)
+    if isinstance(class_distance, Mapping):
+        return _group_distance(class_distance, names, owner)
+    try:
+        matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
+    if matrix.shape != (classes, classes):
+        reject(owner, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
+    if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()) or bool((matrix.diagonal() != 0).any()):
+        rule = "distances must be finite and not negative, and 0 from a class to itself"
+        reject(owner, "class_distance", class_distance, rule)
+    if not bool(matrix.any()):
+        reject(owner, "class_distance", class_distance, "with all distances 0 no change would cost anything")
+    return matrix
+
+
+def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
+    group_of = torch.full((len(names),), -1)
+    for number, (group, members) in enumerate(groups.items()):
+        for member in [members] if isinstance(members, str) else members:
+            index = _class_index(member, names, "class_distance", owner)
+            if group_of[index] >= 0:
+                reject(owner, "class_distance", {group: member}, f"class {names[index]} is in two groups")
+            group_of[index] = number
+    missing = [names[index] for index in (group_of < 0).nonzero().flatten().tolist()]
+    if missing:
+        reject(owner, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
+    if len(groups) < 2:
+        reject(owner, "class_distance", dict(groups), "with a single group no change would cost anything")
+    return (group_of[:, None] != group_of[None, :]).double()
+
+
+def _class_index(member: int | str, names: tuple[str, ...], argument: str, owner: str) -> int:
+    if isinstance(member, str) and member in names:
+        return names.index(member)
+    if isinstance(member, int) and not isinstance(member, bool) and 0 <= member < len(names):
+        return member
+    reject(owner, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
+
+
+def as_class_weights(weights: Weights | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
+    """Return a mapping from classes to weights as (classes,), float64, 1 where nothing is named.
+
+    Raises InvalidArgumentError, as `owner`, for anything but a mapping, unknown classes and what is no weight.
+    """
+    by_class = torch.ones(len(names), dtype=torch.float64)
+    if weights is not None and not isinstance(weights, Mapping):
+        reject(owner, "weights", weights, "must be a mapping from classes to weights")
+    for member, weight in (weights or {}).items():
+        by_class[_class_index(member, names, "weights", owner)] = weight
+    if not bool(torch.isfinite(by_class).all()) or bool((by_class < 0).any()):
+        reject(owner, "weights", weights, "weights must be finite and not negative")
+    return by_class
+
+
+def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str, ...]) -> Tensor:
+    """Return one weight for each example (n,), float64; raises InvalidArgumentError for what is none."""
+    if weights is None:
+        return torch.ones(len(labels), dtype=torch.float64)
+    if isinstance(weights, Mapping):
+        values = as_class_weights(weights, names)[labels]
+    else:
+        try:
+            values = torch.as_tensor(weights, dtype=torch.float64).cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            reject(_OWNER, "weights", weights, f"must be one number an example or a mapping from classes ({error})")
+    if values.shape != labels.shape:
+        reject(_OWNER, "weights", tuple(values.shape), f"one weight an example is needed, shape ({len(labels)},)")
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()) or not bool(values.any()):
+        reject(_OWNER, "weights", weights, "weights must be finite, not negative and not all 0")
+    return values
+
+
+def tree_distance(parents: Mapping[str, str], classes: Sequence[str]) -> Tensor:
+    """Return the distances (classes, classes), float64 in [0, 1], of classes in a tree such as WordNet's.
+
+    `parents` links each node to the one above it, classes by their names; the one node without a parent is the root.
+    The distance of two classes is the height of the lowest node above both, over the root's height, where the height
+    of a node is the number of links to the farthest class below it: 0 from a class to itself, 1 where only the root is
+    above both. Deng et al. 2010, "What does classifying more than 10,000 image categories tell us?", section 6.
+
+    Raises InvalidArgumentError for classes that are not in the tree or stand above another one, for links that form a
+    circle, and for several roots.
+
+    >>> links = {"dog": "pet", "cat": "pet", "pet": "thing", "truck": "thing"}
+    >>> tree_distance(links, ["dog", "cat", "truck"])[0].tolist()
+    [0.0, 0.5, 1.0]
+    """
+    paths = [_path_to_root(name, parents) for name in classes]
+    roots = {path[-1] for path in paths}
+    if len(roots) > 1 or len(classes) < 2:
+        rule = "must lead all of two classes or more to a single root"
+        reject("tree_distance", "parents", f"roots {', '.join(sorted(roots))}", rule)
+    heights: dict[str, int] = {}
+    for path in paths:
+        for height, node in enumerate(path):
+            heights[node] = max(heights.get(node, 0), height)
+    inner = [name for name in classes if heights[name] > 0]
+    if inner:
+        reject("tree_distance", "classes", inner[0], "stands above another class; only leaves can be classes")
+    total = heights[paths[0][-1]]
+    distance = torch.zeros(len(classes), len(classes), dtype=torch.float64)
+    for row, path in enumerate(paths):
+        for column in range(row):
+            shared = set(paths[column])
+            lowest = next(node for node in path if node in shared)
+            distance[row, column] = distance[column, row] = heights[lowest] / total
+    return distance
+
+
+def _path_to_root(name: str, parents: Mapping[str, str]) -> list[str]:
+    if name not in parents:
+        reject("tree_distance", "classes", name, "is no node with a parent")
+    path = [name]
+    while path[-1] in parents:
+        above = parents[path[-1]]
+        if above in path:
+            reject("tree_distance", "parents", above, "the links from a class form a circle")
+        path.append(above)
+    return path
+
+
+def embedding_distance(features: Tensor, labels: Tensor, classes: int, *, metric: str = "cosine") -> Tensor:
+    """Return the distances (classes, classes), float64 in [0, 1], of the mean embeddings of classes.
+
+    `features` (n, width) are embeddings such as `layer_features` gives, `labels` (n,) their classes. The distance is
+    1 − cosine of the means after the mean of all classes is taken off, or the Euclidean distance with
+    `metric="euclidean"`, divided by the largest of all pairs. Raises InvalidArgumentError for a class without examples
+    and for classes whose means are all equal.
+
+    >>> embedding_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3), 3, metric="euclidean")[0].tolist()
+    [0.0, 0.333..., 1.0]
+    """
+    owner = "embedding_distance"
+    check_choice(owner, "metric", metric, ("cosine", "euclidean"))
+    counts = torch.bincount(labels, minlength=classes)
+    if len(counts) > classes or bool((counts == 0).any()):
+        missing = (counts[:classes] == 0).nonzero().flatten().tolist()
+        reject(owner, "labels", missing, f"each of {classes} classes needs an example, and there must be no other")
+    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    means = sums.index_add_(0, labels.cpu(), features.detach().double().cpu()) / counts[:, None].cpu()
+    if metric == "cosine":
+        unit = torch.nn.functional.normalize(means - means.mean(0), dim=1)
+        distance = (1 - unit @ unit.t()).clamp_min(0)
+    else:
+        distance = torch.cdist(means, means)
+    distance.fill_diagonal_(0)
+    if not bool(distance.any()):
+        reject(owner, "features", tuple(features.shape), "the mean embeddings of all classes are equal")
+    scaled: Tensor = distance / distance.max()
+    return scaled
