@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec
 
 from cp_compress.base.arguments import check_real, reject
@@ -95,13 +97,23 @@ def assert_pair(
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 
+def _steer(check: Check) -> None:
+    """Let Hypothesis, where it runs the test, look for smaller margins."""
+    hypothesis = sys.modules.get("hypothesis")
+    margin = check.worst.margin
+    if hypothesis is None or not math.isfinite(margin) or not hypothesis.currently_in_test_context():
+        return
+    with contextlib.suppress(hypothesis.errors.HypothesisException):  # a second check of one kind in one test
+        hypothesis.target(-margin, label=str(check.worst.requirement))
+
+
 def _explain(candidate: Observation, reference: Observation) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
     key = ("origin", reference.model_digest, reference.data_digest)
     return candidate.remember(key, lambda: explain_damage(candidate, reference))
 
 
-@contextmanager
+@contextlib.contextmanager
 def recording_errors(assertion: str, subjects: Record) -> Iterator[None]:
     try:
         yield
@@ -121,6 +133,7 @@ def conclude(
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
         check = judge(measurement, requirements)
+    _steer(check)
     record = record_check(check, assertion, subjects)
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
         record["origin"] = _explain(*observations)

@@ -23,6 +23,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _class_lines(record["details"].get("classes", []))
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
+    lines += _worst_lines(record)
     lines += _origin_lines(record["origin"])
     lines += [f"  note: {note}" for note in record["notes"]]
     if hint:
@@ -105,11 +106,21 @@ def _flip_lines(flips: list[Record]) -> list[str]:
 def _example_lines(examples: list[Record]) -> list[str]:
     if not examples:
         return []
-    rows = [
-        f"    #{change['index']} (label {change['label']}): {change['before']} → {change['after']}"
-        for change in examples[:_LISTED]
-    ]
+    rows = [_example_line(change) for change in examples[:_LISTED]]
     return ["  examples that changed most:", *rows, *_rest(len(examples))]
+
+
+def _worst_lines(record: Record) -> list[str]:
+    worst = record["worst"]
+    if worst is None:
+        return []
+    found = f"{worst['metric']} = {number(worst['value'])}"
+    heading = f"  the worst of {record['runs']} runs (this one is the simplest found): {found}"
+    return [heading, *map(_example_line, worst["examples"])]
+
+
+def _example_line(change: Record) -> str:
+    return f"    #{change['index']} (label {change['label']}): {change['before']} → {change['after']}"
 
 
 def _origin_lines(origin: Record | None) -> list[str]:

@@ -7,6 +7,7 @@ are read by everything that shows or saves them.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,13 @@ class Recorder:
         self.options = options
         self.baselines = baselines
         self._records: dict[tuple[str, ...], Record] = {}
+        self._worst: dict[tuple[str, ...], Record] = {}
 
     def add(self, record: Record) -> Record:
-        """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given."""
+        """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given.
+
+        Hypothesis ends with the simplest failure that it found; the run with the least margin is kept in "worst".
+        """
         subjects = record["subjects"]
         requirements = ", ".join(entry["requirement"] for entry in record["requirements"])
         key = (record["assertion"], str(sorted(subjects.items())), requirements)
@@ -44,6 +49,12 @@ class Recorder:
         kept = earlier if earlier is not None and milder else record
         kept["runs"] = 1 if earlier is None else earlier["runs"] + 1
         self._records[key] = kept
+        worst = self._worst.setdefault(key, record)
+        if _margin(record) < _margin(worst):
+            self._worst[key] = worst = record
+        if kept["runs"] > 1:
+            kept["worst"] = _worst_run(worst)
+            record["runs"], record["worst"] = kept["runs"], kept["worst"]
         return record
 
     @property
@@ -56,12 +67,27 @@ class Recorder:
         """Return the records and forget them."""
         records = list(self._records.values())
         self._records.clear()
+        self._worst.clear()
         return records
 
     @property
     def comparisons(self) -> int:
         """The number of different checks that compared something, whatever they found."""
         return sum(record["outcome"] != "error" for record in self._records.values())
+
+
+def _margin(record: Record) -> float:
+    decisive = decisive_requirement(record)
+    margin = decisive["margin"] if decisive is not None else None
+    return margin if isinstance(margin, float) else math.inf
+
+
+def _worst_run(record: Record) -> Record | None:
+    """Return what a reader needs of the worst of many runs: the finding and its examples."""
+    decisive = decisive_requirement(record)
+    if decisive is None:
+        return None
+    return {"metric": decisive["metric"], "value": decisive["value"], "examples": record["examples"][:3]}
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("cp_recorder", default=None)
@@ -115,6 +141,7 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "details": {},
         "notes": [],
         "origin": None,
+        "worst": None,
         "error": None,
         "baseline_problems": [],
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.attribution_methods import Saliency as Saliency
     from cp_compress.fidelity.attribution_methods import parse_attribution_method as parse_attribution_method
     from cp_compress.fidelity.attributions import compare_attributions as compare_attributions
+    from cp_compress.fidelity.benign import benign_directions as benign_directions
     from cp_compress.fidelity.boundaries import compare_boundaries as compare_boundaries
     from cp_compress.fidelity.boundary_search import BoundarySearch as BoundarySearch
     from cp_compress.fidelity.boundary_search import boundary_distances as boundary_distances
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.output_changes import expected_calibration_error as expected_calibration_error
     from cp_compress.fidelity.predictions import compare_predictions as compare_predictions
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity.survival import kaplan_meier_median as kaplan_meier_median
+    from cp_compress.fidelity.worst_directions import worst_case_directions as worst_case_directions
 
 _MODULES = {
     "BoundarySearch": "boundary_search",
@@ -85,6 +88,7 @@ _MODULES = {
     "Requirement": "judgement",
     "Saliency": "attribution_methods",
     "abstention_threshold": "abstention",
+    "benign_directions": "benign",
     "boundary_distances": "boundary_search",
     "class_gradient_directions": "direction_families",
     "compare_attributions": "attributions",
@@ -103,6 +107,7 @@ _MODULES = {
     "gaussian_directions": "direction_families",
     "holm": "groups",
     "judge": "judgement",
+    "kaplan_meier_median": "survival",
     "layer_features": "layers",
     "linear_cka": "embedding_similarity",
     "load_divergence": "divergence_files",
@@ -120,6 +125,7 @@ _MODULES = {
     "split_jaccard": "jaccard",
     "tree_distance": "class_distances",
     "weighted_jaccard": "jaccard",
+    "worst_case_directions": "worst_directions",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

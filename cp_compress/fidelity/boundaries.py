@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.boundary_pairs import RayPairs, family_table, median_of, summarise
+from cp_compress.fidelity.benign import benign_directions
+from cp_compress.fidelity.boundary_pairs import RayPairs, censored_medians, family_table, median_of, summarise
 from cp_compress.fidelity.boundary_search import BoundarySearch, Bounds, boundary_distances, search_boundaries
 from cp_compress.fidelity.direction_families import gate_directions
 from cp_compress.fidelity.directions import Directions, as_directions
@@ -19,9 +20,11 @@ from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.sampling import choose_examples
+from cp_compress.fidelity.worst_directions import worst_case_directions
 
 __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
 _OWNER = "compare_boundaries"
+FAMILIES = ("gate", "worst", "benign")
 _LISTED_EXAMPLES = 20
 
 
@@ -42,7 +45,8 @@ def compare_boundaries(
     """Measure how far a candidate's decision boundaries have moved along given directions.
 
     Each model starts from its own inputs, and only at examples on which both predict the same class; the others
-    are counted and listed. `directions` is "gate" (`gate_directions` of the reference, drawn by `seed`), a
+    are counted and listed. `directions` is "gate" (`gate_directions` of the reference, drawn by `seed`), "worst"
+    (`worst_case_directions`, each model walking its own), "benign" (`benign_directions` of the reference), a
     `Directions` value or a tensor (directions, *input); one made for each example follows the order of `examples`,
     which is a number spread evenly over the data set, indices, or None for all. `max_distance`, L2 in units of the
     inputs, is by default the median distance between two of the examples. `bounds`, `steps` and `bisections` are
@@ -57,6 +61,8 @@ def compare_boundaries(
     - `mean_abs_log_ratio`: mean of the mean |ln(d̃ / d)| of the rays that both reach.
     - `preserved_fraction`: mean share of the rays with |d̃ − d| ≤ `tolerance` · d among those that at least one of
       the two reaches; a ray that only one reaches is not preserved, a ray that neither reaches is left out.
+    - `median_distance_ratio`: the Kaplan–Meier median of all rays' distances after, over that before; rays that a model
+      does not reach count as longer than `max_distance`. NaN where more than half of the rays stay unreached.
     - `censored_fraction`: mean share of the rays that one or both do not reach, which have no part in the first two.
 
     An example without such rays has no part in a metric; with none at all it is NaN with a count of 0.
@@ -74,8 +80,8 @@ def compare_boundaries(
     >>> round(found.metrics["median_change"], 3), found.metrics["preserved_fraction"]
     (0.5, 0.0)
     """
-    if isinstance(directions, str) and directions != "gate":
-        reject(_OWNER, "directions", directions, 'give "gate", Directions, or a tensor (directions, *input)')
+    if isinstance(directions, str):
+        check_choice(_OWNER, "directions", directions, FAMILIES)
     share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, examples, len(reference))
@@ -86,8 +92,9 @@ def compare_boundaries(
         raise ObservationError(f"the candidate's inputs have shape {shapes}: no direction fits both")
     reach = _default_distance(before_inputs) if max_distance is None else max_distance
     rays = _as_rays(directions, reference, chosen, before_inputs, start)
+    own_rays = rays if directions != "worst" else _as_rays(directions, candidate, chosen, after_inputs, start)
 
-    def search(seen: Observation, rows: Tensor, inputs: Tensor) -> BoundarySearch:
+    def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions) -> BoundarySearch:
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         part = rays
         if rays.per_example:
@@ -109,14 +116,14 @@ def compare_boundaries(
     everything = torch.arange(len(chosen))
     agreeing = (reference.predictions[chosen] == candidate.predictions[chosen]).nonzero().flatten()
     # the reference's rays are searched from all examples, so that one search serves every candidate
-    before = search(reference, everything, before_inputs)
+    before = search(reference, everything, before_inputs, rays)
     distances = torch.full_like(before.distances, torch.nan)
     reached = torch.full_like(before.classes, -1)
     if len(agreeing):
-        after = search(candidate, agreeing, after_inputs)
+        after = search(candidate, agreeing, after_inputs, own_rays)
         distances[agreeing], reached[agreeing] = after.distances, after.classes
     pairs = RayPairs(before.distances[agreeing], distances[agreeing], share)
-    metrics, counts, evidence = summarise(pairs)
+    metrics, counts, evidence = summarise(pairs, reach)
     left_out = chosen[~torch.isin(everything, agreeing)]
     return Measurement(
         comparison="boundaries",
@@ -139,7 +146,8 @@ def compare_boundaries(
             "examples": {"asked": len(chosen), "compared": len(agreeing), "disagree": left_out.tolist()},
             "rays": pairs.counts(),
             "median_ratio": median_of(pairs.ratio[pairs.both]),
-            "families": family_table(pairs, rays.families),
+            "censored_medians": censored_medians(pairs, reach),
+            "families": family_table(pairs, rays.families, reach),
         },
         notes=_notes(pairs, len(left_out), len(chosen), reach, steps),
     )
@@ -161,7 +169,11 @@ def _as_rays(
     directions: Directions | Tensor | str, reference: Observation, chosen: Tensor, inputs: Tensor, seed: int
 ) -> Directions:
     if isinstance(directions, str):
-        key = ("gate directions", digest_tensors([chosen]), seed)
+        key = (f"{directions} directions", digest_tensors([chosen]), seed)
+        if directions == "worst":
+            return reference.remember(key, lambda: worst_case_directions(reference, chosen))
+        if directions == "benign":
+            return reference.remember(key, lambda: benign_directions(reference, chosen))
         return reference.remember(key, lambda: gate_directions(reference, chosen, seed=seed))
     return as_directions(_OWNER, directions, len(chosen), tuple(inputs.shape[1:]))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.fidelity.intervals import BoundedMean, Evidence, FloatArray, Quantile
+from cp_compress.fidelity.survival import kaplan_meier_median
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class RayPairs:
         }
 
 
-def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[str, Evidence]]:
+def summarise(pairs: RayPairs, reach: float) -> tuple[dict[str, float], dict[str, int], dict[str, Evidence]]:
     """Return metrics, counts of examples and evidence; every metric is a statistic of one number an example."""
     values = {
         "median_change": _row_medians(pairs.change),
@@ -88,11 +89,30 @@ def summarise(pairs: RayPairs) -> tuple[dict[str, float], dict[str, int], dict[s
         metrics[name] = float(summary(found)) if len(found) else math.nan
         if len(found) and support is not None:
             evidence[name] = support(found)
+    # of all rays together: a median over examples of such medians would leave out those with few rays reached
+    metrics["median_distance_ratio"] = censored_medians(pairs, reach)["ratio"]
+    counts["median_distance_ratio"] = 0 if math.isnan(metrics["median_distance_ratio"]) else len(pairs.before)
     return metrics, counts, evidence
 
 
 def _row_medians(values: Tensor) -> Tensor:
     return values.nanquantile(0.5, dim=1) if len(values) else values.new_empty(0)
+
+
+def censored_medians(pairs: RayPairs, reach: float) -> dict[str, Any]:
+    """Return the Kaplan–Meier medians of the distances before and after, with their numbers of rays and of events.
+
+    A ray that was searched up to `reach` without an event is censored there. `ratio` is after over before, NaN where
+    one of the curves does not come down to one half.
+    """
+    found: dict[str, Any] = {"rays": pairs.before.numel()}
+    medians = []
+    for name, distances in (("reference", pairs.before.flatten()), ("candidate", pairs.after.flatten())):
+        seen = torch.isfinite(distances)
+        medians.append(kaplan_meier_median(distances.clamp_max(reach), seen) if len(distances) else math.nan)
+        found[name] = {"median": medians[-1], "reached": int(seen.sum())}
+    found["ratio"] = medians[1] / medians[0]
+    return found
 
 
 def median_of(values: Tensor) -> float | None:
@@ -105,7 +125,7 @@ def _mean(values: Tensor) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def family_table(pairs: RayPairs, families: tuple[str, ...]) -> list[dict[str, Any]]:
+def family_table(pairs: RayPairs, families: tuple[str, ...], reach: float) -> list[dict[str, Any]]:
     """Return, for each family of directions, its figures over all of its rays."""
     table = []
     for family in dict.fromkeys(families):
@@ -117,6 +137,7 @@ def family_table(pairs: RayPairs, families: tuple[str, ...]) -> list[dict[str, A
                 **part.counts(),
                 "median_reference_distance": median_of(part.before[torch.isfinite(part.before)]),
                 "median_ratio": median_of(part.ratio[part.both]),
+                "censored_medians": censored_medians(part, reach),
                 "mean_abs_log_ratio": _mean(part.log_ratio),
                 "preserved_fraction": _mean(part.preserved),
             }

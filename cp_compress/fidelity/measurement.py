@@ -50,6 +50,7 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "boundaries": {
         "median_change": _POSITIVE,
         "mean_abs_log_ratio": _POSITIVE,
+        "median_distance_ratio": _POSITIVE,
         "preserved_fraction": _SHARE,
         "censored_fraction": _SHARE,
     },

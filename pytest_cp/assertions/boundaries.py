@@ -30,13 +30,15 @@ def assert_boundary_distance(
     max_median_change: float | None = None,
     max_mean_abs_log_ratio: float | None = None,
     min_preserved_fraction: float | None = None,
+    min_median_distance_ratio: float | None = None,
     max_censored_fraction: float | None = None,
     confidence: float | None = None,
 ) -> Check:
     """Level D: assert that decision boundaries lie as far from the inputs as before.
 
     `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
-    images in [0, 1]: fixed by the seed, the same for every candidate), a `Directions` value such as Hypothesis draws
+    images in [0, 1]: fixed by the seed, the same for every candidate), "worst" (each model along its own worst case),
+    "benign" (along changes that should not matter), a `Directions` value such as Hypothesis draws
     from `direction_batches`, or a tensor (directions, *input). `examples` is a number of examples, spread evenly
     over the data set, or their indices. Distances are L2 in units of the input, searched up to `max_distance` (by
     default the median distance between
@@ -48,7 +50,10 @@ def assert_boundary_distance(
     requirements = build_requirements(
         "assert_boundary_distance",
         confidence,
-        at_least={"preserved_fraction": min_preserved_fraction},
+        at_least={
+            "preserved_fraction": min_preserved_fraction,
+            "median_distance_ratio": min_median_distance_ratio,
+        },
         at_most={
             "median_change": max_median_change,
             "mean_abs_log_ratio": max_mean_abs_log_ratio,

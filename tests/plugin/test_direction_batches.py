@@ -50,3 +50,42 @@ def test_waves(compressed_model, reference_model, dataset, directions):
 def test_refusals(arguments):
     with pytest.raises(InvalidArgumentError):
         direction_batches(**arguments)
+
+
+def test_the_worst_seen_and_the_simplest_found_are_both_reported(project):
+    project.write_test("""
+from hypothesis import given, settings
+
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
+@pytest.mark.compress_model("prune(density=0.3)")
+@given(directions=direction_batches((8,), size=1))
+def test_waves(compressed_model, reference_model, dataset, directions):
+    assert_boundary_distance(
+        compressed_model, reference_model, dataset,
+        directions=directions, max_distance=100, min_preserved_fraction=0.95,
+    )
+""")
+    for arguments in ((), ("-n", "2")):
+        outcome = project.run(*arguments, subprocess=bool(arguments))
+        assert outcome.failed_everywhere
+        (check,) = outcome.report["checks"]
+        assert check["runs"] > 2
+        assert check["worst"]["value"] <= check["metrics"]["preserved_fraction"] < 0.95
+        outcome.result.stdout.fnmatch_lines(["*the worst of * runs (this one is the simplest found)*"])
+
+
+def test_two_checks_of_one_kind_in_one_run(project):
+    project.write_test("""
+from hypothesis import given, settings
+
+@settings(max_examples=5, deadline=None, database=None)
+@pytest.mark.compress_model("prune(density=0.3)")
+@given(directions=direction_batches((8,), size=1))
+def test_waves(compressed_model, reference_model, dataset, directions):
+    for examples in (8, 9):
+        assert_boundary_distance(
+            compressed_model, reference_model, dataset, examples=examples,
+            directions=directions, max_distance=100, max_censored_fraction=0.9999,
+        )
+""")
+    assert project.run().result.ret == 0

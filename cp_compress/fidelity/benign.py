@@ -1,0 +1,112 @@
+"""Directions in which an input may change without changing what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision.transforms.v2.functional as transforms
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.directions import Directions
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.sampling import choose_examples
+
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "brighter": lambda images: images + 0.1,
+    "darker": lambda images: images - 0.1,
+    "more contrast": lambda images: _contrast(images, 1.25),
+    "less contrast": lambda images: _contrast(images, 0.8),
+    "shifted right by a pixel": lambda images: _shift(images, 1, 3),
+    "shifted down by a pixel": lambda images: _shift(images, 1, 2),
+    "turned by 5° to the left": lambda images: _turn(images, 5.0),
+    "turned by 5° to the right": lambda images: _turn(images, -5.0),
+    "blurred": lambda images: transforms.gaussian_blur(images, kernel_size=[3, 3], sigma=[0.7]),
+}
+_ROUNDING = 1e-5  # a blur of a blank image moves it by less
+_SAME_CLASS = "towards another example of its class"
+
+
+def benign_directions(
+    reference: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    kinds: Sequence[str] | None = None,
+) -> Directions:
+    """Return, for each example, directions along which a person would not expect another answer.
+
+    For images (n, channels, height, width): brightness and contrast up and down, a shift by one pixel and a rotation
+    by 5°, with the border repeated, and a Gaussian blur of 0.7 pixels: the direction is from the image to the changed
+    one. For inputs of every shape: towards the nearest other of all examples that the reference puts into the same
+    class.
+    `kinds` chooses among their names; by default all that exist for the inputs are given, less those that leave one
+    of the examples as it is, such as a shift of a blank image.
+
+    Raises InvalidArgumentError for unknown kinds, ObservationError where a kind that was asked for leaves an example as
+    it is, or where none is left.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.fidelity import observe
+    >>> benign_directions(observe(digits_cnn(), digits()), 4, kinds=["brighter", "blurred"]).tensor.shape
+    torch.Size([4, 2, 1, 8, 8])
+    """
+    owner = "benign_directions"
+    chosen = choose_examples(owner, examples, len(reference))
+    inputs, _ = reference.data.select(chosen)
+    if not inputs.is_floating_point():
+        raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
+    known = [_SAME_CLASS, *(_CHANGES if inputs.ndim == 4 else ())]
+    for kind in kinds or ():
+        if kind not in known:
+            reject(owner, "kinds", kind, f"known for inputs of this shape are {', '.join(known)}")
+    moves = {}
+    for kind in kinds or known:
+        changed = _same_class(reference, chosen, inputs) if kind == _SAME_CLASS else _CHANGES[kind](inputs)
+        move = changed - inputs
+        still = chosen[move.flatten(1).abs().amax(dim=1) < _ROUNDING]
+        if not len(still):
+            moves[kind] = move
+        elif kinds is not None:
+            raise ObservationError(f"{kind!r} leaves {len(still)} examples as they are, first #{int(still[0])}")
+    if not moves:
+        raise ObservationError("every benign change leaves one of the examples as it is: there is no such direction")
+    names = tuple(moves)
+    origin = None
+    if reference.model_digest is not None:
+        origin = digest_text("benign", reference.model_digest, digest_tensors([inputs]), *names)
+    tensor = torch.stack(list(moves.values()), dim=1)
+    return Directions(tensor, names, ("benign",) * len(names), per_example=True, origin=origin)
+
+
+def _same_class(reference: Observation, chosen: Tensor, inputs: Tensor) -> Tensor:
+    """Return the nearest other example of each one's class, itself where there is none."""
+    everything = reference.data.select(range(len(reference)))[0].flatten(1).double()
+    distances = torch.cdist(inputs.flatten(1).double(), everything)
+    distances[reference.predictions[chosen][:, None] != reference.predictions[None, :]] = torch.inf
+    distances[distances == 0] = torch.inf  # itself and its copies
+    best, place = distances.min(dim=1)
+    place = torch.where(torch.isfinite(best), place, chosen)
+    return reference.data.select(place)[0]
+
+
+def _contrast(images: Tensor, factor: float) -> Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + factor * (images - mean)
+
+
+def _shift(images: Tensor, pixels: int, dim: int) -> Tensor:
+    size = images.shape[dim]
+    rows = (torch.arange(size) - pixels).clamp(0, size - 1)  # the border is repeated
+    return images.index_select(dim, rows)
+
+
+def _turn(images: Tensor, degrees: float) -> Tensor:
+    height, width = images.shape[2:]
+    edge = [width // 2, height // 2]
+    padded = torch.nn.functional.pad(images, (edge[0], edge[0], edge[1], edge[1]), mode="replicate")
+    turned: Tensor = transforms.rotate(padded, degrees, interpolation=transforms.InterpolationMode.BILINEAR)
+    cropped: Tensor = transforms.center_crop(turned, [height, width])
+    return cropped
