@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
     from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
     from pytest_cp.assertions.reconstruction import check_reconstruction as check_reconstruction
+    from pytest_cp.assertions.robustness import assert_robustness as assert_robustness
+    from pytest_cp.assertions.robustness import check_robustness as check_robustness
     from pytest_cp.directions import direction_batches as direction_batches
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
+    from pytest_cp.errors import RobustnessNotPreservedError as RobustnessNotPreservedError
 
 _ASSERTIONS = {
     "attribution_iou": "attributions",
@@ -44,6 +47,7 @@ _ASSERTIONS = {
     "no_divergence": "divergence",
     "preserved_predictions": "predictions",
     "reconstruction": "reconstruction",
+    "robustness": "robustness",
 }
 _ERRORS = (
     "AttributionsNotPreservedError",
@@ -56,6 +60,7 @@ _ERRORS = (
     "PredictionsNotPreservedError",
     "PreservationError",
     "ReconstructionNotPreservedError",
+    "RobustnessNotPreservedError",
 )
 _MODULES = {
     **{f"{verb}_{name}": f"assertions.{home}" for verb in ("assert", "check") for name, home in _ASSERTIONS.items()},

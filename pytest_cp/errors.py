@@ -34,6 +34,10 @@ class BoundariesNotPreservedError(PreservationError):
     """The compressed model's decision boundaries moved by more than is allowed."""
 
 
+class RobustnessNotPreservedError(PreservationError):
+    """The compressed model answers corrupted inputs otherwise than is allowed."""
+
+
 class DivergenceFoundError(PreservationError):
     """Inputs were found on which the compressed model says something else than its reference."""
 

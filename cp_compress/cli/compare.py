@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.measurement import Measurement
     from cp_compress.fidelity.observation import Observation
 
-_LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "footprint")
+_LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
 _LISTED = 5
 
 
@@ -100,6 +100,7 @@ def read_comparison(
     from cp_compress.fidelity.embeddings import compare_embeddings
     from cp_compress.fidelity.predictions import compare_predictions
     from cp_compress.footprint_comparison import compare_observed_footprints
+    from cp_compress.robustness import compare_robustness
     from cp_compress.standard_directions import compare_standard_boundaries
 
     asked = [requirement.metric for requirement in requirements]
@@ -116,6 +117,8 @@ def read_comparison(
             raise InvalidArgumentError("--epsilon is needed: how far from the examples to look for divergence")
         where = {"epsilon": options.epsilon, "lattice": options.lattice}
         return compare_divergence, {**where, "examples": options.examples or 64, "seed": options.seed}
+    if level == "robustness":
+        return compare_robustness, {"examples": options.examples, "seed": options.seed}
     if level == "boundaries":
         reach = {"max_distance": options.max_distance, "tolerance": options.tolerance}
         return compare_standard_boundaries, {**reach, "examples": options.examples or 32, "seed": options.seed}

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cp_compress.data.codecs import parse_codec as parse_codec
     from cp_compress.data.coefficients import ChannelNorm as ChannelNorm
     from cp_compress.data.coefficients import CoefficientDataset as CoefficientDataset
+    from cp_compress.data.corruptions import CORRUPTION_NAMES as CORRUPTION_NAMES
+    from cp_compress.data.corruptions import CorruptedDataset as CorruptedDataset
+    from cp_compress.data.corruptions import corrupt as corrupt
     from cp_compress.data.dataset import CompressedDataset as CompressedDataset
     from cp_compress.data.jpeg import JPEG as JPEG
     from cp_compress.data.selection import Selection as Selection
@@ -36,15 +39,18 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlockCoefficients": "block_coefficients",
+    "CORRUPTION_NAMES": "corruptions",
     "ChannelNorm": "coefficients",
     "Codec": "codecs",
     "CoefficientDataset": "coefficients",
     "CompressedDataset": "dataset",
+    "CorruptedDataset": "corruptions",
     "JPEG": "jpeg",
+    "Selection": "selection",
     "StoreReport": "verification",
     "StoredDataset": "stored_dataset",
     "ZFP": "zfp",
-    "Selection": "selection",
+    "corrupt": "corruptions",
     "craig": "selection_coverage",
     "el2n_scores": "selection_scores",
     "forgetting_scores": "selection_scores",

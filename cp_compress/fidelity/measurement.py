@@ -54,6 +54,13 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "preserved_fraction": _SHARE,
         "censored_fraction": _SHARE,
     },
+    "robustness": {
+        "corrupted_agreement": _SHARE,
+        "worst_corrupted_agreement": _SHARE,
+        "corrupted_accuracy_drop": (-1.0, 1.0),
+        "worst_corrupted_accuracy_drop": (-1.0, 1.0),
+        "corruption_error_ratio": _POSITIVE,
+    },
     "divergence": {
         "divergence_rate": _SHARE,
         "mean_queries": _POSITIVE,

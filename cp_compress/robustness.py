@@ -1,0 +1,124 @@
+"""Does a compressed model stand corruptions as its reference does?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, reject
+from cp_compress.data.corruptions import CORRUPTION_NAMES, corrupt
+from cp_compress.fidelity.intervals import BoundedMean, Evidence
+from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.predictions import check_comparable
+from cp_compress.fidelity.running import Runner
+from cp_compress.fidelity.sampling import choose_examples
+
+_OWNER = "compare_robustness"
+
+
+def compare_robustness(
+    candidate: Observation,
+    reference: Observation,
+    corruptions: Sequence[str] | str = "all",
+    severities: Sequence[int] = (1, 3, 5),
+    *,
+    examples: int | Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """Measure whether two models answer corrupted images alike.
+
+    `corruptions` are names among the fifteen of `CORRUPTION_NAMES`, or "all"; `severities` whole numbers in 1..5;
+    `examples` a number spread evenly over the data set, indices, or None for all. Each model's own images are corrupted
+    with the same random numbers, drawn by `seed` for each example.
+
+    Metrics over all cells (a corruption at a severity): `corrupted_agreement`, the mean share of equal predictions;
+    `worst_corrupted_agreement`, that of the worst cell; `corrupted_accuracy_drop`, the mean drop of accuracy, and
+    `worst_corrupted_accuracy_drop`, the largest; `corruption_error_ratio`, the mean over corruptions of the candidate's
+    summed errors over the reference's (mCE of Hendrycks and Dietterich 2019, with the reference in the place of
+    AlexNet, as a ratio), NaN where the reference makes no error on one of them. Details hold every cell.
+
+    Raises InvalidArgumentError for unknown corruptions and severities, and for data that is not images in [0, 1].
+    """
+    check_comparable(candidate, reference)
+    names = list(CORRUPTION_NAMES) if corruptions == "all" else [corruptions] if isinstance(corruptions, str) else []
+    names = names or list(corruptions)
+    for name in names:
+        check_choice(_OWNER, "corruptions", name, CORRUPTION_NAMES)
+    levels = list(severities)
+    if not names or not levels or len(set(names)) < len(names) or len(set(levels)) < len(levels):
+        reject(_OWNER, "severities", (names, levels), "give one corruption and one severity or more, each once")
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    labels = reference.labels[chosen]
+    cells: list[dict[str, Any]] = []
+    same: list[Tensor] = []
+    for name in names:
+        for level in levels:
+            before, after = (_predictions(seen, name, level, chosen, seed) for seen in (reference, candidate))
+            same.append(before == after)
+            old, new = ((found == labels).double().mean().item() for found in (before, after))
+            cells.append(
+                {
+                    "corruption": name,
+                    "severity": level,
+                    "agreement": same[-1].double().mean().item(),
+                    "reference_accuracy": old,
+                    "accuracy": new,
+                    "drop": old - new,
+                }
+            )
+    by_example = torch.stack(same).double().mean(dim=0)
+    drops = [cell["drop"] for cell in cells]
+    metrics = {
+        "corrupted_agreement": float(by_example.mean()),
+        "worst_corrupted_agreement": min(cell["agreement"] for cell in cells),
+        "corrupted_accuracy_drop": sum(drops) / len(drops),
+        "worst_corrupted_accuracy_drop": max(drops),
+        "corruption_error_ratio": _error_ratio(cells, names),
+    }
+    evidence: dict[str, Evidence] = {"corrupted_agreement": BoundedMean.of(by_example.numpy())}
+    counts = dict.fromkeys(metrics, len(chosen))
+    if metrics["corruption_error_ratio"] != metrics["corruption_error_ratio"]:
+        counts["corruption_error_ratio"] = 0
+    worst = min(cells, key=lambda cell: cell["agreement"])
+    return Measurement(
+        comparison="robustness",
+        metrics=metrics,
+        counts=counts,
+        evidence=evidence,
+        per_example={"example": chosen, "corrupted_agreement": by_example},
+        details={"cells": cells, "seed": seed},
+        notes=(
+            f"{len(cells)} cells of {len(chosen)} examples each; the models agree least on {worst['corruption']} at "
+            f"severity {worst['severity']}: {worst['agreement']:.1%}",
+        ),
+    )
+
+
+def _predictions(seen: Observation, corruption: str, severity: int, chosen: Tensor, seed: int) -> Tensor:
+    def compute() -> Tensor:
+        runner: Runner = seen.runner
+        found = torch.empty(len(chosen), dtype=torch.int64)
+
+        def run(part: slice) -> None:
+            rows = chosen[part]
+            images = corrupt(seen.data.select(rows)[0], corruption, severity, seed=seed, indices=rows)
+            found[part] = runner.logits(images).argmax(dim=1).cpu()
+
+        with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+            seen.batch_size.run(len(chosen), run)
+        return found
+
+    return seen.remember(("corrupted", corruption, severity, tuple(chosen.tolist()), seed), compute)
+
+
+def _error_ratio(cells: list[dict[str, Any]], names: list[str]) -> float:
+    ratios = []
+    for name in names:
+        rows = [cell for cell in cells if cell["corruption"] == name]
+        before, after = (sum(1 - cell[key] for cell in rows) for key in ("reference_accuracy", "accuracy"))
+        ratios.append(after / before if before else float("nan"))
+    return sum(ratios) / len(ratios)

@@ -1,0 +1,185 @@
+"""Corruptions: published formulas written out, severities, seeds, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from PIL import Image
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.data import CORRUPTION_NAMES, JPEG, CorruptedDataset, corrupt
+from cp_compress.data.corruption_kinds import _gaussian_blur, _mirror
+from cp_compress.examples import digits
+
+
+def smooth_images(count=4, channels=3, height=32, width=32, seed=0):
+    """Images with structure at several scales, in [0.1, 0.9]."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(count, channels, height, width)
+    for cells in (2, 4, 8, 16):
+        layer = torch.rand(count, channels, cells, cells, generator=generator)
+        total += torch.nn.functional.interpolate(layer, size=[height, width], mode="bilinear") / cells
+    total -= total.amin(dim=(1, 2, 3), keepdim=True)
+    return 0.1 + 0.8 * total / total.amax(dim=(1, 2, 3), keepdim=True)
+
+
+def test_there_are_fifteen():
+    assert len(CORRUPTION_NAMES) == 15
+
+
+@pytest.mark.parametrize("name", CORRUPTION_NAMES)
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (8, 8)), (3, (20, 33))])
+def test_severities_grow_and_pixels_stay_in_range(name, channels, size):
+    images = smooth_images(8, channels, *size)
+    errors = []
+    for severity in range(1, 6):
+        found = corrupt(images, name, severity)
+        assert found.shape == images.shape
+        assert found.dtype == images.dtype
+        assert 0 <= float(found.min()) <= float(found.max()) <= 1
+        errors.append(float((found - images).square().mean().sqrt()))
+    assert errors[4] > errors[0]
+    if size == (32, 32):
+        assert errors[4] > 0.005
+        # these random or stepwise ones may swap neighbours; the published settings of elastic_transform do not grow
+        tolerance = {"elastic_transform": math.inf, "glass_blur": 0.4, "motion_blur": 0.2, "snow": 0.5}.get(name, 0.05)
+        assert all(later >= earlier * (1 - tolerance) for earlier, later in zip(errors, errors[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", CORRUPTION_NAMES)
+def test_an_example_is_corrupted_alike_in_any_batch(name):
+    images = smooth_images(6)
+    whole = corrupt(images, name, 3, seed=7)
+    part = corrupt(images[[4, 1]], name, 3, seed=7, indices=[4, 1])
+    torch.testing.assert_close(part, whole[[4, 1]], atol=1e-6, rtol=0)
+    assert torch.equal(corrupt(images, name, 3, seed=7), whole)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "fog", "snow"])
+def test_seeds_and_examples_differ(name):
+    images = smooth_images(1).expand(2, -1, -1, -1)
+    found = corrupt(images, name, 4, seed=0)
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found, corrupt(images, name, 4, seed=1))
+
+
+def test_gaussian_noise_has_its_deviation():
+    gray = torch.full((64, 3, 32, 32), 0.5)
+    for severity, scale in enumerate((0.04, 0.06, 0.08, 0.09, 0.10), start=1):
+        noise = corrupt(gray, "gaussian_noise", severity) - gray
+        assert float(noise.std()) == pytest.approx(scale, rel=0.01)
+        assert abs(float(noise.mean())) < 0.001
+
+
+def test_shot_noise_is_that_of_photons():
+    for level in (0.1, 0.5, 0.8):
+        gray = torch.full((64, 3, 32, 32), level)
+        for severity, photons in ((1, 500), (5, 50)):
+            found = corrupt(gray, "shot_noise", severity).double() * photons
+            torch.testing.assert_close(found, found.round(), atol=1e-3, rtol=0)
+            assert float(found.mean()) == pytest.approx(level * photons, rel=0.01)
+            assert float(found.var()) == pytest.approx(
+                level * photons, rel=0.03 if level < 0.8 or photons > 50 else 0.1
+            )
+
+
+def test_impulse_noise_flips_its_share():
+    gray = torch.full((64, 3, 32, 32), 0.5)
+    found = corrupt(gray, "impulse_noise", 5)
+    assert set(found.unique().tolist()) == {0.0, 0.5, 1.0}
+    assert float((found != 0.5).double().mean()) == pytest.approx(0.07, rel=0.03)
+    assert float((found == 1).double().mean()) == pytest.approx(0.035, rel=0.05)
+
+
+def test_contrast_is_its_formula():
+    images = smooth_images()
+    for severity, factor in enumerate((0.75, 0.5, 0.4, 0.3, 0.15), start=1):
+        means = images.mean(dim=(2, 3), keepdim=True)
+        expected = ((images - means) * factor + means).clamp(0, 1)
+        torch.testing.assert_close(corrupt(images, "contrast", severity), expected)
+
+
+def test_brightness_raises_the_value_of_hsv():
+    import colorsys
+
+    images = smooth_images(1, 3, 6, 6)
+    found = corrupt(images, "brightness", 3)
+    for row in range(6):
+        for column in range(6):
+            hue, saturation, value = colorsys.rgb_to_hsv(*images[0, :, row, column].tolist())
+            expected = colorsys.hsv_to_rgb(hue, saturation, min(1.0, value + 0.15))
+            assert found[0, :, row, column].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_pixelate_is_that_of_pillow():
+    images = (smooth_images(2) * 255).round() / 255
+    for severity, share in ((1, 0.95), (5, 0.65)):
+        found = corrupt(images, "pixelate", severity)
+        for image, ours in zip(images, found, strict=True):
+            picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+            small = picture.resize((int(32 * share), int(32 * share)), Image.Resampling.BOX)
+            expected = np.asarray(small.resize((32, 32), Image.Resampling.NEAREST)) / 255
+            assert np.abs(ours.permute(1, 2, 0).numpy() - expected).mean() < 0.01
+
+
+def test_jpeg_is_the_codec():
+    images = smooth_images()
+    assert torch.equal(corrupt(images, "jpeg_compression", 5), JPEG(quality=40).roundtrip(images))
+
+
+def test_gaussian_blur_is_that_of_scipy():
+    images = smooth_images(1, 1, 20, 27).double()
+    for sigma in (0.25, 0.4, 1.0, 6.0):
+        expected = scipy.ndimage.gaussian_filter(images[0, 0].numpy(), sigma, mode="reflect", truncate=4.0)
+        np.testing.assert_allclose(_gaussian_blur(images, sigma)[0, 0].numpy(), expected, atol=2e-6)
+    assert _mirror(3, 4).tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
+
+
+def test_zoom_keeps_flat_images_and_the_middle():
+    flat = torch.full((1, 3, 16, 16), 0.3)
+    torch.testing.assert_close(corrupt(flat, "zoom_blur", 5), flat)
+    point = torch.zeros(1, 1, 33, 33)
+    point[..., 16, 16] = 1
+    blurred = corrupt(point, "zoom_blur", 5)
+    assert float(blurred.amax()) == float(blurred[0, 0, 16, 16])
+
+
+def test_motion_moves_along_one_line():
+    point = torch.zeros(1, 1, 41, 41)
+    point[..., 20, 20] = 1
+    found = corrupt(point, "motion_blur", 5, seed=3)[0, 0]
+    rows, columns = (found > 0.005).nonzero(as_tuple=True)
+    points = torch.stack([rows, columns], dim=1).double()
+    spread = torch.linalg.svdvals(points - points.mean(0))
+    assert float(spread[0]) > 5 * float(spread[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "name", "severity"),
+    [
+        (torch.rand(1, 3, 8, 8), "frost", 1),
+        (torch.rand(1, 3, 8, 8), "fog", 0),
+        (torch.rand(1, 3, 8, 8), "fog", 6),
+        (torch.rand(1, 2, 8, 8), "fog", 1),
+        (torch.rand(3, 8, 8), "fog", 1),
+        (torch.rand(1, 3, 8, 8) + 1, "fog", 1),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "fog", 1),
+    ],
+)
+def test_refusals(images, name, severity):
+    with pytest.raises(InvalidArgumentError):
+        corrupt(images, name, severity)
+
+
+def test_a_corrupted_data_set_reads_as_the_batch():
+    data = CorruptedDataset(digits(), "fog", 3, seed=1)
+    images = torch.stack([digits()[index][0] for index in range(5)])
+    expected = corrupt(images, "fog", 3, seed=1)
+    assert len(data) == len(digits())
+    for index in (4, 0, 2):
+        torch.testing.assert_close(data[index][0], expected[index], atol=1e-6, rtol=0)
+        assert int(data[index][1]) == int(digits()[index][1])
+    with pytest.raises(IndexError):
+        data[len(data)]
