@@ -30,6 +30,9 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "iou_quantile": _SHARE,
         "chance_iou": _SHARE,
         "corrected_iou": (-math.inf, 1.0),
+        "agreeing_mean_iou": _SHARE,
+        "rank_correlation": (-1.0, 1.0),
+        "top_fraction_iou": _SHARE,
     },
     "boundaries": {
         "median_change": _POSITIVE,

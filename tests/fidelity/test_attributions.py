@@ -9,10 +9,11 @@ from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import observe
-from cp_compress.fidelity.attributions import CorrectedMean, compare_attributions
+from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.intervals import BoundedMean
 from cp_compress.fidelity.jaccard import split_jaccard
 from cp_compress.fidelity.judgement import Requirement, judge
+from cp_compress.fidelity.map_comparison import CorrectedMean
 
 CLASSES = 4
 
@@ -59,6 +60,8 @@ def test_metrics_are_their_definitions():
     assert found.metrics["chance_iou"] == pytest.approx(float(every_pair.mean()), abs=0.05)
     chance = found.metrics["chance_iou"]
     assert found.metrics["corrected_iou"] == pytest.approx((found.metrics["mean_iou"] - chance) / (1 - chance))
+    agreeing = int((before(inputs).argmax(dim=1) == after(inputs).argmax(dim=1)).sum())
+    assert found.counts.pop("agreeing_mean_iou") == agreeing
     assert set(found.counts.values()) == {40}
     json.dumps(found.details)
 
