@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
+    from pytest_cp.assertions.pointing import check_pointing as check_pointing
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
     from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
     from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
+    from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
+    from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
@@ -34,6 +38,7 @@ _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
     "footprint": "footprint",
+    "pointing": "pointing",
     "preserved_predictions": "predictions",
     "reconstruction": "reconstruction",
 }
@@ -41,8 +46,10 @@ _ERRORS = (
     "AttributionsNotPreservedError",
     "BaselineError",
     "BoundariesNotPreservedError",
+    "ConceptsNotPreservedError",
     "FootprintNotReducedError",
     "NothingComparedError",
+    "PointingNotPreservedError",
     "PredictionsNotPreservedError",
     "PreservationError",
     "ReconstructionNotPreservedError",

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.fidelity.attribution_methods import Deconvolution as Deconvolution
+    from cp_compress.fidelity.attribution_methods import DeepLift as DeepLift
+    from cp_compress.fidelity.attribution_methods import DeepLiftShap as DeepLiftShap
     from cp_compress.fidelity.attribution_methods import GradCAM as GradCAM
+    from cp_compress.fidelity.attribution_methods import GradientShap as GradientShap
+    from cp_compress.fidelity.attribution_methods import GuidedBackprop as GuidedBackprop
+    from cp_compress.fidelity.attribution_methods import GuidedGradCAM as GuidedGradCAM
     from cp_compress.fidelity.attribution_methods import InputXGradient as InputXGradient
     from cp_compress.fidelity.attribution_methods import IntegratedGradients as IntegratedGradients
     from cp_compress.fidelity.attribution_methods import Occlusion as Occlusion
     from cp_compress.fidelity.attribution_methods import Saliency as Saliency
+    from cp_compress.fidelity.attribution_methods import SmoothGrad as SmoothGrad
     from cp_compress.fidelity.attribution_methods import parse_attribution_method as parse_attribution_method
     from cp_compress.fidelity.attributions import compare_attributions as compare_attributions
     from cp_compress.fidelity.boundaries import compare_boundaries as compare_boundaries
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import Check as Check
     from cp_compress.fidelity.judgement import Requirement as Requirement
     from cp_compress.fidelity.judgement import judge as judge
+    from cp_compress.fidelity.map_similarity import rank_correlation as rank_correlation
+    from cp_compress.fidelity.map_similarity import top_fraction_iou as top_fraction_iou
     from cp_compress.fidelity.measurement import Measurement as Measurement
     from cp_compress.fidelity.observation import Observation as Observation
     from cp_compress.fidelity.observation import forget_observations as forget_observations
@@ -42,29 +51,38 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.origin import LayerDamage as LayerDamage
     from cp_compress.fidelity.origin import Origin as Origin
     from cp_compress.fidelity.origin import find_origin as find_origin
+    from cp_compress.fidelity.pointing import compare_pointing as compare_pointing
     from cp_compress.fidelity.predictions import compare_predictions as compare_predictions
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
 
 _MODULES = {
     "BoundarySearch": "boundary_search",
     "Check": "judgement",
+    "Deconvolution": "attribution_methods",
+    "DeepLift": "attribution_methods",
+    "DeepLiftShap": "attribution_methods",
     "DirectionBasis": "directions",
     "Directions": "directions",
     "GradCAM": "attribution_methods",
+    "GradientShap": "attribution_methods",
+    "GuidedBackprop": "attribution_methods",
+    "GuidedGradCAM": "attribution_methods",
     "InputXGradient": "attribution_methods",
     "IntegratedGradients": "attribution_methods",
     "Interval": "intervals",
-    "Measurement": "measurement",
     "LayerDamage": "origin",
+    "Measurement": "measurement",
     "Observation": "observation",
     "Occlusion": "attribution_methods",
     "Origin": "origin",
     "Requirement": "judgement",
     "Saliency": "attribution_methods",
+    "SmoothGrad": "attribution_methods",
     "boundary_distances": "boundary_search",
     "class_gradient_directions": "direction_families",
     "compare_attributions": "attributions",
     "compare_boundaries": "boundaries",
+    "compare_pointing": "pointing",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
     "find_origin": "origin",
@@ -76,9 +94,11 @@ _MODULES = {
     "low_frequency_directions": "direction_families",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",
+    "rank_correlation": "map_similarity",
     "residual_directions": "direction_families",
     "search_boundaries": "boundary_search",
     "split_jaccard": "jaccard",
+    "top_fraction_iou": "map_similarity",
     "weighted_jaccard": "jaccard",
 }
 __all__ = sorted(_MODULES)

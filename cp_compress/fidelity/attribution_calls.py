@@ -196,10 +196,8 @@ def _deep_lift(subject: Subject, inputs: Tensor, baseline: Tensor, target: Tenso
     return Batch(joined, _gap(joined, torch.cat(changes)))
 
 
-def _change_at_layer(
-    subject: Subject, layer: nn.Module, inputs: Tensor, baseline: float, target: Tensor
-) -> Tensor:
-    """Return how far the logits (n,) move when a layer gives what it gives for the baseline, and nothing else changes."""
+def _change_at_layer(subject: Subject, layer: nn.Module, inputs: Tensor, baseline: float, target: Tensor) -> Tensor:
+    """Return how far the logits (n,) move when a layer gives what it gives for the baseline, and all else stays."""
     outputs: list[Tensor] = []
     with torch.no_grad():
         handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output))

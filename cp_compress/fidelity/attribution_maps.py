@@ -111,7 +111,7 @@ def _prepare(
     with differentiating(runner):
         modules = ActivationModules(runner.logits, differentiable(runner, first))
     if isinstance(inner, _GUIDED) and not modules.has(nn.ReLU):
-        raise ObservationError(f"{method}: no ReLU was seen in the model's forward pass, so this is no other than saliency")
+        raise ObservationError(f"{method}: no ReLU is seen in the model's forward pass; without any this is saliency")
     return layer, modules
 
 

@@ -9,15 +9,9 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.attribution_checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attribution_maps import AttributionMaps, attribution_maps
-from cp_compress.fidelity.attribution_methods import (
-    AttributionMethod,
-    DeepLift,
-    IntegratedGradients,
-    SmoothGrad,
-    as_attribution_method,
-    averaged_method,
-)
+from cp_compress.fidelity.attribution_methods import AttributionMethod, as_attribution_method
 from cp_compress.fidelity.map_comparison import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
 from cp_compress.fidelity.map_similarity import check_fraction
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
@@ -70,13 +64,11 @@ def compare_attributions(
     asked = as_attribution_method(method)
     levels = _check_quantiles(quantiles)
     share = check_fraction(_OWNER, "top_fraction", top_fraction)
-    limit = check_real(
-        _OWNER, "max_completeness_gap", max_completeness_gap, "must be a positive share of the logits' change", above=0
-    )
+    limit = check_gap_limit(_OWNER, max_completeness_gap)
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
-    _check_inputs(candidate, reference, chosen)
+    check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)
     after = attribution_maps(candidate, asked, chosen, targets, batch_size)
@@ -86,7 +78,7 @@ def compare_attributions(
             f"{tuple(before.maps.shape[1:])} for the reference: maps of different sizes cannot be compared"
         )
     gaps = {"reference": before.completeness_gap, "candidate": after.completeness_gap}
-    _check_completeness(asked, gaps, limit)
+    check_completeness(asked, gaps, limit)
     zeros = _count_zero_maps(before, after)
     if zeros["both"] == len(chosen):
         raise ObservationError(f"{asked} gives all-zero maps for both models on every example: nothing was compared")
@@ -129,30 +121,6 @@ def _check_quantiles(quantiles: Sequence[float]) -> tuple[float, ...]:
         reject(_OWNER, "quantiles", quantiles, "give a sequence of numbers in (0, 1)")
     rule = "quantiles must lie in (0, 1)"
     return tuple(check_real(_OWNER, "quantiles", level, rule, above=0, below=1) for level in quantiles)
-
-
-def _check_inputs(candidate: Observation, reference: Observation, chosen: Tensor) -> None:
-    ours, theirs = (seen.data.select(chosen[:1])[0].shape[1:] for seen in (candidate, reference))
-    if ours != theirs:
-        raise ObservationError(
-            f"the candidate's inputs have shape {tuple(ours)}, the reference's {tuple(theirs)}: "
-            "maps are compared place by place, so the sizes must be equal"
-        )
-
-
-def _check_completeness(method: AttributionMethod, gaps: dict[str, float | None], limit: float) -> None:
-    inner = averaged_method(method) if isinstance(method, SmoothGrad) else method
-    if isinstance(inner, DeepLift) and inner.layer is not None:
-        return
-    if isinstance(inner, IntegratedGradients):
-        remedy = f"use more steps, such as integrated_gradients(steps={2 * inner.steps})"
-    else:
-        remedy = "this model has activations for which DeepLIFT has no rule; use integrated_gradients()"
-    for subject, gap in gaps.items():
-        if gap is not None and not gap <= limit:
-            raise ObservationError(
-                f"{method} misses {gap:.1%} of the {subject}'s logit changes, more than the {limit:.1%} allowed: {remedy}"
-            )
 
 
 def _count_zero_maps(before: AttributionMaps, after: AttributionMaps) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How alike two attribution maps are beside the Jaccard index: by the order of their values, and by their strongest places."""
+"""How alike two attribution maps are by the order of their values, and by their strongest places."""
 
 from __future__ import annotations
 

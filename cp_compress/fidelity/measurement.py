@@ -34,6 +34,12 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "rank_correlation": (-1.0, 1.0),
         "top_fraction_iou": _SHARE,
     },
+    "pointing": {
+        "pointing_mass": _SHARE,
+        "pointing_mass_drop": (-1.0, 1.0),
+        "pointing_hits": _SHARE,
+        "forbidden_mass": _SHARE,
+    },
     "boundaries": {
         "median_change": _POSITIVE,
         "mean_abs_log_ratio": _POSITIVE,
