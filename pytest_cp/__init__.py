@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import check_attribution_iou as check_attribution_iou
     from pytest_cp.assertions.boundaries import assert_boundary_distance as assert_boundary_distance
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
+    from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
     from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
+    "concepts_preserved": "concepts",
     "footprint": "footprint",
     "pointing": "pointing",
     "preserved_predictions": "predictions",

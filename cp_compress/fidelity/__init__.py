@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundary_search import BoundarySearch as BoundarySearch
     from cp_compress.fidelity.boundary_search import boundary_distances as boundary_distances
     from cp_compress.fidelity.boundary_search import search_boundaries as search_boundaries
+    from cp_compress.fidelity.concepts import compare_concepts as compare_concepts
     from cp_compress.fidelity.direction_families import class_gradient_directions as class_gradient_directions
     from cp_compress.fidelity.direction_families import gate_directions as gate_directions
     from cp_compress.fidelity.direction_families import gaussian_directions as gaussian_directions
@@ -82,6 +83,7 @@ _MODULES = {
     "class_gradient_directions": "direction_families",
     "compare_attributions": "attributions",
     "compare_boundaries": "boundaries",
+    "compare_concepts": "concepts",
     "compare_pointing": "pointing",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",

@@ -40,6 +40,11 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "pointing_hits": _SHARE,
         "forbidden_mass": _SHARE,
     },
+    "concepts": {
+        "max_concept_change": _SHARE,
+        "mean_concept_change": _SHARE,
+        "concept_agreement": _SHARE,
+    },
     "boundaries": {
         "median_change": _POSITIVE,
         "mean_abs_log_ratio": _POSITIVE,

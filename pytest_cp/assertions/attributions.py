@@ -41,7 +41,8 @@ def assert_attribution_iou(
     [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
     `min_agreeing_mean_iou` counts the examples on which both models predict one class, `min_rank_correlation`
     compares the order of all values, in [-1, 1], and `min_top_fraction_iou` the strongest places, a share
-    `top_fraction` of all. Raises AttributionsNotPreservedError, and NothingComparedError when model and data are the same on both sides.
+    `top_fraction` of all. Raises AttributionsNotPreservedError, and NothingComparedError when model and data are the
+    same on both sides.
     """
     __tracebackhide__ = True
     quantile_metric, quantiles = _iou_quantile(min_iou_quantile)
