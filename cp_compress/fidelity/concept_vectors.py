@@ -54,7 +54,9 @@ def find_concept_vectors(
     wanted, randoms = every[: len(concepts)], every[len(concepts) :]
     pairs = [[concept, random] for concept in wanted for random in randoms]
     holder = _Holder(runner.module.get_submodule(layer), runner.logits)
-    with tempfile.TemporaryDirectory() as folder, differentiating(runner), torch.no_grad():
+    # Captum's data loaders draw from the global random state
+    quiet = torch.random.fork_rng(devices=[])
+    with tempfile.TemporaryDirectory() as folder, quiet, differentiating(runner), torch.no_grad():
         method = TCAV(holder, "layer", "model", _LinearClassifier(seed), save_path=folder)
         # otherwise the outputs of a concept are computed once for each of its pairs
         found = method.compute_cavs(pairs, force_train=True)

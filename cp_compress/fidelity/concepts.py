@@ -137,9 +137,7 @@ def _random_sets(
     count = check_integer(_OWNER, "random_sets", given, rule, at_least=1)
     size = max(map(len, concepts.values()))
     if size > len(reference):
-        reject(
-            _OWNER, "random_sets", given, f"the data set has {len(reference)} examples, fewer than a concept: {size}"
-        )
+        reject(_OWNER, "random_sets", given, f"a concept has {size} examples, the data set {len(reference)} only")
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randperm(len(reference), generator=generator)[:size] for _ in range(count)]
     return tuple(reference.data.select(indices)[0] for indices in drawn)
