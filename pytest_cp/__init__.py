@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
     from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
     from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
+    from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
+    from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
+    from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
+    from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
     from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
     from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
+    from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
+    from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
@@ -40,7 +46,9 @@ _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
     "concepts_preserved": "concepts",
+    "embeddings_preserved": "embeddings",
     "footprint": "footprint",
+    "no_divergence": "divergence",
     "pointing": "pointing",
     "preserved_predictions": "predictions",
     "reconstruction": "reconstruction",
@@ -50,6 +58,8 @@ _ERRORS = (
     "BaselineError",
     "BoundariesNotPreservedError",
     "ConceptsNotPreservedError",
+    "DivergenceFoundError",
+    "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
     "NothingComparedError",
     "PointingNotPreservedError",

@@ -22,6 +22,10 @@ class PredictionsNotPreservedError(PreservationError):
     """The compressed model's predictions differ by more than is allowed."""
 
 
+class EmbeddingsNotPreservedError(PreservationError):
+    """The compressed model represents the examples otherwise than is allowed."""
+
+
 class AttributionsNotPreservedError(PreservationError):
     """The compressed model looks at other parts of its inputs than is allowed."""
 
@@ -36,6 +40,10 @@ class ConceptsNotPreservedError(PreservationError):
 
 class BoundariesNotPreservedError(PreservationError):
     """The compressed model's decision boundaries moved by more than is allowed."""
+
+
+class DivergenceFoundError(PreservationError):
+    """Inputs were found on which the compressed model says something else than its reference."""
 
 
 class ReconstructionNotPreservedError(PreservationError):

@@ -59,13 +59,14 @@ class Execution:
 
     `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
     on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
-    the damage.
+    the damage. Evidence such as inputs is written to `evidence_folder`, beside the report, where there is one.
     """
 
     device: str | None = None
     seed: int = 0
     batch_size: int = 256
     origin: bool = field(default=True, repr=False)
+    evidence_folder: Path | None = field(default=None, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
 
@@ -176,9 +177,15 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         seed=_whole("cp seed", seed, at_least=0),
         batch_size=_whole("cp batch size", size, at_least=1),
         origin=origin == "auto",
+        evidence_folder=_evidence_folder(config),
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
     )
+
+
+def _evidence_folder(config: pytest.Config) -> Path | None:
+    report = config.getoption("--cp-report-json")
+    return config.invocation_params.dir / Path(report).parent / "divergences" if report else None
 
 
 def _searched_examples(paths: list[Path]) -> frozenset[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.measurement import Measurement
     from cp_compress.fidelity.observation import Observation
 
-_LEVELS = ("predictions", "attributions", "boundaries", "footprint")
+_LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "footprint")
 _LISTED = 5
 
 
@@ -42,8 +42,11 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--confidence", type=float, help="require it of the population, with this confidence")
     parser.add_argument("--class-groups", metavar="JSON", help='groups for the cost: {"pets": [2, 3], "rest": [0, 1]}')
+    parser.add_argument("--layer", action="append", help="of embeddings; repeatable (default: into the last linear)")
+    parser.add_argument("--epsilon", type=float, help="how far to look for divergence, in units of the input")
+    parser.add_argument("--lattice", choices=("uint8",), help="look for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='of attributions (default: "saliency")')
-    parser.add_argument("--examples", type=read_count, help="for attributions (default: all) and boundaries (32)")
+    parser.add_argument("--examples", type=read_count, help="default: all; of boundaries 32, of divergence 64")
     parser.add_argument("--max-distance", type=float, help="how far to look for boundaries, in units of the input")
     parser.add_argument("--tolerance", type=read_share, default=0.1, help="of a preserved distance (default: 0.1)")
     parser.add_argument("--batch-size", type=read_count, default=256, help="examples in one call (default: 256)")
@@ -93,6 +96,8 @@ def read_comparison(
 ) -> tuple[Callable[..., Measurement], dict[str, Any]]:
     """Return the comparison of a level and what the command line sets of its options."""
     from cp_compress.fidelity.attributions import compare_attributions
+    from cp_compress.fidelity.divergence import compare_divergence
+    from cp_compress.fidelity.embeddings import compare_embeddings
     from cp_compress.fidelity.predictions import compare_predictions
     from cp_compress.footprint_comparison import compare_observed_footprints
     from cp_compress.standard_directions import compare_standard_boundaries
@@ -104,6 +109,13 @@ def read_comparison(
         quantiles = tuple(_quantile(metric) for metric in asked if metric.startswith("iou_quantile_"))
         chosen = {"method": options.method, "examples": options.examples, "seed": options.seed}
         return compare_attributions, {**chosen, "quantiles": quantiles}
+    if level == "embeddings":
+        return compare_embeddings, {"layer": options.layer, "examples": options.examples, "seed": options.seed}
+    if level == "divergence":
+        if options.epsilon is None:
+            raise InvalidArgumentError("--epsilon is needed: how far from the examples to look for divergence")
+        where = {"epsilon": options.epsilon, "lattice": options.lattice}
+        return compare_divergence, {**where, "examples": options.examples or 64, "seed": options.seed}
     if level == "boundaries":
         reach = {"max_distance": options.max_distance, "tolerance": options.tolerance}
         return compare_standard_boundaries, {**reach, "examples": options.examples or 32, "seed": options.seed}

@@ -37,12 +37,22 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.directions import DirectionBasis as DirectionBasis
     from cp_compress.fidelity.directions import Directions as Directions
     from cp_compress.fidelity.directions import low_frequency_basis as low_frequency_basis
+    from cp_compress.fidelity.divergence import DivergenceSearch as DivergenceSearch
+    from cp_compress.fidelity.divergence import compare_divergence as compare_divergence
+    from cp_compress.fidelity.divergence import find_divergence as find_divergence
+    from cp_compress.fidelity.divergence_files import load_divergence as load_divergence
+    from cp_compress.fidelity.divergence_files import replay_divergence as replay_divergence
+    from cp_compress.fidelity.divergence_files import save_divergence as save_divergence
+    from cp_compress.fidelity.embedding_similarity import linear_cka as linear_cka
+    from cp_compress.fidelity.embedding_similarity import minibatch_cka as minibatch_cka
+    from cp_compress.fidelity.embeddings import compare_embeddings as compare_embeddings
     from cp_compress.fidelity.intervals import Interval as Interval
     from cp_compress.fidelity.jaccard import split_jaccard as split_jaccard
     from cp_compress.fidelity.jaccard import weighted_jaccard as weighted_jaccard
     from cp_compress.fidelity.judgement import Check as Check
     from cp_compress.fidelity.judgement import Requirement as Requirement
     from cp_compress.fidelity.judgement import judge as judge
+    from cp_compress.fidelity.layers import layer_features as layer_features
     from cp_compress.fidelity.map_similarity import rank_correlation as rank_correlation
     from cp_compress.fidelity.map_similarity import top_fraction_iou as top_fraction_iou
     from cp_compress.fidelity.measurement import Measurement as Measurement
@@ -64,6 +74,7 @@ _MODULES = {
     "DeepLiftShap": "attribution_methods",
     "DirectionBasis": "directions",
     "Directions": "directions",
+    "DivergenceSearch": "divergence",
     "GradCAM": "attribution_methods",
     "GradientShap": "attribution_methods",
     "GuidedBackprop": "attribution_methods",
@@ -84,20 +95,29 @@ _MODULES = {
     "compare_attributions": "attributions",
     "compare_boundaries": "boundaries",
     "compare_concepts": "concepts",
+    "compare_divergence": "divergence",
+    "compare_embeddings": "embeddings",
     "compare_pointing": "pointing",
     "compare_predictions": "predictions",
     "compare_reconstruction": "reconstruction",
+    "find_divergence": "divergence",
     "find_origin": "origin",
     "forget_observations": "observation",
     "gate_directions": "direction_families",
     "gaussian_directions": "direction_families",
     "judge": "judgement",
+    "layer_features": "layers",
+    "linear_cka": "embedding_similarity",
+    "load_divergence": "divergence_files",
     "low_frequency_basis": "directions",
     "low_frequency_directions": "direction_families",
+    "minibatch_cka": "embedding_similarity",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",
     "rank_correlation": "map_similarity",
+    "replay_divergence": "divergence_files",
     "residual_directions": "direction_families",
+    "save_divergence": "divergence_files",
     "search_boundaries": "boundary_search",
     "split_jaccard": "jaccard",
     "top_fraction_iou": "map_similarity",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import torch
@@ -10,24 +9,19 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attribution_methods import GradCAM, GuidedGradCAM
+from cp_compress.fidelity.layers import find_layer
 from cp_compress.fidelity.running import Runner
 
 
-def find_layer(runner: Runner, owner: object, path: str, inputs: Tensor) -> nn.Module:
+def find_used_layer(runner: Runner, owner: object, path: str, inputs: Tensor) -> nn.Module:
     """Return the layer at a path; `owner` is what errors call the method, `inputs` (1, ...) run it once.
 
     Raises ObservationError for a plain callable, an unknown path, and a layer that does not run, runs more than once,
     gives no single tensor or, for Grad-CAM, no (n, channels, *space).
     """
-    if runner.module is None:
-        raise ObservationError(f"{owner} needs an nn.Module with named layers; the model is a plain callable")
-    layers: dict[str, nn.Module] = dict(runner.module.named_modules())
-    if path not in layers:
-        names = [name for name in layers if name]
-        close = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
-        raise ObservationError(f"{owner}: the model has no layer {path!r}; close are {', '.join(close)}")
-    _check_outputs(owner, _outputs(runner, layers[path], inputs))
-    return layers[path]
+    layer = find_layer(runner, path, str(owner))
+    _check_outputs(owner, _outputs(runner, layer, inputs))
+    return layer
 
 
 def _outputs(runner: Runner, layer: nn.Module, inputs: Tensor) -> list[Any]:

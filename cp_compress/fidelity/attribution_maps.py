@@ -13,7 +13,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.activation_modules import ActivationModules
 from cp_compress.fidelity.attribution_calls import Subject, attribute
 from cp_compress.fidelity.attribution_draws import draw
-from cp_compress.fidelity.attribution_layers import find_layer
+from cp_compress.fidelity.attribution_layers import find_used_layer
 from cp_compress.fidelity.attribution_methods import (
     AttributionMethod,
     Deconvolution,
@@ -105,7 +105,7 @@ def _prepare(
     if not isinstance(inner, Occlusion):
         require_gradients(runner, first[:1], f"attribution by {method}")
     path = layer_of(inner)
-    layer = None if path is None else find_layer(runner, inner, path, first[:1])
+    layer = None if path is None else find_used_layer(runner, inner, path, first[:1])
     if layer is None and not isinstance(inner, _RULED):
         return None, None
     with differentiating(runner):

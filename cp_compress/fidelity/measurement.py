@@ -24,6 +24,14 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "max_class_accuracy_drop": (-1.0, 1.0),
         "cost": _POSITIVE,
     },
+    "embeddings": {
+        "cka": _SHARE,
+        "kernel_cka": _SHARE,
+        "mean_angle": (0.0, math.pi),
+        "neighbor_overlap": _SHARE,
+        "hardness_change": _SHARE,
+        "procrustes_distance": _SHARE,
+    },
     "attributions": {
         "mean_iou": _SHARE,
         "median_iou": _SHARE,
@@ -50,6 +58,12 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "mean_abs_log_ratio": _POSITIVE,
         "preserved_fraction": _SHARE,
         "censored_fraction": _SHARE,
+    },
+    "divergence": {
+        "divergence_rate": _SHARE,
+        "mean_queries": _POSITIVE,
+        "median_linf": _POSITIVE,
+        "median_l2": _POSITIVE,
     },
     "reconstruction": {
         "max_error": _POSITIVE,

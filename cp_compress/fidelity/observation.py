@@ -87,6 +87,10 @@ class Observation:
         value: Value = self._derived[key]
         return value
 
+    def remembers(self, key: Hashable) -> bool:
+        """Tell whether `remember` has a result for this key."""
+        return key in self._derived
+
     def is_of(self, model: Model, digest: str | None) -> bool:
         """Tell whether this is what a model of this content does.
 

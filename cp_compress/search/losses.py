@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.embedding_similarity import linear_cka
 from cp_compress.fidelity.jaccard import signed_units
 from cp_compress.fidelity.predictions import ClassDistance, Weights, as_class_distance, as_class_weights
 
@@ -143,7 +144,7 @@ class PreserveEmbedding(_Term):
             mine, theirs = (
                 features[self.layer].flatten(1).float() for features in (batch.features, batch.reference_features)
             )
-            return 1 - _linear_cka(mine, theirs)
+            return 1 - linear_cka(mine, theirs)
 
         return distance
 
@@ -180,20 +181,6 @@ def _gradient_map(logits: Tensor, classes: Tensor, inputs: Tensor, create_graph:
         logits.gather(1, classes).sum(), inputs, create_graph=create_graph, retain_graph=create_graph
     )
     return found.float()
-
-
-def _linear_cka(first: Tensor, second: Tensor) -> Tensor:
-    """Return the linear CKA of features (n, d) and (n, e), from their Gram matrices."""
-    grams = []
-    for features in (first, second):
-        centred = features - features.mean(0)
-        grams.append(centred @ centred.t())
-    a, b = grams
-    tiny = torch.finfo(a.dtype).tiny
-    # a norm of zero, as of a single example, has no gradient
-    first_length, second_length = ((gram * gram).sum().clamp_min(tiny).sqrt() for gram in grams)
-    similarity: Tensor = (a * b).sum() / (first_length * second_length)
-    return similarity
 
 
 def find_layers(terms: tuple[Preservation, ...], model: nn.Module, what: str) -> dict[str, nn.Module]:

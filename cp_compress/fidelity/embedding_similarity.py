@@ -1,0 +1,181 @@
+"""How alike two sets of embeddings of the same examples are, whatever their widths and coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.batching import slices
+
+_BLOCK_VALUES = 2**24
+
+
+def linear_cka(first: Tensor, second: Tensor) -> Tensor:
+    """Return the linear centred kernel alignment of features (n, d) and (n, e), a scalar in [0, 1] with a gradient.
+
+    ‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centred features, by the smaller of Gram and covariance matrices. Kornblith et al. 2019,
+    "Similarity of neural network representations revisited", section 3. Constant features give 0.
+
+    >>> x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    >>> round(float(linear_cka(x, 3 * x @ torch.linalg.qr(torch.randn(5, 5)).Q)), 4)
+    1.0
+    """
+    a, b = (features - features.mean(0) for features in (first, second))
+    tiny = torch.finfo(a.dtype).tiny
+    if len(a) <= max(a.shape[1], b.shape[1]):
+        grams = [features @ features.t() for features in (a, b)]
+        shared, lengths = (grams[0] * grams[1]).sum(), [(gram * gram).sum() for gram in grams]
+    else:
+        shared = (b.t() @ a).square().sum()
+        lengths = [(features.t() @ features).square().sum() for features in (a, b)]
+    # a norm of zero, as of a single example, has no gradient
+    similarity: Tensor = shared / (lengths[0].clamp_min(tiny).sqrt() * lengths[1].clamp_min(tiny).sqrt())
+    return similarity
+
+
+def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
+    """Return the unbiased Hilbert–Schmidt independence criterion of kernel matrices (n, n), n of 4 or more, a scalar.
+
+    Song et al. 2012, "Feature selection via dependence maximization", equation 5 (HSIC₁).
+    """
+    n = len(first)
+    off = 1 - torch.eye(n, dtype=first.dtype, device=first.device)
+    k, m = first * off, second * off
+    crossed = (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * (k.sum(0) @ m.sum(0)) / (n - 2)
+    return crossed / (n * (n - 3))
+
+
+def minibatch_cka(
+    first: Tensor,
+    second: Tensor,
+    *,
+    kernel: str = "linear",
+    minibatch: int = 256,
+    bandwidth: float = 0.8,
+    seed: int = 0,
+) -> float:
+    """Return the centred kernel alignment of features (n, d) and (n, e) from minibatches of at most `minibatch`.
+
+    Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) over minibatches of nearly equal size, drawn by `seed`, with the
+    unbiased estimator: its expectation does not depend on the minibatch size, and no matrix is larger than it. About 0
+    for unrelated features (it may be slightly negative), 1 for equal ones; NaN for fewer than 4 examples and for
+    constant features. `kernel` is "linear" or "rbf", exp(−‖x − y‖² / 2σ²) with σ = `bandwidth` · the median distance in
+    the first minibatch. Nguyen, Raghu and Kornblith 2021, "Do wide and deep networks learn the same things?",
+    equation 3.
+
+    Raises InvalidArgumentError for features that are not of the same examples and malformed arguments.
+    """
+    owner = "minibatch_cka"
+    check_choice(owner, "kernel", kernel, ("linear", "rbf"))
+    size = check_integer(owner, "minibatch", minibatch, "must be a whole number of 4 or more", at_least=4)
+    check_real(owner, "bandwidth", bandwidth, "must be a positive share of the median distance", above=0)
+    n = _count(owner, first, second)
+    if n < 4:
+        return math.nan
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    widths: list[float | None] = [None, None]
+    sums = torch.zeros(3, dtype=torch.float64)
+    for rows in order.tensor_split(min(math.ceil(n / size), n // 4)):
+        kernels = []
+        for side, features in enumerate((first, second)):
+            part = features[rows].double()
+            if kernel == "linear":
+                kernels.append(part @ part.t())
+                continue
+            squares = torch.cdist(part, part).square()
+            if widths[side] is None:
+                widths[side] = bandwidth * float(squares[~torch.eye(len(part), dtype=torch.bool)].quantile(0.5).sqrt())
+            kernels.append(torch.exp(-squares / (2 * max(widths[side] or 0.0, 1e-300) ** 2)))
+        a, b = kernels
+        sums += torch.stack([unbiased_hsic(a, b), unbiased_hsic(a, a), unbiased_hsic(b, b)]).cpu()
+    shared, left, right = sums.tolist()
+    return shared / math.sqrt(left * right) if left > 0 and right > 0 else math.nan
+
+
+def paired_angles(first: Tensor, second: Tensor) -> Tensor:
+    """Return the angle (n,) between each pair of rows of (n, d), float64 radians in [0, π].
+
+    Two zero vectors are at angle 0, one at π/2. By Kahan's formula, which is exact for small angles too.
+    """
+    _count("paired_angles", first, second)
+    if first.shape != second.shape:
+        reject(
+            "paired_angles", "second", tuple(second.shape), f"rows must have one width; first is {tuple(first.shape)}"
+        )
+    a, b = first.double(), second.double()
+    lengths = [torch.linalg.vector_norm(rows, dim=1, keepdim=True) for rows in (a, b)]
+    u, v = (rows / length.clamp_min(1e-300) for rows, length in zip((a, b), lengths, strict=True))
+    angles = 2 * torch.atan2(torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1))
+    none = torch.cat(lengths, dim=1) == 0
+    angles[none.any(dim=1)] = math.pi / 2
+    angles[none.all(dim=1)] = 0.0
+    return angles
+
+
+def nearest_neighbors(features: Tensor, neighbors: int) -> Tensor:
+    """Return the indices (n, neighbors) of the rows of (n, d) at the largest cosine to each row, itself left out.
+
+    Equal cosines are ordered by index. The n × n matrix is made in blocks.
+    """
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    found = []
+    for part in slices(len(unit), max(1, _BLOCK_VALUES // len(unit))):
+        cosines = unit[part] @ unit.t()
+        rows = torch.arange(part.start, part.stop)
+        cosines[rows - part.start, rows] = -torch.inf
+        found.append(cosines.sort(dim=1, descending=True, stable=True).indices[:, :neighbors])
+    return torch.cat(found)
+
+
+def neighbor_overlap(first: Tensor, second: Tensor, neighbors: int = 10) -> Tensor:
+    """Return for each of n examples the share (n,) of its nearest neighbours, by cosine, that both embeddings have.
+
+    `first` (n, d) and `second` (n, e) may differ in width. Chance level: neighbors / (n − 1). Raises
+    InvalidArgumentError for `neighbors` outside 1 to n − 2: with all others as neighbours every overlap is 1.
+    """
+    n = _count("neighbor_overlap", first, second)
+    rule = f"must be a whole number in 1..{n - 2}: with all {n} examples as neighbours every overlap is 1"
+    check_integer("neighbor_overlap", "neighbors", neighbors, rule, at_least=1, at_most=n - 2)
+    a, b = (nearest_neighbors(features, neighbors) for features in (first, second))
+    return (a[:, :, None] == b[:, None, :]).any(dim=2).double().mean(dim=1)
+
+
+def angular_visual_hardness(features: Tensor, class_weights: Tensor, labels: Tensor) -> Tensor:
+    """Return the angle to the own class's weights over the sum of those to all classes' (n,), float64 in [0, 1].
+
+    `features` (n, d), `class_weights` (classes, d), `labels` (n,). Chen et al. 2020, "Angular visual hardness",
+    definition 1.
+    """
+    unit, weights = (torch.nn.functional.normalize(rows.double(), dim=1) for rows in (features, class_weights))
+    angles = torch.acos((unit @ weights.t()).clamp(-1, 1))
+    total = angles.sum(dim=1).clamp_min(1e-300)
+    return angles.gather(1, labels[:, None]).squeeze(1) / total
+
+
+def procrustes_distance(first: Tensor, second: Tensor) -> float:
+    """Return 1 − ‖XᵀY‖₊ of centred features (n, d) and (n, e) of unit Frobenius norm, in [0, 1].
+
+    ‖·‖₊ is the sum of singular values: half the squared distance that is left after the best rotation and reflection
+    (Schönemann 1966; Ding et al. 2021, "Grounding representation similarity with statistical testing"). NaN for
+    constant features.
+    """
+    _count("procrustes_distance", first, second)
+    a, b = (features.double() - features.double().mean(0) for features in (first, second))
+    lengths = float(torch.linalg.norm(a)) * float(torch.linalg.norm(b))
+    if lengths == 0:
+        return math.nan
+    distance = 1 - float(torch.linalg.svdvals(a.t() @ b).sum()) / lengths
+    return min(1.0, max(0.0, distance))
+
+
+def _count(owner: str, first: Tensor, second: Tensor) -> int:
+    for name, features in (("first", first), ("second", second)):
+        if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
+            found = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else features
+            reject(owner, name, found, "features are a floating-point tensor (n, width)")
+    if len(first) != len(second):
+        reject(owner, "second", tuple(second.shape), f"both must be of the same {len(first)} examples")
+    return len(first)

@@ -1,0 +1,95 @@
+"""No input near the examples on which the compressed model says something else, as an assertion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.fidelity.divergence import as_measurement, find_divergence
+from cp_compress.fidelity.divergence_files import replay_divergence, save_divergence
+from cp_compress.fidelity.judgement import Check, judge
+from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.running import Model
+from cp_compress.fidelity.sampling import choose_examples
+from pytest_cp.checking import assert_pair, build_requirements, returning_twin
+from pytest_cp.errors import DivergenceFoundError
+from pytest_cp.options import current_execution
+
+_ASSERTION = "assert_no_divergence"
+
+
+def assert_no_divergence(
+    compressed: Model,
+    reference: Model,
+    dataset: Any,
+    *,
+    max_divergence_rate: float | None = None,
+    epsilon: float | None = None,
+    norm: str = "linf",
+    lattice: str | None = None,
+    guide: str = "gradient",
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    examples: int | Sequence[int] | None = 64,
+    queries: int = 200,
+    restarts: int = 8,
+    save_to: str | Path | None = None,
+    replay: str | Path | None = None,
+    confidence: float | None = None,
+) -> Check:
+    """Assert that no input near the examples makes the two models disagree, within a budget.
+
+    `find_divergence` looks within `epsilon` (by `norm`, in units of the inputs) of so many `examples`, each with at
+    most `queries` inputs; its other arguments have the same names here. `max_divergence_rate`, in [0, 1], bounds the
+    share of examples near which such an input was found.
+
+    When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
+    written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
+    (`--cp-report-json`), and nowhere without one. The message names the file. `replay` names such a file: then
+    its inputs alone are asked about, which makes it a regression test. Raises DivergenceFoundError, and
+    NothingComparedError when both models are the same.
+    """
+    __tracebackhide__ = True
+    requirements = build_requirements(
+        _ASSERTION,
+        confidence,
+        at_most={"divergence_rate": max_divergence_rate},
+    )
+    if replay is None and epsilon is None and guide == "gradient":
+        reject(_ASSERTION, "epsilon", epsilon, "say how far from the examples to look, in units of the inputs")
+
+    def compare(candidate: Observation, original: Observation) -> Measurement:
+        if replay is not None:
+            found, chosen = replay_divergence(candidate, original, replay)
+            return as_measurement(found, chosen, original)
+        chosen = choose_examples(_ASSERTION, examples, len(original))
+        found = find_divergence(
+            candidate.model,
+            original.model,
+            original.data.select(chosen)[0],
+            epsilon=epsilon,
+            norm=norm,
+            lattice=lattice,
+            guide=guide,
+            bounds=bounds,
+            restarts=restarts,
+            queries=queries,
+            minimise=True,
+            seed=current_execution().seed,
+            device=original.runner.device,
+        )
+        measurement = as_measurement(found, chosen, original)
+        place = save_to if save_to is not None else current_execution().evidence_folder
+        if place is None or not bool(found.found.any()) or judge(measurement, requirements).passed:
+            return measurement
+        path = save_divergence(place, found, chosen, original.labels[chosen])
+        note = f"the inputs are in {path}; replay={str(path)!r} asks about them again"
+        return dataclasses.replace(measurement, notes=(*measurement.notes, note))
+
+    return assert_pair((compressed, reference, dataset, None), compare, requirements, _ASSERTION, DivergenceFoundError)
+
+
+check_no_divergence = returning_twin(assert_no_divergence)

@@ -1,0 +1,160 @@
+"""Embeddings of observed models: which layers are read, what compression does to them, and what is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import Requirement, compare_embeddings, judge, layer_features, observe
+from cp_compress.fidelity.layers import last_linear
+from cp_compress.model import parse_scheme
+
+
+def seen(scheme=None):
+    model = digits_cnn()
+    return observe(model if scheme is None else parse_scheme(scheme).compress(model), digits())
+
+
+def test_features_are_what_the_layers_give():
+    observation = seen()
+    model, inputs = observation.model, observation.data.select(range(len(observation)))[0]
+    found = layer_features(observation, ["features.3", "classifier.1", "input:classifier.3"])
+    flat = layer_features(observation, ["features.3"], pool="flatten")["features.3"]
+    with torch.no_grad():
+        maps = model.features[:4](inputs)
+        hidden = model.classifier[:2](model.features(inputs))
+    torch.testing.assert_close(found["features.3"], maps.mean(dim=(2, 3)))
+    torch.testing.assert_close(flat, maps.flatten(1))
+    torch.testing.assert_close(found["classifier.1"], hidden)
+    torch.testing.assert_close(found["input:classifier.3"], hidden.relu())
+
+
+def test_all_layers_come_from_one_pass():
+    calls = []
+    model = copy.deepcopy(digits_cnn())
+    model.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    observation = observe(model, digits())
+    layer_features(observation, ["features.0", "features.3", "classifier.1"])
+    layer_features(observation, ["classifier.1", "features.0"])
+    assert sum(calls) == len(observation)
+    assert not any(part._forward_hooks for part in model.modules() if part is not model)
+
+
+def test_the_default_is_what_goes_into_the_last_linear_layer():
+    assert last_linear(seen()) == "classifier.3"
+    assert last_linear(seen("quantize(int4)")) == "classifier.3"
+    found = compare_embeddings(seen("prune(density=0.4)"), seen())
+    assert found.details["layers"][0]["layer"] == "input:classifier.3"
+
+
+def test_the_harder_the_compression_the_less_alike():
+    schemes = ["quantize(float16)", "quantize(int8)", "prune(density=0.5)", "prune(density=0.3)", "prune(density=0.1)"]
+    found = [compare_embeddings(seen(scheme), seen()).metrics for scheme in schemes]
+    for name, sign in (("cka", -1), ("kernel_cka", -1), ("neighbor_overlap", -1), ("mean_angle", 1)):
+        values = [sign * metrics[name] for metrics in found]
+        assert values == sorted(values), name
+    for name in ("hardness_change", "procrustes_distance"):
+        assert found[0][name] < found[2][name] < found[4][name]
+    assert found[0]["cka"] > 0.999
+
+
+def test_widths_that_differ_after_shrinking():
+    found = compare_embeddings(seen("neuron_prune(density=0.5)"), seen())
+    (row,) = found.details["layers"]
+    assert row["widths"][0] > row["widths"][1]
+    assert math.isnan(found.metrics["mean_angle"])
+    assert found.counts["mean_angle"] == 0
+    assert 0.3 < found.metrics["cka"] <= 1
+    assert any("widths differ" in note for note in found.notes)
+    assert judge(found, [Requirement("mean_angle", "max", 1.0)]).outcome == "error"
+
+
+def test_several_layers_give_the_worst():
+    layers = ["features.3", "features.7", "input:classifier.3"]
+    together = compare_embeddings(seen("prune(density=0.3)"), seen(), layers)
+    alone = [compare_embeddings(seen("prune(density=0.3)"), seen(), layer).metrics for layer in layers]
+    assert together.metrics["cka"] == min(metrics["cka"] for metrics in alone)
+    assert together.metrics["mean_angle"] == max(metrics["mean_angle"] for metrics in alone)
+    assert [row["layer"] for row in together.details["layers"]] == layers
+
+
+def test_layers_of_other_names():
+    model = digits_cnn()
+    renamed = nn.Sequential(copy.deepcopy(model.features), copy.deepcopy(model.classifier))
+    with torch.no_grad():
+        renamed[0][0].weight.mul_(1.01)
+    found = compare_embeddings(observe(renamed, digits()), seen(), {"features.3": "0.3"})
+    assert found.details["layers"][0]["layer"] == "features.3 → 0.3"
+    assert found.metrics["cka"] > 0.99
+
+
+def test_hardness_uses_the_last_layers_weights():
+    reference, candidate = seen(), seen("prune(density=0.4)")
+    found = compare_embeddings(candidate, reference)
+    expected = []
+    for one in (reference, candidate):
+        rows = layer_features(one, ["input:classifier.3"])["input:classifier.3"].double()
+        weight = one.model.classifier[3].weight.detach().double()
+        angles = torch.acos(nn.functional.cosine_similarity(rows[:, None], weight[None], dim=2).clamp(-1, 1))
+        expected.append(angles[torch.arange(len(one)), one.labels] / angles.sum(1))
+    torch.testing.assert_close(
+        found.per_example["hardness_change"], (expected[1] - expected[0]).abs(), atol=1e-7, rtol=0
+    )
+
+
+def test_the_mean_angle_takes_a_confidence_and_cka_does_not():
+    found = compare_embeddings(seen("quantize(int8)"), seen())
+    assert judge(found, [Requirement("mean_angle", "max", 0.5, confidence=0.95)]).passed
+    with pytest.raises(InvalidArgumentError, match="cka"):
+        judge(found, [Requirement("cka", "min", 0.5, confidence=0.95)])
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.twice, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.rnn, self.head = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        rows, _ = self.rnn(self.twice(self.twice(inputs))[:, None])
+        return self.head(rows[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("twice", "runs 2 times"),
+        ("unused", "does not run"),
+        ("rnn", "gives tuple"),
+        ("haed", "close are head"),
+        ("", "path of a layer"),
+        ([], "path of a layer"),
+        ([3], "path of a layer"),
+    ],
+)
+def test_layers_that_cannot_be_read(layer, message):
+    data = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    other = Odd()
+    with torch.no_grad():
+        other.head.weight.mul_(2)
+    with pytest.raises((ObservationError, InvalidArgumentError), match=message):
+        compare_embeddings(observe(other.eval(), data), observe(Odd().eval(), data), layer)
+
+
+def test_a_plain_callable_has_no_layers():
+    model = digits_cnn()
+    with pytest.raises(ObservationError, match="plain callable"):
+        compare_embeddings(observe(lambda inputs: model(inputs), digits()), seen(), "features.3")
+
+
+def test_tokens_are_averaged_over_places():
+    model = nn.Sequential(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(30, 3)).eval()
+    data = torch.randint(0, 11, (20, 5), generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    observation = observe(model, data)
+    found = layer_features(observation, ["0"])["0"]
+    torch.testing.assert_close(found, model[0](data[0]).mean(dim=1).detach())

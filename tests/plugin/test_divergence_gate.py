@@ -1,0 +1,73 @@
+"""`assert_no_divergence`: fails with an input, saves it, and replays it."""
+
+GATE = """
+import copy, subjects
+
+def damaged(model):
+    broken = copy.deepcopy(model)
+    broken.get_submodule("2").weight.data.mul_(torch.tensor([[1.0], [1.02], [1.0]]))
+    return broken
+
+def test_gate(reference_model, dataset):
+    assert_no_divergence({candidate}, reference_model, dataset, epsilon=1.0, bounds=None, max_divergence_rate={bound})
+
+def test_replay(reference_model, dataset):
+    import pathlib
+    (path,) = pathlib.Path("divergences").glob("*.npz")
+    assert_no_divergence({candidate}, reference_model, dataset, replay=path, max_divergence_rate=0.0)
+"""
+
+
+def test_a_small_change_is_found_saved_and_replayed(project):
+    project.write_test(GATE.format(candidate="damaged(reference_model)", bound=0.0))
+    outcome = project.run()
+    assert outcome.junit["failures"] == 2
+    outcome.result.stdout.fnmatch_lines(
+        ["*DivergenceFoundError: divergence_rate = *, required ≤ 0, n = 64*", "*moved by L∞*→*", "*replay=*"]
+    )
+    assert len(list((project.path / "divergences").glob("divergence-*.npz"))) == 1
+
+
+def test_a_mended_candidate_passes_the_replay(project):
+    project.write_test(GATE.format(candidate="damaged(reference_model)", bound=0.0))
+    project.run("-k", "not test_replay")
+    mended = "copy.deepcopy(reference_model).double().float().to(memory_format=torch.contiguous_format)"
+    project.write_test(GATE.format(candidate=f"(lambda x, m={mended}: m(x) * 1.0001)", bound=0.0))
+    outcome = project.run("-k", "test_replay")
+    assert outcome.result.ret == 0
+    assert outcome.report["checks"][0]["metrics"]["divergence_rate"] == 0
+
+
+def test_processes_save_under_the_name_of_the_content(project):
+    project.write_test(
+        GATE.format(candidate="damaged(reference_model)", bound=0.0)
+        + """
+def test_again(reference_model, dataset):
+    assert_no_divergence(
+        damaged(reference_model), reference_model, dataset, epsilon=1.0, bounds=None, max_divergence_rate=0.0
+    )
+"""
+    )
+    outcome = project.run("-n", "2", "-k", "not test_replay", subprocess=True)
+    assert outcome.junit["failures"] == 2
+    assert len(list((project.path / "divergences").glob("*"))) == 1
+
+
+def test_an_allowed_rate_passes_and_saves_nothing(project):
+    project.write_test(GATE.format(candidate="damaged(reference_model)", bound=1.0))
+    outcome = project.run("-k", "not test_replay")
+    assert outcome.result.ret == 0
+    assert not (project.path / "divergences").exists()
+
+
+def test_a_distance_is_needed(project):
+    project.write_test(
+        """
+def test_gate(reference_model, dataset):
+    other = torch.nn.Linear(8, 3)
+    assert_no_divergence(other, reference_model, dataset, max_divergence_rate=0.0)
+"""
+    )
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*epsilon*how far from the examples*"])
