@@ -56,7 +56,8 @@ def brute_force(maps, masks):
 def test_metrics_are_their_definitions():
     before, after = WithFunctions(), WithFunctions()
     with torch.no_grad():
-        after.second.weight.add_(0.1 * torch.randn(after.second.weight.shape))
+        noise = torch.randn(after.second.weight.shape, generator=torch.Generator().manual_seed(3))
+        after.second.weight.add_(0.1 * noise)
     masks = torch.rand(7, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.3
     forbidden = torch.rand(7, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.2
     reference, candidate = observe(before, images()), observe(after, images())
@@ -117,10 +118,10 @@ def test_masks_in_all_their_forms():
     }
     for name, mask in given.items():
         found = compare_pointing(candidate, reference, must_look=mask, batch_size=3).per_example["pointing_mass"]
-        assert torch.equal(found, expected), name
-    assert torch.equal(compare_pointing(held, must_look="places").per_example["pointing_mass"], expected)
+        assert torch.allclose(found, expected), name
+    assert torch.allclose(compare_pointing(held, must_look="places").per_example["pointing_mass"], expected)
     one = compare_pointing(candidate, must_look=masks[0]).per_example["pointing_mass"]
-    assert one[0] == expected[0]
+    assert float(one[0]) == pytest.approx(float(expected[0]))
 
 
 def _row(example):
