@@ -32,7 +32,7 @@ from cp_compress.fidelity.sampling import batch_size_for
 
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCAM)
 _RULED = (*_GUIDED, DeepLift, DeepLiftShap)
-_TRACED_EXAMPLES = 4
+_TRACED_EXAMPLES = 2
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cp_compress.fidelity.map_similarity import correlation_of_ranks, iou_of_str
 # rows that fit a CPU's cache: more of them at once are many times slower
 _CHUNK_VALUES = 2**18
 _CHANCE_ROUNDS, _CHANCE_PAIRS = 5, 2048
-_CHANCE_PAIRS_OF_OTHERS = 256
+_CHANCE_PAIRS_OF_OTHERS = 64
 FLOOR_DEFINITION = (
     "mean over pairs of the reference's map of one example and the candidate's map of another; of the index over as "
     f"many pairings as give {_CHANCE_PAIRS} pairs (one to {_CHANCE_ROUNDS}), of the others over up to "
