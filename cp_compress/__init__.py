@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import boundary_distances as boundary_distances
     from cp_compress.fidelity import compare_attributions as compare_attributions
     from cp_compress.fidelity import compare_boundaries as compare_boundaries
+    from cp_compress.fidelity import compare_concepts as compare_concepts
+    from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
     from cp_compress.fidelity import judge as judge
@@ -68,6 +70,8 @@ _PACKAGES = {
         "boundary_distances",
         "compare_attributions",
         "compare_boundaries",
+        "compare_concepts",
+        "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",
         "judge",

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import check_attribution_iou as check_attribution_iou
     from pytest_cp.assertions.boundaries import assert_boundary_distance as assert_boundary_distance
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
+    from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
     from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
     from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
     from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
     from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
+    from pytest_cp.assertions.pointing import check_pointing as check_pointing
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
     from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
     from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
@@ -30,10 +34,12 @@ if TYPE_CHECKING:
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
+    from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
+    from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
@@ -42,9 +48,11 @@ if TYPE_CHECKING:
 _ASSERTIONS = {
     "attribution_iou": "attributions",
     "boundary_distance": "boundaries",
+    "concepts_preserved": "concepts",
     "embeddings_preserved": "embeddings",
     "footprint": "footprint",
     "no_divergence": "divergence",
+    "pointing": "pointing",
     "preserved_predictions": "predictions",
     "reconstruction": "reconstruction",
     "robustness": "robustness",
@@ -53,10 +61,12 @@ _ERRORS = (
     "AttributionsNotPreservedError",
     "BaselineError",
     "BoundariesNotPreservedError",
+    "ConceptsNotPreservedError",
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
     "NothingComparedError",
+    "PointingNotPreservedError",
     "PredictionsNotPreservedError",
     "PreservationError",
     "ReconstructionNotPreservedError",

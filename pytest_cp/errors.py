@@ -30,6 +30,14 @@ class AttributionsNotPreservedError(PreservationError):
     """The compressed model looks at other parts of its inputs than is allowed."""
 
 
+class PointingNotPreservedError(PreservationError):
+    """The compressed model does not look where it must, or looks where it must not."""
+
+
+class ConceptsNotPreservedError(PreservationError):
+    """The compressed model's answers rest on other concepts than is allowed."""
+
+
 class BoundariesNotPreservedError(PreservationError):
     """The compressed model's decision boundaries moved by more than is allowed."""
 

@@ -21,7 +21,7 @@ def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:
     >>> weighted_jaccard(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 3.0]])).tolist()
     [0.5]
     """
-    a, b = _as_rows("weighted_jaccard", first, second)
+    a, b = as_map_rows("weighted_jaccard", first, second)
     for name, rows in (("first", a), ("second", b)):
         if bool((rows < 0).any()):
             reject("weighted_jaccard", name, float(rows.min()), "values must not be negative; use split_jaccard")
@@ -46,7 +46,7 @@ def split_jaccard(first: Tensor, second: Tensor) -> Tensor:
     >>> split_jaccard(a, b).tolist(), split_jaccard(a, 3 * a).tolist()
     ([0.333...], [1.0])
     """
-    a, b = _as_rows("split_jaccard", first, second)
+    a, b = as_map_rows("split_jaccard", first, second)
     return jaccard_of_units(unit_maps(a), unit_maps(b))
 
 
@@ -76,7 +76,11 @@ def jaccard_of_units(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(zero_a | zero_b, (zero_a & zero_b).to(index.dtype), index)
 
 
-def _as_rows(owner: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def as_map_rows(owner: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two sets of maps (n, ...) as float64 rows (n, values), on the device of the first.
+
+    Raises InvalidArgumentError for maps of different shapes, without examples, complex, NaN or infinite.
+    """
     for name, maps in (("first", first), ("second", second)):
         if not isinstance(maps, Tensor) or maps.ndim < 2 or maps[0:1].numel() == 0 or maps.is_complex():
             found = f"{maps.dtype} {tuple(maps.shape)}" if isinstance(maps, Tensor) else maps

@@ -46,6 +46,20 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "iou_quantile": _SHARE,
         "chance_iou": _SHARE,
         "corrected_iou": (-math.inf, 1.0),
+        "agreeing_mean_iou": _SHARE,
+        "rank_correlation": (-1.0, 1.0),
+        "top_fraction_iou": _SHARE,
+    },
+    "pointing": {
+        "pointing_mass": _SHARE,
+        "pointing_mass_drop": (-1.0, 1.0),
+        "pointing_hits": _SHARE,
+        "forbidden_mass": _SHARE,
+    },
+    "concepts": {
+        "max_concept_change": _SHARE,
+        "mean_concept_change": _SHARE,
+        "concept_agreement": _SHARE,
     },
     "boundaries": {
         "median_change": _POSITIVE,

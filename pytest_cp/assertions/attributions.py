@@ -28,14 +28,21 @@ def assert_attribution_iou(
     min_median_iou: float | None = None,
     min_corrected_iou: float | None = None,
     min_iou_quantile: tuple[float, float] | None = None,
+    min_agreeing_mean_iou: float | None = None,
+    min_rank_correlation: float | None = None,
+    min_top_fraction_iou: float | None = None,
+    top_fraction: float = 0.1,
     confidence: float | None = None,
 ) -> Check:
     """Level C: assert that the compressed model looks at the same parts of its inputs.
 
     `method` is an attribution method or its expression, such as "integrated_gradients(steps=50)"; `examples` a
     number of examples, spread evenly over the data set, or their indices (default: all). IoU values lie in
-    [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more. Raises
-    AttributionsNotPreservedError, and NothingComparedError when model and data are the same on both sides.
+    [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
+    `min_agreeing_mean_iou` counts the examples on which both models predict one class, `min_rank_correlation`
+    compares the order of all values, in [-1, 1], and `min_top_fraction_iou` the strongest places, a share
+    `top_fraction` of all. Raises AttributionsNotPreservedError, and NothingComparedError when model and data are the
+    same on both sides.
     """
     __tracebackhide__ = True
     quantile_metric, quantiles = _iou_quantile(min_iou_quantile)
@@ -46,13 +53,22 @@ def assert_attribution_iou(
             "mean_iou": min_mean_iou,
             "median_iou": min_median_iou,
             "corrected_iou": min_corrected_iou,
+            "agreeing_mean_iou": min_agreeing_mean_iou,
+            "rank_correlation": min_rank_correlation,
+            "top_fraction_iou": min_top_fraction_iou,
             **quantile_metric,
         },
     )
 
     def compare(candidate: Observation, original: Observation) -> Measurement:
         return compare_attributions(
-            candidate, original, method, examples=examples, quantiles=quantiles, seed=current_execution().seed
+            candidate,
+            original,
+            method,
+            examples=examples,
+            quantiles=quantiles,
+            top_fraction=top_fraction,
+            seed=current_execution().seed,
         )
 
     return assert_pair(

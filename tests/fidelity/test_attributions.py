@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import observe
-from cp_compress.fidelity.attributions import CorrectedMean, compare_attributions
+from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.intervals import BoundedMean
 from cp_compress.fidelity.jaccard import split_jaccard
 from cp_compress.fidelity.judgement import Requirement, judge
+from cp_compress.fidelity.map_comparison import CorrectedMean
 
 CLASSES = 4
 
@@ -59,8 +61,44 @@ def test_metrics_are_their_definitions():
     assert found.metrics["chance_iou"] == pytest.approx(float(every_pair.mean()), abs=0.05)
     chance = found.metrics["chance_iou"]
     assert found.metrics["corrected_iou"] == pytest.approx((found.metrics["mean_iou"] - chance) / (1 - chance))
+    agreeing = int((before(inputs).argmax(dim=1) == after(inputs).argmax(dim=1)).sum())
+    assert found.counts.pop("agreeing_mean_iou") == agreeing
     assert set(found.counts.values()) == {40}
     json.dumps(found.details)
+
+
+def test_order_and_strongest_places_beside_the_index():
+    before, after = network(), network(1, 0.2)
+    inputs, _ = data()
+    target = before(inputs).argmax(dim=1)
+    maps = [gradients(model, inputs, target) for model in (before, after)]
+    found = compare(before, after, top_fraction=0.25)
+    ranks = torch.tensor([stats.spearmanr(*pair).statistic for pair in zip(*maps, strict=True)])
+    strongest = [[set(row.abs().topk(3).indices.tolist()) for row in part] for part in maps]
+    shares = torch.tensor([len(a & b) / len(a | b) for a, b in zip(*strongest, strict=True)])
+    assert torch.allclose(found.per_example["rank_correlation"], ranks)
+    assert torch.allclose(found.per_example["top_fraction_iou"].float(), shares)
+    assert found.metrics["rank_correlation"] == pytest.approx(float(ranks.mean()))
+    assert found.metrics["top_fraction_iou"] == pytest.approx(float(shares.mean()))
+    for name, values, low in (("rank_correlation", ranks, -1.0), ("top_fraction_iou", shares, 0.0)):
+        interval = found.evidence[name].interval(0.95)
+        assert low <= interval.low < float(values.mean()) < interval.high <= 1
+    chance = found.details["chance"]
+    every = [
+        (stats.spearmanr(maps[0][i], maps[1][j]).statistic, len(a & b) / len(a | b))
+        for i, a in enumerate(strongest[0])
+        for j, b in enumerate(strongest[1])
+        if i != j
+    ]
+    assert chance["rank_correlation"] == pytest.approx(np.mean([rank for rank, _ in every]), abs=0.15)
+    assert chance["top_fraction_iou"] == pytest.approx(np.mean([share for _, share in every]), abs=0.1)
+    assert chance["top_fraction_iou of random places"] == pytest.approx(0.25 / 1.75)
+
+
+def test_many_examples_and_few_have_as_many_pairs_of_chance():
+    few, many = compare(network(), network(1, 0.2)), compare(network(), network(1, 0.2), data(3000))
+    assert few.metrics["chance_iou"] == pytest.approx(many.metrics["chance_iou"], abs=0.03)
+    assert many.counts["chance_iou"] == 3000
 
 
 def test_models_are_asked_for_the_references_class():
@@ -74,6 +112,14 @@ def test_models_are_asked_for_the_references_class():
     assert strata["disagree"]["count"] == int((~agree).sum())
     assert strata["agree"]["mean_iou"] == pytest.approx(float(found.per_example["iou"][agree].mean()))
     assert any("asked for the reference's" in note for note in found.notes)
+    assert strata["disagree"]["rank_correlation"] == pytest.approx(
+        float(found.per_example["rank_correlation"][~agree].mean())
+    )
+    assert strata["agree"]["top_fraction_iou"] == pytest.approx(
+        float(found.per_example["top_fraction_iou"][agree].mean())
+    )
+    assert found.metrics["agreeing_mean_iou"] == pytest.approx(strata["agree"]["mean_iou"])
+    assert found.counts["agreeing_mean_iou"] == found.evidence["agreeing_mean_iou"].count == int(agree.sum())
     worst = found.examples[0]
     assert worst.index == int(found.per_example["iou"].argmin())
     assert worst.after.startswith(f"IoU {float(found.per_example['iou'].min()):.2f}")
@@ -109,6 +155,18 @@ def test_the_chance_floor_is_seeded_and_never_pairs_an_example_with_itself():
         found = compare(Squares(), Cubes(), (inputs[:count], labels[:count]))
         assert found.metrics["mean_iou"] == pytest.approx(1)
         assert found.metrics["chance_iou"] == 0
+
+
+def test_without_agreement_there_is_nothing_to_say_of_those_who_agree():
+    turned = network()
+    with torch.no_grad():
+        turned[2].weight.neg_()
+        turned[2].bias.neg_()
+    found = compare(network(), turned)
+    assert found.details["strata"][0]["count"] == 0
+    assert found.details["strata"][0]["mean_iou"] is None
+    assert judge(found, [Requirement("agreeing_mean_iou", "min", 0.0)]).outcome == "error"
+    json.dumps(found.to_json())
 
 
 def test_one_example_has_no_floor_and_cannot_be_judged_by_it():
@@ -193,6 +251,7 @@ def test_other_sizes_are_refused():
         ({"examples": [40]}, r"0\.\.39"),
         ({"examples": []}, "no examples"),
         ({"examples": 2.5}, "indices"),
+        ({"top_fraction": 1.0}, "share of the places"),
         ({"max_completeness_gap": 0.0}, "max_completeness_gap"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),

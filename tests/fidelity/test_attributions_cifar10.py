@@ -9,7 +9,7 @@ import torch
 from cp_compress import parse_scheme
 from cp_compress.fidelity import observe
 from cp_compress.fidelity.attribution_maps import attribution_maps
-from cp_compress.fidelity.attribution_methods import IntegratedGradients
+from cp_compress.fidelity.attribution_methods import DeepLift, IntegratedGradients
 from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.jaccard import split_jaccard
 
@@ -77,3 +77,39 @@ def test_grad_cam_and_occlusion_on_a_real_network(reference):
         found = compare_attributions(rounded, reference, method, examples=8)
         assert found.metrics["mean_iou"] > 0.95
         assert found.metrics["chance_iou"] < 0.7
+
+
+METHODS = [
+    "saliency",
+    "smooth_grad(samples=8)",
+    "guided_backprop",
+    "guided_grad_cam(layer='layer3.2.conv2')",
+    "deep_lift",
+    "gradient_shap(samples=8)",
+    "saliency(layer='layer2')",
+    "deep_lift(layer='layer2')",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_harder_compression_is_less_alike_by_every_measure(reference, method):
+    schemes = ("quantize(float16)", "quantize(int8)", "prune(density=0.5)", "prune(density=0.3)")
+    candidates = [observe(parse_scheme(scheme).compress(reference.model), reference.data) for scheme in schemes]
+    found = [compare_attributions(candidate, reference, method, examples=20) for candidate in candidates]
+    for metric in ("mean_iou", "corrected_iou", "rank_correlation", "top_fraction_iou"):
+        values = [measurement.metrics[metric] for measurement in found]
+        assert values == sorted(values, reverse=True), metric
+        assert values[0] > 0.8
+
+
+def test_deep_lift_is_complete_on_a_network_whose_activations_are_functions(reference):
+    chosen = torch.arange(8)
+    found = attribution_maps(reference, DeepLift(), chosen, reference.predictions[chosen])
+    assert found.completeness_gap < 1e-5
+
+
+def test_noise_shared_by_both_models_is_averaged_out(reference):
+    compressed = observe(parse_scheme("quantize(int8)").compress(reference.model), reference.data)
+    plain = compare_attributions(compressed, reference).metrics["mean_iou"]
+    smooth = compare_attributions(compressed, reference, "smooth_grad(samples=16, deviation=0.1)").metrics["mean_iou"]
+    assert smooth > plain + 0.01

@@ -34,6 +34,10 @@ def pruned(reference):
     return Prune(0.3).compress(reference)
 
 
+MIDDLE = torch.zeros(8, 8, dtype=torch.bool)
+MIDDLE[2:6, 2:6] = True
+STRIPES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(2)) * torch.tensor([0.0, 1.0] * 4)
+CONCEPTS = {"layer": "0", "concepts": {"stripes": STRIPES}, "random_sets": 2, "min_class_examples": 2}
 CASES = {
     "preserved_predictions": (
         lambda reference, pruned, data: (pruned, reference, data),
@@ -48,8 +52,44 @@ CASES = {
             {"min_iou_quantile": (0.1, 0.0)},
             {"method": "occlusion(window=3)", "min_median_iou": 0},
         ],
-        [{"min_mean_iou": 0.999}, {"min_iou_quantile": (0.9, 1.0)}, {"min_corrected_iou": 0.99, "confidence": 0.9}],
+        [
+            {"min_mean_iou": 0.999},
+            {"min_iou_quantile": (0.9, 1.0)},
+            {"min_corrected_iou": 0.99, "confidence": 0.9},
+            {"min_agreeing_mean_iou": 0.999},
+            {"min_rank_correlation": 0.999, "confidence": 0.9},
+            {"min_top_fraction_iou": 0.99, "top_fraction": 0.3},
+            {"method": "deep_lift", "min_mean_iou": 0.999},
+        ],
         errors.AttributionsNotPreservedError,
+    ),
+    "pointing": (
+        lambda reference, pruned, data: (pruned, reference, data),
+        [
+            {"must_look": MIDDLE, "min_pointing_mass": 0.05},
+            {"must_look": MIDDLE, "max_pointing_mass_drop": 0.9, "confidence": 0.9},
+            {"must_not_look": MIDDLE, "max_forbidden_mass": 0.95, "method": "guided_backprop"},
+        ],
+        [
+            {"must_look": MIDDLE, "min_pointing_mass": 0.99},
+            {"must_look": MIDDLE, "min_pointing_hits": 1.0, "confidence": 0.9},
+            {"must_look": MIDDLE, "max_pointing_mass_drop": -0.9},
+            {"must_not_look": MIDDLE, "max_forbidden_mass": 0.01},
+        ],
+        errors.PointingNotPreservedError,
+    ),
+    "concepts_preserved": (
+        lambda reference, pruned, data: (pruned, reference, data),
+        [
+            {**CONCEPTS, "max_concept_change": 1.0},
+            {**CONCEPTS, "min_concept_agreement": 0.01, "confidence": 0.9},
+        ],
+        [
+            {**CONCEPTS, "max_mean_concept_change": 0.0},
+            {**CONCEPTS, "max_concept_change": 0.0},
+            {**CONCEPTS, "min_concept_agreement": 1.0},
+        ],
+        errors.ConceptsNotPreservedError,
     ),
     "boundary_distance": (
         lambda reference, pruned, data: (pruned, reference, data),
@@ -96,11 +136,22 @@ def test_passing_and_failing(name, reference, pruned, data):
 
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_required(name, reference, pruned, data):
+    needed = CONCEPTS if name == "concepts_preserved" else {}
     with pytest.raises(InvalidArgumentError, match="nothing is required"):
-        getattr(pytest_cp, f"assert_{name}")(*CASES[name][0](reference, pruned, data))
+        getattr(pytest_cp, f"assert_{name}")(*CASES[name][0](reference, pruned, data), **needed)
 
 
-@pytest.mark.parametrize("name", ["preserved_predictions", "attribution_iou", "boundary_distance"])
+def test_a_requirement_needs_its_mask(reference, pruned, data):
+    with pytest.raises(InvalidArgumentError, match="share inside this mask: give it"):
+        pytest_cp.assert_pointing(pruned, reference, data, must_look=MIDDLE, max_forbidden_mass=0.5)
+    with pytest.raises(InvalidArgumentError, match="share inside this mask: give it"):
+        pytest_cp.assert_pointing(pruned, reference, data, must_not_look=MIDDLE, min_pointing_hits=0.5)
+
+
+OF_TWO_MODELS = ["preserved_predictions", "attribution_iou", "pointing", "concepts_preserved", "boundary_distance"]
+
+
+@pytest.mark.parametrize("name", OF_TWO_MODELS)
 def test_a_thing_is_not_compared_with_itself(name, reference, data):
     requirement = next(iter(CASES[name][1]))
     assertion = getattr(pytest_cp, f"assert_{name}")

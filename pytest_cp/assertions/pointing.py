@@ -1,0 +1,66 @@
+"""Level C with masks as an assertion: the model looks where it must, and not where it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.pointing import compare_pointing
+from cp_compress.fidelity.running import Model
+from pytest_cp.checking import assert_pair, build_requirements, returning_twin
+from pytest_cp.errors import PointingNotPreservedError
+
+
+def assert_pointing(
+    compressed: Model,
+    reference: Model,
+    dataset: Any,
+    *,
+    compressed_dataset: Any = None,
+    must_look: Any = None,
+    must_not_look: Any = None,
+    method: Any = "saliency",
+    examples: int | Sequence[int] | None = None,
+    min_pointing_mass: float | None = None,
+    max_pointing_mass_drop: float | None = None,
+    min_pointing_hits: float | None = None,
+    max_forbidden_mass: float | None = None,
+    confidence: float | None = None,
+) -> Check:
+    """Level C: assert that the compressed model looks where it must, and not where it must not.
+
+    `must_look` and `must_not_look` are masks as in `compare_pointing`: a boolean tensor (h, w) or (n, h, w), the name
+    of an attribute of the data set that holds one, or a function of (inputs, labels). Of the attribution by `method`,
+    `min_pointing_mass` bounds the mean share inside `must_look`, `max_pointing_mass_drop` how much less that is than
+    the reference's, `min_pointing_hits` the share of examples whose strongest place is inside, and
+    `max_forbidden_mass` the mean share inside `must_not_look`; all are shares in [0, 1]. `examples` is a number of
+    examples, spread evenly over the data set, or their indices (default: all). Raises PointingNotPreservedError, and
+    NothingComparedError when model and data are the same on both sides.
+    """
+    __tracebackhide__ = True
+    looking = {"pointing_mass": min_pointing_mass, "pointing_hits": min_pointing_hits}
+    avoiding = {"pointing_mass_drop": max_pointing_mass_drop, "forbidden_mass": max_forbidden_mass}
+    requirements = build_requirements("assert_pointing", confidence, at_least=looking, at_most=avoiding)
+    masks = {"must_look": must_look, "must_not_look": must_not_look}
+    for requirement in requirements:
+        needed = "must_not_look" if requirement.metric == "forbidden_mass" else "must_look"
+        if masks[needed] is None:
+            reject("assert_pointing", needed, None, f"{requirement.metric} is the share inside this mask: give it")
+
+    def compare(candidate: Observation, original: Observation) -> Measurement:
+        return compare_pointing(candidate, original, method, examples=examples, **masks)
+
+    return assert_pair(
+        (compressed, reference, dataset, compressed_dataset),
+        compare,
+        requirements,
+        "assert_pointing",
+        PointingNotPreservedError,
+    )
+
+
+check_pointing = returning_twin(assert_pointing)
