@@ -3,9 +3,9 @@
 ResNet-20, seeds on which both models agree, images on the uint8 lattice within ε in L∞, a budget of pair queries for
 each seed. *Random* draws images evenly from the ball. *PGD* takes gradient steps on both models' difference of
 probabilities at the seed's class (after DIVA, Hao et al. 2022), one query a step, restarted from random points.
-*Mutation* applies the operators of DFLARE (Tian et al. 2023: noise, brightness, contrast, shift, rotation, blur), keeping
-those that raise the difference of the probability vectors; its images may leave the ball, so that their distance is
-given. A hit counts when it holds in float64 on a batch of one with both margins above 1e-4, for all four.
+*Mutation* applies the operators of DFLARE (Tian et al. 2023: noise, brightness, contrast, shift, rotation, blur) and
+keeps those that raise the difference of the probability vectors; its images may leave the ball, so that their distance
+is given. A hit counts when it holds in float64 on a batch of one with both margins above 1e-4, for all four.
 
 Run: python benchmarks/divergence.py [SEEDS] [QUERIES]   (needs CP_DATA or ../shared/data)
 """
