@@ -3,8 +3,8 @@
 A release is drawn with a true drop and a share of predictions that change for the better or worse (churn). At the
 boundary the true drop is the margin: a claim "the drop is at most the margin" at 95 % must then be proven in at most
 5 % of the releases. For classes, one of ten truly breaks the margin and the others do not drop ("worst class"), or all
-lie at the margin ("each class": any of them called proven by Holm's method is an error). Power is how often a model that
-does not drop at all is proven so.
+lie at the margin ("each class": any of them called proven by Holm's method is an error). Power is how often a model
+that does not drop at all is proven so.
 
 Run: python benchmarks/coverage.py [RUNS]
 """

@@ -75,15 +75,12 @@ class Search:
         if self.guide == "gradient":
             start = seeds if attempt == 0 else self.space.points(noise, seeds)
             ends = torch.empty_like(seeds)
-            left = torch.zeros(len(rows), dtype=torch.bool)
 
             def push(part: slice) -> None:
-                ends[part], left[part] = _leave_class(
-                    self.reference.runner, start[part], seeds[part], classes[part], self.space
-                )
+                ends[part] = _leave_class(self.reference.runner, start[part], seeds[part], classes[part], self.space)
 
             self.batch.run(len(rows), push)
-            return rows[left], ends[left]
+            return rows, ends
         others = self._others(rows)
         has = others >= 0
         targets = self.seeds[others.clamp_min(0)]
@@ -159,12 +156,11 @@ class Search:
             steps += 1
 
 
-def _leave_class(
-    runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, space: SearchSpace
-) -> tuple[Tensor, Tensor]:
-    """Return inputs (n, ...) of the space on which the reference leaves the seeds' classes, and where (n,) it does.
+def _leave_class(runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, space: SearchSpace) -> Tensor:
+    """Return inputs (n, ...) of the space on which the reference leaves the seeds' classes, or comes nearest to it.
 
-    The first such input on the way is taken: the shorter the path, the fewer the halvings. On a lattice the way itself
+    The first such input on the way is taken: the shorter the path, the fewer the halvings. Where the ball holds none,
+    it is the last: there the candidate may have left its class already. On a lattice the way itself
     is not rounded, because a step may be shorter than a level.
     """
     size = 2.5 * min(space.epsilon, 1.0) / _GRADIENT_STEPS
@@ -184,7 +180,8 @@ def _leave_class(
         fresh = (outside & ~left).to(points.device)
         ends[fresh] = points[fresh]
         left |= outside
+        ends[~left] = points[~left]
         if bool(left.all()):
             break
         place = way.points(place + space.step(gradients.to(place), size), seeds)
-    return ends, left
+    return ends
