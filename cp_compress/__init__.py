@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cp_compress.base.errors import InvalidArgumentError as InvalidArgumentError
     from cp_compress.base.errors import MissingExtraError as MissingExtraError
     from cp_compress.base.errors import ObservationError as ObservationError
+    from cp_compress.base.tasks import TaskDataset as TaskDataset
     from cp_compress.data import JPEG as JPEG
     from cp_compress.data import ZFP as ZFP
     from cp_compress.data import CompressedDataset as CompressedDataset
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_attributions as compare_attributions
     from cp_compress.fidelity import compare_boundaries as compare_boundaries
     from cp_compress.fidelity import compare_concepts as compare_concepts
+    from cp_compress.fidelity import compare_divergence as compare_divergence
+    from cp_compress.fidelity import compare_embeddings as compare_embeddings
     from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity import find_divergence as find_divergence
+    from cp_compress.fidelity import find_origin as find_origin
     from cp_compress.fidelity import judge as judge
     from cp_compress.fidelity import observe as observe
     from cp_compress.model import BlockPrune as BlockPrune
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
     from cp_compress.model import to_semi_structured as to_semi_structured
+    from cp_compress.robustness import compare_robustness as compare_robustness
     from cp_compress.search import CodecSpace as CodecSpace
     from cp_compress.search import adapt as adapt
     from cp_compress.search import find_smallest as find_smallest
@@ -64,6 +70,7 @@ _PACKAGES = {
         "MissingExtraError",
         "ObservationError",
     ),
+    "base.tasks": ("TaskDataset",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",
@@ -71,9 +78,13 @@ _PACKAGES = {
         "compare_attributions",
         "compare_boundaries",
         "compare_concepts",
+        "compare_divergence",
+        "compare_embeddings",
         "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",
+        "find_divergence",
+        "find_origin",
         "judge",
         "observe",
     ),
@@ -97,6 +108,7 @@ _PACKAGES = {
         "save",
         "to_semi_structured",
     ),
+    "robustness": ("compare_robustness",),
     "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm"),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Tenso
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CorruptStreamError, ObservationError
+from cp_compress.base.tasks import IGNORED, as_targets, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
@@ -25,12 +26,13 @@ _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labe
 class LabeledData:
     """A data set of `len()` labelled examples, readable in order and by index.
 
-    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors.
-    Inputs come as a tensor (n, ...) in the data set's own dtype, labels as int64 (n,).
+    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors. Inputs come
+    as a tensor (n, ...) in the data set's own dtype, labels as int64 (n,), or as the data set's `task` has them.
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        self.task = task_of(source)
         self.tensors = _as_tensors(source)
         if self.tensors is not None:
             self._examples, self._collate = None, default_collate
@@ -53,6 +55,9 @@ class LabeledData:
             inputs, labels = (tensor[positions] for tensor in self.tensors)
         else:
             inputs, labels = self._read(positions)
+        if self.task != "single_label":
+            ignored = getattr(self.source, "ignore_index", IGNORED)
+            return inputs, as_targets(labels, len(positions), self.task, ignored)
         return inputs, as_labels(labels, len(positions))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

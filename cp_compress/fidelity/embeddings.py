@@ -53,9 +53,10 @@ def compare_embeddings(
     Metrics, each that of the layer at which it is worst: `cka` and `kernel_cka`, linear and with Gaussian kernel, see
     `minibatch_cka`; `mean_angle` between the two embeddings of an example, radians in [0, π]; `neighbor_overlap`, the
     mean share of `neighbors` nearest neighbours (at most n − 2) that both have; `hardness_change`, the mean
-    |difference| of the angular visual hardness, against the weights of the last linear layer where the embedding is its
-    input and the mean embeddings of the true classes elsewhere; `procrustes_distance`. Where the widths of the two
-    differ, as after shrinking, there is no angle: `mean_angle` is NaN with a count of 0. Details hold every layer's
+    |difference| of the angular visual hardness, against the weights of the last linear layer where the embedding is
+    its input and the mean embeddings of the true classes elsewhere (NaN where an example has no one class);
+    `procrustes_distance`. Where the widths of the two differ, as after shrinking, there is no angle: `mean_angle` is
+    NaN with a count of 0. Details hold every layer's
     values beside those of a shuffled pairing (`chance_…`).
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for layers that cannot be read.
@@ -68,19 +69,21 @@ def compare_embeddings(
     >>> 0.9 < found.metrics["cka"] < 1
     True
     """
-    check_comparable(candidate, reference)
+    check_comparable(candidate, reference, any_task=True)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     pairs = _layer_pairs(layer, reference)
     before = layer_features(reference, list(pairs), pool=pool)
     after = layer_features(candidate, list(pairs.values()), pool=pool)
-    labels = reference.labels[chosen]
+    labels = reference.labels[chosen] if reference.task == "single_label" else None
     rows: list[dict[str, Any]] = []
     per_example = {"example": chosen}
     for theirs, mine in pairs.items():
         first, second = before[theirs][chosen], after[mine][chosen]
-        weights = _class_weights((reference, theirs, first), (candidate, mine, second), labels)
+        weights = None
+        if labels is not None:
+            weights = _class_weights((reference, theirs, first), (candidate, mine, second), labels)
         values, each = _compare_layer(first, second, weights, labels, neighbors, minibatch, seed)
         named = theirs if theirs == mine else f"{theirs} → {mine}"
         rows.append({"layer": named, "widths": [first.shape[1], second.shape[1]], **values})
@@ -120,17 +123,20 @@ def _layer_pairs(layer: Layers | None, reference: Observation) -> dict[str, str]
 def _compare_layer(
     first: Tensor,
     second: Tensor,
-    weights: tuple[Tensor, Tensor],
-    labels: Tensor,
+    weights: tuple[Tensor, Tensor] | None,
+    labels: Tensor | None,
     neighbors: int,
     minibatch: int,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     count = len(first)
-    hardness = [
-        angular_visual_hardness(features, rows, labels) for features, rows in zip((first, second), weights, strict=True)
-    ]
-    each = {"hardness_change": (hardness[1] - hardness[0]).abs()}
+    each: dict[str, Tensor] = {}
+    if weights is not None and labels is not None:
+        hardness = [
+            angular_visual_hardness(features, rows, labels)
+            for features, rows in zip((first, second), weights, strict=True)
+        ]
+        each["hardness_change"] = (hardness[1] - hardness[0]).abs()
     if first.shape == second.shape:
         each["angle"] = paired_angles(first, second)
     if count >= 3:
@@ -141,7 +147,7 @@ def _compare_layer(
         "kernel_cka": minibatch_cka(first, second, kernel="rbf", minibatch=minibatch, seed=seed),
         "mean_angle": _mean(each.get("angle")),
         "neighbor_overlap": _mean(each.get("neighbor_overlap")),
-        "hardness_change": _mean(each["hardness_change"]),
+        "hardness_change": _mean(each.get("hardness_change")),
         "procrustes_distance": procrustes_distance(first, second),
         "chance_cka": minibatch_cka(first, shuffled, minibatch=minibatch, seed=seed),
         "chance_kernel_cka": minibatch_cka(first, shuffled, kernel="rbf", minibatch=minibatch, seed=seed),
@@ -195,7 +201,9 @@ def _largest_changes(
     per_example: Mapping[str, Tensor], chosen: Tensor, reference: Observation
 ) -> tuple[ExampleChange, ...]:
     angles = per_example.get("angle")
-    values = per_example["hardness_change"] if angles is None else angles
+    values = per_example.get("hardness_change") if angles is None else angles
+    if values is None or reference.task != "single_label":
+        return ()
     names = reference.class_names
     return tuple(
         ExampleChange(

@@ -31,6 +31,11 @@ METRICS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "ece_change": (-1.0, 1.0),
         "max_slice_accuracy_drop": (-1.0, 1.0),
         "min_slice_agreement": _SHARE,
+        "exact_agreement": _SHARE,
+        "mean_class_iou": _SHARE,
+        "reference_mean_class_iou": _SHARE,
+        "mean_class_iou_drop": (-1.0, 1.0),
+        "agreement_iou": _SHARE,
     },
     "embeddings": {
         "cka": _SHARE,

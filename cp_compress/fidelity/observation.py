@@ -14,6 +14,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import DataDigest, LabeledData
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import IGNORED, Task
 from cp_compress.fidelity.running import Model, Runner
 
 Value = TypeVar("Value")
@@ -32,7 +33,7 @@ class Observation:
     def __init__(self, model: Model, data: LabeledData, device: torch.device | str | None, batch_size: int) -> None:
         self.model = model
         self.data = data
-        self.runner = Runner(model, device)
+        self.runner = Runner(model, device, data.task)
         self.batch_size = BatchSize(batch_size)
         self._digest = digest_model(model)
         self._digest_after_use = self._digest
@@ -53,8 +54,17 @@ class Observation:
 
     @functools.cached_property
     def predictions(self) -> Tensor:
-        """The classes of the largest logits (n,), int64; the first among equals."""
-        return self.logits.argmax(dim=1)
+        """The classes of the largest logits, int64; the first among equals.
+
+        They are (n,), or (n, *space) of dense and sequence tasks; of multi-label tasks (n, labels), 1 where the logit
+        is above 0.
+        """
+        return (self.logits > 0).long() if self.task == "multi_label" else self.logits.argmax(dim=1)
+
+    @property
+    def task(self) -> Task:
+        """What the targets are: "single_label", "multi_label", "dense" or "sequence"."""
+        return self.data.task
 
     @property
     def classes(self) -> int:
@@ -125,7 +135,7 @@ class Observation:
                 self.batch_size.run(len(self.data), run)
             joined, truth = torch.cat(logits).cpu().clone(), torch.cat(labels).clone()
         _check_finite(joined)
-        _check_labels(truth, joined.shape[1])
+        _check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest()
 
 
@@ -184,7 +194,7 @@ def _identity(data: LabeledData) -> Hashable:
 
 
 def _check_finite(logits: Tensor) -> None:
-    bad = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten()
+    bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
     if len(bad):
         first = ", ".join(f"#{index}" for index in bad[:5].tolist())
         raise ObservationError(
@@ -193,11 +203,30 @@ def _check_finite(logits: Tensor) -> None:
         )
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
+def _check_labels(labels: Tensor, logits: Tensor, task: Task) -> None:
+    classes = logits.shape[1]
+    if task != "single_label":
+        _check_targets(labels, logits, task)
+        return
     bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
     if len(bad):
         index = int(bad[0])
         raise ObservationError(
             f"{len(bad)} of {len(labels)} labels lie outside the model's {classes} classes: "
             f"example #{index} has label {int(labels[index])}, allowed are 0 to {classes - 1}"
+        )
+
+
+def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
+    expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
+    if targets.shape != expected:
+        raise ObservationError(
+            f"the targets have shape {tuple(targets.shape)}, the model's answers {tuple(expected)}: they do not fit"
+        )
+    limit = 2 if task == "multi_label" else logits.shape[1]
+    bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()
+    if len(bad):
+        raise ObservationError(
+            f"{len(bad)} of {len(targets)} targets hold numbers outside 0 to {limit - 1}, first at example "
+            f"#{int(bad[0])}; places that do not count have the data set's ignore_index"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cp_compress.base.arguments import check_integer
+from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.class_distances import ClassDistance, Weights, as_class_distance, as_example_weights
 from cp_compress.fidelity.groups import LargestDrop, SmallestShare
@@ -27,15 +27,24 @@ from cp_compress.fidelity.prediction_tables import (
     read_slices,
     slice_table,
 )
+from cp_compress.fidelity.structured_predictions import compare_structured
 
 _OWNER = "compare_predictions"
 
 
-def check_comparable(candidate: Observation, reference: Observation) -> None:
+def check_comparable(candidate: Observation, reference: Observation, *, any_task: bool = False) -> None:
     """Raise ObservationError unless both observations are of the same labelled examples and classes.
 
-    The inputs may differ, as they do when the candidate reads compressed data; the labels may not.
+    The inputs may differ, as they do when the candidate reads compressed data; the labels may not. Unless `any_task`,
+    examples must have one class each.
     """
+    if candidate.task != reference.task:
+        raise ObservationError(f"the candidate's data is of a {candidate.task} task, the reference's {reference.task}")
+    if reference.task != "single_label" and not any_task:
+        raise ObservationError(
+            f"the data is of a {reference.task} task: this comparison needs one class an example; predictions and "
+            "embeddings are compared for every task"
+        )
     if len(candidate) != len(reference):
         raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
     if candidate.classes != reference.classes:
@@ -83,10 +92,17 @@ def compare_predictions(
     The count of `cost` is the effective sample size (Σw)² / Σw². With unequal weights the cost is a value on the given
     data only: no claim about the population is made from it.
 
+    Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` says.
+
     Raises InvalidArgumentError for malformed distances or weights, ObservationError for observations that are
     not of the same labelled examples.
     """
-    check_comparable(candidate, reference)
+    check_comparable(candidate, reference, any_task=True)
+    if reference.task != "single_label":
+        if class_distance is not None or weights is not None or slices is not None:
+            rule = f"costs and slices are those of one class an example, not of a {reference.task} task"
+            reject(_OWNER, "class_distance, weights, slices", "given", rule)
+        return compare_structured(candidate, reference)
     names = reference.class_names
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import Task
 
 Model = Callable[..., Any]
 
@@ -24,12 +25,13 @@ class Runner:
     that maps a batch to logits is called as it is.
     """
 
-    def __init__(self, model: Model, device: torch.device | str | None = None) -> None:
+    def __init__(self, model: Model, device: torch.device | str | None = None, task: Task = "single_label") -> None:
         if not callable(model):
             reject("observe", "model", model, "a model is anything that maps a batch to logits")
         own = model_device(model)
         self.device = torch.device(device) if device is not None else own or torch.device("cpu")
         self.model = model
+        self.task = task
         if own is not None and own != self.device:
             self.model = copy.deepcopy(model).to(self.device)  # type: ignore[attr-defined]
 
@@ -54,6 +56,8 @@ class Runner:
     def logits(self, inputs: Tensor) -> Tensor:
         """Return the logits (n, classes) of a batch (n, ...), on the model's device; gradients as the caller set.
 
+        Those of dense and sequence tasks are (n, classes, *space).
+
         Raises ObservationError when the model cannot take the batch or gives something else than logits.
         """
         try:
@@ -62,7 +66,9 @@ class Runner:
             if is_out_of_memory(error):
                 raise
             raise ObservationError(self._explain(inputs, error)) from error
-        return _as_logits(output, len(inputs))
+        if self.task == "single_label":
+            return _as_logits(output, len(inputs))
+        return _as_structured_logits(output, len(inputs), self.task)
 
     def _explain(self, inputs: Tensor, error: Exception) -> str:
         dtypes: set[torch.dtype] = set()
@@ -84,8 +90,30 @@ def model_device(model: Model) -> torch.device | None:
     return None
 
 
+def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:
+    logits = _logits_in(output)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        found = logits.dtype if isinstance(logits, Tensor) else type(output).__name__
+        raise ObservationError(f"the model returned {found}; expected a floating-point tensor of logits")
+    fits = {"multi_label": logits.ndim == 2, "dense": logits.ndim > 2, "sequence": logits.ndim == 3}[task]
+    if not fits or len(logits) != count:
+        form = {"multi_label": "labels", "dense": "classes, *space", "sequence": "length, classes"}[task]
+        raise ObservationError(
+            f"the model returned shape {tuple(logits.shape)} for {count} examples; "
+            f"a {task} task takes ({count}, {form})"
+        )
+    return logits.transpose(1, 2) if task == "sequence" else logits
+
+
+def _logits_in(output: Any) -> Any:
+    """Return the logits that a model's output holds under a name, or the output."""
+    if isinstance(output, dict):
+        return next((output[name] for name in ("logits", "out") if name in output), output)
+    return getattr(output, "logits", output)
+
+
 def _as_logits(output: Any, count: int) -> Tensor:
-    logits = getattr(output, "logits", output)
+    logits = _logits_in(output)
     if not isinstance(logits, Tensor):
         raise ObservationError(f"the model returned a {type(output).__name__}; expected a tensor of logits")
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:

@@ -34,6 +34,9 @@ def assert_preserved_predictions(
     max_mean_logit_distance: float | None = None,
     max_slice_accuracy_drop: float | None = None,
     min_slice_agreement: float | None = None,
+    min_exact_agreement: float | None = None,
+    max_mean_class_iou_drop: float | None = None,
+    min_agreement_iou: float | None = None,
     class_distance: ClassDistance | None = None,
     weights: Weights | None = None,
     slices: Slices | None = None,
@@ -45,7 +48,8 @@ def assert_preserved_predictions(
     `compressed_dataset` is what the compressed model reads instead of `dataset`. Shares and drops are numbers in
     [0, 1]; `class_distance` and `weights` define the cost, `slices` the named subsets of the examples, as in
     `compare_predictions`, which says what each metric is. A claim about the worst class or slice (`confidence=`) says
-    of each what is proven and refuted, with Holm's correction. Raises PredictionsNotPreservedError, and
+    of each what is proven and refuted, with Holm's correction. For multi-label, dense and sequence data
+    (`TaskDataset`) the metrics are those of `compare_structured`. Raises PredictionsNotPreservedError, and
     NothingComparedError when model and data are the same on both sides.
     """
     __tracebackhide__ = True
@@ -57,6 +61,8 @@ def assert_preserved_predictions(
             "accuracy": min_accuracy,
             "top_k_agreement": min_top_k_agreement,
             "min_slice_agreement": min_slice_agreement,
+            "exact_agreement": min_exact_agreement,
+            "agreement_iou": min_agreement_iou,
         },
         at_most={
             "accuracy_drop": max_accuracy_drop,
@@ -67,6 +73,7 @@ def assert_preserved_predictions(
             "mean_kl": max_mean_kl,
             "mean_logit_distance": max_mean_logit_distance,
             "max_slice_accuracy_drop": max_slice_accuracy_drop,
+            "mean_class_iou_drop": max_mean_class_iou_drop,
         },
     )
     if slices is None and (max_slice_accuracy_drop is not None or min_slice_agreement is not None):

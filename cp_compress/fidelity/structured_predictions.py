@@ -1,0 +1,153 @@
+"""Level A where an example has many answers: several labels, or a class at each place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.tasks import IGNORED
+from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
+from cp_compress.fidelity.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observation import Observation
+
+_LISTED_EXAMPLES = 20
+
+
+def compare_structured(candidate: Observation, reference: Observation) -> Measurement:
+    """Measure how far the answers of two models agree, for multi-label, dense and sequence tasks.
+
+    An answer is one label of one example, or the class at one place; places whose target is ignored do not count.
+    Examples are what is independent, so that every share is made for each example first:
+
+    `agreement`, the mean share of equal answers; `exact_agreement`, the share of examples with all answers equal;
+    `accuracy` and `reference_accuracy`, the mean shares of right answers, and `accuracy_drop`; over all answers
+    `mean_class_iou` and `reference_mean_class_iou`, the mean over classes of intersection over union with the truth
+    (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models;
+    `max_class_accuracy_drop`, the largest drop among classes of the share of right answers where the class is true
+    (of a label, of all examples). Classes that neither occur nor are answered have no part.
+    """
+    before, after, truth = reference.predictions, candidate.predictions, reference.labels
+    counts = truth != IGNORED
+    same = _share(before == after, counts)
+    right_before, right_after = _share(before == truth, counts), _share(after == truth, counts)
+    judged = ~same.isnan()
+    values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
+    exact = values["same"] == 1
+    total = int(judged.sum())
+    rows = _class_rows(before, after, truth, counts, reference)
+    overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
+    drop = values["before"] - values["after"]
+    metrics = {
+        "agreement": _mean(values["same"]),
+        "exact_agreement": _mean(exact.double()),
+        "reference_accuracy": _mean(values["before"]),
+        "accuracy": _mean(values["after"]),
+        "accuracy_drop": _mean(drop),
+        "max_class_accuracy_drop": max((row["drop"] for row in rows), default=float("nan")),
+        **overlaps,
+        "mean_class_iou_drop": overlaps["reference_mean_class_iou"] - overlaps["mean_class_iou"],
+    }
+    evidence: dict[str, Evidence] = {}
+    if total:
+        evidence = {
+            "agreement": BoundedMean.of(values["same"].numpy()),
+            "exact_agreement": Proportion(int(exact.sum()), total),
+            "reference_accuracy": BoundedMean.of(values["before"].numpy()),
+            "accuracy": BoundedMean.of(values["after"].numpy()),
+            "accuracy_drop": BoundedMean.of(drop.numpy(), -1.0, 1.0),
+        }
+    answers = int(counts.sum())
+    notes = [f"a {reference.task} task: {answers} answers on {total} examples"]
+    if total < len(same):
+        notes.append(f"{len(same) - total} examples have no answer that counts")
+    return Measurement(
+        comparison="predictions",
+        metrics=metrics,
+        counts={name: 0 if value != value else total for name, value in metrics.items()},
+        evidence=evidence,
+        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before},
+        examples=_changed(same, counts),
+        details={"task": reference.task, "classes": rows, "flips": _flips(before, after, counts, reference)},
+        notes=tuple(notes),
+    )
+
+
+def _share(holds: Tensor, counts: Tensor) -> Tensor:
+    """Return the share (n,) of the answers that count which hold, NaN without any."""
+    return (holds & counts).flatten(1).sum(1).double() / counts.flatten(1).sum(1).double()
+
+
+def _pairs(before: Tensor, after: Tensor, truth: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        "mean_class_iou": (after, truth),
+        "reference_mean_class_iou": (before, truth),
+        "agreement_iou": (after, before),
+    }
+
+
+def _occurrences(values: Tensor, counts: Tensor, seen: Observation) -> Tensor:
+    """Return where each class holds, (classes, answers): a label's column, or the places of a class."""
+    if seen.task == "multi_label":
+        return ((values == 1) & counts).t()
+    chosen = values.flatten()[counts.flatten()]
+    return chosen[None] == torch.arange(seen.classes)[:, None]
+
+
+def _mean_iou(first: Tensor, second: Tensor, counts: Tensor, seen: Observation) -> float:
+    a, b = _occurrences(first, counts, seen), _occurrences(second, counts, seen)
+    union = (a | b).sum(dim=1).double()
+    return _mean(((a & b).sum(dim=1).double() / union)[union > 0])
+
+
+def _class_rows(
+    before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation
+) -> list[dict[str, Any]]:
+    rows = []
+    for index, name in enumerate(seen.class_names):
+        if seen.task == "multi_label":
+            where = counts[:, index]
+            right = [(found[:, index] == truth[:, index])[where] for found in (before, after)]
+        else:
+            right = [(found == index)[truth == index] for found in (before, after)]
+        if len(right[0]):
+            old, new = (_mean(one.double()) for one in right)
+            count = len(right[0])
+            rows.append({"class": name, "count": count, "reference_accuracy": old, "accuracy": new, "drop": old - new})
+    return rows
+
+
+def _flips(before: Tensor, after: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:
+    names, rows = seen.class_names, []
+    if seen.task == "multi_label":
+        for index, name in enumerate(names):
+            for old, text in ((1, (name, f"not {name}")), (0, (f"not {name}", name))):
+                changed = counts[:, index] & (before[:, index] == old) & (after[:, index] != old)
+                rows.append({"before": text[0], "after": text[1], "count": int(changed.sum())})
+    else:
+        changed = counts & (before != after)
+        pairs, many = torch.unique(before[changed] * len(names) + after[changed], return_counts=True)
+        for pair, count in zip(pairs.tolist(), many.tolist(), strict=True):
+            old, new = divmod(pair, len(names))
+            rows.append({"before": names[old], "after": names[new], "count": count})
+    return sorted((row for row in rows if row["count"]), key=lambda row: (-row["count"], row["before"]))
+
+
+def _changed(same: Tensor, counts: Tensor) -> tuple[ExampleChange, ...]:
+    answers = counts.flatten(1).sum(dim=1)
+    order = same.nan_to_num(nan=1.0).argsort(stable=True)
+    return tuple(
+        ExampleChange(
+            index=index,
+            label=f"{int(answers[index])} answers",
+            before="the reference's",
+            after=f"{1 - float(same[index]):.1%} of them changed",
+        )
+        for index in order[:_LISTED_EXAMPLES].tolist()
+        if same[index] < 1
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else float("nan")

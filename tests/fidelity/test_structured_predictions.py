@@ -1,0 +1,212 @@
+"""Several labels, a class at each place, tokens: every metric against scikit-learn and brute force."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from torch import nn
+
+from cp_compress import TaskDataset
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.examples import digits
+from cp_compress.fidelity import (
+    Requirement,
+    compare_attributions,
+    compare_boundaries,
+    compare_embeddings,
+    compare_predictions,
+    judge,
+    observe,
+)
+from cp_compress.model import parse_scheme
+
+
+class Segmenter(nn.Module):
+    """A class for each pixel of a digit: background, dim, bright."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, images):
+        return {"out": self.head(torch.relu(self.hidden(images)))}
+
+
+class Tagger(nn.Module):
+    """A tag for each token."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.rnn, self.head = nn.Embedding(20, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
+        nn.init.normal_(self.rnn.weight_ih_l0)  # so that tags depend on tokens
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.embed(tokens))[0])
+
+
+def several_labels():
+    torch.manual_seed(1)
+    inputs = torch.randn(150, 10)
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
+    noise = 0.3 * torch.randn(150, 5)
+    targets = ((model(inputs).detach() + noise) > 0).long()
+    return model, TaskDataset((inputs, targets), "multi_label", classes=list("abcde"))
+
+
+def segments():
+    images = torch.stack([digits()[index][0] for index in range(60)])
+    targets = (images[:, 0] > 0.3).long() + (images[:, 0] > 0.7).long()
+    targets[:, 0] = 255
+    targets[3] = 255  # an example without any answer that counts
+    return Segmenter().eval(), TaskDataset((images, targets), "dense", ignore_index=255)
+
+
+def tags():
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(1, 20, (80, 12), generator=generator)
+    targets = tokens % 4
+    lengths = torch.randint(3, 13, (80,), generator=generator)
+    targets[torch.arange(12)[None] >= lengths[:, None]] = -100
+    return Tagger().eval(), TaskDataset((tokens, targets), "sequence")
+
+
+SUBJECTS = {"multi_label": several_labels, "dense": segments, "sequence": tags}
+
+
+def answers(task, scheme="prune(density=0.4)"):
+    model, data = SUBJECTS[task]()
+    return observe(parse_scheme(scheme).compress(model), data), observe(model, data)
+
+
+def test_predictions_are_those_of_the_models():
+    for task, subject in SUBJECTS.items():
+        model, data = subject()
+        seen = observe(model, data)
+        with torch.no_grad():
+            output = model(torch.stack([data[index][0] for index in range(len(data))]))
+        expected = {
+            "multi_label": lambda found: (found > 0).long(),
+            "dense": lambda found: found["out"].argmax(1),
+            "sequence": lambda found: found.argmax(2),
+        }[task](output)
+        assert torch.equal(seen.predictions, expected)
+        assert seen.task == task
+
+
+@pytest.mark.parametrize("task", ["dense", "sequence"])
+def test_places_by_scikit_learn(task):
+    candidate, reference = answers(task)
+    found = compare_predictions(candidate, reference)
+    truth = reference.labels.flatten(1).numpy()
+    before, after = (seen.predictions.flatten(1).numpy() for seen in (reference, candidate))
+    rows = [row for row in range(len(truth)) if (truth[row] != -100).any()]
+    valid = [truth[row] != -100 for row in rows]
+    shares = [
+        [accuracy_score(a[row][mask], b[row][mask]) for row, mask in zip(rows, valid, strict=True)]
+        for a, b in ((before, after), (truth, before), (truth, after))
+    ]
+    metrics = found.metrics
+    assert metrics["agreement"] == pytest.approx(np.mean(shares[0]))
+    assert metrics["exact_agreement"] == pytest.approx(np.mean(np.array(shares[0]) == 1))
+    assert metrics["reference_accuracy"] == pytest.approx(np.mean(shares[1]))
+    assert metrics["accuracy_drop"] == pytest.approx(np.mean(shares[1]) - np.mean(shares[2]))
+    mask = truth != -100
+    for name, pair in {
+        "mean_class_iou": (truth, after),
+        "reference_mean_class_iou": (truth, before),
+        "agreement_iou": (before, after),
+    }.items():
+        assert metrics[name] == pytest.approx(jaccard_score(pair[0][mask], pair[1][mask], average="macro"))
+    recalls = [recall_score(truth[mask], one[mask], average=None, zero_division=0) for one in (before, after)]
+    occurring = np.isin(np.arange(len(recalls[0])), truth[mask])
+    assert metrics["max_class_accuracy_drop"] == pytest.approx(float((recalls[0] - recalls[1])[occurring].max()))
+    assert found.counts["agreement"] == len(rows)
+    changed = sum(flip["count"] for flip in found.details["flips"])
+    assert changed == int(((before != after) & mask).sum()) > 0
+
+
+def test_several_labels_by_scikit_learn():
+    candidate, reference = answers("multi_label")
+    metrics = compare_predictions(candidate, reference).metrics
+    truth, before, after = (one.numpy() for one in (reference.labels, reference.predictions, candidate.predictions))
+    assert metrics["exact_agreement"] == pytest.approx(accuracy_score(before, after))
+    assert metrics["agreement"] == pytest.approx((before == after).mean())
+    assert metrics["accuracy"] == pytest.approx((truth == after).mean())
+    assert metrics["mean_class_iou"] == pytest.approx(jaccard_score(truth, after, average="macro"))
+    drops = [accuracy_score(truth[:, k], before[:, k]) - accuracy_score(truth[:, k], after[:, k]) for k in range(5)]
+    assert metrics["max_class_accuracy_drop"] == pytest.approx(max(drops))
+    assert metrics["mean_class_iou_drop"] == pytest.approx(
+        jaccard_score(truth, before, average="macro") - jaccard_score(truth, after, average="macro")
+    )
+
+
+@pytest.mark.parametrize("task", list(SUBJECTS))
+@pytest.mark.parametrize("scheme", ["prune(density=0.4)", "quantize(float16)", "quantize(int8)"])
+def test_schemes_serve_every_task(task, scheme):
+    candidate, reference = answers(task, scheme)
+    found = compare_predictions(candidate, reference)
+    assert 0.3 < found.metrics["agreement"] <= 1
+    check = judge(found, [Requirement("agreement", "min", 0.2, confidence=0.95)])
+    assert check.passed
+    assert check.results[0].interval.low < found.metrics["agreement"]
+
+
+def test_confidence_counts_examples_and_not_places():
+    candidate, reference = answers("dense")
+    found = compare_predictions(candidate, reference)
+    assert found.evidence["agreement"].count == 59
+
+
+def test_embeddings_serve_every_task():
+    candidate, reference = answers("dense")
+    found = compare_embeddings(candidate, reference, "hidden")
+    assert 0 < found.metrics["cka"] < 1
+    assert found.counts["hardness_change"] == 0
+
+
+@pytest.mark.parametrize("compare", [compare_attributions, compare_boundaries])
+def test_what_needs_one_class_says_so(compare):
+    with pytest.raises(ObservationError, match="one class an example"):
+        compare(*answers("dense"))
+
+
+def test_costs_need_one_class():
+    with pytest.raises(InvalidArgumentError, match="one class an example"):
+        compare_predictions(*answers("sequence"), weights={0: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "message"),
+    [
+        ("dense", torch.zeros(60, dtype=torch.int64), "takes"),
+        ("dense", torch.zeros(60, 4, 4, dtype=torch.int64), "do not fit"),
+        ("dense", torch.full((60, 8, 8), 7), "outside 0 to 2"),
+        ("dense", torch.full((60, 8, 8), 0.5), "whole numbers"),
+        ("sequence", torch.zeros(60, 8, 8, dtype=torch.int64), "takes"),
+        ("multi_label", torch.zeros(60, 3, dtype=torch.int64), "takes"),
+    ],
+)
+def test_targets_that_do_not_fit(task, targets, message):
+    images = torch.stack([digits()[index][0] for index in range(60)])
+    with pytest.raises(ObservationError, match=message):
+        observe(Segmenter().eval(), TaskDataset((images, targets), task)).predictions  # noqa: B018
+
+
+def test_unknown_tasks_are_refused():
+    with pytest.raises(InvalidArgumentError, match="task"):
+        TaskDataset((torch.zeros(2, 3), torch.zeros(2, 3)), "regression")
+
+
+def test_a_classifier_of_sequences_is_single_label():
+    class Classifier(Tagger):
+        def forward(self, tokens):
+            return super().forward(tokens)[:, -1]
+
+    torch.manual_seed(3)
+    data = torch.randint(0, 20, (50, 12)), torch.arange(50) % 4
+    model = Classifier().eval()
+    found = compare_predictions(observe(parse_scheme("quantize(int8)").compress(model), data), observe(model, data))
+    assert found.metrics["agreement"] > 0.8
