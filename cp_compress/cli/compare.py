@@ -132,6 +132,8 @@ def find_level(metric: str) -> str:
     from cp_compress.fidelity.measurement import find_comparison
 
     level = find_comparison(metric)
+    if level in ("pointing", "concepts"):
+        raise InvalidArgumentError(f"{metric} needs masks or concepts, which are given in Python: use compare_{level}")
     if level not in _LEVELS:
         raise InvalidArgumentError(f"{metric} compares data, not models: it cannot be required here")
     return level

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,8 @@ from cp_compress.fidelity.sampling import batch_size_for
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCAM)
 _RULED = (*_GUIDED, DeepLift, DeepLiftShap)
 _TRACED_EXAMPLES = 2
+_KEPT_BYTES = 2**30
+_kept: list[tuple[weakref.ref[Observation], Hashable, int]] = []  # the maps used last stand last
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,28 @@ def attribution_maps(
 ) -> AttributionMaps:
     """Return the maps of the examples at `indices` (k,) for the classes `targets` (k,), computed once.
 
-    `batch_size` is the largest number of inputs in one call of the model, steps and windows included. The maps stay
-    with the observation: as many numbers as the inputs, or the layer's outputs, of `k` examples.
+    `batch_size` is the largest number of inputs in one call of the model, steps and windows included. Maps, as large
+    as the inputs or the layer's outputs of `k` examples, stay with the observation while all that are kept hold a
+    gigabyte or less; beyond that those used last stay, the last two in any case.
 
     Raises ObservationError when the model offers no gradients, no layers or no activations where the method needs
     them, when the layer does not exist, and for NaN or infinite attributions.
     """
     key = ("attributions", str(method), digest_tensors([indices, targets]), batch_size)
-    return observation.remember(key, lambda: _compute(observation, method, indices, targets, batch_size))
+    found = observation.remember(key, lambda: _compute(observation, method, indices, targets, batch_size))
+    _keep(observation, key, found.maps.nbytes)
+    return found
+
+
+def _keep(observation: Observation, key: Hashable, size: int) -> None:
+    """Note that maps were used, and drop those that were used longest ago when all together are too large."""
+    others = [kept for kept in _kept if kept[0]() is not None and (kept[0]() is not observation or kept[1] != key)]
+    _kept[:] = [*others, (weakref.ref(observation), key, size)]
+    while len(_kept) > 2 and sum(kept[2] for kept in _kept) > _KEPT_BYTES:
+        owner, old, _ = _kept.pop(0)
+        seen = owner()
+        if seen is not None:
+            seen.forget(old)
 
 
 def _compute(

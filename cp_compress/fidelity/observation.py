@@ -101,6 +101,10 @@ class Observation:
         """Tell whether `remember` has a result for this key."""
         return key in self._derived
 
+    def forget(self, key: Hashable) -> None:
+        """Drop what `remember` keeps for a key, if anything, so that it is computed again when it is next asked for."""
+        self._derived.pop(key, None)
+
     def is_of(self, model: Model, digest: str | None) -> bool:
         """Tell whether this is what a model of this content does.
 

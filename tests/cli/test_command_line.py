@@ -117,6 +117,7 @@ def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement > 1"], 2, "metric >= bound"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement >= 1.5"], 2, r"\[0, 1\]"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "rmse <= 1"], 2, "compares data"),
+        (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "pointing_mass >= 0.1"], 2, "compare_pointing"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--class-groups", "{"], 2, "no JSON"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--device", "tpu"], 2, "tpu"),
         (["compress", MODEL, "--scheme", "prun(density=1)", "-o", "x"], 2, "prun"),

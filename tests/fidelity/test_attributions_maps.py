@@ -229,6 +229,29 @@ def test_maps_are_computed_once():
     assert attribution_maps(seen, asked, torch.arange(6), seen.predictions[:6]) is not first
 
 
+def test_the_oldest_maps_are_dropped_when_all_are_too_large(monkeypatch):
+    seen = [observe(convolutional(), data(seed=number)) for number in range(4)]
+
+    def ask(number):
+        return attribution_maps(
+            seen[number], parse_attribution_method("saliency"), torch.arange(7), torch.arange(7) % 5
+        )
+
+    size = ask(0).maps.nbytes
+    monkeypatch.setattr("cp_compress.fidelity.attribution_maps._KEPT_BYTES", 3 * size)
+    first = [ask(number) for number in (0, 1, 2)]
+    assert [ask(number) is first[number] for number in (0, 1, 2)] == [True] * 3
+    ask(0), ask(3)
+    assert ask(0) is first[0]
+    again = ask(1)
+    assert again is not first[1]
+    assert torch.equal(again.maps, first[1].maps)
+    monkeypatch.setattr("cp_compress.fidelity.attribution_maps._KEPT_BYTES", 0)
+    before, after = ask(2), ask(3)
+    assert ask(2) is before
+    assert ask(3) is after
+
+
 def test_batches_halve_when_memory_runs_out():
     sizes = []
 
