@@ -41,6 +41,7 @@ class Tagger(nn.Module):
         torch.manual_seed(0)
         self.embed, self.rnn, self.head = nn.Embedding(20, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
         nn.init.normal_(self.rnn.weight_ih_l0)  # so that tags depend on tokens
+        nn.init.normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens):
