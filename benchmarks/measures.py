@@ -1,7 +1,7 @@
 """Every measure of the four levels on trained networks: schemes as rows, chance level and noise floor beside them.
 
-The noise floor is what a measure is between equivalent references: the network, a copy with folded batch normalisation,
-and its float16 and bfloat16 weights (all ordered pairs; the mean is shown). The chance level, where a measure has one,
+The noise floor is what a measure is between equivalent references: the network, a copy with folded batch normalisation
+and its float16 weights (all ordered pairs; the mean is shown). The chance level, where a measure has one,
 is that of shuffled pairs, in the row "chance".
 
 Run: python benchmarks/measures.py [NETWORK ...] [--images N] [--rays N]   (needs CP_DATA or ../shared/data)
@@ -73,6 +73,7 @@ COLUMNS = (
     ("divergence 2/255", "divergence_rate"),
     ("divergence 2/255", "mean_queries"),
 )
+FLOORS = ("predictions", "embeddings", "saliency", "smooth_grad", "worst")
 SHUFFLED = ("cka", "kernel_cka", "mean_angle", "neighbor_overlap", "procrustes_distance")
 
 
@@ -139,7 +140,8 @@ def main():
             measured, seconds = measure(pairs, observe(parse_scheme(scheme).compress(model), data), reference)
             rows[scheme] = {(kind, metric): measured[kind].metrics[metric] for kind, metric in COLUMNS}
             spent[scheme] = sum(seconds.values())
-            print(f"  {scheme}: {spent[scheme]:.0f} s", flush=True)
+            parts = ", ".join(f"{kind} {taken:.0f}" for kind, taken in seconds.items())
+            print(f"  {scheme}: {spent[scheme]:.0f} s ({parts})", flush=True)
             if scheme == "quantize(int8)":
                 layer = measured["embeddings"].details["layers"][0]
                 chance = {("embeddings", metric): layer[f"chance_{metric}"] for metric in SHUFFLED}
@@ -150,11 +152,11 @@ def main():
                 chance["saliency", "top_fraction_iou"] = 0.1 / 1.9
         rows["chance"] = chance
         equivalent = [model, Folded(model).eval()]
-        equivalent += [parse_scheme(f"quantize({kind})").compress(model) for kind in ("float16", "bfloat16")]
+        equivalent.append(parse_scheme("quantize(float16)").compress(model))
         observed = [observe(one, data) for one in equivalent]
         floor = {}
         for kind, (compare, settings) in pairs.items():
-            if not kind.startswith("divergence"):
+            if kind in FLOORS:
                 floor |= {(kind, k): v for k, v in noise_floor(observed, compare, **settings).to_json().items()}
         rows["noise floor"] = {key: floor[key]["mean"] for key in COLUMNS if key in floor}
         print("\n| measure | " + " | ".join(rows) + " |\n| --- |" + " --- |" * len(rows))
