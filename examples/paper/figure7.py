@@ -87,12 +87,17 @@ def plot(rows):
             panel.set_xlabel(setting or f"coded bytes an image (uint8 pixels: {own['pixel_bytes']:,})")
             if setting in (None, "tolerance"):
                 panel.set_xscale("log", base=2)
-                panel.xaxis.set_major_formatter("{x:g}")
+                panel.xaxis.set_major_formatter(_power_of_two if setting == "tolerance" else "{x:g}")
             panel.grid(alpha=0.3)
             panel.legend(fontsize=7, loc="lower left" if setting == "tolerance" else "lower right")
         line[0].set_ylabel(f"{network}: top-1 accuracy, % (n = {own['n']})")
     figure.tight_layout()
     return figure
+
+
+def _power_of_two(value, _position):
+    """Write small tolerances as fractions, which take less room than their digits."""
+    return f"{value:g}" if value >= 1 else f"1/{round(1 / value)}"
 
 
 def _draw(panel, rows, place, name, colour):
