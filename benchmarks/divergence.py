@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torchvision.transforms.v2.functional as transforms
-from measures import Folded
+from measures import folded
 
 from cp_compress import parse_scheme
 from cp_compress.base.batching import BatchSize
@@ -150,7 +150,7 @@ def main():
                 report(name, scheme, level, peer.found, peer.queries, peer.distance, seconds)
     layouts = {
         "channels last": copy.deepcopy(model).to(memory_format=torch.channels_last),
-        "folded batch norm": Folded(model).eval(),
+        "folded batch norm": folded(model),
         "copy": copy.deepcopy(model),
     }
     for name, layout in layouts.items():

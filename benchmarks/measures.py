@@ -92,23 +92,18 @@ def comparisons(rays):
     }
 
 
-class Folded(nn.Module):
-    """The same function with each batch normalisation folded into the convolution before it."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = copy.deepcopy(model).eval()
-        modules = dict(self.model.named_modules())
-        for path, part in list(modules.items()):
-            parent, _, name = path.rpartition(".")
-            before = f"{parent}.{name.replace('bn', 'conv')}".lstrip(".")
-            if isinstance(part, nn.BatchNorm2d) and isinstance(modules.get(before), nn.Conv2d):
-                owner = modules[parent] if parent else self.model
-                setattr(owner, name.replace("bn", "conv"), fuse_conv_bn_eval(modules[before], part))
-                setattr(owner, name, nn.Identity())
-
-    def forward(self, images):
-        return self.model(images)
+def folded(model):
+    """Return the same function with each batch normalisation folded into the convolution before it."""
+    copied = copy.deepcopy(model).eval()
+    modules = dict(copied.named_modules())
+    for path, part in modules.items():
+        parent, _, name = path.rpartition(".")
+        before = f"{parent}.{name.replace('bn', 'conv')}".lstrip(".")
+        if isinstance(part, nn.BatchNorm2d) and isinstance(modules.get(before), nn.Conv2d):
+            owner = modules[parent]
+            setattr(owner, name.replace("bn", "conv"), fuse_conv_bn_eval(modules[before], part))
+            setattr(owner, name, nn.Identity())
+    return copied
 
 
 def measure(pairs, candidate, reference):
@@ -151,7 +146,7 @@ def main():
                 chance["saliency", "rank_correlation"] = 0.0
                 chance["saliency", "top_fraction_iou"] = 0.1 / 1.9
         rows["chance"] = chance
-        equivalent = [model, Folded(model).eval()]
+        equivalent = [model, folded(model)]
         equivalent.append(parse_scheme("quantize(float16)").compress(model))
         observed = [observe(one, data) for one in equivalent]
         floor = {}

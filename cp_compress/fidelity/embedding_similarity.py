@@ -10,7 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.batching import slices
 
-_BLOCK_VALUES = 2**24
+_BLOCK_VALUES = 2**21
 
 
 def linear_cka(first: Tensor, second: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def compare_embeddings(
 
     `layer` is the path of a module, whose output is the embedding, "input:" and a path for what goes into it, several
     of them, or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
-    the reference runs last. Embeddings with places are averaged over them, or laid out in one row with
+    each model runs last. Embeddings with places are averaged over them, or laid out in one row with
     `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all. `minibatch` and
     `seed` are those of `minibatch_cka`.
 
@@ -73,7 +73,7 @@ def compare_embeddings(
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
-    pairs = _layer_pairs(layer, reference)
+    pairs = _layer_pairs(layer, reference, candidate)
     before = layer_features(reference, list(pairs), pool=pool)
     after = layer_features(candidate, list(pairs.values()), pool=pool)
     labels = reference.labels[chosen] if reference.task == "single_label" else None
@@ -107,10 +107,13 @@ def compare_embeddings(
     )
 
 
-def _layer_pairs(layer: Layers | None, reference: Observation) -> dict[str, str]:
-    if layer is None:
-        path = INPUT + reference.remember(("last linear",), lambda: last_linear(reference))
-        return {path: path}
+def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observation) -> dict[str, str]:
+    if layer is None:  # one of them may stand inside another module, where paths are longer
+        theirs, mine = (
+            INPUT + seen.remember(("last linear",), lambda seen=seen: last_linear(seen))
+            for seen in (reference, candidate)
+        )
+        return {theirs: mine}
     pairs = dict(layer) if isinstance(layer, Mapping) else {}
     if not isinstance(layer, Mapping):
         pairs = {name: name for name in ([layer] if isinstance(layer, str) else layer)}
