@@ -126,7 +126,8 @@ def nearest_neighbors(features: Tensor, neighbors: int) -> Tensor:
         cosines = unit[part] @ unit.t()
         rows = torch.arange(part.start, part.stop)
         cosines[rows - part.start, rows] = -torch.inf
-        found.append(cosines.sort(dim=1, descending=True, stable=True).indices[:, :neighbors])
+        # a copy: a view would keep every block's whole order
+        found.append(cosines.sort(dim=1, descending=True, stable=True).indices[:, :neighbors].clone())
     return torch.cat(found)
 
 

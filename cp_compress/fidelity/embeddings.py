@@ -109,11 +109,7 @@ def compare_embeddings(
 
 def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observation) -> dict[str, str]:
     if layer is None:  # one of them may stand inside another module, where paths are longer
-        theirs, mine = (
-            INPUT + seen.remember(("last linear",), lambda seen=seen: last_linear(seen))
-            for seen in (reference, candidate)
-        )
-        return {theirs: mine}
+        return {_embedding_layer(reference): _embedding_layer(candidate)}
     pairs = dict(layer) if isinstance(layer, Mapping) else {}
     if not isinstance(layer, Mapping):
         pairs = {name: name for name in ([layer] if isinstance(layer, str) else layer)}
@@ -121,6 +117,10 @@ def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observ
     if not pairs or not all(isinstance(text, str) and text.removeprefix(INPUT) for text in texts):
         reject(_OWNER, "layer", layer, "give the path of a layer, several, or a mapping from path to path")
     return pairs
+
+
+def _embedding_layer(seen: Observation) -> str:
+    return INPUT + seen.remember(("last linear",), lambda: last_linear(seen))
 
 
 def _compare_layer(

@@ -10,6 +10,7 @@ from torch import nn
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Requirement, compare_embeddings, judge, layer_features, observe
+from cp_compress.fidelity.embedding_similarity import nearest_neighbors
 from cp_compress.fidelity.layers import last_linear
 from cp_compress.model import parse_scheme
 
@@ -158,3 +159,15 @@ def test_tokens_are_averaged_over_places():
     observation = observe(model, data)
     found = layer_features(observation, ["0"])["0"]
     torch.testing.assert_close(found, model[0](data[0]).mean(dim=1).detach())
+
+
+def test_a_model_inside_another_is_found():
+    wrapped = nn.Sequential(nn.Identity(), parse_scheme("prune(density=0.5)").compress(digits_cnn()))
+    found = compare_embeddings(observe(wrapped, digits()), seen())
+    assert found.details["layers"][0]["layer"] == "input:classifier.3 → input:1.classifier.3"
+    assert found.metrics["cka"] == compare_embeddings(seen("prune(density=0.5)"), seen()).metrics["cka"]
+
+
+def test_neighbours_keep_no_block_alive():
+    found = nearest_neighbors(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)), 5)
+    assert found.untyped_storage().nbytes() == 600 * 5 * 8
