@@ -102,6 +102,10 @@ class ChannelNorm(nn.Module):
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
+        for argument, numbers in (("mean", mean), ("scale", scale)):
+            if not isinstance(numbers, Tensor) or numbers.ndim != 1 or numbers.shape != getattr(mean, "shape", None):
+                found = tuple(numbers.shape) if isinstance(numbers, Tensor) else numbers
+                reject("ChannelNorm", argument, found, "must be a tensor (channels,), one number for each channel")
         self.register_buffer("mean", mean.float())
         self.register_buffer("scale", scale.float())
 

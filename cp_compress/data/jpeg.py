@@ -145,7 +145,7 @@ class JPEG(StreamCodec):
         Gradients go through as if nothing was done (straight-through) where the batch is floating point. Raises
         InvalidArgumentError as `encode` does.
         """
-        check_batch("JPEG", batch[:1])
+        check_batch("JPEG", batch if not isinstance(batch, Tensor) or not batch.ndim else batch[:1])
         found = _as_dtype(requantise(_as_pixels(batch.detach()), self.quality, self.subsampling), batch.dtype)
         return straight_through(batch, found)
 

@@ -239,13 +239,14 @@ class ZFP(StreamCodec):
         opened, plans = self._open(streams)
         parts = [split_payload(sealed.payload, plans, index) for index, sealed in enumerate(opened)]
         numbers, found = NUMBERS[_format(opened[0].dtype).dtype], []
+        if precision is not None:
+            rule = f"values of {opened[0].dtype} have {numbers.planes} bit planes"
+            check_integer("ZFP", "precision", precision, rule, at_least=1, at_most=numbers.planes)
         for part, plan in zip(zip(*parts, strict=True), plans, strict=True):
             stored = read_blocks(part, count_blocks(plan.inner), len(plan.inner), plan.setting, numbers)
             channels, shape = plan.planes
             coefficients = coefficients_of_patterns(stored.patterns, stored.exponents, channels, shape)
-            found.append(
-                coefficients if precision is None else coefficients.at_precision(min(precision, numbers.planes))
-            )
+            found.append(coefficients if precision is None else coefficients.at_precision(precision))
         return tuple(part.scaled() if scaled else part for part in found)
 
     def _plan(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[ArrayPlan]:

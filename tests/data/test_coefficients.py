@@ -151,3 +151,22 @@ def test_deviations_far_from_zero_are_not_lost():
     inputs = 1e9 + torch.randn(500, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     layer = ChannelNorm.of((inputs, torch.zeros(500, dtype=torch.int64)), batch_size=64)
     assert torch.allclose(layer.scale, torch.ones(2), atol=0.05)
+
+
+def test_a_precision_beyond_the_dtype_is_refused():
+    codec = ZFP(rate=8)
+    streams = codec.encode(torch.rand(1, 3, 8, 8))
+    assert codec.decode(streams, precision=32).shape == (1, 3, 8, 8)
+    with pytest.raises(InvalidArgumentError, match="32 bit planes"):
+        codec.decode(streams, precision=40)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [([1.0], [1.0]), (torch.ones(2), torch.ones(3)), (torch.ones(1, 2), None)])
+def test_a_norm_takes_one_number_a_channel(mean, scale):
+    with pytest.raises(InvalidArgumentError, match="one number for each channel"):
+        ChannelNorm(mean, scale)
+
+
+def test_a_number_is_no_batch():
+    with pytest.raises(InvalidArgumentError, match="must have shape"):
+        JPEG(75).requantise(torch.tensor(1.0))
