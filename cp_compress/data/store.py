@@ -226,10 +226,13 @@ def _class_names(source: Any) -> tuple[str, ...] | None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
+    place = target.with_name(f".{target.name}.lock")
+    lock = FileLock(place, timeout=0)
     try:
         lock.acquire()
-    except Timeout:
+    except (Timeout, OSError):
+        if not place.exists():  # a folder that cannot be written to looks like a lock that is held
+            raise CompressionError(f"{_OWNER}: nothing can be written in {target.parent}") from None
         raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
     try:
         yield

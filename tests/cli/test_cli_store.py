@@ -127,3 +127,21 @@ def test_help_shows_an_example(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert f"cp-compress {command} " in out.partition("example:")[2]
+
+
+def test_a_dask_cluster_encodes_to_the_same_bytes(store, tmp_path, capsys):
+    distributed = pytest.importorskip("distributed")
+    other = tmp_path / "cluster.store"
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster:
+        code, _, err = run(capsys, *ENCODE, "--output", str(other), "--cluster", cluster.scheduler_address)
+    assert (code, err) == (0, "")
+    for shard in sorted(store.glob("*.safetensors")):
+        assert (other / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_named(capsys):
+    code, _, err = run(capsys, *ENCODE, "--output", "/proc/digits.store")
+    assert code == 4
+    assert "nothing can be written in /proc" in err
