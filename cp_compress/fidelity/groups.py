@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import stats
@@ -55,7 +55,12 @@ class GroupVerdict:
 
 @runtime_checkable
 class GroupEvidence(Protocol):
-    """Evidence that is made of groups, each with a claim of its own."""
+    """Evidence that is made of groups, each with a claim of its own: that it lies on the `direction` side of the bound.
+
+    A requirement in the other direction is about the worst group only and says nothing of each.
+    """
+
+    direction: ClassVar[Literal["min", "max"]]
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its bound is proven or refuted at `confidence`, over all groups together."""
@@ -69,6 +74,7 @@ class LargestDrop:
     own bound fails); the lower bound is corrected after Bonferroni, which for the largest of them is Holm's method.
     """
 
+    direction: ClassVar[Literal["min", "max"]] = "max"
     drops: tuple[PairedDrop, ...]
     names: tuple[str, ...]
 
@@ -88,9 +94,9 @@ class LargestDrop:
         return LargestDrop(tuple(drop.scaled(factor) for drop in self.drops), self.names)
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
-        """Return for each group whether its drop is at most `bound`, by Tango's score test."""
-        proven = [float(stats.norm.cdf(drop.score(bound))) for drop in self.drops]
-        refuted = [float(stats.norm.sf(drop.score(bound))) for drop in self.drops]
+        """Return for each group whether its drop is at most `bound`, by the test that `PairedDrop` inverts."""
+        scores = np.array([drop.score(bound) for drop in self.drops])
+        proven, refuted = stats.norm.cdf(scores).tolist(), stats.norm.sf(scores).tolist()
         values = [(drop.lost - drop.gained) / drop.total for drop in self.drops]
         counts = [drop.count for drop in self.drops]
         return _verdicts(self.names, values, counts, proven, refuted, confidence)
@@ -100,6 +106,7 @@ class LargestDrop:
 class SmallestShare:
     """The smallest of several groups' proportions; its bounds are corrected as those of `LargestDrop`."""
 
+    direction: ClassVar[Literal["min", "max"]] = "min"
     shares: tuple[Proportion, ...]
     names: tuple[str, ...]
 
@@ -120,8 +127,10 @@ class SmallestShare:
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its proportion is at least `bound`, by the exact binomial test."""
-        proven = [float(stats.binom.sf(share.successes - 1, share.total, bound)) for share in self.shares]
-        refuted = [float(stats.binom.cdf(share.successes, share.total, bound)) for share in self.shares]
+        successes = np.array([share.successes for share in self.shares])
+        totals = np.array([share.total for share in self.shares])
+        proven = stats.binom.sf(successes - 1, totals, bound).tolist()
+        refuted = stats.binom.cdf(successes, totals, bound).tolist()
         values = [share.successes / share.total for share in self.shares]
         counts = [share.count for share in self.shares]
         return _verdicts(self.names, values, counts, proven, refuted, confidence)

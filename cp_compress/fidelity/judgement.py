@@ -188,7 +188,9 @@ def _judge_claim(requirement: Requirement, confidence: float, value: float, coun
         needed = examples_needed(
             evidence, lambda wider: _claim_outcome(requirement, wider) != "inconclusive", confidence
         )
-    groups = evidence.verdicts(requirement.bound, confidence) if isinstance(evidence, GroupEvidence) else ()
+    groups: tuple[GroupVerdict, ...] = ()
+    if isinstance(evidence, GroupEvidence) and evidence.direction == requirement.direction:
+        groups = evidence.verdicts(requirement.bound, confidence)
     if outcome == "pass":  # the claim that was proven is that of all groups at once
         groups = tuple(dataclasses.replace(group, verdict="proven") for group in groups)
     return Result(requirement, outcome, value, count, interval, needed, groups)

@@ -115,3 +115,32 @@ def test_needed_examples_decide_and_fewer_do_not(evidence):
 
 def test_no_number_of_examples_decides_a_bound_that_is_met_exactly():
     assert examples_needed(Proportion(90, 100), lambda interval: interval.low >= 0.9, 0.95) is None
+
+
+def _error_of_refutation(total: int, drop: float, error: float) -> float:
+    """Return how often a drop that is at its bound is called more, over all samples, for the worst share of gains."""
+    counts = np.arange(total + 1)
+    lost, gained = (grid.ravel() for grid in np.meshgrid(counts, counts))
+    possible = lost + gained <= total
+    lost, gained = lost[possible], gained[possible]
+    critical = stats.norm.isf(error)
+    called = np.array(
+        [
+            PairedDrop(float(up), float(down), total).score(drop) > critical
+            for up, down in zip(lost, gained, strict=True)
+        ]
+    )
+    worst = 0.0
+    for share in (0.0, 0.01, 0.05, 0.1):
+        shares = (share + drop, share, 1 - drop - 2 * share)
+        chances = stats.multinomial.pmf(np.stack((lost, gained, total - lost - gained), axis=1), total, shares)
+        worst = max(worst, float(chances[called].sum()))
+    return worst
+
+
+@pytest.mark.parametrize(("total", "drop"), [(20, 0.05), (60, 0.02), (100, 0.05)])
+@pytest.mark.parametrize("error", [0.005, 0.0005])
+def test_a_drop_at_its_bound_is_rarely_called_more_even_at_the_errors_of_many_groups(
+    total: int, drop: float, error: float
+) -> None:
+    assert _error_of_refutation(total, drop, error) <= 1.6 * error
