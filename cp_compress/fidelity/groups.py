@@ -129,8 +129,8 @@ class SmallestShare:
         """Return for each group whether its proportion is at least `bound`, by the exact binomial test."""
         successes = np.array([share.successes for share in self.shares])
         totals = np.array([share.total for share in self.shares])
-        proven = stats.binom.sf(successes - 1, totals, bound).tolist()
-        refuted = stats.binom.cdf(successes, totals, bound).tolist()
+        proven = np.asarray(stats.binom.sf(successes - 1, totals, bound)).tolist()
+        refuted = np.asarray(stats.binom.cdf(successes, totals, bound)).tolist()
         values = [share.successes / share.total for share in self.shares]
         counts = [share.count for share in self.shares]
         return _verdicts(self.names, values, counts, proven, refuted, confidence)
