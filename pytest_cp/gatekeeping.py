@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_cp.baselines.files import BaselineFileError
+from pytest_cp.baselines.session import read_policy
 from pytest_cp.parametrization import is_gate, unused_option
-from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, decisive_requirement
+from pytest_cp.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
 from pytest_cp.state import session_state
 
 _ASKED_FOR = ("--cp-scheme", "--cp-codec", "--cp-report-json", "--cp-baseline")
 _WORDS_OF_GATES = ("pytest_cp", "compressed_model", "compressed_dataset")
-_VERDICT = "pytest_cp::every-gate-must-compare"
+_NOTHING_COMPARED = "every-gate-must-compare"
+_NOT_MADE = "every-saved-check-must-be-made"
+_BASELINES = "baselines-must-be-readable-and-writable"
+_EXPIRED = "no-waiver-may-be-expired"
+
+
+def held_to(item: pytest.Item) -> HeldTo:
+    """Return what the checks of a test are held to beside their requirements."""
+    state = session_state(item.config)
+    policy = read_policy(item.config, item.get_closest_marker("cp_baseline"))
+    return HeldTo(
+        lambda record: state.baselines.judge(record, policy),
+        state.waivers.cover,
+        state.waivers.hints,
+    )
+
+
+def refuse_lucky_baselines(session: pytest.Session) -> None:
+    """Refuse to write baselines where a marker reruns a test until it passes; raises pytest.UsageError."""
+    mode = session.config.getoption("--cp-baseline")
+    if mode not in ("new", "update") or not session.config.pluginmanager.hasplugin("rerunfailures"):
+        return
+    for item in session.items:
+        if item.get_closest_marker("flaky") is not None:
+            raise pytest.UsageError(f"--cp-baseline={mode}: refused with the marker flaky of {item.nodeid}")
 
 
 class Attempt:
@@ -49,30 +75,72 @@ class Attempt:
             )
 
 
-def fail_if_nothing_was_compared(session: pytest.Session) -> None:
-    """Report a failed test of its own when gates were asked for and the whole session made no check."""
+def fail_what_no_test_fails(session: pytest.Session) -> None:
+    """Report failed tests of their own for what went wrong in the session and in no test of it."""
+    if session.config.option.collectonly:
+        return
+    _fail_if_nothing_was_compared(session)
+    try:
+        _fail_if_saved_checks_were_not_made(session)
+        _save_baselines(session)
+    except (BaselineFileError, OSError) as error:
+        _fail_session(session, _BASELINES, str(error))
+    _fail_if_waivers_expired(session)
+
+
+def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
+    config, state = session.config, session_state(session.config)
+    if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+        return
+    lost = state.baselines.unmade(state.records, state.outcomes, _ran_whole_modules(config))
+    if lost:
+        remedy = "restore the check, or delete its entry"
+        _fail_session(session, _NOT_MADE, f"{lost[0]} ({len(lost)} in all); {remedy}\n" + "\n".join(lost))
+
+
+def _save_baselines(session: pytest.Session) -> None:
+    state = session_state(session.config)
+    state.notes += state.baselines.write(state.records)
+
+
+def _ran_whole_modules(config: pytest.Config) -> bool:
+    """Tell whether nothing on the command line left out single tests."""
+    narrowed = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise", "maxfail")
+    return not any(config.getoption(name, None) for name in narrowed) and not any("::" in one for one in config.args)
+
+
+def _fail_if_waivers_expired(session: pytest.Session) -> None:
+    state = session_state(session.config)
+    expired = [row for row in state.waivers.report(()) if row["expired"]]
+    if not expired or not state.records:
+        return
+    texts = [f"{row['metric']} of {row['test']}, {row['owner']}, expired on {row['expires']}" for row in expired]
+    _fail_session(session, _EXPIRED, f"{len(texts)} expired waivers: {'; '.join(texts)}: renew or remove them")
+
+
+def _fail_if_nothing_was_compared(session: pytest.Session) -> None:
     config, state = session.config, session_state(session.config)
     asked = bool(state.gate_tests) or any(config.getoption(option) for option in _ASKED_FOR)
     harmless = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-    if not asked or config.option.collectonly or session.exitstatus not in harmless:
+    if not asked or session.exitstatus not in harmless:
         return
     unused = unused_option(config)
     if unused is not None:
-        _fail_session(session, unused)
+        _fail_session(session, _NOTHING_COMPARED, unused)
         return
     compared = any(record["outcome"] != "error" for record in state.records)
     all_skipped = bool(state.gate_tests) and state.gate_tests <= state.skipped.keys()
     if compared and not all_skipped:
         return
-    _fail_session(session, f"nothing was compared in this session: {_what_happened(state.skipped)}")
+    _fail_session(session, _NOTHING_COMPARED, f"nothing was compared in this session: {_what_happened(state.skipped)}")
 
 
-def _fail_session(session: pytest.Session, message: str) -> None:
+def _fail_session(session: pytest.Session, name: str, message: str) -> None:
     """Report a failed test that no function stands for, so that the exit code and every report agree."""
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
         report = pytest.TestReport(
-            nodeid=_VERDICT,
-            location=("pytest_cp", None, "every-gate-must-compare"),
+            nodeid=f"pytest_cp::{name}",
+            location=("pytest_cp", None, name),
             keywords={},
             outcome=outcome,  # type: ignore[arg-type]
             longrepr=message if outcome == "failed" else None,
@@ -80,7 +148,8 @@ def _fail_session(session: pytest.Session, message: str) -> None:
         )
         session.config.hook.pytest_runtest_logreport(report=report)
     session.testsfailed += 1
-    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _what_happened(skipped: dict[str, str]) -> str:
@@ -108,6 +177,8 @@ def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take a test's checks from its report into the session's state, in the process that writes the reports."""
     state = session_state(config)
+    if report.when == "call" or report.outcome != "passed":
+        state.outcomes[report.nodeid] = report.outcome
     for record in getattr(report, REPORT_ATTRIBUTE, []):
         state.records.append({**record, "test_passed": report.passed})
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]

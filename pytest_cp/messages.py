@@ -19,6 +19,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     for entry in record["requirements"]:
         lines += _group_lines(entry)
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
+    lines += [f"  {hint}" for hint in record["waiver_hints"]]
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))
     lines += _flip_lines(record["details"].get("flips", []))

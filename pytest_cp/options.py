@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import iniconfig
 import pytest
@@ -22,8 +22,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from pytest_cp.baselines.tolerances import Tolerances
+    from pytest_cp.waivers import Waivers
+
 BASELINE_MODES = ("check", "new", "update")
 ORIGIN_MODES = ("auto", "off")
+_CI_VARIABLES = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
 
 # name, type, default, help
 _INI: tuple[tuple[str, Any, Any, str], ...] = (
@@ -44,12 +49,26 @@ _INI: tuple[tuple[str, Any, Any, str], ...] = (
     ),
     ("cp_search_results", "paths", [], "JSON results of searches: no gate is made on the examples that they have seen"),
     ("cp_allow_searched_data", "bool", False, "let gates be made on examples that a search has seen"),
-    ("cp_baseline_tolerance", "string", "0", "how much worse than its baseline a metric may be (default 0)"),
+    (
+        "cp_baseline_tolerance",
+        "string",
+        "0",
+        'how much worse than its baseline a metric may be: 0.001, 2%, or lines such as "psnr 2%" (default 0)',
+    ),
+    (
+        "cp_baseline_environment",
+        "string",
+        "note",
+        "note, fail or ignore: what follows when device or versions are not those of the baseline (default note)",
+    ),
+    ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
+    ("cp_waivers", "string", "", "TOML file of known deviations: who answers for each, why, how large and until when"),
 )
 _MARKERS = (
     "compress_model(scheme, ...): run the test once for each scheme, given as `compressed_model`",
     "compress_dataset(codec, ...): run the test once for each codec, given as `compressed_dataset`",
     "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
+    "cp_baseline(tolerance=None, ratchet=None): what the test's checks are held to beside their baselines",
 )
 
 
@@ -120,7 +139,9 @@ def configure(config: pytest.Config) -> None:
     report = config.getoption("--cp-report-json")
     if report and Path(report).is_dir():
         raise pytest.UsageError(f"--cp-report-json={report}: is a folder; give the path of a file")
-    baseline_tolerance(config)
+    baseline_tolerances(config)
+    _check_environment_policy(config)
+    waivers(config)
     _refuse_unsafe_baseline(config)
 
 
@@ -148,11 +169,16 @@ def _ini_keys(path: Path | None) -> list[str]:
     return [key for name in ("pytest", "tool:pytest") if name in sections for key in sections[name]]
 
 
+def in_ci() -> bool:
+    """Tell whether a build server runs this process, by the variables that such servers set."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in _CI_VARIABLES)
+
+
 def _refuse_unsafe_baseline(config: pytest.Config) -> None:
     mode = config.getoption("--cp-baseline")
     if mode not in ("new", "update"):
         return
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+    if in_ci():
         raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write what it is held to")
     if config.getoption("reruns", None):
         raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would keep the luckiest attempt")
@@ -233,16 +259,36 @@ def _whole(name: str, value: Any, *, at_least: int) -> int:
     return number
 
 
-def baseline_tolerance(config: pytest.Config) -> float:
-    """Return how much worse than its baseline a metric may be, in the metric's own unit."""
-    text = config.getini("cp_baseline_tolerance")
+def baseline_tolerances(config: pytest.Config) -> Tolerances:
+    """Return how much worse than their baselines metrics may be."""
+    from pytest_cp.baselines.tolerances import Tolerances
+
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise pytest.UsageError(f"cp_baseline_tolerance = {text}: must be a number of 0 or more")
-    return value
+        return Tolerances.parse_lines(config.getini("cp_baseline_tolerance"))
+    except ValueError as error:
+        raise pytest.UsageError(f"cp_baseline_tolerance = {error}") from error
+
+
+def _check_environment_policy(config: pytest.Config) -> None:
+    from pytest_cp.baselines.entries import ENVIRONMENT_POLICIES
+
+    policy = config.getini("cp_baseline_environment")
+    if policy not in ENVIRONMENT_POLICIES:
+        raise pytest.UsageError(f"cp_baseline_environment = {policy}: must be {', '.join(ENVIRONMENT_POLICIES)}")
+
+
+def waivers(config: pytest.Config) -> Waivers:
+    """Return the known deviations of the file that the ini key names; none where it names none."""
+    from pytest_cp.waivers import WaiverError, Waivers, read_waivers
+
+    name = config.getini("cp_waivers")
+    if not name:
+        return Waivers()
+    folder = config.inipath.parent if config.inipath is not None else config.rootpath
+    try:
+        return read_waivers(folder / name)
+    except WaiverError as error:
+        raise pytest.UsageError(f"cp_waivers: {error}") from error
 
 
 def schemes(config: pytest.Config) -> list[str]:

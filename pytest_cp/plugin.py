@@ -19,7 +19,14 @@ from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in thi
     reference_model,
     scope_hint,
 )
-from pytest_cp.gatekeeping import Attempt, collect_report, collect_skipped_module, fail_if_nothing_was_compared
+from pytest_cp.gatekeeping import (
+    Attempt,
+    collect_report,
+    collect_skipped_module,
+    fail_what_no_test_fails,
+    held_to,
+    refuse_lucky_baselines,
+)
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
 from pytest_cp.state import is_worker, session_state, start_session
 
@@ -47,6 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse schemes and codecs on the command line that no test takes; workers leave that to their controller."""
+    refuse_lucky_baselines(session)
     unused = None if is_worker(session.config) else parametrization.unused_option(session.config)
     if unused is not None:
         raise pytest.UsageError(unused)
@@ -56,7 +64,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Record the checks of a test, in all its phases and attempts."""
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
-    recorder = Recorder(item.nodeid, options.reproducing_options(item.config), session_state(item.config).baselines)
+    recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
     with recording(recorder), options.using_execution(execution):
         return (yield)
@@ -119,7 +127,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     else:
         from pytest_cp.report import write_reports
 
-        fail_if_nothing_was_compared(session)
+        fail_what_no_test_fails(session)
         write_reports(session)
 
 

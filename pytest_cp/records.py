@@ -8,42 +8,60 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.outcomes import SEVERITY
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import Check
-    from pytest_cp.baselines import Baselines
 
 Record = dict[str, Any]
 REPORT_ATTRIBUTE = "cp_checks"
 
 
+@dataclass(frozen=True)
+class HeldTo:
+    """What the checks of a test are held to beside their own requirements.
+
+    `baseline` gives a check's verdict beside its baseline or None; `waivers` those that cover its failure; `hints` why
+    a waiver does not.
+    """
+
+    baseline: Callable[[Record], Record | None]
+    waivers: Callable[[Record], list[Record]]
+    hints: Callable[[Record], list[str]]
+
+
 class Recorder:
     """The checks of one running test.
 
-    `options` are the command-line arguments with which the test runs in the same way again, `baselines` what its
-    checks are held to.
+    `options` are the command-line arguments with which the test runs in the same way again.
     """
 
-    def __init__(self, test: str, options: tuple[str, ...] = (), baselines: Baselines | None = None) -> None:
+    def __init__(self, test: str, options: tuple[str, ...] = (), held_to: HeldTo | None = None) -> None:
         self.test = test
         self.options = options
-        self.baselines = baselines
+        self.held_to = held_to
         self._records: dict[tuple[str, ...], Record] = {}
         self._worst: dict[tuple[str, ...], Record] = {}
+
+    def number(self, record: Record) -> int:
+        """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on."""
+        key, name = _key(record), _name(record)
+        others = [other for other, kept in self._records.items() if other != key and _name(kept) == name]
+        return self._records[key]["ordinal"] if key in self._records else len(others) + 1
 
     def add(self, record: Record) -> Record:
         """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given.
 
         Hypothesis ends with the simplest failure that it found; the run with the least margin is kept in "worst".
         """
-        subjects = record["subjects"]
-        requirements = ", ".join(entry["requirement"] for entry in record["requirements"])
-        key = (record["assertion"], str(sorted(subjects.items())), requirements)
+        key = _key(record)
         earlier = self._records.get(key)
         milder = earlier is not None and SEVERITY.index(record["outcome"]) < SEVERITY.index(earlier["outcome"])
         kept = earlier if earlier is not None and milder else record
@@ -60,7 +78,7 @@ class Recorder:
     @property
     def caught(self) -> Record | None:
         """An asserted check that did not pass, or None: in a test that passes, something swallowed its failure."""
-        bad = (record for record in self._records.values() if record["asserted"] and record["outcome"] != "pass")
+        bad = (record for record in self._records.values() if record["asserted"] and not stands(record))
         return next(bad, None)
 
     def take(self) -> list[Record]:
@@ -74,6 +92,31 @@ class Recorder:
     def comparisons(self) -> int:
         """The number of different checks that compared something, whatever they found."""
         return sum(record["outcome"] != "error" for record in self._records.values())
+
+
+def exploring() -> bool:
+    """Tell whether Hypothesis is drawing inputs, so that many checks are runs of one."""
+    hypothesis = sys.modules.get("hypothesis")
+    return hypothesis is not None and bool(hypothesis.currently_in_test_context())
+
+
+def stands(record: Record) -> bool:
+    """Tell whether a check passed, or is a known deviation, and keeps up with its baseline."""
+    return (record["outcome"] == "pass" or bool(record["waivers"])) and not record["baseline_problems"]
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    requirements = ", ".join(entry["requirement"] for entry in record["requirements"])
+    subjects = sorted(record["subjects"].items())
+    if record["explored"]:  # what Hypothesis draws, data and options too, makes other runs of one check
+        return record["assertion"], str([(role, subject["name"]) for role, subject in subjects]), requirements
+    return record["assertion"], str(subjects), requirements, str(record["options"])
+
+
+def _name(record: Record) -> tuple[str, ...]:
+    plain = {name: value for name, value in record["options"].items() if not isinstance(value, dict)}
+    metrics = sorted(entry["metric"] for entry in record["requirements"])
+    return record["assertion"], str(metrics), str(plain)
 
 
 def _margin(record: Record) -> float:
@@ -92,6 +135,7 @@ def _worst_run(record: Record) -> Record | None:
 
 _recorder: ContextVar[Recorder | None] = ContextVar("cp_recorder", default=None)
 _asserting: ContextVar[bool] = ContextVar("cp_asserting", default=True)
+_options: ContextVar[Mapping[str, Any]] = ContextVar("cp_options", default=MappingProxyType({}))
 
 
 def current_recorder() -> Recorder | None:
@@ -107,6 +151,16 @@ def recording(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         _recorder.reset(token)
+
+
+@contextlib.contextmanager
+def called_with(options: Mapping[str, Any]) -> Iterator[None]:
+    """Let checks inside carry these options of their assertion, as plain JSON."""
+    token = _options.set(options)
+    try:
+        yield
+    finally:
+        _options.reset(token)
 
 
 @contextlib.contextmanager
@@ -143,10 +197,31 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "origin": None,
         "worst": None,
         "error": None,
+        "baseline": None,
         "baseline_problems": [],
+        "waivers": [],
+        "waiver_hints": [],
+        "ordinal": 1,
     }
-    asserted = _asserting.get()
-    return {"assertion": assertion, "asserted": asserted, "subjects": subjects, "runs": 1} | empty | parts
+    called: Record = {
+        "assertion": assertion,
+        "asserted": _asserting.get(),
+        "explored": exploring(),
+        "options": dict(_options.get()),
+        "subjects": subjects,
+        "runs": 1,
+    }
+    return called | _execution() | empty | parts
+
+
+def _execution() -> Record:
+    from pytest_cp.options import current_execution
+
+    torch = sys.modules["torch"]
+    execution = current_execution()
+    device = execution.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+    return {"seed": execution.seed, "device": name}
 
 
 def _hand_over(record: Record) -> Record:
@@ -154,11 +229,24 @@ def _hand_over(record: Record) -> Record:
     if recorder is None:
         return record
     record["test"] = recorder.test
-    if recorder.baselines is not None and record["outcome"] == "pass":
-        record["baseline_problems"] = recorder.baselines.problems(record)
-        if record["baseline_problems"]:
-            record["outcome"] = "fail"
+    record["ordinal"] = recorder.number(record)
+    if recorder.held_to is not None and record["outcome"] != "error":
+        _hold(record, recorder.held_to)
     return recorder.add(record)
+
+
+def _hold(record: Record, held_to: HeldTo) -> None:
+    """Set a check beside its baseline, and let waivers cover what does not hold."""
+    if record["outcome"] != "pass" and record["asserted"]:
+        record["waivers"] = held_to.waivers(record)
+        record["waiver_hints"] = [] if record["waivers"] else held_to.hints(record)
+    verdict = held_to.baseline(record)
+    if verdict is None:
+        return
+    record["baseline_problems"] = verdict.pop("problems")
+    record["baseline"] = verdict
+    if record["baseline_problems"] and record["outcome"] == "pass":
+        record["outcome"] = "fail"
 
 
 def decisive_requirement(record: Record) -> Record | None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_cp import options
 from pytest_cp.baselines import Baselines
 from pytest_cp.cache import CompressedModelCache
 from pytest_cp.records import Record
+from pytest_cp.waivers import Waivers
 
 if TYPE_CHECKING:
     from cp_compress.data import Codec, CompressedDataset
@@ -24,10 +26,12 @@ class SessionState:
 
     models: CompressedModelCache
     baselines: Baselines
+    waivers: Waivers = field(default_factory=Waivers)
     records: list[Record] = field(default_factory=list)
     gate_tests: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
     used_options: set[str] = field(default_factory=set)
     failed_attempts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -52,7 +56,8 @@ def start_session(config: pytest.Config) -> None:
     """Give a session its empty state, and a worker of pytest-xdist its share of the cores."""
     if is_worker(config):
         _share_cores(int(config.workerinput["workercount"]))  # type: ignore[attr-defined]
-    config.stash[_STATE] = SessionState(CompressedModelCache(_cache_folder(config)), Baselines(config))
+    models = CompressedModelCache(_cache_folder(config))
+    config.stash[_STATE] = SessionState(models, Baselines(config), options.waivers(config))
 
 
 def session_state(config: pytest.Config) -> SessionState:

@@ -105,5 +105,14 @@ def _read_junit(path: Path) -> tuple[dict[str, int], list[str]]:
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project with a reference model and a data set."""
-    monkeypatch.delenv("CI", raising=False)
+    for variable in (
+        "CI",
+        "BUILD_NUMBER",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "JENKINS_URL",
+        "TEAMCITY_VERSION",
+        "TF_BUILD",
+    ):
+        monkeypatch.delenv(variable, raising=False)
     return Project(pytester)

@@ -11,11 +11,13 @@ from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from cp_compress.standard_directions import standard_directions
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import BoundariesNotPreservedError
 from pytest_cp.options import current_execution
 
 
+@keeping_options
 def assert_boundary_distance(
     compressed: Model,
     reference: Model,

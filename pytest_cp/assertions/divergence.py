@@ -15,6 +15,7 @@ from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.sampling import choose_examples
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import DivergenceFoundError
 from pytest_cp.options import current_execution
@@ -22,6 +23,7 @@ from pytest_cp.options import current_execution
 _ASSERTION = "assert_no_divergence"
 
 
+@keeping_options
 def assert_no_divergence(
     compressed: Model,
     reference: Model,

@@ -8,12 +8,14 @@ from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.subjects import require_difference
 from cp_compress.footprint_comparison import compare_footprints
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.errors import FootprintNotReducedError
 from pytest_cp.records import Record
 from pytest_cp.subjects import describe_model
 
 
+@keeping_options
 def assert_footprint(
     compressed: Model,
     reference: Model,

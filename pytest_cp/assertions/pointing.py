@@ -11,10 +11,12 @@ from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.pointing import compare_pointing
 from cp_compress.fidelity.running import Model
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import PointingNotPreservedError
 
 
+@keeping_options
 def assert_pointing(
     compressed: Model,
     reference: Model,

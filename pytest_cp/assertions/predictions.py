@@ -12,10 +12,12 @@ from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.prediction_tables import Slices
 from cp_compress.fidelity.predictions import compare_predictions
 from cp_compress.fidelity.running import Model
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import PredictionsNotPreservedError
 
 
+@keeping_options
 def assert_preserved_predictions(
     compressed: Model,
     reference: Model,

@@ -6,12 +6,14 @@ from typing import Any
 
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.reconstruction import compare_reconstruction
+from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
 from pytest_cp.records import Record
 from pytest_cp.subjects import describe_data
 
 
+@keeping_options
 def assert_reconstruction(
     decoded: Any,
     original: Any,

@@ -10,9 +10,8 @@ from pytest_cp.state import session_state
 
 
 def write_reports(session: pytest.Session) -> None:
-    """Write the baselines and the files that the command line asks for."""
+    """Write the files that the command line asks for."""
     state = session_state(session.config)
-    state.notes += state.baselines.write(state.records)
     path = session.config.getoption("--cp-report-json")
     if path:
         write_json(build_document(session.config, state, int(session.exitstatus)), path)

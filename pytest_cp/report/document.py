@@ -29,6 +29,8 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "not_compared": [
             {"test": test, "reason": reason} for test, reason in sorted((state.skipped | state.unchecked).items())
         ],
+        "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
+        "waivers": state.waivers.report(state.records),
         "notes": list(state.notes),
         "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
         "environment": _environment(),
@@ -36,8 +38,20 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
 
 
 def count_outcomes(records: list[Record]) -> dict[str, int]:
-    """Return how many records have each outcome."""
-    return {outcome: sum(record["outcome"] == outcome for record in records) for outcome in reversed(SEVERITY)}
+    """Return how many records have each outcome; a failure that waivers cover counts as "waived" alone."""
+    names = [shown_outcome(record) for record in records]
+    return {outcome: names.count(outcome) for outcome in (*reversed(SEVERITY), "waived")}
+
+
+def shown_outcome(record: Record) -> str:
+    """Return a record's outcome, or "waived" where waivers cover that it does not pass and its baseline holds."""
+    return "waived" if record["waivers"] and not record["baseline_problems"] else str(record["outcome"])
+
+
+def count_verdicts(records: list[Record]) -> dict[str, int]:
+    """Return how many records have each verdict beside their baselines."""
+    found = [record["baseline"]["verdict"] for record in records if record["baseline"] is not None]
+    return {verdict: found.count(verdict) for verdict in sorted(set(found))}
 
 
 def worst_first(records: list[Record]) -> list[Record]:

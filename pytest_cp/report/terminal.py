@@ -5,16 +5,17 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from pytest_cp.baselines import entry_name
 from pytest_cp.messages import number
 from pytest_cp.records import Record, decisive_requirement
-from pytest_cp.report.document import count_outcomes, worst_first
+from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_cp.state import SessionState
 
-_MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow"}
+_MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
 _HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")
 _RIGHT = {"value", "margin", "n"}
 
@@ -29,7 +30,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     reporter.write_line(_line(_HEADINGS, widths))
     for record, row in zip(records, rows, strict=True):
-        colour = _MARKUP[record["outcome"]]
+        colour = _MARKUP[shown_outcome(record)]
         reporter.write_line(_line(row, widths), **{colour: True})
     counts = count_outcomes(state.records)
     reporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
@@ -37,8 +38,20 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
         reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
     for test, reason in sorted(state.unchecked.items()):
         reporter.write_line(f"no check made: {test}: {reason}", red=True)
+    for record in records:
+        for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
+            reporter.write_line(f"baseline: {entry_name(record)}: {note}", yellow=True)
+    for waiver in state.waivers.report(records):
+        reporter.write_line(_waiver_line(waiver), yellow=True)
     for note in state.notes:
         reporter.write_line(f"note: {note}", yellow=True)
+
+
+def _waiver_line(waiver: Record) -> str:
+    used = f"used by {len(waiver['used_by'])} tests" if waiver["used_by"] else "not needed in this session"
+    until = f"{'EXPIRED on' if waiver['expired'] else 'until'} {waiver['expires']}"
+    who = f"{waiver['owner']}: {waiver['reason']}"
+    return f"waiver: {waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}, {until}, {used} ({who})"
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -61,7 +74,8 @@ def _row(record: Record) -> tuple[str, ...]:
     if decisive["confidence"] is not None:
         bound += f" ({decisive['confidence']:.0%})"
     value, margin = number(decisive["value"]), number(decisive["margin"])
-    outcome = record["outcome"] if record["asserted"] else f"{record['outcome']} (not asserted)"
+    shown = shown_outcome(record)
+    outcome = shown if record["asserted"] else f"{shown} (not asserted)"
     return outcome, compressed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
 
 

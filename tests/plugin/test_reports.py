@@ -34,7 +34,7 @@ def test_report_of_a_failure(project):
     project.write_test(GATE.format(density=0.5, bound=1.0))
     outcome = project.run()
     assert outcome.report["exit_status"] == 1
-    assert outcome.report["outcomes"] == {"error": 0, "fail": 1, "inconclusive": 0, "pass": 0}
+    assert outcome.report["outcomes"] == {"error": 0, "fail": 1, "inconclusive": 0, "pass": 0, "waived": 0}
 
 
 def test_failure_message(project):

@@ -46,8 +46,8 @@ def _edit_saved_agreement(path, change):
 
     content = json.loads(path.read_text())
     (entry,) = content["checks"].values()
-    value = entry["metrics"]["agreement"]
-    entry["metrics"]["agreement"] = change(value)
+    value = entry["metrics"]["agreement"]["value"]
+    entry["metrics"]["agreement"]["value"] = change(value)
     path.write_text(json.dumps(content))
     return value
 

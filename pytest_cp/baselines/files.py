@@ -1,0 +1,68 @@
+"""Baseline files: one sorted JSON a test module, read with suspicion and replaced whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.files import write_atomically
+from pytest_cp.records import Record
+
+SCHEMA_VERSION = 2
+_MAX_BYTES = 64 * 1024 * 1024
+_DIRECTIONS = ("min", "max")
+
+
+class BaselineFileError(Exception):
+    """A baseline file cannot be read, or does not hold what a baseline file holds."""
+
+
+def read_entries(path: Path) -> dict[str, Record]:
+    """Return the checks of a file, none where there is no file; raises BaselineFileError for a damaged one."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BaselineFileError(f"baseline {path} is larger than {_MAX_BYTES:,} bytes: it is no baseline file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaselineFileError(f"baseline {path} cannot be read: {type(error).__name__}: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        remedy = "delete the file and write it again with --cp-baseline=new"
+        raise BaselineFileError(f"baseline {path} has schema version {version!r}; read is {SCHEMA_VERSION}: {remedy}")
+    checks = content.get("checks")
+    if not isinstance(checks, dict):
+        raise BaselineFileError(f"baseline {path} has no table of checks")
+    for name, entry in checks.items():
+        trouble = _trouble(entry)
+        if trouble is not None:
+            raise BaselineFileError(f"baseline {path}, check {name!r}: {trouble}")
+    return checks
+
+
+def write_entries(path: Path, entries: dict[str, Record]) -> None:
+    """Replace the file by one that holds these checks; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"schema_version": SCHEMA_VERSION, "checks": entries}
+    write_atomically(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _trouble(entry: Any) -> str | None:
+    """Return what keeps an entry from being compared with, or None."""
+    parts = ("metrics", "measured_on", "environment")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(part), dict) for part in parts):
+        return f"must hold the tables {', '.join(parts)}"
+    for metric, saved in entry["metrics"].items():
+        if not isinstance(saved, dict) or saved.get("direction") not in _DIRECTIONS:
+            return f"{metric} must have a value and a direction, min or max"
+        if not _is_number(saved.get("value")):
+            return f"{metric} has the value {saved.get('value')!r}, which is no number"
+    return None if entry["metrics"] else "holds no metric"
+
+
+def _is_number(value: Any) -> bool:
+    return value in ("inf", "-inf") or (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    )

@@ -1,0 +1,85 @@
+"""A check beside its baseline: ok, regressed, improved, missing or stale."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pytest_cp.baselines.entries import differences, entry_name, environment, measured_on
+from pytest_cp.baselines.tolerances import Policy
+from pytest_cp.records import Record
+
+_UPDATE = "accept it with --cp-baseline=update"
+_SEVERITY = ("ok", "improved", "regressed", "stale", "missing")
+
+
+def find_verdict(record: Record, entry: Record | None, path: Path, policy: Policy, environments: str) -> Record:
+    """Return a check's verdict, what it rests on, and the sentences for which the check fails, as plain JSON.
+
+    `environments` is "note", "fail" or "ignore": what follows when device or versions are not those of the baseline.
+    """
+    verdict: Record = {"file": str(path), "metrics": {}, "stale": [], "notes": [], "problems": []}
+    if entry is None:
+        name = entry_name(record)
+        verdict["problems"] = [f"no baseline in {path} for {name}; add it with --cp-baseline=new"]
+        return verdict | {"verdict": "missing"}
+    stale = differences(entry["measured_on"], measured_on(record))
+    moved = _moved(entry["environment"], environment(record))
+    if environments == "fail":
+        stale += moved
+    elif environments == "note" and moved:
+        verdict["notes"] = [f"the baseline was measured with other {', '.join(moved)}"]
+    stale += [name for name in _required(record) if name not in entry["metrics"]]
+    stale += [
+        f"direction of {result['metric']}"
+        for result in record["requirements"]
+        if entry["metrics"].get(result["metric"], result)["direction"] != result["direction"]
+    ]
+    if stale:
+        verdict["stale"] = stale
+        verdict["problems"] = [f"the baseline was measured on other {' and '.join(stale)}; {_UPDATE}"]
+        return verdict | {"verdict": "stale"}
+    compared = [_compare(result, entry["metrics"][result["metric"]], policy) for result in record["requirements"]]
+    verdict["metrics"] = {
+        result["metric"]: found for result, found in zip(record["requirements"], compared, strict=True)
+    }
+    for metric, found in verdict["metrics"].items():
+        text = _sentence(metric, found)
+        if found["verdict"] == "regressed" or (found["verdict"] == "improved" and policy.ratchet):
+            verdict["problems"].append(text)
+        elif found["verdict"] == "improved":
+            verdict["notes"].append(text)
+    worst = max((found["verdict"] for found in compared), key=_SEVERITY.index)
+    return verdict | {"verdict": worst}
+
+
+def _required(record: Record) -> list[str]:
+    return [result["metric"] for result in record["requirements"]]
+
+
+def _moved(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    return [f"{name} ({then.get(name)}, now {now.get(name)})" for name in differences(then, now)]
+
+
+def _compare(result: Record, saved: dict[str, Any], policy: Policy) -> Record:
+    then, now = float(saved["value"]), float(result["value"])
+    tolerance = policy.tolerances.of(result["metric"], then)
+    worse = 0.0 if then == now else (then - now if result["direction"] == "min" else now - then)
+    outcome = "ok" if abs(worse) <= tolerance else "improved" if worse < 0 else "regressed"
+    if math.isnan(worse):
+        outcome = "regressed"
+    return {
+        "then": saved["value"],
+        "now": result["value"],
+        "direction": result["direction"],
+        "tolerance": tolerance,
+        "verdict": outcome,
+    }
+
+
+def _sentence(metric: str, found: Record) -> str:
+    then, now, tolerance = float(found["then"]), float(found["now"]), found["tolerance"]
+    if found["verdict"] == "regressed":
+        return f"{metric} = {now:.6g} is worse than its baseline {then:.6g} by more than {tolerance:g}"
+    return f"{metric} = {now:.6g} is better than its baseline {then:.6g} by more than {tolerance:g}; keep it: {_UPDATE}"
