@@ -15,7 +15,7 @@ from pytest_cp.records import called_with, exploring
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-_SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
+SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
 _ELSEWHERE = {"confidence", "save_to"}  # told by the requirement, and without effect on what is found
 _METRIC_NAMES = frozenset(name for metrics in METRICS.values() for name in metrics)
 _DIGITS = 16
@@ -33,7 +33,7 @@ def keeping_options(assertion: Callable[Parameters, Result]) -> Callable[Paramet
     defaults = {
         name: parameter.default
         for name, parameter in parameters.items()
-        if name not in _SUBJECTS | _ELSEWHERE and not is_requirement(name)
+        if name not in SUBJECTS | _ELSEWHERE and not is_requirement(name)
     }
 
     @functools.wraps(assertion)

@@ -51,9 +51,14 @@ def dataset(pytestconfig: pytest.Config) -> Any:
 @pytest.fixture(scope="session")
 def cp_device(pytestconfig: pytest.Config) -> torch.device:
     """The device that models are compressed and observed on: --cp-device, else CUDA where present, else CPU."""
+    return chosen_device(pytestconfig)
+
+
+def chosen_device(config: pytest.Config) -> torch.device:
+    """Return the device that a session compresses and observes on; fails for one that is not there."""
     import torch
 
-    name = execution(pytestconfig).device
+    name = execution(config).device
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     from cp_compress.base.devices import usable_device

@@ -24,7 +24,7 @@ else:
 
 if TYPE_CHECKING:
     from pytest_cp.baselines.tolerances import Tolerances
-    from pytest_cp.waivers import Waivers
+    from pytest_cp.waivers import Waiver, Waivers
 
 BASELINE_MODES = ("check", "new", "update")
 ORIGIN_MODES = ("auto", "off")
@@ -121,6 +121,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--cp-batch-size", type=int, metavar="N", help="largest number of examples in one forward call")
     origin_help = "auto: a failing check says which layers carry the damage (default); off: it does not"
     group.addoption("--cp-origin", choices=ORIGIN_MODES, help=origin_help)
+    spec_help = "TOML file of a gate without test code, run by: pytest --pyargs pytest_cp.gate --cp-spec PATH"
+    group.addoption("--cp-spec", metavar="PATH", help=spec_help)
     group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
     group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
     baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
@@ -229,6 +231,8 @@ def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
     """Return the command-line arguments that change what is compressed and how checks run."""
     names = ("--cp-scheme", "--cp-codec")
     added = [f"{name}={value}" for name in names for value in config.getoption(name)]
+    if config.getoption("--cp-spec"):
+        added.append(f"--cp-spec={config.getoption('--cp-spec')}")
     given = [(name, config.getoption(name)) for name in ("--cp-device", "--cp-seed", "--cp-batch-size")]
     return (*added, *(f"{name}={value}" for name, value in given if value is not None))
 
@@ -281,14 +285,31 @@ def waivers(config: pytest.Config) -> Waivers:
     """Return the known deviations of the file that the ini key names; none where it names none."""
     from pytest_cp.waivers import WaiverError, Waivers, read_waivers
 
+    found = _specified_waivers(config)
     name = config.getini("cp_waivers")
     if not name:
-        return Waivers()
+        return Waivers(found)
     folder = config.inipath.parent if config.inipath is not None else config.rootpath
     try:
-        return read_waivers(folder / name)
+        return Waivers((*read_waivers(folder / name).known, *found))
     except WaiverError as error:
         raise pytest.UsageError(f"cp_waivers: {error}") from error
+
+
+def _specified_waivers(config: pytest.Config) -> tuple[Waiver, ...]:
+    """Return the waivers that a specification holds; raises pytest.UsageError for one that is no TOML."""
+    from pytest_cp.specification import SpecificationError, read_tables
+    from pytest_cp.specification.collecting import specification_path
+    from pytest_cp.waivers import WaiverError, parse_waivers
+
+    path = specification_path(config)
+    if path is None:
+        return ()
+    try:
+        tables = read_tables(path)[1].get("waiver", [])
+        return parse_waivers(tables if isinstance(tables, list) else [tables], str(path)).known
+    except (SpecificationError, WaiverError) as error:
+        raise pytest.UsageError(f"--cp-spec: {error}") from error
 
 
 def schemes(config: pytest.Config) -> list[str]:

@@ -21,7 +21,9 @@ _SUBJECTS: tuple[tuple[str, str, str, Callable[[pytest.Config], list[str]]], ...
 def is_gate(item: pytest.Item) -> bool:
     """Tell whether a test asks for a compressed model or data set, so that it must compare something."""
     names = getattr(item, "fixturenames", ())
-    return any(fixture in names or item.get_closest_marker(marker) is not None for fixture, marker, *_ in _SUBJECTS)
+    return getattr(item, "cp_is_gate", False) or any(
+        fixture in names or item.get_closest_marker(marker) is not None for fixture, marker, *_ in _SUBJECTS
+    )
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

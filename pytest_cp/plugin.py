@@ -6,6 +6,7 @@ It imports neither torch nor Hypothesis, and nothing that `pytest --help` has no
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from pytest_cp.gatekeeping import (
     refuse_lucky_baselines,
 )
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
+from pytest_cp.specification.collecting import collect_gate, require_gate
 from pytest_cp.state import is_worker, session_state, start_session
 
 _USED_OPTIONS = "cp_used_options"
@@ -47,6 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
 
 
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Put the tests of a specification in the place of the ready-made gate."""
+    return collect_gate(file_path, parent)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests once for each scheme and codec."""
     parametrization.parametrize(metafunc)
@@ -55,6 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse schemes and codecs on the command line that no test takes; workers leave that to their controller."""
     refuse_lucky_baselines(session)
+    require_gate(session)
     unused = None if is_worker(session.config) else parametrization.unused_option(session.config)
     if unused is not None:
         raise pytest.UsageError(unused)

@@ -35,6 +35,7 @@ class SessionState:
     used_options: set[str] = field(default_factory=set)
     failed_attempts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    gate_subjects: Any = None
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
     _held: list[Any] = field(default_factory=list)
 

@@ -1,0 +1,7 @@
+"""Gates without test code: what one TOML file requires, of which candidates, on which data."""
+
+from __future__ import annotations
+
+from pytest_cp.specification.reading import SpecificationError, read_specification, read_tables
+
+__all__ = ["SpecificationError", "read_specification", "read_tables"]

@@ -1,0 +1,110 @@
+"""A specification as pytest sees it: a file with one test for each candidate and each table of requirements."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_cp.specification.reading import Requirements, SpecificationError, Table, read_specification
+from pytest_cp.state import session_state
+
+GATE_MODULE = Path(__file__).parent.parent / "gate.py"
+
+
+def specification_path(config: pytest.Config) -> Path | None:
+    """Return the file that --cp-spec names, or None."""
+    name = config.getoption("--cp-spec")
+    return None if name is None else Path(os.path.normpath(config.invocation_params.dir / name))
+
+
+def collect_gate(file_path: Path, parent: pytest.Collector) -> GateFile | None:
+    """Return the specification where pytest meets the ready-made gate, or the specification itself."""
+    path = specification_path(parent.config)
+    if path is None or file_path not in (GATE_MODULE, path):
+        return None
+    name = Path(os.path.relpath(path, parent.config.rootpath)).as_posix()
+    gate: GateFile = GateFile.from_parent(parent, path=file_path, name=name, nodeid=name)
+    gate.specification_path = path
+    return gate
+
+
+def require_gate(session: pytest.Session) -> None:
+    """Refuse a specification that was not collected, and the gate without one; raises pytest.UsageError."""
+    gates = [item for item in session.items if isinstance(item, GateItem)]
+    path = specification_path(session.config)
+    if path is not None and not gates and not session.testsfailed:
+        raise pytest.UsageError(
+            f"--cp-spec={path}: none of its tests was selected; run pytest --pyargs pytest_cp.gate --cp-spec {path}"
+        )
+    if path is None and any(Path(name).name in ("pytest_cp.gate", "gate.py") for name in session.config.args):
+        if not session.items:
+            raise pytest.UsageError("pytest_cp.gate needs a specification: add --cp-spec gate.toml")
+
+
+class GateFile(pytest.File):
+    """The tests of a specification."""
+
+    specification_path: Path
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield one test for each candidate and each table that is about it."""
+        try:
+            specification = read_specification(self.specification_path)
+        except SpecificationError as error:
+            raise self.CollectError(str(error)) from error
+        self.add_marker(pytest.mark.cp_execution(**specification.execution))
+        self.add_marker(pytest.mark.cp_baseline(**specification.baseline))
+        state = session_state(self.config)
+        if state.gate_subjects is None:
+            from pytest_cp.specification.subjects import GateSubjects
+
+            state.gate_subjects = GateSubjects(specification, self.config)
+        for candidate in specification.candidates:
+            for requirements in specification.requirements:
+                if candidate["name"] in requirements.arguments.get("candidates", [candidate["name"]]):
+                    name = f"{candidate['name']} {requirements.name}"
+                    item: GateItem = GateItem.from_parent(self, name=name)
+                    item.candidate, item.requirements = candidate, requirements
+                    yield item
+
+
+class GateItem(pytest.Item):
+    """One candidate held to one table of requirements."""
+
+    cp_is_gate = True
+    candidate: Table
+    requirements: Requirements
+
+    def runtest(self) -> None:
+        """Compare and judge."""
+        session_state(self.config).gate_subjects.check(self.candidate, self.requirements)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return what to show of a failure: the message, and a traceback only for what was not foreseen."""
+        from cp_compress.base.errors import CompressionError, FactoryError, InvalidArgumentError, ObservationError
+        from pytest_cp.errors import NothingComparedError, PreservationError
+
+        told = (
+            CompressionError,
+            FactoryError,
+            InvalidArgumentError,
+            NothingComparedError,
+            ObservationError,
+            OSError,
+            PreservationError,
+            SpecificationError,
+        )
+        if isinstance(excinfo.value, told):
+            kind = type(excinfo.value)
+            return f"{kind.__module__}.{kind.__qualname__}: {excinfo.value}"
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the test comes from: the specification."""
+        parent = self.parent
+        assert isinstance(parent, GateFile)
+        return parent.specification_path, None, self.name

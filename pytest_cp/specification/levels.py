@@ -1,0 +1,115 @@
+"""The tables of a specification that require something: one a level, with the arguments of its assertion."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_type_hints
+
+from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.measurement import METRICS
+from pytest_cp import assertions
+from pytest_cp.call_options import SUBJECTS, is_requirement
+
+LEVELS: Mapping[str, Callable[..., Check]] = {
+    "predictions": assertions.assert_preserved_predictions,
+    "embeddings": assertions.assert_embeddings_preserved,
+    "attributions": assertions.assert_attribution_iou,
+    "pointing": assertions.assert_pointing,
+    "concepts": assertions.assert_concepts_preserved,
+    "boundaries": assertions.assert_boundary_distance,
+    "robustness": assertions.assert_robustness,
+    "divergence": assertions.assert_no_divergence,
+    "footprint": assertions.assert_footprint,
+    "reconstruction": assertions.assert_reconstruction,
+}
+"""The tables that a specification may have, and the assertion behind each."""
+
+MADE_BY_FACTORY = frozenset(
+    {
+        "bounds",
+        "class_distance",
+        "concepts",
+        "directions",
+        "method",
+        "must_look",
+        "must_not_look",
+        "random_sets",
+        "weights",
+    }
+)
+"""Arguments that a text such as "package.module:factory" makes, where they are no plain value."""
+
+NOISE = r"^noise( [+-] [0-9]*\.?[0-9]+)?$"
+"""A bound that the noise between equivalent references gives, with or without some slack."""
+
+_RANGES = {name: limits for metrics in METRICS.values() for name, limits in metrics.items()}
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_SLICE = {
+    "type": ["object", "string", "array"],
+    "description": "a condition on a column of the metadata, a factory of a mask or indices, or indices",
+    "properties": {
+        "column": {"type": "string"},
+        "equals": {"type": ["string", "number", "boolean"]},
+        "one_of": {"type": "array", "minItems": 1},
+        "at_least": {"type": "number"},
+        "at_most": {"type": "number"},
+    },
+    "required": ["column"],
+    "minProperties": 2,
+    "additionalProperties": False,
+}
+
+
+def arguments_of(level: str) -> list[str]:
+    """Return the arguments that the table of a level may give."""
+    return [name for name in inspect.signature(LEVELS[level]).parameters if name not in SUBJECTS]
+
+
+def level_schema(level: str) -> dict[str, Any]:
+    """Return the JSON Schema of the table of a level, made from its assertion's signature."""
+    hints = get_type_hints(LEVELS[level])
+    properties = {name: _argument_schema(name, hints[name]) for name in arguments_of(level)}
+    properties["candidates"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "description": "names of the candidates that the table is about; without it, all",
+    }
+    required = [
+        name
+        for name, parameter in inspect.signature(LEVELS[level]).parameters.items()
+        if name in properties and parameter.default is parameter.empty
+    ]
+    sentence = inspect.getdoc(LEVELS[level]) or ""
+    return {
+        "type": "object",
+        "description": sentence.partition("\n")[0],
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _argument_schema(name: str, hint: Any) -> dict[str, Any]:
+    if name == "slices":
+        return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
+    if name == "confidence":
+        return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
+    if name == "min_iou_quantile":
+        return {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
+    if is_requirement(name):
+        return {"anyOf": [_bound_schema(name), {"type": "string", "pattern": NOISE}]}
+    types = sorted({_TYPES[part] for part in get_args(hint) or (hint,) if part in _TYPES})
+    if name in MADE_BY_FACTORY or len(types) != len(
+        [part for part in get_args(hint) or (hint,) if part is not type(None)]
+    ):
+        return {}
+    return {"type": types if len(types) > 1 else types[0]}
+
+
+def _bound_schema(name: str) -> dict[str, Any]:
+    bare = name[4:]
+    low, high = _RANGES[bare] if bare in _RANGES else _RANGES[name]
+    limits = {"minimum": low, "maximum": high}
+    return {"type": "number", **{key: limit for key, limit in limits.items() if abs(limit) != float("inf")}}

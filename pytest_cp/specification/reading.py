@@ -1,0 +1,196 @@
+"""From a TOML file to a checked specification; every error names the file and the line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_BYTES = 4 * 1024 * 1024
+Table = Mapping[str, Any]
+_MODELS = ("scheme", "model", "file", "command")
+
+
+class SpecificationError(Exception):
+    """A specification cannot be read, or does not say what it must."""
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """One table that requires something: its level, its arguments as written, and its name among those of its level."""
+
+    level: str
+    name: str
+    arguments: Table
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A checked specification: what is compared with what, on which data, and what is required."""
+
+    path: Path
+    reference: Table
+    data: Table
+    candidates: tuple[Table, ...]
+    requirements: tuple[Requirements, ...]
+    noise: tuple[str, ...]
+    execution: Table
+    baseline: Table
+
+
+def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a specification's text and tables as they are written; raises SpecificationError for what is no TOML."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise SpecificationError(f"{path}: larger than {_MAX_BYTES:,} bytes: it is no specification")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SpecificationError(f"{path}: {error}") from error
+    try:
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise SpecificationError(f"{path}{':' + line[1] if line else ''}: no TOML: {error}") from error
+
+
+def read_specification(path: Path) -> Specification:
+    """Return the specification of a TOML file, checked by its schema; raises SpecificationError with file and line."""
+    from pytest_cp.specification.levels import LEVELS
+
+    text, tables = read_tables(path)
+    _check(path, text, tables)
+    requirements = [
+        Requirements(level, level if len(entries) == 1 else f"{level}-{position + 1}", entry)
+        for level in LEVELS
+        if level in tables
+        for entries in [_as_list(tables[level])]
+        for position, entry in enumerate(entries)
+    ]
+    return Specification(
+        path,
+        tables["reference"],
+        tables["data"],
+        tuple(_with_name(candidate) for candidate in tables["candidate"]),
+        tuple(requirements),
+        tuple(tables.get("noise", {}).get("references", ())),
+        tables.get("execution", {}),
+        tables.get("baseline", {}),
+    )
+
+
+def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    from pytest_cp.specification.lines import find_line
+    from pytest_cp.specification.schema import specification_schema
+
+    errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
+    problems = [(list(error.absolute_path), _explain(error)) for error in errors] or list(_contradictions(tables))
+    if problems:
+        lines = sorted((find_line(text, _key(place, told)), told) for place, told in problems)
+        raise SpecificationError("\n".join(f"{path}:{line}: {told}" for line, told in lines))
+
+
+def _key(place: list[str | int], told: str) -> list[str | int]:
+    """Return the path of the key that an error is about: of an unknown one, the key itself."""
+    unknown = re.match(r"unknown key (\S+?)[;:]", told)
+    return [*place, unknown[1]] if unknown else place
+
+
+def _explain(error: Any) -> str:
+    """Say what a schema's error means to who wrote the file."""
+    where = ".".join(str(part) for part in error.absolute_path) or "the file"
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = next(key for key in error.instance if key not in known)
+        close = difflib.get_close_matches(unknown, known, n=1)
+        return f"unknown key {unknown}; " + (
+            f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
+        )
+    if error.validator == "oneOf":
+        names = [entry["required"][0] for entry in error.schema["oneOf"]]
+        return f"{where} must name exactly one of {', '.join(names)}"
+    if error.validator == "anyOf":
+        limits = error.schema["anyOf"][0]
+        low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
+        rule = f'must be a number in [{low}, {high}], or "noise", "noise + 0.01" or "noise - 0.01"'
+        return f"{where} = {error.instance!r}: {rule}"
+    if error.validator == "const":
+        return f"{where} = {error.instance!r}: must be {error.schema['const']}"
+    return f"{where}: {error.message}"
+
+
+def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], str]]:
+    """Yield what no schema can say: a path, and what is wrong there."""
+    from pytest_cp.call_options import is_requirement
+    from pytest_cp.specification.levels import LEVELS, arguments_of
+
+    levels = [level for level in LEVELS if level in tables]
+    if not levels:
+        yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
+    for level in levels:
+        many = isinstance(tables[level], list)
+        for position, entry in enumerate(_as_list(tables[level])):
+            place: list[str | int] = [level, position] if many else [level]
+            asked = [name for name in entry if is_requirement(name)]
+            if not asked:
+                known = ", ".join(name for name in arguments_of(level) if is_requirement(name))
+                yield place, f"{level} requires nothing; give at least one of {known}"
+            if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
+                yield place, 'a bound is "noise", but no table noise names other references'
+            if "slices" in entry and "metadata" not in tables["data"]:
+                columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
+                if columns:
+                    yield [*place, "slices"], f"slice {columns[0]} needs data.metadata, a CSV with one row an example"
+            yield from _chosen_candidates(level, entry, place, tables["candidate"])
+    yield from _candidate_troubles(tables["candidate"])
+
+
+def _chosen_candidates(
+    level: str, entry: Table, place: list[str | int], candidates: Sequence[Table]
+) -> Iterator[tuple[list[str | int], str]]:
+    known = {_with_name(candidate)["name"]: candidate for candidate in candidates}
+    for name in entry.get("candidates", known):
+        if name not in known:
+            yield [*place, "candidates"], f"no candidate is called {name!r}; known are {', '.join(known)}"
+        elif level == "reconstruction" and "codec" not in known[name]:
+            told = f"{level} compares data before and after a codec, and candidate {name} has none"
+            yield place, f"{told}: name those that it is about in candidates"
+        elif level in ("footprint", "divergence") and not any(key in known[name] for key in _MODELS):
+            told = f"{level} compares models, and candidate {name} stores the data only"
+            yield place, f"{told}: name those that it is about in candidates"
+
+
+def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
+    names: dict[str, int] = {}
+    for position, candidate in enumerate(candidates):
+        place: list[str | int] = ["candidate", position]
+        sources = [key for key in _MODELS if key in candidate]
+        if len(sources) > 1:
+            yield place, f"a candidate has one of scheme, model, file or command, not {' and '.join(sources)}"
+        elif not sources and "codec" not in candidate:
+            yield place, "a candidate needs a scheme, model, file or command, a codec, or one of each"
+        if "factory" in candidate and "file" not in candidate:
+            yield place, "factory belongs to a file that holds weights only"
+        name = _with_name(candidate)["name"]
+        if name in names:
+            yield place, f"two candidates are called {name}; give each its own name"
+        names[name] = position
+
+
+def _with_name(candidate: Table) -> Table:
+    parts = [str(candidate[key]) for key in ("scheme", "model", "file", "codec") if key in candidate]
+    return {"name": " + ".join(parts) or Path(str(candidate.get("command", ["data"])[0])).name, **candidate}
+
+
+def _as_list(tables: Any) -> list[Table]:
+    return tables if isinstance(tables, list) else [tables]

@@ -1,0 +1,81 @@
+"""The JSON Schema of a specification, for editors and for the checks before anything runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pytest_cp.specification.levels import LEVELS, level_schema
+
+SCHEMA_VERSION = 1
+_TEXT = {"type": "string", "minLength": 1}
+_FACTORY = _TEXT | {"description": 'a function without arguments, "package.module:factory"'}
+_FILE = _TEXT | {"description": "a file, relative to the folder of the specification"}
+_COMMAND = {
+    "type": "array",
+    "items": _TEXT,
+    "minItems": 1,
+    "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
+}
+_SUBJECT = {"model": _FACTORY, "file": _FILE, "factory": _FACTORY, "command": _COMMAND}
+
+
+def specification_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a specification."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "a gate of pytest_cp",
+        "type": "object",
+        "properties": {
+            "schema_version": {"const": SCHEMA_VERSION},
+            "reference": _one_of(_SUBJECT, ("model", "file", "command")),
+            "data": _one_of(
+                {"examples": _FACTORY, "file": _FILE, "metadata": _FILE | {"description": "CSV, one row an example"}},
+                ("examples", "file"),
+            ),
+            "candidate": {"type": "array", "minItems": 1, "items": _candidate()},
+            "noise": _closed({"references": {"type": "array", "minItems": 1, "items": _TEXT}}, ["references"]),
+            "execution": _closed(
+                {
+                    "device": _TEXT,
+                    "seed": {"type": "integer", "minimum": 0},
+                    "batch_size": {"type": "integer", "minimum": 1},
+                    "origin": {"enum": ["auto", "off"]},
+                }
+            ),
+            "baseline": _closed(
+                {"tolerance": {"type": ["number", "string", "object"]}, "ratchet": {"type": "boolean"}}
+            ),
+            "waiver": {"type": "array", "items": {"type": "object"}},
+            **{level: _one_or_many(level_schema(level)) for level in LEVELS},
+        },
+        "required": ["schema_version", "reference", "data", "candidate"],
+        "additionalProperties": False,
+    }
+
+
+def schema_text() -> str:
+    """Return the schema as the text of a file."""
+    return json.dumps(specification_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _candidate() -> dict[str, Any]:
+    parts = _SUBJECT | {"name": _TEXT, "scheme": _TEXT, "codec": _TEXT}
+    return _closed(parts) | {"minProperties": 1}
+
+
+def _closed(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required or [],
+        "additionalProperties": False,
+    }
+
+
+def _one_of(properties: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return _closed(properties) | {"oneOf": [{"required": [name]} for name in names]}
+
+
+def _one_or_many(table: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"type": "array"}, "then": {"type": "array", "minItems": 1, "items": table}, "else": table}

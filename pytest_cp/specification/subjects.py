@@ -1,0 +1,179 @@
+"""What a specification names, made when a test first asks for it: models, data, slices and bounds from noise."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.factories import make_from
+from cp_compress.base.metadata import Metadata, read_metadata
+from cp_compress.data import CompressedDataset, parse_codec
+from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.measurement import metric_range
+from cp_compress.fidelity.running import Model
+from cp_compress.model import parse_scheme
+from pytest_cp import assertions
+from pytest_cp.call_options import SUBJECTS, is_requirement
+from pytest_cp.fixtures import chosen_device
+from pytest_cp.records import Recorder, recording
+from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY
+from pytest_cp.specification.reading import Requirements, Specification, SpecificationError, Table
+from pytest_cp.state import session_state
+
+_FACTORY = re.compile(r"[\w.]+:[\w.]+")
+
+
+class GateSubjects:
+    """The subjects of a specification; each is made once in a process."""
+
+    def __init__(self, specification: Specification, config: pytest.Config) -> None:
+        self._specification = specification
+        self._folder = specification.path.parent
+        self._config = config
+        self._made: dict[str, Any] = {}
+        if str(self._folder) not in sys.path:  # the factories that a specification names lie beside it
+            sys.path.insert(0, str(self._folder))
+
+    def check(self, candidate: Table, requirements: Requirements) -> Check:
+        """Hold a candidate to one table of requirements; raises what the assertion of its level raises."""
+        __tracebackhide__ = True
+        level = requirements.level
+        arguments = self._arguments(requirements)
+        if level == "reconstruction":
+            return assertions.assert_reconstruction(self._stored(candidate), self._dataset, **arguments)
+        model = self._model(candidate)
+        if level == "footprint":
+            example = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+            return assertions.assert_footprint(model, self._reference, example_input=example, **arguments)
+        if "codec" in candidate and level != "divergence":
+            arguments["compressed_dataset"] = self._stored(candidate)
+        return LEVELS[level](model, self._reference, self._dataset, **arguments)
+
+    @property
+    def _reference(self) -> Model:
+        return self._once("reference", lambda: self._read_model(self._specification.reference, "reference"))
+
+    @property
+    def _dataset(self) -> Any:
+        return self._once("data", lambda: _read_data(self._specification.data, self._folder))
+
+    @property
+    def _metadata(self) -> Metadata:
+        path = self._folder / self._specification.data["metadata"]
+        return self._once("metadata", lambda: read_metadata(path, len(LabeledData(self._dataset))))
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _model(self, candidate: Table) -> Model:
+        if "scheme" in candidate:
+            return self._once(f"scheme {candidate['scheme']}", lambda: self._compressed(candidate["scheme"]))
+        if not candidate.keys() & {"model", "file", "command"}:
+            return self._reference
+        return self._once(f"candidate {candidate['name']}", lambda: self._read_model(candidate, candidate["name"]))
+
+    def _compressed(self, scheme: str) -> Model:
+        if not isinstance(self._reference, torch.nn.Module):
+            kind = type(self._reference).__name__
+            raise SpecificationError(
+                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module is compressed"
+            )
+        models = session_state(self._config).models
+        return models.compress(self._reference, parse_scheme(scheme), chosen_device(self._config))
+
+    def _stored(self, candidate: Table) -> CompressedDataset:
+        return session_state(self._config).compressed_dataset(self._dataset, parse_codec(candidate["codec"]))
+
+    def _read_model(self, table: Table, name: str) -> Model:
+        if "command" in table:
+            return ProgramModel([self._beside(part) for part in table["command"]])
+        if "model" in table:
+            made: Model = make_from(table["model"], f"{name}.model")
+            return made
+        factory = table.get("factory")
+        make = None if factory is None else lambda: make_from(factory, f"{name}.factory")
+        return read_artifact(self._folder / table["file"], factory=make)
+
+    def _beside(self, argument: str) -> str:
+        beside = self._folder / argument
+        return str(beside) if beside.is_file() else argument
+
+    def _arguments(self, requirements: Requirements) -> dict[str, Any]:
+        given = {name: value for name, value in requirements.arguments.items() if name != "candidates"}
+        for name, value in given.items():
+            if name == "slices":
+                given[name] = {label: self._slice(label, one) for label, one in value.items()}
+            elif isinstance(value, list):
+                given[name] = tuple(value)
+            elif name in MADE_BY_FACTORY and isinstance(value, str) and _FACTORY.fullmatch(value):
+                given[name] = make_from(value, f"{requirements.level}.{name}")
+            elif name in ("replay", "save_to"):
+                given[name] = self._folder / value
+        for name, value in list(given.items()):
+            if is_requirement(name) and isinstance(value, str):
+                given[name] = self._noise_bound(requirements.level, name, value, given)
+        return given
+
+    def _slice(self, label: str, condition: Any) -> Any:
+        if isinstance(condition, Mapping):
+            return self._metadata.where(**condition)
+        return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
+
+    def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
+        """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
+        options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
+        found = self._once(f"noise {level} {argument} {options}", lambda: self._noise(level, argument, options))
+        slack = text.removeprefix("noise").replace(" ", "")
+        worst = min(found) if argument.startswith("min_") else max(found)
+        low, high = metric_range(_metric(argument))
+        bound = min(high, max(low, worst + float(slack or 0)))
+        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: the worst of {len(found)} pairs of references is {worst:.6g}"
+        notes = session_state(self._config).notes
+        if note not in notes:
+            notes.append(note)
+        return bound
+
+    def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
+        references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
+        check = getattr(assertions, LEVELS[level].__name__.replace("assert_", "check_"))
+        values = []
+        with recording(Recorder("noise")):  # what the references are among each other is no result of the gate
+            for one, other in itertools.permutations(references, 2):
+                found: Check = check(one, other, self._dataset, **options, **{argument: 0.0})
+                values.append(found.worst.value)
+        return values
+
+    def _equivalent(self, text: str) -> Model:
+        """Return another reference: of a factory, a file, or this reference after a scheme."""
+        if (self._folder / text).is_file():
+            return self._once(f"noise {text}", lambda: read_artifact(self._folder / text))
+        if _FACTORY.fullmatch(text):
+            return self._once(f"noise {text}", lambda: make_from(text, "noise.references"))
+        return self._once(f"scheme {text}", lambda: self._compressed(text))
+
+
+def _metric(argument: str) -> str:
+    from cp_compress.base.errors import InvalidArgumentError
+
+    try:
+        metric_range(argument)
+    except InvalidArgumentError:
+        return argument[4:]
+    return argument
+
+
+def _read_data(table: Table, folder: Path) -> Any:
+    if "file" in table:
+        return read_examples(folder / table["file"])
+    return make_from(table["examples"], "data.examples")
