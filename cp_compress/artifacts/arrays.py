@@ -6,7 +6,7 @@ import io
 import math
 import os
 import warnings
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,10 +18,14 @@ from cp_compress.base.errors import ArtifactError
 MAGIC = b"\x93NUMPY"
 
 
-def read_array(file: BinaryIO, size: int, path: str | os.PathLike[str], member: str = "") -> NDArray[Any]:
+def read_array(
+    file: IO[bytes], size: int, path: str | os.PathLike[str], member: str = "", kinds: str = "biufc"
+) -> NDArray[Any]:
     """Return the array of an open `.npy` file of `size` bytes; `member` names it within an archive.
 
-    Raises ArtifactError for objects (which would be pickles), structured dtypes, and for a header that does not
+    `kinds` are the kinds of dtypes, as NumPy has them in a letter, that are read.
+
+    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header that does not
     account for every byte of the file.
     """
     name = f"{member}: " if member else ""
@@ -38,8 +42,9 @@ def read_array(file: BinaryIO, size: int, path: str | os.PathLike[str], member: 
         raise
     except Exception as error:  # of a header, an expression of Python that NumPy parses
         raise ArtifactError(path, f"{name}is no .npy array: {shortened(error)}") from error
-    if dtype.hasobject or dtype.kind not in "biufc":
-        raise ArtifactError(path, f"{name}holds {dtype} values; read are numbers alone, and no pickled objects")
+    if dtype.hasobject or dtype.kind not in kinds:
+        wanted = "texts" if kinds == "U" else "numbers"
+        raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
     if any(not isinstance(part, int) or part < 0 for part in shape):
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
     held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
@@ -58,7 +63,7 @@ def read_array(file: BinaryIO, size: int, path: str | os.PathLike[str], member: 
 class _Counting(io.RawIOBase):
     """A file that knows how much was read of it, for streams that cannot tell."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file, self.position = file, 0
 
     def read(self, size: int = -1) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -90,7 +92,7 @@ def read_examples(
     """Return the labelled examples of a `.npz` file, or of a folder that holds a folder of images for each class.
 
     Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
-    numbers; an array `classes` of texts is not read. Of a folder, each folder in it is a class, in sorted order;
+    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a class, in sorted order;
     images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size` (height, width) what
     all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never read.
 
@@ -121,26 +123,29 @@ def _read_arrays(
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             raise ArtifactError(path, "is no .npz file")
         archive = open_archive(file, path, max_bytes)
-        found = []
-        for name in (inputs, labels):
-            if f"{name}.npy" not in archive.namelist():
-                held = shortened(", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10]), 200)
-                raise ArtifactError(path, f"holds no array {name!r}; it holds {held}")
-            member = archive.getinfo(f"{name}.npy")
-            with told(path, f"unpacking {name}"), archive.open(member) as stream:
-                found.append(read_array(stream, member.file_size, path, name))  # type: ignore[arg-type]
-    values, classes = found
-    if values.ndim < 2 or len(values) != len(classes) or not len(values):
-        shapes = f"{inputs} of shape {values.shape} and {labels} of shape {classes.shape}"
+        values, numbers = (_member(archive, name, path) for name in (inputs, labels))
+        named = "classes.npy" in archive.namelist()
+        names = _member(archive, "classes", path, kinds="U").ravel().tolist() if named else None
+    if values.ndim < 2 or numbers.ndim != 1 or len(values) != len(numbers) or not len(values):
+        shapes = f"{inputs} of shape {values.shape} and {labels} of shape {numbers.shape}"
         raise ArtifactError(path, f"has {shapes}; expected (n, ...) and (n,) with one example or more")
     if len(values) > max_examples:
         raise ArtifactError(path, f"has {len(values):,} examples; allowed are {max_examples:,} (max_examples=)")
     try:
-        numbers = as_labels(classes, len(classes))
+        truth = as_labels(numbers, len(numbers))
     except ObservationError as error:
         raise ArtifactError(path, f"{labels}: {error}") from error
     with told(path, "making tensors of it"):
-        return ArrayExamples(torch.from_numpy(values), numbers, None)
+        return ArrayExamples(torch.from_numpy(values), truth, None if names is None else tuple(names))
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str], kinds: str = "biufc") -> NDArray[Any]:
+    if f"{name}.npy" not in archive.namelist():
+        held = shortened(", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10]), 200)
+        raise ArtifactError(path, f"holds no array {name!r}; it holds {held}")
+    member = archive.getinfo(f"{name}.npy")
+    with told(path, f"unpacking {name}"), archive.open(member) as stream:
+        return read_array(stream, member.file_size, path, name, kinds)
 
 
 def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_examples: int) -> ImageFolder:

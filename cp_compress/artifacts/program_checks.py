@@ -34,73 +34,14 @@ _SCALAR_OPERATORS = re.compile(
     re.ASCII,
 )
 # what ATen's operators take texts for; any other, such as the name of a file, is no part of a network
-_TEXT_ARGUMENTS = frozenset(
-    (
-        "UPLO",
-        "activation",
-        "algorithm",
-        "approximate",
-        "assert_msg",
-        "driver",
-        "equation",
-        "indexing",
-        "interpolation",
-        "mode",
-        "norm",
-        "ord",
-        "p",
-        "pad_mode",
-        "padding",
-        "padding_side",
-        "reduce",
-        "rounding_mode",
-        "side",
-    )
+_TEXT_ARGUMENTS = re.compile(
+    r"UPLO|activation|algorithm|approximate|assert_msg|driver|equation|indexing|interpolation|mode|norm|ord|p|pad_mode"
+    r"|padding|padding_side|reduce|rounding_mode|side"
 )
 _WORD_KEYS = frozenset(("name", "as_name", "forward_arg_names"))
 _TEXT_KEYS = frozenset(("as_string", "as_strings"))
 _REFUSED_KEYS = frozenset(("as_custom_obj", "custom_obj", "as_operator", "token", "class_fqn"))
 _STRUCTURES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
-_FUNCTIONS = frozenset(
-    (
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Float",
-        "Add",
-        "Mul",
-        "Max",
-        "Min",
-        "Mod",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "Equality",
-        "Unequality",
-        "StrictLessThan",
-        "LessThan",
-        "StrictGreaterThan",
-        "GreaterThan",
-        "And",
-        "Or",
-        "Not",
-        "FloorDiv",
-        "CleanDiv",
-        "CeilDiv",
-        "PythonMod",
-        "ModularIndexing",
-        "Identity",
-        "IntTrueDiv",
-        "ToFloat",
-        "TruncToInt",
-        "CeilToInt",
-        "FloorToInt",
-        "Where",
-    )
-)
 _LARGEST = 1 << 63
 _CPU = {"type": "cpu", "index": None}
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cp_compress import artifacts
 from cp_compress.artifacts.filling import Factory, make_model
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.recognition import recognise
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.running import Model
 
 _OWNER = "read_artifact"
+_READERS = {
+    "transformers": "load_transformer",
+    "exported": "load_exported",
+    "torch": "load_torch",
+    "safetensors": "load_safetensors",
+    "onnx": "load_onnx",
+}
 _TAKEN: dict[str, tuple[str, ...]] = {
     "transformers": (),
     "exported": ("layers", "device", "allow_pickle"),
@@ -63,22 +71,11 @@ def read_artifact(
             reject(_OWNER, name, value, f"{os.fspath(path)} holds {kind}, which takes no such argument")
     if "allow_pickle" in _TAKEN[kind]:  # permission to read pickles does no harm where there are none
         given["allow_pickle"] = allow_pickle
-    return _reader(kind)(path, max_bytes=limit, **given)
-
-
-def _reader(kind: str) -> Callable[..., Model]:
-    """Return the function that reads a kind; each imports what it needs, and no more, when it is asked for."""
-    from cp_compress import artifacts
-
-    return {
-        "transformers": lambda path, **given: artifacts.load_transformer(path, **given),
-        "exported": lambda path, **given: artifacts.load_exported(path, **given),
-        "torch": lambda path, **given: artifacts.load_torch(path, **given),
-        "safetensors": lambda path, **given: artifacts.load_safetensors(path, **given),
-        "onnx": lambda path, **given: artifacts.load_onnx(path, **given),
-        "cp": _load_cp,
-        "npz": _refuse_data,
-    }[kind]
+    read = (
+        _OWN[kind] if kind in _OWN else getattr(artifacts, _READERS[kind])
+    )  # which imports what it needs, and no more
+    model: Model = read(path, max_bytes=limit, **given)
+    return model
 
 
 def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory | None = None) -> Model:
@@ -92,3 +89,6 @@ def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory |
 
 def _refuse_data(path: str | os.PathLike[str], *, max_bytes: int) -> Model:
     raise ArtifactError(path, "holds arrays, which are data and no model: read them by read_examples")
+
+
+_OWN: dict[str, Callable[..., Any]] = {"cp": _load_cp, "npz": _refuse_data}

@@ -30,9 +30,9 @@ def load_torch(
 ) -> nn.Module:
     """Return the model of a `.pt` or `.pth` file that `torch.save` wrote, in evaluation mode.
 
-    The file holds a state dict, `key` names the entry of a checkpoint that does; `factory` and `dtype` ("equal"
-    by default) are as for `load_safetensors`. It is read by torch with `weights_only=True`: tensors and plain containers are all that is
-    made of it. A whole model is a pickle that can run any code when it is read: it is refused, unless
+    The file holds a state dict, `key` names the entry of a checkpoint that does; `factory` and `dtype` ("equal" by
+    default) are as for `load_safetensors`. It is read by torch with `weights_only=True`: tensors and plain containers
+    are all that is made of it. A whole model is a pickle that can run any code when it is read: it is refused, unless
     `allow_pickle=True` says that whoever made the file is trusted; then no `factory` is needed.
 
     Raises ArtifactError, naming the file, for one that is damaged, larger than `max_bytes` (also when unpacked),
