@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -50,15 +51,26 @@ def digest_text(*parts: str) -> str:
     return digest.hexdigest()
 
 
-def digest_model(model: Callable[..., object]) -> str | None:
-    """Return the hex digest of what an `nn.Module` computes with, or None for any other callable.
+def digest_file(file: BinaryIO) -> str:
+    """Return the hex digest of a file's bytes, from where it stands to its end, read piece by piece."""
+    digest = start_digest()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
-    Covered are the modules' paths, types, settings (`extra_repr` and public attributes that are numbers, texts,
-    tensors, or lists and mappings of them) and hooks, and every parameter and buffer; the device and the train/eval
-    state are not. Equal digests mean the same computation up to private attributes and other objects.
+
+def digest_model(model: Callable[..., object]) -> str | None:
+    """Return the hex digest of what a model computes with, or None for a callable that does not tell.
+
+    Anything but an `nn.Module` tells by an attribute `content_digest`, a text: the adapters of `cp_compress.artifacts`
+    have it, from the content of the files that they were read from. Of a module, covered are the modules' paths, types,
+    settings (`extra_repr` and public attributes that are numbers, texts, tensors, or lists and mappings of them) and
+    hooks, and every parameter and buffer; the device and the train/eval state are not. Equal digests mean the same
+    computation up to private attributes and other objects.
     """
     if not isinstance(model, nn.Module):
-        return None
+        told = getattr(model, "content_digest", None)
+        return digest_text("content", told) if isinstance(told, str) else None
     digest = start_digest()
     for path, module in model.named_modules(remove_duplicate=False):
         kind = type(module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class InvalidArgumentError(ValueError):
     """An argument has a value that is not allowed; raised before any work is done."""
@@ -40,6 +42,20 @@ class ObservationError(RuntimeError):
 
 class NothingComparedError(AssertionError):
     """Candidate and reference are the same, so that every check would pass without comparing anything."""
+
+
+class ArtifactError(RuntimeError):
+    """A file that holds a model or data is refused: damaged, hostile, too large, or of another kind.
+
+    `path` names the file, `problem` says what is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        self.path, self.problem = os.fspath(path), problem
+        super().__init__(self.path, problem)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
 
 
 class MissingExtraError(ImportError):

@@ -69,6 +69,8 @@ class _Digest:
             return ["array", str(value.dtype), str(value.shape), *self._each([value.tobytes()])]
         if isinstance(value, torch.nn.Module):
             return ["module", str(digest_model(value)), *self._module_parts(value)]
+        if callable(value) and isinstance(getattr(value, "content_digest", None), str):
+            return ["content", _name(type(value)), str(digest_model(value))]
         if isinstance(value, torch.Generator):
             return ["generator", digest_tensors([value.get_state()])]
         if isinstance(value, LabeledData):

@@ -1,0 +1,46 @@
+"""Models and data from files that others have made, and programs as models.
+
+Everything is imported when it is first used. A file is believed nothing: reading one never runs code that it brings,
+unless `allow_pickle=True` says so, and what is damaged, hostile or too large is an ArtifactError that names it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cp_compress.base.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from cp_compress.artifacts.examples import ArrayExamples as ArrayExamples
+    from cp_compress.artifacts.examples import ImageFolder as ImageFolder
+    from cp_compress.artifacts.examples import read_examples as read_examples
+    from cp_compress.artifacts.exported import ExportedModel as ExportedModel
+    from cp_compress.artifacts.exported import load_exported as load_exported
+    from cp_compress.artifacts.onnx_models import OnnxModel as OnnxModel
+    from cp_compress.artifacts.onnx_models import load_onnx as load_onnx
+    from cp_compress.artifacts.programs import ProgramModel as ProgramModel
+    from cp_compress.artifacts.reading import read_artifact as read_artifact
+    from cp_compress.artifacts.serving import served_levels as served_levels
+    from cp_compress.artifacts.tensor_files import load_safetensors as load_safetensors
+    from cp_compress.artifacts.torch_files import load_torch as load_torch
+    from cp_compress.artifacts.transformers_models import TransformerModel as TransformerModel
+    from cp_compress.artifacts.transformers_models import load_transformer as load_transformer
+
+_MODULES = {
+    "ArrayExamples": "examples",
+    "ExportedModel": "exported",
+    "ImageFolder": "examples",
+    "OnnxModel": "onnx_models",
+    "ProgramModel": "programs",
+    "TransformerModel": "transformers_models",
+    "load_exported": "exported",
+    "load_onnx": "onnx_models",
+    "load_safetensors": "tensor_files",
+    "load_torch": "torch_files",
+    "load_transformer": "transformers_models",
+    "read_artifact": "reading",
+    "read_examples": "examples",
+    "served_levels": "serving",
+}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

@@ -1,0 +1,72 @@
+"""`.npy` arrays from a stranger: a header is weighed against the bytes that are there before memory is taken."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import warnings
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from cp_compress.artifacts.guards import shortened
+from cp_compress.base.errors import ArtifactError
+
+MAGIC = b"\x93NUMPY"
+
+
+def read_array(
+    file: IO[bytes], size: int, path: str | os.PathLike[str], member: str = "", kinds: str = "biufc"
+) -> NDArray[Any]:
+    """Return the array of an open `.npy` file of `size` bytes; `member` names it within an archive.
+
+    `kinds` are the kinds of dtypes, as NumPy has them in a letter, that are read.
+
+    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header that does not
+    account for every byte of the file.
+    """
+    name = f"{member}: " if member else ""
+    counted = _Counting(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers written by Python 2
+            version = npy.read_magic(counted)
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+            if read is None:
+                raise ArtifactError(path, f"{name}version {version} of the .npy format is not read")
+            shape, fortran, dtype = read(counted)
+    except ArtifactError:
+        raise
+    except Exception as error:  # of a header, an expression of Python that NumPy parses
+        raise ArtifactError(path, f"{name}is no .npy array: {shortened(error)}") from error
+    if dtype.hasobject or dtype.kind not in kinds:
+        wanted = "texts" if kinds == "U" else "numbers"
+        raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
+    if any(not isinstance(part, int) or part < 0 for part in shape):
+        raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
+    held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
+    if held != expected:
+        raise ArtifactError(path, f"{name}its header asks for {expected:,} bytes of values, {held:,} are there")
+    content = counted.read(expected)
+    if len(content) != expected:
+        raise ArtifactError(path, f"{name}ends early")
+    try:
+        array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # such as a shape (0, 2**60)
+        raise ArtifactError(path, f"{name}has shape {shortened(shape)}: {error}") from error
+    return np.array(array, dtype=dtype.newbyteorder("="), order="C")
+
+
+class _Counting(io.RawIOBase):
+    """A file that knows how much was read of it, for streams that cannot tell."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.position = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.position += len(content)
+        return content

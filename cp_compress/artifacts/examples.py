@@ -1,0 +1,197 @@
+"""Labelled examples from files: arrays in a `.npz`, or a folder with a folder of images for each class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
+from cp_compress.artifacts.arrays import read_array
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.datasets import as_labels
+from cp_compress.base.errors import ArtifactError, ObservationError
+
+_OWNER = "read_examples"
+# Pillow reads more, and asks other programs to for some of them
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_MODES = {1: "L", 3: "RGB"}
+MAX_EXAMPLES, MAX_PIXELS = 10_000_000, 64_000_000
+
+
+class ArrayExamples(TensorDataset):
+    """Inputs (n, ...) and labels (n,) of a `.npz` file; `classes` are the names of the classes where it has them."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor, classes: tuple[str, ...] | None) -> None:
+        super().__init__(inputs, labels)
+        if classes is not None:
+            self.classes = classes
+
+
+class ImageFolder:
+    """A map-style data set of images in class folders, each read when it is asked for; make it with `read_examples`.
+
+    An example is the image (channels, height, width), float32 in [0, 1], and the number of its class. `classes` are
+    the names of the class folders in sorted order, `labels` (n,) the classes of all images, `files` their paths.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Tensor,
+        classes: tuple[str, ...],
+        size: tuple[int, int] | None,
+        channels: int,
+    ) -> None:
+        self.files, self.labels, self.classes = tuple(files), labels, classes
+        self._size, self._channels = size, channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return an image and its class; raises ArtifactError, naming the file, for one that cannot be read."""
+        return self._image(self.files[index]), int(self.labels[index])
+
+    def _image(self, path: Path) -> Tensor:
+        from PIL import Image
+        from torchvision.transforms.functional import pil_to_tensor
+
+        with opened(path, MAX_PIXELS * 4) as file, told(path, "reading the image"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of images that are large; larger ones than allowed are refused here
+            with Image.open(file, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ArtifactError(path, f"has {image.width} × {image.height} pixels; allowed are {MAX_PIXELS:,}")
+                made = image.convert(_MODES[self._channels])
+                if self._size is not None and (made.height, made.width) != self._size:
+                    made = made.resize((self._size[1], self._size[0]), Image.Resampling.BILINEAR)
+                pixels: Tensor = pil_to_tensor(made)
+        return pixels.float() / 255
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    inputs: str | None = None,
+    labels: str | None = None,
+    max_examples: int = MAX_EXAMPLES,
+    max_bytes: int = MAX_BYTES,
+) -> ArrayExamples | ImageFolder:
+    """Return the labelled examples of a `.npz` file, or of a folder that holds a folder of images for each class.
+
+    Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
+    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a class, in sorted order;
+    images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size` (height, width) what
+    all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never read.
+
+    Raises ArtifactError, naming the file, for what is damaged, empty, larger than `max_bytes` (unpacked) or more than
+    `max_examples`, for links that leave the folder, and for files in it that are no images; InvalidArgumentError for
+    arguments that the kind found does not take.
+    """
+    limit = check_max_bytes(_OWNER, max_bytes)
+    most = check_integer(_OWNER, "max_examples", max_examples, "must be a whole number of 1 or more", at_least=1)
+    folder = Path(path).is_dir()
+    for name, value, of_folder in (
+        ("size", size, True),
+        ("channels", channels, True),
+        ("inputs", inputs, False),
+        ("labels", labels, False),
+    ):
+        if value is not None and of_folder != folder:
+            reject(_OWNER, name, value, f"{os.fspath(path)} is a {'folder' if folder else 'file'}: no such option")
+    if folder:
+        return _read_folder(Path(path), _checked_size(size), _checked_channels(channels), most)
+    return _read_arrays(path, inputs or "inputs", labels or "labels", most, limit)
+
+
+def _read_arrays(
+    path: str | os.PathLike[str], inputs: str, labels: str, max_examples: int, max_bytes: int
+) -> ArrayExamples:
+    with opened(path, max_bytes) as file:
+        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+            raise ArtifactError(path, "is no .npz file")
+        archive = open_archive(file, path, max_bytes)
+        values, numbers = (_member(archive, name, path) for name in (inputs, labels))
+        named = "classes.npy" in archive.namelist()
+        names = _member(archive, "classes", path, kinds="U").ravel().tolist() if named else None
+    if values.ndim < 2 or numbers.ndim != 1 or len(values) != len(numbers) or not len(values):
+        shapes = f"{inputs} of shape {values.shape} and {labels} of shape {numbers.shape}"
+        raise ArtifactError(path, f"has {shapes}; expected (n, ...) and (n,) with one example or more")
+    if len(values) > max_examples:
+        raise ArtifactError(path, f"has {len(values):,} examples; allowed are {max_examples:,} (max_examples=)")
+    try:
+        truth = as_labels(numbers, len(numbers))
+    except ObservationError as error:
+        raise ArtifactError(path, f"{labels}: {error}") from error
+    with told(path, "making tensors of it"):
+        return ArrayExamples(torch.from_numpy(values), truth, None if names is None else tuple(names))
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str], kinds: str = "biufc") -> NDArray[Any]:
+    if f"{name}.npy" not in archive.namelist():
+        held = shortened(", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10]), 200)
+        raise ArtifactError(path, f"holds no array {name!r}; it holds {held}")
+    member = archive.getinfo(f"{name}.npy")
+    with told(path, f"unpacking {name}"), archive.open(member) as stream:
+        return read_array(stream, member.file_size, path, name, kinds)
+
+
+def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_examples: int) -> ImageFolder:
+    root = path.resolve()
+    with told(path, "listing it"):
+        classes = sorted(each.name for each in path.iterdir() if not each.name.startswith(".") and each.is_dir())
+    if not classes:
+        raise ArtifactError(path, "holds no folders; expected one for each class, with images in it")
+    files: list[Path] = []
+    numbers: list[int] = []
+    for number, name in enumerate(classes):
+        before = len(files)
+        for file in sorted(path.joinpath(name).iterdir()):
+            if file.name.startswith("."):
+                continue
+            _check_image_file(file, root)
+            files.append(file)
+            numbers.append(number)
+            if len(files) > max_examples:
+                raise ArtifactError(path, f"has more than {max_examples:,} examples (max_examples=)")
+        if len(files) == before:
+            raise ArtifactError(path / name, "holds no images")
+    return ImageFolder(files, torch.tensor(numbers), tuple(classes), size, channels)
+
+
+def _check_image_file(file: Path, root: Path) -> None:
+    if not file.resolve().is_relative_to(root):
+        raise ArtifactError(file, "is a link to a file outside of its folder")
+    if not file.is_file():
+        raise ArtifactError(file, "is no regular file")
+    if file.suffix.lower() not in _ENDINGS:
+        raise ArtifactError(file, f"is no image by its name; read are {', '.join(_ENDINGS)}")
+
+
+def _checked_size(size: Any) -> tuple[int, int] | None:
+    rule = "must be (height, width), two whole numbers of 1 or more"
+    if size is None:
+        return None
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        reject(_OWNER, "size", size, rule)
+    height, width = (check_integer(_OWNER, "size", part, rule, at_least=1, at_most=1 << 14) for part in size)
+    return height, width
+
+
+def _checked_channels(channels: int | None) -> int:
+    if channels is None:
+        return 3
+    check_choice(_OWNER, "channels", str(channels), tuple(map(str, _MODES)))
+    return channels

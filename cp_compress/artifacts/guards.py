@@ -1,0 +1,74 @@
+"""What every reader asks of a file before it believes a byte of it: a regular file, not empty, not too large."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from cp_compress.base.arguments import check_integer
+from cp_compress.base.errors import ArtifactError, CompressionError, CorruptStreamError, MissingExtraError
+
+MAX_BYTES = 16 << 30
+_HUGE_RULE = "is the largest size in bytes that is read, a whole number of 1 or more"
+
+
+def check_max_bytes(owner: str, max_bytes: int) -> int:
+    """Return `max_bytes` when it is a whole number of 1 or more, else reject it in the name of `owner`."""
+    return check_integer(owner, "max_bytes", max_bytes, _HUGE_RULE, at_least=1)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
+    """Open a file to be read; raises ArtifactError unless it is a regular one of 1 to `max_bytes` bytes.
+
+    What is opened is what is checked, and opening a FIFO or a device neither waits nor acts.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # the second for a zero byte in the path
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            reason = "it is no regular file"
+        raise ArtifactError(path, f"cannot be opened: {reason}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ArtifactError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
+        if found.st_size == 0:
+            raise ArtifactError(path, "is empty")
+        if found.st_size > max_bytes:
+            raise ArtifactError(path, f"has {found.st_size:,} bytes; allowed are {max_bytes:,} (max_bytes=)")
+        yield file
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return the size of an open file in bytes."""
+    return os.fstat(file.fileno()).st_size
+
+
+@contextlib.contextmanager
+def told(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Turn whatever a library raises while it is `doing` something with a file into an ArtifactError that names it.
+
+    Readers of damaged files fail in every way there is; a missing extra, and what Python itself is stopped by, are
+    let through.
+    """
+    try:
+        yield
+    except (ArtifactError, MissingExtraError):
+        raise
+    except (CompressionError, CorruptStreamError) as error:
+        raise ArtifactError(path, shortened(error).removeprefix(os.fspath(path)).lstrip(": ")) from error
+    except Exception as error:
+        raise ArtifactError(path, f"{doing} failed: {type(error).__name__}: {shortened(error)}") from error
+
+
+def shortened(value: Any, longest: int = 500) -> str:
+    """Return a text in one printable line of at most `longest` characters: what is in it may be a stranger's."""
+    text = " ".join(str(value).split())
+    text = "".join(character if character.isprintable() else "�" for character in text)
+    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -1,0 +1,194 @@
+"""Any program as a model: it reads a batch from a `.npy` file and writes the logits to another.
+
+So a deployed runtime, an emulator or a board behind a cable is held to the same requirements as a module in torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cp_compress.artifacts.arrays import read_array
+from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, size_of
+from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.digests import digest_file, digest_text
+from cp_compress.base.errors import ArtifactError, ObservationError
+
+_OWNER = "ProgramModel"
+_INPUT, _OUTPUT = "{input}", "{output}"
+_TOLD = 2000
+
+
+class ProgramModel:
+    """A program that maps a batch to logits, run once for each batch, without a shell.
+
+    `command` is the program and its arguments, in which {input} and {output} stand for the paths of `.npy` files: the
+    first holds the batch (n, ...) in the data set's dtype, the second must hold floating-point logits (n, classes)
+    when the program has ended with exit code 0. Both lie in a folder of their own that is removed afterwards; the
+    program runs in the current one, with `environment` added to its own. It has `timeout` seconds a call.
+    `batch_size` is for programs that take batches of one size only: others are filled up and cut.
+
+    `files` are what the program reads beside what `command` names, such as weights: they, the program and all
+    arguments that are files give `content_digest`, by which baselines know it again, and a change of any of them
+    while the model is in use is an error.
+
+    Raises InvalidArgumentError for a command without {input} or {output}, and ArtifactError for a program or file that
+    is not there. Calls raise ObservationError, with the end of what the program printed, for an exit code that is not
+    0, a call that takes too long and an output that is not as described.
+
+    >>> import sys
+    >>> code = "import sys, numpy as n; x = n.load(sys.argv[1]); n.save(sys.argv[2], n.stack([x, -x], 1))"
+    >>> negate = ProgramModel([sys.executable, "-c", code, "{input}", "{output}"])
+    >>> negate(torch.tensor([1.0, 2.0])).tolist()
+    [[1.0, -1.0], [2.0, -2.0]]
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        files: Sequence[str | os.PathLike[str]] = (),
+        environment: Mapping[str, str] | None = None,
+        batch_size: int | None = None,
+        timeout: float = 600.0,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.command = _checked_command(command)
+        self.environment = dict(environment or {})
+        self.timeout = check_real(_OWNER, "timeout", timeout, "must be seconds above 0", above=0)
+        self.max_bytes = check_max_bytes(_OWNER, max_bytes)
+        self._sizes = BatchSizes()
+        if batch_size is not None:
+            rule = "must be a whole number of 1 or more"
+            size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
+            self._sizes = BatchSizes(size, size, size)
+        program = shutil.which(self.command[0], path=self.environment.get("PATH"))
+        if program is None:
+            raise ArtifactError(self.command[0], "is no program that can be run")
+        named = [argument for argument in self.command[1:] if _is_file(argument)]
+        self._files = {os.fspath(path): _state(path) for path in (program, *named, *files)}
+        digests = [self._digest(path) for path in self._files]
+        told = [f"{name}={value}" for name, value in sorted(self.environment.items())]
+        self.content_digest = digest_text("program", *self.command, *told, str(batch_size), *digests)
+
+    def __repr__(self) -> str:
+        return f"ProgramModel({list(self.command)})"
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return the logits (n, classes) of a batch (n, ...), on the batch's device."""
+        for path, state in self._files.items():
+            if _state(path) != state:
+                raise ArtifactError(path, "has changed since the model was made: make it anew")
+        return run_in_sizes(self._run, batch, self._sizes)
+
+    def _digest(self, path: str) -> str:
+        with opened(path, self.max_bytes) as file:
+            return digest_file(file)
+
+    def _run(self, batch: Tensor) -> Tensor:
+        if batch.dtype == torch.bfloat16:
+            raise ObservationError("inputs are torch.bfloat16, which a .npy file cannot hold: convert the data set")
+        with tempfile.TemporaryDirectory(prefix="cp-program-") as folder:
+            given, made = Path(folder, "input.npy"), Path(folder, "output.npy")
+            np.save(given, batch.detach().cpu().contiguous().numpy(), allow_pickle=False)
+            arguments = [part.replace(_INPUT, str(given)).replace(_OUTPUT, str(made)) for part in self.command]
+            printed = self._execute(arguments, Path(folder, "printed.txt"))
+            return self._read(made, len(batch), printed).to(batch.device)
+
+    def _execute(self, arguments: list[str], log: Path) -> str:
+        """Run the program to its end and return the end of what it printed."""
+        with log.open("wb") as printed:
+            try:
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | self.environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ObservationError(f"{self.command[0]} cannot be started: {error}") from error
+            try:
+                code = process.wait(self.timeout)
+            except subprocess.TimeoutExpired as error:
+                message = f"{self.command[0]} did not end within {self.timeout:g} s"
+                raise ObservationError(message) from error
+            finally:
+                _end(process)
+        text = _last_of(log)
+        if code != 0:
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            raise ObservationError(f"{self.command[0]} ended with {how}; it printed: {text or 'nothing'}")
+        return text
+
+    def _read(self, path: Path, count: int, printed: str) -> Tensor:
+        try:
+            with opened(path, self.max_bytes) as file:
+                logits = read_array(file, size_of(file), path)
+        except ArtifactError as error:
+            said = f"; it printed: {printed}" if printed else ""
+            raise ObservationError(f"{self.command[0]}: its output {error.problem}{said}") from error
+        if logits.dtype.kind != "f" or logits.dtype.itemsize > 8 or logits.ndim < 2 or len(logits) != count:
+            found = f"{logits.dtype} values of shape {logits.shape}"
+            raise ObservationError(
+                f"{self.command[0]} wrote {found} for {count} examples; expected floating-point logits "
+                f"({count}, classes)"
+            )
+        return torch.from_numpy(logits)
+
+
+def _checked_command(command: Any) -> tuple[str, ...]:
+    if isinstance(command, (str, bytes)) or not isinstance(command, Sequence) or not command:
+        reject(_OWNER, "command", command, "must be a list: the program, then its arguments; no shell reads it")
+    if not all(isinstance(part, (str, os.PathLike)) for part in command):
+        reject(_OWNER, "command", command, "must hold texts and paths alone")
+    parts = tuple(os.fspath(part) for part in command)
+    for placeholder in (_INPUT, _OUTPUT):
+        if not any(placeholder in part for part in parts[1:]):
+            reject(_OWNER, "command", list(parts), f"must have {placeholder} among the arguments")
+    return parts
+
+
+def _is_file(argument: str) -> bool:
+    try:
+        return stat.S_ISREG(Path(argument).stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(path, f"cannot be opened: {error}") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what it has started, whether it has ended by itself or not."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _last_of(log: Path) -> str:
+    with log.open("rb") as printed:
+        printed.seek(max(0, log.stat().st_size - _TOLD))
+        return shortened(printed.read().decode("utf-8", "replace"), _TOLD)

@@ -1,0 +1,94 @@
+"""One front door: a model from whatever file it comes in, told by content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cp_compress import artifacts
+from cp_compress.artifacts.filling import Factory, make_model
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
+from cp_compress.artifacts.recognition import recognise
+from cp_compress.base.arguments import reject
+from cp_compress.base.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.running import Model
+
+_OWNER = "read_artifact"
+_READERS = {
+    "transformers": "load_transformer",
+    "exported": "load_exported",
+    "torch": "load_torch",
+    "safetensors": "load_safetensors",
+    "onnx": "load_onnx",
+}
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "transformers": (),
+    "exported": ("layers", "device", "allow_pickle"),
+    "torch": ("factory", "key", "dtype", "allow_pickle"),
+    "safetensors": ("factory", "dtype"),
+    "cp": ("factory",),
+    "onnx": ("input", "output", "providers"),
+    "npz": (),
+}
+
+
+def read_artifact(
+    path: str | os.PathLike[str],
+    *,
+    factory: Factory | None = None,
+    dtype: str | None = None,
+    key: str | None = None,
+    input: str | None = None,
+    output: str | None = None,
+    providers: Sequence[str] | None = None,
+    layers: bool = False,
+    device: str | None = None,
+    allow_pickle: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> Model:
+    """Return the model that a file or folder holds, a callable that maps a batch (n, ...) to logits.
+
+    What it is, is told by its content, whatever its name says: a program of `torch.export` (`load_exported`), a
+    `torch.save` file (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX
+    (`load_onnx`), or a folder of transformers (`load_transformer`); the arguments are those of these functions.
+
+    Raises ArtifactError, naming the file, for what is damaged, larger than `max_bytes`, of another kind, or would have
+    to run code in order to be read, which `allow_pickle=True` permits; InvalidArgumentError for arguments that the
+    kind found does not take.
+    """
+    limit = check_max_bytes(_OWNER, max_bytes)
+    if type(allow_pickle) is not bool:
+        reject(_OWNER, "allow_pickle", allow_pickle, "must be True or False")
+    kind = recognise(path, limit)
+    asked: dict[str, Any] = {"factory": factory, "dtype": dtype, "key": key, "input": input, "output": output}
+    asked |= {"providers": providers, "device": device, "layers": layers or None}
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        if name not in _TAKEN[kind]:
+            reject(_OWNER, name, value, f"{os.fspath(path)} holds {kind}, which takes no such argument")
+    if "allow_pickle" in _TAKEN[kind]:  # permission to read pickles does no harm where there are none
+        given["allow_pickle"] = allow_pickle
+    read = (
+        _OWN[kind] if kind in _OWN else getattr(artifacts, _READERS[kind])
+    )  # which imports what it needs, and no more
+    model: Model = read(path, max_bytes=limit, **given)
+    return model
+
+
+def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory | None = None) -> Model:
+    from cp_compress.model import load
+
+    with opened(path, max_bytes):
+        model = make_model(_OWNER, factory)
+    with told(path, "reading it"):
+        return load(path, model).eval()
+
+
+def _refuse_data(path: str | os.PathLike[str], *, max_bytes: int) -> Model:
+    raise ArtifactError(path, "holds arrays, which are data and no model: read them by read_examples")
+
+
+_OWN: dict[str, Callable[..., Any]] = {"cp": _load_cp, "npz": _refuse_data}

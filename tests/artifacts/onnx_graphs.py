@@ -1,0 +1,33 @@
+"""Small ONNX graphs, written by hand from the weights of torch modules."""
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opset=17):
+    """Write Linear layers with ReLU between them as Gemm nodes; `batch` is the input's first dimension."""
+    nodes, tensors, current = [], [], "input"
+    for index, layer in enumerate(linear_layers):
+        for part, value in (("w", layer.weight), ("b", layer.bias)):
+            tensors.append(numpy_helper.from_array(value.detach().numpy().copy(), f"{part}{index}"))
+        last = index == len(linear_layers) - 1
+        result = name if last else f"gemm{index}"
+        nodes.append(helper.make_node("Gemm", [current, f"w{index}", f"b{index}"], [result], transB=1))
+        current = result
+        if not last:
+            nodes.append(helper.make_node("Relu", [current], [f"relu{index}"]))
+            current = f"relu{index}"
+    first, last = linear_layers[0], linear_layers[-1]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, first.in_features])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, last.out_features])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    if external is None:
+        onnx.save(model, path)
+    else:
+        onnx.save(model, path, save_as_external_data=True, location=external, size_threshold=0)
+    return path
