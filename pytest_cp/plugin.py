@@ -101,7 +101,7 @@ def pytest_runtest_makereport(
         hint = scope_hint(str(report.longrepr)) if report.failed else None
         if hint is not None:
             report.sections.append(("pytest_cp hint", hint))
-        report.cp_notes = list(session_state(item.config).models.notes)  # type: ignore[attr-defined]
+        report.cp_notes = session_state(item.config).told()  # type: ignore[attr-defined]
     return report
 
 

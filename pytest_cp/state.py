@@ -35,9 +35,14 @@ class SessionState:
     used_options: set[str] = field(default_factory=set)
     failed_attempts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    own_notes: list[str] = field(default_factory=list)
     gate_subjects: Any = None
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
     _held: list[Any] = field(default_factory=list)
+
+    def told(self) -> list[str]:
+        """Return the notes of this process, for the one that writes the reports."""
+        return [*self.models.notes, *self.own_notes]
 
     def compressed_dataset(self, dataset: Any, codec: Codec) -> CompressedDataset:
         """Return the data set stored by the codec, encoded once a session."""

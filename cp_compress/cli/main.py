@@ -18,10 +18,10 @@ from cp_compress.base.errors import (
     NothingComparedError,
     ObservationError,
 )
-from cp_compress.cli import compare, compress, encode, footprint, inspect, search, verify
+from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
 from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams, require_different_files
 
-_COMMANDS = (compress, footprint, compare, search, encode, inspect, verify)
+_COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _TROUBLE = (
     CompressionError,
     CorruptStreamError,
@@ -44,7 +44,11 @@ all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work cou
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (default: those of the process) and return its exit code."""
     prepare_streams()
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, passed_on = parser.parse_known_args(arguments)
+    if passed_on and not getattr(options, "passes_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
+    options.passed_on = passed_on
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

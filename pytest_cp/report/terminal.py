@@ -80,9 +80,11 @@ def _row(record: Record) -> tuple[str, ...]:
 
 
 def _short_test(record: Record) -> str:
-    """Return the test's name, with what its parameters say beside the scheme and codec of the row."""
+    """Return the test's name, with what it says beside the scheme and codec of the row."""
     path, _, parameters = record["test"].partition("[")
     name = path.rpartition("::")[2]
+    rest = name.removeprefix(f"{_compressed(record)} ")
+    name = name if rest.startswith("+") else rest
     for subject in record["subjects"].values():
         parameters = parameters.replace(subject["name"], "")
     rest = parameters.removesuffix("]").strip("-")

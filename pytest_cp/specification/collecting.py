@@ -40,9 +40,9 @@ def require_gate(session: pytest.Session) -> None:
         raise pytest.UsageError(
             f"--cp-spec={path}: none of its tests was selected; run pytest --pyargs pytest_cp.gate --cp-spec {path}"
         )
-    if path is None and any(Path(name).name in ("pytest_cp.gate", "gate.py") for name in session.config.args):
-        if not session.items:
-            raise pytest.UsageError("pytest_cp.gate needs a specification: add --cp-spec gate.toml")
+    asked = any(Path(name).name in ("pytest_cp.gate", "gate.py") for name in session.config.args)
+    if path is None and asked and not session.items:
+        raise pytest.UsageError("pytest_cp.gate needs a specification: add --cp-spec gate.toml")
 
 
 class GateFile(pytest.File):

@@ -8,20 +8,29 @@ from typing import Any, get_args, get_type_hints
 
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import METRICS
-from pytest_cp import assertions
+from pytest_cp.assertions.attributions import assert_attribution_iou
+from pytest_cp.assertions.boundaries import assert_boundary_distance
+from pytest_cp.assertions.concepts import assert_concepts_preserved
+from pytest_cp.assertions.divergence import assert_no_divergence
+from pytest_cp.assertions.embeddings import assert_embeddings_preserved
+from pytest_cp.assertions.footprint import assert_footprint
+from pytest_cp.assertions.pointing import assert_pointing
+from pytest_cp.assertions.predictions import assert_preserved_predictions
+from pytest_cp.assertions.reconstruction import assert_reconstruction
+from pytest_cp.assertions.robustness import assert_robustness
 from pytest_cp.call_options import SUBJECTS, is_requirement
 
 LEVELS: Mapping[str, Callable[..., Check]] = {
-    "predictions": assertions.assert_preserved_predictions,
-    "embeddings": assertions.assert_embeddings_preserved,
-    "attributions": assertions.assert_attribution_iou,
-    "pointing": assertions.assert_pointing,
-    "concepts": assertions.assert_concepts_preserved,
-    "boundaries": assertions.assert_boundary_distance,
-    "robustness": assertions.assert_robustness,
-    "divergence": assertions.assert_no_divergence,
-    "footprint": assertions.assert_footprint,
-    "reconstruction": assertions.assert_reconstruction,
+    "predictions": assert_preserved_predictions,
+    "embeddings": assert_embeddings_preserved,
+    "attributions": assert_attribution_iou,
+    "pointing": assert_pointing,
+    "concepts": assert_concepts_preserved,
+    "boundaries": assert_boundary_distance,
+    "robustness": assert_robustness,
+    "divergence": assert_no_divergence,
+    "footprint": assert_footprint,
+    "reconstruction": assert_reconstruction,
 }
 """The tables that a specification may have, and the assertion behind each."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,10 @@ def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], s
     from pytest_cp.call_options import is_requirement
     from pytest_cp.specification.levels import LEVELS, arguments_of
 
+    for where, table, options in _tables_of_files(tables):
+        stray = [name for name in options if name in table]
+        if stray and "file" not in table:
+            yield [*where, stray[0]], f"{stray[0]} says something of a file, and {where[0]} names none"
     levels = [level for level in LEVELS if level in tables]
     if not levels:
         yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
@@ -155,6 +159,15 @@ def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], s
     yield from _candidate_troubles(tables["candidate"])
 
 
+def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
+    from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
+
+    yield ["reference"], tables["reference"], FILE_OPTIONS
+    yield ["data"], tables["data"], DATA_OPTIONS
+    for position, candidate in enumerate(tables["candidate"]):
+        yield ["candidate", position], candidate, FILE_OPTIONS
+
+
 def _chosen_candidates(
     level: str, entry: Table, place: list[str | int], candidates: Sequence[Table]
 ) -> Iterator[tuple[list[str | int], str]]:
@@ -171,6 +184,10 @@ def _chosen_candidates(
 
 
 def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.data import parse_codec
+    from cp_compress.model import parse_scheme
+
     names: dict[str, int] = {}
     for position, candidate in enumerate(candidates):
         place: list[str | int] = ["candidate", position]
@@ -179,8 +196,12 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
             yield place, f"a candidate has one of scheme, model, file or command, not {' and '.join(sources)}"
         elif not sources and "codec" not in candidate:
             yield place, "a candidate needs a scheme, model, file or command, a codec, or one of each"
-        if "factory" in candidate and "file" not in candidate:
-            yield place, "factory belongs to a file that holds weights only"
+        for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
+            try:
+                if key in candidate:
+                    parse(candidate[key])
+            except InvalidArgumentError as error:
+                yield [*place, key], str(error)
         name = _with_name(candidate)["name"]
         if name in names:
             yield place, f"two candidates are called {name}; give each its own name"

@@ -17,7 +17,26 @@ _COMMAND = {
     "minItems": 1,
     "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
 }
-_SUBJECT = {"model": _FACTORY, "file": _FILE, "factory": _FACTORY, "command": _COMMAND}
+FILE_OPTIONS = {
+    "factory": _FACTORY | {"description": "of the model that a file of weights is loaded into"},
+    "key": _TEXT | {"description": "of the weights within a file that holds more"},
+    "dtype": _TEXT,
+    "input": _TEXT,
+    "output": _TEXT,
+    "layers": {"type": "boolean", "description": "keep the layers of an exported program, for embeddings"},
+    "allow_pickle": {"type": "boolean", "description": "read a file that runs code: only for your own files"},
+}
+"""What a table may say of a file, beside its path."""
+
+DATA_OPTIONS = {
+    "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+    "channels": {"enum": [1, 3]},
+    "inputs": _TEXT,
+    "labels": _TEXT,
+}
+"""What the table of the data may say of a file or folder, beside its path."""
+
+_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, **FILE_OPTIONS}
 
 
 def specification_schema() -> dict[str, Any]:
@@ -30,7 +49,12 @@ def specification_schema() -> dict[str, Any]:
             "schema_version": {"const": SCHEMA_VERSION},
             "reference": _one_of(_SUBJECT, ("model", "file", "command")),
             "data": _one_of(
-                {"examples": _FACTORY, "file": _FILE, "metadata": _FILE | {"description": "CSV, one row an example"}},
+                {
+                    "examples": _FACTORY,
+                    "file": _FILE | {"description": "an .npz file of inputs and labels, or a folder of class folders"},
+                    "metadata": _FILE | {"description": "CSV, one row an example"},
+                    **DATA_OPTIONS,
+                },
                 ("examples", "file"),
             ),
             "candidate": {"type": "array", "minItems": 1, "items": _candidate()},
@@ -47,8 +71,9 @@ def specification_schema() -> dict[str, Any]:
                 {"tolerance": {"type": ["number", "string", "object"]}, "ratchet": {"type": "boolean"}}
             ),
             "waiver": {"type": "array", "items": {"type": "object"}},
-            **{level: _one_or_many(level_schema(level)) for level in LEVELS},
+            **{level: _one_or_many({"$ref": f"#/$defs/{level}"}) for level in LEVELS},
         },
+        "$defs": {level: level_schema(level) for level in LEVELS},
         "required": ["schema_version", "reference", "data", "candidate"],
         "additionalProperties": False,
     }

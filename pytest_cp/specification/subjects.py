@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 import torch
 
+import pytest_cp
 from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.factories import make_from
@@ -20,15 +21,16 @@ from cp_compress.data import CompressedDataset, parse_codec
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import metric_range
 from cp_compress.fidelity.running import Model
-from cp_compress.model import parse_scheme
-from pytest_cp import assertions
-from pytest_cp.call_options import SUBJECTS, is_requirement
+from cp_compress.model import compression_steps, parse_scheme
+from pytest_cp.call_options import is_requirement
 from pytest_cp.fixtures import chosen_device
 from pytest_cp.records import Recorder, recording
 from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY
 from pytest_cp.specification.reading import Requirements, Specification, SpecificationError, Table
+from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 from pytest_cp.state import session_state
 
+Made = TypeVar("Made")
 _FACTORY = re.compile(r"[\w.]+:[\w.]+")
 
 
@@ -49,11 +51,11 @@ class GateSubjects:
         level = requirements.level
         arguments = self._arguments(requirements)
         if level == "reconstruction":
-            return assertions.assert_reconstruction(self._stored(candidate), self._dataset, **arguments)
+            return LEVELS[level](self._stored(candidate), self._dataset, **arguments)
         model = self._model(candidate)
         if level == "footprint":
             example = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
-            return assertions.assert_footprint(model, self._reference, example_input=example, **arguments)
+            return LEVELS[level](model, self._reference, example_input=example, **arguments)
         if "codec" in candidate and level != "divergence":
             arguments["compressed_dataset"] = self._stored(candidate)
         return LEVELS[level](model, self._reference, self._dataset, **arguments)
@@ -71,10 +73,10 @@ class GateSubjects:
         path = self._folder / self._specification.data["metadata"]
         return self._once("metadata", lambda: read_metadata(path, len(LabeledData(self._dataset))))
 
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:
             self._made[name] = make()
-        return self._made[name]
+        return cast(Made, self._made[name])
 
     def _model(self, candidate: Table) -> Model:
         if "scheme" in candidate:
@@ -101,9 +103,11 @@ class GateSubjects:
         if "model" in table:
             made: Model = make_from(table["model"], f"{name}.model")
             return made
-        factory = table.get("factory")
-        make = None if factory is None else lambda: make_from(factory, f"{name}.factory")
-        return read_artifact(self._folder / table["file"], factory=make)
+        options = {key: table[key] for key in FILE_OPTIONS if key in table}
+        if "factory" in options:
+            factory = options["factory"]
+            options["factory"] = lambda: make_from(factory, f"{name}.factory")
+        return read_artifact(self._folder / table["file"], **options)
 
     def _beside(self, argument: str) -> str:
         beside = self._folder / argument
@@ -138,18 +142,21 @@ class GateSubjects:
         worst = min(found) if argument.startswith("min_") else max(found)
         low, high = metric_range(_metric(argument))
         bound = min(high, max(low, worst + float(slack or 0)))
-        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: the worst of {len(found)} pairs of references is {worst:.6g}"
-        notes = session_state(self._config).notes
+        of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
+        notes = session_state(self._config).own_notes
         if note not in notes:
             notes.append(note)
         return bound
 
     def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
         references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
-        check = getattr(assertions, LEVELS[level].__name__.replace("assert_", "check_"))
+        check = getattr(pytest_cp, LEVELS[level].__name__.replace("assert_", "check_"))
         values = []
         with recording(Recorder("noise")):  # what the references are among each other is no result of the gate
             for one, other in itertools.permutations(references, 2):
+                if compression_steps(other) and not compression_steps(one):
+                    continue  # the compressed one comes first
                 found: Check = check(one, other, self._dataset, **options, **{argument: 0.0})
                 values.append(found.worst.value)
         return values
@@ -157,9 +164,9 @@ class GateSubjects:
     def _equivalent(self, text: str) -> Model:
         """Return another reference: of a factory, a file, or this reference after a scheme."""
         if (self._folder / text).is_file():
-            return self._once(f"noise {text}", lambda: read_artifact(self._folder / text))
+            return self._once(f"file {text}", lambda: read_artifact(self._folder / text))
         if _FACTORY.fullmatch(text):
-            return self._once(f"noise {text}", lambda: make_from(text, "noise.references"))
+            return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
 
 
@@ -175,5 +182,8 @@ def _metric(argument: str) -> str:
 
 def _read_data(table: Table, folder: Path) -> Any:
     if "file" in table:
-        return read_examples(folder / table["file"])
+        options = {key: table[key] for key in DATA_OPTIONS if key in table}
+        if "size" in options:
+            options["size"] = tuple(options["size"])
+        return read_examples(folder / table["file"], **options)
     return make_from(table["examples"], "data.examples")

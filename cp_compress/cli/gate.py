@@ -1,0 +1,46 @@
+"""Run the gate of a specification: what one TOML file requires, without test code.
+
+Everything after the specification is handed on to pytest: -n 2, --cp-report-html=report.html, --cp-baseline=check, …
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import subprocess
+import sys
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.cli.output import FAILED, INTERRUPTED, UNMET, USAGE
+
+# pytest's exit codes: tests failed, interrupted, internal error, usage error, no tests collected
+_CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED}
+_EXAMPLE = """\
+example:
+  cp-compress init package.module:model --data package.module:data
+  cp-compress gate gate.toml -n 2
+
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress gate`."""
+    parser.epilog = _EXAMPLE + (parser.epilog or "")
+    parser.add_argument("specification", metavar="GATE.toml", nargs="?", help="what is required of which candidates")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a specification, for editors")
+    parser.set_defaults(passes_on=True, json=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run pytest on the specification, or print the schema."""
+    if options.schema:
+        print(importlib.resources.files("pytest_cp.specification").joinpath("schema.json").read_text(encoding="utf-8"))
+        return 0
+    if options.specification is None:
+        raise InvalidArgumentError("name the specification: cp-compress gate gate.toml")
+    command = [sys.executable, "-m", "pytest", "--pyargs", "pytest_cp.gate", f"--cp-spec={options.specification}"]
+    try:
+        code = subprocess.run([*command, *options.passed_on], check=False).returncode
+    except KeyboardInterrupt:  # pytest got the signal too, and has said what it found so far
+        return INTERRUPTED
+    return _CODES.get(code, FAILED)

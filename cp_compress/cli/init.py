@@ -1,0 +1,189 @@
+"""Write a first specification of a gate, with bounds proposed from measured noise."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.files import write_atomically
+from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
+from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model
+
+if TYPE_CHECKING:
+    from cp_compress.proposal import Proposal
+
+_EXAMPLE = """\
+example:
+  cp-compress init cp_compress.examples:digits_cnn --data cp_compress.examples:digits
+  cp-compress gate gate.toml
+
+"""
+_SCHEME = "quantize(int8)"
+_NOISE = "quantize(bfloat16)"
+_SHARE_OF_COMPRESSION = 0.9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cp-compress init`."""
+    parser.epilog = _EXAMPLE + (parser.epilog or "")
+    parser.add_argument("reference", metavar="REFERENCE", help="the model before compression, a MODEL as below")
+    parser.add_argument("--data", required=True, metavar="DATA", help="labelled examples: a factory, .npz or a folder")
+    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind a model that is a file")
+    parser.add_argument("--scheme", action="append", default=[], help=f"a candidate; repeatable (default: {_SCHEME})")
+    noise_help = f"an equivalent reference: a MODEL of another seed, or a scheme; repeatable (default: {_NOISE})"
+    parser.add_argument("--noise", action="append", default=[], metavar="MODEL", help=noise_help)
+    parser.add_argument("--slack", type=float, default=4.0, help="how many times the noise is allowed (default: 4)")
+    parser.add_argument("--output", "-o", default="gate.toml", type=read_target, help="default: gate.toml")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
+    parser.add_argument("--batch-size", type=read_count, default=256, help="examples in one call (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    add_device(parser)
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Observe the reference, its equivalents and the candidates; propose bounds; write the file."""
+    from cp_compress.artifacts import served_levels
+    from cp_compress.fidelity import observe
+    from cp_compress.footprint_comparison import compare_footprints
+    from cp_compress.model import parse_scheme
+    from cp_compress.proposal import propose
+
+    if Path(options.output).exists() and not options.overwrite:
+        raise InvalidArgumentError(f"--output {options.output}: is there already; --overwrite replaces it")
+    schemes = {text: parse_scheme(text) for text in options.scheme or [_SCHEME]}
+    device = read_device(options)
+    with progress(options, len(schemes) + 3) as bar:
+        bar.stage("reading")
+        reference = read_model(options.reference, options.architecture, device)
+        data = read_data(options.data)
+        size = options.batch_size
+        bar.stage("noise")
+        noise = options.noise or [_NOISE]
+        others = [_equivalent(text, reference, options, device) for text in noise]
+        references = [observe(model, data, batch_size=size, device=device) for model in (reference, *others)]
+        candidates, compressions = {}, {}
+        for text, scheme in schemes.items():
+            bar.stage(text)
+            model = scheme.compress(reference)
+            candidates[text] = observe(model, data, batch_size=size, device=device)
+            compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
+        bar.stage("bounds")
+        usable = [level for level, why in served_levels(reference, role="reference").items() if why is None]
+        levels = [level for level in ("predictions", "embeddings", "attributions", "boundaries") if level in usable]
+        proposals = propose(references, candidates, levels=levels, slack=options.slack, seed=options.seed)
+    text = "\n".join(_lines(options, noise, list(schemes), proposals, compressions)) + "\n"
+    write_atomically(options.output, text)
+    rows = [("level", "metric", "noise", "proposed", *schemes)]
+    rows += [
+        (one.level, one.metric, number(one.noise), _required(one), *(_told(one, name) for name in schemes))
+        for one in proposals
+    ]
+    kept = all(one.holds(value) for one in proposals for value in one.candidates.values())
+    end = "all candidates keep them" if kept else "values marked with ! do not keep them: find out why, or relax them"
+    content: dict[str, Any] = {"output": options.output, "proposals": [_plain(one) for one in proposals]}
+    emit(options, f"{table(rows)}\n\n{end}\nwrote {options.output}; run: cp-compress gate {options.output}", content)
+    return DONE
+
+
+def _equivalent(text: str, reference: Any, options: argparse.Namespace, device: Any) -> Any:
+    from cp_compress.model import parse_scheme
+
+    if "(" in text:
+        return parse_scheme(text).compress(reference)
+    return read_model(text, options.architecture, device, "--noise")
+
+
+def _plain(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "level": proposal.level,
+        "metric": proposal.metric,
+        "direction": proposal.direction,
+        "bound": proposal.bound,
+        "noise": proposal.noise,
+        "count": proposal.count,
+        "candidates": dict(proposal.candidates),
+    }
+
+
+def _required(proposal: Proposal) -> str:
+    return f"{'≥' if proposal.direction == 'min' else '≤'} {number(proposal.bound)}"
+
+
+def _told(proposal: Proposal, candidate: str) -> str:
+    value = proposal.candidates[candidate]
+    return number(value) + ("" if proposal.holds(value) else " !")
+
+
+def _lines(
+    options: argparse.Namespace,
+    noise: Sequence[str],
+    schemes: Sequence[str],
+    proposals: Sequence[Proposal],
+    compressions: dict[str, float],
+) -> Iterator[str]:
+    """Yield the lines of a specification that says beside each bound where it comes from."""
+    yield "# A gate: what must stay when the reference is compressed. Run it with: cp-compress gate " + options.output
+    yield "# `cp-compress gate --schema` prints the JSON Schema of this file, with everything that it can say."
+    yield "schema_version = 1"
+    yield ""
+    yield "[reference]"
+    if Path(options.reference).exists():
+        yield f"file = {_quoted(_beside(options.reference, options.output))}"
+        if options.architecture:
+            yield f"factory = {_quoted(options.architecture)}"
+    else:
+        yield f"model = {_quoted(options.reference)}"
+    yield ""
+    yield "[data]"
+    if Path(options.data).exists():
+        yield f"file = {_quoted(_beside(options.data, options.output))}"
+    else:
+        yield f"examples = {_quoted(options.data)}"
+    yield '# metadata = "rows.csv"  # a row an example, for slices such as: night = {column = "time", equals = "night"}'
+    yield ""
+    for scheme in schemes:
+        yield "[[candidate]]"
+        yield f"scheme = {_quoted(scheme)}"
+        yield '# codec = "jpeg(quality=90)"  # stores the data that the candidate reads'
+        yield ""
+    yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
+    yield "# is allowed; references trained from other seeds say more (--noise). A bound may also be written as"
+    yield '# "noise" or "noise - 0.01", which is measured anew each time.'
+    yield "[noise]"
+    yield f"references = [{', '.join(_quoted(_noise_reference(text, options.output)) for text in noise)}]"
+    for level in dict.fromkeys(one.level for one in proposals):
+        yield ""
+        yield f"[{level}]"
+        chosen = [one for one in proposals if one.level == level]
+        for proposal in chosen:
+            values = ", ".join(f"{name} has {number(value)}" for name, value in proposal.candidates.items())
+            yield f"# noise {number(proposal.noise)} (n = {proposal.count}); {values}"
+            prefix = "" if proposal.metric.startswith(f"{proposal.direction}_") else f"{proposal.direction}_"
+            yield f"{prefix}{proposal.metric} = {proposal.bound!r}"
+        yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
+        if level == "predictions":
+            yield "# confidence = 0.95  # asks it of the population, not of these examples alone; needs more of them"
+    yield ""
+    yield "[footprint]"
+    yield f"# {', '.join(f'{name} is {value:.3g} times smaller' for name, value in compressions.items())}"
+    yield f"min_compression = {max(1.0, round(_SHARE_OF_COMPRESSION * min(compressions.values()), 2))!r}"
+
+
+def _beside(path: str, output: str) -> str:
+    """Return a path as the specification has it: relative to its own folder."""
+    import os
+
+    return Path(os.path.relpath(path, Path(output).parent)).as_posix()
+
+
+def _noise_reference(text: str, output: str) -> str:
+    return _beside(text, output) if Path(text).exists() else text
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

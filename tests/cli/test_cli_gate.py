@@ -1,0 +1,95 @@
+"""`cp-compress init` and `cp-compress gate`: from a model and data to a green gate, and exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command import read, run
+
+from cp_compress.fidelity import compare_predictions, observe
+from cp_compress.proposal import propose
+
+SUBJECTS = ("cp_compress.examples:digits_cnn", "--data", "cp_compress.examples:digits")
+
+
+def gate(folder, *arguments):
+    command = [
+        sys.executable,
+        "-c",
+        "from cp_compress.cli.main import main; raise SystemExit(main())",
+        "gate",
+        *arguments,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_from_init_to_a_green_gate(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, content = read(capsys, "init", *SUBJECTS)
+    assert code == 0
+    proposed = {entry["metric"] for entry in content["proposals"]}
+    assert {"agreement", "max_class_accuracy_drop", "cka", "mean_iou", "median_change"} <= proposed
+    green = gate(tmp_path, "gate.toml", "-q", "--cp-report-json=report.json")
+    assert green.returncode == 0, green.stdout
+    outcomes = json.loads((tmp_path / "report.json").read_text())["outcomes"]
+    assert outcomes["pass"] == 5
+    written = (tmp_path / "gate.toml").read_text()
+    (tmp_path / "gate.toml").write_text(written.replace("quantize(int8)", "prune(density=0.05)"))
+    red = gate(tmp_path, "gate.toml", "-q")
+    assert red.returncode == 1
+    assert "PredictionsNotPreservedError" in red.stdout
+
+
+def test_init_does_not_write_over_a_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gate.toml").write_text("mine")
+    code, _, error = run(capsys, "init", *SUBJECTS)
+    assert code == 2
+    assert "--overwrite" in error
+    assert (tmp_path / "gate.toml").read_text() == "mine"
+
+
+def test_exit_codes_of_the_gate(tmp_path):
+    assert gate(tmp_path).returncode == 2
+    assert gate(tmp_path, "none.toml").returncode == 2
+    (tmp_path / "bad.toml").write_text("schema_version = 1\n")
+    assert gate(tmp_path, "bad.toml").returncode == 2
+
+
+def test_the_schema_is_printed(capsys):
+    code, out, _ = run(capsys, "gate", "--schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "a gate of pytest_cp"
+
+
+def test_options_of_other_commands_are_still_checked(capsys):
+    code, _, error = run(capsys, "init", *SUBJECTS, "--no-such-option")
+    assert code == 2
+    assert "--no-such-option" in error
+
+
+@pytest.fixture(scope="module")
+def references():
+    from cp_compress.examples import digits, digits_cnn
+    from cp_compress.model import Quantize
+
+    model = digits_cnn()
+    return [observe(one, digits()) for one in (model, Quantize("int4").compress(model))]
+
+
+def test_bounds_lie_beyond_the_noise_and_beyond_chance(references):
+    for slack in (1.0, 3.0):
+        for one in propose(references, levels=["predictions", "embeddings"], slack=slack):
+            assert one.holds(one.noise)
+            unchanged = 1.0 if one.direction == "min" else 0.0
+            assert abs(one.bound - unchanged) >= min(1.0, slack * abs(one.noise - unchanged)) - 1e-9
+    agreement = propose(references, levels=["predictions"], slack=1.0)[0]
+    measured = compare_predictions(references[1], references[0])
+    assert agreement.bound <= measured.evidence["agreement"].interval(0.95).low
+
+
+def test_candidates_are_told_beside_the_bound(references):
+    found = propose(references, {"same": references[1]}, levels=["predictions"])
+    assert all(one.candidates["same"] == pytest.approx(one.noise) or one.direction == "max" for one in found)
+    assert all(one.holds(one.candidates["same"]) for one in found)
