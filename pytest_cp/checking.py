@@ -17,6 +17,7 @@ from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.subjects import require_difference, require_fresh, require_order, require_other_logits
 from cp_compress.stage_origin import explain_damage
 from pytest_cp.errors import BaselineError, PreservationError
+from pytest_cp.evidence import gather_evidence
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record, not_asserting, record_check, record_error
@@ -137,6 +138,8 @@ def conclude(
     record = record_check(check, assertion, subjects)
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
         record["origin"] = _explain(*observations)
+    if observations is not None and current_execution().illustrate and not record["explored"]:
+        record["evidence"] = gather_evidence(measurement, *observations)
     if not check.passed and not record["waivers"]:
         raise failure(failure_message(record), check)
     if record["baseline_problems"]:

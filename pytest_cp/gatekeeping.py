@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_cp import options
 from pytest_cp.baselines.files import BaselineFileError
 from pytest_cp.baselines.session import read_policy
 from pytest_cp.parametrization import is_gate, unused_option
 from pytest_cp.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
 from pytest_cp.state import session_state
 
-_ASKED_FOR = ("--cp-scheme", "--cp-codec", "--cp-report-json", "--cp-baseline")
+_ASKED_FOR = ("--cp-scheme", "--cp-codec", *options.REPORTS, "--cp-baseline", "--cp-spec")
 _WORDS_OF_GATES = ("pytest_cp", "compressed_model", "compressed_dataset")
 _NOTHING_COMPARED = "every-gate-must-compare"
 _NOT_MADE = "every-saved-check-must-be-made"

@@ -15,7 +15,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     """Return the message of a failed check; its first line carries metric, value, bound, interval and n."""
     lines = [_headline(record)]
     if len(record["requirements"]) > 1:
-        lines += [f"  {entry['outcome']}: {_finding(entry)}" for entry in record["requirements"]]
+        lines += [f"  {entry['outcome']}: {finding(entry)}" for entry in record["requirements"]]
     for entry in record["requirements"]:
         lines += _group_lines(entry)
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
@@ -40,10 +40,11 @@ def _headline(record: Record) -> str:
     if record["baseline_problems"]:
         return f"{decisive['metric']} = {number(decisive['value'])}: {record['baseline_problems'][0]}"
     extra = f"; {len(record['requirements'])} requirements" if len(record["requirements"]) > 1 else ""
-    return f"{_finding(decisive)}{extra}"
+    return f"{finding(decisive)}{extra}"
 
 
-def _finding(entry: Record) -> str:
+def finding(entry: Record) -> str:
+    """Return what was found beside what is required, with interval, n and what would decide it, in one line."""
     sign = "≥" if entry["direction"] == "min" else "≤"
     text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
     if entry["interval"] is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BASELINE_MODES = ("check", "new", "update")
 ORIGIN_MODES = ("auto", "off")
+REPORTS = ("--cp-report-json", "--cp-report-html", "--cp-report-markdown")
 _CI_VARIABLES = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
 
 # name, type, default, help
@@ -78,7 +79,8 @@ class Execution:
 
     `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
     on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
-    the damage. Evidence such as inputs is written to `evidence_folder`, beside the report, where there is one.
+    the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
+    `evidence_folder`, beside the report, where there is one.
     """
 
     device: str | None = None
@@ -86,6 +88,7 @@ class Execution:
     batch_size: int = 256
     origin: bool = field(default=True, repr=False)
     evidence_folder: Path | None = field(default=None, repr=False)
+    illustrate: bool = field(default=False, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
 
@@ -125,6 +128,10 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--cp-spec", metavar="PATH", help=spec_help)
     group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
     group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
+    html_help = "write an HTML page for an approver to PATH: verdict, evidence, images; one file, no network"
+    group.addoption("--cp-report-html", metavar="PATH", help=html_help)
+    markdown_help = "write the report as Markdown to PATH, as for a pull request"
+    group.addoption("--cp-report-markdown", metavar="PATH", help=markdown_help)
     baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
     baseline_help += "update: replace those that ran"
     group.addoption("--cp-baseline", choices=BASELINE_MODES, help=baseline_help)
@@ -138,13 +145,24 @@ def configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     _refuse_unknown_keys(config)
     execution(config)
-    report = config.getoption("--cp-report-json")
-    if report and Path(report).is_dir():
-        raise pytest.UsageError(f"--cp-report-json={report}: is a folder; give the path of a file")
+    _check_report_paths(config)
     baseline_tolerances(config)
     _check_environment_policy(config)
     waivers(config)
     _refuse_unsafe_baseline(config)
+
+
+def _check_report_paths(config: pytest.Config) -> None:
+    named: dict[Path, str] = {}
+    for option in REPORTS:
+        report = config.getoption(option)
+        if not report:
+            continue
+        if Path(report).is_dir():
+            raise pytest.UsageError(f"{option}={report}: is a folder; give the path of a file")
+        other = named.setdefault(Path(report).resolve(), option)
+        if other != option:
+            raise pytest.UsageError(f"{other} and {option} both name {report}: give each its own file")
 
 
 def _refuse_unknown_keys(config: pytest.Config) -> None:
@@ -206,13 +224,14 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         batch_size=_whole("cp batch size", size, at_least=1),
         origin=origin == "auto",
         evidence_folder=_evidence_folder(config),
+        illustrate=bool(config.getoption("--cp-report-html")),
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
     )
 
 
 def _evidence_folder(config: pytest.Config) -> Path | None:
-    report = config.getoption("--cp-report-json")
+    report = config.getoption("--cp-report-json") or config.getoption("--cp-report-html")
     return config.invocation_params.dir / Path(report).parent / "divergences" if report else None
 
 

@@ -197,6 +197,7 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "origin": None,
         "worst": None,
         "error": None,
+        "evidence": None,
         "baseline": None,
         "baseline_problems": [],
         "waivers": [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class SessionState:
     used_options: set[str] = field(default_factory=set)
     failed_attempts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
     own_notes: list[str] = field(default_factory=list)
     gate_subjects: Any = None
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)

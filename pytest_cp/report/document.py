@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import platform
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -21,8 +23,11 @@ _PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pi
 def build_document(config: pytest.Config, state: SessionState, exit_status: int) -> dict[str, Any]:
     """Return the whole report of a session as JSON-ready data."""
     settings = execution(config)
+    created = datetime.datetime.now(datetime.timezone.utc)
     return {
         "schema_version": SCHEMA_VERSION,
+        "created": created.astimezone().isoformat(timespec="seconds"),
+        "duration": round(time.time() - state.started, 3),
         "exit_status": exit_status,
         "outcomes": count_outcomes(state.records),
         "checks": worst_first(state.records),
@@ -32,6 +37,8 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
         "waivers": state.waivers.report(state.records),
         "notes": list(state.notes),
+        "sections": [],
+        "provenance": {},
         "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
         "environment": _environment(),
     }

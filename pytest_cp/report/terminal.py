@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_cp.baselines import entry_name
 from pytest_cp.messages import number
 from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _waiver_line(waiver: Record) -> str:
 
 def _row(record: Record) -> tuple[str, ...]:
     decisive = decisive_requirement(record)
-    compressed = _compressed(record)
+    compressed = compressed_name(record)
     test = _short_test(record)
     if decisive is None:
         return (
@@ -83,25 +84,12 @@ def _short_test(record: Record) -> str:
     """Return the test's name, with what it says beside the scheme and codec of the row."""
     path, _, parameters = record["test"].partition("[")
     name = path.rpartition("::")[2]
-    rest = name.removeprefix(f"{_compressed(record)} ")
+    rest = name.removeprefix(f"{compressed_name(record)} ")
     name = name if rest.startswith("+") else rest
     for subject in record["subjects"].values():
         parameters = parameters.replace(subject["name"], "")
     rest = parameters.removesuffix("]").strip("-")
     return f"{name}[{rest}]" if rest else str(name)
-
-
-def _compressed(record: Record) -> str:
-    """Name what was compressed: the model's scheme, the data's codec, or both."""
-    subjects = record["subjects"]
-    names = [subjects[key]["name"] for key in ("candidate", "compressed_data", "decoded") if key in subjects]
-    same_model = {"candidate", "reference"} <= subjects.keys() and (
-        subjects["candidate"]["digest"] is not None
-        and subjects["candidate"]["digest"] == subjects["reference"]["digest"]
-    )
-    if same_model and len(names) > 1:
-        names = names[1:]
-    return " + ".join(names) or "-"
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -1,0 +1,116 @@
+"""The report as Markdown: for a pull request, and for the summary page of GitHub Actions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.files import write_atomically
+from pytest_cp.baselines import entry_name
+from pytest_cp.messages import finding, number
+from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.document import shown_outcome
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+_LARGEST = 900_000
+_SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
+_CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
+_LISTED_EXAMPLES = 8
+
+
+def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Replace the file at `path` with the report as Markdown; missing folders are made."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, render_markdown(document))
+
+
+def append_summary(document: dict[str, Any]) -> None:
+    """Add the report to the summary of a step of GitHub Actions, where there is one."""
+    path = os.environ.get(SUMMARY_VARIABLE)
+    if path and document["checks"]:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(render_markdown(document))
+
+
+def render_markdown(document: dict[str, Any]) -> str:
+    """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
+    counts = {name: count for name, count in document["outcomes"].items() if count}
+    good = document["exit_status"] == 0
+    lines = [f"## {'✅ Preserved' if good else '❌ Not preserved'}", ""]
+    lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
+    if document["checks"]:
+        lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
+        lines += [_row(record) for record in document["checks"]]
+        lines.append("")
+    for record in document["checks"]:
+        if record["outcome"] != "pass":
+            lines += _failure(record)
+    lines += _lists(document)
+    text = "\n".join(lines) + "\n"
+    encoded = text.encode("utf-8")
+    if len(encoded) <= _LARGEST:
+        return text
+    return encoded[:_LARGEST].decode("utf-8", errors="ignore") + _CUT
+
+
+def _row(record: Record) -> str:
+    found = decisive_requirement(record)
+    outcome = shown_outcome(record)
+    cells = [
+        f"{_SYMBOLS[outcome]} {outcome}" + ("" if record["asserted"] else " (not asserted)"),
+        compressed_name(record),
+    ]
+    if found is None:
+        cells += [str(record["error"]), "", "", ""]
+    else:
+        value = f"{found['metric']} = {number(found['value'])}"
+        cells += [found["requirement"], value, number(found["margin"]), str(found["count"])]
+    return "| " + " | ".join(map(_cell, [*cells, record["test"]])) + " |"
+
+
+def _failure(record: Record) -> list[str]:
+    lines = [f"<details><summary>{_cell(shown_outcome(record))}: {_cell(record['test'])}</summary>", ""]
+    lines += [f"- {_text(finding(entry))}" for entry in record["requirements"] if entry["outcome"] != "pass"]
+    if record["error"]:
+        lines.append(f"- {_text(record['error'])}")
+    lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
+    lines += [
+        f"- #{change['index']} (label {_text(change['label'])}): {_text(change['before'])} → {_text(change['after'])}"
+        for change in record["examples"][:_LISTED_EXAMPLES]
+    ]
+    origin = record["origin"]
+    if origin is not None:
+        lines += [f"- layer {_text(layer['name'])} ({_text(layer['kind'])})" for layer in origin["layers"][:3]]
+    lines += [f"- note: {_text(note)}" for note in record["notes"]]
+    return [*lines, "", "</details>", ""]
+
+
+def _lists(document: dict[str, Any]) -> list[str]:
+    lines = [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    for record in document["checks"]:
+        if record["baseline"] is not None:
+            notes = record["baseline"]["notes"]
+            lines += [f"- baseline: {_text(entry_name(record))}: {_text(note)}" for note in notes]
+    for waiver in document["waivers"]:
+        state = "expired on" if waiver["expired"] else "until"
+        what = f"{waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}"
+        who = f"{_text(waiver['owner'])}: {_text(waiver['reason'])}"
+        lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
+    for section in document["sections"]:
+        lines += ["", f"### {_text(section['title'])}", "", _text(section["text"]), ""]
+    return lines + [f"- note: {_text(note)}" for note in document["notes"]]
+
+
+def _cell(text: str) -> str:
+    return _text(text).replace("|", "\\|")
+
+
+def _text(text: Any) -> str:
+    """Return a text that shows as it is: no tags, no line breaks, no links or emphasis of its own."""
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    for sign in ("\\", "`", "*", "_", "[", "]"):
+        plain = plain.replace(sign, f"\\{sign}")
+    return plain

@@ -1,0 +1,171 @@
+"""The HTML report: one file without network, that an approver can read, sort, print and keep."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.files import write_atomically
+from pytest_cp.messages import finding, number
+from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.report.compressed import compressed_name, size_table
+from pytest_cp.report.document import shown_outcome
+from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
+
+IMAGE_BYTES = 3_000_000
+SHOWN_CLASSES = 40
+_SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~"}
+
+
+def write_page(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Replace the file at `path` with the report as one HTML page; missing folders are made."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, render_page(document))
+
+
+def render_page(document: dict[str, Any]) -> str:
+    """Return the report as one HTML page, without anything that is fetched from elsewhere."""
+    images = _Images()
+    checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
+    charts = size_table(document["checks"])
+    page: str = _template().render(
+        document=document,
+        verdict=_verdict(document),
+        checks=checks,
+        tightest=_tightest(document["checks"]),
+        charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
+        environment=_flat(document["environment"]),
+        images=images.by_content,
+        images_left_out=images.left_out,
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+    )
+    return page
+
+
+class _Images:
+    """The PNGs of a page, each once, the first within a budget."""
+
+    def __init__(self) -> None:
+        self.by_content: dict[str, int] = {}
+        self.left_out = 0
+        self._bytes = 0
+
+    def name(self, content: str | None) -> str | None:
+        """Return the CSS class that shows an image, or None where there is none or no room for it."""
+        if content is None:
+            return None
+        if content not in self.by_content:
+            if self._bytes + len(content) > IMAGE_BYTES:
+                self.left_out += 1
+                return None
+            self._bytes += len(content)
+            self.by_content[content] = len(self.by_content)
+        return f"i{self.by_content[content]}"
+
+
+def _verdict(document: dict[str, Any]) -> dict[str, str]:
+    counts, status = document["outcomes"], document["exit_status"]
+    bad = sum(counts[name] for name in ("fail", "error", "inconclusive"))
+    if status == 2:
+        return {"kind": "fail", "text": "Interrupted: what follows is what was found until then"}
+    if bad or status not in (0,):
+        what = ", ".join(f"{counts[name]} {name}" for name in ("fail", "error", "inconclusive") if counts[name])
+        return {"kind": "fail", "text": f"Not preserved: {what}" if what else "Failed: see what was not compared"}
+    waived = f", {counts['waived']} known deviations waived" if counts["waived"] else ""
+    return {"kind": "pass", "text": f"Preserved: all {counts['pass']} checks hold{waived}"}
+
+
+def _tightest(records: list[Record]) -> dict[str, str] | None:
+    """Return the asserted check with the smallest margin as a share of its bound's size, for the head of the page."""
+    ranked = [
+        (found["margin"], record, found)
+        for record in records
+        if record["asserted"]
+        for found in [decisive_requirement(record)]
+        if found is not None and isinstance(found["margin"], (int, float))
+    ]
+    if not ranked:
+        return None
+    _, record, found = min(ranked, key=lambda entry: entry[0])
+    return {"finding": finding(found), "margin": number(found["margin"]), "where": compressed_name(record)}
+
+
+def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any]:
+    """Return what the template shows of a check."""
+    decisive = decisive_requirement(record)
+    details = record["details"]
+    classes = details.get("classes", [])
+    evidence = record.get("evidence") or {"examples": [], "distances": None, "sizes": None, "notes": []}
+    outcome = shown_outcome(record)
+    numeric = isinstance(decisive["margin"], (int, float)) if decisive is not None else False
+    return {
+        "id": f"check-{position}",
+        "record": record,
+        "outcome": outcome,
+        "symbol": _SYMBOLS[outcome],
+        "compressed": compressed_name(record),
+        "test": record["test"],
+        "decisive": decisive,
+        "margin": decisive["margin"] if decisive is not None and numeric else None,
+        "findings": [(one["outcome"], _SYMBOLS[one["outcome"]], finding(one)) for one in record["requirements"]],
+        "bars": class_bars(classes[:SHOWN_CLASSES]) if classes and "reference_accuracy" in classes[0] else None,
+        "classes": classes,
+        "flips": details.get("flips", []),
+        "slices": details.get("slices", []),
+        "examples": [_example_view(example, images) for example in evidence["examples"]],
+        "scatter": distance_scatter(evidence["distances"]) if evidence["distances"] else None,
+        "distances": evidence["distances"],
+        "sizes": _size_rows(evidence["sizes"]),
+        "notes": [*record["notes"], *evidence["notes"]],
+        "metrics": sorted(record["metrics"].items()),
+    }
+
+
+def _example_view(example: Record, images: _Images) -> dict[str, Any]:
+    kinds = ("image", "decoded", "reference_map", "candidate_map")
+    return example | {kind: images.name(example.get(kind)) for kind in kinds}
+
+
+def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
+    if not sizes:
+        return []
+    before, after = sizes["reference"], sizes["candidate"]
+    rows = []
+    for name in ("parameters", "nonzero", "artifact_bytes", "resident_bytes"):
+        if before["model"] and after["model"]:
+            title = name.replace("artifact_bytes", "bytes on disk").replace("resident_bytes", "bytes in memory")
+            rows.append((title, number_of(before["model"][name]), number_of(after["model"][name])))
+    if before["bytes_per_example"] or after["bytes_per_example"]:
+        rows.append(("bytes an example", number_of(before["bytes_per_example"]), number_of(after["bytes_per_example"])))
+    return rows
+
+
+def number_of(value: float | None) -> str:
+    """Return a count with its digits in groups, or a dash."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _flat(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    packages = environment.get("packages", {})
+    rest = {name: value for name, value in environment.items() if name != "packages"}
+    return [(name, str(value)) for name, value in {**rest, **packages}.items() if value is not None]
+
+
+def _asset(name: str) -> str:
+    return importlib.resources.files("pytest_cp.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = number
+    environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(_asset("report.html.j2"))
