@@ -7,6 +7,8 @@ from typing import Any
 
 from pytest_cp.records import Record
 
+_REFERENCE = "the reference"
+
 
 def compressed_name(record: Record) -> str:
     """Return what was compressed: the model's scheme, the data's codec, or both."""
@@ -33,6 +35,9 @@ def size_table(records: Sequence[Record]) -> list[dict[str, Any]]:
         sizes = (record.get("evidence") or {}).get("sizes") or {}
         own_data = "compressed_data" in subjects
         name = compressed_name(record)
+        if sizes and sizes["reference"]["model"] and _is_number(metrics.get("reference_accuracy")):
+            size, accuracy = sizes["reference"]["model"]["artifact_bytes"], metrics["reference_accuracy"]
+            models[_REFERENCE] = {"name": _REFERENCE, "size": size, "accuracy": accuracy}
         place = stored if own_data or "decoded" in subjects else models
         known = place.setdefault(name, {"name": name})
         known |= {key: metrics[key] for key in ("accuracy", "reference_accuracy") if _is_number(metrics.get(key))}

@@ -82,9 +82,9 @@ def _verdict(document: dict[str, Any]) -> dict[str, str]:
 
 
 def _tightest(records: list[Record]) -> dict[str, str] | None:
-    """Return the asserted check with the smallest margin as a share of its bound's size, for the head of the page."""
+    """Return the asserted check whose margin is the smallest share of its bound, for the head of the page."""
     ranked = [
-        (found["margin"], record, found)
+        (found["margin"] / (abs(found["bound"]) or 1.0), record, found)
         for record in records
         if record["asserted"]
         for found in [decisive_requirement(record)]

@@ -1,0 +1,130 @@
+"""The JSON Schema of the JSON report, published beside it for those who read reports by program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cp_compress.base.outcomes import SEVERITY
+from pytest_cp.report.document import SCHEMA_VERSION
+
+_TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_VALUE = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}
+_OUTCOME = {"enum": list(SEVERITY)}
+_MODE = {"enum": ["check", "new", "update", None]}
+_VERDICT = {"enum": ["ok", "improved", "regressed", "stale", "missing"]}
+_BASELINE = {"verdict": _VERDICT, "file": _TEXT, "metrics": {"type": "object"}}
+
+
+def document_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a report; keys that are not listed may be added in later versions."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "report of pytest_cp",
+        **_object(
+            {
+                "schema_version": {"const": SCHEMA_VERSION},
+                "created": _TEXT | {"description": "ISO 8601, local time with its offset"},
+                "duration": {"type": "number", "minimum": 0, "description": "seconds"},
+                "exit_status": _WHOLE | {"description": "that of pytest: 0 passed, 1 failed, 2 interrupted, …"},
+                "outcomes": {"type": "object", "additionalProperties": _WHOLE},
+                "checks": {"type": "array", "items": {"$ref": "#/$defs/check"}, "description": "the worst first"},
+                "not_compared": _many({"test": _TEXT, "reason": _TEXT}),
+                "baselines": _object(
+                    {"mode": {"enum": ["check", "new", "update", None]}, "verdicts": {"type": "object"}}
+                ),
+                "waivers": _many(_WAIVER | {"expired": _FLAG, "used_by": _TEXTS}),
+                "notes": _TEXTS,
+                "sections": _many({"title": _TEXT, "text": _TEXT}),
+                "provenance": {"type": "object", "additionalProperties": _TEXT},
+                "execution": {"type": "object"},
+                "environment": {"type": "object"},
+            }
+        ),
+        "$defs": {"check": _check(), "requirement": _requirement()},
+    }
+
+
+_WAIVER: dict[str, Any] = {
+    "test": _TEXT,
+    "metric": _TEXT,
+    "at_worst": {"type": "number"},
+    "owner": _TEXT,
+    "reason": _TEXT,
+    "expires": _TEXT | {"format": "date"},
+}
+
+
+def schema_text() -> str:
+    """Return the schema as the text of a file."""
+    return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _check() -> dict[str, Any]:
+    return _object(
+        {
+            "test": _TEXT | {"description": "the node ID"},
+            "assertion": _TEXT,
+            "asserted": _FLAG | {"description": "false for a check_ function, whose result fails nothing"},
+            "explored": _FLAG | {"description": "made while Hypothesis drew inputs"},
+            "runs": _WHOLE,
+            "ordinal": _WHOLE,
+            "options": {"type": "object"},
+            "seed": _WHOLE,
+            "device": _TEXT,
+            "subjects": {
+                "type": "object",
+                "additionalProperties": _object({"name": _TEXT, "digest": {"type": ["string", "null"]}}),
+            },
+            "comparison": {"type": ["string", "null"]},
+            "outcome": _OUTCOME,
+            "requirements": {"type": "array", "items": {"$ref": "#/$defs/requirement"}},
+            "decisive": {"type": ["string", "null"]},
+            "metrics": {"type": "object", "additionalProperties": _VALUE},
+            "counts": {"type": "object", "additionalProperties": _WHOLE},
+            "examples": _many({"index": _WHOLE, "label": _TEXT, "before": _TEXT, "after": _TEXT}),
+            "details": {"type": "object"},
+            "notes": _TEXTS,
+            "origin": {"type": ["object", "null"]},
+            "worst": {"type": ["object", "null"]},
+            "evidence": {"type": ["object", "null"], "description": "only where an HTML report was asked for"},
+            "error": {"type": ["string", "null"]},
+            "baseline": {
+                "anyOf": [
+                    {"type": "null"},
+                    _object({"verdict": _VERDICT, "file": _TEXT, "metrics": {"type": "object"}}),
+                ]
+            },
+            "baseline_problems": _TEXTS,
+            "waivers": _many(_WAIVER | {"requirement": _TEXT}),
+            "waiver_hints": _TEXTS,
+        }
+    )
+
+
+def _requirement() -> dict[str, Any]:
+    return _object(
+        {
+            "requirement": _TEXT,
+            "metric": _TEXT,
+            "direction": {"enum": ["min", "max"]},
+            "bound": {"type": "number"},
+            "confidence": {"type": ["number", "null"]},
+            "outcome": _OUTCOME,
+            "value": _VALUE,
+            "margin": _VALUE,
+            "count": _WHOLE,
+            "interval": {"anyOf": [{"type": "null"}, {"type": "array", "items": _VALUE}]},
+            "examples_needed": {"type": ["integer", "null"]},
+            "groups": {"type": "array"},
+        }
+    )
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _many(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": _object(properties)}

@@ -1,0 +1,169 @@
+"""The HTML report in a real browser: sorting, filtering, keyboard, colours, print; no network and no errors."""
+
+import os
+import shutil
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: browser)")
+
+WIDE, NARROW = {"width": 1180, "height": 900}, {"width": 400, "height": 900}
+SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, SYSTEM)), None)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with playwright.sync_playwright() as driver:
+        try:
+            running = driver.chromium.launch(executable_path=path, args=arguments)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium can be started: {str(error).splitlines()[0]}")
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The page of one real run."""
+    import subprocess
+    import sys
+
+    from report_subjects import SPECIFICATION
+
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "gate.toml").write_text(SPECIFICATION)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml"]
+    subprocess.run([*command, "--cp-report-html=report.html"], cwd=folder, check=False, capture_output=True)
+    return folder / "report.html"
+
+
+def is_remote(url):
+    return not url.startswith(("file:", "data:"))
+
+
+@pytest.fixture
+def opened(browser, report):
+    """A function that opens the page; at the end there must have been no error and no request."""
+    told, contexts = [], []
+
+    def open_page(**options):
+        context = (
+            browser.new_context(viewport=WIDE, **options)
+            if "viewport" not in options
+            else browser.new_context(**options)
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: told.append(request.url) if is_remote(request.url) else None)
+        page.goto(report.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def column(page, number):
+    cells = page.locator("#check-table tbody tr:visible")
+    return [cells.nth(row).locator("td").nth(number).inner_text() for row in range(cells.count())]
+
+
+def test_sorting_by_number_and_back(opened):
+    page = opened()
+    found = page.get_by_role("button", name="margin")
+    found.click()
+    values = [float(text) for text in column(page, 5) if text not in ("", "nan")]
+    assert values == sorted(values)
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("margin")
+    found.click()
+    values = [float(text) for text in column(page, 5) if text not in ("", "nan")]
+    assert values == sorted(values, reverse=True)
+    assert page.locator("th[aria-sort=descending]").count() == 1
+
+
+def test_filtering_by_text_and_outcome(opened):
+    page = opened()
+    everything = len(column(page, 0))
+    page.get_by_label("Text").fill("BOUNDARIES")
+    shown = column(page, 8)
+    assert 0 < len(shown) < everything
+    assert all("boundaries" in text for text in shown)
+    page.get_by_label("Outcome").select_option("waived")
+    assert len(column(page, 0)) == 1
+    assert page.locator("#filter-count").inner_text() == f"1 of {everything} checks"
+
+
+def test_everything_can_be_reached_by_keyboard(opened):
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    page.locator("#filter-text").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+    page.keyboard.press("Enter")
+    assert page.locator("th[aria-sort=ascending]").count() == 1
+    page.locator("#check-table a").last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
+    assert page.evaluate("document.activeElement.parentElement.open")
+
+
+CONTRAST = """
+() => {
+  const rgb = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(Number);
+  const light = parts => { const [r, g, b] = parts.map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : Math.pow((v + 0.055) / 1.055, 2.4); });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = element => { for (let one = element; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor;
+    if (colour !== "rgba(0, 0, 0, 0)") { return colour; } } return "rgb(255, 255, 255)"; };
+  const worst = [];
+  for (const element of document.querySelectorAll("main *, header *")) {
+    if (!element.innerText || !element.innerText.trim() || element.closest(".skip")) { continue; }
+    const a = light(rgb(getComputedStyle(element).color)), b = light(rgb(ground(element)));
+    worst.push((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+  }
+  return Math.min(...worst);
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_their_ground(opened, scheme):
+    page = opened(color_scheme=scheme)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert light == (scheme == "light")
+    assert page.evaluate(CONTRAST) >= 4.5
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_page_itself_never_scrolls_sideways(opened, viewport):
+    page = opened(viewport=viewport)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_print_opens_every_check_and_hides_controls(opened):
+    page = opened()
+    assert page.locator("details.check:not([open])").count() > 0
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator("details.check:not([open])").count() == 0
+    assert not page.locator(".filters").is_visible()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details.check:not([open])").count() > 0
+
+
+def test_pictures_are_drawn(opened):
+    page = opened()
+    every = "Array.from(document.querySelectorAll('.picture')).every"
+    drawn = page.evaluate(every + "(one => getComputedStyle(one).backgroundImage.startsWith('url(\"data:'))")
+    assert drawn
+    assert page.locator(".picture").count() > 0
