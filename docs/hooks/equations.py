@@ -8,7 +8,7 @@ from typing import Any
 
 import latex2mathml.converter
 
-_EQUATION = re.compile(r'<(span|div) class="arithmatex">(\\\(|\\\[)(.*?)(\\\)|\\\])</\1>', re.DOTALL)
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">(\\\(|\\\[)(.*?)(\\\)|\\\])</\1>([.,;:)]*)', re.DOTALL)
 
 
 def on_page_content(content: str, **kwargs: Any) -> str:
@@ -19,4 +19,6 @@ def on_page_content(content: str, **kwargs: Any) -> str:
 def _as_mathml(found: re.Match[str]) -> str:
     display = "block" if found[2] == r"\[" else "inline"
     converted: str = latex2mathml.converter.convert(html.unescape(found[3]).strip(), display=display)
-    return converted
+    if display == "inline" and found[5]:  # a line does not begin with a full stop
+        return f'<span class="equation">{converted}{found[5]}</span>'
+    return converted + found[5]

@@ -218,7 +218,9 @@ def serve():
     os.dup2(2, 1)
     for name in _FOREIGN:
         os.environ.pop(name, None)
-    os.environ |= {"COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    # the programs that snippets start are those of this interpreter
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ |= {"PATH": path, "COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     import torch
 
     torch.set_num_threads(1)
