@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cp_compress.base.arguments import reject
+from cp_compress.base.extensions import added
 from cp_compress.data import JPEG
+from cp_compress.fidelity.boundaries import FAMILIES as FAMILIES
 from cp_compress.fidelity.boundaries import compare_boundaries
 from cp_compress.fidelity.direction_families import gate_directions, residual_directions
 from cp_compress.fidelity.directions import Directions
@@ -30,6 +33,24 @@ def standard_directions(reference: Observation, examples: int | Sequence[int] | 
         return gate_directions(reference, chosen, seed=seed, residuals=residuals)
 
     return reference.remember(key, make)
+
+
+def find_directions(directions: Any, reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Any:
+    """Return the directions that a name stands for, "gate" or a family that was added; anything else as it is."""
+    if not isinstance(directions, str):
+        return directions
+    if directions == "gate":
+        return standard_directions(reference, examples, seed)
+    make = added("directions").get(directions)
+    if make is None:
+        if directions not in FAMILIES:
+            known = ", ".join((*FAMILIES, *added("directions")))
+            reject(_OWNER, "directions", directions, f"must be one of {known}, or directions")
+        return directions
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    return reference.remember(
+        (f"{directions} directions", tuple(chosen.tolist()), seed), lambda: make(reference, chosen, seed)
+    )
 
 
 def compare_standard_boundaries(

@@ -54,10 +54,14 @@ class CompressedModelCache:
 
         import cp_compress
         from cp_compress.base.digests import digest_text
+        from cp_compress.base.extensions import is_added
+        from cp_compress.base.identity import identify
         from cp_compress.model.schemes import scheme_content
 
         versions = (cp_compress.__version__, torch.__version__, platform.machine())
-        return digest_text(digest, scheme_content(scheme), *versions)
+        # what a user's own scheme does is in its code, which its text does not tell
+        code = identify(scheme) if is_added(scheme) else ""
+        return digest_text(digest, scheme_content(scheme), code, *versions)
 
     def _from_disk_or_new(
         self, folder: Path | None, key: str, model: nn.Module, scheme: Scheme, device: torch.device

@@ -62,6 +62,7 @@ _INI: tuple[tuple[str, Any, Any, str], ...] = (
         "note",
         "note, fail or ignore: what follows when device or versions are not those of the baseline (default note)",
     ),
+    ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
     ("cp_waivers", "string", "", "TOML file of known deviations: who answers for each, why, how large and until when"),
 )

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_cp import options, parametrization
+from pytest_cp import hookspecs, options, parametrization
+from pytest_cp.extending import add_extensions, remove_extensions
 from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
     compressed_dataset,
     compressed_model,
@@ -28,7 +29,9 @@ from pytest_cp.gatekeeping import (
     held_to,
     refuse_lucky_baselines,
 )
+from pytest_cp.progress import show_progress
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
+from pytest_cp.report.elsewhere import add_properties
 from pytest_cp.specification.collecting import collect_gate, require_gate
 from pytest_cp.state import is_worker, session_state, start_session
 
@@ -41,11 +44,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that others implement."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Forget what the hooks added."""
+    remove_extensions(config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Check the configuration before anything runs."""
+    add_extensions(config)
     options.configure(config)
     start_session(config)
     if not is_worker(config):
+        show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
 
 
@@ -101,6 +116,8 @@ def pytest_runtest_makereport(
         hint = scope_hint(str(report.longrepr)) if report.failed else None
         if hint is not None:
             report.sections.append(("pytest_cp hint", hint))
+        if call.when == "call":
+            add_properties(item, report)
         report.cp_notes = session_state(item.config).told()  # type: ignore[attr-defined]
     return report
 

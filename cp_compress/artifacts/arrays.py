@@ -25,8 +25,8 @@ def read_array(
 
     `kinds` are the kinds of dtypes, as NumPy has them in a letter, that are read.
 
-    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header that does not
-    account for every byte of the file.
+    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header
+    that does not account for every byte of the file.
     """
     name = f"{member}: " if member else ""
     counted = _Counting(file)

@@ -92,9 +92,10 @@ def read_examples(
     """Return the labelled examples of a `.npz` file, or of a folder that holds a folder of images for each class.
 
     Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
-    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a class, in sorted order;
-    images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size` (height, width) what
-    all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never read.
+    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a
+    class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size`
+    (height, width) what all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never
+    read.
 
     Raises ArtifactError, naming the file, for what is damaged, empty, larger than `max_bytes` (unpacked) or more than
     `max_examples`, for links that leave the folder, and for files in it that are no images; InvalidArgumentError for

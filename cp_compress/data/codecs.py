@@ -12,6 +12,7 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.base.expressions import Expressible, format_expression, parse_expression
+from cp_compress.base.extensions import added
 from cp_compress.data.container import Kind, Sealed, unseal
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -63,15 +64,20 @@ def parse_codec(text: str) -> Codec:
     >>> parse_codec("jpeg(quality=75)")
     JPEG(quality=75, subsampling='4:2:0', tables='shared')
     """
-    from cp_compress.data.jpeg import JPEG
-    from cp_compress.data.zfp import ZFP
-
     if not isinstance(text, str):
         reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
-    found: list[Codec] = parse_expression(text, {"jpeg": JPEG, "zfp": ZFP}, "codec")
+    found: list[Codec] = parse_expression(text, known_codecs() | dict(added("codec")), "codec")
     if len(found) != 1:
         raise InvalidArgumentError(f"codec {text!r}: codecs do not follow one another; give one")
     return found[0]
+
+
+def known_codecs() -> dict[str, type[Any]]:
+    """Return the codecs of this package by the names that expressions call them by."""
+    from cp_compress.data.jpeg import JPEG
+    from cp_compress.data.zfp import ZFP
+
+    return {"jpeg": JPEG, "zfp": ZFP}
 
 
 def check_batch(owner: str, batch: Tensor) -> Tensor:

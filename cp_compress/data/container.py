@@ -88,9 +88,13 @@ def stated_shape(stream: bytes) -> tuple[int, tuple[int, ...]] | None:
 
 
 def payload_size(stream: bytes) -> int:
-    """Return the bytes of a stream that are the codec's own, without the envelope around them."""
-    _, start = _read_shape(memoryview(stream), 0)
-    return len(stream) - start
+    """Return the bytes of a stream that are the codec's own, without the envelope around them, where there is one."""
+    if stream[: len(_MAGIC)] != _MAGIC or len(stream) <= _FIXED.size:
+        return len(stream)
+    try:
+        return len(stream) - _read_shape(memoryview(stream), 0)[1]
+    except CorruptStreamError:  # another codec's, which begins alike by chance
+        return len(stream)
 
 
 def _read_shape(stream: memoryview, index: int) -> tuple[tuple[int, ...], int]:

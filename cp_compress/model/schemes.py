@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.expressions import Expressible, format_expression, parse_expression
+from cp_compress.base.extensions import added
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +21,6 @@ class Scheme(Protocol):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a new, compressed model; the given one is not touched."""
         ...
-
-    def __or__(self, other: Scheme) -> Compose: ...
 
 
 class Piped:
@@ -114,7 +113,8 @@ class _Registered(Protocol):
     expression_name: ClassVar[str]
 
 
-def _registry() -> dict[str, type[Any]]:
+def known_schemes() -> dict[str, type[Any]]:
+    """Return the schemes of this package by the names that expressions call them by."""
     # imported here because every scheme's module imports this one
     from cp_compress.model.blocks import BlockPrune, NMPrune
     from cp_compress.model.fixed_point import FixedPoint
@@ -126,3 +126,7 @@ def _registry() -> dict[str, type[Any]]:
     pruning = (Prune, BlockPrune, NMPrune, FilterPrune, NeuronPrune, StructurePrune)
     known: tuple[type[_Registered], ...] = (*pruning, LowRank, Quantize, FixedPoint)
     return {scheme.expression_name: scheme for scheme in known}
+
+
+def _registry() -> dict[str, type[Any]]:
+    return known_schemes() | dict(added("scheme"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import griffe
 
-_EXAMPLE = re.compile(r"(?:^>>> .*\n?(?:^(?!$).*\n?)*)", re.MULTILINE)
+_EXAMPLE = re.compile(r"^>>> [^\n]*\n?(?:^(?!$)[^\n]*\n?)*|^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_LIST = re.compile(r"(?<=[^\n])\n(?=- |1\. )")
 _STAR = re.compile(r"(?<=[(, ])\*(?=[a-z]+[,) ])")
 
 
@@ -24,12 +25,13 @@ def as_markdown(text: str) -> str:
     """Return a docstring in which Markdown shows what is written."""
     parts, end = [], 0
     for found in _EXAMPLE.finditer(text):
-        parts += [_prose(text[end : found.start()]), f"\n```pycon\n{found[0].rstrip()}\n```\n"]
+        example = f"\n```pycon\n{found[0].rstrip()}\n```\n" if found[0].startswith(">>>") else found[0]
+        parts += [_prose(text[end : found.start()]), example]
         end = found.end()
     return "".join([*parts, _prose(text[end:])])
 
 
 def _prose(text: str) -> str:
     # Markdown takes a list for one only after an empty line
-    listed = re.sub(r"(?<=[^\n])\n(?=(?:- |1\. ))", "\n\n", text, count=1) if re.search(r"\n(?:- |1\. )", text) else text
+    listed = _LIST.sub("\n\n", text, count=1)
     return _STAR.sub(r"\\*", listed)

@@ -10,7 +10,7 @@ from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
-from cp_compress.standard_directions import standard_directions
+from cp_compress.standard_directions import find_directions
 from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import BoundariesNotPreservedError
@@ -64,12 +64,11 @@ def assert_boundary_distance(
     )
 
     def compare(candidate: Observation, original: Observation) -> Measurement:
-        gate = isinstance(directions, str) and directions == "gate"
         seed = current_execution().seed
         return compare_boundaries(
             candidate,
             original,
-            standard_directions(original, examples, seed) if gate else directions,
+            find_directions(directions, original, examples, seed),
             examples=examples,
             max_distance=max_distance,
             bounds=bounds,

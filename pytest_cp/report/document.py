@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cp_compress.base.outcomes import SEVERITY
+from pytest_cp.extending import complete_document
 from pytest_cp.options import execution
 from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.state import SessionState
@@ -24,7 +25,7 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
     """Return the whole report of a session as JSON-ready data."""
     settings = execution(config)
     created = datetime.datetime.now(datetime.timezone.utc)
-    return {
+    document = {
         "schema_version": SCHEMA_VERSION,
         "created": created.astimezone().isoformat(timespec="seconds"),
         "duration": round(time.time() - state.started, 3),
@@ -42,6 +43,8 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
         "environment": _environment(),
     }
+    complete_document(config, document)
+    return document
 
 
 def count_outcomes(records: list[Record]) -> dict[str, int]:

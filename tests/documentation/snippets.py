@@ -150,7 +150,7 @@ def run_command(command):
         os.close(reading)
         _become(words, variables, writing)
     os.close(writing)
-    with open(reading, encoding="utf-8", errors="replace") as stream:
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as stream:
         printed = stream.read()
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), printed
 
@@ -161,7 +161,8 @@ def _become(words, variables, output):
     try:
         for stream in (1, 2):
             os.dup2(output, stream)
-        sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", buffering=1, closefd=False) for stream in (1, 2))
+        for name, stream in (("stdout", 1), ("stderr", 2)):
+            setattr(sys, name, os.fdopen(stream, "w", encoding="utf-8", buffering=1, closefd=False))
         os.environ.update(variables)
         sys.argv = list(words)
         code = _COMMANDS[words[0]](words[1:]) or 0

@@ -16,7 +16,9 @@ from snippets import RUN_LANGUAGES, first_missing, read_commands, read_snippets
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-NAVIGATION = re.findall(r"^ *- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+NAVIGATION = re.findall(
+    r"^ *- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+)
 PACKAGES = {
     "pytest_cp": "pytest_cp",
     "cp_compress.model": "model",
@@ -91,7 +93,9 @@ def test_navigation_is_complete():
 
 def anchors_of(page):
     headings = re.findall(r"^#+ (.+?)(?: \{#([\w-]+)\})?$", text_of(page), re.MULTILINE)
-    slugs = {given or re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title, given in headings}
+    slugs = {
+        given or re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title, given in headings
+    }
     return slugs | set(re.findall(r"^::: ([\w.]+)$", text_of(page), re.MULTILINE))
 
 
@@ -173,7 +177,9 @@ def test_every_public_name_is_in_the_reference(package):
 
 def test_every_public_name_of_the_library_is_listed():
     reference = text_of("reference/cp_compress.md")
-    assert all(f"`{name}`" in reference or f".{name}\n" in reference for name in importlib.import_module("cp_compress").__all__)
+    assert all(
+        f"`{name}`" in reference or f".{name}\n" in reference for name in importlib.import_module("cp_compress").__all__
+    )
 
 
 def test_every_metric_is_explained():
@@ -184,11 +190,13 @@ def test_every_metric_is_explained():
 
 
 def test_site_builds_strictly(tmp_path):
-    missing = [name for name in ("mkdocs", "material", "mkdocstrings", "latex2mathml") if not importlib.util.find_spec(name)]
+    missing = [
+        name for name in ("mkdocs", "material", "mkdocstrings", "latex2mathml") if not importlib.util.find_spec(name)
+    ]
     if missing:
         pytest.skip(f"{', '.join(missing)} missing: pip install 'pytest-cp[docs]'")
     # a proxy that is not there: a build that asked for anything would fail
-    offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -197,7 +205,9 @@ def test_site_builds_strictly(tmp_path):
     for page in pages:
         content = page.read_text(encoding="utf-8")
         assert "arithmatex" not in content, page
-        loaded = re.findall(r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?(https?:[^\s"'>]+)""", content)
+        loaded = re.findall(
+            r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?(https?:[^\s"'>]+)""", content
+        )
         assert loaded == [], page
     for sheet in (tmp_path / "site").rglob("*.css"):
         assert not re.search(r"""(?:url\(|@import )["']?(?:https?:)?//""", sheet.read_text(encoding="utf-8")), sheet

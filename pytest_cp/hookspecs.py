@@ -1,0 +1,123 @@
+"""The hooks with which a conftest.py or another plugin adds to this one; each has an example that works.
+
+They are called once, when the session starts, but for the report's, which are called when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cp_compress.data import Codec
+    from cp_compress.fidelity.directions import Directions
+    from cp_compress.fidelity.observation import Observation
+    from cp_compress.model import Scheme
+
+
+@pytest.hookspec
+def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
+    """Return classes of schemes that markers, ini files, command lines and specifications may name.
+
+    A scheme is a frozen dataclass with `expression_name`, `positional_fields` (those written without their names) and
+    `compress(model)`, which returns a new model:
+
+    ```python
+    @dataclasses.dataclass(frozen=True)
+    class Shrink:
+        expression_name = "shrink"
+        positional_fields = ()
+        factor: float
+
+        def compress(self, model):
+            changed = copy.deepcopy(model)
+            with torch.no_grad():
+                for parameter in changed.parameters():
+                    parameter.mul_(self.factor)
+            return changed
+
+    def pytest_cp_schemes():
+        return [Shrink]
+    ```
+
+    Then `--cp-scheme "shrink(factor=0.9)"` compresses by it.
+    """
+
+
+@pytest.hookspec
+def pytest_cp_codecs() -> Iterable[type[Codec]]:  # type: ignore[empty-body]
+    """Return classes of codecs that markers, ini files, command lines and specifications may name.
+
+    A codec is a frozen dataclass as a scheme is, with `encode(batch)`, a list of bytes, one stream an example, which
+    knows its shape; `decode(streams)`, a batch; `roundtrip(batch)`; and `lossless`:
+
+    ```python
+    @dataclasses.dataclass(frozen=True)
+    class Half:
+        expression_name = "half"
+        positional_fields = ()
+        lossless = False
+
+        def encode(self, batch):
+            files = [io.BytesIO() for _ in batch]
+            for file, example in zip(files, batch):
+                np.save(file, example.half().numpy())
+            return [file.getvalue() for file in files]
+
+        def decode(self, streams):
+            arrays = [np.load(io.BytesIO(stream)) for stream in streams]
+            return torch.from_numpy(np.stack(arrays)).float()
+
+        def roundtrip(self, batch):
+            return self.decode(self.encode(batch)).to(batch.device)
+
+    def pytest_cp_codecs():
+        return [Half]
+    ```
+    """
+
+
+@pytest.hookspec
+def pytest_cp_directions() -> Mapping[str, Callable[[Observation, Tensor, int], Directions]]:  # type: ignore[empty-body]
+    """Return families of directions by name, for `assert_boundary_distance(directions="axes")`.
+
+    A family is a function of the reference's observation, the indices of the examples (k,) and the seed:
+
+    ```python
+    def axes(observation, indices, seed):
+        inputs = observation.data.select(indices)[0]
+        size = inputs[0].numel()
+        rows = torch.eye(size).reshape(size, *inputs.shape[1:])
+        return Directions(rows, tuple(f"axis {i}" for i in range(size)), ("axes",) * size)
+
+    def pytest_cp_directions():
+        return {"axes": axes}
+    ```
+    """
+
+
+@pytest.hookspec
+def pytest_cp_provenance(config: pytest.Config) -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return facts that every report must carry, by name: where the weights come from, who asked for the run.
+
+    ```python
+    def pytest_cp_provenance(config):
+        return {"model card": "https://models.example/7", "commit": os.environ.get("GIT_COMMIT", "unknown")}
+    ```
+    """
+
+
+@pytest.hookspec
+def pytest_cp_report_sections(document: dict[str, Any]) -> Iterable[Mapping[str, str]]:  # type: ignore[empty-body]
+    """Return sections to add to every report: `title` and `text`, both plain; the report's data is not to be changed.
+
+    ```python
+    def pytest_cp_report_sections(document):
+        failed = [check["test"] for check in document["checks"] if check["outcome"] == "fail"]
+        return [{"title": "Who decides", "text": f"{len(failed)} failures go to the release meeting."}]
+    ```
+    """

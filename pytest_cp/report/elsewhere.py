@@ -1,0 +1,44 @@
+"""Checks in the reports of others: properties in JUnit XML, and a table in pytest-html."""
+
+from __future__ import annotations
+
+from html import escape
+
+import pytest
+
+from pytest_cp.messages import number
+from pytest_cp.records import REPORT_ATTRIBUTE, Record
+from pytest_cp.report.compressed import compressed_name
+
+
+def add_properties(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add a test's checks to JUnit XML, where the ini file asks for it, and to pytest-html, where it writes a page."""
+    records: list[Record] = getattr(report, REPORT_ATTRIBUTE, [])
+    if item.config.getini("cp_junit_properties"):
+        item.user_properties += [entry for record in records for entry in _properties(record)]
+    if records and item.config.pluginmanager.hasplugin("html") and item.config.getoption("htmlpath", None):
+        from pytest_html import extras
+
+        report.extras = [*getattr(report, "extras", []), extras.html(_table(records))]  # type: ignore[attr-defined]
+
+
+def _properties(record: Record) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for entry in record["requirements"]:
+        name = f"cp.{entry['metric']}" + (f".{record['ordinal']}" if record["ordinal"] > 1 else "")
+        found += [(name, entry["value"]), (f"{name}.bound", entry["bound"]), (f"{name}.margin", entry["margin"])]
+        found.append((f"{name}.outcome", entry["outcome"]))
+    return found
+
+
+def _row(record: Record, entry: Record) -> tuple[object, ...]:
+    found = (number(entry["value"]), number(entry["margin"]), entry["count"])
+    return (entry["outcome"], compressed_name(record), entry["requirement"], *found)
+
+
+def _table(records: list[Record]) -> str:
+    heads = ("outcome", "compressed", "requirement", "found", "margin", "n")
+    rows = [_row(record, entry) for record in records for entry in record["requirements"]]
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,162 @@
+"""The hooks: the example of each works as its documentation has it, and what is no extension is refused."""
+
+import html
+import inspect
+import json
+import re
+import textwrap
+
+import pytest
+
+from pytest_cp import hookspecs
+
+IMPORTS = """
+import copy, dataclasses, io, os
+import numpy as np
+import torch
+from cp_compress.fidelity import Directions
+"""
+GATE = """
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+"""
+
+
+def example(name):
+    found = re.search(r"```python\n(.*?)```", inspect.getdoc(getattr(hookspecs, name)), flags=re.DOTALL)
+    return IMPORTS + textwrap.dedent(found[1])
+
+
+@pytest.fixture
+def with_conftest(project):
+    """A project, and a function that adds to its conftest.py."""
+
+    def add(text):
+        path = project.path / "conftest.py"
+        path.write_text(path.read_text() + text)
+        return project
+
+    return add
+
+
+def test_every_hook_has_its_test():
+    hooks = {name for name in vars(hookspecs) if name.startswith("pytest_cp_")}
+    assert hooks == {
+        "pytest_cp_schemes",
+        "pytest_cp_codecs",
+        "pytest_cp_directions",
+        "pytest_cp_provenance",
+        "pytest_cp_report_sections",
+    }
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])
+def test_a_scheme_of_ones_own(with_conftest, arguments):
+    project = with_conftest(example("pytest_cp_schemes"))
+    project.write_test(GATE)
+    schemes = ("--cp-scheme=shrink(factor=0.9)", "--cp-scheme=shrink(factor=0.5) | prune(density=0.5)")
+    outcome = project.run(*schemes, *arguments, subprocess=True)
+    assert outcome.result.ret == 0, outcome.result.stdout.str()
+    tests = {check["test"].partition("[")[2] for check in outcome.report["checks"]}
+    assert tests == {"shrink(factor=0.9)]", "shrink(factor=0.5) | prune(density=0.5)]"}
+
+
+def test_another_code_of_the_same_scheme_is_not_taken_from_the_disk(with_conftest):
+    project = with_conftest(example("pytest_cp_schemes"))
+    project.write_test(
+        GATE.replace("min_agreement=0.1)", "max_mean_logit_distance=1e9)").replace("def test", "def test", 1)
+    )
+    first = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True).report["checks"][0]
+    path = project.path / "conftest.py"
+    path.write_text(path.read_text().replace("parameter.mul_(self.factor)", "parameter.mul_(self.factor / 2)"))
+    second = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True).report["checks"][0]
+    assert first["metrics"]["mean_logit_distance"] != second["metrics"]["mean_logit_distance"]
+
+
+def test_a_codec_of_ones_own(with_conftest):
+    project = with_conftest(example("pytest_cp_codecs"))
+    project.write_test("""
+def test_gate(compressed_dataset, reference_model, dataset):
+    assert_preserved_predictions(reference_model, reference_model, dataset,
+                                 compressed_dataset=compressed_dataset, min_agreement=0.1)
+""")
+    outcome = project.run("--cp-codec=half", subprocess=True)
+    assert outcome.result.ret == 0, outcome.result.stdout.str()
+    assert outcome.report["checks"][0]["subjects"]["compressed_data"]["name"] == "half()"
+
+
+def test_directions_of_ones_own(with_conftest):
+    project = with_conftest(example("pytest_cp_directions"))
+    project.write_test("""
+@pytest.mark.compress_model("prune(density=0.4)")
+@pytest.mark.parametrize("name", ["axes", "axis"])
+def test_gate(compressed_model, reference_model, dataset, name):
+    assert_boundary_distance(compressed_model, reference_model, dataset, directions=name, examples=5,
+                             max_censored_fraction=1.0)
+""")
+    outcome = project.run(subprocess=True)
+    assert outcome.junit["failures"] == 1
+    assert "must be one of gate, worst, benign, axes" in outcome.junit_messages[0]
+    (passed,) = [check for check in outcome.report["checks"] if check["outcome"] == "pass"]
+    assert passed["details"]["directions"] == 8
+    assert {row["family"] for row in passed["details"]["families"]} == {"axes"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])
+def test_provenance_and_sections_are_in_every_report(with_conftest, arguments, monkeypatch):
+    monkeypatch.setenv("GIT_COMMIT", "abc123")
+    project = with_conftest(example("pytest_cp_provenance") + example("pytest_cp_report_sections"))
+    project.write_test(GATE)
+    reports = ("--cp-report-html=page.html", "--cp-report-markdown=page.md", "--cp-scheme=prune(density=0.4)")
+    outcome = project.run(*reports, *arguments, subprocess=True)
+    assert outcome.report["provenance"] == {"model card": "https://models.example/7", "commit": "abc123"}
+    assert outcome.report["sections"] == [{"title": "Who decides", "text": "0 failures go to the release meeting."}]
+    assert "0 failures go to the release meeting" in (project.path / "page.md").read_text()
+    page = (project.path / "page.html").read_text()
+    assert "Who decides" in page
+    assert "abc123" in page
+
+
+def test_a_hook_that_fails_loses_no_report(with_conftest):
+    project = with_conftest("\ndef pytest_cp_report_sections(document):\n    raise RuntimeError('oops')\n")
+    project.write_test(GATE)
+    outcome = project.run("--cp-scheme=prune(density=0.4)", subprocess=True)
+    assert outcome.result.ret == 0
+    assert any("oops" in note for note in outcome.report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("hook", "returned", "told"),
+    [
+        ("schemes", "[object]", "expression_name"),
+        ("schemes", "[type('A', (), {'expression_name': 'a'})]", "frozen dataclass"),
+        ("schemes", "[cp_compress.model.Prune]", "taken"),
+        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "a word"),
+        ("directions", "{'gate': print}", "taken"),
+        ("directions", "{'mine': 3}", "function"),
+    ],
+)
+def test_what_is_no_extension_is_refused(with_conftest, hook, returned, told):
+    project = with_conftest(f"\nimport cp_compress.model\ndef pytest_cp_{hook}():\n    return {returned}\n")
+    project.write_test(GATE)
+    outcome = project.run(subprocess=True)
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines([f"*{told}*"])
+
+
+def test_junit_properties_where_the_user_asks(project):
+    project.pytester.makeini("[pytest]\ncp_junit_properties = true\n")
+    project.write_test(GATE)
+    project.run("--cp-scheme=prune(density=0.4)")
+    text = (project.path / "junit.xml").read_text()
+    assert '<property name="cp.agreement.bound" value="0.1"' in text
+    assert '<property name="cp.agreement.outcome" value="pass"' in text
+
+
+def test_pytest_html_shows_the_checks(project):
+    project.write_test(GATE)
+    project.run("--cp-scheme=prune(density=0.4)", "--html=other.html", "--self-contained-html", subprocess=True)
+    page = html.unescape((project.path / "other.html").read_text(encoding="utf-8"))
+    data = json.loads(re.search(r'data-jsonblob="(\{.*?\})"></div>', page, flags=re.DOTALL)[1])
+    (test,) = data["tests"].values()
+    assert "agreement ≥ 0.1" in json.dumps(test, ensure_ascii=False)
