@@ -112,6 +112,12 @@ def test_internal_links_lead_somewhere(page):
             assert anchor in anchors_of(other.resolve().relative_to(DOCS).as_posix()), f"{page}: {target}"
 
 
+def test_examples_for_build_servers_are_there():
+    named = re.findall(r"^\| `([\w.-]+)` \|", text_of("how-to/ci.md"), re.MULTILINE)
+    assert named
+    assert [name for name in named if not (ROOT / "examples" / "ci" / name).is_file()] == []
+
+
 def test_no_page_names_a_machine():
     words = re.compile(r"/(?:work|home|tmp|root)/")
     for path in [*DOCS.rglob("*.md"), *DOCS.rglob("*.py"), ROOT / "mkdocs.yml"]:
