@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup demo test test-gpu clean
+.PHONY: setup demo test test-gpu docs clean
 
 setup: $(READY)
 
@@ -30,5 +30,9 @@ test: setup
 test-gpu: setup
 	$(PYTHON) -m pytest -m gpu
 
+docs: setup
+	$(PYTHON) -m pip install --quiet --editable ".[docs]"
+	$(PYTHON) -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) reports
+	rm -rf $(VENV) reports site

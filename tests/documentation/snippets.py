@@ -1,0 +1,251 @@
+"""Runs the snippets of pages of the documentation: `python snippets.py` reads requests, one page each.
+
+A page is run in a folder of its own, in order, by one process. A block with a title is a file that is written there; a
+Python block without one is executed, with the names of those before it; a console block holds commands, each after
+"$ ", and what they print. Commands run as they stand: `pytest`, `cp-compress` and `python` in a fork of this process,
+which has torch loaded already, by the functions that the installed commands call; anything else by the shell. Numbers
+aside, each line of output that a page shows must be printed, in that order; "…" stands for anything.
+
+A comment before a block says what is special about it: <!-- exit code: 1 --> or <!-- not run: why -->.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_LANGUAGES = ("python", "toml", "ini", "console")
+TIMEOUT = 120
+_BLOCK = re.compile(
+    r"(?:^ *<!-- (?P<comment>not run|exit code): (?P<value>[^\n]*?) -->\n+)?"
+    r"^(?P<indent> *)```(?P<language>\w+)(?P<rest>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+_NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_FOREIGN = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
+_FOREIGN += ("GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "FORCE_COLOR")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One block of a page that can be run."""
+
+    language: str
+    body: str
+    line: int
+    title: str | None = None
+    exit_code: int = 0
+    not_run: str | None = None
+
+
+def read_snippets(text):
+    """Return the snippets of a page in its order."""
+    found = []
+    for block in _BLOCK.finditer(text):
+        if block["language"] in RUN_LANGUAGES:
+            title = re.search(r'title="([^"]+)"', block["rest"])
+            found.append(
+                Snippet(
+                    language=block["language"],
+                    body=textwrap.dedent(block["body"]),
+                    line=text.count("\n", 0, block.start("language")) + 1,
+                    title=title[1] if title else None,
+                    exit_code=int(block["value"]) if block["comment"] == "exit code" else 0,
+                    not_run=block["value"] if block["comment"] == "not run" else None,
+                )
+            )
+    return found
+
+
+def run_page(page, folder):
+    """Run the snippets of a page in a folder; return None, or what went wrong."""
+    namespace = {"__name__": "__main__"}
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    for snippet in read_snippets(Path(page).read_text(encoding="utf-8")):
+        if snippet.not_run is None:
+            trouble = _run_snippet(snippet, namespace, Path(folder))
+            if trouble:
+                return f"{page}:{snippet.line}: {trouble}"
+    return None
+
+
+def _run_snippet(snippet, namespace, folder):
+    if snippet.title is not None:
+        target = folder / snippet.title
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(snippet.body, encoding="utf-8")
+        return None
+    if snippet.language == "console":
+        return _run_console(snippet)
+    if snippet.language != "python":
+        return f"a block of {snippet.language} without a title is in no file"
+    try:
+        exec(compile(snippet.body, f"snippet at line {snippet.line}", "exec"), namespace)
+    except BaseException:
+        return traceback.format_exc()
+    return None
+
+
+def _run_console(snippet):
+    for command, expected in read_commands(snippet.body):
+        code, printed = run_command(command)
+        if code != snippet.exit_code:
+            return f"{command}: exit code {code} instead of {snippet.exit_code}\n{printed}"
+        missing = first_missing(expected, printed)
+        if missing is not None:
+            return f"{command}: did not print {missing!r}\n{printed}"
+    return None
+
+
+def read_commands(body):
+    """Return the commands of a console block, each with the lines that it is said to print."""
+    commands = []
+    for line in re.sub(r"\\\n\s*", "", body).splitlines():
+        if line.startswith("$ "):
+            commands.append((line[2:], []))
+        elif line.strip():
+            commands[-1][1].append(line)
+    return commands
+
+
+def first_missing(expected, printed):
+    """Return the first line that is expected and not printed after those before it, or None."""
+    lines = iter(map(_comparable, printed.splitlines()))
+    for line in expected:
+        pattern = ".*".join(map(re.escape, _comparable(line).split("…")))
+        if line.strip() != "…" and not any(re.fullmatch(pattern, printed_line) for printed_line in lines):
+            return line
+    return None
+
+
+def _comparable(line):
+    return " ".join(_NUMBER.sub("#", line).replace("=", " ").split())
+
+
+def run_command(command):
+    """Run one command in the current folder; return its exit code and all that it printed."""
+    words = shlex.split(command, comments=True)
+    variables = {}
+    while re.match(r"\w+=", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
+    reading, writing = os.pipe()
+    if words[0] not in _COMMANDS:
+        os.close(reading), os.close(writing)
+        done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return done.returncode, done.stdout.decode()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _become(words, variables, writing)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as stream:
+        printed = stream.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), printed
+
+
+def _become(words, variables, output):
+    """Run a command in this process, which ends with it."""
+    code = 1
+    try:
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        for name, stream in (("stdout", 1), ("stderr", 2)):
+            setattr(sys, name, os.fdopen(stream, "w", encoding="utf-8", buffering=1, closefd=False))
+        os.environ.update(variables)
+        sys.argv = list(words)
+        code = _COMMANDS[words[0]](words[1:]) or 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(int(code))
+
+
+def _pytest(arguments):
+    import pytest
+
+    return int(pytest.main(arguments))
+
+
+def _cp_compress(arguments):
+    from cp_compress.cli.main import main
+
+    return main(arguments)
+
+
+def _python(arguments):
+    if arguments[0] == "-c":
+        exec(arguments[1], {"__name__": "__main__"})
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+# not pytest_cp: pytest itself must import it
+_SLOW_TO_IMPORT = (
+    "captum.attr",
+    "cp_compress.cli.main",
+    "cp_compress.data.zfp",
+    "cp_compress.fidelity.attributions",
+    "cp_compress.fidelity.boundaries",
+    "cp_compress.fidelity.observation",
+    "cp_compress.search.searching",
+    "cp_compress.search.training",
+    "hypothesis.strategies",
+    "jsonschema",
+    "torchvision",
+)
+_COMMANDS = {"pytest": _pytest, "cp-compress": _cp_compress, "python": _python}
+
+
+def serve():
+    """Run the pages that standard input names, and answer each with a line of JSON."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
+    # the programs that snippets start are those of this interpreter
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ |= {"PATH": path, "COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    import torch
+
+    torch.set_num_threads(1)
+    for name in _SLOW_TO_IMPORT:
+        importlib.import_module(name)
+    importlib.import_module("cp_compress.examples").digits_cnn()
+    # what one fork compiles, such as the modules that pytest rewrites, the others find there
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path.cwd() / "bytecode")
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(TIMEOUT)
+            try:
+                trouble = run_page(request["page"], request["folder"])
+            except BaseException:
+                trouble = traceback.format_exc()
+            Path(request["answer"]).write_text(json.dumps(trouble), encoding="utf-8")
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answered = Path(request["answer"])
+        trouble = json.loads(answered.read_text()) if answered.exists() else f"ended with status {status}"
+        print(json.dumps(trouble), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,218 @@
+"""The documentation site: its snippets run, its links lead somewhere, and nothing that it should name is missing."""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from snippets import RUN_LANGUAGES, first_missing, read_commands, read_snippets
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+NAVIGATION = re.findall(
+    r"^ *- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+)
+PACKAGES = {
+    "pytest_cp": "pytest_cp",
+    "cp_compress.model": "model",
+    "cp_compress.data": "data",
+    "cp_compress.fidelity": "fidelity",
+    "cp_compress.search": "search",
+    "cp_compress.artifacts": "artifacts",
+}
+NOT_RUN_AT_MOST = 4
+LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^\s"'>]+)""")
+
+
+def text_of(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+WITH_SNIPPETS = [page for page in PAGES if any(one.not_run is None for one in read_snippets(text_of(page)))]
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    """A process with torch loaded that runs a page when asked to."""
+    if not hasattr(os, "fork"):
+        pytest.skip("snippets are run in forks of one process, which this system does not have")
+    folder = tmp_path_factory.mktemp("pages")
+    script = Path(__file__).with_name("snippets.py")
+    process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder)
+
+    def run(page):
+        place = folder / page.replace("/", "-").removesuffix(".md")
+        place.mkdir()
+        request = {"page": str(DOCS / page), "folder": str(place), "answer": f"{place}.json"}
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield run
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("page", WITH_SNIPPETS)
+def test_snippets_run(runner, page):
+    trouble = runner(page)
+    assert trouble is None, trouble
+
+
+def test_snippets_that_are_not_run_say_why():
+    reasons = [(page, one.not_run) for page in PAGES for one in read_snippets(text_of(page)) if one.not_run is not None]
+    assert len(reasons) <= NOT_RUN_AT_MOST, reasons
+    assert all(len(reason) > 10 for _, reason in reasons)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_seen(page):
+    text = text_of(page)
+    opened = re.findall(rf"^ *```(?:{'|'.join(RUN_LANGUAGES)})\b", text, re.MULTILINE)
+    assert len(read_snippets(text)) == len(opened)
+    assert text.count("<!-- not run") == sum(one.not_run is not None for one in read_snippets(text))
+
+
+def test_what_the_runner_compares():
+    ((command, expected),) = read_commands("$ pytest \\\n    -x\n1 failed …\nend\n")
+    assert command == "pytest -x"
+    assert first_missing(expected, "start\n2 failed in 3.5 s\n\nend\n") is None
+    assert first_missing(expected, "end\n2 failed in 3.5 s\n") == "end"
+
+
+def test_navigation_is_complete():
+    assert sorted(NAVIGATION) == PAGES
+
+
+def anchors_of(page):
+    headings = re.findall(r"^#+ (.+?)(?: \{#([\w-]+)\})?$", text_of(page), re.MULTILINE)
+    slugs = {
+        given or re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title, given in headings
+    }
+    return slugs | set(re.findall(r"^::: ([\w.]+)$", text_of(page), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_internal_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text_of(page), flags=re.DOTALL)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        other = (DOCS / page).parent / path if path else DOCS / page
+        assert other.resolve().exists(), f"{page}: {target}"
+        if anchor and other.suffix == ".md":
+            assert anchor in anchors_of(other.resolve().relative_to(DOCS).as_posix()), f"{page}: {target}"
+
+
+def test_examples_for_build_servers_are_there():
+    named = re.findall(r"^\| `([\w.-]+)` \|", text_of("how-to/ci.md"), re.MULTILINE)
+    assert named
+    assert [name for name in named if not (ROOT / "examples" / "ci" / name).is_file()] == []
+
+
+def test_no_page_names_a_machine():
+    words = re.compile(r"/(?:work|home|tmp|root)/")
+    for path in [*DOCS.rglob("*.md"), *DOCS.rglob("*.py"), ROOT / "mkdocs.yml"]:
+        assert not words.search(path.read_text(encoding="utf-8")), path
+
+
+class Declared(list):
+    """Stands for pytest's parser, and remembers the names of what is declared."""
+
+    def getgroup(self, *names):
+        return self
+
+    def addoption(self, *names, **settings):
+        self.extend(names)
+
+    def addini(self, name, *rest, **settings):
+        self.append(name)
+
+
+def test_every_option_and_ini_key_is_in_the_reference():
+    from pytest_cp import options
+
+    declared = Declared()
+    options.add_options(declared)
+    reference = text_of("reference/options.md")
+    rows = re.findall(r"^\| `(--cp-[a-z-]+|cp_[a-z_]+)", reference, re.MULTILINE)
+    markers = {re.match(r"\w+", marker)[0] for marker in options._MARKERS}
+    assert set(rows) - markers - {"cp_device"} == set(declared) - {"cp_device"}  # which is a fixture too
+    assert all(f"`{marker}" in reference for marker in markers)
+
+
+def test_pages_name_no_unknown_option():
+    from pytest_cp import options
+
+    declared = Declared()
+    options.add_options(declared)
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])(--cp-[a-z]+(?:-[a-z]+)*)", text_of(page)))
+        assert named <= set(declared), page
+
+
+def test_every_command_and_its_options_are_in_the_reference():
+    from cp_compress.cli.main import _parser
+
+    reference = text_of("reference/command-line.md")
+    (commands,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, parser in commands.choices.items():
+        section = re.search(rf"^## `cp-compress {name}`\n(.*?)(?=^## |\Z)", reference, re.MULTILINE | re.DOTALL)
+        assert section, name
+        # what all of them take is described once
+        text = section[1] + re.search(r"^## Common options\n(.*?)(?=^## )", reference, re.MULTILINE | re.DOTALL)[1]
+        options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        assert all(f"`{option}" in text for option in options - {"--help"}), (name, options)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_in_the_reference(package):
+    reference = text_of(f"reference/{PACKAGES[package]}.md")
+    shown = set(re.findall(rf"^::: {re.escape(package)}\.(\w+)$", reference, re.MULTILINE))
+    shown |= set(re.findall(r"^\| `(\w+)` \|", reference, re.MULTILINE))
+    assert set(importlib.import_module(package).__all__) <= shown
+
+
+def test_every_public_name_of_the_library_is_listed():
+    reference = text_of("reference/cp_compress.md")
+    assert all(
+        f"`{name}`" in reference or f".{name}\n" in reference for name in importlib.import_module("cp_compress").__all__
+    )
+
+
+def test_every_metric_is_explained():
+    from cp_compress.fidelity.measurement import METRICS
+
+    explained = "".join(text_of(page) for page in PAGES if page.startswith("explanation/"))
+    assert [name for metrics in METRICS.values() for name in metrics if f"`{name}`" not in explained] == []
+
+
+def test_site_builds_strictly(tmp_path):
+    missing = [
+        name for name in ("mkdocs", "material", "mkdocstrings", "latex2mathml") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} missing: pip install 'pytest-cp[docs]'")
+    # a proxy that is not there: a build that asked for anything would fail
+    offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        content = page.read_text(encoding="utf-8")
+        assert "arithmatex" not in content, page
+        # what the converter does not know is left as it was written
+        assert [found for found in re.findall(r"<math.*?</math>", content, re.DOTALL) if "\\" in found] == [], page
+        assert LOADED.findall(content) == [], page
+    for sheet in (tmp_path / "site").rglob("*.css"):
+        assert not re.search(r"""(?:url\(|@import )["']?(?:https?:)?//""", sheet.read_text(encoding="utf-8")), sheet
