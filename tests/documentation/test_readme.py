@@ -56,29 +56,21 @@ def run_script(folder, source):
     return done.stdout
 
 
-def test_training_and_search_examples_run(tmp_path):
-    training = block_with("train_compressed(").replace("epochs=15", "epochs=2")
-    assert re.search(r"PreserveAgreement: .* ≤ 0.05", run_script(tmp_path, training))
-    assert (tmp_path / "training.pt").exists()
-    search = block_with("SchemeSpace(").replace('state="search.json"', 'state="search.json", trials=4')
-    assert "fresh data: agreement" in run_script(tmp_path, search)
+def test_the_specification_that_is_shown_can_be_read(tmp_path):
+    from pytest_cp.specification import read_specification
+
+    path = tmp_path / "gate.toml"
+    path.write_text(block_with("schema_version", "toml"))
+    specification = read_specification(path)
+    assert [candidate["name"] for candidate in specification.candidates] == ["quantize(int8)", "what the device says"]
+    assert [one.level for one in specification.requirements] == ["predictions", "boundaries"]
 
 
-def test_examples_of_data_compression_run(tmp_path):
-    assert "torch.Size([8, 3, 8, 8, 16])" in run_script(tmp_path, block_with("codec.requantise(batch)"))
-    found = run_script(tmp_path, block_with("write_store("))
-    assert "intact" in found
-    assert "torch.Size([16, 2, 2])" in found
-    # again: what was written is found to be there
-    assert run_script(tmp_path, block_with("write_store(")) == found
-
-
-def test_examples_of_repair_and_of_fewer_examples_run(tmp_path):
-    repair = block_with("find_smallest(family").replace("epochs=3", "epochs=1")
-    found = run_script(tmp_path, repair)
-    assert "jpeg(quality=" in found
-    assert "clean: accuracy" in found
-    assert "of 1197" in run_script(tmp_path, block_with("find_smallest_subset(").replace("trials=4", "trials=2"))
+def test_pages_and_pictures_are_there():
+    found = re.findall(r"\]\(([^)#]+)\)", README)
+    assert "docs/images/report.png" in found
+    for target in found:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
 def test_commands_have_the_options_that_are_shown(capsys):
@@ -110,5 +102,5 @@ def test_every_option_and_ini_key_is_documented():
 
     for name, *_ in options._INI:
         assert f"`{name}`" in README, name
-    for option in ("scheme", "codec", "device", "seed", "batch-size", "report-json", "baseline", "cache-dir"):
-        assert f"--cp-{option}" in README
+    for option in re.findall(r'"(--cp-[a-z-]+)"', Path(options.__file__).read_text(encoding="utf-8")):
+        assert f"`{option}" in README, option
