@@ -16,7 +16,7 @@ from cp_compress.cli.subjects import read_count, read_data
 
 _EXAMPLE = """\
 DATA is "package.module:factory", a function without arguments that returns labelled examples, or a folder of images
-with one folder a class in it (folder/class/image.png), which are read as RGB.
+with one folder a class in it (folder/class/image.png), which are read as RGB: without alpha, not turned as EXIF may ask.
 
 example:
   cp-compress encode cp_compress.examples:digits --codec "jpeg(quality=75)" --output digits.store

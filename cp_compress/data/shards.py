@@ -6,6 +6,8 @@ random, and safetensors brings no new dependency; its header is plain JSON, so t
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from cp_compress.data.stream_dataset import concatenate, cut, view_of
 _IDENTITY = "cp_compress"
 _LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 _OFFSETS = (torch.int32, torch.int64)
+_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class ShardRecord:
 class Shard:
     """An open shard: its streams are mapped into memory, offsets and labels are read.
 
-    Raises CorruptStreamError, naming the file, when it is not what its record says.
+    Raises CorruptStreamError, naming the file, when it is not what its record says or cannot be read, and the error
+    itself where memory or open files run out, which says nothing of the file.
     """
 
     def __init__(self, folder: Path, record: ShardRecord) -> None:
@@ -63,6 +67,7 @@ class Shard:
         try:
             if path.stat().st_size != record.file_bytes:  # before it is mapped: what is not there cannot be read
                 raise ValueError(f"it has {path.stat().st_size} bytes instead of {record.file_bytes}")
+            path.open("rb").close()  # safetensors calls a file missing that it may not open
             with safe_open(path, framework="pt") as file:
                 identity = (file.metadata() or {}).get(_IDENTITY)
                 if identity != record.content:  # streams of equal sizes have equal offsets
@@ -73,7 +78,12 @@ class Shard:
             _check(content, offsets, labels, record.stop - record.start)
         except FileNotFoundError as error:
             raise CorruptStreamError(f"shard {record.name} is missing") from error
-        except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError, TypeError) as error:
+        except (OSError, RuntimeError) as error:
+            if is_exhaustion(error):
+                raise
+            kind = "cannot be read" if isinstance(error, OSError) else "is damaged"
+            raise CorruptStreamError(f"shard {record.name} {kind}: {error}") from error
+        except (SafetensorError, ValueError, OverflowError, TypeError) as error:
             raise CorruptStreamError(f"shard {record.name} is damaged: {error}") from error
         self.labels = labels.to(torch.int64)
         self._content, self._edges = view_of(content), view_of(offsets)
@@ -81,6 +91,13 @@ class Shard:
     def streams(self, positions: Sequence[int]) -> list[bytes]:
         """Return the streams at positions within the shard."""
         return cut(self._content, self._edges, positions)
+
+
+def is_exhaustion(error: OSError | RuntimeError) -> bool:
+    """Tell whether a process has no more memory, mappings or open files, as the system or torch says it."""
+    if isinstance(error, OSError):
+        return error.errno in _EXHAUSTED
+    return any(os.strerror(number) in str(error) for number in _EXHAUSTED)
 
 
 def _check(content: Tensor, offsets: Tensor, labels: Tensor, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -55,7 +56,8 @@ def write_store(
     """Encode labelled examples into a folder of shards of `shard_size` examples, and return the data set in it.
 
     `dataset` is anything that `LabeledData` reads, or a torchvision data set such as `ImageFolder`, whose images may
-    differ in size. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
+    differ in size. Choose a `shard_size` that makes files of megabytes: each is brought to the disk by itself, which takes
+    milliseconds however small it is. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
     workers must see the same folder); what is written does not depend on them. A process holds one shard in memory.
 
     The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
@@ -228,12 +230,17 @@ def _class_names(source: Any) -> tuple[str, ...] | None:
 def _locked(target: Path) -> Iterator[None]:
     place = target.with_name(f".{target.name}.lock")
     lock = FileLock(place, timeout=0)
+    writable = os.access(target.parent, os.W_OK)  # some versions take a folder without leave for a lock that is held
     try:
+        if not writable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         lock.acquire()
-    except (Timeout, OSError):
-        if not place.exists():  # a folder that cannot be written to looks like a lock that is held
-            raise CompressionError(f"{_OWNER}: nothing can be written in {target.parent}") from None
+    except Timeout:
         raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
+    except OSError as error:
+        hint = "; the store in it is read by StoredDataset" if (target / MANIFEST).is_file() else ""
+        told = f"{_OWNER}: nothing can be written in {target.parent}: {error.strerror}{hint}"
+        raise OSError(error.errno, told) from None
     try:
         yield
     finally:
