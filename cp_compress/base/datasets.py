@@ -162,4 +162,8 @@ def as_labels(labels: Any, count: int) -> Tensor:
         raise ObservationError(f"labels of {count} examples have shape {tuple(tensor.shape)}; expected ({count},)")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ObservationError(f"labels are {tensor.dtype}; they must be class numbers of an integer dtype")
-    return tensor.to(torch.int64)
+    numbers = tensor.to(torch.int64)
+    if tensor.dtype == torch.uint64 and bool((numbers < 0).any()):
+        largest = int(tensor.numpy(force=True).max())
+        raise ObservationError(f"labels are torch.uint64 up to {largest}; class numbers must be below 2**63")
+    return numbers

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cp_compress.base.files import write_atomically
-from cp_compress.data.manifest import UNREADABLE, parse_record
+from cp_compress.data.manifest import MANIFEST, UNREADABLE, is_shard_name, parse_record
 from cp_compress.data.shards import ShardRecord
 
 _PLAN = "plan.json"
@@ -80,6 +80,24 @@ def read_plan(folder: Path) -> Plan | None:
 def holds_nothing_else(folder: Path) -> bool:
     """Tell whether a folder without a plan is one that a run left before it had written its plan."""
     return all(_STAGING.fullmatch(path.name) for path in folder.iterdir())
+
+
+def holds_shards(folder: Path) -> bool:
+    """Tell whether anything of an unfinished store's examples is there."""
+    return any(is_shard_name(path.name) for path in folder.iterdir())
+
+
+def is_own_file(name: str) -> bool:
+    """Tell whether a file of a store, finished or not, is called so."""
+    return name in (MANIFEST, _PLAN) or is_shard_name(name) or _NOTE.fullmatch(name) is not None
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """Return the names in a folder that no run gave, in order, or its own name where it is no folder but a file."""
+    if not folder.is_dir() or folder.is_symlink():
+        return [folder.name] if os.path.lexists(folder) else []
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not is_own_file(name) and not _STAGING.fullmatch(name)]
 
 
 def write_note(staging: Path, folder: Path, record: ShardRecord) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from pairs import Pairs
@@ -10,7 +11,7 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
 
 
@@ -37,6 +38,13 @@ def test_examples_are_those_of_the_codec(data, codec):
     assert torch.equal(images, expected[[5, 3, 20]])
     assert labels.tolist() == [0, 3, 0]
     assert len(list(stored)) == 23
+
+
+def test_labels_beyond_int64_are_refused():
+    images = torch.rand(2, 3, 8, 8)
+    with pytest.raises(ObservationError, match=r"9223372036854775813.*below 2\*\*63"):
+        LabeledData((images, np.array([1, 2**63 + 5], dtype=np.uint64))).read_labels()
+    assert LabeledData((images, np.array([1, 2**63 - 1], dtype=np.uint64))).read_labels().tolist() == [1, 2**63 - 1]
 
 
 def normalise(batch):

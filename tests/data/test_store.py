@@ -425,3 +425,51 @@ def test_a_folder_that_may_not_be_written_is_not_called_busy(data, tmp_path, mon
             write_store(data, JPEG(80), tmp_path / "store")
     with FileLock(tmp_path / ".store.lock"), pytest.raises(CompressionError, match="another process"):
         write_store(data, JPEG(80), tmp_path / "store")
+
+
+class Broken(Pairs):
+    """Cannot be read at all."""
+
+    def __getitem__(self, index):
+        raise OSError("disk")
+
+
+def test_a_run_that_wrote_no_shard_stands_in_nobodys_way(data, tmp_path):
+    path = tmp_path / "store"
+    with pytest.raises(ObservationError):
+        write_store(Broken([0] * 4), JPEG(80), path)
+    assert (tmp_path / "store.partial" / "plan.json").exists()
+    assert len(write_store(data, JPEG(80), path)) == 23
+
+
+def test_folders_of_others_are_not_removed(data, tmp_path):
+    path, beside = tmp_path / "store", tmp_path / ".store.replaced"
+    write_store(data, JPEG(80), path, shard_size=8)
+    beside.mkdir()
+    (beside / "thesis.txt").write_text("mine")
+    write_store(data, JPEG(80), path, shard_size=8)
+    with pytest.raises(InvalidArgumentError, match=r"thesis\.txt.*move it away"):
+        write_store(data, JPEG(70), path, shard_size=8, overwrite=True)
+    assert (beside / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(beside)
+    for name in ("notes.txt", "shard-00000.safetensors.bak"):
+        (path / name).write_text("mine")
+        write_store(data, JPEG(80), path, shard_size=8, overwrite=True)
+        with pytest.raises(InvalidArgumentError, match=rf"{name}.*move it away"):
+            write_store(data, JPEG(70), path, shard_size=8, overwrite=True)
+        assert (path / name).read_text() == "mine"
+        (path / name).unlink()
+    (tmp_path / "store.partial").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match=r"store\.partial.*no folder"):
+        write_store(data, JPEG(70), path, shard_size=8, overwrite=True)
+    assert (tmp_path / "store.partial").read_text() == "mine"
+
+
+def test_a_folder_in_the_place_of_a_shard_is_told(data, tmp_path):
+    path = tmp_path / "store"
+    write_store(data, JPEG(80), path, shard_size=8)
+    (path / "shard-00001.safetensors").unlink()
+    (path / "shard-00001.safetensors").mkdir()
+    assert verify_store(path).lost == 8
+    with pytest.raises(InvalidArgumentError, match=r"shard-00001.*is a folder"):
+        write_store(data, JPEG(80), path, shard_size=8)
