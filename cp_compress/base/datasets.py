@@ -67,10 +67,24 @@ class LabeledData:
 
     def read_labels(self) -> Tensor:
         """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
+        known = self.known_labels()
+        return torch.cat([labels for _, labels in self.batches(1024)]).cpu() if known is None else known
+
+    def known_labels(self) -> Tensor | None:
+        """Return all labels (n,), int64, where they are there without reading an example, else None.
+
+        They are `labels`, a tensor, or the `targets` of a data set of torchvision that does not transform them.
+        """
         kept = getattr(self.source, "labels", None)
         if isinstance(kept, Tensor) and kept.shape == (len(self),) and kept.dtype == torch.int64:
             return kept.cpu()
-        return torch.cat([labels for _, labels in self.batches(1024)]).cpu()
+        of_torchvision = type(self.source).__module__.startswith("torchvision.datasets.")
+        if not of_torchvision or getattr(self.source, "target_transform", None) is not None:
+            return None
+        try:
+            return as_labels(self.source.targets, len(self)).cpu()
+        except (AttributeError, ObservationError):
+            return None
 
     def digest(self, batch_size: int = 1024) -> str:
         """Return the hex digest of all inputs and labels; it does not depend on the batch size or the form."""

@@ -21,11 +21,10 @@ def is_deep(mode: str) -> bool:
     return mode.startswith("I") or mode == "F"
 
 
-def refuse_deep_images(source: Any, positions: Sequence[int], start: int) -> None:
+def refuse_deep_images(source: Any, positions: Sequence[int]) -> None:
     """Raise ObservationError, naming example and file, for files of more than 8 bits a channel at those positions.
 
     Only data sets are looked at whose files torchvision's default loader reads, which makes white of such values.
-    `start` is the number of the first position in the error.
     """
     places = list(positions)
     while isinstance(source, (DataLoader, Subset)):
@@ -35,7 +34,7 @@ def refuse_deep_images(source: Any, positions: Sequence[int], start: int) -> Non
     folders: Any = sys.modules.get("torchvision.datasets.folder")
     if folders is None or not isinstance(source, folders.DatasetFolder) or source.loader is not folders.default_loader:
         return
-    for number, place in enumerate(places, start):
+    for number, place in zip(positions, places, strict=True):
         path = source.samples[place][0]
         mode = _mode_of(path)
         if mode is not None and is_deep(mode):
@@ -47,6 +46,6 @@ def _mode_of(path: str) -> str | None:
     """Return the mode that a file's header states, None where it cannot be read, as the loader will say."""
     try:
         with Image.open(path) as image:
-            return image.mode
+            return str(image.mode)
     except (OSError, SyntaxError, ValueError):
         return None

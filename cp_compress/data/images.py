@@ -27,21 +27,25 @@ def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iter
     and for images of more than 8 bits a channel.
     """
     for begin in range(start, stop, batch_size):
-        positions = range(begin, min(begin + batch_size, stop))
-        if data.tensors is not None or _collates_itself(data.source):
-            yield data.select(positions)
-        else:
-            refuse_deep_images(data.source, positions, begin)
-            yield from _join(data.rows(positions), begin)
+        yield from read_examples(data, range(begin, min(begin + batch_size, stop)))
+
+
+def read_examples(data: LabeledData, positions: Sequence[int]) -> Iterator[Run]:
+    """Yield the examples at positions in their order, as `read_runs` does; raises what it raises."""
+    if data.tensors is not None or _collates_itself(data.source):
+        yield data.select(positions)
+    else:
+        refuse_deep_images(data.source, positions)
+        yield from _join(data.rows(positions), positions)
 
 
 def _collates_itself(source: Any) -> bool:
     return isinstance(source, DataLoader) and source.collate_fn is not default_collate
 
 
-def _join(rows: Sequence[Any], start: int) -> Iterator[Run]:
+def _join(rows: Sequence[Any], positions: Sequence[int]) -> Iterator[Run]:
     inputs, labels = [], []
-    for position, row in enumerate(rows, start):
+    for position, row in zip(positions, rows, strict=True):
         if not isinstance(row, (tuple, list)) or len(row) != 2:
             raise ObservationError(f"example #{position} is a {type(row).__name__}, not an (input, label) pair")
         inputs.append(_as_tensor(row[0], position))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cp_compress.base.files import write_atomically
-from cp_compress.data.manifest import MANIFEST, UNREADABLE, is_shard_name, parse_record
+from cp_compress.data.manifest import MANIFEST, UNREADABLE, document_bytes, is_shard_name, parse_record
 from cp_compress.data.shards import ShardRecord
 
 _PLAN = "plan.json"
@@ -62,7 +62,7 @@ def publish(staging: Path, folder: Path, name: str) -> None:
 
 def write_plan(staging: Path, folder: Path, plan: Plan) -> None:
     """Say what the store in a folder is to be."""
-    write_atomically(staging / _PLAN, json.dumps(vars(plan), ensure_ascii=False))
+    write_atomically(staging / _PLAN, document_bytes(vars(plan)))
     publish(staging, folder, _PLAN)
 
 
@@ -103,7 +103,7 @@ def foreign_names(folder: Path) -> list[str]:
 def write_note(staging: Path, folder: Path, record: ShardRecord) -> None:
     """Keep the record of a shard beside it until there is a manifest."""
     name = f"{record.name}.json"
-    write_atomically(staging / name, json.dumps(record.to_json(), ensure_ascii=False))
+    write_atomically(staging / name, document_bytes(record.to_json()))
     publish(staging, folder, name)
 
 

@@ -1,5 +1,7 @@
 """`cp-compress encode`, `inspect` and `verify`."""
 
+import json
+import os
 import re
 
 import pytest
@@ -155,3 +157,12 @@ def test_a_folder_that_cannot_be_written_is_named(capsys):
     code, _, err = run(capsys, *ENCODE, "--output", "/proc/digits.store")
     assert code == 4
     assert "nothing can be written in /proc" in err
+
+
+def test_a_class_whose_name_is_no_text_is_told(tmp_path, capsys):
+    name = os.fsdecode(b"gr\xf6\xdfe")
+    (tmp_path / "images" / name).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "0.png")
+    given = ("encode", str(tmp_path / "images"), "--codec", "jpeg(quality=90)", "-o", str(tmp_path / "store"))
+    assert run(capsys, *given, "--json", str(tmp_path / "found.json"))[0] == 0
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["classes"] == [name]
