@@ -15,12 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
-from cp_compress.base.batching import slices
+from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
-from cp_compress.base.errors import CorruptStreamError, ObservationError
+from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.tasks import IGNORED, as_targets, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
+
+_UNREADABLE = (
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    SyntaxError,
+)  # the last from Pillow, for a PNG
 
 
 class LabeledData:
@@ -34,6 +43,8 @@ class LabeledData:
         self.source = source
         self.task = task_of(source)
         self.tensors = _as_tensors(source)
+        if self.tensors is not None and self.task == "single_label":
+            _require_one_label_each(*self.tensors)
         if self.tensors is not None:
             self._examples, self._collate = None, default_collate
         elif isinstance(source, DataLoader):
@@ -116,8 +127,12 @@ class LabeledData:
         examples: Any = self._examples
         try:
             return examples[position]
-        except (OSError, LookupError, TypeError, ValueError, SyntaxError) as error:  # the last from Pillow, for a PNG
-            if isinstance(error, CorruptStreamError):
+        except (CorruptStreamError, ObservationError, CompressionError):
+            raise
+        except MemoryError as error:
+            raise MemoryError(f"example #{position}: {error}") from error
+        except _UNREADABLE as error:
+            if is_out_of_memory(error):  # whoever reads in batches may halve them
                 raise
             raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -155,6 +170,12 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
         shapes = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
         raise ObservationError(f"dataset has {shapes}: the first dimensions must be equal")
     return inputs, labels
+
+
+def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
+    if labels.ndim > 1:
+        found = f"labels of {len(inputs)} examples have shape {tuple(labels.shape)}; expected ({len(inputs)},)"
+        raise ObservationError(f"dataset is read as a pair of tensors (inputs, labels), and these {found}")
 
 
 def _ordered_examples(loader: DataLoader[Any]) -> Any:

@@ -24,7 +24,7 @@ from cp_compress.data.manifest import MANIFEST, Manifest, read_manifest, shard_n
 from cp_compress.data.shard_encoding import OtherDataError, ShardTask, encode_shard
 from cp_compress.data.shards import ShardRecord
 from cp_compress.data.stored_dataset import StoredDataset
-from cp_compress.data.stream_dataset import check_codec
+from cp_compress.data.stream_dataset import check_codec, check_task
 from cp_compress.data.unfinished import (
     Plan,
     foreign_names,
@@ -87,6 +87,7 @@ def write_store(
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     check_parallel(_OWNER, jobs, backend)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    check_task(_OWNER, data)
     target = Path(path).resolve()
     if not target.parent.is_dir() or not target.name:
         reject(_OWNER, "path", os.fspath(path), "the folder in which it is to be does not exist")
@@ -163,7 +164,12 @@ class _Run:
         import cloudpickle
 
         path = staging / "source.pickle"
-        write_atomically(path, cloudpickle.dumps(self.data.source))
+        try:
+            content = cloudpickle.dumps(self.data.source)
+        except Exception as error:  # whatever the parts of a data set raise when they are pickled
+            rule = f"it cannot be sent to other processes, as more than one job needs: {error}"
+            reject(_OWNER, "dataset", type(self.data.source).__name__, rule)
+        write_atomically(path, content)
         return path
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model, digest_text
-from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
 from cp_compress.base.freshness import example_digests, shared_examples
 from cp_compress.fidelity.subjects import same_data
 from cp_compress.model.casting import find_casts
@@ -81,11 +81,24 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
         raise ObservationError(
             f"decoded and originals hold other labels at example #{int(other[0])}: they must be in one order"
         )
-    _require_same_examples(after, before)
+    if not _is_decoded_from(decoded, after, before):
+        _require_same_examples(after, before)
     lossless = getattr(getattr(decoded, "codec", None), "lossless", False)
     if torch.equal(after, before) and (lossless or same_data(decoded, originals)):
         raise NoEffectError(f"{_OWNER}: decoded holds the same values as originals, so there is nothing to adapt to")
     return pairs
+
+
+def _is_decoded_from(decoded: Any, after: Tensor, before: Tensor) -> bool:
+    """Tell whether examples are what the codec of a data set makes of the originals, however little that leaves."""
+    codec, transform = getattr(decoded, "codec", None), getattr(decoded, "transform", None)
+    if codec is None:
+        return False
+    try:
+        made = codec.roundtrip(before)
+    except (InvalidArgumentError, CompressionError):  # the originals are scaled otherwise than what was encoded
+        return False
+    return torch.equal(after, made if transform is None else transform(made))
 
 
 def _require_same_examples(decoded: Tensor, originals: Tensor) -> None:

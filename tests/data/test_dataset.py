@@ -163,3 +163,35 @@ def test_refusals(data):
     for index in (23, -24):
         with pytest.raises(IndexError):
             CompressedDataset(data, JPEG(80))[index]
+
+
+class Failing(Pairs):
+    """Cannot read one of its examples."""
+
+    def __init__(self, examples, error):
+        super().__init__(examples)
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("decoder"), ObservationError),
+        (MemoryError("no room"), MemoryError),
+        (CorruptStreamError("of its own"), CorruptStreamError),
+        (ObservationError("of its own"), ObservationError),
+    ],
+)
+def test_an_example_that_cannot_be_read_is_named(data, error, kind):
+    with pytest.raises(kind, match=r"of its own|example #2.*(decoder|no room)"):
+        CompressedDataset(Failing(list(data), error), JPEG(80))
+
+
+def test_two_examples_without_labels_are_no_pair_of_inputs_and_labels():
+    with pytest.raises(ObservationError, match=r"read as a pair of tensors \(inputs, labels\), .*\(3, 8, 8\)"):
+        CompressedDataset([torch.rand(3, 8, 8), torch.rand(3, 8, 8)], JPEG(80))

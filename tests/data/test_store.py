@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import FakeData, ImageFolder
 
-from cp_compress import observe
+from cp_compress import TaskDataset, observe
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
 from cp_compress.data import (
@@ -487,3 +488,27 @@ def test_a_class_whose_name_is_no_text(tmp_path):
     assert list(StoredDataset(tmp_path / "store").classes) == source.classes
     assert "größe" in (tmp_path / "store" / "manifest.json").read_text(encoding="utf-8")
     write_store(source, JPEG(90), tmp_path / "store")
+
+
+class Locked(Pairs):
+    """Holds what no other process can be given."""
+
+    def __init__(self, examples):
+        super().__init__(examples)
+        self.lock = threading.Lock()
+
+
+def test_a_data_set_that_cannot_be_sent_is_named(data, tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"dataset='Locked'\): it cannot be sent to other processes"):
+        write_store(Locked(list(data)), JPEG(80), tmp_path / "store", jobs=2)
+    assert len(write_store(Locked(list(data)), JPEG(80), tmp_path / "store")) == 23
+
+
+def test_data_of_more_than_one_class_an_example_is_refused(tmp_path):
+    data = TaskDataset((torch.rand(4, 3, 8, 8), torch.ones(4, 5)), "multi_label")
+    with pytest.raises(InvalidArgumentError, match=r"write_store\(dataset='TaskDataset'\): its task is multi_label"):
+        write_store(data, JPEG(80), tmp_path / "store")
+    with pytest.raises(
+        InvalidArgumentError, match=r"CompressedDataset\(dataset='TaskDataset'\): its task is multi_label"
+    ):
+        CompressedDataset(data, JPEG(80))

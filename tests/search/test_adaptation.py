@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
-from cp_compress.data import JPEG, CompressedDataset
+from cp_compress.data import JPEG, ZFP, CompressedDataset
 from cp_compress.examples import digits, digits_cnn, digits_training
 from cp_compress.model import Prune, Quantize, compression_steps
 from cp_compress.search import PreserveAgreement, PreserveAttribution, PreserveEmbedding, adapt
@@ -281,6 +281,12 @@ def test_decoded_data_and_originals_in_the_wrong_order_are_refused(stored):
     model = digits_cnn()
     with pytest.raises(InvalidArgumentError, match=r"adapt\(originals='CompressedDataset'\): .*swapped"):
         adapt(model, model, stored[0], TRAINING, validation=(TEST, stored[1]), epochs=1)
+
+
+def test_decoded_data_that_resembles_nothing_is_known_by_its_codec():
+    model, codec = digits_cnn(), ZFP(precision=2, layout="2d")
+    seen, judged = (CompressedDataset(data, codec) for data in (TRAINING, TEST))
+    assert adapt(model, model, seen, TRAINING, validation=(judged, TEST), epochs=1).history
 
 
 def test_decoded_data_of_which_nothing_is_left_is_taken():
