@@ -122,7 +122,7 @@ def _directions(rows: Tensor) -> Tensor:
     """Return deviations from the mean at length 1, or 0 where only its rounding is left."""
     deviations = rows - rows.mean(0)
     left = deviations.norm(dim=1) > _ROUNDING * rows.norm(dim=1).max()
-    return F.normalize(deviations) * left.unsqueeze(1)
+    return F.normalize(torch.where(left.unsqueeze(1), deviations, 0.0))
 
 
 def check_validation(validation: object, originals: LabeledData) -> Pairs:
