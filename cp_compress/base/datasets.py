@@ -15,12 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
-from cp_compress.base.batching import slices
+from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
-from cp_compress.base.errors import CorruptStreamError, ObservationError
+from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.tasks import IGNORED, as_targets, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
+
+_UNREADABLE = (
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    SyntaxError,
+)  # the last from Pillow, for a PNG
 
 
 class LabeledData:
@@ -34,6 +43,8 @@ class LabeledData:
         self.source = source
         self.task = task_of(source)
         self.tensors = _as_tensors(source)
+        if self.tensors is not None and self.task == "single_label":
+            _require_one_label_each(*self.tensors)
         if self.tensors is not None:
             self._examples, self._collate = None, default_collate
         elif isinstance(source, DataLoader):
@@ -67,10 +78,24 @@ class LabeledData:
 
     def read_labels(self) -> Tensor:
         """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
+        known = self.known_labels()
+        return torch.cat([labels for _, labels in self.batches(1024)]).cpu() if known is None else known
+
+    def known_labels(self) -> Tensor | None:
+        """Return all labels (n,), int64, where they are there without reading an example, else None.
+
+        They are `labels`, a tensor, or the `targets` of a data set of torchvision that does not transform them.
+        """
         kept = getattr(self.source, "labels", None)
         if isinstance(kept, Tensor) and kept.shape == (len(self),) and kept.dtype == torch.int64:
             return kept.cpu()
-        return torch.cat([labels for _, labels in self.batches(1024)]).cpu()
+        of_torchvision = type(self.source).__module__.startswith("torchvision.datasets.")
+        if not of_torchvision or getattr(self.source, "target_transform", None) is not None:
+            return None
+        try:
+            return as_labels(self.source.targets, len(self)).cpu()
+        except (AttributeError, ObservationError):
+            return None
 
     def digest(self, batch_size: int = 1024) -> str:
         """Return the hex digest of all inputs and labels; it does not depend on the batch size or the form."""
@@ -102,8 +127,12 @@ class LabeledData:
         examples: Any = self._examples
         try:
             return examples[position]
-        except (OSError, LookupError, TypeError, ValueError, SyntaxError) as error:  # the last from Pillow, for a PNG
-            if isinstance(error, CorruptStreamError):
+        except (CorruptStreamError, ObservationError, CompressionError):
+            raise
+        except MemoryError as error:
+            raise MemoryError(f"example #{position}: {error}") from error
+        except _UNREADABLE as error:
+            if is_out_of_memory(error):  # whoever reads in batches may halve them
                 raise
             raise ObservationError(f"example #{position} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -143,6 +172,12 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
     return inputs, labels
 
 
+def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
+    if labels.ndim > 1:
+        found = f"labels of {len(inputs)} examples have shape {tuple(labels.shape)}; expected ({len(inputs)},)"
+        raise ObservationError(f"dataset is read as a pair of tensors (inputs, labels), and these {found}")
+
+
 def _ordered_examples(loader: DataLoader[Any]) -> Any:
     if isinstance(loader.sampler, RandomSampler) or not isinstance(loader.sampler, SequentialSampler):
         raise ObservationError(
@@ -162,4 +197,8 @@ def as_labels(labels: Any, count: int) -> Tensor:
         raise ObservationError(f"labels of {count} examples have shape {tuple(tensor.shape)}; expected ({count},)")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ObservationError(f"labels are {tensor.dtype}; they must be class numbers of an integer dtype")
-    return tensor.to(torch.int64)
+    numbers = tensor.to(torch.int64)
+    if tensor.dtype == torch.uint64 and bool((numbers < 0).any()):
+        largest = int(tensor.numpy(force=True).max())
+        raise ObservationError(f"labels are torch.uint64 up to {largest}; class numbers must be below 2**63")
+    return numbers

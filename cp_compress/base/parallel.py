@@ -30,7 +30,8 @@ def run_parallel(
 ) -> Iterator[Result]:
     """Yield what a function returns for each tuple of arguments, as they are ready, in no order.
 
-    With one job and no backend the calls are made here, in order. Raises what the first failing call raises, and
+    With one job and no backend the calls are made here, in order. Raises what the first failing call raises, a
+    RuntimeError in place of an exception that cannot be sent between processes, and
     `concurrent.futures.BrokenExecutor` when a process dies.
     """
     if backend is None and jobs == 1:
@@ -41,7 +42,27 @@ def run_parallel(
 
     with parallel_config(backend or "loky", n_jobs=jobs):
         parallel = Parallel(return_as="generator_unordered")
-        yield from parallel(delayed(function)(*arguments) for arguments in calls)
+        yield from parallel(delayed(_call)(function, arguments) for arguments in calls)
+
+
+def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if _can_be_sent(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _can_be_sent(error: Exception) -> bool:
+    """Tell whether an exception can be made again from its arguments; some with a constructor of their own cannot."""
+    import cloudpickle
+
+    try:
+        cloudpickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 def _require_client(owner: str) -> None:

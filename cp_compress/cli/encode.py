@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from cp_compress.cli.subjects import read_count, read_data
 
 _EXAMPLE = """\
 DATA is "package.module:factory", a function without arguments that returns labelled examples, or a folder of images
-with one folder a class in it (folder/class/image.png), which are read as RGB.
+with one folder a class in it (folder/class/image.png), which are read as RGB, without
+alpha and not turned as EXIF may ask.
 
 example:
   cp-compress encode cp_compress.examples:digits --codec "jpeg(quality=75)" --output digits.store
@@ -32,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLE + (parser.epilog or "")
     parser.add_argument("data", metavar="DATA", help="labelled examples, or a folder of images")
     parser.add_argument("--codec", required=True, help='such as "jpeg(quality=75)" or "zfp(rate=4)"')
-    parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="where to write; made where missing")
+    parser.add_argument(
+        "--output",
+        "-o",
+        required=True,
+        metavar="FOLDER",
+        help="where to write; made where missing, in a folder that is there",
+    )
     parser.add_argument("--shard-size", type=read_count, default=1024, help="examples in a shard (default: 1024)")
     parser.add_argument("--batch-size", type=read_count, default=256, help="examples encoded at once (default: 256)")
     parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
@@ -47,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
     codec = parse_codec(options.codec)
     data = _read_examples(options.data)
-    with _cluster(options.cluster):
+    with _cluster(options.cluster), _told_as_options():
         stored = write_store(
             data,
             codec,
@@ -75,6 +83,16 @@ def _read_examples(name: str) -> Any:
     except FileNotFoundError as error:
         told = " ".join(str(error).split())
         raise ObservationError(f"DATA {name} is no folder of images, one folder a class: {told}") from error
+
+
+@contextlib.contextmanager
+def _told_as_options() -> Iterator[None]:
+    """Let errors name the options of the command instead of the arguments of `write_store`."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        told = str(error).replace("overwrite=True", "--overwrite")
+        raise InvalidArgumentError(re.sub(r"^write_store\(path=(.*?)\): ", r"--output \1: ", told)) from error
 
 
 @contextlib.contextmanager

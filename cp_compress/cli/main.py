@@ -91,3 +91,7 @@ def _tell(options: argparse.Namespace, message: str, code: int) -> int:
     print(f"cp-compress: {message}", file=sys.stderr)
     emit_error(options, message, code)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

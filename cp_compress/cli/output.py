@@ -73,7 +73,7 @@ def emit(options: argparse.Namespace, text: str, content: dict[str, Any]) -> Non
         _print(document)
         return
     if options.json:
-        write_atomically(options.json, (document + "\n").encode())
+        write_atomically(options.json, (document + "\n").encode("utf-8", "backslashreplace"))
     _print(text)
 
 
@@ -84,7 +84,7 @@ def emit_error(options: argparse.Namespace, message: str, code: int) -> None:
         _print(document)
     elif options.json:
         with contextlib.suppress(OSError):  # the error that is told may be that this file cannot be written
-            write_atomically(options.json, (document + "\n").encode())
+            write_atomically(options.json, (document + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _print(text: str) -> None:

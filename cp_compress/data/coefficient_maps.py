@@ -53,7 +53,7 @@ def _refuse_precision(codec: Codec, precision: int | None) -> None:
 
 def _arrange(parts: list[BlockCoefficients] | list[JpegCoefficients], arrangement: str) -> Tensor:
     grids = [grid for part in parts for grid in (_jpeg(part) if isinstance(part, JpegCoefficients) else _zfp(part))]
-    return _as_image(parts[0], grids) if arrangement == "image" else _as_channels(grids)
+    return _as_image(parts, grids) if arrangement == "image" else _as_channels(grids)
 
 
 def _jpeg(found: JpegCoefficients) -> list[Tensor]:
@@ -83,10 +83,11 @@ def _as_channels(grids: list[Tensor]) -> Tensor:
     return torch.cat(maps, 1).contiguous()
 
 
-def _as_image(first: BlockCoefficients | JpegCoefficients, grids: list[Tensor]) -> Tensor:
+def _as_image(parts: list[BlockCoefficients] | list[JpegCoefficients], grids: list[Tensor]) -> Tensor:
     """Leave each coefficient at its place within its block."""
     rule = "coefficients have a place in the image only in layout 2d and without subsampling"
-    if len({grid.shape[2:] for grid in grids}) > 1 or grids[0].shape[-1] not in (16, 64):
+    first = parts[0]
+    if _is_subsampled(parts) or grids[0].shape[-1] not in (16, 64):
         reject(_OWNER, "arrangement", "image", rule)
     if isinstance(first, JpegCoefficients):
         if any(extent % 8 for extent in first.size):
@@ -98,3 +99,10 @@ def _as_image(first: BlockCoefficients | JpegCoefficients, grids: list[Tensor]) 
     if any(extent % 4 for extent in first.shape):
         reject(_OWNER, "arrangement", "image", f"arrays of {first.shape} are no whole number of blocks of 4×4")
     return torch.cat([from_small_blocks(grid[..., natural_order(2)], first.shape) for grid in grids], 1)
+
+
+def _is_subsampled(parts: list[BlockCoefficients] | list[JpegCoefficients]) -> bool:
+    """Tell whether chroma has fewer samples, though in small images not fewer blocks."""
+    jpeg = [part for part in parts if isinstance(part, JpegCoefficients)]
+    arrays = {part.shape for part in parts if isinstance(part, BlockCoefficients)}
+    return len(arrays) > 1 or any(len(part.components) > 1 and part.subsampling != "4:4:4" for part in jpeg)

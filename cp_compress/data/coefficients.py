@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.errors import ObservationError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.coefficient_maps import ARRANGEMENTS, maps_of_images, maps_of_streams
+from cp_compress.data.images import read_examples, read_runs
 
 _OWNER = "CoefficientDataset"
 
@@ -22,9 +24,10 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     """A map-style data set of (coefficients, label): what a network sees that learns without decoding.
 
     `dataset` is one that is stored compressed (a `CompressedDataset`, a store), whose streams are read, or any labelled
-    images (channels, height, width), which `codec` then transforms when they are read. The coefficients are those that
-    a decoder reads, float32, in the units of the data. `precision` keeps only so many bit planes of those of ZFP: what
-    was stored once can be read at any lower precision, with the same result as if it had been stored at that one.
+    images (channels, height, width) or PIL images, which `codec` then transforms when they are read. The coefficients
+    are those that a decoder reads, float32, in the units of the data. `precision` keeps only so many bit planes of
+    those of ZFP: what was stored once can be read at any lower precision, with the same result as if it had been stored
+    at that one.
 
     `arrangement="channels"` gives each frequency a channel of its own, at the resolution of the blocks: with ZFP in
     layout "2d" an image (3, 32, 32) becomes (48, 8, 8), in layout "3d" (64, 8, 8). "image" leaves each coefficient at
@@ -58,7 +61,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         planes = getattr(chosen, "precision", None)
         if precision is not None and planes is not None and precision > planes:
             reject(_OWNER, "precision", precision, f"{chosen} keeps {planes} bit planes: no more than that can be read")
-        self.labels: Tensor = _labels(dataset) if self._images is None else self._images.read_labels()
+        self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
         source = dataset if self._images is None else self._images.source
         if getattr(source, "classes", None) is not None:
             self.classes = source.classes
@@ -77,10 +80,11 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
             return []
         if self._stored is not None:
             streams = [self._stored.stream(position) for position in positions]
-            found = maps_of_streams(self.codec, streams, self.precision, self.arrangement)
+            found = list(maps_of_streams(self.codec, streams, self.precision, self.arrangement))
         else:
             assert self._images is not None
-            found = maps_of_images(self.codec, self._images.select(positions)[0], self.precision, self.arrangement)
+            runs = [inputs for inputs, _ in read_examples(self._images, positions)]
+            found = [row for run in runs for row in maps_of_images(self.codec, run, self.precision, self.arrangement)]
         return list(zip(found, self.labels[positions], strict=True))
 
     def _position(self, index: int) -> int:
@@ -113,12 +117,18 @@ class ChannelNorm(nn.Module):
     def of(cls, dataset: Any, *, batch_size: int = 256) -> ChannelNorm:
         """Return the layer that gives each channel of the data mean 0 and standard deviation 1.
 
-        A channel that is the same everywhere stays as it is, shifted to 0.
+        A channel that is the same everywhere stays as it is, shifted to 0. Raises ObservationError for data that has
+        no channels or holds NaN or Inf.
         """
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
         size = check_integer("ChannelNorm", "batch_size", batch_size, "must be 1 or more", at_least=1)
         count, mean, squares = 0, torch.zeros(0), torch.zeros(0)
         for inputs, _ in data.batches(size):
+            if inputs.ndim < 2:
+                rule = "examples must be (channels, ...)"
+                raise ObservationError(f"ChannelNorm.of: the inputs are {tuple(inputs.shape)}, one number each: {rule}")
+            if not bool(inputs.isfinite().all()):
+                raise ObservationError("ChannelNorm.of: the data holds NaN or Inf, which have no mean")
             values = inputs.double().transpose(0, 1).flatten(1)
             here, own = values.shape[1], values.mean(1)
             spread = (values - own.unsqueeze(1)).square().sum(1)
@@ -145,3 +155,10 @@ def _labels(dataset: Any) -> Tensor:
     if not isinstance(labels, Tensor) or not callable(getattr(dataset, "stream", None)):
         reject(_OWNER, "dataset", type(dataset).__name__, "a stored data set has `labels` and `stream(index)`")
     return labels
+
+
+def _read_labels(images: LabeledData) -> Tensor:
+    known = images.known_labels()
+    if known is not None:
+        return known
+    return torch.cat([labels for _, labels in read_runs(images, 0, len(images), 256)])

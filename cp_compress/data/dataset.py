@@ -18,6 +18,7 @@ from cp_compress.data.stream_dataset import (
     StreamDataset,
     Transform,
     check_codec,
+    check_task,
     check_transform,
     concatenate,
     cut,
@@ -38,9 +39,9 @@ class CompressedDataset(StreamDataset):
     is the size of all streams without their envelopes. `labels` are (n,), int64; `classes` is that of `dataset`
     where it has one.
 
-    Raises InvalidArgumentError or CompressionError, naming the example, for inputs that the codec cannot store, and
-    CompressionError for inputs of different shapes or dtypes; reading raises CorruptStreamError for a damaged
-    stream, with its position in the data set.
+    Raises InvalidArgumentError for data of more than one class an example; InvalidArgumentError or CompressionError,
+    naming the example, for inputs that the codec cannot store, and CompressionError for inputs of different shapes or
+    dtypes; reading raises CorruptStreamError for a damaged stream, with its position in the data set.
 
     >>> from cp_compress.data import JPEG
     >>> stored = CompressedDataset((torch.rand(4, 3, 16, 16), torch.arange(4)), JPEG(80))
@@ -63,6 +64,7 @@ class CompressedDataset(StreamDataset):
         self.codec = codec
         self.transform = transform
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+        check_task("CompressedDataset", data)
         classes = getattr(data.source, "classes", None)
         if classes is not None:
             self.classes = classes

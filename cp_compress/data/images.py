@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from cp_compress.base.datasets import LabeledData, as_labels
 from cp_compress.base.errors import ObservationError
+from cp_compress.data.image_folders import is_deep, refuse_deep_images
 
 Run = tuple[Tensor, Tensor]
 
@@ -21,24 +22,30 @@ def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iter
     """Yield examples start…stop−1 in order as batches (k, ...), k ≤ batch_size, with labels (k,), int64.
 
     A batch ends where the shape or dtype changes. PIL images, as torchvision's data sets give without a transform,
-    become uint8 (channels, height, width): grey ones 1 channel, all others RGB. Raises ObservationError, naming the
-    example, for anything else than an (input, label) pair.
+    become uint8 (channels, height, width): grey ones 1 channel, all others RGB, without their alpha channel and not
+    turned as EXIF may ask. Raises ObservationError, naming the example, for anything else than an (input, label) pair
+    and for images of more than 8 bits a channel.
     """
     for begin in range(start, stop, batch_size):
-        positions = range(begin, min(begin + batch_size, stop))
-        if data.tensors is not None or _collates_itself(data.source):
-            yield data.select(positions)
-        else:
-            yield from _join(data.rows(positions), begin)
+        yield from read_examples(data, range(begin, min(begin + batch_size, stop)))
+
+
+def read_examples(data: LabeledData, positions: Sequence[int]) -> Iterator[Run]:
+    """Yield the examples at positions in their order, as `read_runs` does; raises what it raises."""
+    if data.tensors is not None or _collates_itself(data.source):
+        yield data.select(positions)
+    else:
+        refuse_deep_images(data.source, positions)
+        yield from _join(data.rows(positions), positions)
 
 
 def _collates_itself(source: Any) -> bool:
     return isinstance(source, DataLoader) and source.collate_fn is not default_collate
 
 
-def _join(rows: Sequence[Any], start: int) -> Iterator[Run]:
+def _join(rows: Sequence[Any], positions: Sequence[int]) -> Iterator[Run]:
     inputs, labels = [], []
-    for position, row in enumerate(rows, start):
+    for position, row in zip(positions, rows, strict=True):
         if not isinstance(row, (tuple, list)) or len(row) != 2:
             raise ObservationError(f"example #{position} is a {type(row).__name__}, not an (input, label) pair")
         inputs.append(_as_tensor(row[0], position))
@@ -60,7 +67,7 @@ def _as_tensor(example: Any, position: int) -> Tensor:
     if not isinstance(mode, str):
         rule = "it must be a tensor, an array or a PIL image"
         raise ObservationError(f"example #{position} has an input of type {type(example).__name__}; {rule}")
-    if mode.startswith("I") or mode == "F":
+    if is_deep(mode):
         rule = "images of more than 8 bits a channel must be given as tensors"
         raise ObservationError(f"example #{position} is an image of mode {mode}: {rule}")
     try:

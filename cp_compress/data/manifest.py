@@ -46,8 +46,12 @@ class Manifest:
             "versions": dict(self.versions),
             "shards": [shard.to_json() for shard in self.shards],
         }
-        text = json.dumps(seal_document(document), indent=1, ensure_ascii=False)
-        write_atomically(folder / MANIFEST, text + "\n")
+        write_atomically(folder / MANIFEST, document_bytes(seal_document(document), indent=1) + b"\n")
+
+
+def document_bytes(document: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return a document as JSON in UTF-8; what UTF-8 cannot say, as names of folders may hold, is escaped."""
+    return json.dumps(document, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def shard_name(number: int) -> str:

@@ -6,6 +6,8 @@ random, and safetensors brings no new dependency; its header is plain JSON, so t
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +19,14 @@ from torch import Tensor
 
 from cp_compress.base.digests import digest_tensors, start_digest
 from cp_compress.base.errors import CorruptStreamError
+from cp_compress.data.safetensors_parts import read_parts
 from cp_compress.data.stream_dataset import concatenate, cut, view_of
 
 _IDENTITY = "cp_compress"
 _LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 _OFFSETS = (torch.int32, torch.int64)
+_NAMES = ("streams", "offsets", "labels")
+_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
@@ -55,25 +60,27 @@ class ShardRecord:
 class Shard:
     """An open shard: its streams are mapped into memory, offsets and labels are read.
 
-    Raises CorruptStreamError, naming the file, when it is not what its record says.
+    Of a file that lost its end or was added to, what is there of the streams is read: those that are cut do not decode.
+    Raises CorruptStreamError, naming the file, when it is not what its record says or cannot be read, and the error
+    itself where memory or open files run out, which says nothing of the file.
     """
 
     def __init__(self, folder: Path, record: ShardRecord) -> None:
-        path = folder / record.name
         try:
-            if path.stat().st_size != record.file_bytes:  # before it is mapped: what is not there cannot be read
-                raise ValueError(f"it has {path.stat().st_size} bytes instead of {record.file_bytes}")
-            with safe_open(path, framework="pt") as file:
-                identity = (file.metadata() or {}).get(_IDENTITY)
-                if identity != record.content:  # streams of equal sizes have equal offsets
-                    raise ValueError("it holds other streams than those that were written")
-                content, offsets, labels = (file.get_tensor(name) for name in ("streams", "offsets", "labels"))
+            identity, content, offsets, labels = _read(folder / record.name, record)
+            if identity != record.content:  # streams of equal sizes have equal offsets
+                raise ValueError("it holds other streams than those that were written")
             if digest_tensors([offsets, labels]) != record.index:
                 raise ValueError("its offsets or labels are not those that were written")
             _check(content, offsets, labels, record.stop - record.start)
         except FileNotFoundError as error:
             raise CorruptStreamError(f"shard {record.name} is missing") from error
-        except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError, TypeError) as error:
+        except (OSError, RuntimeError) as error:
+            if is_exhaustion(error):
+                raise
+            kind = "cannot be read" if isinstance(error, OSError) else "is damaged"
+            raise CorruptStreamError(f"shard {record.name} {kind}: {error}") from error
+        except (SafetensorError, ValueError, OverflowError, TypeError) as error:
             raise CorruptStreamError(f"shard {record.name} is damaged: {error}") from error
         self.labels = labels.to(torch.int64)
         self._content, self._edges = view_of(content), view_of(offsets)
@@ -83,12 +90,39 @@ class Shard:
         return cut(self._content, self._edges, positions)
 
 
+def _read(path: Path, record: ShardRecord) -> tuple[str | None, Tensor, Tensor, Tensor]:
+    """Return what identifies a file's streams, the streams, their offsets, and the labels."""
+    with path.open("rb") as file:  # safetensors calls a file missing that it may not open
+        size = os.fstat(file.fileno()).st_size
+        if size != record.file_bytes:  # it is not mapped: what is not there cannot be read
+            return _read_what_is_left(file.read(min(size, record.file_bytes)), size, record)
+    with safe_open(path, framework="pt") as mapped:
+        content, offsets, labels = (mapped.get_tensor(name) for name in _NAMES)
+        return (mapped.metadata() or {}).get(_IDENTITY), content, offsets, labels
+
+
+def _read_what_is_left(found: bytes, size: int, record: ShardRecord) -> tuple[str | None, Tensor, Tensor, Tensor]:
+    try:
+        metadata, parts = read_parts(found)
+        content, offsets, labels = (parts[name] for name in _NAMES)
+        return metadata.get(_IDENTITY), content, offsets, labels
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"it has {size} bytes instead of {record.file_bytes}: {error}") from error
+
+
+def is_exhaustion(error: OSError | RuntimeError) -> bool:
+    """Tell whether a process has no more memory, mappings or open files, as the system or torch says it."""
+    if isinstance(error, OSError):
+        return error.errno in _EXHAUSTED
+    return any(os.strerror(number) in str(error) for number in _EXHAUSTED)
+
+
 def _check(content: Tensor, offsets: Tensor, labels: Tensor, count: int) -> None:
     if content.dtype != torch.uint8 or offsets.dtype not in _OFFSETS or labels.dtype not in _LABELS:
         raise ValueError("its tensors are not of the dtypes that are written")
     if (content.ndim, offsets.shape, labels.shape) != (1, (count + 1,), (count,)):
         raise ValueError(f"its tensors are not those of {count} examples")
-    if offsets[0] != 0 or offsets[-1] != len(content) or (offsets[1:] < offsets[:-1]).any():
+    if offsets[0] != 0 or offsets[-1] < len(content) or (offsets[1:] < offsets[:-1]).any():
         raise ValueError("its offsets do not follow one another from its first byte to its last")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -23,10 +24,13 @@ from cp_compress.data.manifest import MANIFEST, Manifest, read_manifest, shard_n
 from cp_compress.data.shard_encoding import OtherDataError, ShardTask, encode_shard
 from cp_compress.data.shards import ShardRecord
 from cp_compress.data.stored_dataset import StoredDataset
-from cp_compress.data.stream_dataset import check_codec
+from cp_compress.data.stream_dataset import check_codec, check_task
 from cp_compress.data.unfinished import (
     Plan,
+    foreign_names,
     holds_nothing_else,
+    holds_shards,
+    is_own_file,
     publish,
     read_note,
     read_plan,
@@ -57,12 +61,14 @@ def write_store(
     `dataset` is anything that `LabeledData` reads, or a torchvision data set such as `ImageFolder`, whose images may
     differ in size. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
     workers must see the same folder); what is written does not depend on them. A process holds one shard in memory.
+    Choose `shard_size` so that a shard has megabytes: each is brought to the disk by itself, which takes milliseconds
+    however small it is.
 
     The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
     on from there: it keeps the shards that are whole, reads their examples again to see that they are the same, and
     encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of
     it is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is
-    replaced when the new one is whole, by two renamings. `progress` shows a bar.
+    replaced when the new one is whole, by two renamings, unless its folder holds anything else. `progress` shows a bar.
 
     Raises InvalidArgumentError for bad arguments and a folder that holds something else; CompressionError while another
     process is writing there, and, naming the example, for what the codec cannot store (InvalidArgumentError for values
@@ -81,6 +87,7 @@ def write_store(
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     check_parallel(_OWNER, jobs, backend)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    check_task(_OWNER, data)
     target = Path(path).resolve()
     if not target.parent.is_dir() or not target.name:
         reject(_OWNER, "path", os.fspath(path), "the folder in which it is to be does not exist")
@@ -90,7 +97,8 @@ def write_store(
         if not _is_finished(run, target, overwrite):
             _write_new(run, target, overwrite)
         tidy(target)
-        remove_folder(_replaced(target))
+        if not foreign_names(_replaced(target)):
+            remove_folder(_replaced(target))
     return StoredDataset(target)
 
 
@@ -107,8 +115,14 @@ class _Run:
     progress: bool
 
     def write(self, folder: Path, known: Known, finished: Manifest | None = None) -> None:
-        """Write all shards that `folder` lacks, and the manifest unless that of the finished store still holds."""
+        """Write all shards that `folder` lacks, and the manifest unless that of the finished store still holds.
+
+        Raises InvalidArgumentError where a folder lies in the place of a file, which may be somebody's.
+        """
         plan = self.plan
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink() and is_own_file(path.name):
+                reject(_OWNER, "path", str(folder), f"{path.name} in it is a folder, not a file; move it away")
         with staging_folder(folder) as staging:
             if finished is None:
                 write_plan(staging, folder, plan)
@@ -150,7 +164,12 @@ class _Run:
         import cloudpickle
 
         path = staging / "source.pickle"
-        write_atomically(path, cloudpickle.dumps(self.data.source))
+        try:
+            content = cloudpickle.dumps(self.data.source)
+        except Exception as error:  # whatever the parts of a data set raise when they are pickled
+            rule = f"it cannot be sent to other processes, as more than one job needs: {error}"
+            reject(_OWNER, "dataset", type(self.data.source).__name__, rule)
+        write_atomically(path, content)
         return path
 
 
@@ -185,13 +204,18 @@ def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
 def _write_new(run: _Run, target: Path, overwrite: bool) -> None:
     """Begin or go on with the unfinished store beside the target, and move it there when it is whole."""
     partial = target.with_name(f"{target.name}.partial")
+    if target.exists():
+        _refuse_foreign(target)
+        _refuse_foreign(_replaced(target))
+    if partial.exists() and not partial.is_dir():
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no folder; move it away")
     partial.mkdir(exist_ok=True)
     begun = read_plan(partial)
     remedy = "to give it up say overwrite=True"
     if begun is None and not holds_nothing_else(partial):
         reject(_OWNER, "path", str(target), f"{partial.name} beside it is no unfinished store; move it away")
     if begun is not None and begun != run.plan:
-        if not overwrite:
+        if not overwrite and holds_shards(partial):
             reject(_OWNER, "path", str(target), f"another store was begun there ({begun}); {remedy}")
         _begin_anew(partial)
     try:
@@ -208,8 +232,17 @@ def _write_new(run: _Run, target: Path, overwrite: bool) -> None:
 
 
 def _begin_anew(partial: Path) -> None:
+    _refuse_foreign(partial)
     remove_folder(partial)
     partial.mkdir()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Reject a folder that would be removed though it holds what no run put there."""
+    foreign = foreign_names(folder)
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        reject(_OWNER, "path", str(folder), f"it holds {shown}, no part of a store, and would be removed; move it away")
 
 
 def _replaced(target: Path) -> Path:
@@ -229,11 +262,17 @@ def _locked(target: Path) -> Iterator[None]:
     place = target.with_name(f".{target.name}.lock")
     lock = FileLock(place, timeout=0)
     try:
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         lock.acquire()
-    except (Timeout, OSError):
-        if not place.exists():  # a folder that cannot be written to looks like a lock that is held
-            raise CompressionError(f"{_OWNER}: nothing can be written in {target.parent}") from None
-        raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
+    except OSError as error:
+        if isinstance(error, Timeout) and place.exists():
+            raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
+        # some versions of filelock take a folder that cannot be written for a lock that is held
+        number = errno.EACCES if isinstance(error, Timeout) or error.errno is None else error.errno
+        hint = "; the store in it is read by StoredDataset" if (target / MANIFEST).is_file() else ""
+        told = f"{_OWNER}: nothing can be written in {target.parent}: {os.strerror(number)}{hint}"
+        raise OSError(number, told) from None
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,40 @@ from cp_compress.data.manifest import MANIFEST, Manifest, read_manifest
 from cp_compress.data.shards import Shard
 from cp_compress.data.stream_dataset import StreamDataset, Transform, check_transform
 
+# each open shard is a mapping, of which a process of Linux may have 65,530
+_MOST_OPEN = 4096
+
 
 class StoredDataset(StreamDataset):
     """A map-style data set of (decoded input, label) in a folder that `write_store` wrote.
 
     It is picklable and holds no file open across processes, so that a `DataLoader` may use as many workers as it
-    likes. Examples may differ in shape. `transform` is that of `CompressedDataset`. `labels` are (n,), int64, read when
-    first asked for; `classes` are those of the source where it had some.
+    likes; of many shards it keeps the last few thousand open. Examples may differ in shape. `transform` is that of
+    `CompressedDataset`. `labels` are (n,), int64, read when first asked for; `classes` are those of the source where
+    it had some.
 
     Raises InvalidArgumentError for a folder that is no finished store, CorruptStreamError for a damaged manifest;
-    reading raises CorruptStreamError for a damaged shard or stream and says which examples are lost.
+    reading raises CorruptStreamError for a damaged shard or stream and says which examples are lost, and OSError or
+    RuntimeError, as it comes, where memory or open files run out.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, transform: Transform | None = None) -> None:
         check_transform("StoredDataset", transform)
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the process may change its folder before a shard is opened
         self._manifest: Manifest = read_manifest(self.path)
         self.transform = transform
         self.codec: Codec = self._manifest.codec
         if self._manifest.classes is not None:
             self.classes = self._manifest.classes
         self._starts = [shard.start for shard in self._manifest.shards]
-        self._open: dict[int, Shard] = {}
+        self._open: OrderedDict[int, Shard] = OrderedDict()
         self._labels: Tensor | None = None
 
     def __len__(self) -> int:
         return self._manifest.examples
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": OrderedDict()}
 
     @property
     def labels(self) -> Tensor:
@@ -128,6 +133,10 @@ class StoredDataset(StreamDataset):
         return bisect.bisect_right(self._starts, position) - 1
 
     def _shard(self, number: int) -> Shard:
+        """Return a shard, opened where it is not; those that were not used for longest are closed."""
         if number not in self._open:
+            while len(self._open) >= _MOST_OPEN:
+                self._open.popitem(last=False)
             self._open[number] = Shard(self.path, self._manifest.shards[number])
+        self._open.move_to_end(number)
         return self._open[number]

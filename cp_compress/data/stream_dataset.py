@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.container import stated_shape
@@ -107,6 +108,13 @@ def check_transform(owner: str, transform: Any) -> None:
     """Reject what is neither a function nor None."""
     if transform is not None and not callable(transform):
         reject(owner, "transform", transform, "must be a function of a batch (n, ...), or None")
+
+
+def check_task(owner: str, data: LabeledData) -> None:
+    """Reject data whose targets are more than one class an example."""
+    if data.task != "single_label":
+        rule = f"its task is {data.task}; only examples of one class each can be stored"
+        reject(owner, "dataset", type(data.source).__name__, rule)
 
 
 def check_codec(owner: str, codec: object) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cp_compress.base.files import write_atomically
-from cp_compress.data.manifest import UNREADABLE, parse_record
+from cp_compress.data.manifest import MANIFEST, UNREADABLE, document_bytes, is_shard_name, parse_record
 from cp_compress.data.shards import ShardRecord
 
 _PLAN = "plan.json"
@@ -62,7 +62,7 @@ def publish(staging: Path, folder: Path, name: str) -> None:
 
 def write_plan(staging: Path, folder: Path, plan: Plan) -> None:
     """Say what the store in a folder is to be."""
-    write_atomically(staging / _PLAN, json.dumps(vars(plan), ensure_ascii=False))
+    write_atomically(staging / _PLAN, document_bytes(vars(plan)))
     publish(staging, folder, _PLAN)
 
 
@@ -82,10 +82,28 @@ def holds_nothing_else(folder: Path) -> bool:
     return all(_STAGING.fullmatch(path.name) for path in folder.iterdir())
 
 
+def holds_shards(folder: Path) -> bool:
+    """Tell whether anything of an unfinished store's examples is there."""
+    return any(is_shard_name(path.name) for path in folder.iterdir())
+
+
+def is_own_file(name: str) -> bool:
+    """Tell whether a file of a store, finished or not, is called so."""
+    return name in (MANIFEST, _PLAN) or is_shard_name(name) or _NOTE.fullmatch(name) is not None
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """Return the names in a folder that no run gave, in order, or its own name where it is no folder but a file."""
+    if not folder.is_dir() or folder.is_symlink():
+        return [folder.name] if os.path.lexists(folder) else []
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not is_own_file(name) and not _STAGING.fullmatch(name)]
+
+
 def write_note(staging: Path, folder: Path, record: ShardRecord) -> None:
     """Keep the record of a shard beside it until there is a manifest."""
     name = f"{record.name}.json"
-    write_atomically(staging / name, json.dumps(record.to_json(), ensure_ascii=False))
+    write_atomically(staging / name, document_bytes(record.to_json()))
     publish(staging, folder, name)
 
 

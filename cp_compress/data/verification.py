@@ -10,7 +10,7 @@ from typing import Any
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.manifest import read_manifest
-from cp_compress.data.shards import Shard, ShardRecord, file_is_whole
+from cp_compress.data.shards import Shard, ShardRecord, file_is_whole, is_exhaustion
 
 
 @dataclass(frozen=True)
@@ -76,26 +76,36 @@ def verify_store(path: str | os.PathLike[str], *, progress: bool = False) -> Sto
     damaged = []
     with tqdm(total=manifest.examples, desc="verify", unit=" examples", disable=not progress) as bar:
         for record in manifest.shards:
-            if not file_is_whole(folder, record):
-                damaged.append(_examine(folder, record, manifest.codec))
+            found = _examine(folder, record, manifest.codec)
+            damaged += [] if found is None else [found]
             bar.update(record.stop - record.start)
     return StoreReport(manifest.examples, len(manifest.shards), tuple(damaged))
 
 
-def _examine(folder: Path, record: ShardRecord, codec: Codec) -> DamagedShard:
-    """Find out which examples of a damaged shard are lost: those whose streams do not decode, or all."""
-    everything = range(record.start, record.stop)
+def _examine(folder: Path, record: ShardRecord, codec: Codec) -> DamagedShard | None:
+    """Find out which examples of a shard are lost where it is damaged: those whose streams do not decode, or all."""
+    everything = tuple(range(record.start, record.stop))
     try:
+        if file_is_whole(folder, record):
+            return None
         shard = Shard(folder, record)
+        size = (folder / record.name).stat().st_size
     except CorruptStreamError as error:
-        return DamagedShard(record.name, str(error).removeprefix(f"shard {record.name} "), tuple(everything))
+        return DamagedShard(record.name, str(error).removeprefix(f"shard {record.name} "), everything)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return DamagedShard(record.name, f"cannot be read: {error}", everything)
     lost = []
     for position in everything:
         try:
             codec.decode(shard.streams([position - record.start]))
         except CorruptStreamError:
             lost.append(position)
-    return DamagedShard(record.name, "is damaged: its bytes are not those that were written", tuple(lost))
+    reason = "its bytes are not those that were written"
+    if size != record.file_bytes:
+        reason = f"it has {size} bytes instead of {record.file_bytes}"
+    return DamagedShard(record.name, f"is damaged: {reason}", tuple(lost))
 
 
 def _ranges(positions: tuple[int, ...]) -> list[list[int]]:

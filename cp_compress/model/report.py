@@ -84,7 +84,8 @@ class CompressionReport:
 def compression_report(reference: nn.Module, candidate: nn.Module) -> CompressionReport:
     """Compare two models tensor by tensor and say what was done to each, what was skipped, and why.
 
-    Every parameter of the reference is listed once. A candidate that no scheme made gets the facts alone. Raises
+    Every parameter of the reference is listed once, and of its buffers of floating point those that a step names or
+    that differ, such as re-estimated statistics. A candidate that no scheme made gets the facts alone. Raises
     InvalidArgumentError for anything but modules, and when only the reference was made by a scheme.
 
     >>> from cp_compress.model import Prune
@@ -104,10 +105,16 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     for step in steps:
         for change in step.changes:
             actions.setdefault(factors.get(change.tensor, change.tensor), []).append(change.action)
-    before = dict(reference.named_parameters())
     layers = [
-        _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ()))) for name, tensor in before.items()
+        _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ())))
+        for name, tensor in reference.named_parameters()
     ]
+    buffers = [
+        _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ())))
+        for name, tensor in reference.named_buffers()
+        if tensor.is_floating_point()
+    ]
+    layers += [layer for layer in buffers if layer.changed or layer.actions]
     known = {name for name, _ in reference.named_parameters(remove_duplicate=False)} | set(factors)
     return CompressionReport(
         compression_steps(candidate),

@@ -130,8 +130,8 @@ def adapt(
 
     Raises InvalidArgumentError for bad arguments, the checkpoint of another run and validation data that was trained
     on; NoEffectError when the decoded data is the original; CompressionError for a model whose numbers a scheme has
-    rounded; ObservationError for data that is not of the same examples; TrainingError when the loss is no longer a
-    number.
+    rounded; ObservationError for data that is not of the same examples, as far as 64 of them show; TrainingError when
+    the loss is no longer a number.
 
     >>> from cp_compress.data import JPEG, CompressedDataset
     >>> from cp_compress.examples import digits, digits_cnn, digits_training
@@ -182,7 +182,7 @@ def adapt(
         loop = PairedLoop(task, subject, stage, made, multiplier_rate, pairs.originals, with_clean)
         run = Run(loop, rates, total, None, None)
         if checkpoint is not None:
-            run.resume(read_checkpoint(checkpoint, identity, target), model)
+            run.resume(read_checkpoint(checkpoint, identity, target, _OWNER), model)
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
         adapted = as_given(run.result(model)[0], model)
     record_repair(adapted, _OWNER, pairs.decoded, settings, _changes(model, adapted))

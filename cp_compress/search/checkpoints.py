@@ -15,8 +15,6 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.files import write_atomically
 from cp_compress.model.storage import load, save
 
-_OWNER = "train_compressed"
-
 
 def pack_model(model: nn.Module) -> Tensor:
     """Return a model's structure and values, to the bit, as bytes in a tensor."""
@@ -42,9 +40,9 @@ def write_checkpoint(path: str | os.PathLike[str], identity: dict[str, str], sta
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], identity: dict[str, str], device: torch.device
+    path: str | os.PathLike[str], identity: dict[str, str], device: torch.device, owner: str = "train_compressed"
 ) -> dict[str, Any] | None:
-    """Return the state that was written last, or None where there is no file.
+    """Return the state that was written last, or None where there is no file; errors name `owner`.
 
     Raises InvalidArgumentError for a file that is no checkpoint, and for that of a run with other settings.
     """
@@ -54,10 +52,10 @@ def read_checkpoint(
         content = torch.load(path, map_location=device, weights_only=True)
         kept, state = content["identity"], content["state"]
     except Exception as error:
-        reject(_OWNER, "checkpoint", os.fspath(path), f"it is no checkpoint that can be read: {error}")
+        reject(owner, "checkpoint", os.fspath(path), f"it is no checkpoint that can be read: {error}")
     other = [name for name in identity if kept.get(name) != identity[name]]
     if other:
         rule = f"it is of a run with another {', '.join(other)}; remove it, or name another file"
-        reject(_OWNER, "checkpoint", os.fspath(path), rule)
+        reject(owner, "checkpoint", os.fspath(path), rule)
     found: dict[str, Any] = state
     return found

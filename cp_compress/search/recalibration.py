@@ -68,7 +68,8 @@ def recalibrate_batchnorm(
         momentum = check_real(_OWNER, "momentum", momentum, rule, above=0, at_most=1)
     if not isinstance(layer_by_layer, bool):
         reject(_OWNER, "layer_by_layer", layer_by_layer, "must be True or False")
-    copied = copy_model(_OWNER, model)
+    with torch.inference_mode(False):  # a copy made within inference mode could not be changed
+        copied = copy_model(_OWNER, model)
     if is_lowered(copied):
         raise CompressionError(f"{_OWNER}: the model was lowered for this CPU; repair the model that `lower` was given")
     layers, skips = _find_layers(copied)
@@ -175,7 +176,8 @@ class _Pass:
             calls[path] = calls.get(path, 0) + 1
 
         with _watching(self.layers, count):
-            self.runner.logits(self.data.select(self.parts[0][:1])[0])
+            # two, since a layer that keeps no statistics cannot normalise by those of one value
+            self.runner.logits(self.data.select(self.parts[0][:2])[0])
         return calls
 
     def _measure(self, layers: dict[str, _BatchNorm], stop: bool = False) -> dict[str, _Statistics]:

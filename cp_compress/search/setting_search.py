@@ -54,11 +54,20 @@ class SettingSearch:
         self.trials: list[SettingTrial] = []
         self.best: SettingTrial | None = None
         self.model: Model | None = None  # the candidate of the best
+        self._asked: list[
+            tuple[Point, SettingTrial]
+        ] = []  # what each point turned out to be, its own trial or an equal
+        self._by_content: dict[str, SettingTrial] = {}
+        self._limited = False
 
     def bisect(self, count: int) -> None:
-        """Bisect in so many trials, and try the mildest setting before it is said that none holds."""
+        """Bisect in so many trials, and try the mildest setting before it is said that none holds.
+
+        Settings for which an earlier one stands cost no trial, but no more than twice as many are asked for in all: in
+        the last bracket of a Real there is no end of them.
+        """
         run = Bisection(feasible_at=self.axis.mild_end).start(self.family, count, 0)
-        while len(self.trials) < count:
+        while len(self.trials) < count and len(self._asked) < 2 * count:
             points = run.ask(1)
             if not points:
                 break
@@ -69,19 +78,24 @@ class SettingSearch:
 
     def _told(self) -> Trial:
         """Return the last trial for the bisection, to which a setting refused for being too mild says "stronger"."""
-        trial = self.trials[-1].as_trial()
-        refused = trial.error is not None and self.axis.place(trial.point) > self.axis.accepted
+        point, found = self._asked[-1]
+        trial = found.as_trial()
+        refused = trial.error is not None and self.axis.place(point) > self.axis.accepted
         return dataclasses.replace(trial, too_mild=refused)
 
-    def look_around(self, neighbours: int) -> None:
-        """Try the neighbours of the best, stronger ones first, and those of any that is better."""
+    def look_around(self, neighbours: int, count: int) -> None:
+        """Try the neighbours of the best, stronger ones first, and those of any that is better, `count` in all."""
         step = self._step()
+        end = len(self.trials) + count
         while self.best is not None:
             best = self.best
             missing = [point for point in self._around(best.point, step, neighbours) if not self._is_tried(point)]
             if not missing:
                 return
             for point in missing:
+                if len(self.trials) >= end:
+                    self._limited = True
+                    return
                 self._try(point)
                 if self.best is not best:
                     break
@@ -92,12 +106,19 @@ class SettingSearch:
         if self.best is None:
             why = mildest.error if mildest.check is None else describe_check(mildest.check)
             return (f"no setting holds, up to the mildest, {mildest.codec}: {why}",)
+        notes = []
+        if (self.axis.point(0.0), self.best) in self._asked:
+            notes.append("the strongest setting of the range holds, so a smaller one may lie beyond the range")
+        if self._limited:
+            notes.append(
+                "not all neighbours of the answer were tried within the trials: with more a smaller may be found"
+            )
         place = self.axis.place(self.best.point)
         milder = [trial for trial in self.trials if self.axis.place(trial.point) > place and trial.outcome != "pass"]
-        if not milder:
-            return ()
-        named = ", ".join(f"{trial.codec} ({trial.outcome})" for trial in milder)
-        return (f"not every milder setting holds, so the answer may owe something to chance: {named}",)
+        if milder:
+            named = ", ".join(f"{trial.codec} ({trial.outcome})" for trial in milder)
+            notes.append(f"not every milder setting holds, so the answer may owe something to chance: {named}")
+        return tuple(notes)
 
     def _try(self, point: Point) -> None:
         number = len(self.trials) + 1
@@ -107,6 +128,9 @@ class SettingSearch:
             found, candidate = _failed(SettingTrial(number, dict(point), None), error), self.given
         else:
             found, candidate = self._judged(SettingTrial(number, dict(point), codec), codec)
+        self._asked.append((dict(point), found))
+        if found in self.trials:
+            return
         self.trials.append(found)
         if found.outcome == "pass" and (self.best is None or _bytes(found) < _bytes(self.best)):
             self.best, self.model = found, candidate
@@ -116,24 +140,40 @@ class SettingSearch:
             tqdm.write(f"{found.codec} {trial_table([found.as_trial()]).splitlines()[1]}", file=sys.stderr)
 
     def _judged(self, trial: SettingTrial, codec: Codec) -> tuple[SettingTrial, Model]:
-        """Return a trial with what was found, and its candidate."""
+        """Return a trial with what was found, and its candidate.
+
+        An earlier trial stands for this one where its data is the same, and the best where it takes as many bytes.
+        """
         candidate = self.given
         try:
             stored = CompressedDataset(self.data, codec, batch_size=self.batch_size)
         except (CompressionError, InvalidArgumentError) as error:
             return _failed(trial, error), candidate
         payload, whole = stored.payload_bytes / len(stored), stored.bytes_per_example
+        if self.best is not None and payload == self.best.payload_bytes:
+            return self.best, candidate
+        content = ""
+        if self.repair is None:  # what a repair makes depends on other data than this
+            content = f"{payload} {LabeledData(stored).digest(self.batch_size)}"
+            if content in self._by_content:
+                return self._by_content[content], candidate
         trial = dataclasses.replace(trial, payload_bytes=payload, stored_bytes=whole)
         try:
             if self.repair is not None:
                 candidate = self.repair(self.given, codec)  # type: ignore[arg-type]
+                if not callable(candidate):
+                    rule = f"it gave {type(candidate).__name__} for {codec}; it must return a model"
+                    reject(_OWNER, "repair", self.repair, rule)
             check, clean = self.judge(candidate, stored, self.data)
         except (CompressionError, ObservationError) as error:
             return _failed(trial, error), candidate
-        return dataclasses.replace(trial, check=check, clean=clean), candidate
+        found = dataclasses.replace(trial, check=check, clean=clean)
+        if content:
+            self._by_content[content] = found
+        return found, candidate
 
     def _is_tried(self, point: Point) -> bool:
-        return any(trial.point == point for trial in self.trials)
+        return any(asked == point for asked, _ in self._asked)
 
     def _step(self) -> float:
         """Return the distance of the best place from the next stronger one that was tried and does not hold."""

@@ -54,9 +54,12 @@ def find_smallest(
     the population at this `confidence`: by a paired bound, since both read the same examples. "inconclusive" does not
     hold. All are on metrics of one comparison, found by their names; `options` go to it.
 
-    One parameter of the family is bisected in at most `trials` settings, then up to `neighbours` settings on either
-    side of the smallest that holds are tried (of a Real at the distance of the last bracket), and again around one
-    that turns out smaller, because accuracy over a setting is no smooth curve. Fewest bytes count, envelopes left out.
+    One parameter of the family is bisected in at most `trials` settings (and the mildest, where none of them holds),
+    then up to `neighbours` settings on either side of the smallest that holds are tried (of a Real at the distance of
+    the last bracket), and again around one that turns out smaller, because accuracy over a setting is no smooth curve:
+    at most max(trials, 2·neighbours) more. Fewest bytes count, envelopes left out, so a setting of as many bytes as the
+    smallest that holds so far is taken to hold, and is no trial; nor, without a repair, is one that decodes to the
+    same as an earlier one of as many bytes.
 
     `repair` (model, codec) -> model makes the candidate of each setting, for example by `adapt` on training data that
     the codec stored; what it does on the original data is part of each trial (`clean`).
@@ -102,7 +105,7 @@ def find_smallest(
         judge_data.rehearse(data)
     run = SettingSearch(codec_family, axis, judge_data, model, batch_size, data, repair, progress)
     run.bisect(trials)
-    run.look_around(neighbours)
+    run.look_around(neighbours, max(trials, 2 * neighbours))
     best = run.best
     gate = None
     if best is not None and best.codec is not None and run.model is not None and fresh is not None:

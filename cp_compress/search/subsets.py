@@ -12,6 +12,7 @@ import torch
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model
+from cp_compress.base.freshness import example_digests, shared_examples
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.data.selection import Selection
 from cp_compress.fidelity.judgement import Check, Requirement, judge
@@ -57,9 +58,11 @@ def find_smallest_subset(
     dataset: Any,
     choose: Callable[[int], Selection],
     judged_on: Any,
-    requirements: Requirement | Sequence[Requirement],
+    requirements: Requirement | str | Sequence[Requirement | str],
     *,
     steps: int,
+    confidence: float | None = 0.95,
+    allow_shared_examples: bool = False,
     smallest: int | None = None,
     trials: int = 6,
     seeds: Sequence[int] = (0,),
@@ -72,18 +75,16 @@ def find_smallest_subset(
     `choose` makes a selection of so many examples, such as `lambda count: craig(gradients, count, labels=labels)`. For
     each of the seeds a network of `make_model` is trained for `steps` on all of `dataset` and, from the same initial
     values, on the selection with its weights; the second is the candidate and the first the reference of
-    `compare_predictions` on `judged_on`, which should hold other examples than `dataset`. A selection passes when the
+    `compare_predictions` on `judged_on`, which may hold no example of `dataset` unless `allow_shared_examples`. A text
+    such as "agreement >= 0.98" is a claim at this `confidence`, as with `find_smallest`. A selection passes when the
     requirements hold for every seed, "inconclusive" does not. The number of examples is bisected on a logarithmic
     scale between `smallest` (default: one a class) and all, which takes for granted that more examples are no worse:
     the result is the smallest that was tried and passed.
 
-    Raises InvalidArgumentError for bad arguments, and whatever `choose` raises.
+    Raises InvalidArgumentError for bad arguments and shared examples, and whatever `choose` raises.
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    listed = requirements if isinstance(requirements, Sequence) else ()
-    held = (requirements,) if isinstance(requirements, Requirement) else tuple(listed)
-    if not held or not all(isinstance(requirement, Requirement) for requirement in held):
-        reject(_OWNER, "requirements", requirements, "give at least one Requirement; nothing else counts")
+    held = _as_requirements(requirements, confidence)
     if not callable(choose):
         reject(_OWNER, "choose", choose, "must be a function of a number of examples that returns a Selection")
     check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
@@ -94,6 +95,8 @@ def find_smallest_subset(
     low = check_integer(_OWNER, "smallest", least, rule, at_least=1, at_most=len(data) - 1)
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "device": device}
     judged = judged_on if isinstance(judged_on, LabeledData) else LabeledData(judged_on)
+    if not allow_shared_examples:
+        _refuse_shared(judged, data)
     _require_new_networks(make_model, seeds[0])
     references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in seeds}
 
@@ -121,6 +124,23 @@ def find_smallest_subset(
         count = min(max(count, failing + 1), passing - 1)
     passed = [trial.selection for trial in made if trial.outcome == "pass"]
     return SmallestSubset(min(passed, key=len, default=None), tuple(made))
+
+
+def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement, ...]:
+    several = given if isinstance(given, (list, tuple)) else [given]
+    found = tuple(Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several)
+    if not found or not all(isinstance(one, Requirement) for one in found):
+        rule = 'give at least one Requirement or text, such as "agreement >= 0.98"; nothing else counts'
+        reject(_OWNER, "requirements", given, rule)
+    return found
+
+
+def _refuse_shared(judged: LabeledData, data: LabeledData) -> None:
+    shared = shared_examples(judged, example_digests(data))
+    if shared:
+        rule = f"{len(shared)} of its examples are among those trained on, so a verdict on them would be too good"
+        told = f"{rule}; take them out, or say allow_shared_examples=True"
+        reject(_OWNER, "judged_on", type(judged.source).__name__, told)
 
 
 def _require_new_networks(make_model: MakeModel, seed: int) -> None:

@@ -5,7 +5,8 @@
 [--clean-weight W] [--seed N]`
 
 A setting holds ε when the one-sided 95 % bound of the paired drop of top-1 accuracy is at most ε. Finished rows are
-kept in DIR/table1.jsonl and not made again. Repairs use training images that the codec stored, `adapt` all of them.
+kept in DIR/table1.jsonl and not made again; the table has them all, whatever options they were made with. Families that
+do not take a network's images are left out. Repairs use training images that the codec stored, `adapt` all of them.
 """
 
 import argparse
@@ -18,10 +19,11 @@ import material
 import torch
 from families import FAMILIES
 
-from cp_compress import CompressedDataset
+from cp_compress import CompressedDataset, InvalidArgumentError
 from cp_compress.search import adapt, find_smallest, recalibrate_batchnorm
 
 CONFIDENCE = 0.95
+_IN_COLUMNS = ("network", "family", "repair", "epsilon")
 
 
 def make_repair(name, options, training, test):
@@ -83,6 +85,18 @@ def make_row(network, name, repair, epsilon, options, subject):
     return row
 
 
+def append_line(path, line):
+    """Add a line to a file; what a stopped run left of its last one stays a line of its own."""
+    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if torn else "") + line + "\n")
+
+
+def _options(row):
+    shown = {name: value for name, value in row["key"].items() if name not in _IN_COLUMNS}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+
+
 def percent(value, digits=1):
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
@@ -116,6 +130,7 @@ COLUMNS = {
     "clean drop": lambda row: percent(row.get("clean_drop")),
     "n": lambda row: row["n"],
     "trials": lambda row: row["trials"],
+    "options": _options,
 }
 
 
@@ -162,12 +177,16 @@ def main():
                         key |= {"examples": options.recalibration_examples}
                     if name == "adapt":
                         key |= {"epochs": options.epochs, "clean_weight": options.clean_weight, "seed": options.seed}
-                    if json.dumps(key) not in done:
+                    if json.dumps(key) in done:
+                        continue
+                    try:
                         row = {"key": key} | make_row(network, family, repair, epsilon, options, subject)
-                        done[json.dumps(key)] = row
-                        print(json.dumps(row), flush=True)
-                        with kept.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
+                    except InvalidArgumentError as error:  # such as a codec of colours, for grey images
+                        print(f"not made: {network}, {family}: {error}")
+                        continue
+                    done[json.dumps(key)] = row
+                    print(json.dumps(row), flush=True)
+                    append_line(kept, json.dumps(row))
     rows = list(done.values())
     material.write(options.output, "table1.json", {"rows": rows, "environment": material.environment()})
     table = material.markdown(rows, COLUMNS)

@@ -292,3 +292,12 @@ def test_help_loads_neither_torch_nor_the_search(tmp_path):
     script = "import sys\nfrom cp_compress.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'skopt', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("module", ["cp_compress", "cp_compress.cli.main"])
+def test_it_runs_as_a_module_too(module, tmp_path):
+    command = [sys.executable, "-m", module, "verify", str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cp-compress: ")
+    assert "no store" in done.stderr

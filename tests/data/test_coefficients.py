@@ -4,10 +4,12 @@ import pickle
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.data import JPEG, ZFP, ChannelNorm, CoefficientDataset, CompressedDataset
 
 MEAN_OF_BLOCK = 0
@@ -130,6 +132,12 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
         (((images(), labels()), ZFP(precision=8)), {"precision": 0}, r"1\.\.32"),
         (((images(), labels()), ZFP(precision=8)), {"arrangement": "image"}, "layout 2d"),
         (((images(), labels()), JPEG(50)), {"arrangement": "image"}, "without subsampling"),
+        (((images(size=(8, 8)), labels()), JPEG(50)), {"arrangement": "image"}, "without subsampling"),
+        (
+            ((images(size=(4, 4)), labels()), ZFP(precision=8, color="ycbcr", chroma="4:2:0", layout="2d")),
+            {"arrangement": "image"},
+            "without subsampling",
+        ),
         (((images(size=(20, 20)), labels()), JPEG(50, "4:4:4")), {"arrangement": "image"}, "blocks of 8×8"),
         (((images(), labels()), ZFP(precision=8)), {"arrangement": "rows"}, "'channels', 'image'"),
         ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "keeps 8 bit planes"),
@@ -170,3 +178,35 @@ def test_a_norm_takes_one_number_a_channel(mean, scale):
 def test_a_number_is_no_batch():
     with pytest.raises(InvalidArgumentError, match="must have shape"):
         JPEG(75).requantise(torch.tensor(1.0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for place, name in enumerate(("cat", "cat", "dog")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        pixels = (images(3)[place] * 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / name / f"{place}.png")
+    return ImageFolder(tmp_path)
+
+
+def test_a_folder_of_images_is_read_for_its_coefficients_and_not_for_its_labels(folder, monkeypatch):
+    expected = CoefficientDataset(CompressedDataset(folder, JPEG(90)))
+    read_before = []
+    get = ImageFolder.__getitem__
+    monkeypatch.setattr(ImageFolder, "__getitem__", lambda self, index: read_before.append(index) or get(self, index))
+    found = CoefficientDataset(folder, JPEG(90))
+    assert set(read_before) <= {0}
+    assert torch.equal(found.labels, torch.tensor([0, 0, 1]))
+    assert found.classes == ["cat", "dog"]
+    assert torch.equal(torch.stack([image for image, _ in found.__getitems__([2, 0, 1])]), read(expected)[[2, 0, 1]])
+    turned = ImageFolder(folder.root, target_transform=lambda label: 5 - label)
+    assert CoefficientDataset(turned, JPEG(90)).labels.tolist() == [5, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rule"),
+    [(torch.full((4, 2, 3), float("nan")), "NaN"), (torch.rand(4), r"must be \(channels")],
+)
+def test_a_norm_of_what_has_no_channels_or_numbers_is_refused(inputs, rule):
+    with pytest.raises(ObservationError, match=rule):
+        ChannelNorm.of((inputs, labels(4)))

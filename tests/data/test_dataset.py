@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from pairs import Pairs
@@ -10,7 +11,7 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
 
 
@@ -37,6 +38,13 @@ def test_examples_are_those_of_the_codec(data, codec):
     assert torch.equal(images, expected[[5, 3, 20]])
     assert labels.tolist() == [0, 3, 0]
     assert len(list(stored)) == 23
+
+
+def test_labels_beyond_int64_are_refused():
+    images = torch.rand(2, 3, 8, 8)
+    with pytest.raises(ObservationError, match=r"9223372036854775813.*below 2\*\*63"):
+        LabeledData((images, np.array([1, 2**63 + 5], dtype=np.uint64))).read_labels()
+    assert LabeledData((images, np.array([1, 2**63 - 1], dtype=np.uint64))).read_labels().tolist() == [1, 2**63 - 1]
 
 
 def normalise(batch):
@@ -155,3 +163,35 @@ def test_refusals(data):
     for index in (23, -24):
         with pytest.raises(IndexError):
             CompressedDataset(data, JPEG(80))[index]
+
+
+class Failing(Pairs):
+    """Cannot read one of its examples."""
+
+    def __init__(self, examples, error):
+        super().__init__(examples)
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("decoder"), ObservationError),
+        (MemoryError("no room"), MemoryError),
+        (CorruptStreamError("of its own"), CorruptStreamError),
+        (ObservationError("of its own"), ObservationError),
+    ],
+)
+def test_an_example_that_cannot_be_read_is_named(data, error, kind):
+    with pytest.raises(kind, match=r"of its own|example #2.*(decoder|no room)"):
+        CompressedDataset(Failing(list(data), error), JPEG(80))
+
+
+def test_two_examples_without_labels_are_no_pair_of_inputs_and_labels():
+    with pytest.raises(ObservationError, match=r"read as a pair of tensors \(inputs, labels\), .*\(3, 8, 8\)"):
+        CompressedDataset([torch.rand(3, 8, 8), torch.rand(3, 8, 8)], JPEG(80))

@@ -14,7 +14,15 @@ from torchvision.datasets import FakeData, ImageFolder
 from cp_compress import observe
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
-from cp_compress.data import JPEG, ZFP, CompressedDataset, StoredDataset, store, verify_store, write_store
+from cp_compress.data import (
+    JPEG,
+    ZFP,
+    CompressedDataset,
+    StoredDataset,
+    store,
+    verify_store,
+    write_store,
+)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +276,7 @@ def test_a_damaged_store_is_repaired_by_its_data_and_not_by_others(data, tmp_pat
     other.classes = data.classes
     with pytest.raises(InvalidArgumentError, match="other data"):
         write_store(other, JPEG(80), path, shard_size=8)
-    assert verify_store(path).lost == 8
+    assert verify_store(path).lost == 1
     write_store(data, JPEG(80), path, shard_size=8)
     assert contents(path) == before
 

@@ -1,9 +1,11 @@
 """A damaged store gives an error that names what is lost, and never an example that was not written."""
 
 import copy
+import errno
 import json
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,17 +92,43 @@ def test_a_shard_that_is_gone(store, expected):
     assert check_damage(store, expected, [1]) == set(range(8, 16))
 
 
-@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, -1])
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100])
 def test_a_shard_that_is_cut_off(store, expected, kept):
     shard = shards(store)[2]
     shard.write_bytes(shard.read_bytes()[:kept])
     assert check_damage(store, expected, [2]) == set(range(16, 22))
 
 
-def test_a_shard_that_is_longer(store, expected):
+def test_a_cut_loses_the_streams_that_it_reaches(store, expected):
+    shard = shards(store)[2]
+    content, last = shard.read_bytes(), len(StoredDataset(store).stream(21))
+    for lacking, lost in ((1, {21}), (last, {21}), (last + 1, {20, 21})):
+        shard.write_bytes(content[:-lacking])
+        assert check_damage(store, expected, [2]) == lost
+        assert f"{len(content) - lacking} bytes instead of {len(content)}" in str(verify_store(store))
+
+
+def test_a_shard_that_is_longer_has_lost_nothing(store, expected):
     with shards(store)[0].open("ab") as file:
         file.write(b"\0")
-    check_damage(store, expected, [0])
+    assert check_damage(store, expected, [0]) == set()
+    assert len(read(store)) == EXAMPLES
+
+
+def test_a_shard_that_may_not_be_read_is_not_called_missing(store, monkeypatch):
+    opened = Path.open
+
+    def refusing(self, *arguments, **options):
+        if self.name == shards_name(1):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    report = verify_store(store)
+    assert [(shard.name, len(shard.lost)) for shard in report.damaged] == [(shards_name(1), 8)]
+    assert "cannot be read: [Errno 13]" in report.damaged[0].reason
+    with pytest.raises(CorruptStreamError, match=r"#9 .*cannot be read: .*Permission denied"):
+        StoredDataset(store)[9]
 
 
 def test_swapped_shards(store, expected):

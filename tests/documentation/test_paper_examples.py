@@ -66,6 +66,26 @@ def test_table_1_counts_bytes_of_scan_file_and_envelope_and_keeps_finished_rows(
     assert '"outcome"' not in run("table1", *arguments, "--every", 10, "--repairs", "none", "recalibrate")
 
 
+def test_table_1_tells_rows_of_other_options_apart_and_survives_a_torn_line(run, tmp_path):
+    arguments = ("--output", tmp_path, "--networks", "digits", "--families", "JPEG 4:4:4", "--epsilon", "0.05")
+    arguments += ("--neighbours", 0)
+    run("table1", *arguments, "--every", 20)
+    kept = tmp_path / "table1.jsonl"
+    kept.write_text(kept.read_text() + '{"key": {"net')
+    run("table1", *arguments, "--every", 30)
+    text = (tmp_path / "table1.md").read_text(encoding="utf-8")
+    assert text.count("every 20, trials 12, neighbours 0") == text.count("every 30, trials 12, neighbours 0") == 1
+    assert '"outcome"' not in run("table1", *arguments, "--every", 30)
+
+
+def test_table_1_leaves_out_families_that_take_no_such_images(run, tmp_path):
+    families = ("ZFP YCbCr precision", "JPEG 4:4:4")
+    arguments = ("--networks", "digits", "--families", *families, "--epsilon", "0.05", "--neighbours", 0)
+    out = run("table1", "--output", tmp_path, *arguments, "--every", 30)
+    assert "not made: digits, ZFP YCbCr precision: " in out
+    assert [row["key"]["family"] for row in read(tmp_path, "table1")["rows"]] == ["JPEG 4:4:4"]
+
+
 def test_figure_8_compares_maps_of_images_made_wrong(run, tmp_path):
     sizes = ("--window", 2, "--stride", 2, "--shown", 3)
     run("figure8", "--output", tmp_path, "--network", "digits", "--codec", "jpeg(quality=4)", *sizes)

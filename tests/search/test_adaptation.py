@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
-from cp_compress.data import JPEG, CompressedDataset
+from cp_compress.data import JPEG, ZFP, CompressedDataset
 from cp_compress.examples import digits, digits_cnn, digits_training
 from cp_compress.model import Prune, Quantize, compression_steps
 from cp_compress.search import PreserveAgreement, PreserveAttribution, PreserveEmbedding, adapt
@@ -222,7 +222,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(stored, tmp_path, monkeypatch):
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
-    with pytest.raises(InvalidArgumentError, match="another seed"):
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(checkpoint=.*another seed"):
         adapt(model, model, stored[0], TRAINING, checkpoint=path, seed=1, **settings)
 
 
@@ -264,6 +264,36 @@ def test_data_that_is_not_of_the_same_examples_is_refused():
         start(decoded, originals, (decoded, originals))
     with pytest.raises(InvalidArgumentError, match="pair of data sets"):
         start(decoded, originals, decoded[0])
+
+
+def test_pairs_that_are_mixed_up_within_a_class_are_refused(stored):
+    model, (images, labels) = digits_cnn(), TRAINING.tensors
+    order = torch.arange(len(labels))
+    for label in range(10):
+        places = (labels == label).nonzero()[:, 0]
+        order[places] = places.roll(1)
+    mixed = JPEG(30).roundtrip(images)[order], labels
+    with pytest.raises(ObservationError, match="not the same examples in one order"):
+        adapt(model, model, mixed, TRAINING, validation=(stored[1], TEST), epochs=1)
+
+
+def test_decoded_data_and_originals_in_the_wrong_order_are_refused(stored):
+    model = digits_cnn()
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(originals='CompressedDataset'\): .*swapped"):
+        adapt(model, model, stored[0], TRAINING, validation=(TEST, stored[1]), epochs=1)
+
+
+def test_decoded_data_that_resembles_nothing_is_known_by_its_codec():
+    model, codec = digits_cnn(), ZFP(precision=2, layout="2d")
+    seen, judged = (CompressedDataset(data, codec) for data in (TRAINING, TEST))
+    assert adapt(model, model, seen, TRAINING, validation=(judged, TEST), epochs=1).history
+
+
+def test_decoded_data_of_which_nothing_is_left_is_taken():
+    (_, labels), originals = pair()
+    flat = torch.full((20, 6), 0.1), labels
+    found = adapt(Linear(0), Linear(1), flat, originals, validation=pair(seed=1), epochs=1, batch_size=20)
+    assert len(found.history) == 1
 
 
 @pytest.mark.parametrize(

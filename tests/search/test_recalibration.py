@@ -9,7 +9,7 @@ from torch import nn
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
 from cp_compress.data import JPEG, CompressedDataset
 from cp_compress.examples import digits_cnn, digits_training
-from cp_compress.model import compression_steps, load, lower, parse_scheme, save
+from cp_compress.model import compression_report, compression_steps, load, lower, parse_scheme, save
 from cp_compress.search import recalibrate_batchnorm
 
 IMAGES, LABELS = digits_training().tensors
@@ -233,3 +233,32 @@ def test_what_cannot_be_measured_is_refused():
     static = parse_scheme("quantize(int8, mode=static, calibration='cp_compress.examples:digits_training')")
     with pytest.raises(CompressionError, match="lowered"):
         recalibrate_batchnorm(lower(static.compress(digits_cnn())), digits_training())
+
+
+def test_the_report_shows_what_was_re_estimated():
+    model = digits_cnn()
+    repaired = recalibrate_batchnorm(model, CompressedDataset(digits_training(), JPEG(20)), examples=200)
+    report = compression_report(model, repaired)
+    shown = {layer.name: layer.actions for layer in report.layers if layer.changed}
+    named = {name for name, _ in model.named_buffers() if name.rpartition(".")[2] in ("running_mean", "running_var")}
+    assert named
+    assert shown == dict.fromkeys(named, ("re-estimated",))
+    assert "running_mean" in str(report)
+    assert not any(layer.changed for layer in compression_report(model, copy.deepcopy(model)).layers)
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_a_norm_without_statistics_is_left_alone(layer_by_layer):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False)).eval()
+    rows = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(100).long()
+    found = recalibrate_batchnorm(model, rows, layer_by_layer=layer_by_layer)
+    torch.testing.assert_close(found[1].running_mean, model[0](rows[0]).mean(0).detach())
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_it_works_within_inference_mode(layer_by_layer):
+    expected = recalibrate_batchnorm(Scaled().eval(), data(), layer_by_layer=layer_by_layer)
+    with torch.inference_mode():
+        found = recalibrate_batchnorm(Scaled().eval(), data(), layer_by_layer=layer_by_layer)
+    assert torch.equal(found.first.running_var, expected.first.running_var)
+    assert torch.equal(found.second.running_mean, expected.second.running_mean)

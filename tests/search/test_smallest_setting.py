@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -295,3 +296,31 @@ def test_a_setting_without_a_codec_is_a_trial_in_error():
     found = find_smallest(family, digits_cnn(), digits(), "accuracy_drop <= 0.02", trials=6, neighbours=0)
     assert found.codec.quality <= 100
     assert any(trial.error and "quality must be" in trial.error for trial in found.trials)
+
+
+def test_the_look_around_ends_and_says_so():
+    """Every stronger setting holds, so that without an end it would walk to the strongest."""
+    found = find_smallest(family([EXAMPLES] * 101, high=100), Sign(), data(), "accuracy >= 0.5", trials=1)
+    assert len(found.trials) == 5
+    assert any("not all neighbours" in note for note in found.notes)
+
+
+def test_settings_that_another_stands_for_are_no_trials():
+    space = CodecSpace("zfp(rate={p}, layout='2d')", p=Real(1.0, 8.0))
+    found = find_smallest(space, digits_cnn(), digits(), "accuracy_drop <= 0.02", trials=12)
+    decoded = [trial.codec.roundtrip(digits().tensors[0]) for trial in found.trials]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(decoded, 2))
+    assert found.best.payload_bytes == 32
+
+
+def test_an_answer_at_the_end_of_the_range_says_so():
+    space = CodecSpace("zfp(tolerance={p}, layout='2d')", p=Real(1e-4, 1e-3))
+    found = find_smallest(space, digits_cnn(), digits(), "accuracy_drop <= 0.02")
+    assert any("the strongest setting of the range holds" in note for note in found.notes)
+    inner = find_smallest(family(), Sign(), data(), Requirement("accuracy", "min", 0.5))
+    assert not any("strongest setting" in note for note in inner.notes)
+
+
+def test_a_repair_that_returns_no_model_is_told():
+    with pytest.raises(InvalidArgumentError, match=r"find_smallest\(repair=.*it gave NoneType"):
+        find_smallest(family(), Sign(), data(), "accuracy >= 0.5", repair=lambda model, codec: None)

@@ -201,3 +201,19 @@ def test_a_network_of_the_callers_is_not_trained():
     requirement, choose = Requirement("agreement", "min", 0.5), lambda count: random_selection(200, count)
     with pytest.raises(InvalidArgumentError, match="must return a new network"):
         find_smallest_subset(lambda: mine, blobs(), choose, blobs(seed=1), requirement, steps=2)
+
+
+def test_a_text_is_a_requirement_too():
+    given = (linear, blobs(), lambda count: random_selection(blobs()[1], count), blobs(seed=1))
+    found = find_smallest_subset(*given, "agreement >= 0.5", steps=60, trials=1)
+    (check,) = found.trials[0].checks
+    assert check.results[0].requirement == Requirement("agreement", "min", 0.5, confidence=0.95)
+    with pytest.raises(InvalidArgumentError, match="nothing else counts"):
+        find_smallest_subset(*given, [3], steps=2)
+
+
+def test_judging_on_what_was_trained_on_must_be_asked_for():
+    given = (linear, blobs(), lambda count: random_selection(blobs()[1], count), blobs(), "agreement >= 0.5")
+    with pytest.raises(InvalidArgumentError, match=r"judged_on=.*200 of its examples.*allow_shared_examples"):
+        find_smallest_subset(*given, steps=2)
+    assert find_smallest_subset(*given, steps=2, trials=1, allow_shared_examples=True).trials
