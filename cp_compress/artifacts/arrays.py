@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cp_compress.artifacts.guards import shortened
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 MAGIC = b"\x93NUMPY"
 
@@ -25,8 +25,8 @@ def read_array(
 
     `kinds` are the kinds of dtypes, as NumPy has them in a letter, that are read.
 
-    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header that does not
-    account for every byte of the file.
+    Raises ArtifactError for others, objects among them (which would be pickles), structured dtypes, and for a header
+    that does not account for every byte of the file.
     """
     name = f"{member}: " if member else ""
     counted = _Counting(file)
@@ -41,7 +41,7 @@ def read_array(
     except ArtifactError:
         raise
     except Exception as error:  # of a header, an expression of Python that NumPy parses
-        raise ArtifactError(path, f"{name}is no .npy array: {shortened(error)}") from error
+        raise ArtifactError(path, f"{name}is no .npy array: {reason_of(error)}") from error
     if dtype.hasobject or dtype.kind not in kinds:
         wanted = "texts" if kinds == "U" else "numbers"
         raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")

@@ -16,10 +16,11 @@ from torch.utils.data import TensorDataset
 
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import read_array
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import as_labels
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.reasons import shortened
 
 _OWNER = "read_examples"
 # Pillow reads more, and asks other programs to for some of them
@@ -92,9 +93,10 @@ def read_examples(
     """Return the labelled examples of a `.npz` file, or of a folder that holds a folder of images for each class.
 
     Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
-    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a class, in sorted order;
-    images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size` (height, width) what
-    all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never read.
+    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a
+    class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size`
+    (height, width) what all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never
+    read.
 
     Raises ArtifactError, naming the file, for what is damaged, empty, larger than `max_bytes` (unpacked) or more than
     `max_examples`, for links that leave the folder, and for files in it that are no images; InvalidArgumentError for

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.artifacts.guards import opened, shortened, size_of, told
+from cp_compress.artifacts.guards import opened, size_of, told
 from cp_compress.base.digests import digest_file, digest_text, start_digest
 from cp_compress.base.errors import ArtifactError, MissingExtraError
+from cp_compress.base.reasons import shortened
 
 if TYPE_CHECKING:
     import onnx

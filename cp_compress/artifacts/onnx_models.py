@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.onnx_checks import check_graph
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
+from cp_compress.base.reasons import shortened
 
 if TYPE_CHECKING:
     import onnxruntime

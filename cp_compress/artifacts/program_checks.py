@@ -15,9 +15,9 @@ import os
 import re
 from typing import Any, NoReturn
 
-from cp_compress.artifacts.guards import shortened
 from cp_compress.artifacts.shape_expressions import is_shape_expression
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 _DEEPEST = 60
 _LONGEST = 1000
@@ -62,7 +62,7 @@ def read_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[s
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"{what} is no JSON: {shortened(error)}") from error
+        raise ArtifactError(path, f"{what} is no JSON: {reason_of(error)}") from error
     if not isinstance(value, dict):
         raise ArtifactError(path, f"{what} is no table")
     return value

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from cp_compress.artifacts.arrays import read_array
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, size_of
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.reasons import shortened
 
 _OWNER = "ProgramModel"
 _INPUT, _OUTPUT = "{input}", "{output}"

@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 from torch import nn
 
 from cp_compress.artifacts.filling import DTYPES, Factory, fill, make_model
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, size_of, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of, told
 from cp_compress.base.arguments import check_choice
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of
 
 _OWNER = "load_safetensors"
 _LARGEST_HEADER = 100_000_000  # as the format's own library has it
@@ -61,7 +62,7 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         header = json.loads(file.read(length))
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"has a header that is no JSON: {shortened(error)}") from error
+        raise ArtifactError(path, f"has a header that is no JSON: {reason_of(error)}") from error
     if not isinstance(header, dict):
         raise ArtifactError(path, "has a header that is no table of tensors")
     return {name: value for name, value in header.items() if name != "__metadata__"}

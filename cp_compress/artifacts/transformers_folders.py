@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cp_compress.artifacts.guards import opened, shortened, size_of
+from cp_compress.artifacts.guards import opened, size_of
 from cp_compress.artifacts.tensor_files import read_header
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 _CONFIG, _WHOLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_JSON = 64 << 20
@@ -81,7 +82,7 @@ def _inside(file: Path, root: Path) -> Path:
     try:
         place = file.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # the second for links in a circle
-        raise ArtifactError(file, f"cannot be opened: {shortened(error)}") from error
+        raise ArtifactError(file, f"cannot be opened: {reason_of(error)}") from error
     if not place.is_relative_to(root):
         raise ArtifactError(file, "is a link to a file outside of its folder")
     return place
@@ -92,7 +93,7 @@ def _read_json(file: Path, root: Path) -> dict[str, Any]:
         try:
             value = json.loads(content.read())
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(file, f"is no JSON: {shortened(error)}") from error
+            raise ArtifactError(file, f"is no JSON: {reason_of(error)}") from error
     if not isinstance(value, dict):
         raise ArtifactError(file, "is no table")
     return value
