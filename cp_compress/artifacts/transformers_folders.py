@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from cp_compress.artifacts.guards import opened, size_of
 from cp_compress.artifacts.tensor_files import read_header
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ArtifactError
 from cp_compress.base.reasons import reason_of, shortened
 
@@ -91,9 +91,9 @@ def _inside(file: Path, root: Path) -> Path:
 def _read_json(file: Path, root: Path) -> dict[str, Any]:
     with opened(_inside(file, root), _LARGEST_JSON) as content:
         try:
-            value = json.loads(content.read())
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(file, f"is no JSON: {reason_of(error)}") from error
+            value = read_document(content.read())
+        except ValueError as error:
+            raise ArtifactError(file, f"is no good JSON: {error}") from error
     if not isinstance(value, dict):
         raise ArtifactError(file, "is no table")
     return value

@@ -21,7 +21,7 @@ def shortened(value: Any, longest: int = 500) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an exception says without its class, its stack, and what only its library's authors understand.
+    """Return the first sentence of what an exception says, without its class, its stack and its library's advice.
 
     >>> reason_of(EOFError()), reason_of(KeyError("bias")), reason_of(ValueError("no such form\\n  at line 3"))
     ('it ends early', "it has no 'bias'", 'no such form at line 3')
@@ -37,5 +37,5 @@ def reason_of(error: BaseException) -> str:
         return f"it has no {shortened(repr(error.args[0]), 80)}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    text = text.partition("Exception raised from")[0].partition("This is an internal miniz error")[0]
-    return shortened(text.strip().rstrip("."), _LONGEST_REASON) or type(error).__name__
+    text = shortened(text.partition("Exception raised from")[0], 5 * _LONGEST_REASON)
+    return shortened(text.partition(". ")[0].rstrip("."), _LONGEST_REASON) or type(error).__name__
