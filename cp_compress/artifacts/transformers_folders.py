@@ -24,7 +24,8 @@ _REFUSED = re.compile(
     r"|use_pretrained_backbone|kernel_config|use_kernels",
     re.ASCII,
 )
-_REPEATED = re.compile(r"\w*(layer|depth|block|stage)s?\w*", re.ASCII)
+_REPEATED = re.compile(r"\w*(layer|depth|block|stage|expert)s?\w*", re.ASCII)
+_MOST_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
             waiting += value.items()
         elif isinstance(value, list):
             waiting += [(key, part) for part in value]
+        elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
+            rule = f"allowed are {_MOST_LABELS:,}"
+            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
         elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > tensors:
             rule = f"its files hold {tensors:,} tensors"
             raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")

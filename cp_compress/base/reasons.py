@@ -37,5 +37,7 @@ def reason_of(error: BaseException) -> str:
         return f"it has no {shortened(repr(error.args[0]), 80)}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    text = shortened(text.partition("Exception raised from")[0], 5 * _LONGEST_REASON)
+    for advice in ("Exception raised from", "; use sys."):
+        text = text.partition(advice)[0]
+    text = shortened(text, 5 * _LONGEST_REASON)
     return shortened(text.partition(". ")[0].rstrip("."), _LONGEST_REASON) or type(error).__name__
