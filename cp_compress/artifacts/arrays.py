@@ -49,7 +49,7 @@ def read_array(
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
     held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
     if held != expected:
-        raise ArtifactError(path, f"{name}its header asks for {expected:,} bytes of values, {held:,} are there")
+        raise ArtifactError(path, f"{name}has a header that asks for {expected:,} bytes of values; {held:,} are there")
     content = counted.read(expected)
     if len(content) != expected:
         raise ArtifactError(path, f"{name}ends early")

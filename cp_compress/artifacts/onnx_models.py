@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _OWNER = "load_onnx"
-_PLACES = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*\w+\.(?:cc|h):\d+ |This is an invalid model\. ")
+_PLACES = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |This is an invalid model\. "
+    r"|\S*\w+\.(?:cc|h):\d+ (?:[^()]*::\w+\(.*?\) (?=[A-Z]))?"
+)
 _DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
@@ -151,6 +154,8 @@ def _choose_output(session: onnxruntime.InferenceSession, name: str | None, path
 
 def _reason_of(error: Exception) -> str:
     """Return what onnxruntime says, without its codes and the places in its own source."""
+    if "allocate memory" in str(error):
+        return "it asks for more memory than there is"
     return shortened(_PLACES.sub("", str(error)), 300) or type(error).__name__
 
 

@@ -53,9 +53,13 @@ def _is_arithmetic(node: ast.AST) -> bool:
         name = node.func.id if isinstance(node.func, ast.Name) else None
         power = name == "Pow" and len(node.args) == 2 and _is_small(node.args[1])
         digits = name == "Float" and len(node.args) != 1  # the second argument is how many digits are computed
-        return (bool(name and _FUNCTIONS.fullmatch(name)) or power) and not digits and all(
-            isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool) and each.arg is not None
-            for each in node.keywords
+        return (
+            (bool(name and _FUNCTIONS.fullmatch(name)) or power)
+            and not digits
+            and all(
+                isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool) and each.arg is not None
+                for each in node.keywords
+            )
         )
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):  # the name of a Symbol

@@ -26,7 +26,8 @@ def reason_of(error: BaseException) -> str:
     >>> reason_of(EOFError()), reason_of(KeyError("bias")), reason_of(ValueError("no such form\\n  at line 3"))
     ('it ends early', "it has no 'bias'", 'no such form at line 3')
     """
-    text = str(error)
+    first = error.args[0] if error.args else None
+    text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
         return "it asks for more memory than there is"
     if isinstance(error, RecursionError):
