@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cp_compress.base.digests import digest_tensors, start_digest
 from cp_compress.base.errors import CorruptStreamError
+from cp_compress.base.reasons import reason_of
 from cp_compress.data.stream_dataset import concatenate, cut, view_of
 
 _IDENTITY = "cp_compress"
@@ -74,7 +75,7 @@ class Shard:
         except FileNotFoundError as error:
             raise CorruptStreamError(f"shard {record.name} is missing") from error
         except (OSError, SafetensorError, ValueError, RuntimeError, OverflowError, TypeError) as error:
-            raise CorruptStreamError(f"shard {record.name} is damaged: {error}") from error
+            raise CorruptStreamError(f"shard {record.name} is damaged: {reason_of(error)}") from error
         self.labels = labels.to(torch.int64)
         self._content, self._edges = view_of(content), view_of(offsets)
 

@@ -8,15 +8,15 @@ from hostile_payloads import make_data, python_code, shell_command, written
 from hostile_registry import add_case, hostile
 
 GROUP = "programs"
-_START = "import os, sys, numpy as n; given, made = sys.argv[1:]; x = n.load(given); "
+_START, _LOAD = "import os, sys; given, made = sys.argv[1:]; ", "import numpy as n; x = n.load(given); "
 
 
 def running(code: str, **options):
     """Return the call of a program of Python, which is told where its input and output lie."""
     from cp_compress.artifacts import ProgramModel
 
-    inputs = make_data()[0]
-    return lambda: ProgramModel([sys.executable, "-c", _START + code, "{input}", "{output}"], **options)(inputs)
+    inputs, start = make_data()[0], _START + (_LOAD if "n.save" in code else "")
+    return lambda: ProgramModel([sys.executable, "-I", "-c", start + code, "{input}", "{output}"], **options)(inputs)
 
 
 _SAVE = "n.save(made, {})"
