@@ -87,7 +87,10 @@ _FILES = {
     "a member on another drive": (lambda: with_member("D:evil.npy"), "leaves the archive"),
     "a member with backslashes": (lambda: with_member("..\\evil.npy"), "leaves the archive"),
     "a member with a zero byte in its name": (lambda: with_member("inputs.npy\0.txt"), "leaves the archive"),
-    "a member that is a link": (lambda: with_member("l.npy", b"/etc/passwd", external_attr=_LINK), "a link or a device"),
+    "a member that is a link": (
+        lambda: with_member("l.npy", b"/etc/passwd", external_attr=_LINK),
+        "a link or a device",
+    ),
     "a member that is a device": (lambda: with_member("d.npy", external_attr=_DEVICE), "a link or a device"),
     "a member that is a FIFO": (lambda: with_member("f.npy", external_attr=_FIFO), "a link or a device"),
     "a member that stands twice": (lambda: with_member("labels.npy"), "holds labels.npy twice"),
@@ -101,7 +104,10 @@ _FILES = {
     "a member said to be one byte longer": (lambda: _patched(_set("<I", 24, 321)), "asks for|ends early|damaged"),
     "a member said to lie beyond the file": (lambda: _patched(_set("<I", 42, 0x7FFFFFF0)), "damaged|whole|failed"),
     "a member with another checksum": (lambda: _patched(_set("<I", 16, 12345)), "CRC|checksum"),
-    "a name that is longer than the directory": (lambda: _patched(_set("<H", 28, 60000)), "leaves the archive|no whole"),
+    "a name that is longer than the directory": (
+        lambda: _patched(_set("<H", 28, 60000)),
+        "leaves the archive|no whole",
+    ),
     "members that are one": (_overlapping, "members overlap"),
     "an archive of nothing": (lambda: b"PK\x03\x04" + archive({}), "archive of 0 members|no whole"),
     "an archive without its directory": (lambda: examples()[: examples().index(b"PK\x01\x02")], "no whole zip archive"),
@@ -109,9 +115,7 @@ _FILES = {
     "the mark of an archive alone": (lambda: b"PK\x03\x04", "no whole zip archive"),
 }
 for _name, (_make, _tells) in _FILES.items():
-    add_case(
-        GROUP, _name, lambda folder, make=_make: read_npz(folder, make()), tells=_tells, names="data.npz"
-    )
+    add_case(GROUP, _name, lambda folder, make=_make: read_npz(folder, make()), tells=_tells, names="data.npz")
 
 
 @hostile(GROUP, "more unpacked than is allowed", tells="unpacks to 1,?0?.* bytes; allowed are 2,000", names="data.npz")
@@ -124,8 +128,7 @@ def _(folder):
 def _(folder):
     local = b"PK\x03\x04" + bytes(26)
     entries = b"".join(
-        struct.pack("<4s24xHHHHHII", b"PK\x01\x02", 6, 0, 0, 0, 0, 0, 0) + b"%06d" % number
-        for number in range(100_001)
+        struct.pack("<4s24xHHHHHII", b"PK\x01\x02", 6, 0, 0, 0, 0, 0, 0) + b"%06d" % number for number in range(100_001)
     )
     end = len(local) + len(entries)
     tail = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 100_001, 100_001, len(entries), len(local))

@@ -113,8 +113,14 @@ _SEALED = {
     "JPEG: an image of 7 channels": _resealed(lambda good: good, shape=(7, 17, 15)),
     "JPEG: an image of 4 dimensions": _resealed(lambda good: good, shape=(1, 3, 17, 15)),
     "JPEG with its tables: a larger image": ("JPEG with its tables", lambda: _inline(_foreign_jpeg(), (3, 99, 99))),
-    "JPEG with its tables: a grey image": ("JPEG with its tables", lambda: _inline(_foreign_jpeg(mode="L"), (3, 17, 15))),
-    "JPEG with its tables: four colours": ("JPEG with its tables", lambda: _inline(_foreign_jpeg(mode="CMYK"), (3, 17, 15))),
+    "JPEG with its tables: a grey image": (
+        "JPEG with its tables",
+        lambda: _inline(_foreign_jpeg(mode="L"), (3, 17, 15)),
+    ),
+    "JPEG with its tables: four colours": (
+        "JPEG with its tables",
+        lambda: _inline(_foreign_jpeg(mode="CMYK"), (3, 17, 15)),
+    ),
     "JPEG with its tables: half a file": ("JPEG with its tables", lambda: _inline(_foreign_jpeg()[:200], (3, 17, 15))),
     "JPEG with its tables: no JPEG file": ("JPEG with its tables", lambda: _inline(b"GIF89a" + bytes(99), (3, 17, 15))),
     "JPEG with its tables: a size of 65 000": (
@@ -187,9 +193,9 @@ def _(folder):
 
 @hostile(GROUP, "streams of other settings", tells="other settings than quality=60", names="example #0")
 def _(folder):
-    from cp_compress.data import JPEG
-
     import torch
+
+    from cp_compress.data import JPEG
 
     return _decoding("JPEG", JPEG(61).encode(torch.rand(1, 3, 8, 8))[0])
 

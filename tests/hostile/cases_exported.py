@@ -15,7 +15,6 @@ from hostile_payloads import (
     make_mlp,
     members_of,
     observe_logits,
-    python_code,
     reading,
     shell_command,
 )
@@ -90,7 +89,9 @@ def _signature(change):
 
 
 def _structure(text: str):
-    return lambda: edited(lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(in_spec=text))
+    return lambda: edited(
+        lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(in_spec=text)
+    )
 
 
 def _pickled() -> bytes:

@@ -111,9 +111,8 @@ def _deep(model) -> None:
 
 def _huge_constant(model) -> None:
     """Let the graph ask for 2^45 numbers while it runs."""
-    from onnx import helper, numpy_helper
-
     import numpy as np
+    from onnx import helper, numpy_helper
 
     model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40, 32], np.int64), "size"))
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["size"], ["huge"]))
@@ -167,9 +166,7 @@ _FILES = {
     "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|no ONNX"),
 }
 for _name, (_make, _tells) in _FILES.items():
-    add_case(
-        GROUP, _name, lambda folder, make=_make: reading(folder / "model.onnx", make()), tells=_tells, names=""
-    )
+    add_case(GROUP, _name, lambda folder, make=_make: reading(folder / "model.onnx", make()), tells=_tells, names="")
 
 
 @hostile(GROUP, "a tensor in a link that leads outside", tells="lies outside of its folder", names="model.onnx")

@@ -79,7 +79,9 @@ _GADGETS = {
     "builtins.eval": lambda: Reduced(eval, python_code()),
     "builtins.exec": lambda: Reduced(exec, python_code()),
     "subprocess.check_call": lambda: Reduced(subprocess.check_call, ["touch", str(canary())]),
-    "getattr of an imported module": lambda: Reduced(builtins.getattr, Reduced(importlib.import_module, "os"), "system"),
+    "getattr of an imported module": lambda: Reduced(
+        builtins.getattr, Reduced(importlib.import_module, "os"), "system"
+    ),
     "runpy of a module": lambda: Reduced(runpy.run_module, "antigravity"),
     "open for writing": lambda: Reduced(open, str(canary()), "w"),
     "a nested pickle": lambda: Reduced(pickle.loads, pickle.dumps(Reduced(os.system, shell_command()))),
@@ -147,9 +149,7 @@ def _(folder):
 
 @hostile(GROUP, "a bare pickle of protocol 0", tells="of no kind that is read", names="model.pt")
 def _(folder):
-    return reading(
-        folder / "model.pt", pickle.dumps(Reduced(os.system, shell_command()), protocol=0), factory=make_mlp
-    )
+    return reading(folder / "model.pt", pickle.dumps(Reduced(os.system, shell_command()), protocol=0), factory=make_mlp)
 
 
 @hostile(GROUP, "a TorchScript archive", tells="TorchScript archive, which holds code", names="model.pt")

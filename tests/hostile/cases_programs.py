@@ -64,9 +64,7 @@ _PROGRAMS = {
     ),
 }
 for _name, (_code, _tells) in _PROGRAMS.items():
-    add_case(
-        GROUP, f"leaves {_name}", lambda folder, code=_code: running(code), tells=_tells, names="python"
-    )
+    add_case(GROUP, f"leaves {_name}", lambda folder, code=_code: running(code), tells=_tells, names="python")
 
 
 @hostile(GROUP, "hangs", tells="did not end within 0.5 s", names="python")
@@ -89,7 +87,7 @@ def _(folder):
 def _(folder):
     from cp_compress.artifacts import ProgramModel
 
-    program = written(folder / "echo", "#!/bin/sh\nhead -c 3328 /dev/zero > \"$2\"\n")
+    program = written(folder / "echo", '#!/bin/sh\nhead -c 3328 /dev/zero > "$2"\n')
     program.chmod(0o755)
     return lambda: ProgramModel([program, "{input}", "{output}"], max_bytes=1000)(make_data()[0])
 

@@ -106,7 +106,11 @@ def _tensors(edit):
 _MANIFEST, _DAMAGED = "manifest.json", f"shard {_SHARD} is damaged"
 _CHANGES = {
     "an empty manifest": (_manifest(""), _MANIFEST, "no manifest"),
-    "a manifest cut off": (lambda store: _manifest((store / _MANIFEST).read_bytes()[:-9])(store), _MANIFEST, "no manifest"),
+    "a manifest cut off": (
+        lambda store: _manifest((store / _MANIFEST).read_bytes()[:-9])(store),
+        _MANIFEST,
+        "no manifest",
+    ),
     "a manifest that is a list": (_manifest("[]"), _MANIFEST, "no manifest"),
     "a manifest of nothing": (_manifest("{}"), _MANIFEST, "it has no 'checksum'"),
     "a manifest of 200 000 brackets": (_manifest("[" * 200_000), _MANIFEST, "nested too deeply"),
@@ -126,7 +130,11 @@ _CHANGES = {
     ),
     "a codec that is not there": (_document(lambda one: one.update(codec="webp(quality=3)")), _MANIFEST, "webp"),
     "a codec of impossible settings": (_document(lambda one: one.update(codec="jpeg(quality=999)")), _MANIFEST, "999"),
-    "a codec of other settings": (_document(lambda one: one.update(codec="jpeg(quality=81)")), "example #0", "settings"),
+    "a codec of other settings": (
+        _document(lambda one: one.update(codec="jpeg(quality=81)")),
+        "example #0",
+        "settings",
+    ),
     "more examples than shards": (_document(lambda one: one.update(examples=10**12)), _MANIFEST, "without gaps"),
     "examples below zero": (_document(lambda one: one.update(examples=-12)), _MANIFEST, "examples is -12"),
     "examples that are infinite": (_document(lambda one: one.update(examples=float("inf"))), _MANIFEST, "inf"),

@@ -166,7 +166,10 @@ _FILES = {
     "a pickle of random bytes": (lambda: _replaced("data.pkl", bytes(range(1, 255))), "failed|refused"),
     "a pickle with an unknown opcode": (lambda: _replaced("data.pkl", b"\x80\x02\xff."), "failed|refused"),
     "a pickle that takes from an empty stack": (lambda: _replaced("data.pkl", b"\x80\x020."), "failed|refused"),
-    "a pickle that asks for a memo that is not there": (lambda: _replaced("data.pkl", b"\x80\x02h\x07."), "failed|refused"),
+    "a pickle that asks for a memo that is not there": (
+        lambda: _replaced("data.pkl", b"\x80\x02h\x07."),
+        "failed|refused",
+    ),
 }
 
 
@@ -220,9 +223,7 @@ def _(folder):
 def _(folder):
     import torch
 
-    action = reading(
-        folder / "model.pt", _changed(lambda one: one["2.bias"].fill_(torch.nan)), factory=make_mlp
-    )
+    action = reading(folder / "model.pt", _changed(lambda one: one["2.bias"].fill_(torch.nan)), factory=make_mlp)
     return lambda: observe_logits(action())
 
 
@@ -230,9 +231,7 @@ def _(folder):
 def _(folder):
     import torch
 
-    action = reading(
-        folder / "model.pt", _changed(lambda one: one["2.weight"].fill_(torch.inf)), factory=make_mlp
-    )
+    action = reading(folder / "model.pt", _changed(lambda one: one["2.weight"].fill_(torch.inf)), factory=make_mlp)
     return lambda: observe_logits(action())
 
 

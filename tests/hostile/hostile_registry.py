@@ -22,6 +22,11 @@ class Case:
     names: str
     build: Callable[[Path], Action]
 
+    @property
+    def label(self) -> str:
+        """The name of the case in the whole corpus."""
+        return f"{self.group}: {self.name}"
+
 
 CASES: dict[tuple[str, str], Case] = {}
 

@@ -1,4 +1,4 @@
-"""Runs the cases of one group in a process of their own: `python hostile_runner.py GROUP FOLDER`.
+"""Runs the cases of groups in a process of their own: `python hostile_runner.py '["GROUP"]' FOLDER DONE.json`.
 
 A JSON line tells that a case begins and another how it ended, so that a process that dies names the case it died of.
 Memory is limited to some GiB above what the group's libraries take, and each case to some seconds.
@@ -7,6 +7,7 @@ Memory is limited to some GiB above what the group's libraries take, and each ca
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import resource
@@ -56,25 +57,31 @@ def run_case(case, folder: Path) -> dict:
     return found | {"executed": canary().exists(), "seconds": round(time.monotonic() - started, 3)}
 
 
-def main(group: str, root: Path) -> None:
-    """Run a group, after whatever its first case needs was imported without a limit."""
+def main(groups: list[str], root: Path, done: set[str]) -> None:
+    """Run all cases of groups that are not done: those of good inputs first, and without a limit of memory.
+
+    They import whatever the libraries need, which would otherwise count as memory that a hostile input takes.
+    """
     faulthandler.enable()
-    faulthandler.dump_traceback_later(10 * SECONDS, exit=True)
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, _stop)
     told, shared = os.fdopen(os.dup(1), "w", buffering=1), root / _SHARED
     os.dup2(2, 1)  # what a reader prints is no result
-    os.environ["TMPDIR"] = str(shared)
     shared.mkdir(parents=True)
-    controls = cases_of(f"control: {group}")
-    for number, case in enumerate([*controls, *cases_of(group)]):
+    os.environ["TMPDIR"] = str(shared)
+    controls = [case for group in groups for case in cases_of(f"control: {group}")]
+    cases = [case for group in groups for case in cases_of(group)]
+    for number, case in enumerate([*controls, *cases]):
         if number == len(controls):
             limit_memory(MEMORY)
-        told.write(json.dumps({"begun": case.name}) + "\n")
-        folder = root / str(number)
-        told.write(json.dumps({"ended": case.name} | run_case(case, folder)) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
+            gc.freeze()  # gates collect garbage again and again
+        if case.label in done:
+            continue
+        faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
+        told.write(json.dumps({"begun": case.label}) + "\n")
+        told.write(json.dumps({"ended": case.label} | run_case(case, root / str(number))) + "\n")
+        shutil.rmtree(root / str(number), ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]), set(json.loads(Path(sys.argv[3]).read_text())))
