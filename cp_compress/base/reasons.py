@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _LONGEST_REASON = 300
-_OBJECTS = re.compile(r" ?<[\w.]+ (?:object|name)[^>]*>")
+_INTERNAL = re.compile(r" ?<[\w.]+ (?:object|name)[^>]*>|\b\w+Error: ")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "unable to allocate")
 
 
@@ -42,5 +42,5 @@ def reason_of(error: BaseException) -> str:
         return os.strerror(error.errno)
     for advice in ("Exception raised from", "; use sys."):
         text = text.partition(advice)[0]
-    text = shortened(_OBJECTS.sub("", text), 5 * _LONGEST_REASON)
+    text = shortened(_INTERNAL.sub("", text), 5 * _LONGEST_REASON)
     return shortened(text.partition(". ")[0].rstrip("."), _LONGEST_REASON) or type(error).__name__

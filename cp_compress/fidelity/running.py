@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import Task
 
@@ -29,7 +30,8 @@ class Runner:
         if not callable(model):
             reject("observe", "model", model, "a model is anything that maps a batch to logits")
         own = model_device(model)
-        self.device = torch.device(device) if device is not None else own or torch.device("cpu")
+        given = usable_device(device, f"device {device!r}") if isinstance(device, str) else device
+        self.device = given if given is not None else own or torch.device("cpu")
         self.model = model
         self.task = task
         if own is not None and own != self.device:

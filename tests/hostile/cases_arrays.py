@@ -176,7 +176,9 @@ def _(folder):
     return lambda: read_examples(folder / "data.npz")
 
 
-@hostile(f"control: {GROUP}", "the array of objects runs its code where NumPy is let unpickle it", tells="", names="")
+@hostile(
+    f"control: {GROUP}", "the array of objects runs its code where NumPy is let unpickle it", tells="executed", names=""
+)
 def _(folder):
     path = written(folder / "objects.npy", _objects())
     return lambda: np.load(path, allow_pickle=True)

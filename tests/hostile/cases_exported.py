@@ -223,7 +223,7 @@ def _(folder):
     return reading(folder / "model.pt2", saved())
 
 
-@hostile(f"control: {GROUP}", "torch runs the pickle of sample inputs that it finds", tells="", names="")
+@hostile(f"control: {GROUP}", "torch runs the pickle of sample inputs that it finds", tells="executed", names="")
 def _(folder):
     import contextlib
 

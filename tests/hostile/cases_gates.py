@@ -64,6 +64,7 @@ def runs(folder: Path, content: bytes | str, *arguments: str, **files: bytes | s
     return lambda: run_pytest(folder, "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml", *arguments)
 
 
+_UP = "../" * 40
 _MODEL, _DATA, _SCHEME = "subjects:make_model", "subjects:make_data", 'scheme = "prune(density=0.4)"'
 _TEXTS = {
     "a specification that is no TOML": ("[reference\n", "gate.toml:1: no TOML"),
@@ -101,7 +102,7 @@ _TEXTS = {
     "a model that is the specification": (changed(_SCHEME, 'file = "gate.toml"'), "of no kind that is read"),
     "a model that is the folder": (changed(_SCHEME, 'file = "."'), "without a config.json"),
     "a model that is an endless device": (changed(_SCHEME, 'file = "/dev/zero"'), "no regular file"),
-    "a model of two dots": (changed(_SCHEME, 'file = "../../../../etc/passwd"'), "of no kind that is read"),
+    "a model of many dots": (changed(_SCHEME, f'file = "{_UP}etc/passwd"'), "of no kind that is read"),
     "a program that fails": (changed(_SCHEME, 'command = ["false", "{input}", "{output}"]'), "ended with exit code 1"),
     "a program that is not there": (changed(_SCHEME, 'command = ["nowhere", "{input}", "{output}"]'), "no program"),
     "a program without its input": (changed(_SCHEME, 'command = ["true"]'), "must have {input}"),
@@ -118,7 +119,7 @@ _TEXTS = {
         ),
         "evil.py holds no saved divergence",
     ),
-    "a device that is not there": (GOOD + '\n[execution]\ndevice = "warp:9"\n', "warp"),
+    "a device that is not there": (GOOD + '\n[execution]\ndevice = "warp:9"\n', "device 'warp:9' cannot be used here"),
     "a tolerance that is no number": (GOOD + '\n[baseline]\ntolerance = "much"\n', "'much': must be a number"),
     "a waiver that says nothing": (GOOD + "\n[[waiver]]\n", "waiver 1: lacks at_worst"),
 }

@@ -129,7 +129,7 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a link to itself", tells="Symlink loop", names="image.png")
+@hostile(GROUP, "a link to itself", tells="Symlink loop|no regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     (folder / "data/cat/image.png").symlink_to("image.png")

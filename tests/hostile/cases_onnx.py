@@ -177,7 +177,7 @@ def _(folder):
     return reading(folder / "inner/model.onnx", _external(location="weights")())
 
 
-@hostile(GROUP, "a tensor in a link to itself", tells="Symlink loop", names="model.onnx")
+@hostile(GROUP, "a tensor in a link to itself", tells="Symlink loop|symbolic links", names="weights")
 def _(folder):
     (folder / "weights").symlink_to(folder / "weights")
     return reading(folder / "model.onnx", _external(location="weights")())

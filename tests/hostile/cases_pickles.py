@@ -227,7 +227,7 @@ def _(folder):
     return reading(folder / "model.pt", marks + _tower(60), factory=make_mlp)
 
 
-@hostile(f"control: {GROUP}", "an archive that torch is let read runs its code", tells="", names="")
+@hostile(f"control: {GROUP}", "an archive that torch is let read runs its code", tells="executed", names="")
 def _(folder):
     import torch
 
@@ -235,7 +235,7 @@ def _(folder):
     return lambda: torch.load(path, weights_only=False)
 
 
-@hostile(f"control: {GROUP}", "an archive that is trusted by name runs its code", tells="", names="")
+@hostile(f"control: {GROUP}", "an archive that is trusted by name runs its code", tells="executed", names="")
 def _(folder):
     content = torch_archive(pickle.dumps({"0.weight": Reduced(eval, python_code())}, protocol=2))
     action = reading(folder / "model.pt", content, factory=make_mlp, allow_pickle=True)

@@ -7,6 +7,7 @@ from hostile_registry import CASES, Case, cases_of, groups
 MODULES = (
     "pickles",
     "torch",
+    "files",
     "archives",
     "arrays",
     "safetensors",

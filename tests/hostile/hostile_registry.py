@@ -14,6 +14,7 @@ class Case:
     """One input: `build` writes it into an empty folder and returns the call that must refuse it.
 
     `tells` is a pattern that the message must hold, `names` what it must name, which is the input's file or argument.
+    A control has neither, or tells "executed" where its payload runs because it is let.
     """
 
     group: str
@@ -54,5 +55,5 @@ def cases_of(group: str) -> list[Case]:
 
 
 def groups() -> list[str]:
-    """Return the names of all groups."""
+    """Return the names of all groups; those of controls, which must work, begin with "control: "."""
     return list(dict.fromkeys(case.group for case in CASES.values()))

@@ -10,7 +10,6 @@ import faulthandler
 import gc
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -36,6 +35,8 @@ def _stop(*_):
 
 def limit_memory(more: int) -> None:
     """Let this process take so many bytes of address space beside those that it has."""
+    import resource
+
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
 
