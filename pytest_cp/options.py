@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import os
 import re
 import sys
@@ -22,10 +21,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from cp_compress.base.documents import read_document
+from cp_compress.base.files import read_regular
+from cp_compress.base.reasons import reason_of
+
 if TYPE_CHECKING:
     from pytest_cp.baselines.tolerances import Tolerances
     from pytest_cp.waivers import Waiver, Waivers
 
+_LARGEST_RESULTS = 1 << 30
 BASELINE_MODES = ("check", "new", "update")
 ORIGIN_MODES = ("auto", "off")
 REPORTS = ("--cp-report-json", "--cp-report-html", "--cp-report-markdown")
@@ -240,10 +244,11 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
     digests: set[str] = set()
     for path in paths:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_document(read_regular(path, _LARGEST_RESULTS))
             digests |= {str(digest) for digest in content["search_digests"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise pytest.UsageError(f"cp_search_results: {path} is no JSON result of a search ({error!r})") from error
+            told = f"cp_search_results: {path} is no JSON result of a search: {reason_of(error)}"
+            raise pytest.UsageError(told) from error
     return frozenset(digests)
 
 

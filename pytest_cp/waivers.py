@@ -10,18 +10,14 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.reasons import shortened
 from pytest_cp.records import Record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from pytest_cp.toml_files import TomlError, read_toml
 
 _KEYS = {"test": str, "metric": str, "at_worst": (int, float), "owner": str, "reason": str, "expires": datetime.date}
 
@@ -121,14 +117,13 @@ class Waivers:
 def read_waivers(path: Path) -> Waivers:
     """Return the waivers of a TOML file, one table `[[waiver]]` each; raises WaiverError with what is wrong."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WaiverError(f"{path}: {error}") from error
+        content = read_toml(path)[1]
+    except TomlError as error:
+        raise WaiverError(str(error)) from error
     tables = content.pop("waiver", [])
     if content or not isinstance(tables, list):
-        raise WaiverError(
-            f"{path}: holds {', '.join(content) or 'waiver'}; a file of waivers has tables [[waiver]] only"
-        )
+        held = shortened(", ".join(content) or "waiver", 200)
+        raise WaiverError(f"{path}: holds {held}; a file of waivers has tables [[waiver]] only")
     return parse_waivers(tables, str(path))
 
 
@@ -146,7 +141,7 @@ def _parse(table: Any, where: str) -> Waiver:
             part
             for part in (
                 f"lacks {', '.join(missing)}" if missing else "",
-                f"unknown are {', '.join(unknown)}" if unknown else "",
+                f"unknown are {shortened(', '.join(unknown), 200)}" if unknown else "",
             )
             if part
         )
@@ -155,7 +150,7 @@ def _parse(table: Any, where: str) -> Waiver:
         value = table[key]
         if not isinstance(value, kind) or isinstance(value, (bool, datetime.datetime)):  # type: ignore[arg-type]
             form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a text"
-            raise WaiverError(f"{where}: {key} = {value!r}: must be {form}")
+            raise WaiverError(f"{where}: {key} = {shortened(repr(value), 80)}: must be {form}")
         if isinstance(value, str) and not value.strip():
             raise WaiverError(f"{where}: {key} is empty")
     if not math.isfinite(table["at_worst"]):

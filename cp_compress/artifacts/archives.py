@@ -8,8 +8,9 @@ import zipfile
 from pathlib import PureWindowsPath
 from typing import BinaryIO
 
-from cp_compress.artifacts.guards import shortened, size_of
+from cp_compress.artifacts.guards import size_of
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 ZIP_MAGIC = b"PK\x03\x04"
 _MOST_MEMBERS = 100_000
@@ -28,7 +29,7 @@ def open_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
     except Exception as error:  # damaged tables make zipfile raise much besides BadZipFile
-        raise ArtifactError(path, f"is no whole zip archive: {shortened(error)}") from error
+        raise ArtifactError(path, f"is no whole zip archive: {reason_of(error)}") from error
     if not members or len(members) > _MOST_MEMBERS:
         raise ArtifactError(path, f"is an archive of {len(members):,} members; allowed are 1 to {_MOST_MEMBERS:,}")
     names: set[str] = set()
@@ -52,7 +53,7 @@ def read_member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str
     except KeyError as error:
         raise ArtifactError(path, f"holds no {shortened(name, 120)}") from error
     except Exception as error:
-        raise ArtifactError(path, f"{shortened(name, 120)} is damaged: {shortened(error)}") from error
+        raise ArtifactError(path, f"{shortened(name, 120)} is damaged: {reason_of(error)}") from error
 
 
 def _check_member(member: zipfile.ZipInfo, path: str | os.PathLike[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cp_compress.artifacts.guards import shortened
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 MAGIC = b"\x93NUMPY"
 
@@ -41,7 +41,7 @@ def read_array(
     except ArtifactError:
         raise
     except Exception as error:  # of a header, an expression of Python that NumPy parses
-        raise ArtifactError(path, f"{name}is no .npy array: {shortened(error)}") from error
+        raise ArtifactError(path, f"{name}is no .npy array: {reason_of(error)}") from error
     if dtype.hasobject or dtype.kind not in kinds:
         wanted = "texts" if kinds == "U" else "numbers"
         raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
@@ -49,7 +49,7 @@ def read_array(
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
     held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
     if held != expected:
-        raise ArtifactError(path, f"{name}its header asks for {expected:,} bytes of values, {held:,} are there")
+        raise ArtifactError(path, f"{name}has a header that asks for {expected:,} bytes of values; {held:,} are there")
     content = counted.read(expected)
     if len(content) != expected:
         raise ArtifactError(path, f"{name}ends early")

@@ -16,10 +16,11 @@ from torch.utils.data import TensorDataset
 
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import read_array
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import as_labels
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.reasons import shortened
 
 _OWNER = "read_examples"
 # Pillow reads more, and asks other programs to for some of them
@@ -64,12 +65,16 @@ class ImageFolder:
         return self._image(self.files[index]), int(self.labels[index])
 
     def _image(self, path: Path) -> Tensor:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
         from torchvision.transforms.functional import pil_to_tensor
 
         with opened(path, MAX_PIXELS * 4) as file, told(path, "reading the image"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of images that are large; larger ones than allowed are refused here
-            with Image.open(file, formats=_FORMATS) as image:
+            try:
+                opened_image = Image.open(file, formats=_FORMATS)
+            except UnidentifiedImageError as error:
+                raise ArtifactError(path, f"is no image of a kind that is read: {', '.join(_FORMATS)}") from error
+            with opened_image as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ArtifactError(path, f"has {image.width} × {image.height} pixels; allowed are {MAX_PIXELS:,}")
                 made = image.convert(_MODES[self._channels])
@@ -159,7 +164,9 @@ def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_ex
     numbers: list[int] = []
     for number, name in enumerate(classes):
         before = len(files)
-        for file in sorted(path.joinpath(name).iterdir()):
+        with told(path / name, "listing it"):
+            found = sorted(path.joinpath(name).iterdir())
+        for file in found:
             if file.name.startswith("."):
                 continue
             _check_image_file(file, root)
@@ -173,7 +180,9 @@ def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_ex
 
 
 def _check_image_file(file: Path, root: Path) -> None:
-    if not file.resolve().is_relative_to(root):
+    with told(file, "following its links"):  # which may go in a circle
+        place = file.resolve()
+    if not place.is_relative_to(root):
         raise ArtifactError(file, "is a link to a file outside of its folder")
     if not file.is_file():
         raise ArtifactError(file, "is no regular file")

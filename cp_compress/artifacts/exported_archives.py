@@ -17,9 +17,9 @@ import zipfile
 from typing import Any, BinaryIO, NoReturn
 
 from cp_compress.artifacts.archives import open_archive, read_member
-from cp_compress.artifacts.guards import shortened
 from cp_compress.artifacts.program_checks import clean_program, is_path, read_json
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 _PROGRAM = "models/model.json"
 _TABLES = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -124,7 +124,7 @@ def _copy(
         with archive.open(member) as source, new.open(name, "w", force_zip64=True) as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except Exception as error:
-        raise ArtifactError(path, f"{shortened(member.filename, 120)} is damaged: {shortened(error)}") from error
+        raise ArtifactError(path, f"{shortened(member.filename, 120)} is damaged: {reason_of(error)}") from error
 
 
 def _checked_bytes(name: str, meta: Any, stored: int, path: str | os.PathLike[str]) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.artifacts.guards import shortened
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import ArtifactError, InvalidArgumentError
 from cp_compress.base.factories import make_from
+from cp_compress.base.reasons import shortened
 
 Factory = Callable[[], nn.Module] | str
 DTYPES = ("equal", "model", "file")

@@ -7,10 +7,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.errors import ArtifactError, CompressionError, CorruptStreamError, MissingExtraError
+from cp_compress.base.reasons import reason_of, shortened
 
 MAX_BYTES = 16 << 30
 _HUGE_RULE = "is the largest size in bytes that is read, a whole number of 1 or more"
@@ -34,10 +35,11 @@ def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno == errno.ENXIO:
             reason = "it is no regular file"
         raise ArtifactError(path, f"cannot be opened: {reason}") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise ArtifactError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ArtifactError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
         if found.st_size == 0:
             raise ArtifactError(path, "is empty")
         if found.st_size > max_bytes:
@@ -64,11 +66,4 @@ def told(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
     except (CompressionError, CorruptStreamError) as error:
         raise ArtifactError(path, shortened(error).removeprefix(os.fspath(path)).lstrip(": ")) from error
     except Exception as error:
-        raise ArtifactError(path, f"{doing} failed: {type(error).__name__}: {shortened(error)}") from error
-
-
-def shortened(value: Any, longest: int = 500) -> str:
-    """Return a text in one printable line of at most `longest` characters: what is in it may be a stranger's."""
-    text = " ".join(str(value).split())
-    text = "".join(character if character.isprintable() else "�" for character in text)
-    return text if len(text) <= longest else f"{text[:longest]}…"
+        raise ArtifactError(path, f"{doing} failed: {reason_of(error)}") from error

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.artifacts.guards import opened, shortened, size_of, told
+from cp_compress.artifacts.guards import opened, size_of, told
 from cp_compress.base.digests import digest_file, digest_text, start_digest
 from cp_compress.base.errors import ArtifactError, MissingExtraError
+from cp_compress.base.reasons import reason_of, shortened
 
 if TYPE_CHECKING:
     import onnx
@@ -69,8 +70,12 @@ def _inside(path: str | os.PathLike[str], name: str) -> Path:
     """Return the path of an external file; raises ArtifactError unless it lies in the folder of the file at `path`."""
     folder = Path(path).resolve().parent
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    outside = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in name
-    if outside or not (folder / name).resolve().is_relative_to(folder):
+    outside = bool(posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in name)
+    try:
+        outside = outside or not (folder / name).resolve().is_relative_to(folder)
+    except (OSError, RuntimeError) as error:  # the second for links in a circle
+        raise ArtifactError(path, f"has tensors in {shortened(name, 120)}: {reason_of(error)}") from error
+    if outside:
         raise ArtifactError(path, f"has tensors in {shortened(name, 120)}, which lies outside of its folder")
     return folder / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,21 @@ import torch
 from torch import Tensor
 
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened
 from cp_compress.artifacts.onnx_checks import check_graph
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
+from cp_compress.base.reasons import shortened
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _OWNER = "load_onnx"
+_PLACES = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |This is an invalid model\. "
+    r"|\S*\w+\.(?:cc|h):\d+ (?:[^()]*::\w+\(.*?\) (?=[A-Z]))?"
+)
 _DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
@@ -66,7 +72,7 @@ class OnnxModel:
         try:
             (output,) = self._session.run([self.output], {self.input: rows.contiguous().numpy()})
         except Exception as error:  # onnxruntime has an exception class of its own for each status
-            raise ObservationError(f"onnxruntime: {shortened(error)}") from error
+            raise ObservationError(f"onnxruntime: {_reason_of(error)}") from error
         if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiu":
             raise ObservationError(f"output {self.output} of the ONNX graph is no tensor of numbers")
         return torch.from_numpy(output)
@@ -111,8 +117,10 @@ def load_onnx(
     if checked.external:
         folder = str(Path(path).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    with told(path, "onnxruntime's reading it"):
+    try:
         session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+    except Exception as error:
+        raise ArtifactError(path, f"onnxruntime refuses it: {_reason_of(error)}") from error
     if session.get_providers()[0] != providers[0]:
         raise ArtifactError(path, f"runs on {session.get_providers()[0]} only, not on {providers[0]}")
     fed, read = _choose_input(session, input, path), _choose_output(session, output, path)
@@ -142,6 +150,13 @@ def _choose_output(session: onnxruntime.InferenceSession, name: str | None, path
     if len(outputs) > 1 and "logits" not in outputs:
         raise ArtifactError(path, f"gives {_described(outputs.values())}: say with output= which of them are logits")
     return "logits" if "logits" in outputs else next(iter(outputs))
+
+
+def _reason_of(error: Exception) -> str:
+    """Return what onnxruntime says, without its codes and the places in its own source."""
+    if "allocate memory" in str(error):
+        return "it asks for more memory than there is"
+    return shortened(_PLACES.sub("", str(error)), 300) or type(error).__name__
 
 
 def _described(values: Any) -> str:

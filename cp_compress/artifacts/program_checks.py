@@ -15,9 +15,10 @@ import os
 import re
 from typing import Any, NoReturn
 
-from cp_compress.artifacts.guards import shortened
 from cp_compress.artifacts.shape_expressions import is_shape_expression
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import shortened
 
 _DEEPEST = 60
 _LONGEST = 1000
@@ -60,9 +61,9 @@ def clean_program(content: bytes, path: str | os.PathLike[str]) -> bytes:
 def read_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
     """Return a JSON object; raises ArtifactError for anything else."""
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"{what} is no JSON: {shortened(error)}") from error
+        value = read_document(content)
+    except ValueError as error:
+        raise ArtifactError(path, f"{what} is no good JSON: {error}") from error
     if not isinstance(value, dict):
         raise ArtifactError(path, f"{what} is no table")
     return value

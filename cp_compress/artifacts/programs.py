@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from cp_compress.artifacts.arrays import read_array
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, size_of
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.reasons import reason_of, shortened
 
 _OWNER = "ProgramModel"
 _INPUT, _OUTPUT = "{input}", "{output}"
@@ -110,7 +111,7 @@ class ProgramModel:
 
     def _execute(self, arguments: list[str], log: Path) -> str:
         """Run the program to its end and return the end of what it printed."""
-        with log.open("wb") as printed:
+        with log.open("w+b") as printed:
             try:
                 process = subprocess.Popen(
                     arguments,
@@ -121,7 +122,7 @@ class ProgramModel:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise ObservationError(f"{self.command[0]} cannot be started: {error}") from error
+                raise ObservationError(f"{self.command[0]} cannot be started: {reason_of(error)}") from error
             try:
                 code = process.wait(self.timeout)
             except subprocess.TimeoutExpired as error:
@@ -129,7 +130,7 @@ class ProgramModel:
                 raise ObservationError(message) from error
             finally:
                 _end(process)
-        text = _last_of(log)
+            text = _last_of(printed)
         if code != 0:
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
             raise ObservationError(f"{self.command[0]} ended with {how}; it printed: {text or 'nothing'}")
@@ -188,7 +189,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _last_of(log: Path) -> str:
-    with log.open("rb") as printed:
-        printed.seek(max(0, log.stat().st_size - _TOLD))
-        return shortened(printed.read().decode("utf-8", "replace"), _TOLD)
+def _last_of(printed: BinaryIO) -> str:
+    """Return the end of what a program printed, from the file that was given to it: its name may lead elsewhere now."""
+    printed.seek(max(0, size_of(printed) - _TOLD))
+    return shortened(printed.read().decode("utf-8", "replace"), _TOLD)

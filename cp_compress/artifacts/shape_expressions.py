@@ -34,16 +34,32 @@ def is_shape_expression(text: str) -> bool:
         nodes = list(ast.walk(ast.parse(text.strip(), mode="eval").body))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return all(map(_is_arithmetic, nodes))
+    return all(map(_is_arithmetic, nodes)) and not any(map(_has_power_of_power, nodes))
+
+
+def _has_power_of_power(node: ast.AST) -> bool:
+    """Tell whether a node is a power in whose base another stands: towers of small ones take endless time."""
+    return _is_power(node) and any(map(_is_power, list(ast.walk(node))[1:]))
+
+
+def _is_power(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "Pow"
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)
 
 
 def _is_arithmetic(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else None
         power = name == "Pow" and len(node.args) == 2 and _is_small(node.args[1])
-        return (bool(name and _FUNCTIONS.fullmatch(name)) or power) and all(
-            isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool) and each.arg is not None
-            for each in node.keywords
+        digits = name == "Float" and len(node.args) != 1  # the second argument is how many digits are computed
+        return (
+            (bool(name and _FUNCTIONS.fullmatch(name)) or power)
+            and not digits
+            and all(
+                isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool) and each.arg is not None
+                for each in node.keywords
+            )
         )
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):  # the name of a Symbol

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, BinaryIO
 
 from torch import nn
 
 from cp_compress.artifacts.filling import DTYPES, Factory, fill, make_model
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, size_of, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of, told
 from cp_compress.base.arguments import check_choice
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ArtifactError
 
 _OWNER = "load_safetensors"
@@ -59,9 +59,9 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
     if length > _LARGEST_HEADER:
         raise ArtifactError(path, f"has a header of {length:,} bytes; allowed are {_LARGEST_HEADER:,}")
     try:
-        header = json.loads(file.read(length))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(path, f"has a header that is no JSON: {shortened(error)}") from error
+        header = read_document(file.read(length))
+    except ValueError as error:
+        raise ArtifactError(path, f"has a header that is no good JSON: {error}") from error
     if not isinstance(header, dict):
         raise ArtifactError(path, "has a header that is no table of tensors")
     return {name: value for name, value in header.items() if name != "__metadata__"}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
-from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
+from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive, read_member
 from cp_compress.artifacts.filling import DTYPES, Factory, fill, make_model
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
+from cp_compress.artifacts.pickle_weights import check_pickle
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import shortened
 
 _OWNER = "load_torch"
+_PICKLES = 5  # of an older file: two marks, the machine, the content, the names of the storages
 
 
 def load_torch(
@@ -44,7 +50,9 @@ def load_torch(
     limit = check_max_bytes(_OWNER, max_bytes)
     with opened(path, limit) as file:
         if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            open_archive(file, path, limit)
+            _check_members(open_archive(file, path, limit), path)
+        elif not allow_pickle:
+            _check_pickles(file, path)
         content = _read(file, path, allow_pickle)
     if key is not None:
         content = _entry(content, key, path)
@@ -53,7 +61,9 @@ def load_torch(
             if value is not None:
                 reject(_OWNER, name, value, f"{os.fspath(path)} holds a whole model, which takes no such option")
         return content.eval()
-    return fill(make_model(_OWNER, factory), _state_dict(content, path), dtype or "equal", path)
+    tensors, model = _state_dict(content, path), make_model(_OWNER, factory)
+    with told(path, "filling the model with it"):  # tensors may have attributes in the place of their methods
+        return fill(model, tensors, dtype or "equal", path)
 
 
 def _read(file: BinaryIO, path: str | os.PathLike[str], allow_pickle: bool) -> Any:
@@ -65,10 +75,35 @@ def _read(file: BinaryIO, path: str | os.PathLike[str], allow_pickle: bool) -> A
         except Exception as error:
             if allow_pickle or "weights_only" not in str(error).lower():
                 raise
-            reason = shortened(str(error).partition("WeightsUnpickler error: ")[2] or error, 200)
-            rule = "a whole model, or objects: pickles, which can run any code, and are refused"
-            remedy = "Save its state_dict, or trust the file with allow_pickle=True"
-            raise ArtifactError(path, f"holds {rule} ({reason}). {remedy}") from error
+            rule = f"{_asked_for(str(error))}: pickles, which can run any code, and are refused"
+            remedy = "save its state_dict, or trust the file with allow_pickle=True"
+            raise ArtifactError(path, f"holds {rule}; {remedy}") from error
+
+
+def _asked_for(refusal: str) -> str:
+    """Return what a pickle asks for besides tensors, by the words with which torch refuses it."""
+    found = re.search(r"GLOBAL ([\w.]+) was not|(?:function|class|module) ([\w.]+) whose module", refusal)
+    return (
+        f"a whole model, or objects ({shortened(found[1] or found[2], 100)})" if found else "a whole model, or objects"
+    )
+
+
+def _check_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
+    """Raise ArtifactError for a member that is not what its checksum says, which torch does not look at."""
+    for name in archive.namelist():
+        if name.endswith("/data.pkl"):
+            check_pickle(io.BytesIO(read_member(archive, name, path)), path)
+    with told(path, "unpacking it"):
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ArtifactError(path, f"{shortened(damaged, 120)} is damaged: its checksum is wrong")
+
+
+def _check_pickles(file: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Look through the pickles at the head of a file of older versions of torch."""
+    file.seek(0)
+    for _ in range(_PICKLES):
+        check_pickle(file, path)
 
 
 def _entry(content: Any, key: str, path: str | os.PathLike[str]) -> Any:
@@ -81,10 +116,12 @@ def _entry(content: Any, key: str, path: str | os.PathLike[str]) -> Any:
 def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ArtifactError(path, f"holds a {type(content).__name__}; expected a state dict")
-    inner = [name for name, value in content.items() if isinstance(value, Mapping)]
-    if inner or not all(isinstance(name, str) for name in content):
-        raise ArtifactError(path, f"holds {_listed(content)}; name the entry that is the state dict with key=")
-    return dict(content)
+    # a pickle may give a dict attributes in the place of its methods
+    entries = dict(dict.items(content) if isinstance(content, dict) else content)
+    inner = [name for name, value in entries.items() if isinstance(value, Mapping)]
+    if inner or not all(isinstance(name, str) for name in entries):
+        raise ArtifactError(path, f"holds {_listed(entries)}; name the entry that is the state dict with key=")
+    return entries
 
 
 def _listed(content: Mapping[Any, Any]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cp_compress.artifacts.guards import opened, shortened, size_of
+from cp_compress.artifacts.guards import opened, size_of
 from cp_compress.artifacts.tensor_files import read_header
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ArtifactError
+from cp_compress.base.reasons import reason_of, shortened
 
 _CONFIG, _WHOLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_JSON = 64 << 20
@@ -23,7 +24,8 @@ _REFUSED = re.compile(
     r"|use_pretrained_backbone|kernel_config|use_kernels",
     re.ASCII,
 )
-_REPEATED = re.compile(r"\w*(layer|depth|block|stage)s?\w*", re.ASCII)
+_REPEATED = re.compile(r"\w*(layer|depth|block|stage|expert)s?\w*", re.ASCII)
+_MOST_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _inside(file: Path, root: Path) -> Path:
     try:
         place = file.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # the second for links in a circle
-        raise ArtifactError(file, f"cannot be opened: {shortened(error)}") from error
+        raise ArtifactError(file, f"cannot be opened: {reason_of(error)}") from error
     if not place.is_relative_to(root):
         raise ArtifactError(file, "is a link to a file outside of its folder")
     return place
@@ -90,9 +92,9 @@ def _inside(file: Path, root: Path) -> Path:
 def _read_json(file: Path, root: Path) -> dict[str, Any]:
     with opened(_inside(file, root), _LARGEST_JSON) as content:
         try:
-            value = json.loads(content.read())
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(file, f"is no JSON: {shortened(error)}") from error
+            value = read_document(content.read())
+        except ValueError as error:
+            raise ArtifactError(file, f"is no good JSON: {error}") from error
     if not isinstance(value, dict):
         raise ArtifactError(file, "is no table")
     return value
@@ -111,6 +113,9 @@ def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
             waiting += value.items()
         elif isinstance(value, list):
             waiting += [(key, part) for part in value]
+        elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
+            rule = f"allowed are {_MOST_LABELS:,}"
+            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
         elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > tensors:
             rule = f"its files hold {tensors:,} tensors"
             raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")

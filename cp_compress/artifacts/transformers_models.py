@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, shortened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, told
 from cp_compress.artifacts.transformers_folders import CheckedFolder, check_folder
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
+from cp_compress.base.reasons import shortened
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

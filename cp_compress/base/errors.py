@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from cp_compress.base.reasons import shortened
+
 
 class InvalidArgumentError(ValueError):
     """An argument has a value that is not allowed; raised before any work is done."""
@@ -55,7 +57,8 @@ class ArtifactError(RuntimeError):
         super().__init__(self.path, problem)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
+        path = self.path if self.path.isprintable() else shortened(self.path)  # its name may be a stranger's
+        return f"{path}: {self.problem}"
 
 
 class MissingExtraError(ImportError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import operator
 import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from cp_compress.base.errors import FactoryError, InvalidArgumentError
@@ -24,6 +27,7 @@ def make_from(name: str, setting: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise InvalidArgumentError(f'{setting} = "{name}": must have the form "package.module:factory"')
+    _refuse_python(module_name, f'{setting} = "{name}"')
     try:
         factory = operator.attrgetter(attribute)(importlib.import_module(module_name))
     except (ImportError, AttributeError) as error:
@@ -33,6 +37,8 @@ def make_from(name: str, setting: str) -> Any:
     if not callable(factory) or _is_module(factory):
         found = f"{attribute} is a {type(factory).__name__}" + ("" if callable(factory) else ", which is not callable")
         raise InvalidArgumentError(f'{setting} = "{name}": {found}; name a function without arguments that returns it')
+    if isinstance(factory, (BuiltinFunctionType, FunctionType, type)):  # by whatever way it was reached
+        _refuse_python(str(factory.__module__), f'{setting} = "{name}"')
     required = _required_arguments(factory)
     if required:
         rule = f"{attribute} needs {', '.join(required)}; name a function without arguments"
@@ -43,6 +49,20 @@ def make_from(name: str, setting: str) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise _told(f'{setting} = "{name}"', error) from error
+
+
+def _refuse_python(module_name: str, what: str) -> None:
+    """Raise InvalidArgumentError for a module of Python itself: none makes a model or data, and some end the process.
+
+    A module of the user's own that only has the same name is none.
+    """
+    top = module_name.partition(".")[0]
+    if top not in sys.stdlib_module_names:
+        return
+    found = importlib.util.find_spec(top)
+    origin = None if found is None else found.origin
+    if origin in (None, "built-in", "frozen") or Path(origin).is_relative_to(sysconfig.get_path("stdlib")):
+        raise InvalidArgumentError(f"{what}: {top} is a module of Python itself, which makes no models and no data")
 
 
 def _told(what: str, error: BaseException) -> FactoryError:

@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only when they are files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,6 +30,35 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return what a file holds, without ever waiting for a FIFO or reading a device.
+
+    Raises OSError for one that cannot be opened, ValueError for what is no regular file or has more than `max_bytes`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file")
+        if found.st_size > max_bytes:
+            raise ValueError(f"it has {found.st_size:,} bytes; allowed are {max_bytes:,}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_regular_text(path: str | os.PathLike[str], max_bytes: int) -> str:
+    """Return the text of a UTF-8 file; raises as `read_regular`, and ValueError for another encoding.
+
+    A byte order mark, which no editor shows, is refused by name.
+    """
+    text = read_regular(path, max_bytes).decode("utf-8")
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark: save it as UTF-8 without one")
+    return text
 
 
 def _current_umask() -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.files import read_regular
+from cp_compress.base.reasons import reason_of, shortened
 
 _OWNER = "Metadata"
+_MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,17 @@ def read_metadata(path: str | os.PathLike[str], count: int) -> Metadata:
     be read.
     """
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        reject("read_metadata", "path", str(path), f"no CSV file: {error}")
+        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
+    except (ValueError, csv.Error) as error:
+        reject("read_metadata", "path", str(path), f"no CSV file: {reason_of(error)}")
     if not header or len(set(header)) != len(header) or not all(header):
-        reject("read_metadata", "path", str(path), f"needs a header of different column names; found {header}")
+        reject(
+            "read_metadata",
+            "path",
+            str(path),
+            f"needs a header of different column names; found {shortened(header, 200)}",
+        )
     ragged = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
     if ragged is not None:
         reject(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError, CorruptStreamError
+from cp_compress.base.reasons import reason_of
 from cp_compress.data.codecs import StreamCodec, check_batch, check_values, open_streams
 from cp_compress.data.container import Kind, Sealed, seal, starts_as
 from cp_compress.data.jpeg_coefficients import FACTORS, JpegCoefficients, analyse, read_image_scans, requantise
@@ -231,5 +232,5 @@ def _decode_one(
             if found == (_MODES[channels], (width, height)):  # only then are its pixels decoded
                 return np.asarray(image).reshape(height, width, channels)
     except Exception as error:  # Pillow's decoders raise many types for damaged files
-        raise CorruptStreamError(f"example #{index}: the JPEG file is damaged: {error}", index) from error
+        raise CorruptStreamError(f"example #{index}: the JPEG file is damaged: {reason_of(error)}", index) from error
     raise CorruptStreamError(f"example #{index}: the JPEG file holds {found}, its envelope says {shape}", index)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.digests import digest_text
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.base.files import write_atomically
+from cp_compress.base.reasons import reason_of
 from cp_compress.data.codecs import Codec, parse_codec
 from cp_compress.data.shards import ShardRecord
 
@@ -89,12 +91,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it has {path.stat().st_size} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_document(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("it is no table")
         if document[_CHECKSUM] != seal_document(document)[_CHECKSUM]:
             raise ValueError("its checksum is wrong")
         return _parse(document)
     except UNREADABLE as error:
-        raise CorruptStreamError(f"{path} is no manifest of a store: {type(error).__name__}: {error}") from error
+        raise CorruptStreamError(f"{path} is no manifest of a store: {reason_of(error)}") from error
 
 
 def _parse(document: Any) -> Manifest:
@@ -123,8 +127,11 @@ def _parse(document: Any) -> Manifest:
 def parse_record(record: Any) -> ShardRecord:
     """Return the record of a shard from plain types; raises one of `UNREADABLE` for what is none."""
     values = {part.name: record[part.name] for part in fields(ShardRecord)}
-    if not all(isinstance(values[name], str) for name in _TEXTS) or not is_shard_name(values["name"]):
+    if not isinstance(values["name"], str) or not is_shard_name(values["name"]):
         raise ValueError(f"{values['name']!r} is no name of a shard")
+    for name in _TEXTS:
+        if not isinstance(values[name], str):
+            raise ValueError(f"{name} of {values['name']} is {values[name]!r}")
     for name, value in values.items():
         if name not in (*_TEXTS, "shapes"):
             _count(value, name, least=0)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cp_compress.base.digests import digest_tensors, start_digest
 from cp_compress.base.errors import CorruptStreamError
+from cp_compress.base.reasons import reason_of
 from cp_compress.data.safetensors_parts import read_parts
 from cp_compress.data.stream_dataset import concatenate, cut, view_of
 
@@ -79,9 +80,9 @@ class Shard:
             if is_exhaustion(error):
                 raise
             kind = "cannot be read" if isinstance(error, OSError) else "is damaged"
-            raise CorruptStreamError(f"shard {record.name} {kind}: {error}") from error
+            raise CorruptStreamError(f"shard {record.name} {kind}: {reason_of(error)}") from error
         except (SafetensorError, ValueError, OverflowError, TypeError) as error:
-            raise CorruptStreamError(f"shard {record.name} is damaged: {error}") from error
+            raise CorruptStreamError(f"shard {record.name} is damaged: {reason_of(error)}") from error
         self.labels = labels.to(torch.int64)
         self._content, self._edges = view_of(content), view_of(offsets)
 

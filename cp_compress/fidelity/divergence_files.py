@@ -18,6 +18,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.files import write_atomically
+from cp_compress.base.reasons import reason_of
 from cp_compress.fidelity.divergence import DivergenceSearch
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.observation import Observation
@@ -90,8 +91,10 @@ def load_divergence(path: str | Path) -> SavedDivergence:
             header = json.loads(str(content["header"]))
             arrays = {name: torch.from_numpy(content[name]) for name in _ARRAYS}
         return _checked(header, arrays)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
-        raise CorruptStreamError(f"{path} holds no saved divergence, or is damaged: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives and headers make their readers raise anything, MemoryError included
+        raise CorruptStreamError(f"{path} holds no saved divergence, or is damaged: {reason_of(error)}") from error
 
 
 def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:

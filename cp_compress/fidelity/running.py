@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import Task
 
@@ -29,7 +30,8 @@ class Runner:
         if not callable(model):
             reject("observe", "model", model, "a model is anything that maps a batch to logits")
         own = model_device(model)
-        self.device = torch.device(device) if device is not None else own or torch.device("cpu")
+        given = usable_device(device, f"device {device!r}") if isinstance(device, str) else device
+        self.device = given if given is not None else own or torch.device("cpu")
         self.model = model
         self.task = task
         if own is not None and own != self.device:
@@ -62,9 +64,9 @@ class Runner:
         """
         try:
             output = self.model(inputs.to(self.device))
-        except (RuntimeError, TypeError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(inputs) > 1):
+                raise  # smaller batches may fit
             raise ObservationError(self._explain(inputs, error)) from error
         if self.task == "single_label":
             return _as_logits(output, len(inputs))
@@ -74,6 +76,8 @@ class Runner:
         dtypes: set[torch.dtype] = set()
         if self.module is not None:
             dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
+        if is_out_of_memory(error):
+            return f"the model needs more memory than there is for one input of shape {tuple(inputs.shape[1:])}"
         message = f"the model cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
         if dtypes and inputs.dtype not in dtypes:
             held = ", ".join(sorted(map(str, dtypes)))

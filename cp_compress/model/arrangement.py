@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError, CorruptStreamError
+from cp_compress.base.reasons import reason_of
 from cp_compress.model.casting import add_casts, find_casts
 from cp_compress.model.factors import low_rank_layers, low_rank_obstacle, low_rank_ranks, to_low_rank_layer
 from cp_compress.model.holding import add_holding, find_holding
@@ -75,8 +76,8 @@ def read_arrangement(content: Any) -> Arrangement:
             str(content["training"]),
             tuple((str(path), str(name), int(value)) for path, name, value in content["sizes"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptStreamError(f"its arrangement of layers is not readable ({error!r})") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CorruptStreamError(f"its arrangement of layers is not readable ({reason_of(error)})") from error
 
 
 def shape_model(model: nn.Module, arrangement: Arrangement) -> None:

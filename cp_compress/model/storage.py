@@ -10,7 +10,6 @@ import copy
 import json
 import os
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import start_digest
 from cp_compress.base.errors import CompressionError, CorruptStreamError
-from cp_compress.base.files import write_atomically
+from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.base.reasons import reason_of
 from cp_compress.model.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
 from cp_compress.model.casting import find_casts
 from cp_compress.model.holding import find_holding
@@ -29,7 +29,7 @@ from cp_compress.model.packing import Packer, Unpacker, Words, check_entry
 
 _VERSION = 3
 _TABLE, _CHECKSUM = "table", "sha256"
-_LARGEST_TABLE = 1 << 28
+_LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -74,7 +74,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         reject("load", "model", type(model).__name__, "must be the torch.nn.Module that the file was made from")
-    content = Path(path).read_bytes()
+    try:
+        content = read_regular(path, _LARGEST_FILE)
+    except ValueError as error:
+        raise CorruptStreamError(f"{os.fspath(path)} cannot be read: {error}") from error
     try:
         return _read(content, model)
     except CorruptStreamError as error:
@@ -106,9 +109,9 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     table = _read_table(arrays.pop(_TABLE))
     try:
         entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
-        arrangement = read_arrangement(table["arrangement"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptStreamError(f"its table is not readable ({error})") from error
+        raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
+    arrangement = read_arrangement(table.get("arrangement"))
     candidate = copy.deepcopy(model)
     shape_model(candidate, arrangement)
     places = dict(_all_tensors(candidate))
@@ -157,7 +160,7 @@ def _read_arrays(content: bytes) -> dict[str, Words]:
     try:
         arrays: dict[str, Words] = safetensors.numpy.load(content)
     except Exception as error:
-        raise CorruptStreamError(f"it is no whole safetensors file ({error})") from error
+        raise CorruptStreamError(f"it is no whole safetensors file ({reason_of(error)})") from error
     if _TABLE not in arrays or _CHECKSUM not in arrays:
         raise CorruptStreamError("it is a safetensors file that no `save` of this package wrote")
     if any(array.ndim != 1 or array.dtype.kind != "u" for array in arrays.values()):
@@ -173,7 +176,7 @@ def _read_table(packed: Words) -> dict[str, Any]:
         text = decoder.decompress(packed.tobytes(), _LARGEST_TABLE)
         table = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise CorruptStreamError(f"its table is not readable ({error})") from error
+        raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
     if not isinstance(table, dict) or table.get("version") != _VERSION:
         version = table.get("version") if isinstance(table, dict) else None
         raise CorruptStreamError(f"its format version is {version!r}; this package reads {_VERSION}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.files import write_atomically
+from cp_compress.base.reasons import reason_of
 from cp_compress.model.storage import load, save
 
 
@@ -50,9 +51,9 @@ def read_checkpoint(
         return None
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        kept, state = content["identity"], content["state"]
+        kept, state = dict(content["identity"]), dict(content["state"])
     except Exception as error:
-        reject(owner, "checkpoint", os.fspath(path), f"it is no checkpoint that can be read: {error}")
+        reject(owner, "checkpoint", os.fspath(path), f"it is no checkpoint that can be read: {reason_of(error)}")
     other = [name for name in identity if kept.get(name) != identity[name]]
     if other:
         rule = f"it is of a run with another {', '.join(other)}; remove it, or name another file"

@@ -11,11 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.documents import read_document
 from cp_compress.base.errors import CorruptStreamError
-from cp_compress.base.files import write_atomically
+from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.base.reasons import reason_of
 from cp_compress.search.trials import Trial
 
-_VERSION = 1
+_VERSION, _LARGEST = 1, 1 << 30
 
 
 class State:
@@ -46,11 +48,11 @@ class State:
 
     def _read(self, path: Path) -> None:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_document(read_regular(path, _LARGEST))
             version, identity = document["version"], dict(document["search"])
             trials = [Trial.from_json(record) for record in document["trials"]]
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise CorruptStreamError(f"{path} is not the state of a search: {type(error).__name__}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise CorruptStreamError(f"{path} is not the state of a search: {reason_of(error)}") from error
         if version != _VERSION:
             raise CorruptStreamError(f"{path} has format version {version!r}; this package reads {_VERSION}")
         if identity != self._identity:

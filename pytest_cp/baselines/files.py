@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from cp_compress.base.files import write_atomically
+from cp_compress.base.documents import read_document
+from cp_compress.base.files import read_regular_text, write_atomically
+from cp_compress.base.reasons import reason_of, shortened
 from pytest_cp.records import Record
 
 SCHEMA_VERSION = 2
@@ -21,24 +24,23 @@ class BaselineFileError(Exception):
 def read_entries(path: Path) -> dict[str, Record]:
     """Return the checks of a file, none where there is no file; raises BaselineFileError for a damaged one."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BaselineFileError(f"baseline {path} is larger than {_MAX_BYTES:,} bytes: it is no baseline file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_document(read_regular_text(path, _MAX_BYTES))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BaselineFileError(f"baseline {path} cannot be read: {type(error).__name__}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise BaselineFileError(f"baseline {path} cannot be read: {reason_of(error)}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
+        shown = shortened(repr(version), 80)
         remedy = "delete the file and write it again with --cp-baseline=new"
-        raise BaselineFileError(f"baseline {path} has schema version {version!r}; read is {SCHEMA_VERSION}: {remedy}")
+        raise BaselineFileError(f"baseline {path} has schema version {shown}; read is {SCHEMA_VERSION}: {remedy}")
     checks = content.get("checks")
     if not isinstance(checks, dict):
         raise BaselineFileError(f"baseline {path} has no table of checks")
     for name, entry in checks.items():
         trouble = _trouble(entry)
         if trouble is not None:
-            raise BaselineFileError(f"baseline {path}, check {name!r}: {trouble}")
+            raise BaselineFileError(f"baseline {path}, check {shortened(repr(name), 200)}: {trouble}")
     return checks
 
 
@@ -56,13 +58,17 @@ def _trouble(entry: Any) -> str | None:
         return f"must hold the tables {', '.join(parts)}"
     for metric, saved in entry["metrics"].items():
         if not isinstance(saved, dict) or saved.get("direction") not in _DIRECTIONS:
-            return f"{metric} must have a value and a direction, min or max"
+            return f"{shortened(metric, 80)} must have a value and a direction, min or max"
         if not _is_number(saved.get("value")):
-            return f"{metric} has the value {saved.get('value')!r}, which is no number"
+            value = shortened(repr(saved.get("value")), 80)
+            return f"{shortened(metric, 80)} has the value {value}, which is no number"
     return None if entry["metrics"] else "holds no metric"
 
 
 def _is_number(value: Any) -> bool:
-    return value in ("inf", "-inf") or (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-    )
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value in ("inf", "-inf")
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:  # of a whole number that no metric can have
+        return False

@@ -85,18 +85,30 @@ class GateItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return what to show of a failure: the message, and a traceback only for what was not foreseen."""
-        from cp_compress.base.errors import CompressionError, FactoryError, InvalidArgumentError, ObservationError
+        from cp_compress.base.errors import (
+            ArtifactError,
+            CompressionError,
+            CorruptStreamError,
+            FactoryError,
+            InvalidArgumentError,
+            MissingExtraError,
+            ObservationError,
+        )
         from pytest_cp.errors import NothingComparedError, PreservationError
 
         told = (
+            ArtifactError,
             CompressionError,
+            CorruptStreamError,
             FactoryError,
             InvalidArgumentError,
+            MissingExtraError,
             NothingComparedError,
             ObservationError,
             OSError,
             PreservationError,
             SpecificationError,
+            pytest.UsageError,
         )
         if isinstance(excinfo.value, told):
             kind = type(excinfo.value)

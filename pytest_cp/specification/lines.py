@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 _HEADER = re.compile(r"^\s*\[(\[)?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_LONGEST = 1000
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 
 
@@ -30,7 +31,8 @@ def _places(text: str) -> dict[tuple[str | int, ...], int]:
     counts: dict[tuple[str | int, ...], int] = {}
     table: tuple[str | int, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        header, key = _HEADER.match(line), _KEY.match(line)
+        start = line[:_LONGEST]  # the patterns go back and forth, and a line may have millions of letters
+        header, key = _HEADER.match(start), _KEY.match(start)
         if header:
             table = _resolve(_parts(header[2]), counts)
             if header[1]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cp_compress.base.reasons import shortened
+from pytest_cp.toml_files import TomlError, read_toml
 
-_MAX_BYTES = 4 * 1024 * 1024
 Table = Mapping[str, Any]
 _MODELS = ("scheme", "model", "file", "command")
 
@@ -50,16 +46,9 @@ class Specification:
 def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a specification's text and tables as they are written; raises SpecificationError for what is no TOML."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise SpecificationError(f"{path}: larger than {_MAX_BYTES:,} bytes: it is no specification")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise SpecificationError(f"{path}: {error}") from error
-    try:
-        return text, tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        line = re.search(r"at line (\d+)", str(error))
-        raise SpecificationError(f"{path}{':' + line[1] if line else ''}: no TOML: {error}") from error
+        return read_toml(path)
+    except TomlError as error:
+        raise SpecificationError(str(error)) from error
 
 
 def read_specification(path: Path) -> Specification:
@@ -94,7 +83,8 @@ def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
     from pytest_cp.specification.schema import specification_schema
 
     errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
-    problems = [(list(error.absolute_path), _explain(error)) for error in errors] or list(_contradictions(tables))
+    problems = [(list(error.absolute_path), _explain(error)) for error in errors]
+    problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables))
     if problems:
         lines = sorted((find_line(text, _key(place, told)), told) for place, told in problems)
         raise SpecificationError("\n".join(f"{path}:{line}: {told}" for line, told in lines))
@@ -108,12 +98,12 @@ def _key(place: list[str | int], told: str) -> list[str | int]:
 
 def _explain(error: Any) -> str:
     """Say what a schema's error means to who wrote the file."""
-    where = ".".join(str(part) for part in error.absolute_path) or "the file"
+    where = shortened(".".join(str(part) for part in error.absolute_path), 200) or "the file"
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         unknown = next(key for key in error.instance if key not in known)
         close = difflib.get_close_matches(unknown, known, n=1)
-        return f"unknown key {unknown}; " + (
+        return f"unknown key {shortened(unknown, 80)}; " + (
             f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
         )
     if error.validator == "oneOf":
@@ -123,14 +113,24 @@ def _explain(error: Any) -> str:
         limits = error.schema["anyOf"][0]
         low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
         rule = f'must be a number in [{low}, {high}], or "noise", "noise + 0.01" or "noise - 0.01"'
-        return f"{where} = {error.instance!r}: {rule}"
+        return f"{where} = {shortened(repr(error.instance), 80)}: {rule}"
     if error.validator == "const":
-        return f"{where} = {error.instance!r}: must be {error.schema['const']}"
-    return f"{where}: {error.message}"
+        return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"
+    return f"{where}: {shortened(error.message, 300)}"
+
+
+def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
+    """Yield each NaN, which no limit of a schema keeps out: nothing is smaller or larger than it."""
+    if isinstance(value, float) and value != value:
+        yield place, f"{'.'.join(map(str, place))} = nan: must be a number"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _no_numbers(part, [*place, key])
 
 
 def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], str]]:
     """Yield what no schema can say: a path, and what is wrong there."""
+    from pytest_cp.baselines.tolerances import Tolerances
     from pytest_cp.call_options import is_requirement
     from pytest_cp.specification.levels import LEVELS, arguments_of
 
@@ -138,6 +138,10 @@ def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], s
         stray = [name for name in options if name in table]
         if stray and "file" not in table:
             yield [*where, stray[0]], f"{stray[0]} says something of a file, and {where[0]} names none"
+    try:
+        Tolerances.parse(tables.get("baseline", {}).get("tolerance", 0))
+    except ValueError as error:
+        yield ["baseline", "tolerance"], f"baseline.tolerance = {shortened(error)}"
     levels = [level for level in LEVELS if level in tables]
     if not levels:
         yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
@@ -201,7 +205,7 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
                 if key in candidate:
                     parse(candidate[key])
             except InvalidArgumentError as error:
-                yield [*place, key], str(error)
+                yield [*place, key], shortened(error)
         name = _with_name(candidate)["name"]
         if name in names:
             yield place, f"two candidates are called {name}; give each its own name"
