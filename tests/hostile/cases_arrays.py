@@ -141,7 +141,7 @@ for _name, _labels in (
         GROUP,
         _name,
         lambda folder, labels=_labels: _compared(folder, labels),
-        tells="lie outside the model's 3 classes",
+        tells=r"lie outside the model's 3 classes|must be below 2\*\*63",
         names="labels",
     )
 

@@ -146,11 +146,10 @@ _CHANGES = {
     "a shard that stands twice": (_record(name="shard-00000.safetensors"), _MANIFEST, "one after another"),
     "a gap between shards": (_record(start=5), _MANIFEST, "without gaps|are not those of"),
     "a shard that ends before it begins": (_record(start=8, stop=4), _MANIFEST, "holds no examples"),
-    "a shard of another size": (_record(file_bytes=10**15), _SHARD, "bytes instead of 1000000000000000"),
     "a shard of other shapes": (_record(shapes={"3×8×8 float32": 99}), _MANIFEST, "are not those of 4 examples"),
     "a shard without digests": (_record(content=None), _MANIFEST, "content of shard-00001.safetensors is None"),
     "a shard that is gone": (lambda store: (store / _SHARD).unlink(), _SHARD, "is missing"),
-    "a shard cut off": (_shard(lambda content: content[:-30]), _SHARD, "bytes instead of"),
+    "a shard cut off": (_shard(lambda content: content[:-30]), _SHARD, "data set example #7 .*stream is damaged"),
     "an empty shard": (_shard(lambda content: b""), _SHARD, "it has 0 bytes"),
     "a shard with a header beyond it": (
         _shard(lambda content: (1 << 62).to_bytes(8, "little") + content[8:]),
@@ -164,7 +163,7 @@ _CHANGES = {
         "is damaged|checksum",
     ),
     "a shard that is a link to nowhere": (_linked("nowhere"), _SHARD, "is missing"),
-    "a shard that is a link to itself": (_linked(_SHARD), _SHARD, "is damaged"),
+    "a shard that is a link to itself": (_linked(_SHARD), _SHARD, "cannot be read"),
     "a shard that is an endless device": (_linked("/dev/zero"), _SHARD, "bytes instead of"),
     "labels of another count": (
         _tensors(lambda tensors: tensors.update(labels=tensors["labels"][:2].clone())),
