@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import captum.attr
 import torch
 from torch import Tensor, nn
 
 from cp_compress.base.batching import slices
+from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.activation_modules import ActivationModules
 from cp_compress.fidelity.attribution_draws import Draws
 from cp_compress.fidelity.attribution_methods import (
@@ -33,6 +33,8 @@ from cp_compress.fidelity.attribution_methods import (
     averaged_method,
 )
 from cp_compress.fidelity.running import Runner
+
+attr: Any = LazyModule("captum.attr")
 
 
 @dataclass(frozen=True)
@@ -74,25 +76,25 @@ def attribute(method: AttributionMethod, subject: Subject, inputs: Tensor, targe
 def _(method: Saliency, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     if subject.layer is not None:
         return Batch(_layer_gradient(subject, inputs, target, multiply=False))
-    return Batch(captum.attr.Saliency(subject.runner.logits).attribute(inputs, target=target, abs=False))
+    return Batch(attr.Saliency(subject.runner.logits).attribute(inputs, target=target, abs=False))
 
 
 @attribute.register
 def _(method: InputXGradient, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     if subject.layer is not None:
         return Batch(_layer_gradient(subject, inputs, target, multiply=True))
-    return Batch(captum.attr.InputXGradient(subject.runner.logits).attribute(inputs, target=target))
+    return Batch(attr.InputXGradient(subject.runner.logits).attribute(inputs, target=target))
 
 
 @attribute.register
 def _(method: GradCAM, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
-    return Batch(captum.attr.LayerGradCam(subject.rules, subject.layer).attribute(inputs, target=target))
+    return Batch(attr.LayerGradCam(subject.rules, subject.layer).attribute(inputs, target=target))
 
 
 @attribute.register
 def _(method: Occlusion, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     window, stride = method.sizes(tuple(inputs.shape[1:]))
-    maps = captum.attr.Occlusion(subject.runner.logits).attribute(
+    maps = attr.Occlusion(subject.runner.logits).attribute(
         inputs.detach(),
         sliding_window_shapes=window,
         strides=stride,
@@ -114,10 +116,10 @@ def _(method: IntegratedGradients, subject: Subject, inputs: Tensor, target: Ten
     }
     inputs = inputs.detach()
     if subject.layer is not None:
-        maps = captum.attr.LayerIntegratedGradients(subject.rules, subject.layer).attribute(inputs, **settings)
+        maps = attr.LayerIntegratedGradients(subject.rules, subject.layer).attribute(inputs, **settings)
         change = _change_at_layer(subject, subject.layer, inputs, method.baseline, target)
         return Batch(maps, _gap(maps, change))
-    maps, missing = captum.attr.IntegratedGradients(subject.runner.logits).attribute(
+    maps, missing = attr.IntegratedGradients(subject.runner.logits).attribute(
         inputs, **settings, return_convergence_delta=True
     )
     return Batch(maps, _gap(maps, maps.detach().flatten(1).sum(dim=1) - missing))
@@ -126,19 +128,19 @@ def _(method: IntegratedGradients, subject: Subject, inputs: Tensor, target: Ten
 @attribute.register
 def _(method: GuidedBackprop, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     with _without_warnings():
-        return Batch(captum.attr.GuidedBackprop(subject.rules).attribute(inputs, target=target))
+        return Batch(attr.GuidedBackprop(subject.rules).attribute(inputs, target=target))
 
 
 @attribute.register
 def _(method: Deconvolution, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     with _without_warnings():
-        return Batch(captum.attr.Deconvolution(subject.rules).attribute(inputs, target=target))
+        return Batch(attr.Deconvolution(subject.rules).attribute(inputs, target=target))
 
 
 @attribute.register
 def _(method: GuidedGradCAM, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
     with _without_warnings():
-        return Batch(captum.attr.GuidedGradCam(subject.rules, subject.layer).attribute(inputs, target=target))
+        return Batch(attr.GuidedGradCam(subject.rules, subject.layer).attribute(inputs, target=target))
 
 
 @attribute.register
@@ -161,7 +163,7 @@ def _(method: SmoothGrad, subject: Subject, inputs: Tensor, target: Tensor) -> B
 
 @attribute.register
 def _(method: GradientShap, subject: Subject, inputs: Tensor, target: Tensor) -> Batch:
-    draws, gradient = subject.draws, captum.attr.Saliency(subject.runner.logits)
+    draws, gradient = subject.draws, attr.Saliency(subject.runner.logits)
 
     def one(noise: Tensor, baseline: Tensor, share: Tensor) -> Batch:
         way = (inputs + noise - baseline).detach()
@@ -174,7 +176,7 @@ def _(method: GradientShap, subject: Subject, inputs: Tensor, target: Tensor) ->
 
 
 def _layer_gradient(subject: Subject, inputs: Tensor, target: Tensor, multiply: bool) -> Tensor:
-    method = captum.attr.LayerGradientXActivation(subject.rules, subject.layer, multiply_by_inputs=multiply)
+    method = attr.LayerGradientXActivation(subject.rules, subject.layer, multiply_by_inputs=multiply)
     found: Tensor = method.attribute(inputs, target=target)
     return found
 
@@ -182,9 +184,9 @@ def _layer_gradient(subject: Subject, inputs: Tensor, target: Tensor, multiply: 
 def _deep_lift(subject: Subject, inputs: Tensor, baseline: Tensor, target: Tensor) -> Batch:
     """Return the maps against one baseline (1, ...), which goes through the model beside each input."""
     if subject.layer is None:
-        method = captum.attr.DeepLift(subject.rules)
+        method = attr.DeepLift(subject.rules)
     else:
-        method = captum.attr.LayerDeepLift(subject.rules, subject.layer)
+        method = attr.LayerDeepLift(subject.rules, subject.layer)
     maps, changes = [], []
     for part in slices(len(inputs), max(1, subject.limit // 2)):
         with _without_warnings():

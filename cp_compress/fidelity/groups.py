@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from scipy import stats
 
+from cp_compress.base.lazy import LazyModule
 from cp_compress.base.plain import plain
 from cp_compress.fidelity.intervals import Interval, PairedDrop, Proportion
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = LazyModule("scipy.stats")
 
 Verdict = Literal["proven", "refuted", "undecided"]
 

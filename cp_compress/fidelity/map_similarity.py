@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from torch import Tensor
 
 from cp_compress.base.arguments import check_real
+from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.jaccard import as_map_rows
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = LazyModule("scipy.stats")
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:

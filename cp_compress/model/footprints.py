@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.lazy import LazyModule
 from cp_compress.model.integer import integers_of, stored_weights
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.storage import save
@@ -117,7 +117,7 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
             f"the operations of {hidden[0]}, a Bilinear, cannot be counted: the sum would be too low"
         )
     args, kwargs = _arguments(model, example_input)
-    counter = FlopCounterMode(display=False)
+    counter: Any = LazyModule("torch.utils.flop_counter").FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:
         try:
             model(*args, **kwargs)

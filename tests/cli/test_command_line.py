@@ -200,7 +200,7 @@ def test_a_candidate_that_fails_on_fresh_data_is_not_written(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cp_fresh.py").write_text(FRESH)
     target = tmp_path / "best.cp"
-    arguments = (*SEARCH, "--require", "agreement >= 0.95", "--gate-data", "cp_fresh:noise", "-o", str(target))
+    arguments = (*SEARCH, "--require", "agreement >= 0.95", "--gate-data", "cp_fresh:close_calls", "-o", str(target))
     code, out, _ = run(capsys, *arguments)
     assert code == 1
     assert "NOT written" in out
@@ -210,9 +210,13 @@ def test_a_candidate_that_fails_on_fresh_data_is_not_written(tmp_path, monkeypat
 FRESH = """
 import torch
 
-def noise():
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(200, 1, 8, 8, generator=generator), torch.randint(10, (200,), generator=generator)
+def close_calls():
+    from cp_compress.examples import digits_cnn
+    noise = torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = digits_cnn()(noise).topk(2).values.T
+    hard = noise[(first - second).argsort()[:200]]
+    return hard, torch.zeros(200, dtype=torch.int64)
 
 def broken():
     raise KeyError("no such thing")

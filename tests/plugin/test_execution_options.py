@@ -69,6 +69,9 @@ def test_job_line_cannot_loosen_a_gate(pytester):
         "--cp-batch-size",
         "--cp-cache-dir",
         "--cp-report-json",
+        "--cp-report-html",
+        "--cp-report-markdown",
+        "--cp-spec",
         "--cp-origin",
         "--cp-baseline",
     }
