@@ -8,7 +8,7 @@ from cp_compress.base.errors import InvalidArgumentError
 
 
 def known_device(name: str, what: str) -> torch.device:
-    """Return the device of a name, whether it is there or not; raises InvalidArgumentError for one that torch has not."""
+    """Return the device of a name, be it there or not; raises InvalidArgumentError for one that torch does not know."""
     try:
         return torch.device(name)
     except RuntimeError as error:
