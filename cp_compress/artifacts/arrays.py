@@ -45,7 +45,7 @@ def read_array(
     if dtype.hasobject or dtype.kind not in kinds:
         wanted = "texts" if kinds == "U" else "numbers"
         raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
-    if any(not isinstance(part, int) or part < 0 for part in shape):
+    if any(type(part) is not int or part < 0 for part in shape):
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
     held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
     if held != expected:

@@ -7,6 +7,14 @@ import torch
 from cp_compress.base.errors import InvalidArgumentError
 
 
+def known_device(name: str, what: str) -> torch.device:
+    """Return the device of a name, be it there or not; raises InvalidArgumentError for one that torch does not know."""
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"{what} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def usable_device(device: torch.device | str, what: str) -> torch.device:
     """Return a device on which values can be kept and read; `what` is how an error calls it.
 

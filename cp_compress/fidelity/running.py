@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
-from cp_compress.base.devices import usable_device
+from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import Task
 
@@ -30,7 +30,7 @@ class Runner:
         if not callable(model):
             reject("observe", "model", model, "a model is anything that maps a batch to logits")
         own = model_device(model)
-        given = usable_device(device, f"device {device!r}") if isinstance(device, str) else device
+        given = known_device(device, f"device {device!r}") if isinstance(device, str) else device
         self.device = given if given is not None else own or torch.device("cpu")
         self.model = model
         self.task = task

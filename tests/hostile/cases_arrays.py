@@ -71,10 +71,16 @@ _FILES = {
         "shape",
     ),
     "a negative shape": (lambda: _with(inputs=_described("(-8, -6)")), "shape"),
-    "a shape of truth values": (lambda: _with(inputs=_described("(True, True)", content=bytes(4))), "."),
+    "a shape of truth values": (
+        lambda: _with(inputs=_described("(True, True)", content=bytes(4))),
+        "inputs: has shape .True, True.",
+    ),
     "a shape of fractions": (lambda: _with(inputs=_described("(8.0, 6.0)")), "no .npy array"),
     "a shape that is a text": (lambda: _with(inputs=_described("'86'")), "no .npy array"),
-    "a shape of 100 dimensions": (lambda: _with(inputs=_described(f"({'1, ' * 100})", content=bytes(4))), "."),
+    "a shape of 100 dimensions": (
+        lambda: _with(inputs=_described(f"({'1, ' * 100})", content=bytes(4))),
+        "inputs: has shape",
+    ),
     "an order that is neither": (lambda: _with(inputs=_described(order="7")), "no .npy array"),
     "a dtype that is not there": (lambda: _with(inputs=_described(dtype="'<f3'")), "no .npy array"),
     "dates for inputs": (lambda: _with(inputs=np.zeros((8, 6), "M8[s]")), "expected numbers"),

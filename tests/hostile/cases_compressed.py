@@ -84,7 +84,10 @@ _FILES = {
         "checksum|safetensors|JSON",
     ),
     "a flipped bit in its table": (lambda: damage(saved(), -400, 5), "checksum"),
-    "without its table": (lambda: rewritten(lambda table: None, lambda arrays: arrays.pop("table")), "."),
+    "without its table": (
+        lambda: rewritten(lambda table: None, lambda arrays: arrays.pop("table")),
+        "does not fit the factory",
+    ),
     "a table that is not packed": (lambda: rewritten(lambda table: b"{}"), "table is not readable"),
     "a table that is packed in part": (
         lambda: rewritten(lambda table: saved()[:0] + zlib.compress(b"{}" * 99)[:12]),
@@ -102,7 +105,10 @@ _FILES = {
     "tensors without names": (_put("tensors", 0, 0, []), "twice, or not at all"),
     "a tensor that stands twice": (_put("tensors", 0, 0, ["0.bias", "0.bias"]), "twice, or not at all"),
     "a tensor of another name": (_put("tensors", 0, 0, ["0.other"]), "in the file, not in the model"),
-    "two tensors that are said to be one": (_put("tensors", 0, 0, ["0.weight", "0.bias"]), "."),
+    "two tensors that are said to be one": (
+        _put("tensors", 0, 0, ["0.weight", "0.bias"]),
+        "in the file, not in the model|one tensor in the file",
+    ),
     "an entry of too few parts": (_put("tensors", 0, 1, ["float32"]), "not a table entry"),
     "a dtype that is not there": (_put("tensors", 0, 1, 0, "float33"), "not a table entry"),
     "a dtype of another kind": (_put("tensors", 0, 1, 0, "complex64"), "complex64"),

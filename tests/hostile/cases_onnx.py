@@ -165,8 +165,15 @@ _FILES = {
     "a flipped bit in an operator": (lambda: damage(graph(), graph().index(b"Relu"), 1), _READ),
     "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|no ONNX"),
 }
+_ELSEWHERE = {"a tensor in a file that is not there": "nowhere", "a tensor in the folder itself": "/"}
 for _name, (_make, _tells) in _FILES.items():
-    add_case(GROUP, _name, lambda folder, make=_make: reading(folder / "model.onnx", make()), tells=_tells, names="")
+    add_case(
+        GROUP,
+        _name,
+        lambda folder, make=_make: reading(folder / "model.onnx", make()),
+        tells=_tells,
+        names=_ELSEWHERE.get(_name, "model.onnx"),
+    )
 
 
 @hostile(GROUP, "a tensor in a link that leads outside", tells="lies outside of its folder", names="model.onnx")
