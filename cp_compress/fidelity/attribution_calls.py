@@ -183,10 +183,8 @@ def _layer_gradient(subject: Subject, inputs: Tensor, target: Tensor, multiply: 
 
 def _deep_lift(subject: Subject, inputs: Tensor, baseline: Tensor, target: Tensor) -> Batch:
     """Return the maps against one baseline (1, ...), which goes through the model beside each input."""
-    if subject.layer is None:
-        method = attr.DeepLift(subject.rules)
-    else:
-        method = attr.LayerDeepLift(subject.rules, subject.layer)
+    rules, layer = subject.rules, subject.layer
+    method = attr.DeepLift(rules) if layer is None else attr.LayerDeepLift(rules, layer)
     maps, changes = [], []
     for part in slices(len(inputs), max(1, subject.limit // 2)):
         with _without_warnings():
