@@ -49,8 +49,11 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
         raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
     if candidate.classes != reference.classes:
         raise ObservationError(f"the candidate has {candidate.classes} classes, the reference {reference.classes}")
+    if candidate.labels.shape != reference.labels.shape:
+        shapes = f"{tuple(candidate.labels.shape)} and {tuple(reference.labels.shape)}"
+        raise ObservationError(f"candidate and reference saw different labels, of shapes {shapes}")
     if not torch.equal(candidate.labels, reference.labels):
-        first = int((candidate.labels != reference.labels).nonzero()[0])
+        first = int((candidate.labels != reference.labels).nonzero()[0, 0])
         raise ObservationError(f"candidate and reference saw different labels, first at example #{first}")
     if candidate.data.source is reference.data.source and candidate.data_digest != reference.data_digest:
         raise ObservationError(

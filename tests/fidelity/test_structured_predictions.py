@@ -211,3 +211,32 @@ def test_a_classifier_of_sequences_is_single_label():
     model = Classifier().eval()
     found = compare_predictions(observe(parse_scheme("quantize(int8)").compress(model), data), observe(model, data))
     assert found.metrics["agreement"] > 0.8
+
+
+@pytest.mark.parametrize("task", list(SUBJECTS))
+def test_different_targets_name_the_first_example(task):
+    model, data = SUBJECTS[task]()
+    other = SUBJECTS[task]()[1]
+    targets = other.dataset.tensors[1]
+    targets[7] = 1 - targets[7].clamp(0, 1)
+    with pytest.raises(ObservationError, match="different labels, first at example #7"):
+        compare_predictions(observe(model, other), observe(model, data))
+
+
+def test_targets_of_different_shapes_are_refused():
+    model = nn.Conv2d(1, 3, 1)
+    large, small = (
+        TaskDataset((torch.rand(4, 1, side, side), torch.zeros(4, side, side).long()), "dense") for side in (6, 4)
+    )
+    with pytest.raises(ObservationError, match=r"different labels, of shapes \(4, 6, 6\) and \(4, 4, 4\)"):
+        compare_predictions(observe(model, large), observe(model, small))
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "targets"),
+    [("dense", (5, 1, 4, 4), (5, 4, 4)), ("sequence", (5, 4, 1), (5, 4))],
+)
+def test_one_class_is_no_choice(task, inputs, targets):
+    data = TaskDataset((torch.randn(inputs), torch.zeros(targets).long()), task)
+    with pytest.raises(ObservationError, match="two classes or more"):
+        observe(lambda batch: batch, data).predictions  # noqa: B018
