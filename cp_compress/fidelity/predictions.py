@@ -102,10 +102,10 @@ def compare_predictions(
     """
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
-        if class_distance is not None or weights is not None or slices is not None:
-            rule = f"costs and slices are those of one class an example, not of a {reference.task} task"
-            reject(_OWNER, "class_distance, weights, slices", "given", rule)
-        return compare_structured(candidate, reference)
+        if class_distance is not None or weights is not None:
+            rule = f"costs are those of one class an example, not of a {reference.task} task"
+            reject(_OWNER, "class_distance, weights", "given", rule)
+        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
     names = reference.class_names
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
