@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.base.errors import ArtifactError as ArtifactError
     from cp_compress.base.errors import CompressionError as CompressionError
     from cp_compress.base.errors import CorruptStreamError as CorruptStreamError
+    from cp_compress.base.errors import FactoryError as FactoryError
     from cp_compress.base.errors import InvalidArgumentError as InvalidArgumentError
     from cp_compress.base.errors import MissingExtraError as MissingExtraError
+    from cp_compress.base.errors import NoEffectError as NoEffectError
+    from cp_compress.base.errors import NothingComparedError as NothingComparedError
     from cp_compress.base.errors import ObservationError as ObservationError
+    from cp_compress.base.errors import TrainingError as TrainingError
     from cp_compress.base.tasks import TaskDataset as TaskDataset
     from cp_compress.data import JPEG as JPEG
     from cp_compress.data import ZFP as ZFP
@@ -64,11 +69,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _PACKAGES = {
     "base.errors": (
+        "ArtifactError",
         "CompressionError",
         "CorruptStreamError",
+        "FactoryError",
         "InvalidArgumentError",
         "MissingExtraError",
+        "NoEffectError",
+        "NothingComparedError",
         "ObservationError",
+        "TrainingError",
     ),
     "base.tasks": ("TaskDataset",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.data.corruptions import CORRUPTION_NAMES, corrupt
 from cp_compress.fidelity.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.observation import Observation, check_finite
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
@@ -41,16 +41,11 @@ def compare_robustness(
     summed errors over the reference's (mCE of Hendrycks and Dietterich 2019, with the reference in the place of
     AlexNet, as a ratio), NaN where the reference makes no error on one of them. Details hold every cell.
 
-    Raises InvalidArgumentError for unknown corruptions and severities, and for data that is not images in [0, 1].
+    Raises InvalidArgumentError for unknown corruptions and severities, and for data that is not images in [0, 1];
+    ObservationError for NaN or infinite logits on corrupted images.
     """
     check_comparable(candidate, reference)
-    names = list(CORRUPTION_NAMES) if corruptions == "all" else [corruptions] if isinstance(corruptions, str) else []
-    names = names or list(corruptions)
-    for name in names:
-        check_choice(_OWNER, "corruptions", name, CORRUPTION_NAMES)
-    levels = list(severities)
-    if not names or not levels or len(set(names)) < len(names) or len(set(levels)) < len(levels):
-        reject(_OWNER, "severities", (names, levels), "give one corruption and one severity or more, each once")
+    names, levels = _read_names(corruptions), _read_levels(severities)
     chosen = choose_examples(_OWNER, examples, len(reference))
     labels = reference.labels[chosen]
     cells: list[dict[str, Any]] = []
@@ -98,19 +93,43 @@ def compare_robustness(
     )
 
 
+def _read_names(corruptions: Sequence[str] | str) -> list[str]:
+    if corruptions == "all":
+        return list(CORRUPTION_NAMES)
+    if not isinstance(corruptions, Iterable):
+        reject(_OWNER, "corruptions", corruptions, 'give names of corruptions in a sequence, or "all"')
+    given = [corruptions] if isinstance(corruptions, str) else list(corruptions)
+    names = [check_choice(_OWNER, "corruptions", name, CORRUPTION_NAMES) for name in given]
+    if not names or len(set(names)) < len(names):
+        reject(_OWNER, "corruptions", corruptions, "give one corruption or more, each once")
+    return names
+
+
+def _read_levels(severities: Sequence[int]) -> list[int]:
+    rule = "give a sequence of whole numbers in 1..5, such as (1, 3, 5)"
+    if not isinstance(severities, Iterable):
+        reject(_OWNER, "severities", severities, rule)
+    levels = [check_integer(_OWNER, "severities", level, rule, at_least=1, at_most=5) for level in severities]
+    if not levels or len(set(levels)) < len(levels):
+        reject(_OWNER, "severities", severities, "give one severity or more, each once")
+    return levels
+
+
 def _predictions(seen: Observation, corruption: str, severity: int, chosen: Tensor, seed: int) -> Tensor:
     def compute() -> Tensor:
         runner: Runner = seen.runner
-        found = torch.empty(len(chosen), dtype=torch.int64)
+        parts: list[Tensor] = []
 
         def run(part: slice) -> None:
             rows = chosen[part]
             images = corrupt(seen.data.select(rows)[0], corruption, severity, seed=seed, indices=rows)
-            found[part] = runner.logits(images).argmax(dim=1).cpu()
+            parts.append(runner.logits(images).cpu())
 
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
             seen.batch_size.run(len(chosen), run)
-        return found
+        logits = torch.cat(parts)
+        check_finite(logits, chosen, f"images corrupted by {corruption} at severity {severity}")
+        return logits.argmax(dim=1)
 
     return seen.remember(("corrupted", corruption, severity, tuple(chosen.tolist()), seed), compute)
 

@@ -72,6 +72,11 @@ def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:
     if not is_image or images.min() < 0 or images.max() > 1:
         return None
     decoded = _RESIDUAL_CODEC.roundtrip(images)
-    if bool((decoded == images).flatten(1).all(dim=1).any()):  # a blank image has no residual
+    exact = (decoded == images).flatten(1).all(dim=1)
+    if not bool(exact.any()):
+        return residual_directions(decoded, images)
+    if bool(exact.all()):
         return None
-    return residual_directions(decoded, images)
+    # a blank image has no residual
+    names, families = ("compression residual",), ("residual",)
+    return Directions((decoded - images)[:, None], names, families, per_example=True, absent=exact[:, None])

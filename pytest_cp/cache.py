@@ -68,27 +68,30 @@ class CompressedModelCache:
     ) -> nn.Module:
         from filelock import FileLock, Timeout
 
+        from cp_compress.model.schemes import apply_scheme
+
         on_device = _moved(model, device)
         if folder is None:
-            return scheme.compress(on_device)
+            return apply_scheme(scheme, on_device)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f"{key}.lock", timeout=_LOCK_SECONDS):
                 return self._locked(folder / f"{key}.cp", on_device, scheme)
         except (OSError, Timeout) as error:
             self._note(f"compressed models are not kept in {folder}: {error}")
-            return scheme.compress(on_device)
+            return apply_scheme(scheme, on_device)
 
     def _locked(self, path: Path, model: nn.Module, scheme: Scheme) -> nn.Module:
         from cp_compress.base.errors import CompressionError, CorruptStreamError
         from cp_compress.model import load, save
+        from cp_compress.model.schemes import apply_scheme
 
         if path.exists():
             try:
                 return load(path, model)
             except (CorruptStreamError, CompressionError) as error:
                 self._note(f"a stored compressed model was made again: {error}")
-        compressed = scheme.compress(model)
+        compressed = apply_scheme(scheme, model)
         save(compressed, path)
         return compressed
 

@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from cp_compress.base.identity import identify
 from cp_compress.fidelity.measurement import METRICS
-from pytest_cp.records import called_with, exploring
+from pytest_cp.exploring import exploring
+from pytest_cp.records import called_with
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

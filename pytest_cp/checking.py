@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, ParamSpec
 
@@ -18,9 +16,10 @@ from cp_compress.fidelity.subjects import require_difference, require_fresh, req
 from cp_compress.stage_origin import explain_damage
 from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.evidence import gather_evidence
+from pytest_cp.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
-from pytest_cp.records import Record, not_asserting, record_check, record_error
+from pytest_cp.records import Record, asserting, not_asserting, record_check, record_error, set_aside_check
 from pytest_cp.subjects import describe_pair
 
 Parameters = ParamSpec("Parameters")
@@ -98,16 +97,6 @@ def assert_pair(
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 
-def _steer(check: Check) -> None:
-    """Let Hypothesis, where it runs the test, look for smaller margins."""
-    hypothesis = sys.modules.get("hypothesis")
-    margin = check.worst.margin
-    if hypothesis is None or not math.isfinite(margin) or not hypothesis.currently_in_test_context():
-        return
-    with contextlib.suppress(hypothesis.errors.HypothesisException):  # a second check of one kind in one test
-        hypothesis.target(-margin, label=str(check.worst.requirement))
-
-
 def _explain(candidate: Observation, reference: Observation) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
     key = ("origin", reference.model_digest, reference.data_digest)
@@ -134,7 +123,10 @@ def conclude(
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
         check = judge(measurement, requirements)
-    _steer(check)
+    if asserting() and exploring() and shows_nothing(check):
+        set_aside_check(check, assertion, subjects)
+        reject_draw()
+    steer(check)
     record = record_check(check, assertion, subjects)
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
         record["origin"] = _explain(*observations)

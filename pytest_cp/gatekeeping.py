@@ -96,7 +96,8 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
     lost = state.baselines.unmade(state.records, state.outcomes, _ran_whole_modules(config))
     if lost:
         remedy = "restore the check, or delete its entry"
-        _fail_session(session, _NOT_MADE, f"{lost[0]} ({len(lost)} in all); {remedy}\n" + "\n".join(lost))
+        lines = [f"{lost[0]} ({len(lost)} in all); {remedy}", *lost[1:]]
+        _fail_session(session, _NOT_MADE, "\n".join(lines))
 
 
 def _save_baselines(session: pytest.Session) -> None:

@@ -18,7 +18,8 @@ def failure_message(record: Record, hint: str = "") -> str:
         lines += [f"  {entry['outcome']}: {finding(entry)}" for entry in record["requirements"]]
     for entry in record["requirements"]:
         lines += _group_lines(entry)
-    lines += [f"  baseline: {problem}" for problem in record["baseline_problems"]]
+    told = decisive_requirement(record) is not None  # the headline tells the first problem
+    lines += [f"  baseline: {problem}" for problem in record["baseline_problems"][told:]]
     lines += [f"  {hint}" for hint in record["waiver_hints"]]
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))

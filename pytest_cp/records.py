@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.outcomes import SEVERITY
+from pytest_cp.exploring import exploring
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judgement import Check
@@ -49,6 +50,7 @@ class Recorder:
         self.held_to = held_to
         self._records: dict[tuple[str, ...], Record] = {}
         self._worst: dict[tuple[str, ...], Record] = {}
+        self._set_aside: dict[tuple[str, ...], Record] = {}
 
     def number(self, record: Record) -> int:
         """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on."""
@@ -63,8 +65,7 @@ class Recorder:
         """
         key = _key(record)
         earlier = self._records.get(key)
-        milder = earlier is not None and SEVERITY.index(record["outcome"]) < SEVERITY.index(earlier["outcome"])
-        kept = earlier if earlier is not None and milder else record
+        kept = earlier if earlier is not None and _is_milder(record, earlier) else record
         kept["runs"] = 1 if earlier is None else earlier["runs"] + 1
         self._records[key] = kept
         worst = self._worst.setdefault(key, record)
@@ -75,17 +76,27 @@ class Recorder:
             record["runs"], record["worst"] = kept["runs"], kept["worst"]
         return record
 
+    def set_aside(self, record: Record) -> None:
+        """Keep a run of a check that showed nothing; it is the check only where no other run shows something."""
+        key = _key(record)
+        earlier = self._set_aside.setdefault(key, record)
+        record["runs"] = earlier["runs"] + (record is not earlier)
+        self._set_aside[key] = record
+
     @property
     def caught(self) -> Record | None:
         """An asserted check that did not pass, or None: in a test that passes, something swallowed its failure."""
-        bad = (record for record in self._records.values() if record["asserted"] and not stands(record))
-        return next(bad, None)
+        records = (self._set_aside | self._records).values()
+        return next((record for record in records if record["asserted"] and not stands(record)), None)
 
     def take(self) -> list[Record]:
         """Return the records and forget them."""
+        for key, aside in self._set_aside.items():
+            kept = self._records.setdefault(key, aside)
+            kept["notes"] = [*kept["notes"], f"{aside['runs']} runs showed nothing and do not count"]
         records = list(self._records.values())
-        self._records.clear()
-        self._worst.clear()
+        for kind in (self._records, self._worst, self._set_aside):
+            kind.clear()
         return records
 
     @property
@@ -94,15 +105,17 @@ class Recorder:
         return sum(record["outcome"] != "error" for record in self._records.values())
 
 
-def exploring() -> bool:
-    """Tell whether Hypothesis is drawing inputs, so that many checks are runs of one."""
-    hypothesis = sys.modules.get("hypothesis")
-    return hypothesis is not None and bool(hypothesis.currently_in_test_context())
-
-
 def stands(record: Record) -> bool:
     """Tell whether a check passed, or is a known deviation, and keeps up with its baseline."""
     return (record["outcome"] == "pass" or bool(record["waivers"])) and not record["baseline_problems"]
+
+
+def _is_milder(record: Record, earlier: Record) -> bool:
+    if stands(record) != stands(earlier):
+        return stands(record)
+    if record["explored"] and record["asserted"] and not stands(record):
+        return False  # the last failure is the one that Hypothesis reports
+    return SEVERITY.index(record["outcome"]) < SEVERITY.index(earlier["outcome"])
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -177,6 +190,20 @@ def record_check(check: Check, assertion: str, subjects: dict[str, Any]) -> Reco
     """Turn a check into a record and hand it to the running test, if there is one."""
     record = _record(assertion, subjects, **check.to_json())
     return _hand_over(record)
+
+
+def set_aside_check(check: Check, assertion: str, subjects: dict[str, Any]) -> None:
+    """Let the running test, if there is one, know of a run that showed nothing."""
+    recorder = current_recorder()
+    if recorder is not None:
+        record = _record(assertion, subjects, **check.to_json(), test=recorder.test)
+        record["ordinal"] = recorder.number(record)
+        recorder.set_aside(record)
+
+
+def asserting() -> bool:
+    """Tell whether checks made here must pass."""
+    return _asserting.get()
 
 
 def record_error(error: Exception, assertion: str, subjects: dict[str, Any]) -> Record:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.torch_files import load_torch as load_torch
     from cp_compress.artifacts.transformers_models import TransformerModel as TransformerModel
     from cp_compress.artifacts.transformers_models import load_transformer as load_transformer
+    from cp_compress.base.errors import ArtifactError as ArtifactError
 
 _MODULES = {
     "ArrayExamples": "examples",
@@ -42,5 +43,7 @@ _MODULES = {
     "read_examples": "examples",
     "served_levels": "serving",
 }
-__all__ = sorted(_MODULES)
-__getattr__, __dir__ = lazy_exports(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})
+_PATHS = {name: f"{__name__}.{module}" for name, module in _MODULES.items()}
+_PATHS["ArtifactError"] = "cp_compress.base.errors"
+__all__ = sorted(_PATHS)
+__getattr__, __dir__ = lazy_exports(__name__, _PATHS)

@@ -163,7 +163,11 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
         source = source.tensors
     if not isinstance(source, (tuple, list)) or len(source) != 2:
         return None
-    if not all(isinstance(part, (Tensor, np.ndarray)) for part in source):
+    arrays = [isinstance(part, (Tensor, np.ndarray)) for part in source]
+    if any(arrays) and not all(arrays):
+        kinds = " and a ".join(type(part).__name__ for part in source)
+        raise ObservationError(f"dataset is a pair of a {kinds}: inputs and labels must both be tensors")
+    if not all(arrays):
         return None
     inputs, labels = (torch.as_tensor(part) for part in source)
     if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):

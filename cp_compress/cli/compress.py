@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compress, save, read back and check, and say what was done to each layer and what it saved."""
     from cp_compress.model import compression_report, footprint, parse_scheme
+    from cp_compress.model.schemes import apply_scheme
 
     scheme = parse_scheme(options.scheme)
     device = read_device(options)
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         bar.stage("reading the model")
         model = read_model(options.model, options.architecture, device)
         bar.stage(str(scheme))
-        candidate = scheme.compress(model)
+        candidate = apply_scheme(scheme, model)
         bar.stage("saving")
         write_atomically(options.output, _saved(candidate, options, device))
         before, after = footprint(model), footprint(candidate)

@@ -13,8 +13,9 @@ import sys
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.output import FAILED, INTERRUPTED, UNMET, USAGE
 
-# pytest's exit codes: tests failed, interrupted, internal error, usage error, no tests collected
-_CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED}
+# pytest's exit codes: tests failed, errors of the collection, internal error, usage error, no tests collected;
+# an interruption has a code of its own
+_CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED, INTERRUPTED: INTERRUPTED}
 _EXAMPLE = """\
 example:
   cp-compress init package.module:model --data package.module:data
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.specification is None:
         raise InvalidArgumentError("name the specification: cp-compress gate gate.toml")
-    command = [sys.executable, "-m", "pytest", "--pyargs", "pytest_cp.gate", f"--cp-spec={options.specification}"]
+    command = [sys.executable, "-m", "pytest", "-p", "cp_compress.cli.interruption", "--pyargs", "pytest_cp.gate"]
+    command.append(f"--cp-spec={options.specification}")
     try:
         code = subprocess.run([*command, *options.passed_on], check=False).returncode
     except KeyboardInterrupt:  # pytest got the signal too, and has said what it found so far

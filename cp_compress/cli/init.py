@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.fidelity import observe
     from cp_compress.footprint_comparison import compare_footprints
     from cp_compress.model import parse_scheme
+    from cp_compress.model.schemes import apply_scheme
     from cp_compress.proposal import propose
 
     if Path(options.output).exists() and not options.overwrite:
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         candidates, compressions = {}, {}
         for text, scheme in schemes.items():
             bar.stage(text)
-            model = scheme.compress(reference)
+            model = apply_scheme(scheme, reference)
             candidates[text] = observe(model, data, batch_size=size, device=device)
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")

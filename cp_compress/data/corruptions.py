@@ -38,15 +38,17 @@ def corrupt(
     form = "floating-point images (n, 1 or 3 channels, height, width) in [0, 1] are needed"
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         reject("corrupt", "images", tuple(getattr(images, "shape", ())), form)
-    if not images.is_floating_point() or bool((images < 0).any()) or bool((images > 1).any()):
+    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
         reject("corrupt", "images", images.dtype, form)
     places = range(len(images)) if indices is None else [int(index) for index in indices]
     if len(places) != len(images):
         reject("corrupt", "indices", len(places), f"one index for each of {len(images)} images is needed")
     if not len(images):
         return images.clone()
-    draw = _Draw(corruption, seed, places, images)
-    return CORRUPTIONS[corruption](images, level - 1, draw).clamp(0, 1).to(images.dtype)
+    # half precision lacks operators, and too many digits for geometry
+    precise = images.float() if images.element_size() < 4 else images
+    draw = _Draw(corruption, seed, places, precise)
+    return CORRUPTIONS[corruption](precise, level - 1, draw).clamp(0, 1).to(images.dtype)
 
 
 class _Draw:

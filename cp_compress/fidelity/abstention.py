@@ -47,12 +47,10 @@ def risk_coverage(candidate: Observation, reference: Observation, *, against: Ag
     [0.666..., 1.0]
     """
     confidence, wrong = _answers(candidate, reference, against)
-    order = confidence.argsort(descending=True, stable=True)
-    sure, errors = confidence[order], wrong[order].double().cumsum(0)
-    answered = torch.arange(1, len(sure) + 1, dtype=torch.float64)
-    last = torch.cat([sure[1:] != sure[:-1], torch.tensor([True])])  # equal confidences are answered together
-    area = float((errors / answered).mean())
-    return RiskCoverage(sure[last], answered[last] / len(sure), errors[last] / answered[last], area)
+    thresholds, answered, errors = _by_threshold(confidence, wrong)
+    each = wrong[confidence.argsort(descending=True, stable=True)].double().cumsum(0)
+    area = float((each / torch.arange(1, len(wrong) + 1)).mean())
+    return RiskCoverage(thresholds, answered / len(wrong), errors / answered, area)
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,10 @@ def abstention_threshold(
     target = check_real(owner, "min_agreement", min_agreement, rule, above=0, below=1)
     sure, wrong = _answers(candidate, reference, against)
     if confidence is None:
-        curve = risk_coverage(candidate, reference, against=against)
-        holding = (1 - curve.risk >= target).nonzero().flatten()
-        chosen = float(curve.thresholds[holding[-1]]) if len(holding) else math.inf
+        thresholds, answers, errors = _by_threshold(sure, wrong)
+        # 1 − risk would miss some targets by its rounding
+        holding = ((answers - errors) / answers >= target).nonzero().flatten()
+        chosen = float(thresholds[holding[-1]]) if len(holding) else math.inf
         return _abstention(chosen, sure, wrong, None)
     level = check_real(owner, "confidence", confidence, "must lie in [0.5, 1)", at_least=0.5, below=1)
     shares = torch.arange(1, _THRESHOLDS + 1, dtype=torch.float64) / _THRESHOLDS
@@ -110,6 +109,14 @@ def abstention_threshold(
     return _abstention(chosen, sure, wrong, bound)
 
 
+def _by_threshold(confidence: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the different confidences from the surest on, and the numbers of answers and errors from there up."""
+    order = confidence.argsort(descending=True, stable=True)
+    sure, errors = confidence[order], wrong[order].double().cumsum(0)
+    last = torch.cat([sure[1:] != sure[:-1], torch.tensor([True])])  # equal confidences are answered together
+    return sure[last], torch.arange(1, len(sure) + 1, dtype=torch.float64)[last], errors[last]
+
+
 def _answers(candidate: Observation, reference: Observation, against: str) -> tuple[Tensor, Tensor]:
     check_choice("risk_coverage", "against", against, ("reference", "truth"))
     check_comparable(candidate, reference)
@@ -120,5 +127,5 @@ def _answers(candidate: Observation, reference: Observation, against: str) -> tu
 def _abstention(threshold: float, sure: Tensor, wrong: Tensor, bound: float | None) -> Abstention:
     answered = sure >= threshold
     total = int(answered.sum())
-    agreement = 1 - int(wrong[answered].sum()) / total if total else math.nan
+    agreement = (total - int(wrong[answered].sum())) / total if total else math.nan
     return Abstention(threshold, total / len(sure), agreement, total, bound)

@@ -9,6 +9,7 @@ import torchvision.transforms.v2.functional as transforms
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.directions import Directions
@@ -26,8 +27,10 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "turned by 5° to the right": lambda images: _turn(images, -5.0),
     "blurred": lambda images: transforms.gaussian_blur(images, kernel_size=[3, 3], sigma=[0.7]),
 }
+_JPEG = "stored as JPEG of quality 75"
 _ROUNDING = 1e-5  # a blur of a blank image moves it by less
 _SAME_CLASS = "towards another example of its class"
+_BLOCK_VALUES = 2**21
 
 
 def benign_directions(
@@ -39,11 +42,11 @@ def benign_directions(
     """Return, for each example, directions along which a person would not expect another answer.
 
     For images (n, channels, height, width): brightness and contrast up and down, a shift by one pixel and a rotation
-    by 5°, with the border repeated, and a Gaussian blur of 0.7 pixels: the direction is from the image to the changed
-    one. For inputs of every shape: towards the nearest other of all examples that the reference puts into the same
-    class.
-    `kinds` chooses among their names; by default all that exist for the inputs are given, less those that leave one
-    of the examples as it is, such as a shift of a blank image.
+    by 5°, with the border repeated, a Gaussian blur of 0.7 pixels, and for images in [0, 1] with 1 or 3 channels JPEG:
+    the direction is from the image to the changed one. For inputs of every shape: towards the nearest other of all
+    examples that the reference puts into the same class.
+    `kinds` chooses among their names; by default all that exist for the inputs are given. What leaves an example as it
+    is, such as a shift of a blank image, is absent for this example, and left out where it does so for all.
 
     Raises InvalidArgumentError for unknown kinds, ObservationError where a kind that was asked for leaves an example as
     it is, or where none is left.
@@ -58,37 +61,72 @@ def benign_directions(
     inputs, _ = reference.data.select(chosen)
     if not inputs.is_floating_point():
         raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
-    known = [_SAME_CLASS, *(_CHANGES if inputs.ndim == 4 else ())]
+    known = _known_kinds(inputs)
     for kind in kinds or ():
         if kind not in known:
             reject(owner, "kinds", kind, f"known for inputs of this shape are {', '.join(known)}")
-    moves = {}
+    moves, gaps = {}, []
     for kind in kinds or known:
-        changed = _same_class(reference, chosen, inputs) if kind == _SAME_CLASS else _CHANGES[kind](inputs)
-        move = changed - inputs
-        still = chosen[move.flatten(1).abs().amax(dim=1) < _ROUNDING]
-        if not len(still):
+        move = _changed(kind, reference, chosen, inputs) - inputs
+        still = move.flatten(1).abs().amax(dim=1) < _ROUNDING
+        if kinds is not None and bool(still.any()):
+            first = int(chosen[still][0])
+            raise ObservationError(f"{kind!r} leaves {int(still.sum())} examples as they are, first #{first}")
+        if not bool(still.all()):
             moves[kind] = move
-        elif kinds is not None:
-            raise ObservationError(f"{kind!r} leaves {len(still)} examples as they are, first #{int(still[0])}")
+            gaps.append(still)
     if not moves:
-        raise ObservationError("every benign change leaves one of the examples as it is: there is no such direction")
+        raise ObservationError("every benign change leaves the examples as they are: there is no such direction")
     names = tuple(moves)
     origin = None
     if reference.model_digest is not None:
         origin = digest_text("benign", reference.model_digest, digest_tensors([inputs]), *names)
     tensor = torch.stack(list(moves.values()), dim=1)
-    return Directions(tensor, names, ("benign",) * len(names), per_example=True, origin=origin)
+    absent = torch.stack(gaps, dim=1)
+    return Directions(
+        tensor,
+        names,
+        ("benign",) * len(names),
+        per_example=True,
+        origin=origin,
+        absent=absent if bool(absent.any()) else None,
+    )
+
+
+def _known_kinds(inputs: Tensor) -> list[str]:
+    if inputs.ndim != 4:
+        return [_SAME_CLASS]
+    is_photograph = inputs.shape[1] in (1, 3) and float(inputs.min()) >= 0 and float(inputs.max()) <= 1
+    return [_SAME_CLASS, *_CHANGES, *([_JPEG] if is_photograph else [])]
+
+
+def _changed(kind: str, reference: Observation, chosen: Tensor, inputs: Tensor) -> Tensor:
+    if kind == _SAME_CLASS:
+        return _same_class(reference, chosen, inputs)
+    if kind == _JPEG:
+        from cp_compress.data import JPEG  # codecs stand beside fidelity, not below it
+
+        return JPEG(quality=75).requantise(inputs)
+    return _CHANGES[kind](inputs)
 
 
 def _same_class(reference: Observation, chosen: Tensor, inputs: Tensor) -> Tensor:
-    """Return the nearest other example of each one's class, itself where there is none."""
-    everything = reference.data.select(range(len(reference)))[0].flatten(1).double()
-    distances = torch.cdist(inputs.flatten(1).double(), everything)
-    distances[reference.predictions[chosen][:, None] != reference.predictions[None, :]] = torch.inf
-    distances[distances == 0] = torch.inf  # itself and its copies
-    best, place = distances.min(dim=1)
-    place = torch.where(torch.isfinite(best), place, chosen)
+    """Return the nearest other example of each one's class, itself where there is none; reads the data in blocks."""
+    own = reference.predictions[chosen]
+    rows = inputs.flatten(1).double()
+    others = torch.isin(reference.predictions, own).nonzero().flatten()
+    nearest, place = torch.full((len(rows),), torch.inf, dtype=torch.float64), chosen.clone()
+    for part in slices(len(others), max(1, _BLOCK_VALUES // rows.shape[1])):
+        block = others[part]
+        # a product of matrices would give copies a distance
+        distances = torch.cdist(
+            rows, reference.data.select(block)[0].flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        distances[own[:, None] != reference.predictions[block][None, :]] = torch.inf
+        distances[distances == 0] = torch.inf  # itself and its copies
+        best, column = distances.min(dim=1)
+        place = torch.where(best < nearest, block[column], place)
+        nearest = torch.minimum(nearest, best)
     return reference.data.select(place)[0]
 
 

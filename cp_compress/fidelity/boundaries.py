@@ -98,7 +98,8 @@ def compare_boundaries(
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         part = rays
         if rays.per_example:
-            part = Directions(rays.tensor[rows], rays.names, rays.families, per_example=True)
+            absent = None if rays.absent is None else rays.absent[rows]
+            part = Directions(rays.tensor[rows], rays.names, rays.families, per_example=True, absent=absent)
         return seen.remember(
             (*key, batch_size),
             lambda: search_boundaries(
@@ -122,7 +123,10 @@ def compare_boundaries(
     if len(agreeing):
         after = search(candidate, agreeing, after_inputs, own_rays)
         distances[agreeing], reached[agreeing] = after.distances, after.classes
-    pairs = RayPairs(before.distances[agreeing], distances[agreeing], share)
+    known = before.distances
+    if rays.absent is not None:
+        known, distances = (found.masked_fill(rays.absent, torch.nan) for found in (known, distances))
+    pairs = RayPairs(known[agreeing], distances[agreeing], share)
     metrics, counts, evidence = summarise(pairs, reach)
     left_out = chosen[~torch.isin(everything, agreeing)]
     return Measurement(
@@ -131,7 +135,7 @@ def compare_boundaries(
         counts=counts,
         evidence=evidence,
         per_example={
-            "reference_distance": before.distances,
+            "reference_distance": known,
             "candidate_distance": distances,
             "example": chosen,
         },
@@ -233,6 +237,9 @@ def _notes(pairs: RayPairs, left_out: int, asked: int, reach: float, steps: int)
         f"{counts['reached_by_reference_only']} by the reference only, "
         f"{counts['reached_by_candidate_only']} by the candidate only",
     ]
+    absent = pairs.before.numel() - counts["compared"]
+    if absent:
+        notes.append(f"{absent} rays do not exist, such as towards a blank image shifted, and were not compared")
     if left_out:
         notes.append(f"{left_out} of {asked} examples were left out: the models already disagree there")
     return tuple(notes)

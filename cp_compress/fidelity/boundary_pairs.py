@@ -17,7 +17,10 @@ from cp_compress.fidelity.survival import kaplan_meier_median
 
 @dataclass(frozen=True, eq=False)
 class RayPairs:
-    """Distances (examples, rays) before and after, float64, inf where not reached, and what counts as preserved."""
+    """Distances (examples, rays) before and after, float64, and what counts as preserved.
+
+    They are inf where a ray does not reach another class, and NaN where an example has no such ray.
+    """
 
     before: Tensor
     after: Tensor
@@ -54,15 +57,25 @@ class RayPairs:
         kept = self.both & (self.change <= self.tolerance)
         return torch.where(self.either, kept.double(), torch.nan)
 
+    @property
+    def present(self) -> Tensor:
+        """The rays that there are."""
+        return ~self.before.isnan()
+
+    @property
+    def censored(self) -> Tensor:
+        """1.0 where one or both models do not reach the ray, 0.0 elsewhere, NaN where there is no ray."""
+        return torch.where(self.present, (~self.both).double(), torch.nan)
+
     def counts(self) -> dict[str, int]:
         """Return how many rays were compared, and how many of them who reaches."""
         only_before, only_after = torch.isinf(self.after) & self.either, torch.isinf(self.before) & self.either
         return {
-            "compared": self.before.numel(),
+            "compared": int(self.present.sum()),
             "reached_by_both": int(self.both.sum()),
             "reached_by_reference_only": int(only_before.sum()),
             "reached_by_candidate_only": int(only_after.sum()),
-            "reached_by_neither": int((~self.either).sum()),
+            "reached_by_neither": int((self.present & ~self.either).sum()),
         }
 
 
@@ -72,7 +85,7 @@ def summarise(pairs: RayPairs, reach: float) -> tuple[dict[str, float], dict[str
         "median_change": _row_medians(pairs.change),
         "mean_abs_log_ratio": pairs.log_ratio.nanmean(dim=1),
         "preserved_fraction": pairs.preserved.nanmean(dim=1),
-        "censored_fraction": (~pairs.both).double().mean(dim=1),
+        "censored_fraction": pairs.censored.nanmean(dim=1),
     }
     kinds: dict[str, tuple[Callable[[FloatArray], Any], Callable[[FloatArray], Evidence] | None]] = {
         "median_change": (np.median, lambda found: Quantile(found, 0.5)),
@@ -105,9 +118,9 @@ def censored_medians(pairs: RayPairs, reach: float) -> dict[str, Any]:
     A ray that was searched up to `reach` without an event is censored there. `ratio` is after over before, NaN where
     one of the curves does not come down to one half.
     """
-    found: dict[str, Any] = {"rays": pairs.before.numel()}
+    found: dict[str, Any] = {"rays": int(pairs.present.sum())}
     medians = []
-    for name, distances in (("reference", pairs.before.flatten()), ("candidate", pairs.after.flatten())):
+    for name, distances in (("reference", pairs.before[pairs.present]), ("candidate", pairs.after[pairs.present])):
         seen = torch.isfinite(distances)
         medians.append(kaplan_meier_median(distances.clamp_max(reach), seen) if len(distances) else math.nan)
         found[name] = {"median": medians[-1], "reached": int(seen.sum())}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice, check_real, reject
 
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
 Weights = Tensor | Sequence[float] | Mapping[int | str, float]
@@ -70,10 +70,10 @@ def as_class_weights(weights: Weights | None, names: tuple[str, ...], owner: str
     by_class = torch.ones(len(names), dtype=torch.float64)
     if weights is not None and not isinstance(weights, Mapping):
         reject(owner, "weights", weights, "must be a mapping from classes to weights")
+    rule = "weights must be finite numbers and not negative"
     for member, weight in (weights or {}).items():
-        by_class[_class_index(member, names, "weights", owner)] = weight
-    if not bool(torch.isfinite(by_class).all()) or bool((by_class < 0).any()):
-        reject(owner, "weights", weights, "weights must be finite and not negative")
+        place = _class_index(member, names, "weights", owner)
+        by_class[place] = check_real(owner, f"weights[{member!r}]", weight, rule, at_least=0)
     return by_class
 
 

@@ -14,21 +14,29 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from cp_compress.base.batching import slices
+from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.gradients import differentiating
 from cp_compress.fidelity.observation import Observation
 
 _TEST_SHARE = 0.33
+_ROUNDING = 1e-9  # of outputs of unit length: what a regression finds between equal ones
 
 
 @dataclass(frozen=True)
 class ConceptVectors:
     """Unit vectors (concepts, random sets, features) towards each concept, and how well each tells it apart.
 
-    `accuracies` (concepts, random sets) are shares of held-out examples of concept and random set, in [0, 1].
+    `accuracies` (concepts, random sets) are shares of held-out examples of concept and random set, in [0, 1]. A vector
+    is zero where the layer gives the same outputs for both.
     """
 
     vectors: Tensor
     accuracies: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """Which vectors point somewhere, (concepts, random sets)."""
+        return self.vectors.any(dim=-1)
 
 
 def find_concept_vectors(
@@ -44,6 +52,8 @@ def find_concept_vectors(
 
     A vector is the normal of a logistic regression, on two thirds of the outputs, that tells the concept's from those
     of random inputs (Kim et al. 2018, section 3.2). The files that Captum writes go to a folder that is removed.
+
+    Raises ObservationError when the layer gives NaN or infinite outputs.
     """
     runner = observation.runner
     assert runner.module is not None  # the layer was found
@@ -93,6 +103,8 @@ class _LinearClassifier(Classifier):  # type: ignore[misc]
     def train_and_eval(self, dataloader: Iterable[tuple[Tensor, Tensor]], **kwargs: Any) -> dict[str, float]:
         rows, labels = (torch.cat(parts) for parts in zip(*dataloader, strict=True))
         values = rows.double().cpu()
+        if not bool(torch.isfinite(values).all()):
+            raise ObservationError("the layer gives NaN or infinite outputs for inputs of a concept or a random set")
         lengths = values.square().sum(dim=1).mean().sqrt()
         values = values / (lengths if lengths > 0 else 1.0)
         numbers = labels.cpu().numpy()
@@ -105,7 +117,7 @@ class _LinearClassifier(Classifier):  # type: ignore[misc]
     def weights(self) -> Tensor:
         normal = torch.from_numpy(self._fitted.coef_[0])
         length = normal.norm()
-        unit = normal / (length if length > 0 else 1.0)
+        unit = normal / length if length > _ROUNDING else torch.zeros_like(normal)
         return torch.stack([-unit, unit]).float()
 
     def classes(self) -> Any:

@@ -33,10 +33,14 @@ _CHUNK_ROWS = 64
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """How a model's logits move along concepts: derivatives (examples, concepts, random sets), and the vectors' fit."""
+    """How a model's logits move along concepts: derivatives (examples, concepts, random sets), and the vectors' fit.
+
+    `accuracies` and `known` (concepts, random sets) are those of `ConceptVectors`.
+    """
 
     derivatives: Tensor
     accuracies: Tensor
+    known: Tensor
 
 
 def compare_concepts(
@@ -53,9 +57,10 @@ def compare_concepts(
 ) -> Measurement:
     """Measure how the part that concepts play for each class changes (TCAV, Kim et al. 2018).
 
-    `concepts` maps names to inputs (k, *input) that show the concept, six or more; `random_sets` are inputs
-    that show nothing in particular, as tensors, or the number of sets to draw from the reference's data by `seed`,
-    each as large as the largest concept. `layer` is the path of a layer that both models have; its widths may differ.
+    `concepts` maps names to inputs (k, *input) that show the concept, six or more; `random_sets` are inputs that show
+    nothing in particular, as tensors, or the number of sets to draw from the reference's data by `seed`, each as large
+    as the largest concept; all must be finite. `layer` is the path of a layer that both models have; its widths may
+    differ.
     In each model, vectors that tell a concept's outputs from random ones are found in the layer. A class's score for a
     concept is the share of its examples whose logit grows along that vector, in [0, 1], averaged over the random sets.
     The examples of a class are those for which the reference predicts it; classes with fewer than
@@ -69,7 +74,9 @@ def compare_concepts(
     with a confidence level hold for these concepts and random sets.
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for observations that are not of the same
-    examples, for a model without this layer or without gradients, and when no class has enough examples.
+    examples, for a model without this layer or without gradients, when no class has enough examples, and for a concept
+    that the layer does not tell from random inputs: not better than by chance in the reference, or that gives the same
+    outputs as they in one of the models.
     """
     named = _check_concepts(concepts, reference)
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
@@ -86,7 +93,8 @@ def compare_concepts(
         raise ObservationError(f"no class is predicted for {least} of the {len(chosen)} examples: none has a score")
     settings = (layer, tuple(named.values()), sets, chosen, targets, batch_size, seed)
     before, after = (_scores(seen, *settings) for seen in (reference, candidate))
-    kept = ((before.derivatives > 0) == (after.derivatives > 0)).double()
+    _require_concepts(before, after, layer, list(named))
+    kept = (before.derivatives.sign() == after.derivatives.sign()).double()
     agreement = kept.flatten(1).mean(dim=1)
     rows = _table(before, after, targets, classes, list(named), reference.class_names)
     changes = [abs(row["after"] - row["before"]) for row in rows]
@@ -125,6 +133,8 @@ def _check_inputs(name: str, inputs: object, reference: Observation) -> Tensor:
         found = tuple(inputs.shape) if isinstance(inputs, Tensor) else inputs
         rule = f"needs {_LEAST_EXAMPLES} inputs or more, a tensor (k, {', '.join(map(str, first.shape[1:]))})"
         reject(_OWNER, name, found, rule)
+    if not bool(torch.isfinite(inputs).all()):
+        reject(_OWNER, name, "NaN or Inf", "every input must be finite")
     return inputs.detach().to(first.dtype)
 
 
@@ -163,8 +173,24 @@ def _scores(
     found = observation.remember(key, find)
     directions = found.vectors.flatten(0, 1).t()
     parts = slices(len(chosen), _CHUNK_ROWS)
-    along = [gradients[part].flatten(1).float() @ directions for part in parts]
-    return ConceptScores(torch.cat(along).reshape(len(chosen), *found.accuracies.shape), found.accuracies)
+    along = torch.cat([gradients[part].flatten(1).float() @ directions for part in parts])
+    return ConceptScores(along.reshape(len(chosen), *found.accuracies.shape), found.accuracies, found.known)
+
+
+def _require_concepts(before: ConceptScores, after: ConceptScores, layer: str, concepts: list[str]) -> None:
+    """Refuse to compare derivatives along vectors that stand for nothing: those of any two models agree."""
+    for column, concept in enumerate(concepts):
+        accuracy = float(before.accuracies[column].mean())
+        if accuracy <= 0.5 or not bool(before.known[column].all()):
+            raise ObservationError(
+                f"the reference's layer {layer!r} cannot tell the concept {concept!r} from random inputs: of held-out "
+                f"ones it tells a share of {accuracy:.2f} (0.5 is chance), so no vector stands for the concept"
+            )
+        if not bool(after.known[column].all()):
+            raise ObservationError(
+                f"the candidate's layer {layer!r} cannot tell the concept {concept!r} from random inputs: its outputs "
+                "are the same for both"
+            )
 
 
 def _table(

@@ -26,7 +26,8 @@ class Directions:
     of a floating-point dtype; it is scaled to unit L2 length. `names` and `families` hold one text for each
     direction: what it is, and which kind it belongs to. `digest` identifies the set; by default it is that of the
     content, which a set computed by a model replaces by that of what it was computed from, because gradients
-    differ in their last bits between machines.
+    differ in their last bits between machines. `absent` (examples, directions), bool, marks those that an example does
+    not have, such as towards the shifted one of a blank image: they are zero, and their rays are not compared.
 
     Raises InvalidArgumentError for directions that are zero or not finite, and for names that do not fit.
 
@@ -39,6 +40,7 @@ class Directions:
     families: tuple[str, ...]
     per_example: bool = False
     origin: str | None = None
+    absent: Tensor | None = None
 
     def __post_init__(self) -> None:
         tensor, first = self.tensor, 2 if self.per_example else 1
@@ -54,11 +56,23 @@ class Directions:
             if len(texts) != count:
                 reject("Directions", field, texts, f"one text for each of {count} directions is needed")
             object.__setattr__(self, field, texts)
+        if self.absent is not None:
+            self._check_absent(self.absent)
         object.__setattr__(self, "tensor", self._normalised(tensor.detach().cpu(), first))
+
+    def _check_absent(self, absent: Tensor) -> None:
+        expected = tuple(self.tensor.shape[:2])
+        if not self.per_example or absent.dtype != torch.bool or tuple(absent.shape) != expected:
+            rule = f"needs per_example and a bool for each example and direction, {expected}"
+            reject("Directions", "absent", f"{absent.dtype} {tuple(absent.shape)}", rule)
 
     def _normalised(self, tensor: Tensor, first: int) -> Tensor:
         rows = tensor.flatten(first)
+        if self.absent is not None:
+            rows = rows.masked_fill(self.absent[..., None], 0)
         largest = rows.abs().amax(dim=-1, keepdim=True)
+        if self.absent is not None:
+            largest = largest.masked_fill(self.absent[..., None], 1)
         bad = ~(torch.isfinite(largest) & (largest > 0)).squeeze(-1)
         if bool(bad.any()):
             place = bad.nonzero()[0].tolist()
@@ -67,7 +81,7 @@ class Directions:
             reject("Directions", "tensor", self.names[place[-1]] + where, rule)
         # squares of very small or very large values would leave the dtype
         scaled = rows.double() / largest.double()
-        unit = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+        unit = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp_min(0.5)  # absent ones stay 0
         normalised: Tensor = unit.to(tensor.dtype).view(tensor.shape)
         return normalised
 
@@ -129,12 +143,18 @@ def join_directions(parts: Sequence[Directions]) -> Directions:
             tensor if part.per_example else tensor.expand(count, *tensor.shape)
             for part, tensor in zip(parts, tensors, strict=True)
         ]
+    absent = None
+    if any(part.absent is not None for part in parts):
+        none = [tensor.new_zeros(tensor.shape[:2], dtype=torch.bool) for tensor in tensors]
+        gaps = [gap if part.absent is None else part.absent for part, gap in zip(parts, none, strict=True)]
+        absent = torch.cat(gaps, dim=1)
     return Directions(
         torch.cat(tensors, dim=1 if sizes else 0),
         tuple(itertools.chain.from_iterable(part.names for part in parts)),
         tuple(itertools.chain.from_iterable(part.families for part in parts)),
         per_example=bool(sizes),
         origin=digest_text(*(part.digest for part in parts)),
+        absent=absent,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,19 +12,21 @@ from cp_compress.base.arguments import check_choice, check_integer, check_real, 
 from cp_compress.base.batching import slices
 
 _BLOCK_VALUES = 2**21
+_ROUNDINGS = 16  # by which a mean of equal numbers may differ from them
 
 
 def linear_cka(first: Tensor, second: Tensor) -> Tensor:
     """Return the linear centred kernel alignment of features (n, d) and (n, e), a scalar in [0, 1] with a gradient.
 
     ‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centred features, by the smaller of Gram and covariance matrices. Kornblith et al. 2019,
-    "Similarity of neural network representations revisited", section 3. Constant features give 0.
+    "Similarity of neural network representations revisited", section 3. Constant features give 0. Half precision is
+    computed in float32.
 
     >>> x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     >>> round(float(linear_cka(x, 3 * x @ torch.linalg.qr(torch.randn(5, 5)).Q)), 4)
     1.0
     """
-    a, b = (features - features.mean(0) for features in (first, second))
+    a, b = _centred_to_unit(first), _centred_to_unit(second)
     tiny = torch.finfo(a.dtype).tiny
     if len(a) <= max(a.shape[1], b.shape[1]):
         grams = [features @ features.t() for features in (a, b)]
@@ -34,6 +37,15 @@ def linear_cka(first: Tensor, second: Tensor) -> Tensor:
     # a norm of zero, as of a single example, has no gradient
     similarity: Tensor = shared / (lengths[0].clamp_min(tiny).sqrt() * lengths[1].clamp_min(tiny).sqrt())
     return similarity
+
+
+def _centred_to_unit(features: Tensor) -> Tensor:
+    """Return features less their means, the largest of them 1; all 0 where they are constant but for rounding."""
+    values = features.float() if features.element_size() < 4 else features
+    centred = values - values.mean(0)
+    sizes = [part.detach().abs().amax() for part in (centred, values)]
+    rounding = _ROUNDINGS * torch.finfo(values.dtype).eps * sizes[1]
+    return centred / torch.where(sizes[0] > rounding, sizes[0], torch.inf)
 
 
 def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
@@ -63,8 +75,8 @@ def minibatch_cka(
     unbiased estimator: its expectation does not depend on the minibatch size, and no matrix is larger than it. About 0
     for unrelated features (it may be slightly negative), 1 for equal ones; NaN for fewer than 4 examples and for
     constant features. `kernel` is "linear" or "rbf", exp(−‖x − y‖² / 2σ²) with σ = `bandwidth` · the median distance in
-    the first minibatch. Nguyen, Raghu and Kornblith 2021, "Do wide and deep networks learn the same things?",
-    equation 3.
+    the first minibatch that has any, without distances of 0 where they are half of all or more. Nguyen, Raghu and
+    Kornblith 2021, "Do wide and deep networks learn the same things?", equation 3.
 
     Raises InvalidArgumentError for features that are not of the same examples and malformed arguments.
     """
@@ -77,22 +89,39 @@ def minibatch_cka(
         return math.nan
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     widths: list[float | None] = [None, None]
+    means = [features.mean(0, dtype=torch.float64) for features in (first, second)]
     sums = torch.zeros(3, dtype=torch.float64)
     for rows in order.tensor_split(min(math.ceil(n / size), n // 4)):
         kernels = []
         for side, features in enumerate((first, second)):
-            part = features[rows].double()
+            part = _less_mean(features[rows].double(), means[side])
             if kernel == "linear":
                 kernels.append(part @ part.t())
                 continue
-            squares = torch.cdist(part, part).square()
-            if widths[side] is None:
-                widths[side] = bandwidth * float(squares[~torch.eye(len(part), dtype=torch.bool)].quantile(0.5).sqrt())
-            kernels.append(torch.exp(-squares / (2 * max(widths[side] or 0.0, 1e-300) ** 2)))
+            # exact for rows that are equal, which a product of matrices is not
+            distances = torch.cdist(part, part, compute_mode="donot_use_mm_for_euclid_dist")
+            widths[side] = widths[side] or bandwidth * _median_distance(distances)
+            width = widths[side]
+            # of equal rows the kernel is constant, which is worth as much as none
+            kernels.append(torch.exp(-(distances / width).square() / 2) if width else torch.zeros_like(distances))
         a, b = kernels
         sums += torch.stack([unbiased_hsic(a, b), unbiased_hsic(a, a), unbiased_hsic(b, b)]).cpu()
     shared, left, right = sums.tolist()
-    return shared / math.sqrt(left * right) if left > 0 and right > 0 else math.nan
+    return shared / (math.sqrt(left) * math.sqrt(right)) if left > 0 and right > 0 else math.nan
+
+
+def _less_mean(part: Tensor, mean: Tensor) -> Tensor:
+    """Return features less their means, 0 where they are constant but for rounding."""
+    centred = part - mean
+    rounding = _ROUNDINGS * torch.finfo(part.dtype).eps * float(mean.abs().amax())
+    return centred if float(centred.abs().amax()) > rounding else torch.zeros_like(centred)
+
+
+def _median_distance(distances: Tensor) -> float:
+    """Return the median of a matrix's entries beside the diagonal, of those above 0 where it is 0 otherwise."""
+    apart = distances[~torch.eye(len(distances), dtype=torch.bool)].cpu().numpy()
+    median = float(np.median(apart))
+    return median if median > 0 or not apart.any() else float(np.median(apart[apart > 0]))
 
 
 def paired_angles(first: Tensor, second: Tensor) -> Tensor:
@@ -168,8 +197,17 @@ def procrustes_distance(first: Tensor, second: Tensor) -> float:
     lengths = float(torch.linalg.norm(a)) * float(torch.linalg.norm(b))
     if lengths == 0:
         return math.nan
-    distance = 1 - float(torch.linalg.svdvals(a.t() @ b).sum()) / lengths
+    left, right = (_factor(features) for features in (a, b))
+    distance = 1 - float(torch.linalg.svdvals(left @ right.t()).sum()) / lengths
     return min(1.0, max(0.0, distance))
+
+
+def _factor(features: Tensor) -> Tensor:
+    """Return a matrix (min(n, d), n) that is the transpose of features (n, d) but for a rotation."""
+    if len(features) >= features.shape[1]:
+        return features.t()
+    triangle: Tensor = torch.linalg.qr(features.t(), mode="r").R
+    return triangle
 
 
 def _count(owner: str, first: Tensor, second: Tensor) -> int:

@@ -74,13 +74,13 @@ def compare_embeddings(
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     pairs = _layer_pairs(layer, reference, candidate)
-    before = layer_features(reference, list(pairs), pool=pool)
-    after = layer_features(candidate, list(pairs.values()), pool=pool)
+    before = layer_features(reference, list(pairs), pool=pool, examples=chosen)
+    after = layer_features(candidate, list(pairs.values()), pool=pool, examples=chosen)
     labels = reference.labels[chosen] if reference.task == "single_label" else None
     rows: list[dict[str, Any]] = []
     per_example = {"example": chosen}
     for theirs, mine in pairs.items():
-        first, second = before[theirs][chosen], after[mine][chosen]
+        first, second = before[theirs], after[mine]
         weights = None
         if labels is not None:
             weights = _class_weights((reference, theirs, first), (candidate, mine, second), labels)

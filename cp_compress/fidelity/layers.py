@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Runner
+from cp_compress.fidelity.sampling import choose_examples
 
 INPUT = "input:"
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "Pool", "InstanceNorm", "GroupNorm")
@@ -46,39 +48,58 @@ def last_linear(observation: Observation) -> str:
     return ran[-1]
 
 
-def layer_features(observation: Observation, layers: Sequence[str], *, pool: str = "mean") -> dict[str, Tensor]:
-    """Return what each layer gives for every example, (n, width), float32 on the CPU, from one pass for all.
+def layer_features(
+    observation: Observation,
+    layers: Sequence[str],
+    *,
+    pool: str = "mean",
+    examples: int | Sequence[int] | Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return what each layer gives for the examples, (n, width), float32 on the CPU, from one pass for all.
+
+    `examples` is a number spread evenly over the data set, indices, or None for all.
 
     A layer is the path of a module, whose output is taken, or "input:" and a path, for what goes into it. Outputs
     with more dimensions are averaged over places with `pool="mean"` (over all but channels in convolutions,
     normalisations and poolings, over all but the last elsewhere), or laid out in one row with "flatten".
 
-    Raises ObservationError for layers that do not exist, do not run, run more than once, or give anything but one
-    floating-point tensor (n, ...), and for NaN or infinite features.
+    Raises InvalidArgumentError for malformed arguments, ObservationError for layers that do not exist, do not run, run
+    more than once, or give anything but one floating-point tensor (n, ...), and for NaN or infinite features.
     """
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
     names = tuple(dict.fromkeys(layers))
-    missing = [name for name in names if not observation.remembers(("features", name, pool))]
+    chosen = choose_examples("layer_features", examples, len(observation))
+    everything = examples is None or torch.equal(chosen, torch.arange(len(observation)))
+    which = None if everything else digest_tensors([chosen])
+    whole = [name for name in names if observation.remembers(("features", name, pool, None))]
+    missing = [
+        name for name in names if name not in whole and not observation.remembers(("features", name, pool, which))
+    ]
     if missing:
-        found = _read(observation, missing, pool)
+        found = _read(observation, missing, pool, chosen)
         for name in missing:
-            features = found[name]
-            observation.remember(("features", name, pool), lambda features=features: features)  # type: ignore[misc]
-    return {name: observation.remember(("features", name, pool), _never) for name in names}
+            key, features = ("features", name, pool, which), found[name]
+            observation.remember(key, lambda features=features: features)  # type: ignore[misc]
+    return {
+        name: observation.remember(("features", name, pool, None), _never)[chosen]
+        if name in whole and not everything
+        else observation.remember(("features", name, pool, which), _never)
+        for name in names
+    }
 
 
 def _never() -> Tensor:
     raise AssertionError("features are remembered before they are asked for")
 
 
-def _read(observation: Observation, names: Sequence[str], pool: str) -> dict[str, Tensor]:
+def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Tensor) -> dict[str, Tensor]:
     runner = observation.runner
     modules = {name: find_layer(runner, name.removeprefix(INPUT), "embeddings") for name in names}
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def read(part: slice) -> None:
-        inputs, _ = observation.data.select(range(part.start, part.stop))
+        inputs, _ = observation.data.select(chosen[part])
         seen: dict[str, list[Any]] = {name: [] for name in names}
         hooks = {name: _collector(name, seen[name]) for name in names}
         with _hooked(runner, hooks):
@@ -88,12 +109,13 @@ def _read(observation: Observation, names: Sequence[str], pool: str) -> dict[str
             parts[name].append(rows[name])
 
     with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
-        observation.batch_size.run(len(observation), read)
+        observation.batch_size.run(len(chosen), read)
     found = {name: torch.cat(parts[name]) for name in names}
     for name, features in found.items():
         bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten()
         if len(bad):
-            raise ObservationError(f"layer {name} gives NaN or infinite features, first on example #{int(bad[0])}")
+            first = int(chosen[bad[0]])
+            raise ObservationError(f"layer {name} gives NaN or infinite features, first on example #{first}")
     return found
 
 

@@ -138,7 +138,7 @@ class Observation:
             with self._noticing_own_changes(), self.runner.evaluating():
                 self.batch_size.run(len(self.data), run)
             joined, truth = torch.cat(logits).cpu().clone(), torch.cat(labels).clone()
-        _check_finite(joined)
+        check_finite(joined)
         _check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest()
 
@@ -197,12 +197,14 @@ def _identity(data: LabeledData) -> Hashable:
     return id(data.source), len(data), digest_tensors(data.select(spread))
 
 
-def _check_finite(logits: Tensor) -> None:
+def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
+    """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
     bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
     if len(bad):
-        first = ", ".join(f"#{index}" for index in bad[:5].tolist())
+        named = bad if indices is None else indices[bad]
+        first = ", ".join(f"#{index}" for index in named[:5].tolist())
         raise ObservationError(
-            f"the model gives NaN or infinite logits on {len(bad)} of {len(logits)} examples ({first}…): "
+            f"the model gives NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
             "such outputs cannot be compared"
         )
 
@@ -226,6 +228,11 @@ def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
     if targets.shape != expected:
         raise ObservationError(
             f"the targets have shape {tuple(targets.shape)}, the model's answers {tuple(expected)}: they do not fit"
+        )
+    if task != "multi_label" and logits.shape[1] < 2:
+        raise ObservationError(
+            f"the model answers with {logits.shape[1]} class at each place; a {task} task takes two classes or more, "
+            "because all answers of one class are equal"
         )
     limit = 2 if task == "multi_label" else logits.shape[1]
     bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()

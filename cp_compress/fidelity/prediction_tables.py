@@ -104,14 +104,25 @@ def read_slices(owner: str, slices: Slices | None, count: int) -> dict[str, Tens
         reject(owner, "slices", slices, "give a mapping from names to masks or indices, with one entry or more")
     found = {}
     for name, members in (slices or {}).items():
-        values = torch.as_tensor(members)
+        values = _as_members(owner, name, members)
         if values.dtype == torch.bool and values.shape != (count,):
             reject(owner, "slices", {name: tuple(values.shape)}, f"a mask has one entry an example, shape ({count},)")
         chosen = values.nonzero().flatten() if values.dtype == torch.bool else values
         if not len(chosen):
             reject(owner, "slices", name, "holds no example: nothing would be compared")
-        found[str(name)] = choose_examples(owner, chosen.tolist(), count)
+        found[str(name)] = choose_examples(owner, chosen.tolist(), count, f"slices[{name!r}]")
     return found
+
+
+def _as_members(owner: str, name: str, members: object) -> Tensor:
+    rule = "give a mask with one entry an example, or indices of examples"
+    try:
+        values = torch.as_tensor(members)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, f"slices[{name!r}]", members, rule)
+    if not values.ndim:
+        reject(owner, f"slices[{name!r}]", members, rule)
+    return values
 
 
 def slice_table(

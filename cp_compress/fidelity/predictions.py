@@ -49,8 +49,11 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
         raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
     if candidate.classes != reference.classes:
         raise ObservationError(f"the candidate has {candidate.classes} classes, the reference {reference.classes}")
+    if candidate.labels.shape != reference.labels.shape:
+        shapes = f"{tuple(candidate.labels.shape)} and {tuple(reference.labels.shape)}"
+        raise ObservationError(f"candidate and reference saw different labels, of shapes {shapes}")
     if not torch.equal(candidate.labels, reference.labels):
-        first = int((candidate.labels != reference.labels).nonzero()[0])
+        first = int((candidate.labels != reference.labels).nonzero()[0, 0])
         raise ObservationError(f"candidate and reference saw different labels, first at example #{first}")
     if candidate.data.source is reference.data.source and candidate.data_digest != reference.data_digest:
         raise ObservationError(
@@ -99,10 +102,10 @@ def compare_predictions(
     """
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
-        if class_distance is not None or weights is not None or slices is not None:
-            rule = f"costs and slices are those of one class an example, not of a {reference.task} task"
-            reject(_OWNER, "class_distance, weights, slices", "given", rule)
-        return compare_structured(candidate, reference)
+        if class_distance is not None or weights is not None:
+            rule = f"costs are those of one class an example, not of a {reference.task} task"
+            reject(_OWNER, "class_distance, weights", "given", rule)
+        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
     names = reference.class_names
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)

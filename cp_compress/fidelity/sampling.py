@@ -14,12 +14,14 @@ from cp_compress.base.batching import BatchSize
 _CPU_BATCH, _ACCELERATOR_BATCH = 32, 512
 
 
-def choose_examples(owner: str, examples: int | Sequence[int] | Tensor | None, total: int) -> Tensor:
+def choose_examples(
+    owner: str, examples: int | Sequence[int] | Tensor | None, total: int, argument: str = "examples"
+) -> Tensor:
     """Return the indices (k,), int64, of the examples that a comparison named `owner` looks at.
 
     `examples` is None for all `total`, a number (at most so many, spread evenly over the data set, first and last
-    included), or indices, kept in their order. Raises InvalidArgumentError for a number below 1 and for indices
-    that are none, repeated or out of range.
+    included), or indices, kept in their order; `argument` is the name under which they were given. Raises
+    InvalidArgumentError for a number below 1 and for indices that are none, repeated or out of range.
 
     >>> choose_examples("compare", 3, 9).tolist()
     [0, 4, 8]
@@ -27,16 +29,16 @@ def choose_examples(owner: str, examples: int | Sequence[int] | Tensor | None, t
     if examples is None:
         return torch.arange(total)
     if isinstance(examples, (bool, str, float)):
-        reject(owner, "examples", examples, "give a number of examples, their indices, or None for all")
+        reject(owner, argument, examples, "give a number of examples, their indices, or None for all")
     if not isinstance(examples, Iterable) or getattr(examples, "ndim", 1) == 0:
-        number = check_integer(owner, "examples", examples, "must be a whole number of 1 or more", at_least=1)
+        number = check_integer(owner, argument, examples, "must be a whole number of 1 or more", at_least=1)
         return torch.linspace(0, total - 1, min(number, total), dtype=torch.float64).round().to(torch.int64)
     rule = f"indices must be whole numbers in 0..{total - 1}"
-    indices = [check_integer(owner, "examples", index, rule, at_least=0, at_most=total - 1) for index in examples]
+    indices = [check_integer(owner, argument, index, rule, at_least=0, at_most=total - 1) for index in examples]
     if not indices:
-        reject(owner, "examples", examples, "with no examples nothing would be compared")
+        reject(owner, argument, examples, "with no examples nothing would be compared")
     if len(set(indices)) < len(indices):
-        reject(owner, "examples", examples, "an example named twice would count twice")
+        reject(owner, argument, examples, "an example named twice would count twice")
     return torch.tensor(indices)
 
 

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import slices
 from cp_compress.base.tasks import IGNORED
 from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.output_changes import divergence_from, logit_distance
+from cp_compress.fidelity.prediction_tables import slice_table
 
 _LISTED_EXAMPLES = 20
+_BLOCK_VALUES = 2**22
 
 
-def compare_structured(candidate: Observation, reference: Observation) -> Measurement:
+def compare_structured(
+    candidate: Observation, reference: Observation, subsets: Mapping[str, Tensor] | None = None
+) -> Measurement:
     """Measure how far the answers of two models agree, for multi-label, dense and sequence tasks.
 
     An answer is one label of one example, or the class at one place; places whose target is ignored do not count.
     Examples are what is independent, so that every share is made for each example first:
 
     `agreement`, the mean share of equal answers; `exact_agreement`, the share of examples with all answers equal;
-    `accuracy` and `reference_accuracy`, the mean shares of right answers, and `accuracy_drop`; over all answers
+    `accuracy` and `reference_accuracy`, the mean shares of right answers, and `accuracy_drop`; `newly_wrong` and
+    `newly_right`, the mean shares of answers that only the reference, or only the candidate, gets right; for dense and
+    sequence tasks `mean_kl` and `mean_logit_distance`, of the logits at a place as `compare_predictions` has them; with
+    `subsets`, indices of examples by name, `max_slice_accuracy_drop` and `min_slice_agreement`; over all answers
     `mean_class_iou` and `reference_mean_class_iou`, the mean over classes of intersection over union with the truth
     (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models;
     `max_class_accuracy_drop`, the largest drop among classes of the share of right answers where the class is true
     (of a label, of all examples). Classes that neither occur nor are answered have no part.
+
+    Raises InvalidArgumentError for a subset without an answer that counts.
     """
     before, after, truth = reference.predictions, candidate.predictions, reference.labels
     counts = truth != IGNORED
     same = _share(before == after, counts)
-    right_before, right_after = _share(before == truth, counts), _share(after == truth, counts)
+    was_right, is_right = before == truth, after == truth
+    right_before, right_after = _share(was_right, counts), _share(is_right, counts)
     judged = ~same.isnan()
+    changes = {
+        "newly_wrong": _share(was_right & ~is_right, counts)[judged],
+        "newly_right": _share(~was_right & is_right, counts)[judged],
+    }
+    moved = {} if reference.task == "multi_label" else _moved_logits(candidate, reference, counts)
     values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
     exact = values["same"] == 1
     total = int(judged.sum())
@@ -45,6 +64,8 @@ def compare_structured(candidate: Observation, reference: Observation) -> Measur
         "reference_accuracy": _mean(values["before"]),
         "accuracy": _mean(values["after"]),
         "accuracy_drop": _mean(drop),
+        **{name: _mean(shares) for name, shares in changes.items()},
+        **{f"mean_{name}": _mean(each[judged]) for name, each in moved.items()},
         "max_class_accuracy_drop": max((row["drop"] for row in rows), default=float("nan")),
         **overlaps,
         "mean_class_iou_drop": overlaps["reference_mean_class_iou"] - overlaps["mean_class_iou"],
@@ -57,7 +78,13 @@ def compare_structured(candidate: Observation, reference: Observation) -> Measur
             "reference_accuracy": BoundedMean.of(values["before"].numpy()),
             "accuracy": BoundedMean.of(values["after"].numpy()),
             "accuracy_drop": BoundedMean.of(drop.numpy(), -1.0, 1.0),
+            **{name: BoundedMean.of(shares.numpy()) for name, shares in changes.items()},
         }
+    kept = {name: _judged_members(name, members, judged) for name, members in (subsets or {}).items()}
+    slice_rows = slice_table(same, right_before, right_after, kept)
+    if slice_rows:
+        metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
+        metrics["min_slice_agreement"] = min(row["agreement"] for row in slice_rows)
     answers = int(counts.sum())
     notes = [f"a {reference.task} task: {answers} answers on {total} examples"]
     if total < len(same):
@@ -67,9 +94,14 @@ def compare_structured(candidate: Observation, reference: Observation) -> Measur
         metrics=metrics,
         counts={name: 0 if value != value else total for name, value in metrics.items()},
         evidence=evidence,
-        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before},
+        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **moved},
         examples=_changed(same, counts),
-        details={"task": reference.task, "classes": rows, "flips": _flips(before, after, counts, reference)},
+        details={
+            "task": reference.task,
+            "classes": rows,
+            "slices": slice_rows,
+            "flips": _flips(before, after, counts, reference),
+        },
         notes=tuple(notes),
     )
 
@@ -77,6 +109,26 @@ def compare_structured(candidate: Observation, reference: Observation) -> Measur
 def _share(holds: Tensor, counts: Tensor) -> Tensor:
     """Return the share (n,) of the answers that count which hold, NaN without any."""
     return (holds & counts).flatten(1).sum(1).double() / counts.flatten(1).sum(1).double()
+
+
+def _moved_logits(candidate: Observation, reference: Observation, counts: Tensor) -> dict[str, Tensor]:
+    """Return the mean divergence and distance (n,) of the logits at the places that count, NaN without any."""
+    found: dict[str, list[Tensor]] = {"kl": [], "logit_distance": []}
+    for part in slices(len(counts), max(1, _BLOCK_VALUES // reference.logits[0].numel())):
+        mine, theirs, places = candidate.logits[part], reference.logits[part], counts[part]
+        for name, measure in (("kl", divergence_from), ("logit_distance", logit_distance)):
+            total = torch.where(places, measure(mine, theirs), 0.0).flatten(1).sum(1)
+            found[name].append(total / places.flatten(1).sum(1))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _judged_members(name: str, members: Tensor, judged: Tensor) -> Tensor:
+    kept = members[judged[members]]
+    if not len(kept):
+        reject(
+            "compare_predictions", f"slices[{name!r}]", members.tolist(), "no example of it has an answer that counts"
+        )
+    return kept
 
 
 def _pairs(before: Tensor, after: Tensor, truth: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

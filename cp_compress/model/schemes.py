@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression, parse_expression
 from cp_compress.base.extensions import added
+from cp_compress.model.steps import Step, read_steps, write_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,8 +71,42 @@ class Compose(Piped):
         Raises what the schemes raise, for example CompressionError for pruning after quantising to int8.
         """
         for scheme in self.schemes:
-            model = scheme.compress(model)
+            model = apply_scheme(scheme, model)
         return model
+
+
+def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
+    """Return the model compressed by a scheme, and recorded as made by it where the scheme records nothing itself.
+
+    Raises what the scheme raises, and CompressionError for a scheme that does not return a new model.
+
+    >>> import copy, torch
+    >>> from cp_compress.model import compression_steps
+    >>> class Halve:
+    ...     def __str__(self):
+    ...         return "halve"
+    ...     def compress(self, model):
+    ...         return copy.deepcopy(model).half()
+    >>> compression_steps(apply_scheme(Halve(), torch.nn.Linear(2, 2)))
+    ('halve',)
+    """
+    from torch import nn
+
+    before = read_steps(model)
+    made = scheme.compress(model)
+    if made is model or not isinstance(made, nn.Module):
+        what = "the model that it was given" if made is model else f"a {type(made).__name__}"
+        raise CompressionError(f"{_text(scheme)} returned {what}: a scheme returns a new torch.nn.Module")
+    if len(read_steps(made)) <= len(before):
+        write_steps(made, (*before, Step(_text(scheme), (), ())))
+    return made
+
+
+def _text(scheme: Scheme) -> str:
+    """Return a scheme's text, or its class's name where that would be a place in memory."""
+    kind: Any = type(scheme)
+    plain = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return kind.__name__ if plain else str(scheme)
 
 
 def parse_scheme(text: str) -> Scheme:

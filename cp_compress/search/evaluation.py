@@ -20,6 +20,7 @@ from cp_compress.base.errors import CompressionError, NoEffectError, Observation
 from cp_compress.base.outcomes import SEVERITY
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.observation import forget_observations
+from cp_compress.model.schemes import apply_scheme
 from cp_compress.search.constraints import Constraint, conservative_margin
 from cp_compress.search.objectives import Objective
 from cp_compress.search.spaces import Point, SchemeSpace
@@ -104,7 +105,7 @@ def pack(task: Task) -> tuple[str, bytes]:
 def make_candidate(task: Task, number: int, scheme: Scheme) -> nn.Module:
     """Return the candidate of a scheme, finished; random numbers depend on the search's seed and the trial only."""
     with _seeded(task.seed, number):
-        candidate = scheme.compress(task.model)
+        candidate = apply_scheme(scheme, task.model)
         if task.finish is None:
             return candidate
         finished = task.finish(candidate, scheme)

@@ -99,6 +99,7 @@ def _lists(document: dict[str, Any]) -> list[str]:
         what = f"{waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}"
         who = f"{_text(waiver['owner'])}: {_text(waiver['reason'])}"
         lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
+    lines += [f"- {_text(name)}: {_text(value)}" for name, value in document["provenance"].items()]
     for section in document["sections"]:
         lines += ["", f"### {_text(section['title'])}", "", _text(section["text"]), ""]
     return lines + [f"- note: {_text(note)}" for note in document["notes"]]

@@ -8,7 +8,10 @@ from onnx_graphs import write_mlp
 from safetensors.torch import save_file, save_model
 from torch import nn
 
+import cp_compress
+from cp_compress import artifacts
 from cp_compress.artifacts import ProgramModel, load_onnx, load_safetensors, read_artifact
+from cp_compress.base import errors
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import ArtifactError, InvalidArgumentError, ObservationError
 from cp_compress.base.identity import identify
@@ -102,3 +105,14 @@ def test_a_batch_that_the_graph_does_not_take(tmp_path):
     read = load_onnx(write_mlp(tmp_path / "a.onnx", [model[0], model[2]]))
     with pytest.raises(ObservationError, match="onnxruntime"):
         observe(read, (torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64))).logits  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name", ["ArtifactError", "FactoryError", "NoEffectError", "NothingComparedError", "TrainingError"]
+)
+def test_errors_that_users_catch_are_public(name):
+    assert name in cp_compress.__all__
+    assert getattr(cp_compress, name) is getattr(errors, name)
+    if name == "ArtifactError":
+        assert name in artifacts.__all__
+        assert artifacts.ArtifactError is errors.ArtifactError

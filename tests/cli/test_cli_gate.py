@@ -57,6 +57,39 @@ def test_exit_codes_of_the_gate(tmp_path):
     assert gate(tmp_path, "bad.toml").returncode == 2
 
 
+INTERRUPTING = """
+import os, signal, pytest
+
+def pytest_runtest_call(item):
+    {interrupt}
+"""
+SPECIFICATION = """
+schema_version = 1
+
+[reference]
+model = "cp_compress.examples:digits_cnn"
+
+[data]
+examples = "cp_compress.examples:digits"
+
+[[candidate]]
+scheme = "quantize(int8)"
+
+[predictions]
+min_agreement = 0.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code"),
+    [("os.kill(os.getpid(), signal.SIGINT)", 130), ("pytest.exit('enough')", 130), ("raise ValueError", 1)],
+)
+def test_an_interrupted_gate_is_no_wrong_argument(tmp_path, interrupt, code):
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING.format(interrupt=interrupt))
+    (tmp_path / "gate.toml").write_text(SPECIFICATION)
+    assert gate(tmp_path, "gate.toml", "-p", "interrupting").returncode == code
+
+
 def test_the_schema_is_printed(capsys):
     code, out, _ = run(capsys, "gate", "--schema")
     assert code == 0

@@ -187,3 +187,19 @@ def test_a_corrupted_data_set_reads_as_the_batch():
         assert int(data[index][1]) == int(digits()[index][1])
     with pytest.raises(IndexError):
         data[len(data)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", CORRUPTION_NAMES)
+def test_half_precision_is_corrupted_as_full(name, dtype):
+    images = smooth_images(2, 3, 16, 16).to(dtype)
+    found = corrupt(images, name, 2)
+    assert found.dtype == dtype
+    assert torch.equal(found, corrupt(images.float(), name, 2).to(dtype))
+
+
+def test_pixels_that_are_no_numbers_are_refused():
+    images = torch.rand(1, 3, 8, 8)
+    images[0, 0, 0, 0] = torch.nan
+    with pytest.raises(InvalidArgumentError, match="images"):
+        corrupt(images, "fog", 1)

@@ -196,3 +196,39 @@ def test_refusals(change, message):
 def test_an_unknown_layer_is_refused():
     with pytest.raises(ObservationError, match="no layer 'feature'; close are features"):
         compare_concepts(observe(Known(1.5), data()), observe(Known(), data()), "feature", CONCEPTS)
+
+
+def test_concepts_that_are_random_inputs_stand_for_nothing():
+    nothing = torch.zeros(10, WIDTH)
+    subjects = observe(Known(1.5), data()), observe(Known(), data())
+    with pytest.raises(ObservationError, match="reference's layer 'features' cannot tell the concept 'empty'"):
+        compare_concepts(*subjects, "features", {"empty": nothing}, random_sets=[nothing])
+    same = draw(40, 1)
+    with pytest.raises(ObservationError, match="cannot tell the concept 'same' from random inputs"):
+        compare_concepts(*subjects, "features", {"same": same}, random_sets=[same])
+
+
+def test_a_candidate_that_is_blind_to_a_concept_is_told():
+    blind = Known()
+    with torch.no_grad():
+        blind.features.weight[0] = 0
+        blind.features.weight[2:] = 0
+        blind.features.weight[:, 1] = 0
+    with pytest.raises(ObservationError, match="candidate's layer 'features' cannot tell the concept 'first'"):
+        compare_concepts(observe(blind, data()), observe(Known(), data()), "features", CONCEPTS, random_sets=RANDOM)
+
+
+def test_a_derivative_that_vanishes_keeps_no_sign():
+    constant = Known()
+    nn.init.zeros_(constant.head.weight)
+    found = compare_concepts(observe(constant, data()), observe(Known(), data()), "features", CONCEPTS)
+    assert found.metrics["concept_agreement"] == 0
+
+
+@pytest.mark.parametrize("name", ["concepts", "random_sets"])
+def test_inputs_that_are_no_numbers_are_refused(name):
+    bad = draw(40, 1)
+    bad[3, 2] = torch.nan
+    arguments = {"concepts": CONCEPTS, "random_sets": RANDOM, name: {"bad": bad} if name == "concepts" else [bad]}
+    with pytest.raises(InvalidArgumentError, match=f"{name}='NaN or Inf'"):
+        compare_concepts(observe(Known(1.5), data()), observe(Known(), data()), "features", **arguments)

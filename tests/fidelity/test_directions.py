@@ -201,3 +201,14 @@ def test_joining_shared_directions_keeps_them_shared():
     assert not joined.per_example
     assert joined.tensor.shape == (5, 8, 8)
     assert joined.names[2] == "uniform"
+
+
+def test_absent_directions_are_zero_and_stay_absent_when_joined():
+    absent = torch.tensor([[False, True], [False, False]])
+    found = Directions(torch.randn(2, 2, 5), ("a", "b"), ("f", "f"), per_example=True, absent=absent)
+    assert not found.tensor[0, 1].any()
+    joined = join_directions([gaussian_directions((5,), 1, 0), found])
+    assert joined.absent.nonzero().tolist() == [[0, 2]]
+    for wrong in (absent[:1], absent.long()):
+        with pytest.raises(InvalidArgumentError, match="absent"):
+            Directions(torch.randn(2, 2, 5), ("a", "b"), ("f", "f"), per_example=True, absent=wrong)

@@ -179,3 +179,55 @@ def test_what_cannot_be_measured():
     ):
         with pytest.raises(InvalidArgumentError):
             call()
+
+
+def test_procrustes_of_wide_features_is_that_of_their_singular_values():
+    x, y = features(12, 40, 1), features(12, 70, 2)
+    a, b = (f - f.mean(0) for f in (x, y))
+    values = np.linalg.svd((a.T @ b).numpy(), compute_uv=False)
+    expected = 1 - values.sum() / (np.linalg.norm(a) * np.linalg.norm(b))
+    assert procrustes_distance(x, y) == pytest.approx(expected, rel=1e-10)
+    assert procrustes_distance(x, y[:, :5]) == pytest.approx(procrustes_distance(y[:, :5], x), rel=1e-10)
+
+
+def test_procrustes_of_very_wide_features_needs_no_matrix_of_their_width():
+    x = torch.randn(16, 60_000, generator=torch.Generator().manual_seed(0))  # 29 GB otherwise
+    assert procrustes_distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("offset", [1000, 10_000])
+def test_a_large_mean_changes_nothing(kernel, offset):
+    a = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
+    b = a + torch.randn(1000, 16, generator=torch.Generator().manual_seed(1))
+    expected = minibatch_cka(a, b, kernel=kernel)
+    assert minibatch_cka(a + offset, b + offset, kernel=kernel) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_gaussian_kernel_of_features_that_mostly_coincide():
+    a = torch.zeros(40, 5)
+    a[:10] = torch.randn(10, 5, generator=torch.Generator().manual_seed(0))
+    assert minibatch_cka(a, a, kernel="rbf") == pytest.approx(1)
+    assert minibatch_cka(a, a + 3, kernel="rbf", minibatch=8) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e-5, 1e10])
+def test_linear_cka_has_no_scale_in_single_precision(scale):
+    x, y = (f.float() for f in related())
+    expected = float(linear_cka(x, y))
+    assert float(linear_cka(300 * scale * x, y)) == pytest.approx(expected, rel=1e-4)
+    assert float(linear_cka(300 * scale * x, 300 * scale * x)) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_linear_cka_of_half_precision(dtype):
+    x = (300 * features(300, 16, 0)).to(dtype)
+    assert float(linear_cka(x, x)) == pytest.approx(1, rel=1e-5)
+
+
+def test_constants_are_like_nothing_whatever_their_value():
+    for value in (0.1, 1e6 / 3):
+        constant = torch.full((50, 3), value)
+        assert float(linear_cka(constant, features(50, 3, 0).float())) == 0
+        assert math.isnan(minibatch_cka(constant, features(50, 3, 0)))
+        assert math.isnan(minibatch_cka(constant, features(50, 3, 0), kernel="rbf"))

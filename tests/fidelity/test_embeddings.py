@@ -171,3 +171,28 @@ def test_a_model_inside_another_is_found():
 def test_neighbours_keep_no_block_alive():
     found = nearest_neighbors(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)), 5)
     assert found.untyped_storage().nbytes() == 600 * 5 * 8
+
+
+def test_only_the_examples_asked_for_are_run():
+    calls = []
+    model = copy.deepcopy(digits_cnn())
+    model.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    observation = observe(model, digits())
+    part = layer_features(observation, ["features.3"], examples=[5, 2])["features.3"]
+    assert sum(calls) == 2
+    whole = layer_features(observation, ["features.3"])["features.3"]
+    torch.testing.assert_close(part, whole[[5, 2]])
+    before = sum(calls)
+    assert torch.equal(layer_features(observation, ["features.3"], examples=[7, 3])["features.3"], whole[[7, 3]])
+    assert sum(calls) == before
+
+
+def test_a_comparison_of_some_examples_is_that_of_their_data():
+    model, data = digits_cnn(), digits()
+    rows = list(range(0, 400, 10))
+    images, labels = observe(model, data).data.select(rows)
+    candidate = parse_scheme("prune(density=0.4)").compress(model)
+    whole = [observe(one, data) for one in (candidate, model)]
+    part = [observe(one, (images, labels)) for one in (candidate, model)]
+    found, expected = compare_embeddings(*whole, examples=rows), compare_embeddings(*part)
+    assert found.metrics == pytest.approx(expected.metrics, rel=1e-4)

@@ -133,3 +133,14 @@ def test_noise_floor_serves_every_comparison():
         floor.beside(compare_predictions(*seen))
     with pytest.raises(InvalidArgumentError, match="references"):
         noise_floor(seen[:1], compare_predictions)
+
+
+@pytest.mark.parametrize(("count", "right", "target"), [(50, 33, 0.66), (50, 41, 0.82), (100, 93, 0.93)])
+def test_a_target_that_is_met_exactly_is_met(count, right, target):
+    candidate = torch.stack([torch.linspace(3, 1, count), torch.zeros(count)], dim=1)
+    reference = candidate.clone()
+    reference[right:] = reference[right:].flip(1)
+    labels = torch.zeros(count, dtype=torch.int64)
+    subjects = (table(logits, labels) for logits in (candidate, reference))
+    found = abstention_threshold(*subjects, min_agreement=target, confidence=None)
+    assert (found.coverage, found.agreement) == (1, target)

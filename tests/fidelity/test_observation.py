@@ -233,3 +233,8 @@ def test_ragged_examples_are_named():
 def test_not_a_model(data):
     with pytest.raises(InvalidArgumentError, match="maps a batch to logits"):
         observe("resnet", data)
+
+
+def test_a_pair_without_labels_is_no_data_set():
+    with pytest.raises(ObservationError, match="a pair of a Tensor and a NoneType: inputs and labels must both be"):
+        observe(lambda inputs: inputs, (torch.randn(4, 2), None))

@@ -12,6 +12,7 @@ from statsmodels.duration.survfunc import SurvfuncRight
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.data import JPEG
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import (
     benign_directions,
@@ -22,6 +23,7 @@ from cp_compress.fidelity import (
     worst_case_directions,
 )
 from cp_compress.model import parse_scheme
+from cp_compress.standard_directions import standard_directions
 
 
 def linear(classes=4, width=6, seed=0):
@@ -151,17 +153,93 @@ def test_the_same_class_direction_goes_to_the_nearest_of_the_class():
         torch.testing.assert_close(found[row], move / move.norm(), atol=1e-5, rtol=0)
 
 
-def test_blank_images_lose_what_does_not_change_them():
+def blank_among_others():
     inputs = images()
     inputs[2] = 0.5
-    seen = observe(colours(), (inputs, torch.zeros(5, dtype=torch.int64)))
-    names = benign_directions(seen).names
-    assert "brighter" in names
-    assert "blurred" not in names
+    return inputs, torch.zeros(5, dtype=torch.int64)
+
+
+def test_a_blank_image_alone_lacks_what_does_not_change_it():
+    seen = observe(colours(), blank_among_others())
+    found = benign_directions(seen)
+    for name, absent in (("brighter", []), ("blurred", [2]), ("shifted down by a pixel", [2])):
+        column = found.names.index(name)
+        assert found.absent[:, column].nonzero().flatten().tolist() == absent
+        lengths = found.tensor[:, column].flatten(1).norm(dim=1)
+        assert lengths.round(decimals=4).tolist() == [0.0 if row in absent else 1.0 for row in range(5)]
     with pytest.raises(ObservationError, match="first #2"):
         benign_directions(seen, kinds=["blurred"])
     with pytest.raises(InvalidArgumentError, match="known for inputs"):
         benign_directions(seen, kinds=["upside down"])
+
+
+def test_rays_that_do_not_exist_are_not_compared():
+    data = blank_among_others()
+    reference, candidate = colours(), colours()
+    with torch.no_grad():
+        candidate[1].weight.mul_(1 + 0.05 * torch.randn(2, 432, generator=torch.Generator().manual_seed(4)))
+    options = {"examples": None, "max_distance": 100.0}
+    found = compare_boundaries(observe(candidate, data), observe(reference, data), "benign", **options)
+    names = benign_directions(observe(reference, data)).names
+    missing = int(benign_directions(observe(reference, data)).absent.sum())
+    assert missing > 3
+    assert found.details["rays"]["compared"] == 5 * len(names) - missing
+    assert found.details["censored_medians"]["rays"] == 5 * len(names) - missing
+    assert any(f"{missing} rays do not exist" in note for note in found.notes)
+    before, after = (found.per_example[f"{who}_distance"] for who in ("reference", "candidate"))
+    assert int(before.isnan().sum()) == int(after.isnan().sum()) == missing
+    censored = [
+        float((~(torch.isfinite(b) & torch.isfinite(a)))[~b.isnan()].double().mean())
+        for b, a in zip(before, after, strict=True)
+    ]
+    assert found.metrics["censored_fraction"] == pytest.approx(sum(censored) / 5)
+
+
+def test_the_gate_keeps_residuals_beside_a_blank_image():
+    images_ = torch.stack([digits()[index][0] for index in range(8)])
+    images_[3] = 0.0
+    seen = observe(digits_cnn(), (images_, torch.zeros(8, dtype=torch.int64)))
+    found = standard_directions(seen, None, 0)
+    assert found.families[-1] == "residual"
+    assert found.absent.nonzero().tolist() == [[3, len(found.names) - 1]]
+
+
+def test_jpeg_is_a_benign_change_of_photographs_only():
+    inputs = images()
+    seen = observe(colours(), (inputs, torch.zeros(5, dtype=torch.int64)))
+    kind = "stored as JPEG of quality 75"
+    found = benign_directions(seen, kinds=[kind]).tensor[:, 0]
+    move = JPEG(quality=75).roundtrip(inputs) - inputs
+    torch.testing.assert_close(found, move / move.flatten(1).norm(dim=1).view(-1, 1, 1, 1), atol=1e-5, rtol=0)
+    assert kind in benign_directions(seen).names
+    scaled = observe(colours(), (4 * inputs, torch.zeros(5, dtype=torch.int64)))
+    assert kind not in benign_directions(scaled).names
+
+
+class Lazy(torch.utils.data.Dataset):
+    """Large images that are made when they are read, and the number of them in one read."""
+
+    def __init__(self):
+        self.largest = 0
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices):
+        self.largest = max(self.largest, len(indices))
+        return [(torch.full((3, 224, 224), index / 60), 0) for index in indices]
+
+
+def test_neighbours_are_looked_for_in_blocks_of_the_data():
+    data = Lazy()
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+    seen = observe(model, data, batch_size=4)
+    found = benign_directions(seen, [0, 30], kinds=["towards another example of its class"])
+    assert found.tensor[0].mean() > 0
+    assert data.largest < 30
 
 
 def test_every_family_serves_the_comparison():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.data import CORRUPTION_NAMES, CorruptedDataset
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import observe
@@ -65,3 +65,31 @@ def test_only_images_are_corrupted():
     models = torch.nn.Linear(6, 3), torch.nn.Linear(6, 3)
     with pytest.raises(InvalidArgumentError, match="images"):
         compare_robustness(*(observe(model, data) for model in models), ["fog"], [1])
+
+
+class Overflowing(torch.nn.Module):
+    """Answers as the digits network; what is brighter than the data gives NaN."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.network, self.limit = digits_cnn(), limit
+
+    def forward(self, images):
+        logits = self.network(images)
+        return torch.where(images.flatten(1).mean(1, keepdim=True) > self.limit, torch.nan, logits)
+
+
+def test_logits_that_are_no_numbers_on_corrupted_images_are_no_agreement():
+    brightest = float(torch.stack([image for image, _ in digits()]).flatten(1).mean(1).max())
+    candidate = observe(Overflowing(brightest + 0.001), digits())
+    with pytest.raises(ObservationError, match=r"NaN.*images corrupted by brightness at severity 5"):
+        compare_robustness(candidate, seen(), ["brightness"], [5], examples=50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"severities": 3}, r"severities=3\): give a sequence"), ({"corruptions": 3}, r"corruptions=3\): give names")],
+)
+def test_what_is_no_sequence_is_named(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        compare_robustness(seen("quantize(int8)"), seen(), **arguments)

@@ -211,3 +211,79 @@ def test_a_classifier_of_sequences_is_single_label():
     model = Classifier().eval()
     found = compare_predictions(observe(parse_scheme("quantize(int8)").compress(model), data), observe(model, data))
     assert found.metrics["agreement"] > 0.8
+
+
+@pytest.mark.parametrize("task", list(SUBJECTS))
+def test_different_targets_name_the_first_example(task):
+    model, data = SUBJECTS[task]()
+    other = SUBJECTS[task]()[1]
+    targets = other.dataset.tensors[1]
+    targets[7] = 1 - targets[7].clamp(0, 1)
+    with pytest.raises(ObservationError, match="different labels, first at example #7"):
+        compare_predictions(observe(model, other), observe(model, data))
+
+
+def test_targets_of_different_shapes_are_refused():
+    model = nn.Conv2d(1, 3, 1)
+    large, small = (
+        TaskDataset((torch.rand(4, 1, side, side), torch.zeros(4, side, side).long()), "dense") for side in (6, 4)
+    )
+    with pytest.raises(ObservationError, match=r"different labels, of shapes \(4, 6, 6\) and \(4, 4, 4\)"):
+        compare_predictions(observe(model, large), observe(model, small))
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "targets"),
+    [("dense", (5, 1, 4, 4), (5, 4, 4)), ("sequence", (5, 4, 1), (5, 4))],
+)
+def test_one_class_is_no_choice(task, inputs, targets):
+    data = TaskDataset((torch.randn(inputs), torch.zeros(targets).long()), task)
+    with pytest.raises(ObservationError, match="two classes or more"):
+        observe(lambda batch: batch, data).predictions  # noqa: B018
+
+
+@pytest.mark.parametrize("task", ["dense", "sequence"])
+def test_logits_at_places_are_compared_as_those_of_examples(task):
+    candidate, reference = answers(task)
+    found = compare_predictions(candidate, reference)
+    counts = reference.labels != -100
+    was, now = (seen.predictions == reference.labels for seen in (reference, candidate))
+    logits = [seen.logits.double().movedim(1, -1) for seen in (candidate, reference)]
+    mine, theirs = (one.log_softmax(-1) for one in logits)
+    mine_centred, theirs_centred = (one - one.mean(-1, keepdim=True) for one in logits)
+    expected = {
+        "newly_wrong": (was & ~now).double(),
+        "newly_right": (~was & now).double(),
+        "mean_kl": torch.nn.functional.kl_div(mine, theirs, log_target=True, reduction="none").sum(-1),
+        "mean_logit_distance": (mine_centred - theirs_centred).norm(dim=-1),
+    }
+    for name, values in expected.items():
+        each = [float(row[mask].mean()) for row, mask in zip(values, counts, strict=True) if mask.any()]
+        assert found.metrics[name] == pytest.approx(np.mean(each)), name
+    assert found.metrics["newly_wrong"] - found.metrics["newly_right"] == pytest.approx(found.metrics["accuracy_drop"])
+    assert judge(found, [Requirement("newly_wrong", "max", 1.0, confidence=0.95)]).passed
+
+
+def test_several_labels_have_newly_wrong_ones_too():
+    candidate, reference = answers("multi_label")
+    found = compare_predictions(candidate, reference)
+    lost = (reference.predictions == reference.labels) & (candidate.predictions != reference.labels)
+    assert found.metrics["newly_wrong"] == pytest.approx(float(lost.double().mean()))
+    assert "mean_kl" not in found.metrics
+
+
+@pytest.mark.parametrize("task", list(SUBJECTS))
+def test_slices_are_of_whole_examples(task):
+    candidate, reference = answers(task)
+    found = compare_predictions(candidate, reference, slices={"first": list(range(10)), "rest": list(range(10, 50))})
+    same = found.per_example["same"]
+    shares = [float(same[part].nanmean()) for part in (slice(0, 10), slice(10, 50))]
+    assert found.metrics["min_slice_agreement"] == pytest.approx(min(shares))
+    assert [row["slice"] for row in found.details["slices"]] == ["first", "rest"]
+    drops = [row["drop"] for row in found.details["slices"]]
+    assert found.metrics["max_slice_accuracy_drop"] == max(drops)
+
+
+def test_a_slice_without_answers_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): no example of it has an answer"):
+        compare_predictions(*answers("dense"), slices={"none": [3]})

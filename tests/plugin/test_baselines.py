@@ -197,7 +197,14 @@ def test_a_saved_check_that_its_test_no_longer_makes_fails(project):
     project.write_test(TWO_LAYERS.replace(', "1"', ""))
     outcome = project.run("--cp-baseline=check")
     assert outcome.failed_everywhere
-    assert "a check that was not made" in outcome.junit_messages[0]
+    assert outcome.junit_messages[0].count("a check that was not made") == 1
+
+
+def test_a_missing_baseline_is_told_once(project):
+    project.write_test(GATE)
+    outcome = project.run("--cp-baseline=check")
+    assert outcome.failed_everywhere
+    assert outcome.junit_messages[0].count("no baseline in") == 1
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])

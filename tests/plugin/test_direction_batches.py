@@ -89,3 +89,98 @@ def test_waves(compressed_model, reference_model, dataset, directions):
         )
 """)
     assert project.run().result.ret == 0
+
+
+EXPLORED = """
+from hypothesis import given, settings
+from cp_compress import Quantize, Prune
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity.directions import low_frequency_basis
+from hypothesis import strategies as st
+
+reference = digits_cnn()
+faithful, damaged = Quantize("int8").compress(reference), Prune(0.4).compress(reference)
+waves = low_frequency_basis((1, 8, 8))
+
+def batch(*terms):
+    return waves.combine([{{term: -1}} for term in terms])
+
+def holds(candidate, directions, bound, **options):
+    assert_boundary_distance(
+        candidate, reference, digits(), directions=directions, max_mean_abs_log_ratio=bound, **options
+    )
+
+{test}
+"""
+
+
+def test_a_batch_along_which_nothing_is_reached_is_no_counterexample(project):
+    project.write_test(
+        EXPLORED.format(
+            test="""
+@settings(max_examples=6, deadline=None, database=None, derandomize=True)
+@given(directions=st.sampled_from([batch(3, 3), batch(1, 2)]))
+def test_waves(directions):
+    holds(faithful, directions, 0.5, examples=8)
+"""
+        )
+    )
+    outcome = project.run()
+    assert outcome.result.ret == 0
+    (check,) = outcome.report["checks"]
+    assert check["outcome"] == "pass"
+    assert check["counts"]["mean_abs_log_ratio"] > 0
+    assert any("showed nothing" in note for note in check["notes"])
+
+
+def test_nothing_but_such_batches_is_a_failure(project):
+    project.write_test(
+        EXPLORED.format(
+            test="""
+@settings(max_examples=3, deadline=None, database=None, derandomize=True)
+@given(directions=st.sampled_from([batch(3), batch(3, 3)]))
+def test_waves(directions):
+    holds(faithful, directions, 0.5, examples=8)
+
+def test_what_nobody_explores():
+    holds(faithful, batch(3), 0.5, examples=8)
+"""
+        )
+    )
+    outcome = project.run()
+    assert outcome.junit["failures"] == 2
+    assert [check["outcome"] for check in outcome.report["checks"]] == ["error", "error"]
+
+
+def test_censored_rays_fail_what_bounds_them(project):
+    project.write_test(
+        EXPLORED.format(
+            test="""
+@settings(max_examples=2, deadline=None, database=None, derandomize=True)
+@given(directions=st.sampled_from([batch(3)]))
+def test_waves(directions):
+    holds(faithful, directions, 0.5, examples=8, max_censored_fraction=0.5)
+"""
+        )
+    )
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*fail: censored_fraction = 1, required ≤ 0.5*"])
+
+
+def test_the_row_shows_the_failure_that_the_message_tells(project):
+    project.write_test(
+        EXPLORED.format(
+            test="""
+@settings(max_examples=2, deadline=None, database=None, derandomize=True)
+@given(directions=direction_batches((1, 8, 8), size=1, max_terms=1))
+def test_waves(directions):
+    holds(damaged, directions, 0.01, examples=2, max_distance=6.0)
+"""
+        )
+    )
+    outcome = project.run("--cp-origin=off")
+    (check,) = outcome.report["checks"]
+    assert check["outcome"] == "fail"
+    value = f"{check['metrics']['mean_abs_log_ratio']:.4f}"
+    outcome.result.stdout.fnmatch_lines([f"*mean_abs_log_ratio = {value}, required*", f"fail *{value} *"])

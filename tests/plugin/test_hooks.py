@@ -59,6 +59,37 @@ def test_a_scheme_of_ones_own(with_conftest, arguments):
     assert outcome.result.ret == 0, outcome.result.stdout.str()
     tests = {check["test"].partition("[")[2] for check in outcome.report["checks"]}
     assert tests == {"shrink(factor=0.9)]", "shrink(factor=0.5) | prune(density=0.5)]"}
+    names = {check["subjects"]["candidate"]["name"] for check in outcome.report["checks"]}
+    assert names == {"shrink(factor=0.9)", "shrink(factor=0.5) | prune(density=0.5)"}
+    outcome.result.stdout.fnmatch_lines(["pass * shrink(factor=0.9) *"])
+
+
+def test_a_model_of_a_scheme_of_ones_own_in_the_references_place_is_noticed(with_conftest):
+    project = with_conftest(example("pytest_cp_schemes"))
+    project.write_test("""
+def test_swapped(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(reference_model, compressed_model, dataset, min_agreement=0.1)
+""")
+    outcome = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True)
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*the compressed model comes first*"])
+
+
+def test_a_scheme_of_ones_own_that_changes_nothing_compares_nothing(with_conftest):
+    wrapping = example("pytest_cp_schemes").replace("return changed", "return torch.nn.Sequential(model)")
+    project = with_conftest(wrapping)
+    project.write_test(GATE)
+    outcome = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True)
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*NothingComparedError: *bit for bit*"])
+
+
+def test_a_scheme_of_ones_own_that_returns_the_model_given_is_refused(with_conftest):
+    project = with_conftest(example("pytest_cp_schemes").replace("copy.deepcopy(model)", "model"))
+    project.write_test(GATE)
+    outcome = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True)
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*returned the model that it was given*"])
 
 
 def test_another_code_of_the_same_scheme_is_not_taken_from_the_disk(with_conftest):
@@ -112,6 +143,8 @@ def test_provenance_and_sections_are_in_every_report(with_conftest, arguments, m
     assert outcome.report["provenance"] == {"model card": "https://models.example/7", "commit": "abc123"}
     assert outcome.report["sections"] == [{"title": "Who decides", "text": "0 failures go to the release meeting."}]
     assert "0 failures go to the release meeting" in (project.path / "page.md").read_text()
+    assert "- model card: https://models.example/7" in (project.path / "page.md").read_text()
+    assert "- commit: abc123" in (project.path / "page.md").read_text()
     page = (project.path / "page.html").read_text()
     assert "Who decides" in page
     assert "abc123" in page
