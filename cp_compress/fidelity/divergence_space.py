@@ -104,6 +104,9 @@ def search_space(
     if not isinstance(seeds, Tensor) or not seeds.is_floating_point() or seeds.ndim < 2 or not len(seeds):
         found = f"{seeds.dtype} {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else seeds
         reject(owner, "seeds", found, "seeds are a floating-point tensor (n, *input) with n of 1 or more")
+    if not bool(torch.isfinite(seeds).all()):
+        first = int((~torch.isfinite(seeds).flatten(1).all(dim=1)).nonzero()[0])
+        reject(owner, "seeds", f"NaN or infinite at #{first}", "all values must be finite numbers")
     rule = "must be a positive distance in units of the inputs, or None for no limit"
     reach = math.inf if epsilon is None else check_real(owner, "epsilon", epsilon, rule, above=0)
     check_choice(owner, "norm", norm, ("linf", "l2"))
@@ -128,7 +131,9 @@ def _check_lattice(owner: str, seeds: Tensor, reach: float, norm: str, bounds: t
         reject(owner, "bounds", bounds, "valid uint8 images lie in (0, 1)")
     away = float((seeds * _LEVELS - (seeds * _LEVELS).round()).abs().max())
     if away > 1e-3:
-        rule = "must be images k / 255 with whole k to search among such images; they are off it by up to"
-        reject(owner, "seeds", f"{away:.3g}/255", rule)
+        rule = (
+            f"must be images k / 255 with whole k to search among such images; these are off by up to {away:.3g} / 255"
+        )
+        reject(owner, "seeds", (float(seeds.min()), float(seeds.max())), rule)
     if reach * _LEVELS < 1 - 1e-6:
         reject(owner, "epsilon", reach, f"must be 1/255 or more on the uint8 lattice ({norm} norm)")

@@ -19,6 +19,7 @@ from cp_compress.fidelity import (
     replay_divergence,
     save_divergence,
 )
+from cp_compress.fidelity.divergence import as_measurement
 from cp_compress.fidelity.divergence_space import search_space
 from cp_compress.model import parse_scheme
 
@@ -265,7 +266,7 @@ def test_malformed_arguments(arguments, message):
 
 
 def test_seeds_off_the_lattice_are_refused():
-    with pytest.raises(InvalidArgumentError, match="k / 255"):
+    with pytest.raises(InvalidArgumentError, match=r"k / 255 .* off by up to 0\.42\d* / 255$"):
         find_divergence(digits_cnn(), digits_cnn(), torch.full((1, 1, 8, 8), 0.3003), epsilon=0.1, lattice="uint8")
 
 
@@ -281,6 +282,14 @@ def test_measurement_counts_seeds_and_hits():
     assert found.metrics["divergence_rate"] == hits / 20
     assert found.counts == {"divergence_rate": 20, "mean_queries": hits, "median_linf": hits, "median_l2": hits}
     assert found.metrics["median_linf"] <= 0.2 + 1e-6
+
+
+def test_seeds_that_are_no_numbers_are_refused():
+    seeds = torch.zeros(3, 2)
+    seeds[1, 0] = torch.nan
+    answers = [lambda inputs, one=one: torch.full((len(inputs),), one) for one in (0, 0)]
+    with pytest.raises(InvalidArgumentError, match=r"seeds.*finite"):
+        find_divergence(*answers, seeds, epsilon=None, guide="examples")
 
 
 @pytest.fixture
@@ -304,6 +313,18 @@ def test_saved_inputs_come_back_and_are_replayed(saved):
     assert torch.equal(examples, kept.examples)
     fixed, _ = replay_divergence(observe(copy.deepcopy(model), data), observe(model, data), path)
     assert not bool(fixed.found.any())
+
+
+def test_a_replay_has_its_labels_in_the_file(saved):
+    path, _, candidate = saved
+    kept = load_divergence(path)
+    model, (inputs, labels) = digits_cnn(), observe(digits_cnn(), digits()).data.select(range(2))
+    seen = [observe(one, (inputs, labels)) for one in (candidate, model)]
+    again, examples = replay_divergence(*seen, kept)
+    measured = as_measurement(again, examples, seen[1], kept.labels)
+    assert measured.metrics["divergence_rate"] == 1
+    assert {change.index for change in measured.examples} == set(kept.examples.tolist())
+    assert {change.label for change in measured.examples} == set(map(str, kept.labels.tolist()))
 
 
 def test_images_are_saved_as_bytes(tmp_path):
