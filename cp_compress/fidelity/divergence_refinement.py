@@ -26,7 +26,7 @@ def refine(search: Search) -> None:
         rows, score = rows[open_rows], score[open_rows]
         if not len(rows):
             return
-        reach = min(search.space.epsilon, 1.0) * 0.5 ** (1 + proposal % 5)
+        reach = search.space.reach * 0.5 ** (1 + proposal % 5)
         points = _propose(search, rows, reach, along_gradient=proposal % 2 == 0)
         search.queries[rows] += 1
         (first, first_margin), (second, second_margin) = (

@@ -164,7 +164,7 @@ def _leave_class(runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, 
     it is the last: there the candidate may have left its class already. On a lattice the way itself
     is not rounded, because a step may be shorter than a level.
     """
-    size = 2.5 * min(space.epsilon, 1.0) / _GRADIENT_STEPS
+    size = 2.5 * space.reach / _GRADIENT_STEPS
     way = dataclasses.replace(space, lattice=None)
     place, ends = start, start.clone()
     left = torch.zeros(len(seeds), dtype=torch.bool)

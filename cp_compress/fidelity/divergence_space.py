@@ -20,13 +20,15 @@ _LEVELS = 255
 class SearchSpace:
     """Inputs within `epsilon` of a seed by a norm, inside `bounds`, and on the uint8 lattice (k / 255) where asked.
 
-    `epsilon` is in units of the inputs, inf for no limit; `bounds` is a pair of numbers or None.
+    `epsilon` is in units of the inputs, inf for no limit; `bounds` is a pair of numbers or None. `reach`, finite, is
+    how far from a seed a search goes, by the norm.
     """
 
     epsilon: float
     norm: Norm
     lattice: Lattice
     bounds: tuple[float, float] | None
+    reach: float
 
     def points(self, inputs: Tensor, seeds: Tensor) -> Tensor:
         """Return the inputs (n, ...) of the space that are nearest to `inputs`, each in the ball of its seed.
@@ -62,12 +64,11 @@ class SearchSpace:
 
     def noise(self, seeds: Tensor, generator: torch.Generator) -> Tensor:
         """Return a random point of each seed's ball (n, ...), before bounds and lattice; drawn on the CPU."""
-        reach = 1.0 if math.isinf(self.epsilon) else self.epsilon
         if self.norm == "linf":
             uniform = torch.rand(seeds.shape, generator=generator, dtype=torch.float64)
-            return seeds + ((2 * uniform - 1) * reach).to(seeds)
+            return seeds + ((2 * uniform - 1) * self.reach).to(seeds)
         normal = torch.randn(seeds.shape, generator=generator, dtype=torch.float64)
-        return seeds + self.step(normal, reach).to(seeds)
+        return seeds + self.step(normal, self.reach).to(seeds)
 
     def middle(self, low: Tensor, high: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the points halfway between pairs (n, ...), and which of them (n,) are neither of their ends.
@@ -123,7 +124,16 @@ def search_space(
             reject(owner, "seeds", (float(seeds.min()), float(seeds.max())), f"all values must lie in {bounds}")
     if lattice is not None:
         _check_lattice(owner, seeds, reach, norm, bounds)
-    return SearchSpace(reach, norm, lattice, bounds)  # type: ignore[arg-type]
+    return SearchSpace(reach, norm, lattice, bounds, _finite_reach(seeds, reach, norm, bounds))  # type: ignore[arg-type]
+
+
+def _finite_reach(seeds: Tensor, epsilon: float, norm: str, bounds: tuple[float, float] | None) -> float:
+    """Return epsilon, or how far apart inputs can be where that is less, in whatever unit the inputs are given."""
+    if bounds is None and math.isfinite(epsilon):
+        return epsilon
+    low, high = bounds if bounds is not None else (float(seeds.min()), float(seeds.max()))
+    width = high - low or abs(high) or 1.0  # seeds that are all one number say no more than its size
+    return min(epsilon, width * math.sqrt(seeds[0].numel()) if norm == "l2" else width)
 
 
 def _check_lattice(owner: str, seeds: Tensor, reach: float, norm: str, bounds: tuple[float, float] | None) -> None:
