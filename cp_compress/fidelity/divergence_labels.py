@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from cp_compress.base.batching import BatchSize, is_out_of_memory
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.determinism import REPEATED_EXAMPLES, require_repeatable
 from cp_compress.fidelity.running import Model, Runner
 from cp_compress.fidelity.sampling import choose_examples
-
-_SPREAD_EXAMPLES = 16
 
 
 class Labeler:
@@ -41,8 +40,8 @@ class Labeler:
             self.batch.run(len(inputs), run)
         return classes, margins
 
-    def spread(self, inputs: Tensor) -> float:
-        """Return the mean of the largest minus the smallest logit over inputs (n, ...), 0 from classes alone.
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Return the logits (n, classes), or classes (n,) from a model that gives those, on the CPU.
 
         Raises as `answers`.
         """
@@ -50,24 +49,27 @@ class Labeler:
 
         def run(part: slice) -> None:
             output = self.runner.output(inputs[part])
-            if not _are_classes(output, len(inputs[part])):
-                logits = self.runner.as_logits(output, len(inputs[part])).double()
-                found.append((logits.amax(dim=1) - logits.amin(dim=1)).cpu())
+            count = len(inputs[part])
+            found.append((output.flatten() if _are_classes(output, count) else self._logits(output, count)).cpu())
 
         with torch.inference_mode(False), torch.no_grad(), self.runner.evaluating():
             self.batch.run(len(inputs), run)
-        return float(torch.cat(found).mean()) if found else 0.0
+        return torch.cat(found)
 
     def _ask(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         output = self.runner.output(inputs)
         if _are_classes(output, len(inputs)):
             return output.flatten().to("cpu", torch.int64), torch.full((len(inputs),), torch.nan, dtype=torch.float64)
-        logits = self.runner.as_logits(output, len(inputs))
-        if not bool(torch.isfinite(logits).all()):
-            raise ObservationError("the model gives NaN or infinite logits on an input near a seed")
+        logits = self._logits(output, len(inputs))
         top = logits.double().topk(2, dim=1).values
         # of equal logits `topk` takes any, and `argmax` the first
         return logits.argmax(dim=1).cpu(), (top[:, 0] - top[:, 1]).cpu()
+
+    def _logits(self, output: object, count: int) -> Tensor:
+        logits = self.runner.as_logits(output, count)
+        if not bool(torch.isfinite(logits).all()):
+            raise ObservationError("the model gives NaN or infinite logits on an input near a seed")
+        return logits
 
 
 def _are_classes(output: object, count: int) -> bool:
@@ -82,14 +84,14 @@ class Verifier:
     A float64 copy computes with the same (rounded, pruned, …) weights, so that it shows what compression changed and
     not how this machine adds. Where a model cannot run in float64, as integer kernels and other callables cannot, it
     is asked in its own precision. `margin` is a share of the spread of each model's own logits on `examples` (n, ...):
-    the mean of the largest minus the smallest.
+    the mean of the largest minus the smallest. Raises ObservationError for a model that answers at random.
     """
 
     def __init__(self, candidate: Labeler, reference: Labeler, examples: Tensor, margin: float) -> None:
         labelers = (candidate, reference)
         self._models = [(_in_float64(labeler, examples[:1]), labeler) for labeler in labelers]
-        few = examples[choose_examples("Verifier", _SPREAD_EXAMPLES, len(examples)).to(examples.device)]
-        self._margins = torch.tensor([margin * labeler.spread(few) for labeler in labelers], dtype=torch.float64)
+        few = examples[choose_examples("Verifier", REPEATED_EXAMPLES, len(examples)).to(examples.device)]
+        self._margins = torch.tensor([margin * _spread(labeler, few) for labeler in labelers], dtype=torch.float64)
 
     @property
     def precisions(self) -> tuple[str, str]:
@@ -123,6 +125,13 @@ class Verifier:
         """Tell where both margins (n, 2) are clear, or unknown: such a disagreement holds on another machine too."""
         clear: Tensor = (margins.isnan() | (margins > self._margins)).all(dim=1)
         return clear
+
+
+def _spread(labeler: Labeler, examples: Tensor) -> float:
+    """Return the mean of the largest minus the smallest logit, 0 from classes alone; raises for random answers."""
+    outputs = labeler.outputs(examples)
+    require_repeatable(lambda: labeler.outputs(examples), outputs)
+    return float((outputs.amax(dim=1) - outputs.amin(dim=1)).double().mean()) if outputs.ndim == 2 else 0.0
 
 
 def _in_float64(labeler: Labeler, example: Tensor) -> Labeler | None:
