@@ -94,21 +94,21 @@ def find_divergence(
     towards another of the seeds (`guide="examples"`, no gradients at all), and halved: both models change their
     answer on each half that is kept, and unless they do so at the same place a disagreement is met after about
     log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable that gives
-    logits (n, classes) or classes (n,). `restarts` more paths, from random points, are tried where the crossings
-    coincide; `queries` bounds the inputs asked about for each seed.
+    logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where the
+    crossings coincide; `queries` bounds the inputs asked about for each seed.
 
     With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
     float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
     second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
     over the seeds): rounding turns an answer only where both models waver. With `minimise` each input is then moved
     towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
-    ball, to where both models are surer of their answers. Seeds on which they disagree already are found at
-    distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed` decides all random choices; `device`
-    is by default the models'.
+    ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
+    they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
+    decides all random choices; `device` is by default the models'.
 
     Similar searches: DFLARE (Tian et al. 2023), DiffChaser (Xie et al. 2019), DIVA (Hao et al. 2022), DiverGet
-    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits and,
-    with `guide="gradient"`, for a reference without gradients.
+    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits, with
+    `verify` for a model that answers at random, and with `guide="gradient"` for a reference without gradients.
 
     >>> class Above(torch.nn.Module):
     ...     def __init__(self, level):

@@ -45,6 +45,16 @@ class SearchSpace:
         steps = torch.where(moved >= 0, (moved + 1e-3).floor(), (moved - 1e-3).ceil())
         return ((seeds * _LEVELS).round() + steps) / _LEVELS
 
+    def draw(self, inputs: Tensor, seeds: Tensor, generator: torch.Generator) -> Tensor:
+        """Return inputs (n, ...) of the space near `inputs`; on the lattice the nearer of two levels is the likelier.
+
+        Moves shorter than a level so change some of the coordinates instead of none.
+        """
+        if self.lattice is None:
+            return self.points(inputs, seeds)
+        chances = torch.rand(inputs.shape, generator=generator, dtype=torch.float64).to(inputs)
+        return self.points((inputs * _LEVELS + chances).floor() / _LEVELS, seeds)
+
     def _shorten(self, moves: Tensor) -> Tensor:
         if math.isinf(self.epsilon):
             return moves

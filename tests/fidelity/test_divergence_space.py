@@ -61,3 +61,15 @@ def test_a_search_goes_as_far_as_inputs_can_be_apart(epsilon, norm, bounds, reac
     if bounds is None:
         seeds[0], seeds[1] = -1.0, 2.0
     assert search_space("test", seeds, epsilon, norm, None, bounds).reach == pytest.approx(reach)
+
+
+def test_moves_shorter_than_a_level_change_some_coordinates():
+    seeds = torch.full((1, 4000), 100 / 255)
+    space = search_space("test", seeds, 8 / 255, "linf", "uint8", None)
+    drawn = space.draw(seeds + 0.25 / 255, seeds, torch.Generator().manual_seed(0))
+    levels = (drawn * 255).round()
+    assert torch.equal(levels / 255, drawn)
+    assert set(levels.flatten().tolist()) == {100.0, 101.0}
+    assert float((levels == 101).double().mean()) == pytest.approx(0.25, abs=0.03)
+    again = space.draw(seeds, seeds, torch.Generator().manual_seed(0))
+    assert torch.equal((again * 255).round(), (seeds * 255).round())
