@@ -15,7 +15,7 @@ from cp_compress.fidelity.sampling import choose_examples
 
 
 class Labeler:
-    """A model that is asked for classes only: anything that maps a batch to logits (n, classes) or classes (n,), (n, 1)."""
+    """A model asked for classes only: anything that maps a batch to logits (n, classes) or classes (n,) or (n, 1)."""
 
     def __init__(self, model: Model, device: torch.device | str | None, batch: BatchSize) -> None:
         self.runner = Runner(model, device)
