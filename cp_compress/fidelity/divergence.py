@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.divergence_refinement import refine as refine_search
 from cp_compress.fidelity.divergence_search import Search
@@ -24,7 +25,7 @@ from cp_compress.fidelity.sampling import batch_size_for, choose_examples
 
 _OWNER = "find_divergence"
 _LISTED_EXAMPLES = 20
-_SMALLEST_MARGIN = 1e-4
+_SMALLEST_MARGIN = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,15 @@ class DivergenceSearch:
     l2: Tensor
     unconfirmed: Tensor
     precisions: tuple[str, str] | None
+
+    @property
+    def asked(self) -> Tensor:
+        """Where (n,) an input beside the seed was asked about, or the seed itself is one; elsewhere nothing is known.
+
+        Nothing is asked around a seed to which `guide="examples"` has no other class, and around one on which the
+        models disagree in a way that does not hold when looked at closely.
+        """
+        return self.found | (self.queries > 0)
 
 
 def find_divergence(
@@ -84,19 +94,21 @@ def find_divergence(
     towards another of the seeds (`guide="examples"`, no gradients at all), and halved: both models change their
     answer on each half that is kept, and unless they do so at the same place a disagreement is met after about
     log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable that gives
-    logits (n, classes) or classes (n,). `restarts` more paths, from random points, are tried where the crossings
-    coincide; `queries` bounds the inputs asked about for each seed.
+    logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where the
+    crossings coincide; `queries` bounds the inputs asked about for each seed.
 
     With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
-    float64 copies of the models, with both margins (largest minus second logit) above `min_margin`; the copy holds
-    the same rounded or pruned weights. With `minimise` each input is then moved towards its seed for as long as they
-    disagree; with `refine` it is moved, within the ball, to where both models are surer of their answers. Seeds on
-    which they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere;
-    `seed` decides all random choices; `device` is by default the models'.
+    float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
+    second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
+    over the seeds): rounding turns an answer only where both models waver. With `minimise` each input is then moved
+    towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
+    ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
+    they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
+    decides all random choices; `device` is by default the models'.
 
     Similar searches: DFLARE (Tian et al. 2023), DiffChaser (Xie et al. 2019), DIVA (Hao et al. 2022), DiverGet
-    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits and,
-    with `guide="gradient"`, for a reference without gradients.
+    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits, with
+    `verify` for a model that answers at random, and with `guide="gradient"` for a reference without gradients.
 
     >>> class Above(torch.nn.Module):
     ...     def __init__(self, level):
@@ -112,7 +124,7 @@ def find_divergence(
     check_choice(_OWNER, "guide", guide, ("gradient", "examples"))
     check_integer(_OWNER, "restarts", restarts, "must be a whole number of 0 or more", at_least=0)
     check_integer(_OWNER, "queries", queries, "must be a whole number of 1 or more", at_least=1)
-    check_real(_OWNER, "min_margin", min_margin, "must be 0 or more, in units of the logits", at_least=0)
+    check_real(_OWNER, "min_margin", min_margin, "must be 0 or more, a share of the spread of the logits", at_least=0)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size))
     batch = batch_size_for(before.runner.device, batch_size)
@@ -126,7 +138,7 @@ def find_divergence(
         space,
         guide=guide,
         queries=queries,
-        verifier=Verifier(after, before, start[:1], min_margin) if verify else None,
+        verifier=Verifier(after, before, start, min_margin) if verify else None,
         generator=torch.Generator().manual_seed(seed),
         batch=batch,
     )
@@ -171,12 +183,15 @@ def compare_divergence(
     The seeds are `examples` of the reference's data, a number spread evenly, indices, or None for all; `epsilon` and
     `options` are those of `find_divergence`.
 
-    Metrics: `divergence_rate`, the share of seeds near which such an input was found (0 when none was: that none was
-    found within the budget does not prove that there is none); over the seeds with one, `mean_queries`, the mean
+    Metrics: `divergence_rate`, the share of the seeds around which something was asked near which such an input was
+    found (0 when none was: that none was found within the budget does not prove that there is none). A seed on which
+    the models disagree only by rounding, or only within a batch, and one without a path do not count, and a note says
+    how many they are. Over the seeds with one, `mean_queries`, the mean
     number of inputs asked about, `median_linf` and `median_l2`, the distances in units of the inputs; these are NaN
     with a count of 0 where nothing was found. `per_example["input"]` holds the inputs.
 
-    Raises as `find_divergence`, and ObservationError for observations that are not of the same examples.
+    Raises as `find_divergence`, ObservationError for observations that are not of the same examples, and
+    NothingComparedError where no seed counts.
     """
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
@@ -187,25 +202,30 @@ def compare_divergence(
     return as_measurement(found, chosen, reference)
 
 
-def as_measurement(found: DivergenceSearch, chosen: Tensor, reference: Observation) -> Measurement:
-    """Return the measurement of a search from the examples at `chosen`."""
-    hits = int(found.found.sum())
+def as_measurement(
+    found: DivergenceSearch, chosen: Tensor, reference: Observation, labels: Tensor | None = None
+) -> Measurement:
+    """Return the measurement of a search from the examples at `chosen`, of which `labels` (n,) are the true classes.
+
+    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked.
+    """
+    hits, asked = int(found.found.sum()), int(found.asked.sum())
+    if not asked:
+        raise NothingComparedError(
+            f"nothing was asked around any of the {len(chosen)} examples: {'; '.join(_unasked_notes(found))}"
+        )
     metrics = {
-        "divergence_rate": hits / len(chosen),
+        "divergence_rate": hits / asked,
         "mean_queries": float(found.queries[found.found].double().mean()) if hits else math.nan,
         "median_linf": float(found.linf[found.found].quantile(0.5)) if hits else math.nan,
         "median_l2": float(found.l2[found.found].quantile(0.5)) if hits else math.nan,
     }
-    notes = [f"{int(found.queries.sum())} inputs were asked about around {len(chosen)} examples"]
-    if found.precisions is not None:
-        notes.append(f"hits hold one at a time: candidate in {found.precisions[0]}, reference in {found.precisions[1]}")
-    if bool(found.already.any()):
-        notes.append(f"on {int(found.already.sum())} examples the models disagree without any change")
+    true_classes = reference.labels[chosen] if labels is None else labels
     return Measurement(
         comparison="divergence",
         metrics=metrics,
-        counts={name: len(chosen) if name == "divergence_rate" else hits for name in metrics},
-        evidence={"divergence_rate": Proportion(hits, len(chosen))},
+        counts={name: asked if name == "divergence_rate" else hits for name in metrics},
+        evidence={"divergence_rate": Proportion(hits, asked)},
         per_example={
             "example": chosen,
             "found": found.found,
@@ -214,30 +234,65 @@ def as_measurement(found: DivergenceSearch, chosen: Tensor, reference: Observati
             "l2": found.l2,
             "input": found.inputs,
         },
-        examples=_changes(found, chosen, reference),
+        examples=_changes(found, chosen, true_classes, reference.class_names),
         details={
             "seeds": len(chosen),
+            "asked": asked,
             "found": hits,
             "already": int(found.already.sum()),
             "unconfirmed": int(found.unconfirmed.sum()),
             "queries": int(found.queries.sum()),
             "precisions": found.precisions,
         },
-        notes=tuple(notes),
+        notes=tuple(_notes(found)),
     )
 
 
-def _changes(found: DivergenceSearch, chosen: Tensor, reference: Observation) -> tuple[ExampleChange, ...]:
+def _notes(found: DivergenceSearch) -> list[str]:
+    notes = [f"{int(found.queries.sum())} inputs were asked about around {int(found.asked.sum())} examples"]
+    if found.precisions is not None:
+        notes.append(f"hits hold one at a time: candidate in {found.precisions[0]}, reference in {found.precisions[1]}")
+    if bool(found.already.any()):
+        notes.append(f"on {int(found.already.sum())} examples the models disagree without any change")
+    unclear = found.asked & ~found.found & (found.unconfirmed > 0)
+    if bool(unclear.any()):
+        notes.append(
+            f"near {int(unclear.sum())} examples that count as free of such inputs the models disagreed, but no more "
+            "than rounding does, or not on a batch of one"
+        )
+    return notes + _unasked_notes(found)
+
+
+def _unasked_notes(found: DivergenceSearch) -> list[str]:
+    wavering, alone = ~found.asked & (found.unconfirmed > 0), ~found.asked & (found.unconfirmed == 0)
+    notes = []
+    if bool(wavering.any()):
+        notes.append(
+            f"{int(wavering.sum())} examples do not count: the models disagree on them, but no more than rounding "
+            "does, or not on a batch of one"
+        )
+    if bool(alone.any()):
+        notes.append(f"{int(alone.sum())} examples do not count: none of the others is of another class to them")
+    return notes
+
+
+def _changes(
+    found: DivergenceSearch, chosen: Tensor, labels: Tensor, names: Sequence[str]
+) -> tuple[ExampleChange, ...]:
     """List the inputs found, the surest disagreements first."""
-    names = reference.class_names
+
+    def name(number: Tensor) -> str:
+        place = int(number)
+        return names[place] if 0 <= place < len(names) else str(place)
+
     sure = torch.fmin(found.reference_margins, found.candidate_margins).nan_to_num(nan=0.0)
     rows = [row for row in torch.argsort(sure, descending=True, stable=True).tolist() if found.found[row]]
     return tuple(
         ExampleChange(
             index=int(chosen[row]),
-            label=names[int(reference.labels[chosen[row]])],
-            before=f"{names[int(found.reference_classes[row])]}, moved by L∞ {float(found.linf[row]):.3g}",
-            after=names[int(found.candidate_classes[row])],
+            label=name(labels[row]),
+            before=f"{name(found.reference_classes[row])}, moved by L∞ {float(found.linf[row]):.3g}",
+            after=name(found.candidate_classes[row]),
         )
         for row in rows[:_LISTED_EXAMPLES]
     )

@@ -114,7 +114,7 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
 
 
 def replay_divergence(
-    candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-4
+    candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-5
 ) -> tuple[DivergenceSearch, Tensor]:
     """Ask two models again about saved inputs; return the result in the form of a search, and the seeds' indices.
 
@@ -129,7 +129,7 @@ def replay_divergence(
     device = reference.runner.device
     batch: BatchSize = batch_size_for(device, None)
     after, before = (Labeler(seen.model, device, batch) for seen in (candidate, reference))
-    verifier = Verifier(after, before, kept.inputs[:1].to(device), min_margin)
+    verifier = Verifier(after, before, kept.inputs.to(device), min_margin)
     holds, classes, margins = verifier.confirm(kept.inputs.to(device))
     unknown = torch.full((len(holds),), torch.nan, dtype=torch.float64)
     found = DivergenceSearch(

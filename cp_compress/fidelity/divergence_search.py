@@ -119,8 +119,8 @@ class Search:
         self.queries[rows] += 1
         return self.candidate.classes(points), self.reference.classes(points)
 
-    def _settle(self, rows: Tensor, points: Tensor) -> None:
-        """Keep the disagreements that hold when they are looked at closely."""
+    def _settle(self, rows: Tensor, points: Tensor, *, clearly: bool = False) -> None:
+        """Keep the disagreements that hold when they are looked at closely; `clearly` asks that of both margins."""
         if not len(rows):
             return
         if self.verifier is None:
@@ -132,10 +132,11 @@ class Search:
             classes, margins = torch.stack([first, second], 1), torch.stack([first_margin, second_margin], 1)
         else:
             holds, classes, margins = self.verifier.confirm(points)
+            holds = holds & self.verifier.both_clear(margins) if clearly else holds
         kept = rows[holds]
         self.inputs[kept], self.found[kept] = points[holds], True
         self.classes[kept], self.margins[kept] = classes[holds], margins[holds]
-        self.unconfirmed[rows[~holds]] += 1
+        self.unconfirmed[rows[~self.found[rows]]] += 1
 
     def minimise(self) -> None:
         """Move each found input towards its seed for as long as they disagree, within what is left of the budget."""
@@ -149,7 +150,7 @@ class Search:
                 return
             candidate, reference = self._ask(rows, points)
             differs = candidate != reference
-            self._settle(rows[differs], points[differs])
+            self._settle(rows[differs], points[differs], clearly=True)
             accepted = (self.inputs[rows] == points).flatten(1).all(dim=1) & differs.to(points.device)
             nearer = accepted.view(-1, *[1] * (low.ndim - 1))
             low, high = torch.where(nearer, low, points), torch.where(nearer, points, high)
@@ -163,7 +164,7 @@ def _leave_class(runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, 
     it is the last: there the candidate may have left its class already. On a lattice the way itself
     is not rounded, because a step may be shorter than a level.
     """
-    size = 2.5 * min(space.epsilon, 1.0) / _GRADIENT_STEPS
+    size = 2.5 * space.reach / _GRADIENT_STEPS
     way = dataclasses.replace(space, lattice=None)
     place, ends = start, start.clone()
     left = torch.zeros(len(seeds), dtype=torch.bool)

@@ -20,13 +20,15 @@ _LEVELS = 255
 class SearchSpace:
     """Inputs within `epsilon` of a seed by a norm, inside `bounds`, and on the uint8 lattice (k / 255) where asked.
 
-    `epsilon` is in units of the inputs, inf for no limit; `bounds` is a pair of numbers or None.
+    `epsilon` is in units of the inputs, inf for no limit; `bounds` is a pair of numbers or None. `reach`, finite, is
+    how far from a seed a search goes, by the norm.
     """
 
     epsilon: float
     norm: Norm
     lattice: Lattice
     bounds: tuple[float, float] | None
+    reach: float
 
     def points(self, inputs: Tensor, seeds: Tensor) -> Tensor:
         """Return the inputs (n, ...) of the space that are nearest to `inputs`, each in the ball of its seed.
@@ -42,6 +44,16 @@ class SearchSpace:
         # a coordinate that float32 puts a hair below a level is at that level
         steps = torch.where(moved >= 0, (moved + 1e-3).floor(), (moved - 1e-3).ceil())
         return ((seeds * _LEVELS).round() + steps) / _LEVELS
+
+    def draw(self, inputs: Tensor, seeds: Tensor, generator: torch.Generator) -> Tensor:
+        """Return inputs (n, ...) of the space near `inputs`; on the lattice the nearer of two levels is the likelier.
+
+        Moves shorter than a level so change some of the coordinates instead of none.
+        """
+        if self.lattice is None:
+            return self.points(inputs, seeds)
+        chances = torch.rand(inputs.shape, generator=generator, dtype=torch.float64).to(inputs)
+        return self.points((inputs * _LEVELS + chances).floor() / _LEVELS, seeds)
 
     def _shorten(self, moves: Tensor) -> Tensor:
         if math.isinf(self.epsilon):
@@ -62,12 +74,11 @@ class SearchSpace:
 
     def noise(self, seeds: Tensor, generator: torch.Generator) -> Tensor:
         """Return a random point of each seed's ball (n, ...), before bounds and lattice; drawn on the CPU."""
-        reach = 1.0 if math.isinf(self.epsilon) else self.epsilon
         if self.norm == "linf":
             uniform = torch.rand(seeds.shape, generator=generator, dtype=torch.float64)
-            return seeds + ((2 * uniform - 1) * reach).to(seeds)
+            return seeds + ((2 * uniform - 1) * self.reach).to(seeds)
         normal = torch.randn(seeds.shape, generator=generator, dtype=torch.float64)
-        return seeds + self.step(normal, reach).to(seeds)
+        return seeds + self.step(normal, self.reach).to(seeds)
 
     def middle(self, low: Tensor, high: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the points halfway between pairs (n, ...), and which of them (n,) are neither of their ends.
@@ -104,6 +115,9 @@ def search_space(
     if not isinstance(seeds, Tensor) or not seeds.is_floating_point() or seeds.ndim < 2 or not len(seeds):
         found = f"{seeds.dtype} {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else seeds
         reject(owner, "seeds", found, "seeds are a floating-point tensor (n, *input) with n of 1 or more")
+    if not bool(torch.isfinite(seeds).all()):
+        first = int((~torch.isfinite(seeds).flatten(1).all(dim=1)).nonzero()[0])
+        reject(owner, "seeds", f"NaN or infinite at #{first}", "all values must be finite numbers")
     rule = "must be a positive distance in units of the inputs, or None for no limit"
     reach = math.inf if epsilon is None else check_real(owner, "epsilon", epsilon, rule, above=0)
     check_choice(owner, "norm", norm, ("linf", "l2"))
@@ -120,7 +134,16 @@ def search_space(
             reject(owner, "seeds", (float(seeds.min()), float(seeds.max())), f"all values must lie in {bounds}")
     if lattice is not None:
         _check_lattice(owner, seeds, reach, norm, bounds)
-    return SearchSpace(reach, norm, lattice, bounds)  # type: ignore[arg-type]
+    return SearchSpace(reach, norm, lattice, bounds, _finite_reach(seeds, reach, norm, bounds))  # type: ignore[arg-type]
+
+
+def _finite_reach(seeds: Tensor, epsilon: float, norm: str, bounds: tuple[float, float] | None) -> float:
+    """Return epsilon, or how far apart inputs can be where that is less, in whatever unit the inputs are given."""
+    if bounds is None and math.isfinite(epsilon):
+        return epsilon
+    low, high = bounds if bounds is not None else (float(seeds.min()), float(seeds.max()))
+    width = high - low or abs(high) or 1.0  # seeds that are all one number say no more than its size
+    return min(epsilon, width * math.sqrt(seeds[0].numel()) if norm == "l2" else width)
 
 
 def _check_lattice(owner: str, seeds: Tensor, reach: float, norm: str, bounds: tuple[float, float] | None) -> None:
@@ -128,7 +151,9 @@ def _check_lattice(owner: str, seeds: Tensor, reach: float, norm: str, bounds: t
         reject(owner, "bounds", bounds, "valid uint8 images lie in (0, 1)")
     away = float((seeds * _LEVELS - (seeds * _LEVELS).round()).abs().max())
     if away > 1e-3:
-        rule = "must be images k / 255 with whole k to search among such images; they are off it by up to"
-        reject(owner, "seeds", f"{away:.3g}/255", rule)
+        rule = (
+            f"must be images k / 255 with whole k to search among such images; these are off by up to {away:.3g} / 255"
+        )
+        reject(owner, "seeds", (float(seeds.min()), float(seeds.max())), rule)
     if reach * _LEVELS < 1 - 1e-6:
         reject(owner, "epsilon", reach, f"must be 1/255 or more on the uint8 lattice ({norm} norm)")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.digests import digest_model
+from cp_compress.base.digests import digest_model, digest_tensors
 
 Shapes = tuple[tuple[int, ...], ...]
 Dtypes = tuple[torch.dtype | None, torch.dtype | None]
+_OTHER_SHAPES = (
+    "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
+    "shapes with shrink=False, and can then be looked into layer by layer"
+)
 _CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 
 
@@ -23,11 +27,14 @@ _CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 class LayerPairs:
     """The paths at which two models hold different parts that take and give the same shapes.
 
-    `paths` are in the order in which the reference runs them; `left_out` maps paths that have no such counterpart to
-    the reason. `candidate_dtypes` and `reference_dtypes` give the floating-point dtypes that each part takes and gives.
+    `paths` are in the order in which the reference runs them; `tensors` are paths of parameters and buffers that differ
+    and belong to a part whose children differ too, or to the whole model. `left_out` maps paths that have no such
+    counterpart to the reason. `candidate_dtypes` and `reference_dtypes` give the floating-point dtypes that each part
+    takes and gives.
     """
 
     paths: tuple[str, ...]
+    tensors: tuple[str, ...]
     left_out: dict[str, str]
     candidate_dtypes: dict[str, Dtypes]
     reference_dtypes: dict[str, Dtypes]
@@ -36,21 +43,34 @@ class LayerPairs:
 def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
     """Return the lowest paths at which two models differ while everything above corresponds; "" is the whole model.
 
-    A part is looked into as long as both sides hold children of the same names; what holds tensors of its own beside
-    children, as an attention does, counts as one part.
+    A part is looked into as long as both sides hold children of the same names, and tensors of their own of the same
+    names and shapes. Where its own tensors differ and a child does too, each of those tensors has a path.
     """
     if digest_model(candidate) == digest_model(reference):
         return []
     mine, theirs = (dict(model.named_children()) for model in (candidate, reference))
-    holds_tensors = any(True for model in (candidate, reference) for _ in model.parameters(recurse=False))
-    if not theirs or mine.keys() != theirs.keys() or holds_tensors:
+    changed = changed_tensors(candidate, reference)
+    if not theirs or mine.keys() != theirs.keys() or changed is None:
         return [""]
     found = [
         f"{name}.{path}" if path else name
         for name, child in theirs.items()
         for path in differing_parts(mine[name], child)
     ]
-    return found or [""]
+    return [*found, *changed] if found else [""]
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers that a module holds itself, by name."""
+    return dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+
+
+def changed_tensors(candidate: nn.Module, reference: nn.Module) -> list[str] | None:
+    """Return the names of a module's own tensors that differ, or None where names or shapes do not correspond."""
+    mine, theirs = own_tensors(candidate), own_tensors(reference)
+    if mine.keys() != theirs.keys() or any(mine[name].shape != theirs[name].shape for name in mine):
+        return None
+    return [name for name in theirs if digest_tensors([mine[name]]) != digest_tensors([theirs[name]])]
 
 
 def pair_layers(
@@ -59,25 +79,49 @@ def pair_layers(
     """Return where the models' parts can be exchanged; `run_…` send the same few examples through each.
 
     Where a layer has become narrower, the smallest part around it that takes and gives the shapes of the reference's
-    stands for it.
+    stands for it; where a layer does not run itself because the part around it reads its weights, as an attention does,
+    that part stands for it.
     """
     before, reference_dtypes = _look(reference, run_reference)
     after, candidate_dtypes = _look(candidate, run_candidate)
     order = list(before)
     chosen: dict[str, None] = {}
     left_out: dict[str, str] = {}
-    for path in differing_parts(candidate, reference):
-        place = path
+    differing = differing_parts(candidate, reference)
+    if differing == [""] and candidate._modules.keys() == reference._modules.keys():
+        differing = changed_tensors(candidate, reference) or differing  # the whole model is no part to restore
+    modules = {path for path, _ in reference.named_modules(remove_duplicate=False)}
+    for path in differing:
+        if path and path not in modules:
+            continue
+        place = _running_part(path, before, reference)
         while place and before.get(place) != after.get(place):
             place = place.rpartition(".")[0]
         if not place:
-            left_out[path or "the whole model"] = "no part around it takes and gives the same shapes in both models"
+            left_out[path or "the whole model"] = _OTHER_SHAPES
         elif place not in before:
             left_out[path] = "it does not run"
         else:
             chosen[place] = None
-    outermost = [path for path in chosen if not any(path.startswith(f"{other}.") for other in chosen if other != path)]
-    return LayerPairs(tuple(sorted(outermost, key=order.index)), left_out, candidate_dtypes, reference_dtypes)
+    outermost = [path for path in chosen if not _lies_in(path, [other for other in chosen if other != path])]
+    tensors = [path for path in differing if path and path not in modules and not _lies_in(path, outermost)]
+    paths = tuple(sorted(outermost, key=order.index))
+    return LayerPairs(paths, tuple(tensors), left_out, candidate_dtypes, reference_dtypes)
+
+
+def _running_part(path: str, running: Container[str], model: nn.Module) -> str:
+    """Return a part's path, or that of the running part around it that holds tensors and so reads this one's."""
+    place = path
+    while place and place not in running:
+        parent = place.rpartition(".")[0]
+        if not parent or not own_tensors(model.get_submodule(parent)):
+            return path
+        place = parent
+    return place
+
+
+def _lies_in(path: str, others: Iterable[str]) -> bool:
+    return any(path.startswith(f"{other}.") for other in others)
 
 
 def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Shapes, Shapes]], dict[str, Dtypes]]:

@@ -15,6 +15,7 @@ from cp_compress.base.datasets import DataDigest, LabeledData
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import IGNORED, Task
+from cp_compress.fidelity.determinism import REPEATED_EXAMPLES, require_repeatable
 from cp_compress.fidelity.running import Model, Runner
 
 Value = TypeVar("Value")
@@ -123,6 +124,7 @@ class Observation:
     def _forward(self) -> tuple[Tensor, Tensor, str]:
         logits: list[Tensor] = []
         labels: list[Tensor] = []
+        first: list[Tensor] = []
         digest = DataDigest()
 
         def run(part: slice) -> None:
@@ -130,15 +132,17 @@ class Observation:
             part_logits = self.runner.logits(inputs)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
             logits.append(part_logits)
+            first.append(inputs[:REPEATED_EXAMPLES])
+            del first[1:]
             labels.append(part_labels)
             digest.update(inputs, part_labels)
 
         # version counters, by which changes in place are noticed, exist outside of inference mode only
-        with torch.inference_mode(False), torch.no_grad():
-            with self._noticing_own_changes(), self.runner.evaluating():
-                self.batch_size.run(len(self.data), run)
+        with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
+            self.batch_size.run(len(self.data), run)
             joined, truth = torch.cat(logits).cpu().clone(), torch.cat(labels).clone()
-        check_finite(joined)
+            check_finite(joined)
+            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), joined[: len(first[0])])
         _check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest()
 
@@ -158,7 +162,8 @@ def observe(
     closes over, and other examples of a map-style data set: call `forget_observations` after changing those.
 
     Raises ObservationError for an empty or unreadable data set, and, when results are asked for, for inputs the
-    model cannot take, NaN or infinite logits, and labels outside the classes.
+    model cannot take, NaN or infinite logits, labels outside the classes, and a model that gives other logits when it
+    is asked about the first 16 examples once more.
 
     >>> import torch
     >>> seen = observe(torch.nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 0])))

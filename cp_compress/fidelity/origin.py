@@ -30,10 +30,12 @@ THE_DATA = "the compressed data"
 class LayerDamage:
     """What one part of the candidate, or several restored together, has to do with the changed predictions.
 
-    `layers` are paths of modules; `kind` the class of the reference's module. `restored` of `flips` predictions that
+    `layers` are paths of modules, `kind` the class of the reference's module; parameters and buffers beside children
+    have their own path and the kind "tensor". `restored` of `flips` predictions that
     had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
     are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
-    itself adds to the reference's input, and of all noise that has gathered there in the candidate; NaN for groups.
+    itself adds to the reference's input, and of all noise that has gathered there in the candidate; NaN for groups
+    and tensors.
     """
 
     layers: tuple[str, ...]
@@ -99,7 +101,8 @@ def find_origin(
     """Rank the layers of a candidate by what they have to do with its changed predictions.
 
     A layer is the lowest part at which the two models' module trees differ, or the smallest part around it that takes
-    and gives the reference's shapes. Each is put back into a copy of the candidate as it was in the reference, and of
+    and gives the reference's shapes; parameters and buffers that a part holds beside such layers are restored one by
+    one. Each is put back into a copy of the candidate as it was in the reference, and of
     at most `flips` changed predictions, spread evenly, it is counted how many come back: by itself where there are no
     more than `budget` layers, else by groups of neighbours that are halved. Restored layers need not add up: damage
     that sits in several of them comes back only with all, and any of several may suffice.
@@ -144,14 +147,15 @@ def find_origin(
         found = restorer.predict(paths, lambda model: _predict(model, candidate, inputs, size))
         return int((found == reference.predictions[asked]).sum())
 
-    allowed = budget if inputs is not None else len(pairs.paths)
-    found, runs = restore_each(pairs.paths, come_back, allowed) if pairs.paths else ([], 0)
+    restorable = (*pairs.paths, *pairs.tensors)
+    allowed = budget if inputs is not None else len(restorable)
+    found, runs = restore_each(restorable, come_back, allowed) if restorable else ([], 0)
 
     def as_damage(paths: tuple[str, ...], restored: int) -> LayerDamage:
         alone = len(paths) == 1
         return LayerDamage(
             layers=paths,
-            kind=type(theirs.get_submodule(paths[0])).__name__ if alone else f"{len(paths)} layers",
+            kind=_kind(theirs, paths[0], pairs) if alone else f"{len(paths)} layers",
             restored=restored,
             flips=len(asked),
             added_snr=added.decibels(paths[0]) if alone else math.nan,
@@ -177,6 +181,10 @@ def _pair(candidate: Observation, reference: Observation, mine: nn.Module, their
         ("layer pairs", candidate.model_digest, candidate.data_digest),
         lambda: pair_layers(mine, theirs, _run(candidate, few), _run(reference, few)),
     )
+
+
+def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
+    return "tensor" if path in pairs.tensors else type(model.get_submodule(path)).__name__
 
 
 def _run(seen: Observation, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.layer_pairs import LayerPairs, cast_floats
+from cp_compress.fidelity.layer_pairs import LayerPairs, cast_floats, own_tensors
 
 
 class Restorer:
@@ -30,10 +30,16 @@ class Restorer:
             self._places.setdefault(id(part), []).append(path)
 
     def predict(self, paths: Sequence[str], predict: Callable[[nn.Module], Tensor]) -> Tensor:
-        """Return what `predict` gives for the candidate with the reference's parts at `paths`."""
+        """Return what `predict` gives for the candidate with the reference's parts, or tensors, at `paths`."""
         replaced: list[tuple[str, nn.Module]] = []
+        exchanged: list[tuple[str, Tensor]] = []
         try:
             for path in paths:
+                if path in self._pairs.tensors:
+                    own_tensor = _tensor_at(self.model, path)
+                    exchanged.append((path, own_tensor))
+                    self._put_tensor(path, _tensor_at(self._reference, path).detach().to(own_tensor))
+                    continue
                 own = self.model.get_submodule(path)
                 part = self._fitting_part(path)
                 for place in self._places[id(own)]:  # a module used at several places is one module
@@ -43,6 +49,8 @@ class Restorer:
         finally:
             for place, own in reversed(replaced):
                 self._put(place, own)
+            for path, own_tensor in exchanged:
+                self._put_tensor(path, own_tensor)
 
     def _fitting_part(self, path: str) -> nn.Module:
         part = self._reference.get_submodule(path)
@@ -53,6 +61,19 @@ class Restorer:
     def _put(self, path: str, part: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
         self.model.get_submodule(parent).register_module(name, part)
+
+    def _put_tensor(self, path: str, tensor: Tensor) -> None:
+        parent, _, name = path.rpartition(".")
+        module = self.model.get_submodule(parent)
+        if name in module._buffers:
+            module._buffers[name] = tensor
+        else:
+            module._parameters[name] = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, False)
+
+
+def _tensor_at(model: nn.Module, path: str) -> Tensor:
+    parent, _, name = path.rpartition(".")
+    return own_tensors(model.get_submodule(parent))[name]
 
 
 class _InOtherDtype(nn.Module):

@@ -62,15 +62,26 @@ class Runner:
 
         Raises ObservationError when the model cannot take the batch or gives something else than logits.
         """
+        return self.as_logits(self.output(inputs), len(inputs))
+
+    def output(self, inputs: Tensor) -> Any:
+        """Return what the model gives for a batch (n, ...), whatever it is.
+
+        Raises ObservationError when the model cannot take the batch.
+        """
         try:
-            output = self.model(inputs.to(self.device))
+            # a copy of its own: a model may write to what it is given
+            return self.model(inputs.to(self.device, copy=True))
         except (RuntimeError, TypeError, ValueError, MemoryError) as error:
             if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(inputs) > 1):
                 raise  # smaller batches may fit
             raise ObservationError(self._explain(inputs, error)) from error
+
+    def as_logits(self, output: Any, count: int) -> Tensor:
+        """Return the logits in a model's output for `count` examples; raises as `logits`."""
         if self.task == "single_label":
-            return _as_logits(output, len(inputs))
-        return _as_structured_logits(output, len(inputs), self.task)
+            return _as_logits(output, count)
+        return _as_structured_logits(output, count, self.task)
 
     def _explain(self, inputs: Tensor, error: Exception) -> str:
         dtypes: set[torch.dtype] = set()

@@ -9,7 +9,7 @@ from typing import Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.divergence import as_measurement, find_divergence
-from cp_compress.fidelity.divergence_files import replay_divergence, save_divergence
+from cp_compress.fidelity.divergence_files import load_divergence, replay_divergence, save_divergence
 from cp_compress.fidelity.judgement import Check, judge
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
@@ -46,13 +46,14 @@ def assert_no_divergence(
 
     `find_divergence` looks within `epsilon` (by `norm`, in units of the inputs) of so many `examples`, each with at
     most `queries` inputs; its other arguments have the same names here. `max_divergence_rate`, in [0, 1], bounds the
-    share of examples near which such an input was found.
+    share of examples near which such an input was found; examples on which the models disagree only by rounding, or
+    only within a batch, and those around which nothing could be asked do not count.
 
     When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
     written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
     (`--cp-report-json`), and nowhere without one. The message names the file. `replay` names such a file: then
     its inputs alone are asked about, which makes it a regression test. Raises DivergenceFoundError, and
-    NothingComparedError when both models are the same.
+    NothingComparedError when both models are the same, or no example counts.
     """
     __tracebackhide__ = True
     requirements = build_requirements(
@@ -65,8 +66,9 @@ def assert_no_divergence(
 
     def compare(candidate: Observation, original: Observation) -> Measurement:
         if replay is not None:
-            found, chosen = replay_divergence(candidate, original, replay)
-            return as_measurement(found, chosen, original)
+            saved = load_divergence(replay)
+            found, chosen = replay_divergence(candidate, original, saved)
+            return as_measurement(found, chosen, original, saved.labels)
         chosen = choose_examples(_ASSERTION, examples, len(original))
         found = find_divergence(
             candidate.model,

@@ -9,15 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError, ObservationError
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import (
     compare_divergence,
     find_divergence,
-    load_divergence,
     observe,
-    replay_divergence,
-    save_divergence,
 )
 from cp_compress.fidelity.divergence_space import search_space
 from cp_compress.model import parse_scheme
@@ -67,19 +64,6 @@ def test_minimised_inputs_lie_at_the_near_side_of_the_wedge():
     found = find_divergence(candidate, reference, torch.tensor([[0.1, 0.5]]), epsilon=0.9, minimise=True)
     assert float(found.inputs[0, 0]) == pytest.approx(0.5, abs=2e-4)  # as near as the margin of 1e-4 allows
     assert float(found.linf[0]) == pytest.approx(0.4, abs=2e-4)
-
-
-def test_refined_inputs_lie_where_both_are_surer():
-    model, seeds = digits_cnn(), digit_seeds(16)
-    candidate = parse_scheme("prune(density=0.3)").compress(model)
-    plain = find_divergence(candidate, model, seeds, epsilon=0.3)
-    refined = find_divergence(candidate, model, seeds, epsilon=0.3, refine=True)
-    rows = plain.found & ~plain.already
-    assert int(rows.sum()) >= 8
-    sure = [torch.fmin(one.reference_margins, one.candidate_margins)[rows] for one in (plain, refined)]
-    assert bool((sure[1] >= sure[0]).all())
-    assert float(sure[1].median()) > 2 * float(sure[0].median())
-    assert float((refined.inputs - seeds).abs().max()) <= 0.3 + 1e-6
 
 
 def test_every_hit_is_a_disagreement_inside_the_ball():
@@ -265,7 +249,7 @@ def test_malformed_arguments(arguments, message):
 
 
 def test_seeds_off_the_lattice_are_refused():
-    with pytest.raises(InvalidArgumentError, match="k / 255"):
+    with pytest.raises(InvalidArgumentError, match=r"k / 255 .* off by up to 0\.42\d* / 255$"):
         find_divergence(digits_cnn(), digits_cnn(), torch.full((1, 1, 8, 8), 0.3003), epsilon=0.1, lattice="uint8")
 
 
@@ -283,58 +267,9 @@ def test_measurement_counts_seeds_and_hits():
     assert found.metrics["median_linf"] <= 0.2 + 1e-6
 
 
-@pytest.fixture
-def saved(tmp_path):
-    model, data = digits_cnn(), digits()
-    candidate = parse_scheme("prune(density=0.4)").compress(model)
-    seeds = digit_seeds(12)
-    found = find_divergence(candidate, model, seeds, epsilon=0.3)
-    labels = observe(model, data).labels[:12]
-    return save_divergence(tmp_path / "hits.npz", found, torch.arange(12), labels), found, candidate
-
-
-def test_saved_inputs_come_back_and_are_replayed(saved):
-    path, found, candidate = saved
-    kept = load_divergence(path)
-    assert torch.equal(kept.inputs, found.inputs[found.found])
-    assert torch.equal(kept.examples, found.found.nonzero().flatten())
-    model, data = digits_cnn(), digits()
-    again, examples = replay_divergence(observe(candidate, data), observe(model, data), path)
-    assert bool(again.found.all())
-    assert torch.equal(examples, kept.examples)
-    fixed, _ = replay_divergence(observe(copy.deepcopy(model), data), observe(model, data), path)
-    assert not bool(fixed.found.any())
-
-
-def test_images_are_saved_as_bytes(tmp_path):
-    model = digits_cnn()
-    seeds = (digit_seeds(6) * 255).round() / 255
-    found = find_divergence(
-        parse_scheme("prune(density=0.3)").compress(model), model, seeds, epsilon=0.2, lattice="uint8"
-    )
-    path = save_divergence(tmp_path, found, torch.arange(6), torch.zeros(6, dtype=torch.int64))
-    assert path.parent == tmp_path
-    with np.load(path) as content:
-        assert content["inputs"].dtype == np.uint8
-    assert torch.equal(load_divergence(path).inputs, found.inputs[found.found])
-
-
-def test_damaged_and_foreign_files_are_refused(saved, tmp_path):
-    path, *_ = saved
-    content = path.read_bytes()
-    other = tmp_path / "other.npz"
-    for damaged in (b"", b"PK\x03\x04", content[: len(content) // 2], b"x" * 100):
-        other.write_bytes(damaged)
-        with pytest.raises(CorruptStreamError, match=r"other\.npz"):
-            load_divergence(other)
-    np.savez(other, header=np.array([{"format": 1}], dtype=object))
-    with pytest.raises(CorruptStreamError, match=r"other\.npz"):
-        load_divergence(other)
-
-
-def test_saved_inputs_of_another_shape_are_refused(saved):
-    path, *_ = saved
-    data = torch.rand(4, 5), torch.zeros(4, dtype=torch.int64)
-    model = nn.Linear(5, 3)
-    with pytest.raises(InvalidArgumentError, match="shape"):
-        replay_divergence(observe(nn.Linear(5, 3), data), observe(model, data), path)
+def test_seeds_that_are_no_numbers_are_refused():
+    seeds = torch.zeros(3, 2)
+    seeds[1, 0] = torch.nan
+    answers = [lambda inputs, one=one: torch.full((len(inputs),), one) for one in (0, 0)]
+    with pytest.raises(InvalidArgumentError, match=r"seeds.*finite"):
+        find_divergence(*answers, seeds, epsilon=None, guide="examples")

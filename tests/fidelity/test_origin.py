@@ -176,7 +176,7 @@ def test_what_cannot_be_restored_is_named():
     candidate = parse_scheme("filter_prune(density=0.5)").compress(model)
     found = find_origin(observe(candidate, data), observe(model, data))
     assert found.layers == ()
-    assert any("features.0" in note and "shapes" in note for note in found.notes)
+    assert any("features.0" in note and "shapes" in note and "shrink=False" in note for note in found.notes)
 
 
 def test_data_is_restored_too():
@@ -199,3 +199,63 @@ def test_refuses_numbers_below_one(argument):
     model, data = multilayer(2), vectors()
     with pytest.raises(InvalidArgumentError, match=argument):
         find_origin(observe(damaged(model, "0", 1), data), observe(model, data), **{argument: 0})
+
+
+class Tokens(nn.Module):
+    """A transformer in small: parameters and a buffer beside the layers, and attention that reads its child."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("mean", torch.zeros(12))
+        self.position = nn.Parameter(torch.randn(3, 4))
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.layers = nn.Sequential(nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh())
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, inputs):
+        tokens = (inputs - self.mean).unflatten(1, (3, 4)) + self.position
+        return self.head(self.layers((tokens + self.attention(tokens, tokens, tokens)[0]).flatten(1)))
+
+
+def test_layers_beside_parameters_of_the_model_are_ranked():
+    model, data = Tokens().eval(), vectors()
+    candidate = damaged(damaged(model, "layers.2", 1.0), "layers.0", 1e-5)
+    found = find_origin(observe(candidate, data), observe(model, data))
+    assert [layer.name for layer in found.layers] == ["layers.2", "layers.0"]
+    assert found.layers[0].share == 1
+    assert not any("could not be restored" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["mean", "position"])
+@pytest.mark.parametrize("also", [True, False])
+def test_a_changed_tensor_of_the_model_is_ranked_with_its_layers(name, also):
+    model, data = Tokens().eval(), vectors()
+    candidate = damaged(model, "layers.0", 1e-5) if also else copy.deepcopy(model)
+    with torch.no_grad():
+        getattr(candidate, name).add_(1.5 * torch.randn(getattr(candidate, name).shape))
+    digests = digest_model(candidate), digest_model(model)
+    found = find_origin(observe(candidate, data), observe(model, data))
+    assert [layer.name for layer in found.layers] == [name, "layers.0"][: 1 + also]
+    assert found.layers[0].kind == "tensor"
+    assert found.layers[0].share == 1
+    assert math.isnan(found.layers[0].added_snr)
+    assert (digest_model(candidate), digest_model(model)) == digests
+
+
+def test_a_layer_that_its_parent_reads_is_restored_with_it():
+    model, data = Tokens().eval(), vectors()
+    candidate = copy.deepcopy(model)
+    with torch.no_grad():
+        candidate.attention.in_proj_weight.mul_(3)
+        candidate.attention.out_proj.weight.add_(1)
+    found = find_origin(observe(candidate, data), observe(model, data))
+    (layer,) = found.layers
+    assert (layer.name, layer.kind, layer.share) == ("attention", "MultiheadAttention", 1)
+
+
+def test_every_tensor_of_a_model_in_another_dtype_is_restored():
+    model, data = Tokens().eval(), vectors()
+    candidate = parse_scheme("quantize(bfloat16)").compress(model)
+    found = find_origin(observe(candidate, data), observe(model, data))
+    assert {"layers.0", "head", "attention"} <= {layer.name for layer in found.layers}

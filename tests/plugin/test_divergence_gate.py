@@ -71,3 +71,33 @@ def test_gate(reference_model, dataset):
     outcome = project.run()
     assert outcome.failed_everywhere
     outcome.result.stdout.fnmatch_lines(["*epsilon*how far from the examples*"])
+
+
+def test_a_gate_that_asks_nothing_fails(project):
+    project.write_test(
+        """
+import copy
+
+def test_gate(reference_model, dataset):
+    other = copy.deepcopy(reference_model)
+    other.get_submodule("2").weight.data.mul_(1.0001)
+    classes = reference_model(dataset[0]).argmax(dim=1)
+    alike = classes == classes[0]
+    data = dataset[0][alike], dataset[1][alike]
+    assert_no_divergence(other, reference_model, data, guide="examples", bounds=None, max_divergence_rate=0.0)
+"""
+    )
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    outcome.result.stdout.fnmatch_lines(["*NothingComparedError*nothing was asked around any of the*examples*"])
+
+
+def test_a_replay_needs_no_more_of_the_data_than_its_shape(project):
+    project.write_test(GATE.format(candidate="damaged(reference_model)", bound=0.0))
+    project.run("-k", "not test_replay")
+    shorter = "(dataset[0][:3], dataset[1][:3]), replay"
+    project.write_test(GATE.format(candidate="damaged(reference_model)", bound=0.0).replace("dataset, replay", shorter))
+    outcome = project.run("-k", "test_replay")
+    outcome.result.stdout.fnmatch_lines(
+        ["*DivergenceFoundError: divergence_rate = 1, required ≤ 0*", "*moved by L∞*→*"]
+    )

@@ -1,0 +1,39 @@
+"""The refusal of models that answer at random: a comparison of two would measure the dice of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.errors import ObservationError
+
+REPEATED_EXAMPLES = 16
+
+
+def require_repeatable(ask: Callable[[], Tensor], known: Tensor) -> None:
+    """Raise ObservationError unless a model gives the same each time that `ask` asks about the same few inputs.
+
+    `known` (n, ...) is what it gave before, perhaps within a larger batch; where that differs, as with scales that are
+    taken from the batch, it is asked twice more.
+    """
+    again = ask()
+    if _excess(again, known) <= 0:
+        return
+    again, once_more = ask(), ask()
+    if _excess(again, once_more) > 0:
+        largest = float((again.double() - once_more.double()).abs().max())
+        raise ObservationError(
+            f"the model gives other logits when it is asked again about the same {len(known)} examples, by up to "
+            f"{largest:.3g}: something in it is random in evaluation mode too, such as F.dropout without "
+            "training=self.training, so that comparisons would measure chance; make it deterministic"
+        )
+
+
+def _excess(first: Tensor, second: Tensor) -> float:
+    """Return how far two outputs differ beyond what the order of additions can change."""
+    precision = torch.finfo(first.dtype).eps if first.is_floating_point() else 0.0
+    largest = float(second.double().abs().max())
+    return float((first.double() - second.double()).abs().max()) - math.sqrt(precision) * largest

@@ -1,0 +1,112 @@
+"""Which disagreements count: none for rounding, and all others whatever the scale of the logits."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cp_compress.base.errors import NothingComparedError
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import compare_divergence, find_divergence, observe
+from cp_compress.model import parse_scheme
+
+
+def scaled(model, factor):
+    """The same classes from logits `factor` times as large."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.classifier[3].parameters():
+            parameter.mul_(factor)
+    return copied
+
+
+def few_digits(count=24):
+    return observe(digits_cnn(), digits()).data.select(range(count))
+
+
+def test_a_model_that_gives_nothing_but_zeros_diverges():
+    model, data = digits_cnn(), few_digits()
+    found = compare_divergence(observe(scaled(model, 0), data), observe(model, data), epsilon=0.3)
+    disagreeing = int((observe(model, data).predictions != 0).sum())
+    assert disagreeing > 15
+    assert found.details["already"] == disagreeing
+    assert found.metrics["divergence_rate"] >= disagreeing / 24
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e5])
+def test_the_scale_of_the_logits_does_not_matter(factor):
+    model, (seeds, _) = digits_cnn(), few_digits(12)
+    candidate = parse_scheme("prune(density=0.3)").compress(model)
+    plain = find_divergence(candidate, model, seeds, epsilon=0.2, restarts=1)
+    other = find_divergence(scaled(candidate, factor), scaled(model, factor), seeds, epsilon=0.2, restarts=1)
+    assert int(plain.found.sum()) >= 8
+    assert other.found.tolist() == plain.found.tolist()
+    assert not bool(find_divergence(scaled(model, factor), model, seeds, epsilon=0.2, restarts=1).found.any())
+
+
+class OtherwiseInBatches(nn.Module):
+    """Says something else about the first `rows` classes in a batch than alone."""
+
+    def __init__(self, model, classes):
+        super().__init__()
+        self.model, self.classes = model, classes
+
+    def forward(self, inputs):
+        logits = self.model(inputs)
+        turned = (logits.argmax(dim=1) < self.classes)[:, None] & torch.tensor(len(inputs) > 1)
+        return torch.where(turned, -logits, logits)
+
+
+def test_seeds_on_which_a_disagreement_does_not_hold_do_not_count_as_free_of_one():
+    model, data = digits_cnn(), few_digits()
+    low = int((observe(model, data).predictions < 4).sum())
+    candidate = observe(OtherwiseInBatches(model, 4), data)
+    found = compare_divergence(candidate, observe(model, data), epsilon=0.05, restarts=0)
+    assert found.counts["divergence_rate"] == 24 - low
+    assert any(f"{low} examples do not count" in note and "batch of one" in note for note in found.notes)
+    with pytest.raises(NothingComparedError, match="24 examples do not count"):
+        compare_divergence(observe(OtherwiseInBatches(model, 10), data), observe(model, data), epsilon=0.05, restarts=0)
+
+
+def test_disagreements_within_rounding_are_told():
+    model, data = digits_cnn(), few_digits()
+    candidate = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found = compare_divergence(observe(candidate, data), observe(model, data), epsilon=0.3, examples=8, restarts=2)
+    assert found.metrics["divergence_rate"] == 0
+    assert found.details["unconfirmed"] > 0
+    assert any("no more than rounding" in note for note in found.notes)
+
+
+def test_seeds_without_a_path_do_not_count():
+    model, (inputs, labels) = digits_cnn(), observe(digits_cnn(), digits()).data.select(range(200))
+    candidate = parse_scheme("quantize(int8)").compress(model)
+    threes = (observe(model, (inputs, labels)).predictions == 3).nonzero().flatten()
+    data = inputs[threes], labels[threes]
+    options = {"epsilon": None, "guide": "examples", "examples": None}
+    with pytest.raises(NothingComparedError, match="of another class"):
+        compare_divergence(observe(candidate, data), observe(model, data), **options)
+
+
+class Classes(nn.Module):
+    """A model that gives class numbers only, in a form."""
+
+    def __init__(self, model, form):
+        super().__init__()
+        self.model, self.form = model, form
+
+    def forward(self, inputs):
+        return self.form(self.model(inputs).argmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    "form", [lambda classes: classes, lambda classes: classes[:, None], lambda classes: classes.int()]
+)
+def test_a_module_may_give_classes_only(form):
+    model, (seeds, _) = digits_cnn(), few_digits(12)
+    pruned = parse_scheme("prune(density=0.3)").compress(model)
+    by_function = find_divergence(lambda x: pruned(x).argmax(dim=1), model, seeds, epsilon=0.2, restarts=0)
+    by_module = find_divergence(Classes(pruned, form), model, seeds, epsilon=0.2, restarts=0)
+    assert int(by_module.found.sum()) >= 8
+    assert torch.equal(by_module.found, by_function.found)
+    assert bool(by_module.candidate_margins.isnan().all())
