@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_LANGUAGES = ("python", "toml", "ini", "console")
-TIMEOUT = 120
+TIMEOUT = 600
 _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<comment>not run|exit code): (?P<value>[^\n]*?) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w+)(?P<rest>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
