@@ -102,7 +102,7 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
 
 def _save_baselines(session: pytest.Session) -> None:
     state = session_state(session.config)
-    state.notes += state.baselines.write(state.records)
+    state.notes += state.baselines.write(state.records, state.outcomes)
 
 
 def _ran_whole_modules(config: pytest.Config) -> bool:
@@ -182,7 +182,7 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
         state.outcomes[report.nodeid] = report.outcome
     for record in getattr(report, REPORT_ATTRIBUTE, []):
-        state.records.append({**record, "test_passed": report.passed})
+        state.records.append(record)
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
     if getattr(report, "cp_gate", False):
         state.gate_tests.add(report.nodeid)

@@ -153,6 +153,7 @@ def configure(config: pytest.Config) -> None:
     _check_report_paths(config)
     baseline_tolerances(config)
     _check_environment_policy(config)
+    _check_baseline_folder(config)
     waivers(config)
     _refuse_unsafe_baseline(config)
 
@@ -304,6 +305,13 @@ def _check_environment_policy(config: pytest.Config) -> None:
     policy = config.getini("cp_baseline_environment")
     if policy not in ENVIRONMENT_POLICIES:
         raise pytest.UsageError(f"cp_baseline_environment = {policy}: must be {', '.join(ENVIRONMENT_POLICIES)}")
+
+
+def _check_baseline_folder(config: pytest.Config) -> None:
+    folder = Path(config.getini("cp_baseline_dir"))
+    if folder.is_absolute() or ".." in folder.parts or folder == Path():
+        rule = "must be a folder beside each test module, such as cp_baselines: modules of one name would share a file"
+        raise pytest.UsageError(f"cp_baseline_dir = {folder}: {rule}")
 
 
 def waivers(config: pytest.Config) -> Waivers:

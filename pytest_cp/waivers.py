@@ -156,6 +156,7 @@ def _parse(table: Any, where: str) -> Waiver:
     if not math.isfinite(table["at_worst"]):
         raise WaiverError(f"{where}: at_worst = {table['at_worst']}: a deviation without limit cannot be waived")
     _require_metric(table["metric"], where)
+    _require_limit(table["metric"], table["at_worst"], where)
     return Waiver(**{**table, "at_worst": float(table["at_worst"])})
 
 
@@ -167,3 +168,12 @@ def _require_metric(metric: str, where: str) -> None:
         find_comparison(metric)
     except InvalidArgumentError as error:
         raise WaiverError(f"{where}: {error}") from error
+
+
+def _require_limit(metric: str, at_worst: float, where: str) -> None:
+    from cp_compress.fidelity.measurement import metric_range
+
+    low, high = metric_range(metric)
+    if not low < at_worst < high:
+        rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"
+        raise WaiverError(f"{where}: at_worst = {at_worst:g}: {rule}")

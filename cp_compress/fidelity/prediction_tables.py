@@ -110,6 +110,8 @@ def read_slices(owner: str, slices: Slices | None, count: int) -> dict[str, Tens
         chosen = values.nonzero().flatten() if values.dtype == torch.bool else values
         if not len(chosen):
             reject(owner, "slices", name, "holds no example: nothing would be compared")
+        if str(name) in found:
+            reject(owner, "slices", list(slices or {}), f"two slices are called {name}; give each its own name")
         found[str(name)] = choose_examples(owner, chosen.tolist(), count, f"slices[{name!r}]")
     return found
 

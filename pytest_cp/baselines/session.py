@@ -32,7 +32,7 @@ class Baselines:
     def path(self, test: str) -> Path:
         """Return the file that holds the baselines of a test's module."""
         module = self._root / test.partition("::")[0]
-        return module.parent / self._folder / f"{module.stem}.json"
+        return module.parent / self._folder / f"{module.name.removesuffix('.py')}.json"
 
     def judge(self, record: Record, policy: Policy) -> Record | None:
         """Return a check's verdict beside its baseline; None where none is asked for."""
@@ -49,17 +49,19 @@ class Baselines:
         """Return a sentence for each saved check that was not made, though its test ran or is gone.
 
         `outcomes` are those of the tests that ran; `complete` tells that whole modules were run, so that a test that
-        is missing among them is gone. Raises BaselineFileError for a damaged file.
+        is missing among them is gone, and so is a module beside them. Raises BaselineFileError for a damaged file.
         """
         if self.mode != "check":
             return []
-        made = {(self.path(record["test"]), entry_name(record)) for record in records}
+        made = {(self.path(record["test"]), entry_name(record)) for record in records if _is_saved(record)}
         passed = {
             (self.path(test), test.partition("::")[2]) for test, outcome in outcomes.items() if outcome == "passed"
         }
         known = {(self.path(test), test.partition("::")[2]) for test in outcomes}
-        lost = []
-        for path in sorted({path for path, _ in known}):
+        paths = {path for path, _ in known}
+        modules = {self._root / test.partition("::")[0] for test in outcomes}
+        lost = _without_modules(modules, self._folder) if complete else []
+        for path in sorted(paths):
             for name in sorted(self._read(path)):
                 test = name.rpartition(" assert_")[0]
                 gone = complete and (path, test) not in known
@@ -67,17 +69,18 @@ class Baselines:
                     lost.append(f"{path} holds a check that was not made: {name}")
         return lost
 
-    def write(self, records: Iterable[Record]) -> list[str]:
-        """Save the asserted checks of passed tests as `--cp-baseline` asks, and return a sentence a change.
+    def write(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
+        """Save the asserted checks of tests that passed as `--cp-baseline` asks, and return a sentence a change.
 
-        Raises BaselineFileError for a damaged file and OSError for a folder that cannot be written.
+        `outcomes` are those of the tests in all their phases. Raises BaselineFileError for a damaged file and OSError
+        for a folder that cannot be written.
         """
         notes: list[str] = []
         if self.mode not in ("new", "update"):
             return notes
         changed: dict[Path, dict[str, Record]] = {}
         for record in records:
-            if not (record["asserted"] and record["test_passed"]) or record["explored"] or record["runs"] > 1:
+            if not _is_saved(record) or outcomes.get(record["test"]) != "passed" or record["runs"] > 1:
                 continue
             path, name, entry = self.path(record["test"]), entry_name(record), make_entry(record)
             old = self._read(path).get(name)
@@ -94,6 +97,21 @@ class Baselines:
         if path not in self._files:
             self._files[path] = read_entries(path)
         return self._files[path]
+
+
+def _is_saved(record: Record) -> bool:
+    """Tell whether a check is of those that baselines hold: asserted, and not of what Hypothesis draws."""
+    return bool(record["asserted"]) and not record["explored"]
+
+
+def _without_modules(modules: Iterable[Path], folder: str) -> list[str]:
+    """Return a sentence for each file of baselines beside modules whose own module is gone."""
+    return [
+        f"{path} holds checks of a module that is gone"
+        for parent in sorted({module.parent for module in modules})
+        for path in sorted((parent / folder).glob("*.json"))
+        if not (parent / path.stem).exists() and not (parent / f"{path.stem}.py").exists()
+    ]
 
 
 def read_policy(config: pytest.Config, marker: pytest.Mark | None) -> Policy:

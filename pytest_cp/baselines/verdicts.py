@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytest_cp.baselines.tolerances import Policy
 from pytest_cp.records import Record
 
 _UPDATE = "accept it with --cp-baseline=update"
+_ROUNDING = 8 * sys.float_info.epsilon
 _SEVERITY = ("ok", "improved", "regressed", "stale", "missing")
 
 
@@ -66,7 +68,9 @@ def _compare(result: Record, saved: dict[str, Any], policy: Policy) -> Record:
     then, now = float(saved["value"]), float(result["value"])
     tolerance = policy.tolerances.of(result["metric"], then)
     worse = 0.0 if then == now else (then - now if result["direction"] == "min" else now - then)
-    outcome = "ok" if abs(worse) <= tolerance else "improved" if worse < 0 else "regressed"
+    # a difference of two decimals is rarely what it is on paper
+    rounding = _ROUNDING * max(abs(then), abs(now)) if math.isfinite(worse) else 0.0
+    outcome = "ok" if abs(worse) <= tolerance + rounding else "improved" if worse < 0 else "regressed"
     if math.isnan(worse):
         outcome = "regressed"
     return {

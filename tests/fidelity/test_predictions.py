@@ -119,6 +119,7 @@ def test_examples_list_the_costliest_flips_first():
         ({"weights": {0: "x"}}, r"weights\[0\]='x'\): weights must be finite numbers"),
         ({"weights": {0: -1.0}}, "not negative"),
         ({"slices": {"x": ["a"]}}, r"slices\['x'\]=\['a'\]\): give a mask"),
+        ({"slices": {1: [0], "1": [2]}}, "two slices are called 1"),
         ({"slices": {"x": 1}}, r"slices\['x'\]=1\): give a mask"),
         ({"slices": {"x": [1, 1]}}, r"slices\['x'\]=\[1, 1\]\): an example named twice"),
         ({"slices": {"x": [0.5]}}, r"slices\['x'\]=0.5\): indices must be whole"),

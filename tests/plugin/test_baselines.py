@@ -219,6 +219,69 @@ def test_a_saved_check_whose_test_is_gone_fails_when_the_whole_module_ran(projec
     assert project.run("--cp-baseline=check", "-k", "other").result.ret == 0
 
 
+def test_a_check_that_is_no_longer_asserted_is_not_made(with_baseline):
+    with_baseline.write_test(GATE.replace("assert_preserved", "check_preserved"))
+    outcome = with_baseline.run("--cp-baseline=check")
+    assert outcome.failed_everywhere
+    assert "a check that was not made" in outcome.junit_messages[0]
+
+
+def test_saved_checks_of_a_module_that_is_gone_fail_when_whole_modules_ran(with_baseline):
+    with_baseline.write_test(GATE, name="test_other")
+    with_baseline.run("--cp-baseline=new")
+    (with_baseline.path / "test_other.py").unlink()
+    assert with_baseline.run("--cp-baseline=check", "-k", "gate").result.ret == 0
+    outcome = with_baseline.run("--cp-baseline=check")
+    assert outcome.failed_everywhere
+    assert "test_other.json holds checks of a module that is gone" in outcome.junit_messages[0]
+
+
+@pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../elsewhere", "a/../../b", "."])
+def test_a_folder_that_modules_of_one_name_would_share_is_refused(project, folder):
+    project.pytester.makeini(f"[pytest]\ncp_baseline_dir = {folder}\n")
+    project.write_test(GATE)
+    outcome = project.run("--cp-baseline=new")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines(["*cp_baseline_dir*"])
+
+
+FAILING_LATER = """
+@pytest.fixture
+def afterwards():
+    yield
+    raise RuntimeError("when everything was over")
+
+@pytest.fixture
+def before(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+
+@pytest.mark.compress_model("prune(density=0.4)")
+def test_teardown(compressed_model, reference_model, dataset, afterwards):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+
+@pytest.mark.compress_model("prune(density=0.4)")
+def test_call(compressed_model, before):
+    assert not before is None
+"""
+
+
+def test_checks_of_tests_that_fail_in_another_phase_are_not_saved(project):
+    project.write_test(FAILING_LATER)
+    assert project.run("--cp-baseline=new").result.ret == 1
+    assert not saved(project).exists()
+
+
+@pytest.mark.parametrize(("then", "tolerance"), [(0.81, 0.01), (0.3, 0.1), (0.7, 0.1)])
+def test_a_change_of_just_the_tolerance_is_within_it(then, tolerance):
+    from pytest_cp.baselines.tolerances import Policy, Tolerances
+    from pytest_cp.baselines.verdicts import _compare
+
+    result = {"metric": "agreement", "direction": "min", "value": round(then - tolerance, 2)}
+    policy = Policy(Tolerances.parse_lines(str(tolerance)), False)
+    assert _compare(result, {"value": then}, policy)["verdict"] == "ok"
+    assert _compare(result | {"value": then - 1.01 * tolerance}, {"value": then}, policy)["verdict"] == "regressed"
+
+
 def test_update_touches_only_what_ran(project):
     project.write_test(GATE + GATE.replace("test_gate", "test_other"))
     project.run("--cp-baseline=new")

@@ -164,7 +164,7 @@ def test_waivers_execution_and_baseline_of_a_specification(gate):
     (check,) = outcome.report["checks"]
     assert check["seed"] == 7
     assert check["waivers"][0]["owner"] == "Ada"
-    assert (gate.project.path / "cp_baselines" / "gate.json").exists()
+    assert (gate.project.path / "cp_baselines" / "gate.toml.json").exists()
     held = gate(added(text, "0.5", "0.99"), "--cp-baseline=check")
     assert held.result.ret == 0
     assert held.report["checks"][0]["baseline"]["verdict"] == "ok"

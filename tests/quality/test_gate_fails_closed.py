@@ -78,7 +78,7 @@ expires = 2999-01-01
 [[waiver]]
 test = "*waiver_for_a_crash*"
 metric = "agreement"
-at_worst = 0.0
+at_worst = 0.05
 owner = "Ada"
 reason = "known"
 expires = 2999-01-01
@@ -86,7 +86,7 @@ expires = 2999-01-01
 [[waiver]]
 test = "*nothing_of_this_name*"
 metric = "agreement"
-at_worst = 0.0
+at_worst = 0.05
 owner = "Ada"
 reason = "forgotten"
 expires = 2001-01-01
