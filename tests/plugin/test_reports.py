@@ -113,6 +113,37 @@ def test_report_folder_is_made(project):
     assert json.loads(path.read_text())["checks"]
 
 
+@pytest.mark.parametrize("path", ["test_gate.py/report.md", "/proc/none/report.md"])
+def test_report_path_that_cannot_be_written_is_refused_before_the_run(project, path):
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    outcome = project.run(f"--cp-report-markdown={path}")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--cp-report-markdown={path}: cannot be written: " in outcome.result.stderr.str()
+    assert outcome.report is None
+
+
+def test_report_that_cannot_be_written_fails_and_spares_the_others(project):
+    lost = "\ndef test_lost():\n    import pathlib\n    pathlib.Path('report.md').mkdir()\n"
+    project.write_test(GATE.format(density=0.9, bound=0.5) + lost)
+    outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html")
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcome.failed_everywhere
+    told = "--cp-report-markdown=report.md: the report could not be written: "
+    assert outcome.junit_messages[0].startswith(told)
+    assert "preservation under compression" in outcome.result.stdout.str()
+    assert outcome.report["exit_status"] == pytest.ExitCode.TESTS_FAILED
+    assert any(note.startswith(told) for note in outcome.report["notes"])
+    assert told in (project.path / "page.html").read_text()
+
+
+def test_summary_that_cannot_be_written_is_noted(project, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path))
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    outcome = project.run()
+    assert outcome.result.ret == 0
+    assert "note: GITHUB_STEP_SUMMARY: the summary could not be written" in outcome.result.stdout.str()
+
+
 def test_hypothesis_draws_are_one_row(project):
     project.write_test("""
 from hypothesis import given, settings, strategies as st
