@@ -8,7 +8,7 @@ from typing import Any
 
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
-from pytest_cp.messages import finding, number
+from pytest_cp.messages import finding, number, worst_slices
 from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import shown_outcome
@@ -18,6 +18,7 @@ _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
 _CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
 _LISTED_EXAMPLES = 8
+_LISTED_SLICES = 8
 
 
 def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -77,6 +78,7 @@ def _failure(record: Record) -> list[str]:
     if record["error"]:
         lines.append(f"- {_text(record['error'])}")
     lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
+    lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
     lines += [
         f"- #{change['index']} (label {_text(change['label'])}): {_text(change['before'])} → {_text(change['after'])}"
         for change in record["examples"][:_LISTED_EXAMPLES]

@@ -50,6 +50,28 @@ def test_failure_message(project):
     assert "reproduce: pytest 'test_gate.py::test_gate[prune(density=0.5)]' --cp-seed=3" in text
 
 
+@pytest.mark.parametrize("bound", ["min_slice_agreement=0.99", "max_slice_accuracy_drop=0.01"])
+def test_a_failing_slice_is_named_with_its_own_count(project, bound):
+    project.write_test(f"""
+@pytest.mark.compress_model("prune(density=0.3)")
+def test_gate(compressed_model, reference_model, dataset):
+    same = compressed_model(dataset[0]).argmax(dim=1) == dataset[1]
+    slices = {{"day": same, "night": ~same}}
+    assert_preserved_predictions(compressed_model, reference_model, dataset, slices=slices, {bound})
+""")
+    outcome = project.run("--cp-report-markdown=report.md")
+    (check,) = outcome.report["checks"]
+    count = check["details"]["slices"][1]["count"]
+    assert 0 < count < 120
+    assert check["requirements"][0]["count"] == count
+    (message,) = outcome.junit_messages
+    assert f", n = {count}" in message.partition("\n")[0]
+    told = f"night: agreement 0, accuracy 100.0% → 0.0% (n = {count})"
+    assert f"slices that changed, worst first:\n    {told}\n" in message
+    assert f"- slice {told}" in (project.path / "report.md").read_text()
+    assert "day:" not in message
+
+
 def test_summary_shows_the_worst_first(project):
     project.pytester.makeini("[pytest]\ncp_schemes =\n    prune(density=0.9)\n    prune(density=0.2)\n")
     project.write_test("""
