@@ -94,7 +94,8 @@ def compare_predictions(
     `max_slice_accuracy_drop` and `min_slice_agreement`.
 
     The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice that slice's
-    count. With unequal weights the cost is a value on the given data only: no claim about the population is made from it.
+    count. With unequal weights the cost is a value on the given data only: no claim about the population is made from
+    it.
 
     Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` says.
 

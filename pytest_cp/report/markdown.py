@@ -12,6 +12,7 @@ from pytest_cp.messages import finding, number, worst_slices
 from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import shown_outcome
+from pytest_cp.report.verdict import session_verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
@@ -39,8 +40,8 @@ def append_summary(document: dict[str, Any]) -> None:
 def render_markdown(document: dict[str, Any]) -> str:
     """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
-    good = document["exit_status"] == 0
-    lines = [f"## {'✅ Preserved' if good else '❌ Not preserved'}", ""]
+    verdict = session_verdict(document)
+    lines = [f"## {_SYMBOLS[verdict.kind]} {verdict.text}", ""]
     lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
     if document["checks"]:
         lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]

@@ -145,6 +145,28 @@ def test_markdown_lists_every_check_and_what_failed(written):
     assert written["summary"] == text
 
 
+@pytest.mark.parametrize(
+    ("status", "outcomes", "told"),
+    [
+        (0, ["pass", "pass"], "✅ Preserved: all 2 checks hold"),
+        (1, ["fail", "pass", "error"], "❌ Not preserved: 1 fail, 1 error"),
+        (1, ["pass"], "❌ Failed: see what was not compared"),
+        (2, ["pass"], "❌ Interrupted: what follows is what was found until then"),
+        (0, ["fail not asserted", "pass"], "✅ Preserved: all 1 checks hold"),
+        (0, ["fail"], "❌ Not preserved: 1 fail"),
+    ],
+)
+def test_page_and_markdown_give_one_verdict(written, status, outcomes, told):
+    (check,) = [check for check in written["document"]["checks"] if check["outcome"] == "pass"][:1]
+    checks = [
+        check | {"outcome": outcome.split()[0], "asserted": "not" not in outcome, "evidence": None}
+        for outcome in outcomes
+    ]
+    document = written["document"] | {"exit_status": status, "checks": checks}
+    assert render_markdown(document).startswith(f"## {told}\n")
+    assert f"</span> {told[2:]}</h1>" in render_page(document)
+
+
 def test_long_markdown_is_cut_below_what_github_takes(written):
     document = written["document"] | {"notes": ["ä" * 1000] * 2000}
     assert len(render_markdown(document).encode()) < 1_000_000
