@@ -154,6 +154,7 @@ def test_markdown_lists_every_check_and_what_failed(written):
         (2, ["pass"], "❌ Interrupted: what follows is what was found until then"),
         (0, ["fail not asserted", "pass"], "✅ Preserved: all 1 checks hold"),
         (0, ["fail"], "❌ Not preserved: 1 fail"),
+        (0, ["fail not asserted"], "✅ Passed: no check was asserted"),
     ],
 )
 def test_page_and_markdown_give_one_verdict(written, status, outcomes, told):
