@@ -17,6 +17,7 @@ _NOTHING_COMPARED = "every-gate-must-compare"
 _NOT_MADE = "every-saved-check-must-be-made"
 _BASELINES = "baselines-must-be-readable-and-writable"
 _EXPIRED = "no-waiver-may-be-expired"
+_UNWRITTEN = "reports-must-be-written"
 
 
 def held_to(item: pytest.Item) -> HeldTo:
@@ -87,6 +88,12 @@ def fail_what_no_test_fails(session: pytest.Session) -> None:
     except (BaselineFileError, OSError) as error:
         _fail_session(session, _BASELINES, str(error))
     _fail_if_waivers_expired(session)
+
+
+def fail_unwritten_reports(session: pytest.Session, unwritten: list[str]) -> None:
+    """Report a failed test for reports that could not be written, and note each for those that could."""
+    session_state(session.config).notes += unwritten
+    _fail_session(session, _UNWRITTEN, "\n".join(unwritten))
 
 
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:

@@ -23,6 +23,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += [f"  {hint}" for hint in record["waiver_hints"]]
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))
+    lines += _slice_lines(record)
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
     lines += _worst_lines(record)
@@ -97,6 +98,26 @@ def _class_lines(classes: list[Record]) -> list[str]:
         for row in worse[:_LISTED]
     ]
     return ["  classes that lost accuracy, worst first:", *rows, *_rest(len(worse))]
+
+
+def _slice_lines(record: Record) -> list[str]:
+    slices = worst_slices(record)
+    if not slices:
+        return []
+    return ["  slices that changed, worst first:", *(f"    {text}" for text in slices[:_LISTED]), *_rest(len(slices))]
+
+
+def worst_slices(record: Record) -> list[str]:
+    """Return what happened to each slice that changed, the worst first by what is required of slices."""
+    unmet = {entry["metric"] for entry in record["requirements"] if entry["outcome"] != "pass"}
+    by_drop = "max_slice_accuracy_drop" in unmet and "min_slice_agreement" not in unmet
+    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row["drop"] > 0]
+    rows.sort(key=lambda row: (-row["drop"] if by_drop else row["agreement"], row["count"]))
+    return [
+        f"{row['slice']}: agreement {number(row['agreement'])}, "
+        f"accuracy {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
+        for row in rows
+    ]
 
 
 def _flip_lines(flips: list[Record]) -> list[str]:

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -164,11 +165,24 @@ def _check_report_paths(config: pytest.Config) -> None:
         report = config.getoption(option)
         if not report:
             continue
-        if Path(report).is_dir():
+        path = config.invocation_params.dir / report
+        if path.is_dir():
             raise pytest.UsageError(f"{option}={report}: is a folder; give the path of a file")
-        other = named.setdefault(Path(report).resolve(), option)
+        other = named.setdefault(path.resolve(), option)
         if other != option:
             raise pytest.UsageError(f"{other} and {option} both name {report}: give each its own file")
+        if not hasattr(config, "workerinput"):  # workers of pytest-xdist write no reports
+            _check_report_folder(f"{option}={report}", path.parent)
+
+
+def _check_report_folder(given: str, folder: Path) -> None:
+    """Make a report's folder and a file in it that vanishes at once: a long run must not end without its report."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(f"{given}: cannot be written: {reason_of(error)}") from error
 
 
 def _refuse_unknown_keys(config: pytest.Config) -> None:

@@ -25,6 +25,7 @@ from pytest_cp.gatekeeping import (
     Attempt,
     collect_report,
     collect_skipped_module,
+    fail_unwritten_reports,
     fail_what_no_test_fails,
     held_to,
     refuse_lucky_baselines,
@@ -150,10 +151,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if is_worker(session.config):
         session.config.workeroutput[_USED_OPTIONS] = sorted(session_state(session.config).used_options)  # type: ignore[attr-defined]
     else:
-        from pytest_cp.report import write_reports
+        from pytest_cp.report import append_step_summary, write_reports
 
         fail_what_no_test_fails(session)
-        write_reports(session)
+        unwritten = write_reports(session)
+        if unwritten:
+            fail_unwritten_reports(session, unwritten)
+            write_reports(session)  # those that can be written say that the session failed, and why
+        append_step_summary(session)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

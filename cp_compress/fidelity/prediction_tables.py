@@ -145,3 +145,13 @@ def slice_table(
             }
         )
     return rows
+
+
+def deciding_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the count of the slice that each metric of the worst slice is about, the smallest among equals."""
+    if not rows:
+        return {}
+    return {
+        "max_slice_accuracy_drop": min(rows, key=lambda row: (-row["drop"], row["count"]))["count"],
+        "min_slice_agreement": min(rows, key=lambda row: (row["agreement"], row["count"]))["count"],
+    }

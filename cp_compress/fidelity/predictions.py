@@ -21,6 +21,7 @@ from cp_compress.fidelity.prediction_tables import (
     Slices,
     class_drops,
     class_table,
+    deciding_counts,
     flip_table,
     flipped_examples,
     paired_drop,
@@ -92,8 +93,9 @@ def compare_predictions(
     `ece_change`, the candidate's expected calibration error less the reference's; with slices
     `max_slice_accuracy_drop` and `min_slice_agreement`.
 
-    The count of `cost` is the effective sample size (Σw)² / Σw². With unequal weights the cost is a value on the given
-    data only: no claim about the population is made from it.
+    The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice that slice's
+    count. With unequal weights the cost is a value on the given data only: no claim about the population is made from
+    it.
 
     Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` says.
 
@@ -157,11 +159,12 @@ def compare_predictions(
         metrics["min_slice_agreement"] = min(share.successes / share.total for share in agreements)
         evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(subsets))
         evidence["min_slice_agreement"] = SmallestShare(tuple(agreements), tuple(subsets))
+    slice_rows = slice_table(same, right_before, right_after, subsets)
     effective = round(float(shares.sum() ** 2 / (shares**2).sum()))
     return Measurement(
         comparison="predictions",
         metrics=metrics,
-        counts={**dict.fromkeys(metrics, total), "cost": effective},
+        counts={**dict.fromkeys(metrics, total), "cost": effective, **deciding_counts(slice_rows)},
         evidence=evidence,
         per_example={
             "same": same,
@@ -175,7 +178,7 @@ def compare_predictions(
         examples=flipped_examples(candidate, reference, costs * shares, names),
         details={
             "classes": class_table(right_before, right_after, labels, names),
-            "slices": slice_table(same, right_before, right_after, subsets),
+            "slices": slice_rows,
             "flips": flip_table(before, after, labels, names),
             "newly_wrong": (right_before & ~right_after).nonzero().flatten().tolist(),
             "newly_right": (~right_before & right_after).nonzero().flatten().tolist(),

@@ -15,7 +15,7 @@ from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.output_changes import divergence_from, logit_distance
-from cp_compress.fidelity.prediction_tables import slice_table
+from cp_compress.fidelity.prediction_tables import deciding_counts, slice_table
 
 _LISTED_EXAMPLES = 20
 _BLOCK_VALUES = 2**22
@@ -92,7 +92,7 @@ def compare_structured(
     return Measurement(
         comparison="predictions",
         metrics=metrics,
-        counts={name: 0 if value != value else total for name, value in metrics.items()},
+        counts={name: 0 if value != value else total for name, value in metrics.items()} | deciding_counts(slice_rows),
         evidence=evidence,
         per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **moved},
         examples=_changed(same, counts),

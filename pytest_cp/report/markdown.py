@@ -8,16 +8,18 @@ from typing import Any
 
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
-from pytest_cp.messages import finding, number
+from pytest_cp.messages import finding, number, worst_slices
 from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import shown_outcome
+from pytest_cp.report.verdict import session_verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
 _CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
 _LISTED_EXAMPLES = 8
+_LISTED_SLICES = 8
 
 
 def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -38,8 +40,8 @@ def append_summary(document: dict[str, Any]) -> None:
 def render_markdown(document: dict[str, Any]) -> str:
     """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
-    good = document["exit_status"] == 0
-    lines = [f"## {'✅ Preserved' if good else '❌ Not preserved'}", ""]
+    verdict = session_verdict(document)
+    lines = [f"## {_SYMBOLS[verdict.kind]} {verdict.text}", ""]
     lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
     if document["checks"]:
         lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
@@ -77,6 +79,7 @@ def _failure(record: Record) -> list[str]:
     if record["error"]:
         lines.append(f"- {_text(record['error'])}")
     lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
+    lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
     lines += [
         f"- #{change['index']} (label {_text(change['label'])}): {_text(change['before'])} → {_text(change['after'])}"
         for change in record["examples"][:_LISTED_EXAMPLES]

@@ -15,6 +15,7 @@ from pytest_cp.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
+from pytest_cp.report.verdict import session_verdict
 
 IMAGE_BYTES = 3_000_000
 SHOWN_CLASSES = 40
@@ -35,7 +36,7 @@ def render_page(document: dict[str, Any]) -> str:
     charts = size_table(document["checks"])
     page: str = _template().render(
         document=document,
-        verdict=_verdict(document),
+        verdict=session_verdict(document),
         checks=checks,
         tightest=_tightest(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
@@ -67,18 +68,6 @@ class _Images:
             self._bytes += len(content)
             self.by_content[content] = len(self.by_content)
         return f"i{self.by_content[content]}"
-
-
-def _verdict(document: dict[str, Any]) -> dict[str, str]:
-    counts, status = document["outcomes"], document["exit_status"]
-    bad = sum(counts[name] for name in ("fail", "error", "inconclusive"))
-    if status == 2:
-        return {"kind": "fail", "text": "Interrupted: what follows is what was found until then"}
-    if bad or status not in (0,):
-        what = ", ".join(f"{counts[name]} {name}" for name in ("fail", "error", "inconclusive") if counts[name])
-        return {"kind": "fail", "text": f"Not preserved: {what}" if what else "Failed: see what was not compared"}
-    waived = f", {counts['waived']} known deviations waived" if counts["waived"] else ""
-    return {"kind": "pass", "text": f"Preserved: all {counts['pass']} checks hold{waived}"}
 
 
 def _tightest(records: list[Record]) -> dict[str, str] | None:

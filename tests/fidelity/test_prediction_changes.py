@@ -100,6 +100,10 @@ def test_slices_by_mask_and_by_index():
     assert rows["last"]["count"] == 100
     assert found.metrics["min_slice_agreement"] == min(row["agreement"] for row in rows.values())
     assert found.metrics["max_slice_accuracy_drop"] == max(row["drop"] for row in rows.values())
+    lowest = min(rows.values(), key=lambda row: (row["agreement"], row["count"]))
+    largest = min(rows.values(), key=lambda row: (-row["drop"], row["count"]))
+    assert found.counts["min_slice_agreement"] == lowest["count"] < 400
+    assert found.counts["max_slice_accuracy_drop"] == largest["count"] < 400
     check = judge(found, [Requirement("min_slice_agreement", "min", 0.999, confidence=0.95)])
     assert [group.group for group in check.results[0].groups] == ["first", "last", "listed"]
 

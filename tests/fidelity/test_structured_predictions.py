@@ -282,6 +282,8 @@ def test_slices_are_of_whole_examples(task):
     assert [row["slice"] for row in found.details["slices"]] == ["first", "rest"]
     drops = [row["drop"] for row in found.details["slices"]]
     assert found.metrics["max_slice_accuracy_drop"] == max(drops)
+    counts = [row["count"] for row in found.details["slices"]]
+    assert found.counts["min_slice_agreement"] == counts[shares.index(min(shares))]
 
 
 def test_a_slice_without_answers_is_refused():

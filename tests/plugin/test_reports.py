@@ -50,6 +50,28 @@ def test_failure_message(project):
     assert "reproduce: pytest 'test_gate.py::test_gate[prune(density=0.5)]' --cp-seed=3" in text
 
 
+@pytest.mark.parametrize("bound", ["min_slice_agreement=0.99", "max_slice_accuracy_drop=0.01"])
+def test_a_failing_slice_is_named_with_its_own_count(project, bound):
+    project.write_test(f"""
+@pytest.mark.compress_model("prune(density=0.3)")
+def test_gate(compressed_model, reference_model, dataset):
+    same = compressed_model(dataset[0]).argmax(dim=1) == dataset[1]
+    slices = {{"day": same, "night": ~same}}
+    assert_preserved_predictions(compressed_model, reference_model, dataset, slices=slices, {bound})
+""")
+    outcome = project.run("--cp-report-markdown=report.md")
+    (check,) = outcome.report["checks"]
+    count = check["details"]["slices"][1]["count"]
+    assert 0 < count < 120
+    assert check["requirements"][0]["count"] == count
+    (message,) = outcome.junit_messages
+    assert f", n = {count}" in message.partition("\n")[0]
+    told = f"night: agreement 0, accuracy 100.0% → 0.0% (n = {count})"
+    assert f"slices that changed, worst first:\n    {told}\n" in message
+    assert f"- slice {told}" in (project.path / "report.md").read_text()
+    assert "day:" not in message
+
+
 def test_summary_shows_the_worst_first(project):
     project.pytester.makeini("[pytest]\ncp_schemes =\n    prune(density=0.9)\n    prune(density=0.2)\n")
     project.write_test("""
@@ -85,8 +107,11 @@ def test_sessions_without_gates_see_nothing_of_the_plugin(project):
 
 def test_checks_up_to_an_interrupt_are_reported(project):
     project.write_test(GATE.format(density=0.9, bound=0.5) + "\ndef test_stop():\n    raise KeyboardInterrupt\n")
-    outcome = project.run(subprocess=True)
+    outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html", subprocess=True)
     assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
+    told = "Interrupted: what follows is what was found until then"
+    assert (project.path / "report.md").read_text().startswith(f"## ❌ {told}\n\n1 pass\n")
+    assert f"</span> {told}</h1>" in (project.path / "page.html").read_text()
     assert len(outcome.report["checks"]) == 1
     assert outcome.report["exit_status"] == pytest.ExitCode.INTERRUPTED
 
@@ -111,6 +136,37 @@ def test_report_folder_is_made(project):
     path = project.path / "deep" / "folder" / "report.json"
     assert project.pytester.runpytest_inprocess(f"--cp-report-json={path}").ret == 0
     assert json.loads(path.read_text())["checks"]
+
+
+@pytest.mark.parametrize("path", ["test_gate.py/report.md", "/proc/none/report.md"])
+def test_report_path_that_cannot_be_written_is_refused_before_the_run(project, path):
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    outcome = project.run(f"--cp-report-markdown={path}")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--cp-report-markdown={path}: cannot be written: " in outcome.result.stderr.str()
+    assert outcome.report is None
+
+
+def test_report_that_cannot_be_written_fails_and_spares_the_others(project):
+    lost = "\ndef test_lost():\n    import pathlib\n    pathlib.Path('report.md').mkdir()\n"
+    project.write_test(GATE.format(density=0.9, bound=0.5) + lost)
+    outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html")
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcome.failed_everywhere
+    told = "--cp-report-markdown=report.md: the report could not be written: "
+    assert outcome.junit_messages[0].startswith(told)
+    assert "preservation under compression" in outcome.result.stdout.str()
+    assert outcome.report["exit_status"] == pytest.ExitCode.TESTS_FAILED
+    assert any(note.startswith(told) for note in outcome.report["notes"])
+    assert told in (project.path / "page.html").read_text()
+
+
+def test_summary_that_cannot_be_written_is_noted(project, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path))
+    project.write_test(GATE.format(density=0.9, bound=0.5))
+    outcome = project.run()
+    assert outcome.result.ret == 0
+    assert "note: GITHUB_STEP_SUMMARY: the summary could not be written" in outcome.result.stdout.str()
 
 
 def test_hypothesis_draws_are_one_row(project):
