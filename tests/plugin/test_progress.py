@@ -39,7 +39,7 @@ class Terminal:
         )
         os.close(child)
 
-    def watch(self, until=lambda screen: False, seconds=90):
+    def watch(self, until=lambda screen: False, seconds=300):
         """Read until the screen fulfils a condition or the process ends."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
