@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,12 +25,11 @@ from pytest_cp.call_options import is_requirement
 from pytest_cp.fixtures import chosen_device
 from pytest_cp.records import Recorder, recording
 from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY
-from pytest_cp.specification.reading import Requirements, Specification, SpecificationError, Table
+from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 from pytest_cp.state import session_state
 
 Made = TypeVar("Made")
-_FACTORY = re.compile(r"[\w.]+:[\w.]+")
 
 
 class GateSubjects:
@@ -120,7 +118,7 @@ class GateSubjects:
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
             elif isinstance(value, list):
                 given[name] = tuple(value)
-            elif name in MADE_BY_FACTORY and isinstance(value, str) and _FACTORY.fullmatch(value):
+            elif name in MADE_BY_FACTORY and isinstance(value, str) and FACTORY.fullmatch(value):
                 given[name] = make_from(value, f"{requirements.level}.{name}")
             elif name in ("replay", "save_to"):
                 given[name] = self._folder / value
@@ -165,7 +163,7 @@ class GateSubjects:
         """Return another reference: of a factory, a file, or this reference after a scheme."""
         if (self._folder / text).is_file():
             return self._once(f"file {text}", lambda: read_artifact(self._folder / text))
-        if _FACTORY.fullmatch(text):
+        if FACTORY.fullmatch(text):
             return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
 
