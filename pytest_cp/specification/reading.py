@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +158,10 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
                 yield place, f"{level} requires nothing; give at least one of {known}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
                 yield place, 'a bound is "noise", but no table noise names other references'
+            for name in asked:
+                if isinstance(entry[name], str) and _excuses_everything(name, entry[name]):
+                    told = f"{level}.{name} = {entry[name]!r}: no value could miss it, whatever the noise is"
+                    yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
                 columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
                 if columns:
@@ -168,6 +171,15 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
     if levels:
         yield from _never_compared(tables["candidate"], [one for level in levels for one in _as_list(tables[level])])
     yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
+
+
+def _excuses_everything(name: str, text: str) -> bool:
+    """Tell whether the slack beside a noise is as large as the range of the metric that it is about."""
+    from pytest_cp.specification.levels import range_of, slack_of
+
+    low, high = range_of(name)
+    slack = slack_of(text)
+    return (slack if name.startswith("max_") else -slack) >= high - low
 
 
 def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
@@ -209,13 +221,20 @@ def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[l
     from cp_compress.model import parse_scheme
 
     for text in references:
-        if FACTORY.fullmatch(text) or os.path.isfile(folder / text):  # Path.is_file raises for names too long
+        if FACTORY.fullmatch(text) or _is_file(folder / text):
             continue
         try:
             parse_scheme(text)
         except InvalidArgumentError as error:
             rule = "it is no file and no package.module:factory, and as a scheme"
             yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:

@@ -18,13 +18,12 @@ from cp_compress.base.factories import make_from
 from cp_compress.base.metadata import Metadata, read_metadata
 from cp_compress.data import CompressedDataset, parse_codec
 from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.measurement import metric_range
 from cp_compress.fidelity.running import Model
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.call_options import is_requirement
 from pytest_cp.fixtures import chosen_device
 from pytest_cp.records import Recorder, recording
-from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY
+from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY, range_of, slack_of
 from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 from pytest_cp.state import session_state
@@ -136,11 +135,13 @@ class GateSubjects:
         """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
         options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
         found = self._once(f"noise {level} {argument} {options}", lambda: self._noise(level, argument, options))
-        slack = text.removeprefix("noise").replace(" ", "")
         worst = min(found) if argument.startswith("min_") else max(found)
-        low, high = metric_range(_metric(argument))
-        bound = min(high, max(low, worst + float(slack or 0)))
+        low, high = range_of(argument)
+        bound = min(high, max(low, worst + slack_of(text)))
         of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        if bound == (low if argument.startswith("min_") else high):
+            rule = f"the bound would be {bound:.6g}, which no value could miss"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
         note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
         notes = session_state(self._config).own_notes
         if note not in notes:
@@ -166,16 +167,6 @@ class GateSubjects:
         if FACTORY.fullmatch(text):
             return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
-
-
-def _metric(argument: str) -> str:
-    from cp_compress.base.errors import InvalidArgumentError
-
-    try:
-        metric_range(argument)
-    except InvalidArgumentError:
-        return argument[4:]
-    return argument
 
 
 def _read_data(table: Table, folder: Path) -> Any:

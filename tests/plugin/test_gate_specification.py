@@ -143,6 +143,13 @@ def test_a_bound_from_noise(gate):
     assert gate(text.replace("noise - 0.5", "noise")).failed_everywhere
 
 
+def test_a_bound_from_noise_that_no_value_could_miss_is_refused(gate):
+    noisy = "\n[noise]\nreferences = ['prune(density=0.3)']\n"
+    outcome = gate(added(noisy, "0.5", '"noise - 0.99"'))
+    assert outcome.failed_everywhere
+    assert "which no value could miss" in outcome.junit_messages[0]
+
+
 def test_waivers_execution_and_baseline_of_a_specification(gate):
     text = """
     [execution]
@@ -247,6 +254,12 @@ def test_models_from_files_and_programs(gate):
         ),
         ("[predictions]", "[noise]\nreferences = ['nonsense(']\n[predictions]", 13, "nonsense("),
         ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "it is no file"),
+        (
+            "[predictions]\nmin_agreement = 0.5",
+            "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 5'",
+            15,
+            "no value could miss it",
+        ),
         ("[predictions]", "[predictions", 12, "no TOML"),
         ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "no TOML"),
     ],
