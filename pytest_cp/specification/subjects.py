@@ -13,6 +13,8 @@ import torch
 
 import pytest_cp
 from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
+from cp_compress.artifacts.guards import MAX_BYTES
+from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.factories import make_from
 from cp_compress.base.metadata import Metadata, read_metadata
@@ -106,6 +108,12 @@ class GateSubjects:
             options["factory"] = lambda: make_from(factory, f"{name}.factory")
         return read_artifact(self._folder / table["file"], **options)
 
+    def _read_equivalent(self, path: Path) -> Model:
+        """Return the model of a file; weights alone go into the architecture of the reference."""
+        made_by = self._specification.reference.get("factory", self._specification.reference.get("model"))
+        alone = made_by is not None and recognise(path, MAX_BYTES) in ("cp", "safetensors", "torch")
+        return read_artifact(path, factory=made_by if alone else None)
+
     def _beside(self, argument: str) -> str:
         beside = self._folder / argument
         return str(beside) if beside.is_file() else argument
@@ -163,7 +171,7 @@ class GateSubjects:
     def _equivalent(self, text: str) -> Model:
         """Return another reference: of a factory, a file, or this reference after a scheme."""
         if (self._folder / text).is_file():
-            return self._once(f"file {text}", lambda: read_artifact(self._folder / text))
+            return self._once(f"file {text}", lambda: self._read_equivalent(self._folder / text))
         if FACTORY.fullmatch(text):
             return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
