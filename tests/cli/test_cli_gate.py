@@ -118,6 +118,69 @@ def test_init_reads_a_folder_of_images(capsys, tmp_path, monkeypatch):
     assert 'file = "images"' in (tmp_path / "gate.toml").read_text()
 
 
+TOY_SUBJECTS = """
+import torch
+from torch import nn
+from cp_compress.base.tasks import TaskDataset
+from cp_compress.examples import digits, digits_cnn
+
+def make_images(count):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 6, generator=generator)
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+def two_examples():
+    return make_images(2), torch.tensor([0, 1])
+
+def two_digits():
+    return tuple(tensor[:2] for tensor in digits().tensors)
+
+def one_example():
+    return make_images(1), torch.tensor([0])
+
+def make_token_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3)).eval()
+
+def tokens():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 9, (60, 5), generator=generator), torch.arange(60) % 3
+
+def several_labels():
+    return TaskDataset((make_images(60), (make_images(60)[:, :3] > 0.5).long()), "multi_label")
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "left_out"),
+    [
+        ("digits_cnn", "two_digits", "boundaries.median_change"),
+        ("make_model", "two_examples", "embeddings.cka"),
+        ("make_model", "one_example", "boundaries"),
+        ("make_token_model", "tokens", "attributions"),
+        ("make_model", "several_labels", "boundaries"),
+    ],
+)
+def test_init_leaves_out_what_cannot_be_proposed(capsys, tmp_path, monkeypatch, model, data, left_out):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "toy_subjects.py").write_text(TOY_SUBJECTS)
+    named = (f"toy_subjects:{model}", "--data", f"toy_subjects:{data}")
+    code, out, error = run(capsys, "init", *named)
+    assert code == 0, error
+    assert f"left out: {left_out}: " in out
+    written = (tmp_path / "gate.toml").read_text()
+    assert f"# left out: {left_out}: " in written
+    from pytest_cp.specification import read_specification
+
+    levels = [requirements.level for requirements in read_specification(tmp_path / "gate.toml").requirements]
+    assert levels[0] == "predictions"
+    assert left_out not in levels
+
+
 def test_exit_codes_of_the_gate(tmp_path):
     assert gate(tmp_path).returncode == 2
     assert gate(tmp_path, "none.toml").returncode == 2
