@@ -29,6 +29,7 @@ from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY, range_of, sl
 from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 from pytest_cp.state import session_state
+from pytest_cp.subjects import candidate_called
 
 Made = TypeVar("Made")
 
@@ -51,13 +52,15 @@ class GateSubjects:
         arguments = self._arguments(requirements)
         if level == "reconstruction":
             return LEVELS[level](self._stored(candidate), self._dataset, **arguments)
-        model = self._model(candidate)
+        subjects = [self._model(candidate), self._reference]
         if level == "footprint":
-            example = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
-            return LEVELS[level](model, self._reference, example_input=example, **arguments)
-        if "codec" in candidate and level != "divergence":
+            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+        else:
+            subjects.append(self._dataset)
+        if "codec" in candidate and level not in ("divergence", "footprint"):
             arguments["compressed_dataset"] = self._stored(candidate)
-        return LEVELS[level](model, self._reference, self._dataset, **arguments)
+        with candidate_called(_model_name(candidate)):
+            return LEVELS[level](*subjects, **arguments)
 
     @property
     def _reference(self) -> Model:
@@ -175,6 +178,13 @@ class GateSubjects:
         if FACTORY.fullmatch(text):
             return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
+
+
+def _model_name(candidate: Table) -> str | None:
+    """Return what a candidate's model is called, or None where its scheme says it, or the reference's own name."""
+    if not candidate.keys() & {"model", "file", "command"}:
+        return None
+    return str(candidate["name"]).removesuffix(f" + {candidate.get('codec')}")
 
 
 def _read_data(table: Table, folder: Path) -> Any:

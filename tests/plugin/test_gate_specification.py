@@ -210,6 +210,9 @@ def test_models_from_files_and_programs(gate):
     outcome = gate(added(text))
     assert outcome.result.ret == 0, outcome.result.stdout.str()
     assert len(outcome.report["checks"]) == 3
+    names = {check["subjects"]["candidate"]["name"] for check in outcome.report["checks"]}
+    assert names == {"prune(density=0.4)", "weights", "program"}
+    outcome.result.stdout.fnmatch_lines(["pass * program * predictions", "pass * weights * predictions"])
     assert torch  # imported before the run forgets modules
 
 
