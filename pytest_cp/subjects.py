@@ -48,6 +48,14 @@ def describe_data(source: Any, digest: str | None, count: int) -> Record:
     return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
 
 
+def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
+    """Return the subjects of a check that are known before anything runs: the models, and the candidate's codec."""
+    subjects = {"candidate": describe_candidate(candidate), "reference": describe_model(reference)}
+    if hasattr(compressed_dataset, "codec"):
+        subjects["compressed_data"] = describe_data(compressed_dataset, None, len(compressed_dataset))
+    return subjects
+
+
 def describe_pair(candidate: Observation, reference: Observation) -> Record:
     """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs."""
     subjects: Record = {

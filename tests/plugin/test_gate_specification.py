@@ -216,6 +216,18 @@ def test_models_from_files_and_programs(gate):
     assert torch  # imported before the run forgets modules
 
 
+def test_an_error_names_its_candidate(gate):
+    import sys
+
+    command = json.dumps([sys.executable, "-c", "raise SystemExit(3)", "{input}", "{output}"])
+    outcome = gate(added("", 'scheme = "prune(density=0.4)"', f'name = "broken"\ncommand = {command}'))
+    assert outcome.failed_everywhere
+    (check,) = outcome.report["checks"]
+    assert check["subjects"]["candidate"]["name"] == "broken"
+    assert "ended with exit code 3" in check["error"]
+    outcome.result.stdout.fnmatch_lines(["error * broken * predictions"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "told"),
     [
