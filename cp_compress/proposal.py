@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.errors import CompressionError, InvalidArgumentError, NothingComparedError, ObservationError
+from cp_compress.base.reasons import shortened
 from cp_compress.fidelity.attributions import compare_attributions
 from cp_compress.fidelity.embeddings import compare_embeddings
 from cp_compress.fidelity.measurement import Measurement, metric_range
@@ -88,32 +90,76 @@ def propose(
     >>> [(one.metric, one.bound > 0.9) for one in propose(same, levels=["embeddings"])]
     [('cka', True)]
     """
+    _check_arguments(levels, slack)
+    return [one for name in levels for one in _propose_level(name, references, candidates or {}, slack, seed)[0]]
+
+
+def propose_applicable(
+    references: Sequence[Observation],
+    candidates: Mapping[str, Observation] | None = None,
+    *,
+    levels: Sequence[str] = tuple(_LEVELS),
+    slack: float = 4.0,
+    seed: int = 0,
+) -> tuple[list[Proposal], dict[str, str]]:
+    """Return what `propose` does for the levels that can be compared, and why others, and single metrics, are left out.
+
+    The reasons have names of levels, such as "boundaries", and of metrics in them, such as "predictions.agreement".
+    Raises what `propose` raises where not even predictions can be compared.
+    """
+    _check_arguments(levels, slack)
+    found: list[Proposal] = []
+    left_out: dict[str, str] = {}
+    for name in levels:
+        try:
+            proposals, reasons = _propose_level(name, references, candidates or {}, slack, seed)
+        except (CompressionError, InvalidArgumentError, NothingComparedError, ObservationError) as error:
+            if name == "predictions":
+                raise  # what has no answers to compare has no other level either
+            left_out[name] = shortened(error, 300)
+            continue
+        found += proposals
+        left_out |= reasons
+    return found, left_out
+
+
+def _check_arguments(levels: Sequence[str], slack: float) -> None:
     check_real("propose", "slack", slack, "must be 1 or more: how many times the noise is allowed", at_least=1)
     unknown = [level for level in levels if level not in _LEVELS]
     if unknown or not levels:
         reject("propose", "levels", list(levels), f"known are {', '.join(_LEVELS)}")
-    found = []
-    for name in levels:
-        level = _LEVELS[name]
-        options = dict(level.options)
-        if "examples" in options:
-            options["examples"] = min(options["examples"], len(references[0]))
-        seeded = options if name == "predictions" else options | {"seed": seed}
-        floor = noise_floor(references, level.compare, **seeded)
-        pair = level.compare(references[1], references[0], **seeded)
-        compared = {
-            other: level.compare(observation, references[0], **seeded).metrics
-            for other, observation in (candidates or {}).items()
-        }
-        for metric, direction, unchanged in level.metrics:
-            worst = (min if direction == "min" else max)(floor.values[metric])
-            if math.isnan(worst):
-                continue
-            bound = _bound(metric, direction, unchanged, worst, pair, slack)
-            values = {other: metrics[metric] for other, metrics in compared.items()}
-            count = pair.counts.get(metric, 0)
-            found.append(Proposal(name, metric, direction, bound, worst, count, options, values))
-    return found
+
+
+def _propose_level(
+    name: str, references: Sequence[Observation], candidates: Mapping[str, Observation], slack: float, seed: int
+) -> tuple[list[Proposal], dict[str, str]]:
+    """Return the bounds of a level, and why some of its metrics have none."""
+    level = _LEVELS[name]
+    options = dict(level.options)
+    if "examples" in options:
+        options["examples"] = min(options["examples"], len(references[0]))
+    seeded = options if name == "predictions" else options | {"seed": seed}
+    floor = noise_floor(references, level.compare, **seeded)
+    pair = level.compare(references[1], references[0], **seeded)
+    compared = {
+        other: level.compare(observation, references[0], **seeded).metrics for other, observation in candidates.items()
+    }
+    found: list[Proposal] = []
+    left_out: dict[str, str] = {}
+    for metric, direction, unchanged in level.metrics:
+        worst = (min if direction == "min" else max)(floor.values.get(metric, (math.nan,)))
+        if math.isnan(worst):
+            left_out[f"{name}.{metric}"] = "it has no value on these examples"
+            continue
+        bound = _bound(metric, direction, unchanged, worst, pair, slack)
+        count = pair.counts.get(metric, 0)
+        if bound == metric_range(metric)[0 if direction == "min" else 1]:
+            few = f"on so few examples (n = {count}) chance alone can bring any value"
+            left_out[f"{name}.{metric}"] = few if metric in pair.evidence else "the noise can bring any value"
+            continue
+        values = {other: metrics[metric] for other, metrics in compared.items()}
+        found.append(Proposal(name, metric, direction, bound, worst, count, options, values))
+    return found, left_out
 
 
 def _bound(
@@ -127,7 +173,7 @@ def _bound(
         interval = pair.evidence[metric].interval(_CONFIDENCE)
         bound = choose(bound, interval.low if direction == "min" else interval.high)
     low, high = metric_range(metric)
-    return min(high, max(low, _outwards(bound, direction)))
+    return min(high, max(low, _outwards(bound, direction) if math.isfinite(bound) else bound))
 
 
 def _outwards(value: float, direction: Literal["min", "max"]) -> float:

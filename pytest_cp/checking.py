@@ -20,7 +20,7 @@ from pytest_cp.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.messages import failure_message
 from pytest_cp.options import current_execution
 from pytest_cp.records import Record, asserting, not_asserting, record_check, record_error, set_aside_check
-from pytest_cp.subjects import describe_pair
+from pytest_cp.subjects import describe_models, describe_pair
 
 Parameters = ParamSpec("Parameters")
 
@@ -83,13 +83,16 @@ def assert_pair(
     compressed, reference, dataset, compressed_dataset = subjects
     described: Record = {}
     with recording_errors(assertion, described):
+        described |= describe_models(compressed, reference, compressed_dataset)  # for errors, too
         require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
         original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
         read = dataset if compressed_dataset is None else compressed_dataset
         candidate = observe(compressed, read, device=execution.device, batch_size=execution.batch_size)
-        described |= describe_pair(candidate, original)
+        pair = describe_pair(candidate, original)
+        described.clear()
+        described |= pair
         require_other_logits(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from cp_compress.base.digests import digest_model
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from pytest_cp.records import Record
+
+_candidate_name: ContextVar[str | None] = ContextVar("cp_candidate_name", default=None)
+
+
+@contextlib.contextmanager
+def candidate_called(name: str | None) -> Iterator[None]:
+    """Let records of checks inside call their candidate by this name; None leaves it what its model says."""
+    token = _candidate_name.set(name)
+    try:
+        yield
+    finally:
+        _candidate_name.reset(token)
+
+
+def describe_candidate(model: Model) -> Record:
+    """Return the name that a specification gave the candidate, or else its model's, and its digest."""
+    described = describe_model(model)
+    return described | {"name": _candidate_name.get() or described["name"]}
 
 
 def describe_model(model: Model) -> Record:
@@ -27,10 +48,18 @@ def describe_data(source: Any, digest: str | None, count: int) -> Record:
     return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
 
 
+def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
+    """Return the subjects of a check that are known before anything runs: the models, and the candidate's codec."""
+    subjects = {"candidate": describe_candidate(candidate), "reference": describe_model(reference)}
+    if hasattr(compressed_dataset, "codec"):
+        subjects["compressed_data"] = describe_data(compressed_dataset, None, len(compressed_dataset))
+    return subjects
+
+
 def describe_pair(candidate: Observation, reference: Observation) -> Record:
     """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs."""
     subjects: Record = {
-        "candidate": describe_model(candidate.model),
+        "candidate": describe_candidate(candidate.model),
         "reference": describe_model(reference.model),
         "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
     }

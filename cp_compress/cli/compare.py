@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress compare`."""
     parser.add_argument("candidate", metavar="CANDIDATE", help="the compressed model, a MODEL as below")
     parser.add_argument("reference", metavar="REFERENCE", help="the model before compression, a MODEL as below")
-    parser.add_argument("--data", required=True, metavar="FACTORY", help="labelled examples, as package.module:factory")
+    parser.add_argument("--data", required=True, metavar="DATA", help="labelled examples, as below")
     parser.add_argument(
         "--architecture", metavar="FACTORY", help="the factory behind models that are files (default: REFERENCE)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ example:
   cp-compress gate gate.toml
 
 """
+_LEVELS = ("predictions", "embeddings", "attributions", "boundaries")
 _SCHEME = "quantize(int8)"
 _NOISE = "quantize(bfloat16)"
 _SHARE_OF_COMPRESSION = 0.9
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.footprint_comparison import compare_footprints
     from cp_compress.model import parse_scheme
     from cp_compress.model.schemes import apply_scheme
-    from cp_compress.proposal import propose
+    from cp_compress.proposal import propose_applicable
 
     if Path(options.output).exists() and not options.overwrite:
         raise InvalidArgumentError(f"--output {options.output}: is there already; --overwrite replaces it")
@@ -73,10 +74,14 @@ def run(options: argparse.Namespace) -> int:
             candidates[text] = observe(model, data, batch_size=size, device=device)
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
-        usable = [level for level, why in served_levels(reference, role="reference").items() if why is None]
-        levels = [level for level in ("predictions", "embeddings", "attributions", "boundaries") if level in usable]
-        proposals = propose(references, candidates, levels=levels, slack=options.slack, seed=options.seed)
-    text = "\n".join(_lines(options, noise, list(schemes), proposals, compressions)) + "\n"
+        served = served_levels(reference, role="reference")
+        reasons = {level: why for level in _LEVELS if (why := served[level]) is not None}
+        levels = [level for level in _LEVELS if level not in reasons]
+        proposals, left_out = propose_applicable(
+            references, candidates, levels=levels, slack=options.slack, seed=options.seed
+        )
+        left_out = reasons | left_out
+    text = "\n".join(_lines(options, noise, list(schemes), proposals, left_out, compressions)) + "\n"
     write_atomically(options.output, text)
     rows = [("level", "metric", "noise", "proposed", *schemes)]
     rows += [
@@ -86,7 +91,10 @@ def run(options: argparse.Namespace) -> int:
     kept = all(one.holds(value) for one in proposals for value in one.candidates.values())
     end = "all candidates keep them" if kept else "values marked with ! do not keep them: find out why, or relax them"
     content: dict[str, Any] = {"output": options.output, "proposals": [_plain(one) for one in proposals]}
-    emit(options, f"{table(rows)}\n\n{end}\nwrote {options.output}; run: cp-compress gate {options.output}", content)
+    content["left_out"] = left_out
+    told = "".join(f"left out: {name}: {why}\n" for name, why in left_out.items())
+    written = f"wrote {options.output}; run: cp-compress gate {options.output}"
+    emit(options, f"{table(rows)}\n\n{told}{end}\n{written}", content)
     return DONE
 
 
@@ -124,6 +132,7 @@ def _lines(
     noise: Sequence[str],
     schemes: Sequence[str],
     proposals: Sequence[Proposal],
+    left_out: Mapping[str, str],
     compressions: dict[str, float],
 ) -> Iterator[str]:
     """Yield the lines of a specification that says beside each bound where it comes from."""
@@ -168,6 +177,9 @@ def _lines(
         yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
         if level == "predictions":
             yield "# confidence = 0.95  # asks it of the population, not of these examples alone; needs more of them"
+    if left_out:
+        yield ""
+    yield from (f"# left out: {name}: {why}" for name, why in left_out.items())
     yield ""
     yield "[footprint]"
     yield f"# {', '.join(f'{name} is {value:.3g} times smaller' for name, value in compressions.items())}"

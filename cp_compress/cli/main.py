@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cp_compress import __version__
 from cp_compress.base.errors import (
+    ArtifactError,
     CompressionError,
     CorruptStreamError,
     FactoryError,
@@ -23,6 +24,7 @@ from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepa
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _TROUBLE = (
+    ArtifactError,
     CompressionError,
     CorruptStreamError,
     FactoryError,
@@ -33,8 +35,9 @@ _TROUBLE = (
 )
 _EPILOG = """\
 A MODEL is "package.module:factory", a function without arguments that returns the model, or the path of a file that
-`cp-compress compress` wrote, with --architecture naming the factory of the model that it was made from. Modules are
-looked for in the current folder too.
+`cp-compress compress` wrote or that holds weights (safetensors, torch.save), with --architecture naming the factory of
+the model that it was made from. DATA is such a function of labelled examples, or the path of an .npz file of inputs and
+labels, or of a folder of class folders of images. Modules are looked for in the current folder too.
 
 exit codes: 0 done, and everything required holds; 1 a requirement does not hold, or no candidate was found that meets
 all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work could not be done; 130 interrupted.

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a name of the template: "density=real(0.02, 1, scale=log)", "n=integer(1, 3)", '
         "\"dtype=categorical(('int8', 'float16'))\"; repeatable",
     )
-    parser.add_argument("--data", required=True, metavar="FACTORY", help="labelled examples to judge candidates on")
-    parser.add_argument("--gate-data", metavar="FACTORY", help="other examples, to judge the best candidate on again")
+    parser.add_argument("--data", required=True, metavar="DATA", help="labelled examples to judge candidates on")
+    parser.add_argument("--gate-data", metavar="DATA", help="other examples, to judge the best candidate on again")
     parser.add_argument(
         "--allow-shared-examples", action="store_true", help="let --gate-data hold examples of --data too"
     )

@@ -34,17 +34,33 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
 
     Raises InvalidArgumentError for a text that is neither, and for a factory that gives no module.
     """
-    from cp_compress.model import load
-
     if Path(name).is_file():
         if architecture is None:
             raise InvalidArgumentError(f"{what} {name} is a file: name its --architecture, as package.module:factory")
-        return load(name, _module(architecture, "--architecture")).to(device).eval()
+        return _from_file(name, _module(architecture, "--architecture")).to(device).eval()
     if Path(name).is_dir():
         raise InvalidArgumentError(f"{what} {name!r} is a folder; name a file, or a factory")
     if ":" not in name:
         raise InvalidArgumentError(f'{what} {name!r} is no file and not of the form "package.module:factory"')
     return _module(name, what).to(device).eval()
+
+
+def _from_file(path: str, architecture: nn.Module) -> nn.Module:
+    """Return the model whose weights a file holds."""
+    from cp_compress.artifacts import load_safetensors, load_torch
+    from cp_compress.artifacts.guards import MAX_BYTES
+    from cp_compress.artifacts.recognition import recognise
+    from cp_compress.base.errors import ArtifactError
+    from cp_compress.model import load
+
+    try:
+        kind = recognise(path, MAX_BYTES)
+    except ArtifactError:
+        kind = "cp"  # damaged, as its own reader says best
+    readers = {"safetensors": load_safetensors, "torch": load_torch}
+    if kind in readers:
+        return readers[kind](path, factory=lambda: architecture)
+    return load(path, architecture)
 
 
 def _module(name: str, what: str) -> nn.Module:
@@ -93,9 +109,10 @@ def example_input(shape: tuple[int, ...], batch_size: int, device: torch.device)
 
 
 def read_data(name: str, what: str = "--data") -> Any:
-    """Return the labelled examples that a factory makes."""
+    """Return the labelled examples that a factory makes, or that an .npz file or a folder of images holds."""
+    from cp_compress.artifacts import read_examples
     from cp_compress.base.datasets import LabeledData
 
-    data = make_from(name, what)
+    data = read_examples(name) if Path(name).exists() else make_from(name, what)
     LabeledData(data)
     return data

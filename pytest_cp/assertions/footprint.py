@@ -12,7 +12,7 @@ from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.errors import FootprintNotReducedError
 from pytest_cp.records import Record
-from pytest_cp.subjects import describe_model
+from pytest_cp.subjects import describe_candidate, describe_model
 
 
 @keeping_options
@@ -43,7 +43,7 @@ def assert_footprint(
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)
-        subjects |= {"candidate": describe_model(compressed), "reference": describe_model(reference)}
+        subjects |= {"candidate": describe_candidate(compressed), "reference": describe_model(reference)}
         asked = [requirement.metric for requirement in requirements]
         measurement = compare_footprints(compressed, reference, example_input, asked)
     return conclude(measurement, requirements, assertion, subjects, FootprintNotReducedError)

@@ -100,6 +100,20 @@ def level_schema(level: str) -> dict[str, Any]:
     }
 
 
+def range_of(name: str) -> tuple[float, float]:
+    """Return the smallest and largest value of the metric that an argument such as `min_agreement` bounds."""
+    return _RANGES[name[4:]] if name[4:] in _RANGES else _RANGES[name]
+
+
+def slack_of(text: str) -> float:
+    """Return what a bound such as "noise - 0.01" adds to the noise.
+
+    >>> slack_of("noise - 0.01"), slack_of("noise")
+    (-0.01, 0.0)
+    """
+    return float(text.removeprefix("noise").replace(" ", "") or 0)
+
+
 def _argument_schema(name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
@@ -118,7 +132,6 @@ def _argument_schema(name: str, hint: Any) -> dict[str, Any]:
 
 
 def _bound_schema(name: str) -> dict[str, Any]:
-    bare = name[4:]
-    low, high = _RANGES[bare] if bare in _RANGES else _RANGES[name]
+    low, high = range_of(name)
     limits = {"minimum": low, "maximum": high}
     return {"type": "number", **{key: limit for key, limit in limits.items() if abs(limit) != float("inf")}}

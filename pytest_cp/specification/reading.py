@@ -13,6 +13,9 @@ from cp_compress.base.reasons import shortened
 from pytest_cp.toml_files import TomlError, read_toml
 
 Table = Mapping[str, Any]
+FACTORY = re.compile(r"[\w.]+:[\w.]+")
+"""A text that names a function without arguments."""
+
 _MODELS = ("scheme", "model", "file", "command")
 
 
@@ -84,7 +87,7 @@ def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
 
     errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
     problems = [(list(error.absolute_path), _explain(error)) for error in errors]
-    problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables))
+    problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables, path.parent))
     if problems:
         lines = sorted((find_line(text, _key(place, told)), told) for place, told in problems)
         raise SpecificationError("\n".join(f"{path}:{line}: {told}" for line, told in lines))
@@ -128,7 +131,7 @@ def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str |
         yield from _no_numbers(part, [*place, key])
 
 
-def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], str]]:
+def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list[str | int], str]]:
     """Yield what no schema can say: a path, and what is wrong there."""
     from pytest_cp.baselines.tolerances import Tolerances
     from pytest_cp.call_options import is_requirement
@@ -155,12 +158,28 @@ def _contradictions(tables: dict[str, Any]) -> Iterator[tuple[list[str | int], s
                 yield place, f"{level} requires nothing; give at least one of {known}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
                 yield place, 'a bound is "noise", but no table noise names other references'
+            for name in asked:
+                if isinstance(entry[name], str) and _excuses_everything(name, entry[name]):
+                    told = f"{level}.{name} = {entry[name]!r}: no value could miss it, whatever the noise is"
+                    yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
                 columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
                 if columns:
                     yield [*place, "slices"], f"slice {columns[0]} needs data.metadata, a CSV with one row an example"
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
+    if levels:
+        yield from _never_compared(tables["candidate"], [one for level in levels for one in _as_list(tables[level])])
+    yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
+
+
+def _excuses_everything(name: str, text: str) -> bool:
+    """Tell whether the slack beside a noise is as large as the range of the metric that it is about."""
+    from pytest_cp.specification.levels import range_of, slack_of
+
+    low, high = range_of(name)
+    slack = slack_of(text)
+    return (slack if name.startswith("max_") else -slack) >= high - low
 
 
 def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
@@ -185,6 +204,37 @@ def _chosen_candidates(
         elif level in ("footprint", "divergence") and not any(key in known[name] for key in _MODELS):
             told = f"{level} compares models, and candidate {name} stores the data only"
             yield place, f"{told}: name those that it is about in candidates"
+
+
+def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
+    """Yield each candidate that no table is about: the gate would be green without a look at it."""
+    for position, candidate in enumerate(candidates):
+        name = _with_name(candidate)["name"]
+        if not any(name in entry.get("candidates", [name]) for entry in entries):
+            told = f"candidate {name} is never compared: every table has candidates that leave it out"
+            yield ["candidate", position], told
+
+
+def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[list[str | int], str]]:
+    """Yield the references of the noise that cannot be made, whether a bound asks for them or not."""
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.model import parse_scheme
+
+    for text in references:
+        if FACTORY.fullmatch(text) or _is_file(folder / text):
+            continue
+        try:
+            parse_scheme(text)
+        except InvalidArgumentError as error:
+            rule = "it is no file and no package.module:factory, and as a scheme"
+            yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:

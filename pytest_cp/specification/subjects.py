@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,24 +13,25 @@ import torch
 
 import pytest_cp
 from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
+from cp_compress.artifacts.guards import MAX_BYTES
+from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.factories import make_from
 from cp_compress.base.metadata import Metadata, read_metadata
 from cp_compress.data import CompressedDataset, parse_codec
 from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.measurement import metric_range
 from cp_compress.fidelity.running import Model
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.call_options import is_requirement
 from pytest_cp.fixtures import chosen_device
 from pytest_cp.records import Recorder, recording
-from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY
-from pytest_cp.specification.reading import Requirements, Specification, SpecificationError, Table
+from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY, range_of, slack_of
+from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 from pytest_cp.state import session_state
+from pytest_cp.subjects import candidate_called
 
 Made = TypeVar("Made")
-_FACTORY = re.compile(r"[\w.]+:[\w.]+")
 
 
 class GateSubjects:
@@ -52,13 +52,15 @@ class GateSubjects:
         arguments = self._arguments(requirements)
         if level == "reconstruction":
             return LEVELS[level](self._stored(candidate), self._dataset, **arguments)
-        model = self._model(candidate)
+        subjects = [self._model(candidate), self._reference]
         if level == "footprint":
-            example = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
-            return LEVELS[level](model, self._reference, example_input=example, **arguments)
-        if "codec" in candidate and level != "divergence":
+            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+        else:
+            subjects.append(self._dataset)
+        if "codec" in candidate and level not in ("divergence", "footprint"):
             arguments["compressed_dataset"] = self._stored(candidate)
-        return LEVELS[level](model, self._reference, self._dataset, **arguments)
+        with candidate_called(_model_name(candidate)):
+            return LEVELS[level](*subjects, **arguments)
 
     @property
     def _reference(self) -> Model:
@@ -109,6 +111,12 @@ class GateSubjects:
             options["factory"] = lambda: make_from(factory, f"{name}.factory")
         return read_artifact(self._folder / table["file"], **options)
 
+    def _read_equivalent(self, path: Path) -> Model:
+        """Return the model of a file; weights alone go into the architecture of the reference."""
+        made_by = self._specification.reference.get("factory", self._specification.reference.get("model"))
+        alone = made_by is not None and recognise(path, MAX_BYTES) in ("cp", "safetensors", "torch")
+        return read_artifact(path, factory=made_by if alone else None)
+
     def _beside(self, argument: str) -> str:
         beside = self._folder / argument
         return str(beside) if beside.is_file() else argument
@@ -120,7 +128,7 @@ class GateSubjects:
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
             elif isinstance(value, list):
                 given[name] = tuple(value)
-            elif name in MADE_BY_FACTORY and isinstance(value, str) and _FACTORY.fullmatch(value):
+            elif name in MADE_BY_FACTORY and isinstance(value, str) and FACTORY.fullmatch(value):
                 given[name] = make_from(value, f"{requirements.level}.{name}")
             elif name in ("replay", "save_to"):
                 given[name] = self._folder / value
@@ -138,11 +146,13 @@ class GateSubjects:
         """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
         options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
         found = self._once(f"noise {level} {argument} {options}", lambda: self._noise(level, argument, options))
-        slack = text.removeprefix("noise").replace(" ", "")
         worst = min(found) if argument.startswith("min_") else max(found)
-        low, high = metric_range(_metric(argument))
-        bound = min(high, max(low, worst + float(slack or 0)))
+        low, high = range_of(argument)
+        bound = min(high, max(low, worst + slack_of(text)))
         of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        if bound == (low if argument.startswith("min_") else high):
+            rule = f"the bound would be {bound:.6g}, which no value could miss"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
         note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
         notes = session_state(self._config).own_notes
         if note not in notes:
@@ -164,20 +174,17 @@ class GateSubjects:
     def _equivalent(self, text: str) -> Model:
         """Return another reference: of a factory, a file, or this reference after a scheme."""
         if (self._folder / text).is_file():
-            return self._once(f"file {text}", lambda: read_artifact(self._folder / text))
-        if _FACTORY.fullmatch(text):
+            return self._once(f"file {text}", lambda: self._read_equivalent(self._folder / text))
+        if FACTORY.fullmatch(text):
             return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
         return self._once(f"scheme {text}", lambda: self._compressed(text))
 
 
-def _metric(argument: str) -> str:
-    from cp_compress.base.errors import InvalidArgumentError
-
-    try:
-        metric_range(argument)
-    except InvalidArgumentError:
-        return argument[4:]
-    return argument
+def _model_name(candidate: Table) -> str | None:
+    """Return what a candidate's model is called, or None where its scheme says it, or the reference's own name."""
+    if not candidate.keys() & {"model", "file", "command"}:
+        return None
+    return str(candidate["name"]).removesuffix(f" + {candidate.get('codec')}")
 
 
 def _read_data(table: Table, folder: Path) -> Any:

@@ -1,9 +1,11 @@
 """`cp-compress init` and `cp-compress gate`: from a model and data to a green gate, and exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 from command import read, run
 
@@ -48,6 +50,135 @@ def test_init_does_not_write_over_a_file(capsys, tmp_path, monkeypatch):
     assert code == 2
     assert "--overwrite" in error
     assert (tmp_path / "gate.toml").read_text() == "mine"
+
+
+def write_array_file(path, count=40):
+    from cp_compress.examples import digits
+
+    images, labels = digits().tensors
+    numpy.savez(path, inputs=images[:count].numpy(), labels=labels[:count].numpy())
+
+
+def write_image_folder(path, count=20):
+    from PIL import Image
+
+    from cp_compress.examples import digits
+
+    images, labels = digits().tensors
+    for number in range(10):
+        (path / str(number)).mkdir(parents=True)
+    for index in range(count):
+        pixels = (images[index, 0] * 255).byte().expand(3, 8, 8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(path / str(int(labels[index])) / f"{index}.png")
+    for number in range(10):  # no class may be empty
+        Image.new("RGB", (8, 8)).save(path / str(number) / "blank.png")
+
+
+COLOUR_MODEL = """
+import torch
+from cp_compress.examples import digits_cnn
+
+def make_model():
+    return torch.nn.Sequential(Grey(), digits_cnn())
+
+class Grey(torch.nn.Module):
+    def forward(self, images):
+        return images[:, :1]
+"""
+
+
+def test_init_reads_an_array_file_and_weights(capsys, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    from cp_compress.examples import digits_cnn
+    from cp_compress.model import Quantize, save
+
+    monkeypatch.chdir(tmp_path)
+    write_array_file(tmp_path / "digits.npz")
+    safetensors.torch.save_file(digits_cnn().state_dict(), tmp_path / "weights.safetensors")
+    save(Quantize("bfloat16").compress(digits_cnn()), tmp_path / "other.cp")
+    named = ("weights.safetensors", "--architecture", SUBJECTS[0], "--noise", "other.cp")
+    code, _, error = run(capsys, "init", *named, "--data", "digits.npz")
+    assert code == 0, error
+    written = (tmp_path / "gate.toml").read_text()
+    assert 'file = "digits.npz"' in written
+    assert 'file = "weights.safetensors"' in written
+    (tmp_path / "gate.toml").write_text(re.sub("min_agreement = .*", "min_agreement = 'noise - 0.5'", written))
+    done = gate(tmp_path, "gate.toml", "-q")
+    assert done.returncode == 0, done.stdout
+
+
+def test_init_reads_a_folder_of_images(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "colour_model.py").write_text(COLOUR_MODEL)
+    write_image_folder(tmp_path / "images")
+    code, _, error = run(capsys, "init", "colour_model:make_model", "--data", "images")
+    assert code == 0, error
+    assert 'file = "images"' in (tmp_path / "gate.toml").read_text()
+
+
+TOY_SUBJECTS = """
+import torch
+from torch import nn
+from cp_compress.base.tasks import TaskDataset
+from cp_compress.examples import digits, digits_cnn
+
+def make_images(count):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 6, generator=generator)
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+def two_examples():
+    return make_images(2), torch.tensor([0, 1])
+
+def two_digits():
+    return tuple(tensor[:2] for tensor in digits().tensors)
+
+def one_example():
+    return make_images(1), torch.tensor([0])
+
+def make_token_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3)).eval()
+
+def tokens():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 9, (60, 5), generator=generator), torch.arange(60) % 3
+
+def several_labels():
+    return TaskDataset((make_images(60), (make_images(60)[:, :3] > 0.5).long()), "multi_label")
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "left_out"),
+    [
+        ("digits_cnn", "two_digits", "boundaries.median_change"),
+        ("make_model", "two_examples", "embeddings.cka"),
+        ("make_model", "one_example", "boundaries"),
+        ("make_token_model", "tokens", "attributions"),
+        ("make_model", "several_labels", "boundaries"),
+    ],
+)
+def test_init_leaves_out_what_cannot_be_proposed(capsys, tmp_path, monkeypatch, model, data, left_out):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "toy_subjects.py").write_text(TOY_SUBJECTS)
+    named = (f"toy_subjects:{model}", "--data", f"toy_subjects:{data}")
+    code, out, error = run(capsys, "init", *named)
+    assert code == 0, error
+    assert f"left out: {left_out}: " in out
+    written = (tmp_path / "gate.toml").read_text()
+    assert f"# left out: {left_out}: " in written
+    from pytest_cp.specification import read_specification
+
+    levels = [requirements.level for requirements in read_specification(tmp_path / "gate.toml").requirements]
+    assert levels[0] == "predictions"
+    assert left_out not in levels
 
 
 def test_exit_codes_of_the_gate(tmp_path):

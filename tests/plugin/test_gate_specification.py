@@ -143,6 +143,13 @@ def test_a_bound_from_noise(gate):
     assert gate(text.replace("noise - 0.5", "noise")).failed_everywhere
 
 
+def test_a_bound_from_noise_that_no_value_could_miss_is_refused(gate):
+    noisy = "\n[noise]\nreferences = ['prune(density=0.3)']\n"
+    outcome = gate(added(noisy, "0.5", '"noise - 0.99"'))
+    assert outcome.failed_everywhere
+    assert "which no value could miss" in outcome.junit_messages[0]
+
+
 def test_waivers_execution_and_baseline_of_a_specification(gate):
     text = """
     [execution]
@@ -203,7 +210,22 @@ def test_models_from_files_and_programs(gate):
     outcome = gate(added(text))
     assert outcome.result.ret == 0, outcome.result.stdout.str()
     assert len(outcome.report["checks"]) == 3
+    names = {check["subjects"]["candidate"]["name"] for check in outcome.report["checks"]}
+    assert names == {"prune(density=0.4)", "weights", "program"}
+    outcome.result.stdout.fnmatch_lines(["pass * program * predictions", "pass * weights * predictions"])
     assert torch  # imported before the run forgets modules
+
+
+def test_an_error_names_its_candidate(gate):
+    import sys
+
+    command = json.dumps([sys.executable, "-c", "raise SystemExit(3)", "{input}", "{output}"])
+    outcome = gate(added("", 'scheme = "prune(density=0.4)"', f'name = "broken"\ncommand = {command}'))
+    assert outcome.failed_everywhere
+    (check,) = outcome.report["checks"]
+    assert check["subjects"]["candidate"]["name"] == "broken"
+    assert "ended with exit code 3" in check["error"]
+    outcome.result.stdout.fnmatch_lines(["error * broken * predictions"])
 
 
 @pytest.mark.parametrize(
@@ -239,6 +261,20 @@ def test_models_from_files_and_programs(gate):
             "stores the data only",
         ),
         ("[predictions]", "[reconstruction]\nmin_psnr = 2\n[predictions]", 12, "has none"),
+        (
+            "[predictions]",
+            "[[candidate]]\nscheme = 'quantize(int8)'\n[predictions]\ncandidates = ['quantize(int8)']",
+            9,
+            "candidate prune(density=0.4) is never compared",
+        ),
+        ("[predictions]", "[noise]\nreferences = ['nonsense(']\n[predictions]", 13, "nonsense("),
+        ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "it is no file"),
+        (
+            "[predictions]\nmin_agreement = 0.5",
+            "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 5'",
+            15,
+            "no value could miss it",
+        ),
         ("[predictions]", "[predictions", 12, "no TOML"),
         ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "no TOML"),
     ],
