@@ -80,6 +80,7 @@ def test_the_time_left_is_told_when_it_is_long(project):
     terminal = Terminal(project.path)
     assert "left" in terminal.watch(until=lambda text: " left " in text)
     terminal.process.kill()
+    terminal.process.wait(timeout=30)
 
 
 @pytest.mark.parametrize(
