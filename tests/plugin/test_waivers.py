@@ -116,7 +116,7 @@ def test_a_waived_check_is_still_held_to_its_baseline(waived):
         ({"at_worst": "0.7"}, "a number"),
         ({"at_worst": float("inf")}, "without limit"),
         ({"metric": "agrement"}, "no comparison gives it"),
-        ({"until": "2030"}, "unknown are until"),
+        ({"until": "2030"}, "unknown key until"),
     ],
 )
 def test_a_waiver_that_does_not_say_what_it_must_is_refused(change, told):
