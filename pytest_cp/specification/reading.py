@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.reasons import shortened
 from pytest_cp.toml_files import TomlError, read_toml
+
+if TYPE_CHECKING:
+    from pytest_cp.waivers import Waivers
 
 Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
@@ -83,16 +86,32 @@ def read_specification(path: Path) -> Specification:
 def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
-    from pytest_cp.specification.lines import find_line
     from pytest_cp.specification.schema import specification_schema
 
     errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
     problems = [problem for error in errors for problem in _explanations(error)]
     problems += [] if errors else _waiver_problems(tables)
     problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables, path.parent))
-    if problems:
-        lines = sorted((find_line(text, place), told) for place, told in problems)
+    _refuse(path, text, problems)
+
+
+def _refuse(path: Path, text: str, problems: Iterable[tuple[list[str | int], str]]) -> None:
+    """Raise SpecificationError with a line for each problem, in the order of the file, where there is any."""
+    from pytest_cp.specification.lines import find_line
+
+    lines = sorted((find_line(text, place), told) for place, told in problems)
+    if lines:
         raise SpecificationError("\n".join(f"{path}:{line}: {told}" for line, told in lines))
+
+
+def read_specified_waivers(path: Path) -> Waivers:
+    """Return the waivers of a specification; raises SpecificationError with file and line for what is wrong in one."""
+    from pytest_cp.waivers import parse_waivers
+
+    text, tables = read_tables(path)
+    waivers = _as_list(tables.get("waiver", []))
+    _refuse(path, text, _waiver_problems({"waiver": waivers}))
+    return parse_waivers(waivers, str(path))
 
 
 def _waiver_problems(tables: Table) -> list[tuple[list[str | int], str]]:

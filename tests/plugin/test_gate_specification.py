@@ -322,6 +322,12 @@ def test_every_mistake_in_a_waiver_is_told_with_its_line(tmp_path):
     assert told[3].endswith("unknown key ownr; did you mean owner?")
 
 
+def test_the_run_tells_the_line_of_a_mistake_in_a_waiver(gate):
+    outcome = gate(added("\n[[waiver]]\ntest = '*'\n"))
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines(["*gate.toml:15: waiver 1: lacks *"])
+
+
 @pytest.mark.parametrize("arguments", [(), ("-n2",), ("--reruns=1",)], ids=["serial", "xdist", "reruns"])
 def test_a_mistake_fails_the_run(gate, arguments):
     outcome = gate(added("", "min_agreement", "min_agreemnt"), *arguments, subprocess=bool(arguments))
