@@ -344,18 +344,16 @@ def waivers(config: pytest.Config) -> Waivers:
 
 
 def _specified_waivers(config: pytest.Config) -> tuple[Waiver, ...]:
-    """Return the waivers that a specification holds; raises pytest.UsageError for one that is no TOML."""
-    from pytest_cp.specification import SpecificationError, read_tables
+    """Return the waivers that a specification holds; raises pytest.UsageError for what is wrong there."""
+    from pytest_cp.specification import SpecificationError, read_specified_waivers
     from pytest_cp.specification.collecting import specification_path
-    from pytest_cp.waivers import WaiverError, parse_waivers
 
     path = specification_path(config)
     if path is None:
         return ()
     try:
-        tables = read_tables(path)[1].get("waiver", [])
-        return parse_waivers(tables if isinstance(tables, list) else [tables], str(path)).known
-    except (SpecificationError, WaiverError) as error:
+        return read_specified_waivers(path).known
+    except SpecificationError as error:
         raise pytest.UsageError(f"--cp-spec: {error}") from error
 
 

@@ -8,9 +8,10 @@ not be made, nor one that is worse than its baseline.
 from __future__ import annotations
 
 import datetime
+import difflib
 import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from cp_compress.base.reasons import shortened
 from pytest_cp.records import Record
 from pytest_cp.toml_files import TomlError, read_toml
 
-_KEYS = {"test": str, "metric": str, "at_worst": (int, float), "owner": str, "reason": str, "expires": datetime.date}
+_KEYS: dict[str, Any] = {
+    "test": str,
+    "metric": str,
+    "at_worst": (int, float),
+    "owner": str,
+    "reason": str,
+    "expires": datetime.date,
+}
+_MOST_TOLD = 20  # a stranger's table may have any number of keys
 
 
 class WaiverError(Exception):
@@ -133,47 +142,70 @@ def parse_waivers(tables: Iterable[Any], where: str) -> Waivers:
 
 
 def _parse(table: Any, where: str) -> Waiver:
-    if not isinstance(table, dict):
-        raise WaiverError(f"{where}: must be a table with {', '.join(_KEYS)}")
-    unknown, missing = sorted(table.keys() - _KEYS.keys()), sorted(_KEYS.keys() - table.keys())
-    if unknown or missing:
-        text = "; ".join(
-            part
-            for part in (
-                f"lacks {', '.join(missing)}" if missing else "",
-                f"unknown are {shortened(', '.join(unknown), 200)}" if unknown else "",
-            )
-            if part
-        )
-        raise WaiverError(f"{where}: {text}; a waiver has {', '.join(_KEYS)}")
-    for key, kind in _KEYS.items():
-        value = table[key]
-        if not isinstance(value, kind) or isinstance(value, (bool, datetime.datetime)):  # type: ignore[arg-type]
-            form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a text"
-            raise WaiverError(f"{where}: {key} = {shortened(repr(value), 80)}: must be {form}")
-        if isinstance(value, str) and not value.strip():
-            raise WaiverError(f"{where}: {key} is empty")
-    if not math.isfinite(table["at_worst"]):
-        raise WaiverError(f"{where}: at_worst = {table['at_worst']}: a deviation without limit cannot be waived")
-    _require_metric(table["metric"], where)
-    _require_limit(table["metric"], table["at_worst"], where)
+    problems = waiver_problems(table)
+    if problems:
+        raise WaiverError("\n".join(f"{where}: {told}" for _, told in problems))
     return Waiver(**{**table, "at_worst": float(table["at_worst"])})
 
 
-def _require_metric(metric: str, where: str) -> None:
+def waiver_problems(table: Any) -> list[tuple[str | None, str]]:
+    """Return all that is wrong with a waiver: the key that each is about, or None for the whole, and what it is."""
+    if not isinstance(table, dict):
+        return [(None, f"must be a table with {', '.join(_KEYS)}")]
+    found: list[tuple[str | None, str]] = []
+    missing = sorted(_KEYS.keys() - table.keys())
+    if missing:
+        found.append((None, f"lacks {', '.join(missing)}; a waiver has {', '.join(_KEYS)}"))
+    for key in sorted(table.keys() - _KEYS.keys())[:_MOST_TOLD]:
+        found.append((key, f"unknown key {shortened(key, 200)}; {_advice(key, _KEYS, 'a waiver has')}"))
+    for key in _KEYS:
+        told = _value_problem(key, table[key]) if key in table else None
+        if told is not None:
+            found.append((key, told))
+    if not found:
+        told = _limit_problem(table["metric"], table["at_worst"])
+        found += [("at_worst", told)] if told is not None else []
+    return found
+
+
+def _value_problem(key: str, value: Any) -> str | None:
+    """Return what is wrong with one value of a waiver, or None."""
+    if not isinstance(value, _KEYS[key]) or isinstance(value, (bool, datetime.datetime)):
+        form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a text"
+        return f"{key} = {shortened(repr(value), 80)}: must be {form}"
+    if isinstance(value, str) and not value.strip():
+        return f"{key} is empty"
+    if key == "at_worst" and not math.isfinite(value):
+        return f"at_worst = {value}: a deviation without limit cannot be waived"
+    return _metric_problem(value) if key == "metric" else None
+
+
+def _metric_problem(metric: str) -> str | None:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.measurement import find_comparison
+    from cp_compress.fidelity.measurement import METRICS, find_comparison
 
     try:
         find_comparison(metric)
     except InvalidArgumentError as error:
-        raise WaiverError(f"{where}: {error}") from error
+        known = [name for metrics in METRICS.values() for name in metrics]
+        close = difflib.get_close_matches(metric, known, n=1)
+        if not close:
+            return str(error)
+        return f"metric = {shortened(repr(metric), 80)}: no comparison gives it; did you mean {close[0]}?"
+    return None
 
 
-def _require_limit(metric: str, at_worst: float, where: str) -> None:
+def _limit_problem(metric: str, at_worst: float) -> str | None:
     from cp_compress.fidelity.measurement import metric_range
 
     low, high = metric_range(metric)
-    if not low < at_worst < high:
-        rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"
-        raise WaiverError(f"{where}: at_worst = {at_worst:g}: {rule}")
+    if low < at_worst < high:
+        return None
+    rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"
+    return f"at_worst = {at_worst:g}: {rule}"
+
+
+def _advice(name: str, known: Collection[str], else_told: str) -> str:
+    """Return the known name that is meant, where one is close, else all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"{else_told} {', '.join(known)}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_cp.specification.reading import SpecificationError, read_specification, read_tables
+from pytest_cp.specification.reading import (
+    SpecificationError,
+    read_specification,
+    read_specified_waivers,
+)
 
-__all__ = ["SpecificationError", "read_specification", "read_tables"]
+__all__ = ["SpecificationError", "read_specification", "read_specified_waivers"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_HEADER = re.compile(r"^\s*\[(\[)?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_ONE = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+_DOTTED = rf"({_ONE}(?:\s*\.\s*{_ONE})*)"
+_HEADER = re.compile(rf"^\s*\[(\[)?\s*{_DOTTED}\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(rf"^\s*{_DOTTED}\s*=")
 _LONGEST = 1000
-_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+_PART = re.compile(_ONE)
 
 
 def find_line(text: str, path: Sequence[str | int]) -> int:

@@ -7,15 +7,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.reasons import shortened
 from pytest_cp.toml_files import TomlError, read_toml
+
+if TYPE_CHECKING:
+    from pytest_cp.waivers import Waivers
 
 Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
+_MOST_TOLD = 20  # a stranger's table may have any number of keys
 _MODELS = ("scheme", "model", "file", "command")
 
 
@@ -82,33 +86,66 @@ def read_specification(path: Path) -> Specification:
 def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
-    from pytest_cp.specification.lines import find_line
     from pytest_cp.specification.schema import specification_schema
 
     errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
-    problems = [(list(error.absolute_path), _explain(error)) for error in errors]
+    problems = [problem for error in errors for problem in _explanations(error)]
+    problems += [] if errors else _waiver_problems(tables)
     problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables, path.parent))
-    if problems:
-        lines = sorted((find_line(text, _key(place, told)), told) for place, told in problems)
+    _refuse(path, text, problems)
+
+
+def _refuse(path: Path, text: str, problems: Iterable[tuple[list[str | int], str]]) -> None:
+    """Raise SpecificationError with a line for each problem, in the order of the file, where there is any."""
+    from pytest_cp.specification.lines import find_line
+
+    lines = sorted((find_line(text, place), told) for place, told in problems)
+    if lines:
         raise SpecificationError("\n".join(f"{path}:{line}: {told}" for line, told in lines))
 
 
-def _key(place: list[str | int], told: str) -> list[str | int]:
-    """Return the path of the key that an error is about: of an unknown one, the key itself."""
-    unknown = re.match(r"unknown key (\S+?)[;:]", told)
-    return [*place, unknown[1]] if unknown else place
+def read_specified_waivers(path: Path) -> Waivers:
+    """Return the waivers of a specification; raises SpecificationError with file and line for what is wrong in one."""
+    from pytest_cp.waivers import parse_waivers
+
+    text, tables = read_tables(path)
+    waivers = _as_list(tables.get("waiver", []))
+    _refuse(path, text, _waiver_problems({"waiver": waivers}))
+    return parse_waivers(waivers, str(path))
+
+
+def _waiver_problems(tables: Table) -> list[tuple[list[str | int], str]]:
+    """Return what is wrong with each waiver, of which the schema says only that it is a table."""
+    from pytest_cp.waivers import waiver_problems
+
+    found: list[tuple[list[str | int], str]] = []
+    for position, waiver in enumerate(tables.get("waiver", ())):
+        for key, told in waiver_problems(waiver):
+            found.append((["waiver", position, *([] if key is None else [key])], f"waiver {position + 1}: {told}"))
+    return found
+
+
+def _explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
+    """Yield what a schema's error is about, and what it means: one for each unknown key of a table."""
+    place = list(error.absolute_path)
+    if error.validator != "additionalProperties":
+        yield place, _explain(error)
+        return
+    where = _where(error)
+    known = list(error.schema["properties"])
+    for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
+        close = difflib.get_close_matches(unknown, known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
+        yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"
+
+
+def _where(error: Any) -> str:
+    return shortened(".".join(str(part) for part in error.absolute_path), 200) or "the file"
 
 
 def _explain(error: Any) -> str:
     """Say what a schema's error means to who wrote the file."""
-    where = shortened(".".join(str(part) for part in error.absolute_path), 200) or "the file"
-    if error.validator == "additionalProperties":
-        known = list(error.schema["properties"])
-        unknown = next(key for key in error.instance if key not in known)
-        close = difflib.get_close_matches(unknown, known, n=1)
-        return f"unknown key {shortened(unknown, 80)}; " + (
-            f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
-        )
+    where = _where(error)
     if error.validator == "oneOf":
         names = [entry["required"][0] for entry in error.schema["oneOf"]]
         return f"{where} must name exactly one of {', '.join(names)}"

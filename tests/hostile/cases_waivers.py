@@ -54,7 +54,7 @@ _TEXTS = {
     "no owner": (changed('owner = "Ada"\n', ""), "waiver 1: lacks owner"),
     "no date": (changed("expires = 2999-01-31\n", ""), "lacks expires"),
     "no size": (changed("at_worst = 0.7\n", ""), "lacks at_worst"),
-    "a key that is not known": (GOOD + "forever = true\n", "unknown are forever"),
+    "a key that is not known": (GOOD + "forever = true\n", "unknown key forever"),
     "an owner of spaces": (changed('"Ada"', '"  "'), "owner is empty"),
     "an owner that is a list": (changed('"Ada"', '["Ada"]'), "owner = .'Ada'.: must be a text"),
     "a reason of nothing": (changed('"known"', '""'), "reason is empty"),

@@ -288,6 +288,46 @@ def test_a_mistake_is_told_with_its_line(tmp_path, old, new, line, told):
     assert told in str(caught.value)
 
 
+def told_of(path, text):
+    path.write_text(text)
+    with pytest.raises(SpecificationError) as caught:
+        read_specification(path)
+    return [line.partition("gate.toml:")[2] for line in str(caught.value).splitlines()]
+
+
+def test_every_unknown_key_is_told_with_its_own_line(tmp_path):
+    text = added('"bogus key" = 1\nmin_agreemnt = 0.5\n[predictions.slices."a [b]"]\ncolum = "x"\nequals = 1\n')
+    told = told_of(tmp_path / "gate.toml", text)
+    assert [line.partition(": ")[0] for line in told] == ["14", "15", "16", "17"]
+    assert "unknown key bogus key" in told[0]
+    assert "did you mean min_agreement?" in told[1]
+    assert "did you mean column?" in told[3]
+
+
+def test_every_mistake_in_a_waiver_is_told_with_its_line(tmp_path):
+    text = """
+    [[waiver]]
+    test = "*"
+    metric = "agreemnt"
+    at_worst = "much"
+    ownr = "Ada"
+    reason = "known"
+    expires = 2999-01-01
+    """
+    told = told_of(tmp_path / "gate.toml", added(text))
+    assert [line.partition(": ")[0] for line in told] == ["15", "17", "18", "19"]
+    assert "waiver 1: lacks owner" in told[0]
+    assert told[1].endswith("metric = 'agreemnt': no comparison gives it; did you mean agreement?")
+    assert "at_worst = 'much': must be a number" in told[2]
+    assert told[3].endswith("unknown key ownr; did you mean owner?")
+
+
+def test_the_run_tells_the_line_of_a_mistake_in_a_waiver(gate):
+    outcome = gate(added("\n[[waiver]]\ntest = '*'\n"))
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.result.stderr.fnmatch_lines(["*gate.toml:15: waiver 1: lacks *"])
+
+
 @pytest.mark.parametrize("arguments", [(), ("-n2",), ("--reruns=1",)], ids=["serial", "xdist", "reruns"])
 def test_a_mistake_fails_the_run(gate, arguments):
     outcome = gate(added("", "min_agreement", "min_agreemnt"), *arguments, subprocess=bool(arguments))

@@ -119,7 +119,7 @@ def test_a_waived_check_is_still_held_to_its_baseline(waived):
         ({"at_worst": 0.0}, "all would be waived"),
         ({"metric": "accuracy_drop", "at_worst": 2.0}, "lies in"),
         ({"metric": "agrement"}, "no comparison gives it"),
-        ({"until": "2030"}, "unknown are until"),
+        ({"until": "2030"}, "unknown key until"),
     ],
 )
 def test_a_waiver_that_does_not_say_what_it_must_is_refused(change, told):
