@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
-from cp_compress.base.errors import ObservationError
+from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.tasks import Task
 
 Model = Callable[..., Any]
@@ -72,6 +72,10 @@ class Runner:
         try:
             # a copy of its own: a model may write to what it is given
             return self.model(inputs.to(self.device, copy=True))
+        except ObservationError:
+            raise  # a program says best itself what went wrong
+        except ArtifactError as error:
+            raise ObservationError(str(error)) from error
         except (RuntimeError, TypeError, ValueError, MemoryError) as error:
             if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(inputs) > 1):
                 raise  # smaller batches may fit

@@ -225,6 +225,7 @@ def test_an_error_names_its_candidate(gate):
     (check,) = outcome.report["checks"]
     assert check["subjects"]["candidate"]["name"] == "broken"
     assert "ended with exit code 3" in check["error"]
+    assert "cannot take inputs" not in check["error"]
     outcome.result.stdout.fnmatch_lines(["error * broken * predictions"])
 
 
