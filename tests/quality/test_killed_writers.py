@@ -28,7 +28,7 @@ def entry(value):
 def document(value):
     notes = [f"{value} note {number}" for number in range(4000)]
     empty = {name: [] for name in ("checks", "not_compared", "waivers", "sections")}
-    return {"exit_status": 0, "outcomes": {"pass": 1}, "notes": notes, **empty}
+    return {"exit_status": 0, "outcomes": {"pass": 1}, "notes": notes, "provenance": {}, **empty}
 
 
 write = {
