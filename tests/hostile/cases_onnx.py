@@ -206,7 +206,7 @@ def _(folder):
 
 @hostile(GROUP, "a provider that is not there", tells="onnxruntime has", names="providers")
 def _(folder):
-    return reading(folder / "model.onnx", graph(), providers=["/tmp/evil.so"])
+    return reading(folder / "model.onnx", graph(), providers=["/nowhere/evil.so"])
 
 
 @hostile(GROUP, "an input of another name", tells="the graph takes input", names="input")

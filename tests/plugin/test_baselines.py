@@ -236,7 +236,7 @@ def test_saved_checks_of_a_module_that_is_gone_fail_when_whole_modules_ran(with_
     assert "test_other.json holds checks of a module that is gone" in outcome.junit_messages[0]
 
 
-@pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../elsewhere", "a/../../b", "."])
+@pytest.mark.parametrize("folder", ["/elsewhere", "../elsewhere", "a/../../b", "."])
 def test_a_folder_that_modules_of_one_name_would_share_is_refused(project, folder):
     project.pytester.makeini(f"[pytest]\ncp_baseline_dir = {folder}\n")
     project.write_test(GATE)
