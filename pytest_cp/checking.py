@@ -18,8 +18,8 @@ from pytest_cp.errors import BaselineError, PreservationError
 from pytest_cp.evidence import gather_evidence
 from pytest_cp.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.messages import failure_message
-from pytest_cp.options import current_execution
 from pytest_cp.records import Record, asserting, not_asserting, record_check, record_error, set_aside_check
+from pytest_cp.running import current_execution
 from pytest_cp.subjects import describe_models, describe_pair
 
 Parameters = ParamSpec("Parameters")

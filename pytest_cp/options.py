@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +22,7 @@ else:
 from cp_compress.base.documents import read_document
 from cp_compress.base.files import read_regular
 from cp_compress.base.reasons import reason_of
+from pytest_cp.running import Execution
 
 if TYPE_CHECKING:
     from pytest_cp.baselines.tolerances import Tolerances
@@ -77,45 +75,6 @@ _MARKERS = (
     "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
     "cp_baseline(tolerance=None, ratchet=None): what the test's checks are held to beside their baselines",
 )
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how checks run: they change neither requirements nor what is compared.
-
-    `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
-    on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
-    the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
-    `evidence_folder`, beside the report, where there is one.
-    """
-
-    device: str | None = None
-    seed: int = 0
-    batch_size: int = 256
-    origin: bool = field(default=True, repr=False)
-    evidence_folder: Path | None = field(default=None, repr=False)
-    illustrate: bool = field(default=False, repr=False)
-    searched: frozenset[str] = field(default=frozenset(), repr=False)
-    allow_searched_data: bool = field(default=False, repr=False)
-
-
-_DEFAULT = Execution()
-_execution: ContextVar[Execution] = ContextVar("cp_execution", default=_DEFAULT)
-
-
-def current_execution() -> Execution:
-    """Return the execution of the running test, or the defaults outside of pytest."""
-    return _execution.get()
-
-
-@contextlib.contextmanager
-def using_execution(execution: Execution) -> Iterator[None]:
-    """Make `execution` the current one for the checks inside."""
-    token = _execution.set(execution)
-    try:
-        yield
-    finally:
-        _execution.reset(token)
 
 
 def add_options(parser: pytest.Parser) -> None:

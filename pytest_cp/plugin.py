@@ -33,6 +33,7 @@ from pytest_cp.gatekeeping import (
 from pytest_cp.progress import show_progress
 from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
 from pytest_cp.report.elsewhere import add_properties
+from pytest_cp.running import using_execution
 from pytest_cp.specification.collecting import collect_gate, require_gate
 from pytest_cp.state import is_worker, session_state, start_session
 
@@ -90,7 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
     recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
-    with recording(recorder), options.using_execution(execution):
+    with recording(recorder), using_execution(execution):
         return (yield)
 
 

@@ -243,7 +243,7 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
 
 
 def _execution() -> Record:
-    from pytest_cp.options import current_execution
+    from pytest_cp.running import current_execution
 
     torch = sys.modules["torch"]
     execution = current_execution()

@@ -14,7 +14,7 @@ from cp_compress.standard_directions import find_directions
 from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import BoundariesNotPreservedError
-from pytest_cp.options import current_execution
+from pytest_cp.running import current_execution
 
 
 @keeping_options

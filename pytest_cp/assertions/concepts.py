@@ -13,7 +13,7 @@ from cp_compress.fidelity.running import Model
 from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import ConceptsNotPreservedError
-from pytest_cp.options import current_execution
+from pytest_cp.running import current_execution
 
 
 @keeping_options

@@ -18,7 +18,7 @@ from cp_compress.fidelity.sampling import choose_examples
 from pytest_cp.call_options import keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import DivergenceFoundError
-from pytest_cp.options import current_execution
+from pytest_cp.running import current_execution
 
 _ASSERTION = "assert_no_divergence"
 
