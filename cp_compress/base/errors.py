@@ -67,3 +67,17 @@ class MissingExtraError(ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: pip install 'pytest-cp[{extra}]'")
         self.extra = extra
+
+
+FORESEEN: tuple[type[Exception], ...] = (
+    ArtifactError,
+    CompressionError,
+    CorruptStreamError,
+    FactoryError,
+    InvalidArgumentError,
+    MissingExtraError,
+    NothingComparedError,
+    ObservationError,
+    OSError,
+)
+"""What says by itself what is wrong, so that nobody needs its traceback."""

@@ -9,30 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cp_compress import __version__
-from cp_compress.base.errors import (
-    ArtifactError,
-    CompressionError,
-    CorruptStreamError,
-    FactoryError,
-    InvalidArgumentError,
-    MissingExtraError,
-    NothingComparedError,
-    ObservationError,
-)
+from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
 from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams, require_different_files
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
-_TROUBLE = (
-    ArtifactError,
-    CompressionError,
-    CorruptStreamError,
-    FactoryError,
-    MissingExtraError,
-    NothingComparedError,
-    ObservationError,
-    OSError,
-)
 _EPILOG = """\
 A MODEL is "package.module:factory", a function without arguments that returns the model, or the path of a file that
 `cp-compress compress` wrote or that holds weights (safetensors, torch.save), with --architecture naming the factory of
@@ -60,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except InvalidArgumentError as error:
         return _tell(options, str(error), USAGE)
-    except _TROUBLE as error:
+    except FORESEEN as error:
         return _tell(options, str(error), FAILED)
     except KeyboardInterrupt:
         return _tell(options, "interrupted", INTERRUPTED)

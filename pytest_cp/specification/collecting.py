@@ -85,31 +85,10 @@ class GateItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return what to show of a failure: the message, and a traceback only for what was not foreseen."""
-        from cp_compress.base.errors import (
-            ArtifactError,
-            CompressionError,
-            CorruptStreamError,
-            FactoryError,
-            InvalidArgumentError,
-            MissingExtraError,
-            ObservationError,
-        )
-        from pytest_cp.errors import NothingComparedError, PreservationError
+        from cp_compress.base.errors import FORESEEN
+        from pytest_cp.errors import PreservationError
 
-        told = (
-            ArtifactError,
-            CompressionError,
-            CorruptStreamError,
-            FactoryError,
-            InvalidArgumentError,
-            MissingExtraError,
-            NothingComparedError,
-            ObservationError,
-            OSError,
-            PreservationError,
-            SpecificationError,
-            pytest.UsageError,
-        )
+        told = (*FORESEEN, PreservationError, SpecificationError, pytest.UsageError)
         if isinstance(excinfo.value, told):
             kind = type(excinfo.value)
             return f"{kind.__module__}.{kind.__qualname__}: {excinfo.value}"
