@@ -10,14 +10,16 @@ import time
 import pytest
 
 WRITER = """
+import os
 import sys
+import time
 from pathlib import Path
 
 from pytest_cp.baselines.files import write_entries
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import write_markdown
 
-kind, path = sys.argv[1], Path(sys.argv[2])
+kind, path, moment = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
 
 def entry(value):
@@ -39,6 +41,10 @@ write = {
 for value in (0.25, 0.75):
     write(value)
     Path(f"{path}.{value}").write_bytes(path.read_bytes())
+if moment == "unfinished":  # all is written and nothing replaced: there the writer stays until it is killed
+    os.fsync = lambda descriptor: (print("unfinished", flush=True), time.sleep(600))
+    write(0.25)
+    raise SystemExit("the new content went to no file of its own")
 print("ready", flush=True)
 while True:
     write(0.25)
@@ -50,19 +56,20 @@ while True:
 def test_what_is_left_is_the_old_file_or_the_new_one(tmp_path, kind):
     chance = random.Random(kind)
     path = tmp_path / "written"
-    found, partial = set(), 0
-    for _ in range(17):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, kind, str(path)], stdout=subprocess.PIPE)
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0, 0.05))
+    moments = ["ready"] * 12 + ["unfinished"] * 5
+    for moment in moments:
+        command = [sys.executable, "-c", WRITER, kind, str(path), moment]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == f"{moment}\n".encode()
+        if moment == "ready":
+            time.sleep(chance.uniform(0, 0.05))
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
-        partial += any(tmp_path.glob(".written.*.partial"))
-        found.add(_digest(path))
+        if moment == "unfinished":
+            assert any(tmp_path.glob(".written.*.partial"))
         allowed = {_digest(tmp_path / f"written.{value}") for value in (0.25, 0.75)}
         assert len(allowed) == 2
-        assert found <= allowed
-    assert partial > 0, "no kill came while a file was being written, so nothing was tested"
+        assert _digest(path) in allowed
 
 
 def _digest(path):
