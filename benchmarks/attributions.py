@@ -3,26 +3,34 @@
 `compare_attributions` of ResNet-20 and its half-pruned copy, with maps, all metrics and the chance floor, against the
 bare passes of both models over the same batches: one forward pass for the predictions, then the method's own number of
 forward and backward passes to the input; in turns, in one process, CPU time. Peak memory is that of a process of
-its own on 10,000 images (the images at hand, repeated with noise), less what it held before the comparison.
+its own on 10,000 images (the images at hand, repeated with noise), less what it held before the comparison. The rules
+of DeepLIFT cost more than bare passes: beside it stands Captum by itself, on copies whose activations are modules.
 
 Run: python benchmarks/attributions.py [ROUNDS] [IMAGES]   (needs CP_DATA or ../shared/data)
      python benchmarks/attributions.py memory
 """
 
+import copy
+import functools
 import multiprocessing
 import platform
 import resource
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from captum import attr
 from global_pruning import spread
+from torch import nn
 
 from cp_compress import observe, parse_scheme
 from cp_compress.fidelity import compare_attributions, forget_observations
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "cifar10"))
+import resnet
 import subjects
 
 MEMORY = sys.argv[1:] == ["memory"]
@@ -57,6 +65,36 @@ def bare(models, images, targets, passes, copies, gradients) -> None:
                 leaf = part.repeat(copies, 1, 1, 1).requires_grad_()
                 logits = model(leaf).gather(1, wanted.repeat(copies)[:, None])
                 torch.autograd.grad(logits.sum(), leaf)
+
+
+def with_modules(model):
+    """Return a copy of a CIFAR ResNet whose activations are modules, as Captum's rules need them."""
+    copied = copy.deepcopy(model)
+    for block in (part for part in copied.modules() if isinstance(part, resnet.Block)):
+        block.relu, block.last = nn.ReLU(), nn.ReLU()
+        block.forward = functools.partial(_forward, block)
+    copied.bn1 = nn.Sequential(copied.bn1, nn.ReLU())  # the second relu, a function, changes nothing
+    return copied
+
+
+def _forward(block, x):
+    out = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x)))))
+    if block.stride != 1 or block.missing_channels:
+        before = block.missing_channels // 2
+        x = F.pad(x[:, :, :: block.stride, :: block.stride], (0, 0, 0, 0, before, block.missing_channels - before))
+    return block.last(out + x)
+
+
+def captum_alone(models, images, targets):
+    for model in models:
+        with torch.no_grad():
+            for part in images.split(PREDICTION_BATCH):
+                model(part)
+        method = attr.DeepLift(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for part, wanted in zip(images.split(BATCH // 2), targets.split(BATCH // 2), strict=True):
+                method.attribute(part, torch.zeros_like(part), target=wanted)
 
 
 def compared(models, data, method) -> None:
@@ -95,6 +133,12 @@ def time_methods() -> None:
                 floors.append(floor)
                 ratios.append(ratio)
         print(f"{method:44}{spread(floors, '.2f'):>24}{spread(ratios, '.3f'):>28}", flush=True)
+    separate = [with_modules(model) for model in models]
+    alone = [
+        seconds(captum_alone, separate, data[0], targets) / seconds(bare, models, data[0], targets, 1, 2, True)
+        for _ in range(ROUNDS + 1)
+    ]
+    print(f"{'deep_lift by Captum alone, without a comparison':68}{spread(alone[1:], '.3f'):>28}")
 
 
 def held_memory(method, count, queue) -> None:

@@ -83,10 +83,11 @@ def main():
         bare, _ = timed(lambda looked=looked: forward((reference,), looked, RAY_BATCH))
         found["D: distances"] = spent / bare
         forget_observations()
-        seen = observe(reference, (seeds, data[1][:16]))
+        several = inputs[:64], data[1][:64]
+        seen = observe(reference, several)
         seen.predictions  # noqa: B018
         spent, _ = timed(lambda seen=seen: worst_case_directions(seen, methods=["gradient"]))
-        bare, _ = timed(lambda: linearise(reference, seeds, 2, 1))
+        bare, _ = timed(lambda several=several: linearise(reference, several[0], 2, 1))
         found["D: worst-case directions"] = spent / bare
         if number:  # the first round warms up
             for name, ratio in found.items():

@@ -1,8 +1,9 @@
-"""Every measure of the four levels on trained networks: schemes as rows, chance level and noise floor beside them.
+"""Every measure of the four levels on trained networks: measures as rows, chance level and noise floor beside them.
 
 The noise floor is what a measure is between equivalent references: the network, a copy with folded batch normalisation
-and its float16 weights (all ordered pairs; the mean is shown). The chance level, where a measure has one,
-is that of shuffled pairs, in the row "chance".
+and its float16 weights (all ordered pairs; the mean is shown). The chance level is what it is when the pairing is lost:
+the network itself, shown other images than the reference (for distances other images of the same class, since they are
+compared where both predict the same). Embeddings and attributions have one of their own (shuffled pairs).
 
 Run: python benchmarks/measures.py [NETWORK ...] [--images N] [--rays N]   (needs CP_DATA or ../shared/data)
 """
@@ -73,7 +74,13 @@ COLUMNS = (
     ("divergence 2/255", "divergence_rate"),
     ("divergence 2/255", "mean_queries"),
 )
-FLOORS = ("predictions", "embeddings", "saliency", "smooth_grad", "worst")
+UNPAIRED = {
+    "predictions": "anywhere",
+    "robustness": "anywhere",
+    "gate": "within the class",
+    "worst": "within the class",
+    "benign": "within the class",
+}
 SHUFFLED = ("cka", "kernel_cka", "mean_angle", "neighbor_overlap", "procrustes_distance")
 
 
@@ -145,14 +152,22 @@ def main():
                 chance["saliency", "corrected_iou"] = 0.0
                 chance["saliency", "rank_correlation"] = 0.0
                 chance["saliency", "top_fraction_iou"] = 0.1 / 1.9
+        order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(0))
+        classes = reference.predictions
+        within = torch.empty_like(order)
+        within[classes.argsort(stable=True)] = order[classes[order].argsort(stable=True)]
+        for kind, moved in UNPAIRED.items():
+            compare, settings = pairs[kind]
+            unpaired = observe(model, (data[0][order if moved == "anywhere" else within], data[1]))
+            found = compare(unpaired, reference, **settings).metrics
+            chance |= {key: found[key[1]] for key in COLUMNS if key[0] == kind}
         rows["chance"] = chance
         equivalent = [model, folded(model)]
         equivalent.append(parse_scheme("quantize(float16)").compress(model))
         observed = [observe(one, data) for one in equivalent]
         floor = {}
         for kind, (compare, settings) in pairs.items():
-            if kind in FLOORS:
-                floor |= {(kind, k): v for k, v in noise_floor(observed, compare, **settings).to_json().items()}
+            floor |= {(kind, k): v for k, v in noise_floor(observed, compare, **settings).to_json().items()}
         rows["noise floor"] = {key: floor[key]["mean"] for key in COLUMNS if key in floor}
         print("\n| measure | " + " | ".join(rows) + " |\n| --- |" + " --- |" * len(rows))
         for key in COLUMNS:
