@@ -35,16 +35,8 @@ def speckle_noise(images: Tensor, level: int, draw: Draw) -> Tensor:
 
 def shot_noise(images: Tensor, level: int, draw: Draw) -> Tensor:
     photons = (500, 250, 100, 75, 50)[level]
-    rates = images * photons
-    # the inverse of the Poisson distribution, by counting how many of its values lie below a uniform number
-    uniform = draw("uniform", tuple(images.shape[1:]))
-    largest = int(photons + 8 * math.sqrt(photons)) + 2
-    term = torch.exp(-rates.double())
-    total, counts = term.clone(), torch.zeros_like(term)
-    for step in range(1, largest):
-        counts += (uniform > total).double()
-        term = term * rates / step
-        total = total + term
+    # inverted, so that images that differ a little, such as decoded ones, differ a little in their noise too
+    counts = _poisson_quantiles(draw("uniform", tuple(images.shape[1:])), images * photons)
     return (counts / photons).to(images.dtype)
 
 
@@ -194,6 +186,23 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int, Draw], Tensor]] = {
         jpeg_compression,
     )
 }
+
+
+def _poisson_quantiles(uniform: Tensor, rates: Tensor) -> Tensor:
+    """Return the smallest counts at which the Poisson distributions of `rates` reach the shares `uniform`, float64."""
+    level, rate = uniform.double().flatten(), rates.double().flatten()
+    level = level.clamp_min(2.0**-25)  # zero stands for all shares that float32 draws round to it
+    normal = torch.special.ndtri(level)
+    # the Cornish-Fisher expansion is seldom off, and then by little, so that the loop ends soon
+    counts: Tensor = (rate + rate.sqrt() * normal + (normal.square() + 2) / 6).floor().clamp_min(0)
+    doubtful = torch.arange(len(counts), device=counts.device)
+    while len(doubtful):
+        count, mean, share = (values[doubtful] for values in (counts, rate, level))
+        low = share > torch.special.gammaincc(count + 1, mean)  # the probability of so many or fewer
+        high = (count > 0) & (share <= torch.special.gammaincc(count.clamp_min(1), mean))
+        counts[doubtful] += low.double() - high.double()
+        doubtful = doubtful[low | high]
+    return counts.view_as(uniform)
 
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:

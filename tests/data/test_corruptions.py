@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.stats
 import torch
 from PIL import Image
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.data import CORRUPTION_NAMES, JPEG, CorruptedDataset, corrupt
-from cp_compress.data.corruption_kinds import CORRUPTIONS, _gaussian_blur, _mirror
+from cp_compress.data.corruption_kinds import CORRUPTIONS, _gaussian_blur, _mirror, _poisson_quantiles
 from cp_compress.examples import digits
 
 
@@ -85,6 +86,26 @@ def test_shot_noise_is_that_of_photons():
             assert float(found.mean()) == pytest.approx(level * photons, rel=0.01)
             if level < 0.8 or photons > 50:  # elsewhere white cuts the tail off
                 assert float(found.var()) == pytest.approx(level * photons, rel=0.03)
+
+
+@pytest.mark.parametrize("photons", [500, 50])
+def test_shot_noise_follows_the_law_of_scipy(photons):
+    generator = torch.Generator().manual_seed(photons)
+    rates = photons * torch.rand(40, 50, generator=generator)
+    rates[0], rates[1], rates[2] = 0, photons, 1e-3
+    uniform = torch.rand(40, 50, generator=generator)
+    uniform[:, 0], uniform[:, 1] = 2.0**-24, 1 - 2.0**-24
+    expected = scipy.stats.poisson.ppf(uniform.double().numpy(), rates.double().numpy())
+    assert _poisson_quantiles(uniform, rates).tolist() == expected.tolist()
+    assert (_poisson_quantiles(torch.zeros(2), torch.tensor([0.0, 3.0])) == 0).all()
+
+
+def test_shot_noise_costs_no_more_the_more_photons(monkeypatch):
+    counted = []
+    gammaincc = torch.special.gammaincc
+    monkeypatch.setattr(torch.special, "gammaincc", lambda *parts: counted.append(len(parts[0])) or gammaincc(*parts))
+    corrupt(smooth_images(4), "shot_noise", 1)
+    assert sum(counted) < 2.1 * 4 * 3 * 32 * 32  # two values of the distribution function a pixel, and few again
 
 
 def test_impulse_noise_flips_its_share():
