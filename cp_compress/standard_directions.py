@@ -7,6 +7,7 @@ from typing import Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
+from cp_compress.base.tasks import require_one_class
 from cp_compress.data import JPEG
 from cp_compress.fidelity.boundaries import FAMILIES as FAMILIES
 from cp_compress.fidelity.boundaries import compare_boundaries
@@ -25,6 +26,7 @@ def standard_directions(reference: Observation, examples: int | Sequence[int] | 
 
     The residuals are those of one fixed codec, whatever compressed the candidate's data.
     """
+    require_one_class(reference.task)
     chosen = choose_examples(_OWNER, examples, len(reference))
     key = ("gate directions", tuple(chosen.tolist()), seed)
 
@@ -37,6 +39,7 @@ def standard_directions(reference: Observation, examples: int | Sequence[int] | 
 
 def find_directions(directions: Any, reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Any:
     """Return the directions that a name stands for, "gate" or a family that was added; anything else as it is."""
+    require_one_class(reference.task)
     if not isinstance(directions, str):
         return directions
     if directions == "gate":

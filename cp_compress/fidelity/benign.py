@@ -12,6 +12,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.sampling import choose_examples
@@ -48,8 +49,8 @@ def benign_directions(
     `kinds` chooses among their names; by default all that exist for the inputs are given. What leaves an example as it
     is, such as a shift of a blank image, is absent for this example, and left out where it does so for all.
 
-    Raises InvalidArgumentError for unknown kinds, ObservationError where a kind that was asked for leaves an example as
-    it is, or where none is left.
+    Raises InvalidArgumentError for unknown kinds, ObservationError for data of many answers an example, where a kind
+    that was asked for leaves an example as it is, and where none is left.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -57,6 +58,7 @@ def benign_directions(
     torch.Size([4, 2, 1, 8, 8])
     """
     owner = "benign_directions"
+    require_one_class(reference.task)
     chosen = choose_examples(owner, examples, len(reference))
     inputs, _ = reference.data.select(chosen)
     if not inputs.is_floating_point():

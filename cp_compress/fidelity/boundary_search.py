@@ -10,6 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions, as_directions
 from cp_compress.fidelity.running import Model, Runner
 from cp_compress.fidelity.sampling import batch_size_for
@@ -94,7 +95,8 @@ def search_boundaries(
     The narrowing follows the logits' margin by the ITP method (Oliveira and Takahashi 2020), which takes at most one
     evaluation more than so many bisections and mostly far fewer.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for NaN or infinite logits on the way.
+    Raises InvalidArgumentError for malformed arguments, ObservationError for NaN or infinite logits on the way, and for
+    a `Runner` of a task with many answers an example; of a bare model the largest logit is taken for its one class.
     """
     owner = "boundary_distances"
     if not isinstance(examples, Tensor) or not examples.is_floating_point() or examples.ndim < 2 or not len(examples):
@@ -108,6 +110,7 @@ def search_boundaries(
     rule = "must be a whole number in 0..40"
     halvings = check_integer(owner, "bisections", bisections, rule, at_least=0, at_most=40)
     runner = model if isinstance(model, Runner) else Runner(model, device)
+    require_one_class(runner.task)
     limits = _as_limits(owner, bounds, examples)
     batch = batch_size_for(runner.device, batch_size)
     search = _Search(runner, examples, known, limits, batch, reach / grid, grid, halvings)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions, join_directions, low_frequency_basis
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observation import Observation
@@ -33,8 +34,8 @@ def class_gradient_directions(
     the example. `examples` is as for `choose_examples`: a number, indices or None for all. With fewer other
     classes than `count` there is one direction for each. The digest is that of the model and the inputs.
 
-    Raises ObservationError for a model that is not differentiable in its inputs, and where a gradient is zero or
-    not finite.
+    Raises ObservationError for data of many answers an example, for a model that is not differentiable in its inputs,
+    and where a gradient is zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -43,6 +44,7 @@ def class_gradient_directions(
     """
     owner = "class_gradient_directions"
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
+    require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
     ranks = min(asked, observation.classes - 1)
     runner = observation.runner
@@ -144,13 +146,14 @@ def gate_directions(
     examples and seed apart.
 
     Raises InvalidArgumentError for counts below 1 and residuals of other examples, ObservationError for a reference
-    without gradients.
+    without gradients and for data of many answers an example.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
     >>> gate_directions(seen, gaussian=1).names[1:3]
     ('gradient towards the third class', 'uniform')
     """
+    require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
     parts = [class_gradient_directions(reference, chosen, count=class_gradients)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_choice, check_integer, check_real
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observation import Observation
@@ -37,8 +38,8 @@ def worst_case_directions(
     along its own: along the reference's it looks more robust than it is. `examples` and `batch_size` are as in
     `class_gradient_directions`.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for a model without gradients, and where a
-    gradient is zero or not finite.
+    Raises InvalidArgumentError for malformed arguments, ObservationError for data of many answers an example, for a
+    model without gradients, and where a gradient is zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -50,6 +51,7 @@ def worst_case_directions(
         check_choice(owner, "methods", method, tuple(_NAMES))
     limit = check_integer(owner, "steps", steps, "must be a whole number of 1 or more", at_least=1)
     beyond = 1 + check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
+    require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
     runner = observation.runner
     inputs, _ = observation.data.select(chosen)
