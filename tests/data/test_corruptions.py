@@ -242,8 +242,15 @@ def test_a_corrupted_data_set_reads_as_the_batch():
     for index in (4, 0, 2):
         torch.testing.assert_close(data[index][0], expected[index], atol=1e-6, rtol=0)
         assert int(data[index][1]) == int(digits()[index][1])
-    with pytest.raises(IndexError):
-        data[len(data)]
+    for index in (len(data), -len(data) - 1):
+        with pytest.raises(IndexError):
+            data.__getitems__([0, index])
+
+
+def test_negative_indices_are_the_same_examples():
+    data = CorruptedDataset(digits(), "gaussian_noise", 3)
+    for found in (data[-1], data.__getitems__([0, -1])[1]):
+        assert torch.equal(found[0], data[len(data) - 1][0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
