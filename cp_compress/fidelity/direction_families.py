@@ -66,11 +66,21 @@ def class_gradient_directions(
         batch.run(len(inputs), run)
     tensor = torch.cat(found)
     _check_gradients(tensor, chosen)
-    names = tuple(f"gradient towards {_rank_name(rank)}" for rank in range(ranks))
-    origin = None
-    if observation.model_digest is not None:
-        origin = digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
+    names = class_gradient_names(observation, asked)
+    origin = class_gradient_origin(observation, inputs, ranks)
     return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
+
+
+def class_gradient_names(observation: Observation, count: int = 9) -> tuple[str, ...]:
+    """Return the names of the directions that `class_gradient_directions` gives."""
+    return tuple(f"gradient towards {_rank_name(rank)}" for rank in range(min(count, observation.classes - 1)))
+
+
+def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) -> str | None:
+    """Return the digest of what `ranks` class gradients at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
 
 
 def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
@@ -135,6 +145,7 @@ def gate_directions(
     class_gradients: int = 9,
     low_frequency: int = 15,
     gaussian: int = 8,
+    batch_size: int | None = None,
 ) -> Directions:
     """Return the fixed set of directions that a gate asks every candidate about, the same for each.
 
@@ -156,16 +167,22 @@ def gate_directions(
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
-    parts = [class_gradient_directions(reference, chosen, count=class_gradients)]
-    if len(shape) <= 3:
-        parts.append(low_frequency_directions(shape, low_frequency))
-    parts.append(gaussian_directions(shape, gaussian, seed))
+    parts = [class_gradient_directions(reference, chosen, count=class_gradients, batch_size=batch_size)]
+    parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)
     if residuals is not None:
         if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
             rule = f"must be `residual_directions` of the same {len(chosen)} examples"
             reject("gate_directions", "residuals", residuals, rule)
         parts.append(residuals)
     return join_directions(parts)
+
+
+def shared_gate_directions(
+    input_shape: tuple[int, ...], low_frequency: int = 15, gaussian: int = 8, *, seed: int = 0
+) -> list[Directions]:
+    """Return the sets in `gate_directions` that all examples share."""
+    waves = [low_frequency_directions(input_shape, low_frequency)] if len(input_shape) <= 3 else []
+    return [*waves, gaussian_directions(input_shape, gaussian, seed)]
 
 
 def _rank_name(rank: int) -> str:

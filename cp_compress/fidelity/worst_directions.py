@@ -19,15 +19,16 @@ from cp_compress.fidelity.sampling import batch_size_for, choose_examples
 
 _CLASSES = 10
 _NAMES = {"gradient": "its own steepest gradient", "deepfool": "its own DeepFool step"}
+_METHODS, _STEPS, _OVERSHOOT = ("gradient", "deepfool"), 20, 0.02
 
 
 def worst_case_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
     *,
-    methods: Sequence[str] = ("gradient", "deepfool"),
-    steps: int = 20,
-    overshoot: float = 0.02,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
     batch_size: int | None = None,
 ) -> Directions:
     """Return, for each example, the direction in which this model's own nearest boundary seems to lie.
@@ -77,12 +78,28 @@ def worst_case_directions(
             f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
             "there is no worst-case direction"
         )
-    origin = None
-    if observation.model_digest is not None:
-        parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(limit), str(beyond))
-        origin = digest_text("worst case", *parts)
-    names = tuple(_NAMES[method] for method in methods)
+    origin = worst_case_origin(observation, inputs, methods, limit, overshoot)
+    names = worst_case_names(methods)
     return Directions(tensor, names, ("worst case",) * len(names), per_example=True, origin=origin)
+
+
+def worst_case_names(methods: Sequence[str] = _METHODS) -> tuple[str, ...]:
+    """Return the names of the directions that `worst_case_directions` gives."""
+    return tuple(_NAMES[method] for method in methods)
+
+
+def worst_case_origin(
+    observation: Observation,
+    inputs: Tensor,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
+) -> str | None:
+    """Return the digest of what worst cases at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(steps), str(1 + float(overshoot)))
+    return digest_text("worst case", *parts)
 
 
 def _linearise(runner: Runner, inputs: Tensor, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:
