@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.data.corruptions import CORRUPTION_NAMES, corrupt
-from cp_compress.fidelity.intervals import BoundedMean, Evidence
+from cp_compress.fidelity.intervals import BoundedMean, Evidence, PairedDrop
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation, check_finite
+from cp_compress.fidelity.prediction_tables import paired_drop
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
@@ -50,29 +51,34 @@ def compare_robustness(
     labels = reference.labels[chosen]
     cells: list[dict[str, Any]] = []
     same: list[Tensor] = []
+    drops: list[PairedDrop] = []
+    errors: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
     for name in names:
         for level in levels:
             before, after = (_predictions(seen, name, level, chosen, seed) for seen in (reference, candidate))
             same.append(before == after)
-            old, new = ((found == labels).double().mean().item() for found in (before, after))
+            right_before, right_after = before == labels, after == labels
+            drops.append(paired_drop(right_before, right_after))
+            errors[name].append((int((~right_before).sum()), int((~right_after).sum())))
             cells.append(
                 {
                     "corruption": name,
                     "severity": level,
                     "agreement": same[-1].double().mean().item(),
-                    "reference_accuracy": old,
-                    "accuracy": new,
-                    "drop": old - new,
+                    "reference_accuracy": right_before.double().mean().item(),
+                    "accuracy": right_after.double().mean().item(),
+                    "drop": (drops[-1].lost - drops[-1].gained) / len(chosen),
                 }
             )
-    by_example = torch.stack(same).double().mean(dim=0)
-    drops = [cell["drop"] for cell in cells]
+    agreeing = torch.stack(same)
+    by_example = agreeing.double().mean(dim=0)
+    # of whole numbers: a mean of rounded shares may lie a hair beyond a bound that it meets
     metrics = {
-        "corrupted_agreement": float(by_example.mean()),
+        "corrupted_agreement": int(agreeing.sum()) / agreeing.numel(),
         "worst_corrupted_agreement": min(cell["agreement"] for cell in cells),
-        "corrupted_accuracy_drop": sum(drops) / len(drops),
-        "worst_corrupted_accuracy_drop": max(drops),
-        "corruption_error_ratio": _error_ratio(cells, names),
+        "corrupted_accuracy_drop": sum(drop.lost - drop.gained for drop in drops) / agreeing.numel(),
+        "worst_corrupted_accuracy_drop": max(cell["drop"] for cell in cells),
+        "corruption_error_ratio": _error_ratio(errors),
     }
     evidence: dict[str, Evidence] = {"corrupted_agreement": BoundedMean.of(by_example.numpy())}
     counts = dict.fromkeys(metrics, len(chosen))
@@ -134,10 +140,9 @@ def _predictions(seen: Observation, corruption: str, severity: int, chosen: Tens
     return seen.remember(("corrupted", corruption, severity, tuple(chosen.tolist()), seed), compute)
 
 
-def _error_ratio(cells: list[dict[str, Any]], names: list[str]) -> float:
+def _error_ratio(errors: dict[str, list[tuple[int, int]]]) -> float:
     ratios = []
-    for name in names:
-        rows = [cell for cell in cells if cell["corruption"] == name]
-        before, after = (sum(1 - cell[key] for cell in rows) for key in ("reference_accuracy", "accuracy"))
+    for counts in errors.values():
+        before, after = (sum(column) for column in zip(*counts, strict=True))
         ratios.append(after / before if before else float("nan"))
     return sum(ratios) / len(ratios)

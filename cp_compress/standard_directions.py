@@ -7,10 +7,12 @@ from typing import Any
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
+from cp_compress.base.tasks import require_one_class
 from cp_compress.data import JPEG
 from cp_compress.fidelity.boundaries import FAMILIES as FAMILIES
 from cp_compress.fidelity.boundaries import compare_boundaries
-from cp_compress.fidelity.direction_families import gate_directions, residual_directions
+from cp_compress.fidelity.direction_blocks import DirectionBlocks, gate_blocks
+from cp_compress.fidelity.direction_families import residual_directions
 from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
@@ -20,23 +22,24 @@ _RESIDUAL_CODEC = JPEG(quality=10)
 _OWNER = "assert_boundary_distance"
 
 
-def standard_directions(reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Directions:
+def standard_directions(
+    reference: Observation, examples: int | Sequence[int] | None, seed: int, batch_size: int | None = None
+) -> Directions | DirectionBlocks:
     """Return class gradients, slow waves, Gaussian directions and, for images in [0, 1], JPEG residuals.
 
-    The residuals are those of one fixed codec, whatever compressed the candidate's data.
+    The residuals are those of one fixed codec, whatever compressed the candidate's data. `batch_size` is as in
+    `compare_boundaries`.
     """
+    require_one_class(reference.task)
     chosen = choose_examples(_OWNER, examples, len(reference))
-    key = ("gate directions", tuple(chosen.tolist()), seed)
-
-    def make() -> Directions:
-        residuals = _residuals(reference, chosen.tolist())
-        return gate_directions(reference, chosen, seed=seed, residuals=residuals)
-
-    return reference.remember(key, make)
+    key = ("JPEG residuals", tuple(chosen.tolist()))
+    residuals = reference.remember(key, lambda: _residuals(reference, chosen.tolist()))
+    return gate_blocks(reference, chosen, seed=seed, residuals=residuals, batch_size=batch_size)
 
 
 def find_directions(directions: Any, reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Any:
     """Return the directions that a name stands for, "gate" or a family that was added; anything else as it is."""
+    require_one_class(reference.task)
     if not isinstance(directions, str):
         return directions
     if directions == "gate":
@@ -62,7 +65,7 @@ def compare_standard_boundaries(
     **options: Any,
 ) -> Measurement:
     """Measure as `compare_boundaries` along the standard directions; `options` are that function's."""
-    directions = standard_directions(reference, examples, seed)
+    directions = standard_directions(reference, examples, seed, options.get("batch_size"))
     return compare_boundaries(candidate, reference, directions, examples=examples, seed=seed, **options)
 
 

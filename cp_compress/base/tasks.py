@@ -65,6 +65,15 @@ def task_of(source: Any) -> Task:
     return found
 
 
+def require_one_class(task: Task) -> None:
+    """Raise ObservationError for data of many answers an example, of which there is no one class to compare."""
+    if task != "single_label":
+        raise ObservationError(
+            f"the data is of a {task} task: this comparison needs one class an example; predictions and "
+            "embeddings are compared for every task"
+        )
+
+
 def as_targets(targets: Any, count: int, task: Task, ignore_index: int) -> Tensor:
     """Return the targets of `count` examples as int64, ignored places as `IGNORED`.
 

@@ -88,12 +88,14 @@ class CorruptedDataset:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is outside of {len(self)} examples")
-        return self.__getitems__([index % len(self)])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Return the examples at indices, corrupted in one batch."""
-        images, labels = self.data.select(indices)
-        changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=indices)
+        """Return the examples at indices, corrupted in one batch; negative ones count from the end."""
+        for index in indices:
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index {index} is outside of {len(self)} examples")
+        places = [int(index) % len(self) for index in indices]
+        images, labels = self.data.select(places)
+        changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=places)
         return list(zip(changed.unbind(), labels.unbind(), strict=True))

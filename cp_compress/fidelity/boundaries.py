@@ -11,16 +11,20 @@ from torch import Tensor
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.benign import benign_directions
 from cp_compress.fidelity.boundary_pairs import RayPairs, censored_medians, family_table, median_of, summarise
 from cp_compress.fidelity.boundary_search import BoundarySearch, Bounds, boundary_distances, search_boundaries
-from cp_compress.fidelity.direction_families import gate_directions
-from cp_compress.fidelity.directions import Directions, as_directions
+from cp_compress.fidelity.direction_blocks import (
+    DirectionBlocks,
+    as_rays,
+    benign_blocks,
+    gate_blocks,
+    worst_case_blocks,
+)
+from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.sampling import choose_examples
-from cp_compress.fidelity.worst_directions import worst_case_directions
 
 __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
 _OWNER = "compare_boundaries"
@@ -31,7 +35,7 @@ _LISTED_EXAMPLES = 20
 def compare_boundaries(
     candidate: Observation,
     reference: Observation,
-    directions: Directions | Tensor | str = "gate",
+    directions: Directions | DirectionBlocks | Tensor | str = "gate",
     *,
     max_distance: float | None = None,
     examples: int | Sequence[int] | Tensor | None = 32,
@@ -51,6 +55,8 @@ def compare_boundaries(
     which is a number spread evenly over the data set, indices, or None for all. `max_distance`, L2 in units of the
     inputs, is by default the median distance between two of the examples. `bounds`, `steps` and `bisections` are
     those of `search_boundaries`, with its guarantee: no excursion wider than max_distance / steps is missed.
+    `batch_size`, by default 32 on a CPU and 512 elsewhere, is the largest number of inputs in one call and bounds the
+    memory: directions that are named are made for at most so many examples at a time and not kept.
 
     A ray on which a model meets no other class within `max_distance` is *censored* for it: it has no distance.
     With d of the reference and d̃ of the candidate, each metric is made for each example from its own rays, and
@@ -91,21 +97,19 @@ def compare_boundaries(
         shapes = f"{tuple(after_inputs.shape[1:])}, the reference's {tuple(before_inputs.shape[1:])}"
         raise ObservationError(f"the candidate's inputs have shape {shapes}: no direction fits both")
     reach = _default_distance(before_inputs) if max_distance is None else max_distance
-    rays = _as_rays(directions, reference, chosen, before_inputs, start)
-    own_rays = rays if directions != "worst" else _as_rays(directions, candidate, chosen, after_inputs, start)
+    rays = _as_rays(directions, reference, chosen, before_inputs, start, batch_size)
+    own_rays = rays
+    if isinstance(directions, str) and directions == "worst":
+        own_rays = _as_rays(directions, candidate, chosen, after_inputs, start, batch_size)
 
-    def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions) -> BoundarySearch:
+    def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
-        part = rays
-        if rays.per_example:
-            absent = None if rays.absent is None else rays.absent[rows]
-            part = Directions(rays.tensor[rows], rays.names, rays.families, per_example=True, absent=absent)
         return seen.remember(
             (*key, batch_size),
             lambda: search_boundaries(
                 seen.runner,
                 inputs[rows],
-                part,
+                rays.select(rows),
                 max_distance=reach,
                 steps=steps,
                 bisections=bisections,
@@ -139,7 +143,7 @@ def compare_boundaries(
             "candidate_distance": distances,
             "example": chosen,
         },
-        examples=_largest_changes(candidate, reference, chosen[agreeing], pairs, rays, reach)
+        examples=_largest_changes(candidate, reference, chosen[agreeing], pairs, rays.names, reach)
         + _disagreements(candidate, reference, left_out),
         details={
             "directions": len(rays),
@@ -170,16 +174,20 @@ def _default_distance(inputs: Tensor) -> float:
 
 
 def _as_rays(
-    directions: Directions | Tensor | str, reference: Observation, chosen: Tensor, inputs: Tensor, seed: int
-) -> Directions:
+    directions: Directions | DirectionBlocks | Tensor | str,
+    reference: Observation,
+    chosen: Tensor,
+    inputs: Tensor,
+    seed: int,
+    batch_size: int | None,
+) -> Directions | DirectionBlocks:
     if isinstance(directions, str):
-        key = (f"{directions} directions", digest_tensors([chosen]), seed)
         if directions == "worst":
-            return reference.remember(key, lambda: worst_case_directions(reference, chosen))
-        if directions == "benign":
-            return reference.remember(key, lambda: benign_directions(reference, chosen))
-        return reference.remember(key, lambda: gate_directions(reference, chosen, seed=seed))
-    return as_directions(_OWNER, directions, len(chosen), tuple(inputs.shape[1:]))
+            return worst_case_blocks(reference, chosen, batch_size=batch_size)
+        if directions == "gate":
+            return gate_blocks(reference, chosen, seed=seed, batch_size=batch_size)
+        return benign_blocks(reference, chosen, batch_size=batch_size)
+    return as_rays(_OWNER, directions, len(chosen), tuple(inputs.shape[1:]))
 
 
 def _key(bounds: Bounds | None) -> str:
@@ -189,14 +197,19 @@ def _key(bounds: Bounds | None) -> str:
 
 
 def _largest_changes(
-    candidate: Observation, reference: Observation, compared: Tensor, pairs: RayPairs, rays: Directions, reach: float
+    candidate: Observation,
+    reference: Observation,
+    compared: Tensor,
+    pairs: RayPairs,
+    names: tuple[str, ...],
+    reach: float,
 ) -> tuple[ExampleChange, ...]:
     """List the ray of each example that moved most, a ray that only one model reaches before all others."""
     if not len(compared):
         return ()
     moved = torch.where(pairs.both, pairs.log_ratio, torch.where(pairs.either, torch.inf, 0.0))
     worst, column = moved.max(dim=1)
-    names, changes = reference.class_names, []
+    classes, changes = reference.class_names, []
     for row in torch.argsort(worst, descending=True, stable=True)[:_LISTED_EXAMPLES].tolist():
         ray, example = int(column[row]), int(compared[row])
         if worst[row] > 0:
@@ -204,8 +217,8 @@ def _largest_changes(
             changes.append(
                 ExampleChange(
                     index=example,
-                    label=names[int(reference.labels[example])],
-                    before=f"boundary {_place(before, reach)} along {rays.names[ray]}",
+                    label=classes[int(reference.labels[example])],
+                    before=f"boundary {_place(before, reach)} along {names[ray]}",
                     after=_place(after, reach),
                 )
             )

@@ -10,7 +10,9 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.directions import Directions, as_directions
+from cp_compress.base.tasks import require_one_class
+from cp_compress.fidelity.direction_blocks import DirectionBlocks, as_rays
+from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.running import Model, Runner
 from cp_compress.fidelity.sampling import batch_size_for
 
@@ -70,7 +72,7 @@ def boundary_distances(
 def search_boundaries(
     model: Model | Runner,
     examples: Tensor,
-    directions: Directions | Tensor,
+    directions: Directions | DirectionBlocks | Tensor,
     *,
     max_distance: float,
     steps: int = 32,
@@ -94,20 +96,22 @@ def search_boundaries(
     The narrowing follows the logits' margin by the ITP method (Oliveira and Takahashi 2020), which takes at most one
     evaluation more than so many bisections and mostly far fewer.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for NaN or infinite logits on the way.
+    Raises InvalidArgumentError for malformed arguments, ObservationError for NaN or infinite logits on the way, and for
+    a `Runner` of a task with many answers an example; of a bare model the largest logit is taken for its one class.
     """
     owner = "boundary_distances"
     if not isinstance(examples, Tensor) or not examples.is_floating_point() or examples.ndim < 2 or not len(examples):
         found = f"{examples.dtype} {tuple(examples.shape)}" if isinstance(examples, Tensor) else examples
         reject(owner, "examples", found, "examples are a floating-point tensor (n, *input) with n of 1 or more")
     input_shape = tuple(examples.shape[1:])
-    known = as_directions(owner, directions, len(examples), input_shape)
+    known = as_rays(owner, directions, len(examples), input_shape)
     rule = "must be a positive, finite L2 distance"
     reach = check_real(owner, "max_distance", max_distance, rule, above=0)
     grid = check_integer(owner, "steps", steps, "must be a whole number of 1 or more", at_least=1)
     rule = "must be a whole number in 0..40"
     halvings = check_integer(owner, "bisections", bisections, rule, at_least=0, at_most=40)
     runner = model if isinstance(model, Runner) else Runner(model, device)
+    require_one_class(runner.task)
     limits = _as_limits(owner, bounds, examples)
     batch = batch_size_for(runner.device, batch_size)
     search = _Search(runner, examples, known, limits, batch, reach / grid, grid, halvings)
@@ -126,7 +130,7 @@ class _Search:
         self,
         runner: Runner,
         examples: Tensor,
-        directions: Directions,
+        directions: Directions | DirectionBlocks,
         limits: tuple[Tensor, Tensor] | None,
         batch: BatchSize,
         step: float,
@@ -135,8 +139,7 @@ class _Search:
     ) -> None:
         self.runner, self.batch = runner, batch
         self.examples = examples.to(runner.device)
-        self.vectors = directions.tensor.to(runner.device, examples.dtype)
-        self.per_example, self.width = directions.per_example, len(directions)
+        self.directions, self.width = directions, len(directions)
         self.limits = None if limits is None else tuple(limit.to(runner.device) for limit in limits)
         self.step, self.steps, self.halvings = step, steps, halvings
         rays = len(examples) * self.width
@@ -187,10 +190,9 @@ class _Search:
         return torch.cat(classes)
 
     def _gather(self, rays: Tensor) -> tuple[Tensor, Tensor]:
-        rays = rays.to(self.examples.device)
-        example, direction = rays // self.width, rays % self.width
-        vectors = self.vectors[example, direction] if self.per_example else self.vectors[direction]
-        return self.examples[example], vectors
+        example = rays // self.width
+        vectors = self.directions.gather(example, rays % self.width).to(self.examples)
+        return self.examples[example.to(self.examples.device)], vectors
 
     def _next_place(self, slots: Tensor) -> Tensor:
         low, high = self.low[slots], self.high[slots]

@@ -11,6 +11,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions, join_directions, low_frequency_basis
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observation import Observation
@@ -33,8 +34,8 @@ def class_gradient_directions(
     the example. `examples` is as for `choose_examples`: a number, indices or None for all. With fewer other
     classes than `count` there is one direction for each. The digest is that of the model and the inputs.
 
-    Raises ObservationError for a model that is not differentiable in its inputs, and where a gradient is zero or
-    not finite.
+    Raises ObservationError for data of many answers an example, for a model that is not differentiable in its inputs,
+    and where a gradient is zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -43,6 +44,7 @@ def class_gradient_directions(
     """
     owner = "class_gradient_directions"
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
+    require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
     ranks = min(asked, observation.classes - 1)
     runner = observation.runner
@@ -64,11 +66,21 @@ def class_gradient_directions(
         batch.run(len(inputs), run)
     tensor = torch.cat(found)
     _check_gradients(tensor, chosen)
-    names = tuple(f"gradient towards {_rank_name(rank)}" for rank in range(ranks))
-    origin = None
-    if observation.model_digest is not None:
-        origin = digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
+    names = class_gradient_names(observation, asked)
+    origin = class_gradient_origin(observation, inputs, ranks)
     return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
+
+
+def class_gradient_names(observation: Observation, count: int = 9) -> tuple[str, ...]:
+    """Return the names of the directions that `class_gradient_directions` gives."""
+    return tuple(f"gradient towards {_rank_name(rank)}" for rank in range(min(count, observation.classes - 1)))
+
+
+def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) -> str | None:
+    """Return the digest of what `ranks` class gradients at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
 
 
 def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
@@ -133,6 +145,7 @@ def gate_directions(
     class_gradients: int = 9,
     low_frequency: int = 15,
     gaussian: int = 8,
+    batch_size: int | None = None,
 ) -> Directions:
     """Return the fixed set of directions that a gate asks every candidate about, the same for each.
 
@@ -144,25 +157,32 @@ def gate_directions(
     examples and seed apart.
 
     Raises InvalidArgumentError for counts below 1 and residuals of other examples, ObservationError for a reference
-    without gradients.
+    without gradients and for data of many answers an example.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
     >>> gate_directions(seen, gaussian=1).names[1:3]
     ('gradient towards the third class', 'uniform')
     """
+    require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
-    parts = [class_gradient_directions(reference, chosen, count=class_gradients)]
-    if len(shape) <= 3:
-        parts.append(low_frequency_directions(shape, low_frequency))
-    parts.append(gaussian_directions(shape, gaussian, seed))
+    parts = [class_gradient_directions(reference, chosen, count=class_gradients, batch_size=batch_size)]
+    parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)
     if residuals is not None:
         if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
             rule = f"must be `residual_directions` of the same {len(chosen)} examples"
             reject("gate_directions", "residuals", residuals, rule)
         parts.append(residuals)
     return join_directions(parts)
+
+
+def shared_gate_directions(
+    input_shape: tuple[int, ...], low_frequency: int = 15, gaussian: int = 8, *, seed: int = 0
+) -> list[Directions]:
+    """Return the sets in `gate_directions` that all examples share."""
+    waves = [low_frequency_directions(input_shape, low_frequency)] if len(input_shape) <= 3 else []
+    return [*waves, gaussian_directions(input_shape, gaussian, seed)]
 
 
 def _rank_name(rank: int) -> str:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 
+_BLOCK_VALUES = 2**21
 _CHANNELS = {1: ("",), 3: ("red channel, ", "green channel, ", "blue channel, ")}
 _AMOUNTS = ("", "half a", "one", "one and a half", "two", "two and a half", "three", "three and a half", "four")
 
@@ -79,11 +81,13 @@ class Directions:
             where = f" for example {place[0]} of the set" if self.per_example else ""
             rule = f"{int(bad.sum())} directions are zero or not finite; a direction must point somewhere"
             reject("Directions", "tensor", self.names[place[-1]] + where, rule)
-        # squares of very small or very large values would leave the dtype
-        scaled = rows.double() / largest.double()
-        unit = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp_min(0.5)  # absent ones stay 0
-        normalised: Tensor = unit.to(tensor.dtype).view(tensor.shape)
-        return normalised
+        flat, sizes = rows.flatten(0, -2), largest.flatten()[:, None]
+        unit = torch.empty_like(flat, memory_format=torch.contiguous_format)
+        for part in slices(len(flat), max(1, _BLOCK_VALUES // flat.shape[1])):  # float64 takes room
+            # squares of very small or very large values would leave the dtype
+            scaled = flat[part].double() / sizes[part].double()
+            unit[part] = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp_min(0.5)  # absent: 0
+        return unit.view(tensor.shape)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -97,7 +101,18 @@ class Directions:
     def digest(self) -> str:
         """The hex digest of what the directions are, and of their names."""
         origin = self.origin if self.origin is not None else digest_tensors([self.tensor])
-        return digest_text(origin, str(self.per_example), *self.names, *self.families)
+        return direction_digest(origin, self.per_example, self.names, self.families)
+
+    def select(self, rows: Tensor) -> Directions:
+        """Return the directions of the examples at `rows` (k,); of shared ones, all."""
+        if not self.per_example:
+            return self
+        absent = None if self.absent is None else self.absent[rows]
+        return Directions(self.tensor[rows], self.names, self.families, per_example=True, absent=absent)
+
+    def gather(self, examples: Tensor, columns: Tensor) -> Tensor:
+        """Return the directions (k, *input) at pairs of example and column (k,)."""
+        return self.tensor[examples, columns] if self.per_example else self.tensor[columns]
 
     def __repr__(self) -> str:
         shared = f"for each of {len(self.tensor)} examples" if self.per_example else "shared"
@@ -106,6 +121,11 @@ class Directions:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print the names alone, where IPython and Hypothesis would print every field of a dataclass."""
         printer.text(repr(self))
+
+
+def direction_digest(origin: str, per_example: bool, names: tuple[str, ...], families: tuple[str, ...]) -> str:
+    """Return the hex digest of directions that come from what has the digest `origin`."""
+    return digest_text(origin, str(per_example), *names, *families)
 
 
 def as_directions(

@@ -6,6 +6,7 @@ import torch
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.class_distances import ClassDistance, Weights, as_class_distance, as_example_weights
 from cp_compress.fidelity.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
@@ -41,11 +42,8 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
     """
     if candidate.task != reference.task:
         raise ObservationError(f"the candidate's data is of a {candidate.task} task, the reference's {reference.task}")
-    if reference.task != "single_label" and not any_task:
-        raise ObservationError(
-            f"the data is of a {reference.task} task: this comparison needs one class an example; predictions and "
-            "embeddings are compared for every task"
-        )
+    if not any_task:
+        require_one_class(reference.task)
     if len(candidate) != len(reference):
         raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
     if candidate.classes != reference.classes:

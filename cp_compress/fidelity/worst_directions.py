@@ -10,6 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_choice, check_integer, check_real
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import require_one_class
 from cp_compress.fidelity.directions import Directions
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observation import Observation
@@ -18,15 +19,16 @@ from cp_compress.fidelity.sampling import batch_size_for, choose_examples
 
 _CLASSES = 10
 _NAMES = {"gradient": "its own steepest gradient", "deepfool": "its own DeepFool step"}
+_METHODS, _STEPS, _OVERSHOOT = ("gradient", "deepfool"), 20, 0.02
 
 
 def worst_case_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
     *,
-    methods: Sequence[str] = ("gradient", "deepfool"),
-    steps: int = 20,
-    overshoot: float = 0.02,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
     batch_size: int | None = None,
 ) -> Directions:
     """Return, for each example, the direction in which this model's own nearest boundary seems to lie.
@@ -37,8 +39,8 @@ def worst_case_directions(
     along its own: along the reference's it looks more robust than it is. `examples` and `batch_size` are as in
     `class_gradient_directions`.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for a model without gradients, and where a
-    gradient is zero or not finite.
+    Raises InvalidArgumentError for malformed arguments, ObservationError for data of many answers an example, for a
+    model without gradients, and where a gradient is zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -50,6 +52,7 @@ def worst_case_directions(
         check_choice(owner, "methods", method, tuple(_NAMES))
     limit = check_integer(owner, "steps", steps, "must be a whole number of 1 or more", at_least=1)
     beyond = 1 + check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
+    require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
     runner = observation.runner
     inputs, _ = observation.data.select(chosen)
@@ -75,12 +78,28 @@ def worst_case_directions(
             f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
             "there is no worst-case direction"
         )
-    origin = None
-    if observation.model_digest is not None:
-        parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(limit), str(beyond))
-        origin = digest_text("worst case", *parts)
-    names = tuple(_NAMES[method] for method in methods)
+    origin = worst_case_origin(observation, inputs, methods, limit, overshoot)
+    names = worst_case_names(methods)
     return Directions(tensor, names, ("worst case",) * len(names), per_example=True, origin=origin)
+
+
+def worst_case_names(methods: Sequence[str] = _METHODS) -> tuple[str, ...]:
+    """Return the names of the directions that `worst_case_directions` gives."""
+    return tuple(_NAMES[method] for method in methods)
+
+
+def worst_case_origin(
+    observation: Observation,
+    inputs: Tensor,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
+) -> str | None:
+    """Return the digest of what worst cases at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(steps), str(1 + float(overshoot)))
+    return digest_text("worst case", *parts)
 
 
 def _linearise(runner: Runner, inputs: Tensor, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:

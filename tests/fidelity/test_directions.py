@@ -1,13 +1,17 @@
 """Directions: unit length, readable names, digests that tell sets apart, and families that mean what they say."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity import observe
+from cp_compress.fidelity import benign_directions, compare_boundaries, observe, worst_case_directions
 from cp_compress.fidelity.boundary_search import boundary_distances
 from cp_compress.fidelity.direction_families import (
     class_gradient_directions,
@@ -17,6 +21,7 @@ from cp_compress.fidelity.direction_families import (
     residual_directions,
 )
 from cp_compress.fidelity.directions import DirectionBasis, Directions, join_directions, low_frequency_basis
+from cp_compress.standard_directions import compare_standard_boundaries
 
 SHAPES = [(3, 8, 8), (1, 8, 8), (5, 6, 7), (8, 8), (20,), (1,), (3, 1, 1), (2, 1, 9)]
 
@@ -212,3 +217,56 @@ def test_absent_directions_are_zero_and_stay_absent_when_joined():
     for wrong in (absent[:1], absent.long()):
         with pytest.raises(InvalidArgumentError, match="absent"):
             Directions(torch.randn(2, 2, 5), ("a", "b"), ("f", "f"), per_example=True, absent=wrong)
+
+
+def pictures(count, classes=10):
+    torch.manual_seed(0)
+    reference = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 16), nn.Tanh(), nn.Linear(16, classes)).double()
+    candidate = copy.deepcopy(reference)
+    with torch.no_grad():
+        candidate[1].weight.add_(0.002 * torch.randn_like(candidate[1].weight))
+    data = torch.rand(count, 3, 12, 12, dtype=torch.float64), torch.zeros(count, dtype=torch.int64)
+    return observe(candidate, data), observe(reference, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("gate", gate_directions), ("worst", worst_case_directions), ("benign", benign_directions)],
+)
+def test_the_size_of_a_block_changes_no_result(name, make):
+    candidate, reference = pictures(20)
+    chosen, options = [3, 19, 0], {"max_distance": 6.0, "steps": 4, "bisections": 3}
+    whole = make(reference, chosen)
+    inputs = reference.data.select(chosen)[0]
+    expected = boundary_distances(reference.model, inputs, whole, **options)
+    if whole.absent is not None:
+        expected = expected.masked_fill(whole.absent, torch.nan)
+    for batch_size in (2, 64):
+        found = compare_boundaries(candidate, reference, name, examples=chosen, batch_size=batch_size, **options)
+        assert found.details["directions_digest"] == whole.digest
+        torch.testing.assert_close(found.per_example["reference_distance"], expected, atol=1e-9, rtol=0, equal_nan=True)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many bytes the largest tensor has that is made inside."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        sizes = [part.nbytes for part in tree_leaves(made) if isinstance(part, torch.Tensor)]
+        self.bytes = max(self.bytes, *sizes, 0)
+        return made
+
+
+@pytest.mark.parametrize("name", ["gate", "worst", "benign", "standard"])
+def test_memory_is_bounded_by_the_batch_size_and_not_by_the_examples(name):
+    candidate, reference = pictures(40, classes=4)
+    compare = compare_standard_boundaries if name == "standard" else compare_boundaries
+    names = {} if name == "standard" else {"directions": name}
+    with LargestTensor() as largest:
+        compare(candidate, reference, examples=None, steps=1, bisections=0, batch_size=8, max_distance=1.0, **names)
+    inputs = 40 * 3 * 12 * 12
+    assert largest.bytes <= 8 * inputs  # no more than the data itself
+    kept = [*reference._derived.values(), *candidate._derived.values()]
+    assert all(value.tensor.numel() <= inputs for value in kept if isinstance(value, Directions))

@@ -52,6 +52,22 @@ def test_no_error_of_the_reference_leaves_no_ratio():
     assert found.counts["corruption_error_ratio"] == 0
 
 
+@pytest.mark.parametrize("wrong", [1, 2, 4, 5])
+def test_a_drop_of_one_image_meets_its_bound(wrong):
+    images = torch.linspace(0, 1, 50).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+
+    def wrong_below(count):
+        # contrast leaves flat images as they are
+        return lambda batch: torch.stack([batch[:, 0, 0, 0] * 49 + 0.5 - count, torch.zeros(len(batch))], dim=1)
+
+    data = images, torch.zeros(50, dtype=torch.int64)
+    candidate, reference = observe(wrong_below(wrong + 1), data), observe(wrong_below(wrong), data)
+    found = compare_robustness(candidate, reference, ["contrast"], [1, 3, 5]).metrics
+    assert found["worst_corrupted_accuracy_drop"] == found["corrupted_accuracy_drop"] == 0.02
+    assert found["corrupted_agreement"] == found["worst_corrupted_agreement"] == 0.98
+    assert found["corruption_error_ratio"] == (wrong + 1) / wrong
+
+
 @pytest.mark.parametrize(
     ("corruptions", "severities"), [(["frost"], [1]), ([], [1]), (["fog"], []), (["fog"], [9]), (["fog", "fog"], [1])]
 )

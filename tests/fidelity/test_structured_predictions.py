@@ -11,14 +11,20 @@ from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits
 from cp_compress.fidelity import (
     Requirement,
+    benign_directions,
+    class_gradient_directions,
     compare_attributions,
     compare_boundaries,
     compare_embeddings,
     compare_predictions,
+    gate_directions,
     judge,
     observe,
+    search_boundaries,
+    worst_case_directions,
 )
 from cp_compress.model import parse_scheme
+from cp_compress.standard_directions import find_directions
 
 
 class Segmenter(nn.Module):
@@ -172,6 +178,21 @@ def test_embeddings_serve_every_task():
 def test_what_needs_one_class_says_so(compare):
     with pytest.raises(ObservationError, match="one class an example"):
         compare(*answers("dense"))
+
+
+@pytest.mark.parametrize("task", ["multi_label", "dense", "sequence"])
+def test_directions_need_one_class_before_the_model_is_asked(task):
+    def model(inputs):
+        raise AssertionError("asked")
+
+    data = TaskDataset((torch.rand(4, 1, 8, 8), torch.zeros(4, 8, dtype=torch.int64)), task)
+    seen = observe(model, data)
+    makers = class_gradient_directions, worst_case_directions, benign_directions, gate_directions
+    for make in (*makers, lambda seen: find_directions("gate", seen, 4, 0)):
+        with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class an example"):
+            make(seen)
+    with pytest.raises(ObservationError, match="one class an example"):
+        search_boundaries(seen.runner, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), max_distance=1.0)
 
 
 def test_costs_need_one_class():
