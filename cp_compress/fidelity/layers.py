@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
+from cp_compress.fidelity.watching import watching
 
 INPUT = "input:"
 _CHANNELS_FIRST = ("Conv", "BatchNorm", "Pool", "InstanceNorm", "GroupNorm")
@@ -40,8 +41,8 @@ def last_linear(observation: Observation) -> str:
         raise ObservationError("embeddings need an nn.Module with named layers; the model is a plain callable")
     ran: list[str] = []
     linear = [path for path, part in module.named_modules() if path and type(part).__name__.endswith("Linear")]
-    hooks = {path: lambda args, output, path=path: ran.append(path) for path in linear}
-    with _hooked(observation.runner, hooks), torch.no_grad(), observation.runner.evaluating():
+    hooks = {path: lambda args, keywords, output, path=path: ran.append(path) for path in linear}
+    with watching(module, hooks), torch.no_grad(), observation.runner.evaluating():
         observation.runner.logits(observation.data.select([0])[0])
     if not ran:
         raise ObservationError("the model runs no linear layer, whose input would be its embedding; name a layer")
@@ -100,11 +101,10 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
 
     def read(part: slice) -> None:
         inputs, _ = observation.data.select(chosen[part])
-        seen: dict[str, list[Any]] = {name: [] for name in names}
-        hooks = {name: _collector(name, seen[name]) for name in names}
-        with _hooked(runner, hooks):
+        readers = {name: _LayerReader(name, modules[name], len(inputs), pool) for name in names}
+        with _reading(runner, readers):
             runner.logits(inputs)
-        rows = {name: _as_rows(name, seen[name], modules[name], len(inputs), pool) for name in names}
+        rows = {name: reader.rows() for name, reader in readers.items()}
         for name in names:  # after all that can run out of memory
             parts[name].append(rows[name])
 
@@ -119,42 +119,58 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
     return found
 
 
-def _collector(name: str, seen: list[Any]) -> Callable[[tuple[Any, ...], Any], None]:
-    def collect(args: tuple[Any, ...], output: Any) -> None:
-        seen.append(args[0] if name.startswith(INPUT) and args else output)
+class _LayerReader:
+    """The rows (n, width) of what one layer takes or gives in one pass.
 
-    return collect
+    They are made while the model runs: later parts of it may overwrite a tensor, and rows of means are small.
+    """
+
+    def __init__(self, name: str, module: nn.Module, count: int, pool: str) -> None:
+        self._name, self._module, self._count, self._pool = name, module, count, pool
+        self._runs = 0
+        self._found: Tensor | str = ""
+
+    def see(self, value: Any) -> None:
+        """Take a value; what is wrong with it is told by `rows`, because the model could catch an error in here."""
+        self._runs += 1
+        if self._runs > 1:
+            return
+        if not isinstance(value, Tensor):
+            self._found = type(value).__name__
+        elif not value.is_floating_point() or value.ndim < 2 or len(value) != self._count:
+            self._found = f"{value.dtype} {tuple(value.shape)}"
+        else:
+            self._found = _as_rows(value, self._module, self._pool)
+
+    def rows(self) -> Tensor:
+        """Return the rows, float32 on the CPU; raises ObservationError where there are none."""
+        if self._runs != 1:
+            times = f"runs {self._runs} times" if self._runs else "does not run"
+            raise ObservationError(f"layer {self._name} {times} in a forward pass; choose one that runs once")
+        if isinstance(self._found, str):
+            form = f"features are one floating-point tensor ({self._count}, ...)"
+            raise ObservationError(f"layer {self._name} gives {self._found}; {form}")
+        return self._found
 
 
 @contextlib.contextmanager
-def _hooked(runner: Runner, hooks: Mapping[str, Callable[[tuple[Any, ...], Any], None]]) -> Iterator[None]:
-    handles = []
-    try:
-        for name, hook in hooks.items():
-            module = find_layer(runner, name.removeprefix(INPUT), "embeddings")
-
-            def forward_hook(
-                module: nn.Module, args: Any, output: Any, hook: Callable[[tuple[Any, ...], Any], None] = hook
-            ) -> None:
-                hook(args, output)
-
-            handles.append(module.register_forward_hook(forward_hook))
+def _reading(runner: Runner, readers: Mapping[str, _LayerReader]) -> Iterator[None]:
+    assert runner.module is not None  # the layers were found
+    with contextlib.ExitStack() as stack:
+        for name, reader in readers.items():
+            path = name.removeprefix(INPUT)
+            if name == path:
+                hooks = {path: lambda args, keywords, output, reader=reader: reader.see(output)}
+                stack.enter_context(watching(runner.module, hooks))
+            else:
+                input_hooks = {path: lambda args, keywords, reader=reader: reader.see(args[0] if args else None)}
+                stack.enter_context(watching(runner.module, {}, input_hooks))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _as_rows(name: str, seen: list[Any], module: nn.Module, count: int, pool: str) -> Tensor:
-    if len(seen) != 1:
-        times = "does not run" if not seen else f"runs {len(seen)} times"
-        raise ObservationError(f"layer {name} {times} in a forward pass; choose one that runs once")
-    value = seen[0]
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or len(value) != count:
-        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ObservationError(f"layer {name} gives {found}; features are one floating-point tensor ({count}, ...)")
+def _as_rows(value: Tensor, module: nn.Module, pool: str) -> Tensor:
     value = value.float()
     if value.ndim > 2 and pool == "mean":
         first = value.ndim > 3 or any(kind in type(module).__name__ for kind in _CHANNELS_FIRST)
         value = value.flatten(2).mean(dim=2) if first else value.flatten(1, -2).mean(dim=1)
-    return value.flatten(1).cpu()
+    return value.flatten(1).to("cpu", copy=True)

@@ -96,11 +96,12 @@ def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     runner, parts, labels = Runner(model), [], []
     seen: list[tuple[Tensor, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda layer, args, output: seen.append((args[0].detach(), output.detach())))
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear)
-    ]
+
+    def see(layer: nn.Module, args: Any, output: Tensor) -> None:
+        # copies, because later parts of the model may work in place
+        seen[:] = [(args[0].detach().clone(), output.detach().clone())]
+
+    hooks = [layer.register_forward_hook(see) for layer in model.modules() if isinstance(layer, nn.Linear)]
 
     def run(part: slice) -> None:
         seen.clear()

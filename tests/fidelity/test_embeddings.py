@@ -196,3 +196,33 @@ def test_a_comparison_of_some_examples_is_that_of_their_data():
     part = [observe(one, (images, labels)) for one in (candidate, model)]
     found, expected = compare_embeddings(*whole, examples=rows), compare_embeddings(*part)
     assert found.metrics == pytest.approx(expected.metrics, rel=1e-4)
+
+
+class Overwriting(nn.Module):
+    """A model that overwrites what its layers take and give, or does the same by copies."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 4)
+        self.relu, self.in_place = nn.ReLU(inplace=in_place), in_place
+
+    def forward(self, inputs):
+        maps = self.relu(self.norm(self.conv(inputs)))
+        rows = maps.mean((2, 3))
+        logits = self.head(rows)
+        return logits.mul_(3) if self.in_place else logits * 3
+
+
+@pytest.mark.parametrize("pool", ["mean", "flatten"])
+def test_later_work_in_place_does_not_reach_what_was_read(pool):
+    data = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 4
+    names = ["conv", "norm", "input:relu", "relu", "head"]
+    found, same = (layer_features(observe(Overwriting(way).eval(), data), names, pool=pool) for way in (True, False))
+    for name in names:
+        assert torch.equal(found[name], same[name]), name
+    model = Overwriting(False).eval()
+    with torch.no_grad():
+        maps = model.norm(model.conv(data[0]))
+    torch.testing.assert_close(found["norm"], maps.mean((2, 3)) if pool == "mean" else maps.flatten(1))
+    assert found["norm"].min() < 0 <= found["relu"].min()

@@ -81,6 +81,8 @@ def test_the_last_layer_is_what_the_network_decides_by():
     assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(ObservationError, match="not the outputs of a linear layer"):
         look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), blobs())
+    with pytest.raises(ObservationError, match="not the outputs of a linear layer"):  # also when it overwrites them
+        look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(inplace=True)), blobs())
 
 
 def test_the_smallest_part_is_found():
