@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observation import Observation
@@ -60,7 +61,8 @@ def layer_features(
 
     `examples` is a number spread evenly over the data set, indices, or None for all.
 
-    A layer is the path of a module, whose output is taken, or "input:" and a path, for what goes into it. Outputs
+    A layer is the path of a module, whose output is taken, or "input:" and a path, for what goes into it: its first
+    argument by position, or else the first tensor that it is called with by keyword. Outputs
     with more dimensions are averaged over places with `pool="mean"` (over all but channels in convolutions,
     normalisations and poolings, over all but the last elsewhere), or laid out in one row with "flatten".
 
@@ -130,13 +132,17 @@ class _LayerReader:
         self._runs = 0
         self._found: Tensor | str = ""
 
+    def see_input(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Take the first of a call's arguments, which may be given by keyword."""
+        self.see(first_input(self._module, args, keywords))
+
     def see(self, value: Any) -> None:
         """Take a value; what is wrong with it is told by `rows`, because the model could catch an error in here."""
         self._runs += 1
         if self._runs > 1:
             return
         if not isinstance(value, Tensor):
-            self._found = type(value).__name__
+            self._found = "no tensor" if value is None else type(value).__name__
         elif not value.is_floating_point() or value.ndim < 2 or len(value) != self._count:
             self._found = f"{value.dtype} {tuple(value.shape)}"
         else:
@@ -163,8 +169,7 @@ def _reading(runner: Runner, readers: Mapping[str, _LayerReader]) -> Iterator[No
                 hooks = {path: lambda args, keywords, output, reader=reader: reader.see(output)}
                 stack.enter_context(watching(runner.module, hooks))
             else:
-                input_hooks = {path: lambda args, keywords, reader=reader: reader.see(args[0] if args else None)}
-                stack.enter_context(watching(runner.module, {}, input_hooks))
+                stack.enter_context(watching(runner.module, {}, {path: reader.see_input}))
         yield
 
 

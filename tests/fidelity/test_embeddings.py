@@ -226,3 +226,54 @@ def test_later_work_in_place_does_not_reach_what_was_read(pool):
         maps = model.norm(model.conv(data[0]))
     torch.testing.assert_close(found["norm"], maps.mean((2, 3)) if pool == "mean" else maps.flatten(1))
     assert found["norm"].min() < 0 <= found["relu"].min()
+
+
+class Keywords(nn.Module):
+    """A model that calls its layers by position, or by keyword as those of Hugging Face do."""
+
+    class Masked(nn.Linear):
+        def forward(self, states, mask=None):
+            return super().forward(states * mask)
+
+    def __init__(self, by_keyword):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.by_keyword = self.Masked(12, 9), nn.Linear(9, 4), by_keyword
+
+    def forward(self, inputs):
+        mask = torch.ones(len(inputs), 1)
+        if not self.by_keyword:
+            return self.head(self.body(inputs, mask))
+        return self.head(input=self.body(mask=mask, states=inputs))
+
+
+def test_what_goes_into_a_layer_may_be_given_by_keyword():
+    data = torch.randn(20, 12, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 4
+    names = ["input:head", "input:body"]
+    named, placed = (layer_features(observe(Keywords(way).eval(), data), names) for way in (True, False))
+    for name in names:
+        assert torch.equal(named[name], placed[name]), name
+    assert torch.equal(named["input:body"], data[0])
+    other = Keywords(True).eval()
+    with torch.no_grad():
+        other.body.weight.mul_(2)
+    found = compare_embeddings(observe(other, data), observe(Keywords(True).eval(), data))
+    assert found.details["layers"][0]["widths"] == [9, 9]
+
+
+def test_a_layer_that_gets_no_tensor_has_no_input():
+    class Constant(nn.Linear):
+        def forward(self):
+            return self.weight[:, 0]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.constant, self.head = Constant(1, 3), nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.head(inputs) + self.constant()
+
+    observation = observe(Model().eval(), (torch.randn(9, 4), torch.arange(9) % 3))
+    with pytest.raises(ObservationError, match="input:constant gives no tensor"):
+        layer_features(observation, ["input:constant"])
