@@ -46,9 +46,9 @@ def compare_embeddings(
 
     `layer` is the path of a module, whose output is the embedding, "input:" and a path for what goes into it, several
     of them, or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
-    each model runs last. Embeddings with places are averaged over them, or laid out in one row with
-    `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all. `minibatch` and
-    `seed` are those of `minibatch_cka`.
+    each model runs last. Embeddings with places are averaged over them, as `layer_features` says, or laid out in one
+    row with `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all.
+    `minibatch` and `seed` are those of `minibatch_cka`.
 
     Metrics, each that of the layer at which it is worst: `cka` and `kernel_cka`, linear and with Gaussian kernel, see
     `minibatch_cka`; `mean_angle` between the two embeddings of an example, radians in [0, π]; `neighbor_overlap`, the

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_model, digest_tensors
-from cp_compress.fidelity.watching import CallHook, InputHook, copied, map_tensors, watching
+from cp_compress.fidelity.watching import CallHook, InputHook, copied, map_tensors, tensors_in, watching
 
 Shapes = tuple[tuple[int, ...], ...]
 Dtypes = tuple[torch.dtype | None, torch.dtype | None]
@@ -228,17 +228,6 @@ def cast_floats(value: Any, dtype: torch.dtype | None) -> Any:
     return map_tensors(
         value, lambda tensor: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     )
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the real tensors of nested values, in their order."""
-    if isinstance(value, Tensor):
-        return [] if value.is_complex() else [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []
 
 
 def _tensor_shapes(value: Any) -> Shapes:

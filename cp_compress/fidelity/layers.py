@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.layouts import Layouts, layout_of
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
 from cp_compress.fidelity.watching import watching
 
 INPUT = "input:"
-_CHANNELS_FIRST = ("Conv", "BatchNorm", "Pool", "InstanceNorm", "GroupNorm")
 
 
 def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
@@ -62,12 +63,14 @@ def layer_features(
     `examples` is a number spread evenly over the data set, indices, or None for all.
 
     A layer is the path of a module, whose output is taken, or "input:" and a path, for what goes into it: its first
-    argument by position, or else the first tensor that it is called with by keyword. Outputs
-    with more dimensions are averaged over places with `pool="mean"` (over all but channels in convolutions,
-    normalisations and poolings, over all but the last elsewhere), or laid out in one row with "flatten".
+    argument by position, or else the first tensor that it is called with by keyword. What has more dimensions is laid
+    out in one row with `pool="flatten"`, or with "mean" averaged over all axes but examples and channels. Channels are
+    the second axis of convolutions, batch and group normalisations and poolings, and the last of linear layers, layer
+    normalisations and embeddings. Other layers (activations, containers) have what the layers before them gave.
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for layers that do not exist, do not run, run
-    more than once, or give anything but one floating-point tensor (n, ...), and for NaN or infinite features.
+    more than once, or give anything but one floating-point tensor (n, ...), for axes of which nothing tells which holds
+    the channels, and for NaN or infinite features.
     """
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
@@ -103,10 +106,9 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
 
     def read(part: slice) -> None:
         inputs, _ = observation.data.select(chosen[part])
-        readers = {name: _LayerReader(name, modules[name], len(inputs), pool) for name in names}
-        with _reading(runner, readers):
-            runner.logits(inputs)
-        rows = {name: reader.rows() for name, reader in readers.items()}
+        rows, doubtful = _read_batch(runner, modules, inputs, pool)
+        if doubtful:  # (n, n, ...), whose first axis may be another: it is not of one example where it is not of n
+            _read_batch(runner, modules, inputs[:1], pool)
         for name in names:  # after all that can run out of memory
             parts[name].append(rows[name])
 
@@ -121,61 +123,90 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
     return found
 
 
+def _read_batch(
+    runner: Runner, modules: Mapping[str, nn.Module], inputs: Tensor, pool: str
+) -> tuple[dict[str, Tensor], bool]:
+    """Return the rows of named layers, and whether one has as many places on its second axis as there are examples."""
+    assert runner.module is not None  # the layers were found
+    layouts = Layouts()
+    readers = {name: _LayerReader(name, module, len(inputs), pool, layouts) for name, module in modules.items()}
+    with contextlib.ExitStack() as stack:
+        if any(layout_of(module) is None for module in modules.values()):
+            parts = {path: part for path, part in runner.module.named_modules() if path}
+            # set before the readers' own, so that a reader knows what its layer has just made
+            stack.enter_context(
+                watching(runner.module, {path: functools.partial(layouts.note, part) for path, part in parts.items()})
+            )
+        for name, reader in readers.items():
+            path = name.removeprefix(INPUT)
+            if name == path:
+                stack.enter_context(watching(runner.module, {path: reader.see_output}))
+            else:
+                stack.enter_context(watching(runner.module, {}, {path: reader.see_input}))
+        runner.logits(inputs)
+    rows = {name: reader.rows() for name, reader in readers.items()}
+    return rows, len(inputs) > 1 and any(reader.doubtful for reader in readers.values())
+
+
 class _LayerReader:
     """The rows (n, width) of what one layer takes or gives in one pass.
 
     They are made while the model runs: later parts of it may overwrite a tensor, and rows of means are small.
     """
 
-    def __init__(self, name: str, module: nn.Module, count: int, pool: str) -> None:
-        self._name, self._module, self._count, self._pool = name, module, count, pool
+    def __init__(self, name: str, module: nn.Module, count: int, pool: str, layouts: Layouts) -> None:
+        self._name, self._module, self._count, self._pool, self._layouts = name, module, count, pool, layouts
         self._runs = 0
-        self._found: Tensor | str = ""
+        self._rows: Tensor | None = None
+        self._problem = ""
+        self.doubtful = False
 
     def see_input(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Take the first of a call's arguments, which may be given by keyword."""
-        self.see(first_input(self._module, args, keywords))
+        self._see(first_input(self._module, args, keywords))
 
-    def see(self, value: Any) -> None:
-        """Take a value; what is wrong with it is told by `rows`, because the model could catch an error in here."""
-        self._runs += 1
-        if self._runs > 1:
-            return
-        if not isinstance(value, Tensor):
-            self._found = "no tensor" if value is None else type(value).__name__
-        elif not value.is_floating_point() or value.ndim < 2 or len(value) != self._count:
-            self._found = f"{value.dtype} {tuple(value.shape)}"
-        else:
-            self._found = _as_rows(value, self._module, self._pool)
+    def see_output(self, args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        """Take what a call gives."""
+        self._see(output)
 
     def rows(self) -> Tensor:
         """Return the rows, float32 on the CPU; raises ObservationError where there are none."""
         if self._runs != 1:
             times = f"runs {self._runs} times" if self._runs else "does not run"
             raise ObservationError(f"layer {self._name} {times} in a forward pass; choose one that runs once")
-        if isinstance(self._found, str):
-            form = f"features are one floating-point tensor ({self._count}, ...)"
-            raise ObservationError(f"layer {self._name} gives {self._found}; {form}")
-        return self._found
+        if self._rows is None:
+            raise ObservationError(f"layer {self._name} gives {self._problem}")
+        return self._rows
+
+    def _see(self, value: Any) -> None:
+        # what is wrong is told by `rows`, because the model could catch an error in here
+        self._runs += 1
+        if self._runs > 1:
+            return
+        form = f"features are one floating-point tensor ({self._count}, ...)"
+        if not isinstance(value, Tensor):
+            self._problem = f"{'no tensor' if value is None else type(value).__name__}; {form}"
+            return
+        if not value.is_floating_point() or value.ndim < 2 or len(value) != self._count:
+            self._problem = f"{value.dtype} {tuple(value.shape)}; {form}"
+            return
+        self.doubtful = value.ndim > 2 and value.shape[1] == self._count
+        if value.ndim == 2 or self._pool == "flatten":
+            self._rows = _row_of_all(value)
+            return
+        layout = layout_of(self._module) or self._layouts.find(value)
+        if layout is not None:
+            value = value.float()
+            self._rows = _row_of_all(value.flatten(2).mean(2) if layout == "first" else value.flatten(1, -2).mean(1))
+        elif value[0].numel() == max(value.shape[1:]):  # one place, wherever the channels stand
+            self._rows = _row_of_all(value)
+        else:
+            self._problem = (
+                f"{tuple(value.shape)}, and neither its type nor what ran before tells which axis holds the channels "
+                'and stays; use pool="flatten", or name a convolution, a normalisation or a linear layer'
+            )
 
 
-@contextlib.contextmanager
-def _reading(runner: Runner, readers: Mapping[str, _LayerReader]) -> Iterator[None]:
-    assert runner.module is not None  # the layers were found
-    with contextlib.ExitStack() as stack:
-        for name, reader in readers.items():
-            path = name.removeprefix(INPUT)
-            if name == path:
-                hooks = {path: lambda args, keywords, output, reader=reader: reader.see(output)}
-                stack.enter_context(watching(runner.module, hooks))
-            else:
-                stack.enter_context(watching(runner.module, {}, {path: reader.see_input}))
-        yield
-
-
-def _as_rows(value: Tensor, module: nn.Module, pool: str) -> Tensor:
-    value = value.float()
-    if value.ndim > 2 and pool == "mean":
-        first = value.ndim > 3 or any(kind in type(module).__name__ for kind in _CHANNELS_FIRST)
-        value = value.flatten(2).mean(dim=2) if first else value.flatten(1, -2).mean(dim=1)
-    return value.flatten(1).to("cpu", copy=True)
+def _row_of_all(value: Tensor) -> Tensor:
+    """Return a copy (n, width) in float32 on the CPU."""
+    return value.flatten(1).to("cpu", torch.float32, copy=True)

@@ -59,3 +59,14 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def copied(value: Any) -> Any:
     """Return nested values with a copy of every tensor, which later work in place does not reach."""
     return map_tensors(value, Tensor.clone)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the real tensors of nested values, in their order."""
+    if isinstance(value, Tensor):
+        return [] if value.is_complex() else [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for entry in value for tensor in tensors_in(entry)]
+    return []
