@@ -15,7 +15,8 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.layouts import Layouts, layout_of
+from cp_compress.base.tasks import IGNORED
+from cp_compress.fidelity.layouts import Layout, Layouts, layout_of
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
@@ -66,11 +67,14 @@ def layer_features(
     argument by position, or else the first tensor that it is called with by keyword. What has more dimensions is laid
     out in one row with `pool="flatten"`, or with "mean" averaged over all axes but examples and channels. Channels are
     the second axis of convolutions, batch and group normalisations and poolings, and the last of linear layers, layer
-    normalisations and embeddings. Other layers (activations, containers) have what the layers before them gave.
+    normalisations and embeddings. Other layers (activations, containers) have what the layers before them gave. Where
+    a layer has the places of a dense or sequence task's targets, those that are ignored have no part in the mean, and
+    are 0 in a row of all.
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for layers that do not exist, do not run, run
     more than once, or give anything but one floating-point tensor (n, ...), for axes of which nothing tells which holds
-    the channels, and for NaN or infinite features.
+    the channels, for examples of dense and sequence tasks without a place that counts, and for NaN or infinite
+    features.
     """
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
@@ -105,10 +109,11 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def read(part: slice) -> None:
-        inputs, _ = observation.data.select(chosen[part])
-        rows, doubtful = _read_batch(runner, modules, inputs, pool)
+        inputs, targets = observation.data.select(chosen[part])
+        counts = _counting_places(observation, targets, chosen[part])
+        rows, doubtful = _read_batch(runner, modules, inputs, counts, pool)
         if doubtful:  # (n, n, ...), whose first axis may be another: it is not of one example where it is not of n
-            _read_batch(runner, modules, inputs[:1], pool)
+            _read_batch(runner, modules, inputs[:1], None, pool)
         for name in names:  # after all that can run out of memory
             parts[name].append(rows[name])
 
@@ -123,13 +128,24 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
     return found
 
 
+def _counting_places(observation: Observation, targets: Tensor, indices: Tensor) -> Tensor | None:
+    """Return which places (n, *space) of dense and sequence tasks have a target, or None where all count."""
+    if observation.task not in ("dense", "sequence"):
+        return None
+    counts = targets != IGNORED
+    silent = indices[~counts.flatten(1).any(1)]
+    if len(silent):
+        raise ObservationError(f"example #{int(silent[0])} has no place that counts: choose others by `examples`")
+    return None if bool(counts.all()) else counts
+
+
 def _read_batch(
-    runner: Runner, modules: Mapping[str, nn.Module], inputs: Tensor, pool: str
+    runner: Runner, modules: Mapping[str, nn.Module], inputs: Tensor, counts: Tensor | None, pool: str
 ) -> tuple[dict[str, Tensor], bool]:
     """Return the rows of named layers, and whether one has as many places on its second axis as there are examples."""
     assert runner.module is not None  # the layers were found
     layouts = Layouts()
-    readers = {name: _LayerReader(name, module, len(inputs), pool, layouts) for name, module in modules.items()}
+    readers = {name: _LayerReader(name, module, len(inputs), counts, pool, layouts) for name, module in modules.items()}
     with contextlib.ExitStack() as stack:
         if any(layout_of(module) is None for module in modules.values()):
             parts = {path: part for path, part in runner.module.named_modules() if path}
@@ -154,8 +170,11 @@ class _LayerReader:
     They are made while the model runs: later parts of it may overwrite a tensor, and rows of means are small.
     """
 
-    def __init__(self, name: str, module: nn.Module, count: int, pool: str, layouts: Layouts) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, count: int, counts: Tensor | None, pool: str, layouts: Layouts
+    ) -> None:
         self._name, self._module, self._count, self._pool, self._layouts = name, module, count, pool, layouts
+        self._counts = counts
         self._runs = 0
         self._rows: Tensor | None = None
         self._problem = ""
@@ -191,20 +210,32 @@ class _LayerReader:
             self._problem = f"{value.dtype} {tuple(value.shape)}; {form}"
             return
         self.doubtful = value.ndim > 2 and value.shape[1] == self._count
-        if value.ndim == 2 or self._pool == "flatten":
-            self._rows = _row_of_all(value)
-            return
-        layout = layout_of(self._module) or self._layouts.find(value)
+        layout = None if value.ndim == 2 else layout_of(self._module) or self._layouts.find(value)
         if layout is not None:
-            value = value.float()
-            self._rows = _row_of_all(value.flatten(2).mean(2) if layout == "first" else value.flatten(1, -2).mean(1))
-        elif value[0].numel() == max(value.shape[1:]):  # one place, wherever the channels stand
+            self._rows = _row_of_all(self._over_places(value, layout))
+        # of one place, wherever its channels stand, there is nothing to average
+        elif self._pool == "flatten" or value[0].numel() == max(value.shape[1:]):
             self._rows = _row_of_all(value)
         else:
             self._problem = (
                 f"{tuple(value.shape)}, and neither its type nor what ran before tells which axis holds the channels "
                 'and stays; use pool="flatten", or name a convolution, a normalisation or a linear layer'
             )
+
+    def _over_places(self, value: Tensor, layout: Layout) -> Tensor:
+        """Return the means over the places that count, or with "flatten" the tensor, 0 at those that do not."""
+        places, axis = (value.shape[2:], 1) if layout == "first" else (value.shape[1:-1], -1)
+        ignored = None
+        if self._counts is not None and self._counts.shape[1:] == places:
+            ignored = ~self._counts.to(value.device).unsqueeze(axis)
+            value = value.masked_fill(ignored, 0)
+        if self._pool == "flatten":
+            return value
+        value = value.float()
+        means = value.flatten(2).mean(2) if layout == "first" else value.flatten(1, -2).mean(1)
+        if ignored is not None:
+            means = means / (~ignored).flatten(1).float().mean(1, keepdim=True)
+        return means
 
 
 def _row_of_all(value: Tensor) -> Tensor:

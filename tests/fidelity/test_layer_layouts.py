@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import Permute
 
+from cp_compress import TaskDataset
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity import compare_embeddings, layer_features, observe
 
@@ -135,3 +136,60 @@ def test_examples_must_stand_on_the_first_axis(count):
         read(PlacesFirst(), torch.randn(count, 6, 3), ["layer"])
     model = Run(nn.Linear(3, 4))
     assert read(model, torch.randn(count, 6, 3), ["parts.0"])["parts.0"].shape == (count, 4)
+
+
+class Tagger(nn.Module):
+    """Answers at each of many places, in space or in a row."""
+
+    def __init__(self, dense):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(3, 5, 1) if dense else nn.Linear(3, 5)
+        self.act, self.head = nn.Tanh(), nn.Conv2d(5, 4, 1) if dense else nn.Linear(5, 4)
+
+    def forward(self, inputs):
+        return self.head(self.act(self.body(inputs)))
+
+
+def tagged(dense, silent=False):
+    generator = torch.Generator().manual_seed(3)
+    places = (4, 6) if dense else (7,)
+    inputs = torch.randn(9, *((3, *places) if dense else (*places, 3)), generator=generator)
+    targets = torch.randint(0, 4, (9, *places), generator=generator)
+    ignored = torch.rand(targets.shape, generator=generator) < 0.6
+    ignored.flatten(1)[:, 0] = False
+    if silent:
+        ignored[5] = True
+    return inputs, targets.masked_fill(ignored, -100), ~ignored
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_places_that_do_not_count_have_no_part(dense):
+    model, (inputs, targets, counts) = Tagger(dense).eval(), tagged(dense)
+    observation = observe(model, TaskDataset((inputs, targets), "dense" if dense else "sequence"), batch_size=4)
+    with torch.no_grad():
+        values = model.act(model.body(inputs))
+    rows = values.movedim(1, -1) if dense else values
+    expected = torch.stack([row[kept].mean(0) for row, kept in zip(rows, counts, strict=True)])
+    torch.testing.assert_close(layer_features(observation, ["act"])["act"], expected)
+    kept = (counts[:, None] if dense else counts[..., None]) * values
+    torch.testing.assert_close(layer_features(observation, ["act"], pool="flatten")["act"], kept.flatten(1))
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_damage_at_places_that_count_is_not_thinned_out_by_others(dense):
+    inputs, targets, counts = tagged(dense, silent=True)
+    changed = -inputs * (counts[:, None] if dense else counts[..., None])
+    task, model = "dense" if dense else "sequence", Tagger(dense).eval()
+    with torch.no_grad():
+        model.body.bias.zero_()  # with the inputs the features turn round
+    seen = [observe(model, TaskDataset((given, targets), task)) for given in (changed, inputs)]
+    found = compare_embeddings(*seen, "act")
+    assert found.metrics["mean_angle"] == pytest.approx(torch.pi)
+    assert found.counts["mean_angle"] == 8
+    assert 5 not in found.per_example["example"].tolist()
+    assert any("1 examples have no answer" in note for note in found.notes)
+    with pytest.raises(ObservationError, match="example #5 has no place that counts"):
+        layer_features(seen[0], ["act"])
+    with pytest.raises(ObservationError, match="none of the examples"):
+        compare_embeddings(*seen, "act", examples=[5])
