@@ -26,7 +26,11 @@ INPUT = "input:"
 
 
 def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
-    """Return the module at a path; raises ObservationError, naming `purpose` and paths that are close, without one."""
+    """Return the module at a path.
+
+    Raises ObservationError, naming `purpose`, without such a module (and names paths that are close), and for one that
+    runs in compiled code.
+    """
     if runner.module is None:
         raise ObservationError(f"{purpose} needs an nn.Module with named layers; the model is a plain callable")
     layers: dict[str, nn.Module] = dict(runner.module.named_modules(remove_duplicate=False))
@@ -34,22 +38,53 @@ def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
         names = [name for name in layers if name]
         close = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
         raise ObservationError(f"{purpose}: the model has no layer {path!r}; close are {', '.join(close)}")
+    _require_not_compiled(runner.module, path, purpose)
     return layers[path]
 
 
+def _require_not_compiled(model: nn.Module, path: str, purpose: str) -> None:
+    """Raise ObservationError for a layer that runs in compiled code, where hooks see nothing, or only by chance."""
+    names, parts = path.split("."), dict(model.named_modules(remove_duplicate=False))
+    for depth in range(len(names) + 1):
+        part = parts[".".join(names[:depth])]
+        inside = depth < len(names)
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            remedy = "give the module as it is before `.compile()`"
+        elif inside and hasattr(part, "_orig_mod"):  # what `torch.compile` gives
+            remedy = "give the module that was compiled (`_orig_mod`)"
+        elif isinstance(part, torch.jit.ScriptModule):  # takes no hooks itself either
+            remedy = "give the module that was scripted or traced"
+        else:
+            continue
+        place = f"layer {'.'.join(names[:depth])!r}" if depth else "the model"
+        raise ObservationError(
+            f"{purpose}: {place} is compiled, and what the layers inside give cannot be seen; {remedy}"
+        )
+
+
 def last_linear(observation: Observation) -> str:
-    """Return the path of the linear layer that an observed model runs last; raises ObservationError without one."""
+    """Return the path of the linear layer that an observed model runs last.
+
+    Raises ObservationError without one, and where compiled code could hide it.
+    """
     module = observation.runner.module
     if module is None:
         raise ObservationError("embeddings need an nn.Module with named layers; the model is a plain callable")
     ran: list[str] = []
-    linear = [path for path, part in module.named_modules() if path and type(part).__name__.endswith("Linear")]
+    linear = [path for path, part in module.named_modules() if path and _is_linear(part)]
+    for path in linear:  # one that is not seen could be the last
+        _require_not_compiled(module, path, "embeddings")
     hooks = {path: lambda args, keywords, output, path=path: ran.append(path) for path in linear}
     with watching(module, hooks), torch.no_grad(), observation.runner.evaluating():
         observation.runner.logits(observation.data.select([0])[0])
     if not ran:
         raise ObservationError("the model runs no linear layer, whose input would be its embedding; name a layer")
     return ran[-1]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module, that of its source
+    return kind.endswith("Linear")
 
 
 def layer_features(
@@ -72,9 +107,9 @@ def layer_features(
     are 0 in a row of all.
 
     Raises InvalidArgumentError for malformed arguments, ObservationError for layers that do not exist, do not run, run
-    more than once, or give anything but one floating-point tensor (n, ...), for axes of which nothing tells which holds
-    the channels, for examples of dense and sequence tasks without a place that counts, and for NaN or infinite
-    features.
+    in compiled code (`torch.compile`, `torch.jit`) or more than once, or give anything but one floating-point tensor
+    (n, ...), for axes of which nothing tells which holds the channels, for examples of dense and sequence tasks without
+    a place that counts, and for NaN or infinite features.
     """
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
@@ -148,7 +183,11 @@ def _read_batch(
     readers = {name: _LayerReader(name, module, len(inputs), counts, pool, layouts) for name, module in modules.items()}
     with contextlib.ExitStack() as stack:
         if any(layout_of(module) is None for module in modules.values()):
-            parts = {path: part for path, part in runner.module.named_modules() if path}
+            parts = {
+                path: part
+                for path, part in runner.module.named_modules()
+                if path and not isinstance(part, torch.jit.ScriptModule)  # takes no hooks
+            }
             # set before the readers' own, so that a reader knows what its layer has just made
             stack.enter_context(
                 watching(runner.module, {path: functools.partial(layouts.note, part) for path, part in parts.items()})

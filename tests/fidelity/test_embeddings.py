@@ -9,7 +9,13 @@ from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
-from cp_compress.fidelity import Requirement, compare_embeddings, judge, layer_features, observe
+from cp_compress.fidelity import (
+    Requirement,
+    compare_embeddings,
+    judge,
+    layer_features,
+    observe,
+)
 from cp_compress.fidelity.embedding_similarity import nearest_neighbors
 from cp_compress.fidelity.layers import last_linear
 from cp_compress.model import parse_scheme
@@ -277,3 +283,43 @@ def test_a_layer_that_gets_no_tensor_has_no_input():
     observation = observe(Model().eval(), (torch.randn(9, 4), torch.arange(9) % 3))
     with pytest.raises(ObservationError, match="input:constant gives no tensor"):
         layer_features(observation, ["input:constant"])
+
+
+def compiled_kinds():
+    inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    by_method = copy.deepcopy(inner)
+    by_method.compile(backend="eager")
+    part = nn.Sequential(nn.Linear(4, 4), torch.compile(inner, backend="eager"))
+    return {
+        "torch.compile": (torch.compile(inner, backend="eager"), "_orig_mod.0", "_orig_mod"),
+        ".compile()": (by_method, "0", "before `.compile"),
+        "script": (torch.jit.script(inner), "0", "scripted or traced"),
+        "trace": (torch.jit.trace(inner, torch.randn(2, 4)), "0", "scripted or traced"),
+        "a part": (part, "1._orig_mod.0", "layer '1' is"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["torch.compile", ".compile()", "script", "trace", "a part"])
+def test_layers_in_compiled_code_are_not_seen(kind):
+    model, layer, message = compiled_kinds()[kind]
+    observation = observe(model, (torch.randn(9, 4), torch.arange(9) % 3))
+    assert len(observation.logits) == 9
+    with pytest.raises(ObservationError, match=message):
+        last_linear(observation)
+    with pytest.raises(ObservationError, match=message):
+        layer_features(observation, [layer])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["torch.compile", "script"])
+def test_layers_beside_compiled_code_are_seen(kind):
+    model = nn.Sequential(nn.Linear(4, 4), compiled_kinds()[kind][0]).eval()
+    observation = observe(model, (torch.randn(9, 4), torch.arange(9) % 3))
+    expected = model[0](observation.data.select(range(9))[0]).detach()
+    torch.testing.assert_close(layer_features(observation, ["0"])["0"], expected)
+    if kind == "torch.compile":
+        torch.testing.assert_close(layer_features(observation, ["1"])["1"], observation.logits)
+    else:
+        with pytest.raises(ObservationError, match="layer '1' is compiled"):
+            layer_features(observation, ["1"])
