@@ -129,7 +129,7 @@ def layer_features(
     return {
         name: observation.remember(("features", name, pool, None), _never)[chosen]
         if name in whole and not everything
-        else observation.remember(("features", name, pool, which), _never)
+        else observation.remember(("features", name, pool, which), _never).clone()  # the observation keeps its own
         for name in names
     }
 
