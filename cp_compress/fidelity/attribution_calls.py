@@ -200,7 +200,8 @@ def _change_at_layer(subject: Subject, layer: nn.Module, inputs: Tensor, baselin
     """Return how far the logits (n,) move when a layer gives what it gives for the baseline, and all else stays."""
     outputs: list[Tensor] = []
     with torch.no_grad():
-        handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+        # a copy, because later parts of the model may work on it in place
+        handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
         try:
             subject.rules(torch.full_like(inputs[:1], baseline))
         finally:

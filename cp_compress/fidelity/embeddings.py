@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.errors import ObservationError
+from cp_compress.base.tasks import IGNORED
 from cp_compress.fidelity.embedding_similarity import (
     angular_visual_hardness,
     minibatch_cka,
@@ -46,9 +48,10 @@ def compare_embeddings(
 
     `layer` is the path of a module, whose output is the embedding, "input:" and a path for what goes into it, several
     of them, or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
-    each model runs last. Embeddings with places are averaged over them, or laid out in one row with
-    `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all. `minibatch` and
-    `seed` are those of `minibatch_cka`.
+    each model runs last. Embeddings with places are averaged over them, as `layer_features` says, or laid out in one
+    row with `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all; of
+    `TaskDataset`s those without an answer that counts are left out. `minibatch` and `seed` are those of
+    `minibatch_cka`.
 
     Metrics, each that of the layer at which it is worst: `cka` and `kernel_cka`, linear and with Gaussian kernel, see
     `minibatch_cka`; `mean_angle` between the two embeddings of an example, radians in [0, π]; `neighbor_overlap`, the
@@ -74,6 +77,7 @@ def compare_embeddings(
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     pairs = _layer_pairs(layer, reference, candidate)
+    asked, chosen = len(chosen), _answered(reference, chosen)
     before = layer_features(reference, list(pairs), pool=pool, examples=chosen)
     after = layer_features(candidate, list(pairs.values()), pool=pool, examples=chosen)
     labels = reference.labels[chosen] if reference.task == "single_label" else None
@@ -103,8 +107,18 @@ def compare_embeddings(
         per_example=per_example,
         examples=_largest_changes(per_example, chosen, reference) if alone else (),
         details={"layers": rows, "neighbors": min(neighbors, max(1, len(chosen) - 2)), "pool": pool},
-        notes=_notes(rows),
+        notes=_notes(rows, asked - len(chosen)),
     )
+
+
+def _answered(reference: Observation, chosen: Tensor) -> Tensor:
+    """Return those of the chosen examples that have an answer that counts, as level A has them."""
+    if reference.task == "single_label":
+        return chosen
+    kept = chosen[(reference.labels[chosen] != IGNORED).flatten(1).any(1)]
+    if not len(kept):
+        raise ObservationError("none of the examples has an answer that counts: nothing would be compared")
+    return kept
 
 
 def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observation) -> dict[str, str]:
@@ -222,8 +236,10 @@ def _largest_changes(
     )
 
 
-def _notes(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+def _notes(rows: list[dict[str, Any]], left_out: int) -> tuple[str, ...]:
     notes = []
+    if left_out:
+        notes.append(f"{left_out} examples have no answer that counts, and were left out")
     narrowed = [str(row["layer"]) for row in rows if row["widths"][0] != row["widths"][1]]
     if narrowed:
         notes.append(f"the widths differ at {', '.join(narrowed)}: there is no angle between embeddings")

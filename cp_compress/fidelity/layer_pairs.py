@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.fidelity.watching import CallHook, InputHook, copied, map_tensors, tensors_in, watching
 
 Shapes = tuple[tuple[int, ...], ...]
 Dtypes = tuple[torch.dtype | None, torch.dtype | None]
@@ -20,7 +20,6 @@ _OTHER_SHAPES = (
     "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
     "shapes with shrink=False, and can then be looked into layer by layer"
 )
-_CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Sha
     shapes: dict[str, tuple[Shapes, Shapes]] = {}
     dtypes: dict[str, Dtypes] = {}
 
-    def note(path: str) -> _CallHook:
+    def note(path: str) -> CallHook:
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
             shapes.setdefault(path, (_tensor_shapes((args, keywords)), _tensor_shapes(output)))
             dtypes.setdefault(path, (_float_dtype((args, keywords)), _float_dtype(output)))
@@ -139,24 +138,6 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Sha
     with watching(model, {path: note(path) for path in paths}):
         run()
     return shapes, dtypes
-
-
-@contextlib.contextmanager
-def watching(model: nn.Module, hooks: dict[str, _CallHook]) -> Iterator[None]:
-    """Call a hook with (arguments, keywords, output) after each run of the parts at its paths; then take it off."""
-    handles = []
-    try:
-        for path, hook in hooks.items():
-            part = model.get_submodule(path)
-
-            def forward_hook(module: nn.Module, args: Any, keywords: Any, output: Any, hook: _CallHook = hook) -> None:
-                hook(args, keywords, output)
-
-            handles.append(part.register_forward_hook(forward_hook, with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class NoiseMeter:
@@ -206,25 +187,31 @@ def measure_noise(
     comes from earlier parts is not charged to it.
     """
     arriving, added = meters
+    inputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
     outputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
 
-    def keep(path: str) -> _CallHook:
+    # copies, because the reference may overwrite both: its inputs in this part, its outputs in later ones
+    def take(path: str) -> InputHook:
+        return lambda args, keywords: inputs[path].append(copied((args, keywords)))
+
+    def keep(path: str) -> CallHook:
         taken, _ = pairs.candidate_dtypes[path]
         part = _computing_in(candidate.get_submodule(path), taken)
 
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            outputs[path].append(output)
+            outputs[path].append(copied(output))
+            args, keywords = inputs[path].pop()
             added.add(path, output, part(*cast_floats(args, taken), **cast_floats(keywords, taken)))
 
         return hook
 
-    def compare(path: str) -> _CallHook:
+    def compare(path: str) -> CallHook:
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
             arriving.add(path, outputs[path].pop(0) if outputs[path] else None, output)
 
         return hook
 
-    with watching(reference, {path: keep(path) for path in pairs.paths}):
+    with watching(reference, {path: keep(path) for path in pairs.paths}, {path: take(path) for path in pairs.paths}):
         run_reference()
     with watching(candidate, {path: compare(path) for path in pairs.paths}):
         run_candidate()
@@ -238,25 +225,9 @@ def _computing_in(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 
 def cast_floats(value: Any, dtype: torch.dtype | None) -> Any:
     """Return nested values with every floating-point tensor in a dtype; None leaves them as they are."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
-    if isinstance(value, (list, tuple)):
-        parts = [cast_floats(entry, dtype) for entry in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {key: cast_floats(entry, dtype) for key, entry in value.items()}
-    return value
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the real tensors of nested values, in their order."""
-    if isinstance(value, Tensor):
-        return [] if value.is_complex() else [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []
+    return map_tensors(
+        value, lambda tensor: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    )
 
 
 def _tensor_shapes(value: Any) -> Shapes:

@@ -142,7 +142,8 @@ class Measurement:
 
     `metrics` maps names to values; `counts` gives the number of samples behind each; `evidence` the samples
     themselves where a claim about the population can be made from them. `per_example` holds tensors whose first
-    dimension follows the order of the data. `details` is plain JSON for reports: tables by class, flips, floors.
+    dimension follows the order of the data; they are copies, so that work on them in place changes no later
+    comparison. `details` is plain JSON for reports: tables by class, flips, floors.
     `notes` are sentences that a reader must see beside the numbers.
     """
 
@@ -154,6 +155,11 @@ class Measurement:
     examples: tuple[ExampleChange, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # observations keep what they have computed for later comparisons, and must not share it with their callers
+        own = {name: values.clone() for name, values in self.per_example.items()}
+        object.__setattr__(self, "per_example", own)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the values an example as plain Python types."""

@@ -53,14 +53,19 @@ class Observation:
         """The true classes (n,), int64; raises as `logits`."""
         return _untouched(self._forward[1])
 
-    @functools.cached_property
+    @property
     def predictions(self) -> Tensor:
-        """The classes of the largest logits, int64; the first among equals.
+        """The classes of the largest logits, int64; the first among equals; raises as `logits`.
 
         They are (n,), or (n, *space) of dense and sequence tasks; of multi-label tasks (n, labels), 1 where the logit
         is above 0.
         """
-        return (self.logits > 0).long() if self.task == "multi_label" else self.logits.argmax(dim=1)
+        return _untouched(self._predictions)
+
+    @functools.cached_property
+    def _predictions(self) -> Tensor:
+        with torch.inference_mode(False):  # changes in place are counted outside of it only
+            return (self.logits > 0).long() if self.task == "multi_label" else self.logits.argmax(dim=1)
 
     @property
     def task(self) -> Task:

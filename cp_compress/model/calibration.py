@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.calls import first_input
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CompressionError, ObservationError
@@ -125,7 +126,7 @@ def _run(model: nn.Module, batch: Tensor) -> None:
 
 def _record(ends: dict[nn.Module, Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else next(iter(kwargs.values()))
+        given = first_input(module, args, kwargs)
         if given.numel():
             low, high = torch.aminmax(given.detach().float())
             before = ends.get(module, torch.zeros(2, device=low.device))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
+from cp_compress.base.calls import first_input
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
@@ -96,11 +97,13 @@ def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     runner, parts, labels = Runner(model), [], []
     seen: list[tuple[Tensor, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda layer, args, output: seen.append((args[0].detach(), output.detach())))
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear)
-    ]
+
+    def see(layer: nn.Module, args: Any, keywords: Any, output: Tensor) -> None:
+        # copies, because later parts of the model may work in place
+        seen[:] = [(first_input(layer, args, keywords).detach().clone(), output.detach().clone())]
+
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_hook(see, with_kwargs=True) for layer in linear]
 
     def run(part: slice) -> None:
         seen.clear()

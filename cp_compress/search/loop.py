@@ -222,7 +222,7 @@ def _outputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
             if tensors:  # of several, such as those of a recurrent layer, the first
-                found[path] = tensors[0]
+                found[path] = tensors[0].clone()  # later parts of the model may work on it in place
 
         return hook
 

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import BatchSize
+from cp_compress.base.calls import first_input
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import CompressionError, NoEffectError
@@ -222,10 +223,10 @@ def _find_layers(model: nn.Module) -> tuple[dict[str, _BatchNorm], list[Skip]]:
 def _watching(layers: dict[str, _BatchNorm], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `see` with the path of a layer and its input whenever it is used."""
 
-    def hook(path: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, args: see(path, args[0])
+    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, args, keywords: see(path, first_input(module, args, keywords))
 
-    handles = [layer.register_forward_pre_hook(hook(path)) for path, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(hook(path), with_kwargs=True) for path, layer in layers.items()]
     try:
         yield
     finally:

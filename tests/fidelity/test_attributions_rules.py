@@ -186,6 +186,21 @@ def test_integrated_gradients_at_a_layer_are_complete_for_what_goes_through_it()
     assert torch.allclose(found.maps.sum(dim=1), change.flatten(), atol=1e-3)
 
 
+def test_integrated_gradients_know_what_a_layer_gave_before_it_was_overwritten():
+    class Leaky(Bypassed):
+        def forward(self, x):
+            return F.leaky_relu(self.layer(x), 0.3, inplace=inplace).tanh() + self.other(x)
+
+    def gap():
+        torch.manual_seed(0)
+        return maps(Leaky(), "integrated_gradients(layer='layer')", examples=vectors()).completeness_gap
+
+    inplace = False
+    expected = gap()
+    inplace = True
+    assert gap() == pytest.approx(expected)
+
+
 def test_deep_lift_at_a_layer_is_not_refused_for_what_passes_by():
     torch.manual_seed(0)
     model, other = Bypassed(), Bypassed()

@@ -9,7 +9,13 @@ from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
-from cp_compress.fidelity import Requirement, compare_embeddings, judge, layer_features, observe
+from cp_compress.fidelity import (
+    Requirement,
+    compare_embeddings,
+    judge,
+    layer_features,
+    observe,
+)
 from cp_compress.fidelity.embedding_similarity import nearest_neighbors
 from cp_compress.fidelity.layers import last_linear
 from cp_compress.model import parse_scheme
@@ -196,3 +202,124 @@ def test_a_comparison_of_some_examples_is_that_of_their_data():
     part = [observe(one, (images, labels)) for one in (candidate, model)]
     found, expected = compare_embeddings(*whole, examples=rows), compare_embeddings(*part)
     assert found.metrics == pytest.approx(expected.metrics, rel=1e-4)
+
+
+class Overwriting(nn.Module):
+    """A model that overwrites what its layers take and give, or does the same by copies."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 4)
+        self.relu, self.in_place = nn.ReLU(inplace=in_place), in_place
+
+    def forward(self, inputs):
+        maps = self.relu(self.norm(self.conv(inputs)))
+        rows = maps.mean((2, 3))
+        logits = self.head(rows)
+        return logits.mul_(3) if self.in_place else logits * 3
+
+
+@pytest.mark.parametrize("pool", ["mean", "flatten"])
+def test_later_work_in_place_does_not_reach_what_was_read(pool):
+    data = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 4
+    names = ["conv", "norm", "input:relu", "relu", "head"]
+    found, same = (layer_features(observe(Overwriting(way).eval(), data), names, pool=pool) for way in (True, False))
+    for name in names:
+        assert torch.equal(found[name], same[name]), name
+    model = Overwriting(False).eval()
+    with torch.no_grad():
+        maps = model.norm(model.conv(data[0]))
+    torch.testing.assert_close(found["norm"], maps.mean((2, 3)) if pool == "mean" else maps.flatten(1))
+    assert found["norm"].min() < 0 <= found["relu"].min()
+
+
+class Keywords(nn.Module):
+    """A model that calls its layers by position, or by keyword as those of Hugging Face do."""
+
+    class Masked(nn.Linear):
+        def forward(self, states, mask=None):
+            return super().forward(states * mask)
+
+    def __init__(self, by_keyword):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.by_keyword = self.Masked(12, 9), nn.Linear(9, 4), by_keyword
+
+    def forward(self, inputs):
+        mask = torch.ones(len(inputs), 1)
+        if not self.by_keyword:
+            return self.head(self.body(inputs, mask))
+        return self.head(input=self.body(mask=mask, states=inputs))
+
+
+def test_what_goes_into_a_layer_may_be_given_by_keyword():
+    data = torch.randn(20, 12, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 4
+    names = ["input:head", "input:body"]
+    named, placed = (layer_features(observe(Keywords(way).eval(), data), names) for way in (True, False))
+    for name in names:
+        assert torch.equal(named[name], placed[name]), name
+    assert torch.equal(named["input:body"], data[0])
+    other = Keywords(True).eval()
+    with torch.no_grad():
+        other.body.weight.mul_(2)
+    found = compare_embeddings(observe(other, data), observe(Keywords(True).eval(), data))
+    assert found.details["layers"][0]["widths"] == [9, 9]
+
+
+def test_a_layer_that_gets_no_tensor_has_no_input():
+    class Constant(nn.Linear):
+        def forward(self):
+            return self.weight[:, 0]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.constant, self.head = Constant(1, 3), nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.head(inputs) + self.constant()
+
+    observation = observe(Model().eval(), (torch.randn(9, 4), torch.arange(9) % 3))
+    with pytest.raises(ObservationError, match="input:constant gives no tensor"):
+        layer_features(observation, ["input:constant"])
+
+
+def compiled_kinds():
+    inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    by_method = copy.deepcopy(inner)
+    by_method.compile(backend="eager")
+    part = nn.Sequential(nn.Linear(4, 4), torch.compile(inner, backend="eager"))
+    return {
+        "torch.compile": (torch.compile(inner, backend="eager"), "_orig_mod.0", "_orig_mod"),
+        ".compile()": (by_method, "0", "before `.compile"),
+        "script": (torch.jit.script(inner), "0", "scripted or traced"),
+        "trace": (torch.jit.trace(inner, torch.randn(2, 4)), "0", "scripted or traced"),
+        "a part": (part, "1._orig_mod.0", "layer '1' is"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["torch.compile", ".compile()", "script", "trace", "a part"])
+def test_layers_in_compiled_code_are_not_seen(kind):
+    model, layer, message = compiled_kinds()[kind]
+    observation = observe(model, (torch.randn(9, 4), torch.arange(9) % 3))
+    assert len(observation.logits) == 9
+    with pytest.raises(ObservationError, match=message):
+        last_linear(observation)
+    with pytest.raises(ObservationError, match=message):
+        layer_features(observation, [layer])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["torch.compile", "script"])
+def test_layers_beside_compiled_code_are_seen(kind):
+    model = nn.Sequential(nn.Linear(4, 4), compiled_kinds()[kind][0]).eval()
+    observation = observe(model, (torch.randn(9, 4), torch.arange(9) % 3))
+    expected = model[0](observation.data.select(range(9))[0]).detach()
+    torch.testing.assert_close(layer_features(observation, ["0"])["0"], expected)
+    if kind == "torch.compile":
+        torch.testing.assert_close(layer_features(observation, ["1"])["1"], observation.logits)
+    else:
+        with pytest.raises(ObservationError, match="layer '1' is compiled"):
+            layer_features(observation, ["1"])

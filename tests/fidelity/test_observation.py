@@ -8,7 +8,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity import forget_observations, observe
+from cp_compress.fidelity import (
+    compare_attributions,
+    compare_boundaries,
+    compare_embeddings,
+    compare_predictions,
+    forget_observations,
+    layer_features,
+    observe,
+)
 from cp_compress.fidelity.running import Runner
 
 
@@ -238,3 +246,40 @@ def test_not_a_model(data):
 def test_a_pair_without_labels_is_no_data_set():
     with pytest.raises(ObservationError, match="a pair of a Tensor and a NoneType: inputs and labels must both be"):
         observe(lambda inputs: inputs, (torch.randn(4, 2), None))
+
+
+def test_work_in_place_on_results_changes_no_later_result():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight.add_(torch.randn(6, 4))
+    data = torch.randn(30, 4), torch.arange(30) % 3
+    pair = [observe(one, data) for one in (other, model)]
+
+    def results():
+        found = [
+            compare_predictions(*pair),
+            compare_embeddings(*pair, "0"),
+            compare_boundaries(*pair, examples=8, max_distance=2.0),
+            compare_attributions(*pair),
+        ]
+        tensors = [layer_features(pair[0], ["0"])["0"], layer_features(pair[0], ["0"], examples=[3, 1])["0"]]
+        return found, tensors + [values for one in found for values in one.per_example.values()]
+
+    before, tensors = results()
+    kept = [values.clone() for values in tensors]
+    for values in tensors:
+        values.zero_()
+    after, again = results()
+    for one, same in zip(after, before, strict=True):
+        assert one.metrics == pytest.approx(same.metrics, rel=0, abs=0, nan_ok=True)
+    for values, expected in zip(again, kept, strict=True):
+        torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_predictions_changed_in_place_are_noticed(data):
+    observation = observe(nn.Linear(4, 3), data)
+    observation.predictions.zero_()
+    with pytest.raises(ObservationError, match="changed in place"):
+        _ = observation.predictions

@@ -102,6 +102,25 @@ def test_noise_from_earlier_layers_is_not_charged_to_a_later_one():
     assert found["6"].arriving_snr < 20 < 80 < found["6"].added_snr
 
 
+def test_noise_is_that_of_what_parts_give_before_it_is_overwritten():
+    class Rectified(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs.relu_() if inplace else inputs.relu())
+
+    def ratios():
+        torch.manual_seed(0)
+        parts = nn.Linear(12, 12), Rectified(12, 12), nn.LeakyReLU(0.01, inplace=inplace), nn.Linear(12, 4)
+        reference = nn.Sequential(*parts).eval()
+        candidate = damaged(damaged(damaged(reference, "0", 0.1), "1", 0.1), "3", 0.1)
+        found = find_origin(observe(candidate, vectors()), observe(reference, vectors()))
+        return {layer.name: (layer.added_snr, layer.arriving_snr) for layer in found.layers}
+
+    inplace = False
+    expected = ratios()
+    inplace = True
+    assert ratios() == {name: pytest.approx(pair) for name, pair in expected.items()}
+
+
 def test_without_flips_the_noise_decides():
     model, data = multilayer(4), vectors()
     candidate = damaged(damaged(model, "2", 1e-6), "4", 1e-4)

@@ -59,6 +59,15 @@ def test_one_norm_has_the_mean_and_unbiased_variance_of_all_values_whatever_the_
     torch.testing.assert_close(found.running_var, values.var(1).float())
 
 
+def test_a_norm_may_be_called_by_keyword():
+    class ByKeyword(Scaled):
+        def forward(self, images):
+            return self.second(input=self.first(input=images * self.scale + self.shift)).mean(dim=(2, 3))
+
+    found, expected = (recalibrate_batchnorm(kind().eval(), data()) for kind in (ByKeyword, Scaled))
+    assert torch.equal(found.second.running_mean, expected.second.running_mean)
+
+
 @pytest.mark.parametrize("batch_size", [7, 50])
 def test_layer_by_layer_every_norm_holds_what_reaches_it_in_evaluation_mode(batch_size):
     found = recalibrate_batchnorm(digits_cnn(), digits_training(), batch_size=batch_size, layer_by_layer=True)

@@ -68,6 +68,17 @@ def test_training_leaves_the_random_state_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+class ByKeyword(nn.Module):
+    """A model that calls its last layer by keyword."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.classifier[-1](input=self.model.classifier[:-1](self.model.features(images)))
+
+
 def test_the_last_layer_is_what_the_network_decides_by():
     model = DigitsCNN().eval()
     found = look_at_last_layer(model, digits(), batch_size=100)
@@ -81,6 +92,9 @@ def test_the_last_layer_is_what_the_network_decides_by():
     assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(ObservationError, match="not the outputs of a linear layer"):
         look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), blobs())
+    assert torch.equal(look_at_last_layer(ByKeyword(model), digits(), batch_size=100).embeddings, found.embeddings)
+    with pytest.raises(ObservationError, match="not the outputs of a linear layer"):  # also when it overwrites them
+        look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(inplace=True)), blobs())
 
 
 def test_the_smallest_part_is_found():

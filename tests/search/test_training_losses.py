@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.examples import digits_cnn, digits_training
 from cp_compress.fidelity import compare_predictions, observe
 from cp_compress.fidelity.jaccard import split_jaccard
+from cp_compress.fidelity.running import Runner
 from cp_compress.model import Prune
 from cp_compress.search import (
     PreserveAgreement,
@@ -19,6 +22,7 @@ from cp_compress.search import (
     PreserveEmbedding,
     train_compressed,
 )
+from cp_compress.search.loop import see
 from cp_compress.search.losses import Batch
 from cp_compress.search.multipliers import Multipliers
 
@@ -95,6 +99,18 @@ def test_embeddings_may_turn_and_scale_but_not_mix():
     batch = Batch(features, features, features, {"layer": centred[1]}, {"layer": features})
     expected = 1 - float(cross / own[0] / own[1])
     assert float(value(PreserveEmbedding(0.1, layer="layer"), batch)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_features_are_what_a_layer_gave_before_it_was_overwritten():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3))
+    inputs, task = torch.randn(9, 5), SimpleNamespace(terms=(PreserveEmbedding(0.1, layer="0"),))
+    batch = see(task, inputs, Runner(model), Runner(model))
+    assert torch.equal(batch.features["0"], model[0](inputs))
+    assert torch.equal(batch.reference_features["0"], model[0](inputs))
+    weight = model[0].weight
+    (gradient,) = torch.autograd.grad(batch.features["0"].square().sum(), weight)
+    assert torch.allclose(gradient, torch.autograd.grad(model[0](inputs).square().sum(), weight)[0])
 
 
 def test_attribution_goes_with_the_jaccard_index_that_judges_it(networks):

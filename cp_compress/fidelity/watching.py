@@ -1,0 +1,72 @@
+"""What the parts of a model take and give while it runs, seen by hooks that are taken off again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
+
+@contextlib.contextmanager
+def watching(
+    model: nn.Module, hooks: Mapping[str, CallHook], input_hooks: Mapping[str, InputHook] | None = None
+) -> Iterator[None]:
+    """Call hooks whenever the parts at their paths run, until the block ends.
+
+    Those of `hooks` are called with (arguments, keywords, output) after a run, those of `input_hooks` with (arguments,
+    keywords) before it. Tensors are the model's own: it may overwrite them as soon as a hook returns, and arguments
+    while the part runs, so a hook takes from them what it needs at once, or a copy (`copied`).
+    """
+    handles = []
+    try:
+        for path, input_hook in (input_hooks or {}).items():
+
+            def pre_hook(module: nn.Module, args: Any, keywords: Any, hook: InputHook = input_hook) -> None:
+                hook(args, keywords)
+
+            handles.append(model.get_submodule(path).register_forward_pre_hook(pre_hook, with_kwargs=True))
+        for path, call_hook in hooks.items():
+
+            def forward_hook(
+                module: nn.Module, args: Any, keywords: Any, output: Any, hook: CallHook = call_hook
+            ) -> None:
+                hook(args, keywords, output)
+
+            handles.append(model.get_submodule(path).register_forward_hook(forward_hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested values with every tensor as `change` gives it."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        parts = [map_tensors(entry, change) for entry in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: map_tensors(entry, change) for key, entry in value.items()}
+    return value
+
+
+def copied(value: Any) -> Any:
+    """Return nested values with a copy of every tensor, which later work in place does not reach."""
+    return map_tensors(value, Tensor.clone)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the real tensors of nested values, in their order."""
+    if isinstance(value, Tensor):
+        return [] if value.is_complex() else [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for entry in value for tensor in tensors_in(entry)]
+    return []
