@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 
+_FREE = "no change would cost anything"
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
 Weights = Tensor | Sequence[float] | Mapping[int | str, float]
 _OWNER = "compare_predictions"
 
 
+def check_class_distance(class_distance: ClassDistance | None, owner: str = _OWNER) -> None:
+    """Refuse a class distance that is wrong whatever the classes are, before a model runs to say which they are.
+
+    Raises InvalidArgumentError, as `owner`, for what is no matrix of numbers or mapping of groups, for empty groups,
+    and where no change would cost anything.
+    """
+    if class_distance is None:
+        return
+    if not isinstance(class_distance, Mapping):
+        if not bool(_as_matrix(class_distance, owner).any()):
+            reject(owner, "class_distance", class_distance, f"with all distances 0 {_FREE}")
+        return
+    for group, members in class_distance.items():
+        if not _members(group, members, owner):
+            rule = "holds no class: a group that is there by name only would separate nothing; leave it out or fill it"
+            reject(owner, f"class_distance[{group!r}]", members, rule)
+    if len(class_distance) < 2:
+        reject(owner, "class_distance", dict(class_distance), f"with a single group or none {_FREE}")
+
+
 def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
     """Return a class distance as a float64 matrix (classes, classes).
 
-    Raises InvalidArgumentError, as `owner`, for malformed ones.
+    Raises InvalidArgumentError, as `owner`, for malformed ones, and as `check_class_distance`.
     """
     classes = len(names)
     if class_distance is None:
         return 1 - torch.eye(classes, dtype=torch.float64)
+    check_class_distance(class_distance, owner)
     if isinstance(class_distance, Mapping):
         return _group_distance(class_distance, names, owner)
-    try:
-        matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
+    matrix = _as_matrix(class_distance, owner)
     if matrix.shape != (classes, classes):
         reject(owner, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
     if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()) or bool((matrix.diagonal() != 0).any()):
         rule = "distances must be finite and not negative, and 0 from a class to itself"
         reject(owner, "class_distance", class_distance, rule)
-    if not bool(matrix.any()):
-        reject(owner, "class_distance", class_distance, "with all distances 0 no change would cost anything")
     return matrix
+
+
+def _as_matrix(class_distance: Tensor | Sequence[Sequence[float]], owner: str) -> Tensor:
+    try:
+        return torch.as_tensor(class_distance, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
 
 
 def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
     group_of = torch.full((len(names),), -1)
     for number, (group, members) in enumerate(groups.items()):
-        for member in [members] if isinstance(members, str) else members:
+        for member in _members(group, members, owner):
             index = _class_index(member, names, "class_distance", owner)
             if group_of[index] >= 0:
                 reject(owner, "class_distance", {group: member}, f"class {names[index]} is in two groups")
@@ -49,9 +73,15 @@ def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str,
     missing = [names[index] for index in (group_of < 0).nonzero().flatten().tolist()]
     if missing:
         reject(owner, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
-    if len(groups) < 2:
-        reject(owner, "class_distance", dict(groups), "with a single group no change would cost anything")
     return (group_of[:, None] != group_of[None, :]).double()
+
+
+def _members(group: str, members: object, owner: str) -> list[int | str]:
+    if isinstance(members, str):
+        return [members]
+    if isinstance(members, Collection) and getattr(members, "ndim", 1) == 1:
+        return list(members)
+    reject(owner, f"class_distance[{group!r}]", members, "a group is a list of class indices or names")
 
 
 def _class_index(member: int | str, names: tuple[str, ...], argument: str, owner: str) -> int:
