@@ -10,7 +10,9 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_text
+from cp_compress.base.tasks import IGNORED
 from cp_compress.data.corruption_kinds import CORRUPTIONS
 
 CORRUPTION_NAMES = tuple(CORRUPTIONS)
@@ -68,7 +70,7 @@ class _Draw:
 
 
 class CorruptedDataset:
-    """A data set whose images are corrupted as they are read; labels and order stay.
+    """A data set whose images are corrupted as they are read; labels, order and what it says of itself stay.
 
     `dataset` is anything that `LabeledData` reads, with images as `corrupt` takes them. Raises InvalidArgumentError as
     `corrupt`.
@@ -81,8 +83,18 @@ class CorruptedDataset:
     def __init__(self, dataset: Any, corruption: str, severity: int, *, seed: int = 0) -> None:
         self.data = LabeledData(dataset)
         self.corruption, self.severity, self.seed = corruption, severity, seed
-        self.classes = getattr(self.data.source, "classes", None)
+        self.ignore_index = IGNORED  # what `LabeledData` has made of the data set's own
         corrupt(self.data.select([0])[0], corruption, severity, seed=seed)
+
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The data set whose images are corrupted."""
+        return self.data.source
+
+    @property
+    def classes(self) -> Any:
+        """The names of the classes, None where the data set has none."""
+        return said_by(self.wrapped_dataset, "classes")
 
     def __len__(self) -> int:
         return len(self.data)
