@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
-from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
-from cp_compress.base.tasks import IGNORED, TaskDataset, as_targets, join_batches, task_of
+from cp_compress.base.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
@@ -75,8 +74,7 @@ class LabeledData:
         else:
             inputs, labels = self._read(positions)
         if self.task != "single_label":
-            ignored = said_by(self.source, "ignore_index")
-            return inputs, as_targets(labels, len(positions), self.task, IGNORED if ignored is None else ignored)
+            return inputs, as_targets(labels, len(positions), self.task, ignored_by(self.source))
         return inputs, as_labels(labels, len(positions))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

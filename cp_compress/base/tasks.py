@@ -80,7 +80,7 @@ def task_of(source: Any) -> Task:
 def as_targets(targets: Any, count: int, task: Task, ignore_index: int) -> Tensor:
     """Return the targets of `count` examples as int64, ignored places as `IGNORED`.
 
-    Raises ObservationError for what the task does not take.
+    Raises ObservationError for what the task does not take, such as `IGNORED` where another number is ignored.
     """
     try:
         tensor = torch.as_tensor(targets)
@@ -92,7 +92,16 @@ def as_targets(targets: Any, count: int, task: Task, ignore_index: int) -> Tenso
     whole = tensor.to(torch.int64)
     if tensor.is_complex() or not bool((whole == tensor).all()):
         raise ObservationError(f"targets of a {task} task must be whole numbers; they are {tensor.dtype}")
+    if ignore_index != IGNORED and bool((whole == IGNORED).any()):
+        rule = f"places that do not count have the data set's ignore_index, {ignore_index}"
+        raise ObservationError(f"targets of a {task} task hold {IGNORED}, which is no class; {rule}")
     return torch.where(whole == ignore_index, IGNORED, whole)
+
+
+def ignored_by(source: Any) -> int:
+    """Return the target of places that do not count, which a data set names, or `IGNORED`."""
+    ignored = said_by(source, "ignore_index")
+    return IGNORED if ignored is None else int(ignored)
 
 
 def join_batches(batches: Sequence[Tensor], task: Task, *, own: int, fill: float) -> Tensor:

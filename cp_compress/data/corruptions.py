@@ -12,7 +12,7 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_text
-from cp_compress.base.tasks import IGNORED
+from cp_compress.base.tasks import IGNORED, ignored_by
 from cp_compress.data.corruption_kinds import CORRUPTIONS
 
 CORRUPTION_NAMES = tuple(CORRUPTIONS)
@@ -83,7 +83,6 @@ class CorruptedDataset:
     def __init__(self, dataset: Any, corruption: str, severity: int, *, seed: int = 0) -> None:
         self.data = LabeledData(dataset)
         self.corruption, self.severity, self.seed = corruption, severity, seed
-        self.ignore_index = IGNORED  # what `LabeledData` has made of the data set's own
         corrupt(self.data.select([0])[0], corruption, severity, seed=seed)
 
     @property
@@ -107,5 +106,7 @@ class CorruptedDataset:
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Return the examples at indices, corrupted in one batch."""
         images, labels = self.data.select(indices)
+        if self.data.task != "single_label":  # `LabeledData` has made its own of the target that does not count
+            labels = torch.where(labels == IGNORED, ignored_by(self.data), labels)
         changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=indices)
         return list(zip(changed.unbind(), labels.unbind(), strict=True))

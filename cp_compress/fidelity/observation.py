@@ -61,7 +61,7 @@ class Observation:
         They are (n,), or (n, *space) of dense and sequence tasks; of multi-label tasks (n, labels), 1 where the logit
         is above 0.
         """
-        return (self.logits > 0).long() if self.task == "multi_label" else self.logits.argmax(dim=1)
+        return answers_in(self.logits, self.task)
 
     @property
     def task(self) -> Task:
@@ -184,6 +184,11 @@ def observe(
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]
+
+
+def answers_in(logits: Tensor, task: Task) -> Tensor:
+    """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
+    return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
 
 
 def forget_observations(model: Model | None = None) -> None:

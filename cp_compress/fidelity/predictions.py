@@ -109,6 +109,8 @@ def compare_predictions(
     not of the same labelled examples.
     """
     check_class_distance(class_distance)
+    rule = "must be a whole number of 1 or more"
+    top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
         if class_distance is not None or weights is not None:
@@ -119,8 +121,7 @@ def compare_predictions(
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
     subsets = read_slices(_OWNER, slices, len(reference))
-    rule = "must be a whole number of 1 or more"
-    top = min(check_integer(_OWNER, "top_k", top_k, rule, at_least=1), len(names) - 1)
+    top = min(top_k, len(names) - 1)
     before, after, labels = reference.predictions, candidate.predictions, reference.labels
     same = before == after
     costs = distance[before, after]
