@@ -125,10 +125,11 @@ def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str
     return values
 
 
-def tree_distance(parents: Mapping[str, str], classes: Sequence[str]) -> Tensor:
+def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of classes in a tree such as WordNet's.
 
-    `parents` links each node to the one above it, classes by their names; the one node without a parent is the root.
+    `parents` links each node to the one above it, classes by their names; the one node without a parent, or with None
+    for it, is the root.
     The distance of two classes is the height of the lowest node above both, over the root's height, where the height
     of a node is the number of links to the farthest class below it: 0 from a class to itself, 1 where only the root is
     above both. Deng et al. 2010, "What does classifying more than 10,000 image categories tell us?", section 6.
@@ -140,7 +141,8 @@ def tree_distance(parents: Mapping[str, str], classes: Sequence[str]) -> Tensor:
     >>> tree_distance(links, ["dog", "cat", "truck"])[0].tolist()
     [0.0, 0.5, 1.0]
     """
-    paths = [_path_to_root(name, parents) for name in classes]
+    links = {child: above for child, above in parents.items() if above is not None}
+    paths = [_path_to_root(name, links) for name in classes]
     roots = {path[-1] for path in paths}
     if len(roots) > 1 or len(classes) < 2:
         rule = "must lead all of two classes or more to a single root"
