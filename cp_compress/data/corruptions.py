@@ -40,8 +40,11 @@ def corrupt(
     form = "floating-point images (n, 1 or 3 channels, height, width) in [0, 1] are needed"
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         reject("corrupt", "images", tuple(getattr(images, "shape", ())), form)
-    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
+    if not images.is_floating_point():
         reject("corrupt", "images", images.dtype, form)
+    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
+        found = f"from {float(images.min()):.4g} to {float(images.max()):.4g}"  # NaN where there is one
+        reject("corrupt", "images", found, form)
     places = range(len(images)) if indices is None else [int(index) for index in indices]
     if len(places) != len(images):
         reject("corrupt", "indices", len(places), f"one index for each of {len(images)} images is needed")

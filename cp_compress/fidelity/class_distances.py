@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 
 _FREE = "no change would cost anything"
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
@@ -87,8 +88,13 @@ def _members(group: str, members: object, owner: str) -> list[int | str]:
 def _class_index(member: int | str, names: tuple[str, ...], argument: str, owner: str) -> int:
     if isinstance(member, str) and member in names:
         return names.index(member)
-    if isinstance(member, int) and not isinstance(member, bool) and 0 <= member < len(names):
-        return member
+    try:
+        index = operator.index(member)  # type: ignore[arg-type]
+    except TypeError:
+        index = -1
+    truth = isinstance(member, bool) or getattr(member, "dtype", None) == torch.bool
+    if not truth and 0 <= index < len(names):
+        return index
     reject(owner, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
 
 
@@ -176,25 +182,42 @@ def _path_to_root(name: str, parents: Mapping[str, str]) -> list[str]:
     return path
 
 
-def embedding_distance(features: Tensor, labels: Tensor, classes: int, *, metric: str = "cosine") -> Tensor:
+def embedding_distance(
+    features: Tensor | Sequence[Sequence[float]],
+    labels: Tensor | Sequence[int],
+    classes: int,
+    *,
+    metric: str = "cosine",
+) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of the mean embeddings of classes.
 
-    `features` (n, width) are embeddings such as `layer_features` gives, `labels` (n,) their classes. The distance is
-    1 − cosine of the means after the mean of all classes is taken off, or the Euclidean distance with
-    `metric="euclidean"`, divided by the largest of all pairs. Raises InvalidArgumentError for a class without examples
-    and for classes whose means are all equal.
+    `features` (n, width) are embeddings such as `layer_features` gives, finite, `labels` (n,) their classes; both are
+    tensors, arrays or lists; `classes` is two or more. The distance is 1 − cosine of the means after the mean of all
+    classes is taken off, or the Euclidean distance with `metric="euclidean"`, divided by the largest of all pairs.
+
+    Raises InvalidArgumentError for features and labels of another form, for a class without examples and for classes
+    whose means are all equal.
 
     >>> embedding_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3), 3, metric="euclidean")[0].tolist()
     [0.0, 0.333..., 1.0]
     """
     owner = "embedding_distance"
     check_choice(owner, "metric", metric, ("cosine", "euclidean"))
-    counts = torch.bincount(labels, minlength=classes)
-    if len(counts) > classes or bool((counts == 0).any()):
-        missing = (counts[:classes] == 0).nonzero().flatten().tolist()
-        reject(owner, "labels", missing, f"each of {classes} classes needs an example, and there must be no other")
-    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-    means = sums.index_add_(0, labels.cpu(), features.detach().double().cpu()) / counts[:, None].cpu()
+    check_integer(owner, "classes", classes, "must be a whole number of 2 or more", at_least=2)
+    rows, numbers = _as_features(features, owner), _as_class_numbers(labels, owner)
+    if len(numbers) != len(rows):
+        reject(
+            owner, "labels", f"{len(numbers)} labels", f"one label for each of {len(rows)} rows of features is needed"
+        )
+    other = numbers[(numbers < 0) | (numbers >= classes)].tolist()[:5]
+    if other:
+        reject(owner, "labels", other, f"labels must lie in 0..{classes - 1}")
+    counts = torch.bincount(numbers, minlength=classes)
+    if bool((counts == 0).any()):
+        missing = (counts == 0).nonzero().flatten().tolist()
+        reject(owner, "labels", missing, f"each of {classes} classes needs an example")
+    sums = torch.zeros(classes, rows.shape[1], dtype=torch.float64)
+    means = sums.index_add_(0, numbers, rows) / counts[:, None]
     if metric == "cosine":
         unit = torch.nn.functional.normalize(means - means.mean(0), dim=1)
         distance = (1 - unit @ unit.t()).clamp_min(0)
@@ -202,6 +225,31 @@ def embedding_distance(features: Tensor, labels: Tensor, classes: int, *, metric
         distance = torch.cdist(means, means)
     distance.fill_diagonal_(0)
     if not bool(distance.any()):
-        reject(owner, "features", tuple(features.shape), "the mean embeddings of all classes are equal")
+        reject(owner, "features", tuple(rows.shape), "the mean embeddings of all classes are equal")
     scaled: Tensor = distance / distance.max()
     return scaled
+
+
+def _as_features(features: object, owner: str) -> Tensor:
+    rule = "must be finite real numbers of shape (n, width), one row an example"
+    try:
+        rows = torch.as_tensor(features)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, "features", features, rule)
+    if rows.ndim != 2 or not rows.shape[1] or rows.is_complex():
+        reject(owner, "features", f"{tuple(rows.shape)} {rows.dtype}", rule)
+    finite = rows.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        reject(owner, "features", f"row {int((~finite).nonzero()[0, 0])}", f"it holds NaN or Inf; {rule}")
+    return rows.detach().double().cpu()
+
+
+def _as_class_numbers(labels: object, owner: str) -> Tensor:
+    rule = "must be whole class numbers of shape (n,)"
+    try:
+        numbers = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, "labels", labels, rule)
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        reject(owner, "labels", f"{tuple(numbers.shape)} {numbers.dtype}", rule)
+    return numbers.detach().long().cpu()

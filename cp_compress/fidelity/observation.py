@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import DataDigest, LabeledData
 from cp_compress.base.descriptions import said_by
@@ -189,6 +190,18 @@ def observe(
 def answers_in(logits: Tensor, task: Task) -> Tensor:
     """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
     return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
+
+
+def as_observations(owner: str, argument: str, given: object, *, at_least: int = 1) -> list[Observation]:
+    """Return one observation, or several in a sequence, as a list.
+
+    Raises InvalidArgumentError, as `owner` of `argument`, for anything else and for fewer than `at_least`.
+    """
+    seen = [given] if isinstance(given, Observation) else list(given) if isinstance(given, Iterable) else []
+    if len(seen) < at_least or not all(isinstance(one, Observation) for one in seen):
+        count = {1: "one observation", 2: "two observations"}[at_least]
+        reject(owner, argument, given, f"give {count} or more, as `observe` returns")
+    return seen
 
 
 def forget_observations(model: Model | None = None) -> None:

@@ -54,6 +54,16 @@ def test_exemplars_of_several_references():
 def test_exemplars_need_observations():
     with pytest.raises(InvalidArgumentError, match="candidates"):
         compression_identified_exemplars([], one_hot([0], [0]))
+    with pytest.raises(InvalidArgumentError, match=r"candidates=3\): give one observation or more"):
+        compression_identified_exemplars(3, one_hot([0], [0]))
+    with pytest.raises(InvalidArgumentError, match=r"references=.*give two observations or more"):
+        noise_floor(one_hot([0], [0]), compare_predictions)
+
+
+def test_one_candidate_may_be_given_by_itself():
+    labels = [0, 1, 2]
+    candidate, reference = one_hot([0, 2, 2], labels), one_hot([0, 1, 2], labels)
+    assert compression_identified_exemplars(candidate, reference).indices.tolist() == [1]
 
 
 def noisy(count=500, seed=0, noise=1.5):

@@ -1,5 +1,6 @@
 """Level A against counts made by hand and by scikit-learn."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -84,6 +85,16 @@ def test_cost_of_groups_counts_crossings_only():
 def test_weights_of_classes():
     found = compare([0, 1], [1, 1], [0, 1], weights={0: 3.0})
     assert found.metrics["cost"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8, torch.tensor])
+def test_classes_may_be_numbers_of_numpy_and_torch(number):
+    assert compare([0, 1], [1, 1], [0, 1], weights={number(0): 3.0}).metrics["cost"] == pytest.approx(0.75)
+    groups = {"a": [number(0), number(1)], "b": torch.tensor([2]), "c": np.array([3])}
+    assert compare([0, 0, 2], [1, 2, 3], [0, 0, 0], class_distance=groups).metrics["cost"] == pytest.approx(2 / 3)
+    for wrong in (number(7), True, torch.tensor(True), 1.0):
+        with pytest.raises(InvalidArgumentError, match="not a class"):
+            compare([0, 1], [1, 1], [0, 1], weights={wrong: 3.0})
 
 
 def test_no_claim_is_made_from_unequal_weights():
