@@ -11,8 +11,11 @@ from torch import nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
+from cp_compress.base.tasks import TaskDataset
 from cp_compress.fidelity.observation import Observation, observe
 from cp_compress.fidelity.origin import find_origin
+from cp_compress.fidelity.prediction_tables import changed_answers
+from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.model.schemes import parse_scheme
 from cp_compress.model.steps import compression_steps
 
@@ -35,8 +38,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     """Return which stage of its pipeline each of a candidate's changed predictions comes from.
 
     The candidate's schemes are applied to the reference again, one after the other, and each stage is observed on the
-    examples whose prediction changed, as the candidate reads them. An example counts for the first stage from which on
-    its prediction is not the reference's.
+    examples whose prediction changed, as the candidate reads them. A prediction (of examples with many answers: an
+    answer) counts for the first stage from which on it is not the reference's.
 
     Raises ObservationError for a candidate that was not made by two schemes or more, whose predictions did not change,
     or whose stages, made again, do not end in its predictions, as after training.
@@ -51,11 +54,17 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     steps = compression_steps(candidate.model)
     if len(steps) < 2:
         raise ObservationError("the candidate was not made by two schemes or more: it has no stages")
-    changed = (candidate.predictions != reference.predictions).nonzero().flatten()
-    if not len(changed):
+    check_comparable(candidate, reference, any_task=True)
+    changed = changed_answers(candidate, reference)
+    moved = changed.flatten(1).any(dim=1) if changed.ndim > 1 else changed
+    if not bool(moved.any()):
         raise ObservationError("no prediction changed: there is nothing to divide among stages")
     before = reference.predictions[changed]
-    after = [_predictions(model, candidate, changed.tolist()) for model in _stages(reference.model, steps)]
+    rows = moved.nonzero().flatten().tolist()
+    answers = [_predictions(model, candidate, rows) for model in _stages(reference.model, steps)]
+    if answers[-1].shape != changed[moved].shape:
+        raise ObservationError("the changed examples alone are padded to another length than among all examples")
+    after = [found[changed[moved]] for found in answers]
     if not torch.equal(after[-1], candidate.predictions[changed]):
         raise ObservationError("the stages, made again, do not give the candidate's predictions: it was changed since")
     differs = torch.stack([found != before for found in after])
@@ -63,7 +72,7 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     stays = differs.flip(0).long().cumprod(0).flip(0)
     counts = (len(steps) - stays.sum(0)).bincount(minlength=len(steps))
     return tuple(
-        StageDamage(scheme, int(count), len(changed)) for scheme, count in zip(steps, counts.tolist(), strict=True)
+        StageDamage(scheme, int(count), len(before)) for scheme, count in zip(steps, counts.tolist(), strict=True)
     )
 
 
@@ -75,8 +84,10 @@ def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
 
 
 def _predictions(model: nn.Module, candidate: Observation, rows: list[int]) -> torch.Tensor:
-    seen = observe(model, candidate.data.select(rows), device=candidate.runner.device)
-    return seen.predictions
+    data: Any = candidate.data.select(rows)
+    if candidate.task != "single_label":
+        data = TaskDataset(data, candidate.task)
+    return observe(model, data, device=candidate.runner.device).predictions
 
 
 def explain_damage(candidate: Observation, reference: Observation) -> dict[str, Any]:

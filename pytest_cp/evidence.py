@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attribution_maps import attribution_maps
 from cp_compress.fidelity.attribution_methods import as_attribution_method
@@ -163,7 +164,7 @@ def _sizes(candidate: Observation, reference: Observation) -> Record:
     for who, seen in (("candidate", candidate), ("reference", reference)):
         model, stored = seen.model, seen.data.source
         size = seen.remember(("report footprint",), lambda model=model: _footprint(model))  # type: ignore[misc]
-        found[who] = {"model": size, "bytes_per_example": getattr(stored, "bytes_per_example", None)}
+        found[who] = {"model": size, "bytes_per_example": said_by(stored, "bytes_per_example", of_all=True)}
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_model
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
@@ -44,15 +46,15 @@ def describe_model(model: Model) -> Record:
 
 def describe_data(source: Any, digest: str | None, count: int) -> Record:
     """Return a data set's name (with its codec, where it has one), digest and size."""
-    codec = getattr(source, "codec", None)
+    codec = said_by(source, "codec")
     return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
 
 
 def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
     """Return the subjects of a check that are known before anything runs: the models, and the candidate's codec."""
     subjects = {"candidate": describe_candidate(candidate), "reference": describe_model(reference)}
-    if hasattr(compressed_dataset, "codec"):
-        subjects["compressed_data"] = describe_data(compressed_dataset, None, len(compressed_dataset))
+    if said_by(compressed_dataset, "codec") is not None:
+        subjects["compressed_data"] = describe_data(compressed_dataset, None, len(LabeledData(compressed_dataset)))
     return subjects
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
-from cp_compress.base.tasks import IGNORED, as_targets, task_of
+from cp_compress.base.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
@@ -45,19 +45,26 @@ class LabeledData:
         self.tensors = _as_tensors(source)
         if self.tensors is not None and self.task == "single_label":
             _require_one_label_each(*self.tensors)
-        if self.tensors is not None:
-            self._examples, self._collate = None, default_collate
-        elif isinstance(source, DataLoader):
-            self._examples, self._collate = _ordered_examples(source), source.collate_fn
-        else:
-            self._examples, self._collate = source, default_collate
+        loader = _loader_of(source)
+        self._examples: Any = _ordered_examples(source) if isinstance(source, DataLoader) else source
+        self._collate: Any = default_collate if loader is None else loader.collate_fn
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
         if len(self) == 0:
             raise ObservationError("dataset is empty: with no examples nothing can be compared")
 
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The object that the data set was made from."""
+        return self.source
+
+    @property
+    def collates_itself(self) -> bool:
+        """Whether a `DataLoader` makes the batches by a function of its own."""
+        return self._collate is not default_collate
+
     def __len__(self) -> int:
-        return len(self.tensors[0]) if self.tensors is not None else len(self._examples)  # type: ignore[arg-type]
+        return len(self.tensors[0]) if self.tensors is not None else len(self._examples)
 
     def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
@@ -67,8 +74,7 @@ class LabeledData:
         else:
             inputs, labels = self._read(positions)
         if self.task != "single_label":
-            ignored = getattr(self.source, "ignore_index", IGNORED)
-            return inputs, as_targets(labels, len(positions), self.task, ignored)
+            return inputs, as_targets(labels, len(positions), self.task, ignored_by(self.source))
         return inputs, as_labels(labels, len(positions))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -79,7 +85,9 @@ class LabeledData:
     def read_labels(self) -> Tensor:
         """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
         known = self.known_labels()
-        return torch.cat([labels for _, labels in self.batches(1024)]).cpu() if known is None else known
+        if known is not None:
+            return known
+        return join_batches([labels for _, labels in self.batches(1024)], self.task, own=1, fill=IGNORED).cpu()
 
     def known_labels(self) -> Tensor | None:
         """Return all labels (n,), int64, where they are there without reading an example, else None.
@@ -106,9 +114,8 @@ class LabeledData:
 
     def rows(self, positions: Sequence[int]) -> list[Any]:
         """Return examples as the data set gives them, not joined into a batch; for one that is not made of tensors."""
-        examples: Any = self._examples
-        if callable(getattr(examples, "__getitems__", None)):
-            return list(examples.__getitems__(list(positions)))
+        if callable(getattr(self._examples, "__getitems__", None)):
+            return list(self._examples.__getitems__(list(positions)))
         return [self._read_one(position) for position in positions]
 
     def _read(self, positions: list[int]) -> tuple[Any, Any]:
@@ -124,9 +131,8 @@ class LabeledData:
         return batch[0], batch[1]
 
     def _read_one(self, position: int) -> Any:
-        examples: Any = self._examples
         try:
-            return examples[position]
+            return self._examples[position]
         except (CorruptStreamError, ObservationError, CompressionError):
             raise
         except MemoryError as error:
@@ -178,8 +184,25 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
 
 def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
     if labels.ndim > 1:
-        found = f"labels of {len(inputs)} examples have shape {tuple(labels.shape)}; expected ({len(inputs)},)"
-        raise ObservationError(f"dataset is read as a pair of tensors (inputs, labels), and these {found}")
+        raise ObservationError(
+            f"dataset is read as a pair of tensors (inputs, labels), and these {_told(labels, len(inputs))}"
+        )
+
+
+def _told(labels: Tensor, count: int) -> str:
+    told = f"labels of {count} examples have shape {tuple(labels.shape)}; expected ({count},)"
+    if labels.ndim < 2 or len(labels) != count:
+        return told
+    return f"{told}, or TaskDataset(dataset, task=…) around a data set of several labels or places an example"
+
+
+def _loader_of(source: Any) -> DataLoader[Any] | None:
+    """Return the loader that makes the batches, if any: around the data set, or within what hands on its examples."""
+    while isinstance(source, (Subset, TaskDataset)):
+        source = source.dataset
+        if isinstance(source, DataLoader):
+            _ordered_examples(source)
+    return source if isinstance(source, DataLoader) else None
 
 
 def _ordered_examples(loader: DataLoader[Any]) -> Any:
@@ -198,7 +221,7 @@ def as_labels(labels: Any, count: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ObservationError(f"labels must be class numbers of an integer dtype: {error}") from error
     if tensor.shape != (count,):
-        raise ObservationError(f"labels of {count} examples have shape {tuple(tensor.shape)}; expected ({count},)")
+        raise ObservationError(_told(tensor, count))
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ObservationError(f"labels are {tensor.dtype}; they must be class numbers of an integer dtype")
     numbers = tensor.to(torch.int64)

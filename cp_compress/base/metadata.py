@@ -55,10 +55,11 @@ class Metadata:
             reject(_OWNER, "column", column, f"known are {', '.join(self.columns)}")
         entries = self.columns[column]
         mask = torch.ones(len(entries), dtype=torch.bool)
-        allowed = [equals] if equals is not None else one_of
-        if allowed is None and at_least is None and at_most is None:
+        given = [[equals] if equals is not None else None, one_of]
+        allowed_each = [allowed for allowed in given if allowed is not None]
+        if not allowed_each and at_least is None and at_most is None:
             reject(_OWNER, "equals", None, "give a condition: equals, one_of, at_least or at_most")
-        if allowed is not None:
+        for allowed in allowed_each:
             mask &= torch.tensor(
                 [any(_equal(entry, value) for value in allowed) for entry in entries], dtype=torch.bool
             )

@@ -12,10 +12,12 @@ from torch.utils.data import Dataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import ObservationError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.coefficient_maps import ARRANGEMENTS, maps_of_images, maps_of_streams
 from cp_compress.data.images import read_examples, read_runs
+from cp_compress.data.stream_dataset import check_task
 
 _OWNER = "CoefficientDataset"
 
@@ -58,13 +60,15 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         self.precision, self.arrangement = precision, arrangement
         self._stored = None if stored is None else dataset
         self._images = LabeledData(dataset) if stored is None else None
+        if self._images is not None:
+            check_task(_OWNER, self._images)
         planes = getattr(chosen, "precision", None)
         if precision is not None and planes is not None and precision > planes:
             reject(_OWNER, "precision", precision, f"{chosen} keeps {planes} bit planes: no more than that can be read")
         self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
-        source = dataset if self._images is None else self._images.source
-        if getattr(source, "classes", None) is not None:
-            self.classes = source.classes
+        classes = said_by(dataset, "classes")
+        if classes is not None:
+            self.classes = classes
         self[0]  # says at once what cannot be read
 
     def __len__(self) -> int:

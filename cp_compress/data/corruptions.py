@@ -10,7 +10,9 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_text
+from cp_compress.base.tasks import IGNORED, ignored_by
 from cp_compress.data.corruption_kinds import CORRUPTIONS
 
 CORRUPTION_NAMES = tuple(CORRUPTIONS)
@@ -38,8 +40,11 @@ def corrupt(
     form = "floating-point images (n, 1 or 3 channels, height, width) in [0, 1] are needed"
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         reject("corrupt", "images", tuple(getattr(images, "shape", ())), form)
-    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
+    if not images.is_floating_point():
         reject("corrupt", "images", images.dtype, form)
+    if not bool(((images >= 0) & (images <= 1)).all()):  # NaN is neither
+        found = f"from {float(images.min()):.4g} to {float(images.max()):.4g}"  # NaN where there is one
+        reject("corrupt", "images", found, form)
     places = range(len(images)) if indices is None else [int(index) for index in indices]
     if len(places) != len(images):
         reject("corrupt", "indices", len(places), f"one index for each of {len(images)} images is needed")
@@ -68,7 +73,7 @@ class _Draw:
 
 
 class CorruptedDataset:
-    """A data set whose images are corrupted as they are read; labels and order stay.
+    """A data set whose images are corrupted as they are read; labels, order and what it says of itself stay.
 
     `dataset` is anything that `LabeledData` reads, with images as `corrupt` takes them. Raises InvalidArgumentError as
     `corrupt`.
@@ -81,8 +86,17 @@ class CorruptedDataset:
     def __init__(self, dataset: Any, corruption: str, severity: int, *, seed: int = 0) -> None:
         self.data = LabeledData(dataset)
         self.corruption, self.severity, self.seed = corruption, severity, seed
-        self.classes = getattr(self.data.source, "classes", None)
         corrupt(self.data.select([0])[0], corruption, severity, seed=seed)
+
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The data set whose images are corrupted."""
+        return self.data.source
+
+    @property
+    def classes(self) -> Any:
+        """The names of the classes, None where the data set has none."""
+        return said_by(self.wrapped_dataset, "classes")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -97,5 +111,7 @@ class CorruptedDataset:
                 raise IndexError(f"index {index} is outside of {len(self)} examples")
         places = [int(index) % len(self) for index in indices]
         images, labels = self.data.select(places)
+        if self.data.task != "single_label":  # `LabeledData` has made its own of the target that does not count
+            labels = torch.where(labels == IGNORED, ignored_by(self.data), labels)
         changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=places)
         return list(zip(changed.unbind(), labels.unbind(), strict=True))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError
 from cp_compress.data.codecs import Codec
@@ -65,7 +66,7 @@ class CompressedDataset(StreamDataset):
         self.transform = transform
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
         check_task("CompressedDataset", data)
-        classes = getattr(data.source, "classes", None)
+        classes = said_by(data, "classes")
         if classes is not None:
             self.classes = classes
         streams, self._labels = _encode(data, codec, size)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
 
+from cp_compress.base.descriptions import layers_of
 from cp_compress.base.errors import ObservationError
 
 
@@ -26,11 +26,7 @@ def refuse_deep_images(source: Any, positions: Sequence[int]) -> None:
 
     Only data sets are looked at whose files torchvision's default loader reads, which makes white of such values.
     """
-    places = list(positions)
-    while isinstance(source, (DataLoader, Subset)):
-        if isinstance(source, Subset):
-            places = [int(source.indices[place]) for place in places]
-        source = source.dataset
+    source, places = list(layers_of(source, positions))[-1]
     folders: Any = sys.modules.get("torchvision.datasets.folder")
     if folders is None or not isinstance(source, folders.DatasetFolder) or source.loader is not folders.default_loader:
         return

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
 
 from cp_compress.base.datasets import LabeledData, as_labels
 from cp_compress.base.errors import ObservationError
@@ -32,15 +31,11 @@ def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iter
 
 def read_examples(data: LabeledData, positions: Sequence[int]) -> Iterator[Run]:
     """Yield the examples at positions in their order, as `read_runs` does; raises what it raises."""
-    if data.tensors is not None or _collates_itself(data.source):
+    if data.tensors is not None or data.collates_itself:
         yield data.select(positions)
     else:
         refuse_deep_images(data.source, positions)
         yield from _join(data.rows(positions), positions)
-
-
-def _collates_itself(source: Any) -> bool:
-    return isinstance(source, DataLoader) and source.collate_fn is not default_collate
 
 
 def _join(rows: Sequence[Any], positions: Sequence[int]) -> Iterator[Run]:

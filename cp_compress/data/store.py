@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
@@ -251,7 +252,7 @@ def _replaced(target: Path) -> Path:
 
 def _class_names(source: Any) -> tuple[str, ...] | None:
     """Return the names of the classes where a data set has them; ImageNet's are lists of names."""
-    classes = getattr(source, "classes", None)
+    classes = said_by(source, "classes")
     if classes is None:
         return None
     return tuple(name if isinstance(name, str) else ", ".join(map(str, name)) for name in classes)

@@ -24,7 +24,7 @@ class RiskCoverage:
 
     `thresholds`, `coverage` and `risk` (k,), float64, one for each different confidence, from the surest on: answering
     where the confidence is at least the threshold gives that share of answers, of which that share is wrong. `area` is
-    the mean risk over all coverages of 1/n, 2/n, …, 1 (AURC).
+    the mean risk over all coverages of 1/n, 2/n, …, 1 (AURC), averaged over the orders of examples of equal confidence.
     """
 
     thresholds: Tensor
@@ -48,7 +48,9 @@ def risk_coverage(candidate: Observation, reference: Observation, *, against: Ag
     """
     confidence, wrong = _answers(candidate, reference, against)
     thresholds, answered, errors = _by_threshold(confidence, wrong)
-    each = wrong[confidence.argsort(descending=True, stable=True)].double().cumsum(0)
+    sizes, found = (torch.diff(counts, prepend=torch.zeros(1, dtype=counts.dtype)) for counts in (answered, errors))
+    # among equal confidences each is wrong with the share of errors there, so that the order of the data does not count
+    each = (found / sizes).repeat_interleave(sizes.long()).cumsum(0)
     area = float((each / torch.arange(1, len(wrong) + 1)).mean())
     return RiskCoverage(thresholds, answered / len(wrong), errors / answered, area)
 

@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 
+_FREE = "no change would cost anything"
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
 Weights = Tensor | Sequence[float] | Mapping[int | str, float]
 _OWNER = "compare_predictions"
 
 
+def check_class_distance(class_distance: ClassDistance | None, owner: str = _OWNER) -> None:
+    """Refuse a class distance that is wrong whatever the classes are, before a model runs to say which they are.
+
+    Raises InvalidArgumentError, as `owner`, for what is no matrix of numbers or mapping of groups, for empty groups,
+    and where no change would cost anything.
+    """
+    if class_distance is None:
+        return
+    if not isinstance(class_distance, Mapping):
+        if not bool(_as_matrix(class_distance, owner).any()):
+            reject(owner, "class_distance", class_distance, f"with all distances 0 {_FREE}")
+        return
+    for group, members in class_distance.items():
+        if not _members(group, members, owner):
+            rule = "holds no class: a group that is there by name only would separate nothing; leave it out or fill it"
+            reject(owner, f"class_distance[{group!r}]", members, rule)
+    if len(class_distance) < 2:
+        reject(owner, "class_distance", dict(class_distance), f"with a single group or none {_FREE}")
+
+
 def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ...], owner: str = _OWNER) -> Tensor:
     """Return a class distance as a float64 matrix (classes, classes).
 
-    Raises InvalidArgumentError, as `owner`, for malformed ones.
+    Raises InvalidArgumentError, as `owner`, for malformed ones, and as `check_class_distance`.
     """
     classes = len(names)
     if class_distance is None:
         return 1 - torch.eye(classes, dtype=torch.float64)
+    check_class_distance(class_distance, owner)
     if isinstance(class_distance, Mapping):
         return _group_distance(class_distance, names, owner)
-    try:
-        matrix = torch.as_tensor(class_distance, dtype=torch.float64).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
+    matrix = _as_matrix(class_distance, owner)
     if matrix.shape != (classes, classes):
         reject(owner, "class_distance", class_distance, f"a distance matrix must have shape ({classes}, {classes})")
     if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()) or bool((matrix.diagonal() != 0).any()):
         rule = "distances must be finite and not negative, and 0 from a class to itself"
         reject(owner, "class_distance", class_distance, rule)
-    if not bool(matrix.any()):
-        reject(owner, "class_distance", class_distance, "with all distances 0 no change would cost anything")
     return matrix
+
+
+def _as_matrix(class_distance: Tensor | Sequence[Sequence[float]], owner: str) -> Tensor:
+    try:
+        return torch.as_tensor(class_distance, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reject(owner, "class_distance", class_distance, f"must be a matrix of numbers or a mapping of groups ({error})")
 
 
 def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
     group_of = torch.full((len(names),), -1)
     for number, (group, members) in enumerate(groups.items()):
-        for member in [members] if isinstance(members, str) else members:
+        for member in _members(group, members, owner):
             index = _class_index(member, names, "class_distance", owner)
             if group_of[index] >= 0:
                 reject(owner, "class_distance", {group: member}, f"class {names[index]} is in two groups")
@@ -49,16 +74,27 @@ def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str,
     missing = [names[index] for index in (group_of < 0).nonzero().flatten().tolist()]
     if missing:
         reject(owner, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
-    if len(groups) < 2:
-        reject(owner, "class_distance", dict(groups), "with a single group no change would cost anything")
     return (group_of[:, None] != group_of[None, :]).double()
+
+
+def _members(group: str, members: object, owner: str) -> list[int | str]:
+    if isinstance(members, str):
+        return [members]
+    if isinstance(members, Collection) and getattr(members, "ndim", 1) == 1:
+        return list(members)
+    reject(owner, f"class_distance[{group!r}]", members, "a group is a list of class indices or names")
 
 
 def _class_index(member: int | str, names: tuple[str, ...], argument: str, owner: str) -> int:
     if isinstance(member, str) and member in names:
         return names.index(member)
-    if isinstance(member, int) and not isinstance(member, bool) and 0 <= member < len(names):
-        return member
+    try:
+        index = operator.index(member)  # type: ignore[arg-type]
+    except TypeError:
+        index = -1
+    truth = isinstance(member, bool) or getattr(member, "dtype", None) == torch.bool
+    if not truth and 0 <= index < len(names):
+        return index
     reject(owner, argument, member, f"not a class; classes are 0 to {len(names) - 1}, named {', '.join(names)}")
 
 
@@ -95,10 +131,11 @@ def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str
     return values
 
 
-def tree_distance(parents: Mapping[str, str], classes: Sequence[str]) -> Tensor:
+def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of classes in a tree such as WordNet's.
 
-    `parents` links each node to the one above it, classes by their names; the one node without a parent is the root.
+    `parents` links each node to the one above it, classes by their names; the one node without a parent, or with None
+    for it, is the root.
     The distance of two classes is the height of the lowest node above both, over the root's height, where the height
     of a node is the number of links to the farthest class below it: 0 from a class to itself, 1 where only the root is
     above both. Deng et al. 2010, "What does classifying more than 10,000 image categories tell us?", section 6.
@@ -110,7 +147,8 @@ def tree_distance(parents: Mapping[str, str], classes: Sequence[str]) -> Tensor:
     >>> tree_distance(links, ["dog", "cat", "truck"])[0].tolist()
     [0.0, 0.5, 1.0]
     """
-    paths = [_path_to_root(name, parents) for name in classes]
+    links = {child: above for child, above in parents.items() if above is not None}
+    paths = [_path_to_root(name, links) for name in classes]
     roots = {path[-1] for path in paths}
     if len(roots) > 1 or len(classes) < 2:
         rule = "must lead all of two classes or more to a single root"
@@ -144,25 +182,42 @@ def _path_to_root(name: str, parents: Mapping[str, str]) -> list[str]:
     return path
 
 
-def embedding_distance(features: Tensor, labels: Tensor, classes: int, *, metric: str = "cosine") -> Tensor:
+def embedding_distance(
+    features: Tensor | Sequence[Sequence[float]],
+    labels: Tensor | Sequence[int],
+    classes: int,
+    *,
+    metric: str = "cosine",
+) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of the mean embeddings of classes.
 
-    `features` (n, width) are embeddings such as `layer_features` gives, `labels` (n,) their classes. The distance is
-    1 − cosine of the means after the mean of all classes is taken off, or the Euclidean distance with
-    `metric="euclidean"`, divided by the largest of all pairs. Raises InvalidArgumentError for a class without examples
-    and for classes whose means are all equal.
+    `features` (n, width) are embeddings such as `layer_features` gives, finite, `labels` (n,) their classes; both are
+    tensors, arrays or lists; `classes` is two or more. The distance is 1 − cosine of the means after the mean of all
+    classes is taken off, or the Euclidean distance with `metric="euclidean"`, divided by the largest of all pairs.
+
+    Raises InvalidArgumentError for features and labels of another form, for a class without examples and for classes
+    whose means are all equal.
 
     >>> embedding_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3), 3, metric="euclidean")[0].tolist()
     [0.0, 0.333..., 1.0]
     """
     owner = "embedding_distance"
     check_choice(owner, "metric", metric, ("cosine", "euclidean"))
-    counts = torch.bincount(labels, minlength=classes)
-    if len(counts) > classes or bool((counts == 0).any()):
-        missing = (counts[:classes] == 0).nonzero().flatten().tolist()
-        reject(owner, "labels", missing, f"each of {classes} classes needs an example, and there must be no other")
-    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-    means = sums.index_add_(0, labels.cpu(), features.detach().double().cpu()) / counts[:, None].cpu()
+    check_integer(owner, "classes", classes, "must be a whole number of 2 or more", at_least=2)
+    rows, numbers = _as_features(features, owner), _as_class_numbers(labels, owner)
+    if len(numbers) != len(rows):
+        reject(
+            owner, "labels", f"{len(numbers)} labels", f"one label for each of {len(rows)} rows of features is needed"
+        )
+    other = numbers[(numbers < 0) | (numbers >= classes)].tolist()[:5]
+    if other:
+        reject(owner, "labels", other, f"labels must lie in 0..{classes - 1}")
+    counts = torch.bincount(numbers, minlength=classes)
+    if bool((counts == 0).any()):
+        missing = (counts == 0).nonzero().flatten().tolist()
+        reject(owner, "labels", missing, f"each of {classes} classes needs an example")
+    sums = torch.zeros(classes, rows.shape[1], dtype=torch.float64)
+    means = sums.index_add_(0, numbers, rows) / counts[:, None]
     if metric == "cosine":
         unit = torch.nn.functional.normalize(means - means.mean(0), dim=1)
         distance = (1 - unit @ unit.t()).clamp_min(0)
@@ -170,6 +225,31 @@ def embedding_distance(features: Tensor, labels: Tensor, classes: int, *, metric
         distance = torch.cdist(means, means)
     distance.fill_diagonal_(0)
     if not bool(distance.any()):
-        reject(owner, "features", tuple(features.shape), "the mean embeddings of all classes are equal")
+        reject(owner, "features", tuple(rows.shape), "the mean embeddings of all classes are equal")
     scaled: Tensor = distance / distance.max()
     return scaled
+
+
+def _as_features(features: object, owner: str) -> Tensor:
+    rule = "must be finite real numbers of shape (n, width), one row an example"
+    try:
+        rows = torch.as_tensor(features)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, "features", features, rule)
+    if rows.ndim != 2 or not rows.shape[1] or rows.is_complex():
+        reject(owner, "features", f"{tuple(rows.shape)} {rows.dtype}", rule)
+    finite = rows.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        reject(owner, "features", f"row {int((~finite).nonzero()[0, 0])}", f"it holds NaN or Inf; {rule}")
+    return rows.detach().double().cpu()
+
+
+def _as_class_numbers(labels: object, owner: str) -> Tensor:
+    rule = "must be whole class numbers of shape (n,)"
+    try:
+        numbers = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, "labels", labels, rule)
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        reject(owner, "labels", f"{tuple(numbers.shape)} {numbers.dtype}", rule)
+    return numbers.detach().long().cpu()

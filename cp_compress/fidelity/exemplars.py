@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
-from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.observation import Observation, as_observations
 from cp_compress.fidelity.predictions import check_comparable
 
 
@@ -34,7 +33,7 @@ class Exemplars:
 
 
 def compression_identified_exemplars(
-    candidates: Sequence[Observation], reference: Observation | Sequence[Observation]
+    candidates: Observation | Sequence[Observation], reference: Observation | Sequence[Observation]
 ) -> Exemplars:
     """Return the examples whose modal class over several candidates is not the modal class of the reference.
 
@@ -46,14 +45,11 @@ def compression_identified_exemplars(
     Raises InvalidArgumentError without candidates or references, ObservationError for observations that are not of
     the same examples.
     """
-    references = [reference] if isinstance(reference, Observation) else list(reference)
-    for argument, seen in (("candidates", candidates), ("reference", references)):
-        if not seen or not all(isinstance(one, Observation) for one in seen):
-            rule = "give one observation or more, as `observe` returns"
-            reject("compression_identified_exemplars", argument, seen, rule)
-    for one in [*candidates, *references[1:]]:
+    several = as_observations("compression_identified_exemplars", "candidates", candidates)
+    references = as_observations("compression_identified_exemplars", "reference", reference)
+    for one in [*several, *references[1:]]:
         check_comparable(one, references[0])
-    after, votes, _ = _modal(candidates)
+    after, votes, _ = _modal(several)
     before, _, confidence = _modal(references)
     changed = (after != before).nonzero().flatten()
     order = sorted(changed.tolist(), key=lambda index: (-float(votes[index]), -float(confidence[index]), index))

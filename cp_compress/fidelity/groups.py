@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from cp_compress.base.lazy import LazyModule
 from cp_compress.base.plain import plain
-from cp_compress.fidelity.intervals import Interval, PairedDrop, Proportion
-
-if TYPE_CHECKING:
-    from scipy import stats
-else:
-    stats = LazyModule("scipy.stats")
+from cp_compress.fidelity.intervals import BoundedMean, Interval, PairedDrop, Proportion, TestedEvidence
 
 Verdict = Literal["proven", "refuted", "undecided"]
 
@@ -73,14 +67,14 @@ class GroupEvidence(Protocol):
 
 @dataclass(frozen=True)
 class LargestDrop:
-    """The largest of several groups' paired drops, such as that of the worst class.
+    """The largest of several groups' drops, such as that of the worst class: paired drops, or means of drops.
 
     The upper bound needs no correction for the number of groups (it fails only where the truly worst group's
     own bound fails); the lower bound is corrected after Bonferroni, which for the largest of them is Holm's method.
     """
 
     direction: ClassVar[Literal["min", "max"]] = "max"
-    drops: tuple[PairedDrop, ...]
+    drops: tuple[PairedDrop | BoundedMean, ...]
     names: tuple[str, ...]
 
     @property
@@ -99,20 +93,17 @@ class LargestDrop:
         return LargestDrop(tuple(drop.scaled(factor) for drop in self.drops), self.names)
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
-        """Return for each group whether its drop is at most `bound`, by the test that `PairedDrop` inverts."""
-        scores = np.array([drop.score(bound) for drop in self.drops])
-        proven, refuted = stats.norm.cdf(scores).tolist(), stats.norm.sf(scores).tolist()
-        values = [(drop.lost - drop.gained) / drop.total for drop in self.drops]
-        counts = [drop.count for drop in self.drops]
-        return _verdicts(self.names, values, counts, proven, refuted, confidence)
+        """Return for each group whether its drop is at most `bound`, by the test that its own interval inverts."""
+        tests = [drop.p_values(bound) for drop in self.drops]
+        return _verdicts(self.names, self.drops, [more for more, _ in tests], [less for _, less in tests], confidence)
 
 
 @dataclass(frozen=True)
 class SmallestShare:
-    """The smallest of several groups' proportions; its bounds are corrected as those of `LargestDrop`."""
+    """The smallest of several groups' proportions or mean shares; its bounds are corrected as `LargestDrop`'s."""
 
     direction: ClassVar[Literal["min", "max"]] = "min"
-    shares: tuple[Proportion, ...]
+    shares: tuple[Proportion | BoundedMean, ...]
     names: tuple[str, ...]
 
     @property
@@ -131,29 +122,23 @@ class SmallestShare:
         return SmallestShare(tuple(share.scaled(factor) for share in self.shares), self.names)
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
-        """Return for each group whether its proportion is at least `bound`, by the exact binomial test."""
-        successes = np.array([share.successes for share in self.shares])
-        totals = np.array([share.total for share in self.shares])
-        proven = np.asarray(stats.binom.sf(successes - 1, totals, bound)).tolist()
-        refuted = np.asarray(stats.binom.cdf(successes, totals, bound)).tolist()
-        values = [share.successes / share.total for share in self.shares]
-        counts = [share.count for share in self.shares]
-        return _verdicts(self.names, values, counts, proven, refuted, confidence)
+        """Return for each group whether its share is at least `bound`, by the test that its own interval inverts."""
+        tests = [share.p_values(bound) for share in self.shares]
+        return _verdicts(self.names, self.shares, [less for _, less in tests], [more for more, _ in tests], confidence)
 
 
 def _verdicts(
     names: Sequence[str],
-    values: Sequence[float],
-    counts: Sequence[int],
+    samples: Sequence[TestedEvidence],
     proven: Sequence[float],
     refuted: Sequence[float],
     confidence: float,
 ) -> tuple[GroupVerdict, ...]:
     error = 1 - confidence
-    rows = zip(names, values, counts, holm(proven), holm(refuted), strict=True)
+    rows = zip(names, samples, holm(proven), holm(refuted), strict=True)
     return tuple(
-        GroupVerdict(name, value, count, held, broken, _verdict(held, broken, error))
-        for name, value, count, held, broken in rows
+        GroupVerdict(name, sample.value, sample.count, held, broken, _verdict(held, broken, error))
+        for name, sample, held, broken in rows
     )
 
 

@@ -49,6 +49,17 @@ class Evidence(Protocol):
         """Return the evidence that `factor` times as many examples of the same kind would give."""
 
 
+class TestedEvidence(Evidence, Protocol):
+    """Evidence that also gives p-values for any bound, by the tests that its interval inverts."""
+
+    @property
+    def value(self) -> float:
+        """The value on the sample."""
+
+    def p_values(self, bound: float) -> tuple[float, float]:
+        """Return the p-values of the sample if the true value were `bound` or more, and if it were `bound` or less."""
+
+
 @dataclass(frozen=True)
 class Proportion:
     """`successes` of `total` examples: exact binomial bounds (Clopper and Pearson 1934).
@@ -76,6 +87,16 @@ class Proportion:
     def scaled(self, factor: float) -> Proportion:
         """Return the same proportion of `factor` times as many examples."""
         return Proportion(self.successes * factor, self.total * factor)
+
+    @property
+    def value(self) -> float:
+        """The share of successes."""
+        return self.successes / self.total
+
+    def p_values(self, bound: float) -> tuple[float, float]:
+        """Return the p-values of the exact binomial test, if the true share were `bound` or more, and or less."""
+        more = stats.binom.cdf(self.successes, self.total, bound)
+        return float(more), float(stats.binom.sf(self.successes - 1, self.total, bound))
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,16 @@ class PairedDrop:
         """Return the same shares of `factor` times as many pairs."""
         return PairedDrop(self.lost * factor, self.gained * factor, self.total * factor)
 
+    @property
+    def value(self) -> float:
+        """The drop on the sample."""
+        return (self.lost - self.gained) / self.total
+
+    def p_values(self, bound: float) -> tuple[float, float]:
+        """Return the p-values of the score test, if the true drop were `bound` or more, and or less."""
+        score = self.score(bound) / math.sqrt(2)
+        return math.erfc(-score) / 2, math.erfc(score) / 2
+
 
 @dataclass(frozen=True, eq=False)
 class BoundedMean:
@@ -184,6 +215,31 @@ class BoundedMean:
         """Return the same mean and variance of `factor` times as many examples."""
         return dataclasses.replace(self, size=self.size * factor)
 
+    @property
+    def value(self) -> float:
+        """The mean of the sample."""
+        return self.mean
+
+    def p_values(self, bound: float) -> tuple[float, float]:
+        """Return the p-values of the sample if the true mean were `bound` or more, and if it were `bound` or less."""
+        mirrored = dataclasses.replace(self, mean=-self.mean, low=-self.high, high=-self.low)
+        return self._p_value_of_more(bound), mirrored._p_value_of_more(-bound)
+
+    def _p_value_of_more(self, bound: float) -> float:
+        """Return the smallest error at which the interval's upper end is at most `bound`, 1 at most."""
+        width = self.high - self.low
+        if bound >= self.high:
+            return 0.0
+        share, true = (min(1.0, max(0.0, (value - self.low) / width)) for value in (self.mean, bound))
+        if share >= true:
+            return 1.0
+        smallest = math.exp(_hoeffding_bentkus_log_p(share, self.size, true))
+        if self.size > 1:  # the margin of `_bernstein_margin` is a quadratic in the root of its logarithm
+            slope, square = math.sqrt(2 * self.variance / self.size) / width, 7 / (3 * (self.size - 1))
+            root = (math.sqrt(slope**2 + 4 * square * (true - share)) - slope) / (2 * square)
+            smallest = min(smallest, 2 * math.exp(-(root**2)))
+        return min(1.0, 2 * smallest)  # each of the two bounds has half of the error
+
 
 @dataclass(frozen=True, eq=False)
 class Quantile:
@@ -220,12 +276,14 @@ class Quantile:
 def _hoeffding_bentkus(mean: float, size: float, error: float) -> float:
     """Return the largest true mean in [0, 1] that a sample mean this small does not refute at `error`."""
 
-    def log_p_value(true_mean: float) -> float:
-        bentkus = 1 + float(stats.binom.logcdf(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
-        divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
-        return min(bentkus, -size * divergence)
+    return _crossing(lambda true_mean: _hoeffding_bentkus_log_p(mean, size, true_mean) - math.log(error), mean, 1.0)
 
-    return _crossing(lambda true_mean: log_p_value(true_mean) - math.log(error), mean, 1.0)
+
+def _hoeffding_bentkus_log_p(mean: float, size: float, true_mean: float) -> float:
+    """Return the logarithm of the p-value of a sample mean in [0, 1] this small if the true one is `true_mean`."""
+    bentkus = 1 + float(stats.binom.logcdf(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
+    divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
+    return min(bentkus, -size * divergence)
 
 
 def _bernoulli_divergence(sample: float, true: float) -> float:

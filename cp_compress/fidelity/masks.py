@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
+from cp_compress.base.descriptions import layers_of
 from cp_compress.fidelity.observation import Observation
 
 Mask = Tensor | np.ndarray[Any, Any] | str | Callable[[Tensor, Tensor], Any]
@@ -52,7 +54,7 @@ def _read(
     owner: str, name: str, mask: Mask, observation: Observation, chosen: Tensor, space: tuple[int, ...], size: int
 ) -> Tensor:
     if isinstance(mask, str):
-        held = getattr(observation.data.source, mask, None)
+        held = _held_masks(observation, mask, space)
         if held is None:
             reject(owner, name, mask, "the data set has no such attribute that holds masks")
         return _read(owner, name, held, observation, chosen, space, size)
@@ -75,6 +77,19 @@ def _read(
             reject(owner, name, _shown(mask), f"the function gave masks of {shapes}")
         parts.append(_as_booleans(owner, name, values).cpu())
     return torch.cat(parts)
+
+
+def _held_masks(observation: Observation, attribute: str, space: tuple[int, ...]) -> Any:
+    """Return the masks that the data set, or what it wraps, holds for the observed examples, None where none does."""
+    for layer, places in layers_of(observation.data, range(len(observation))):
+        held = getattr(layer, attribute, None)
+        if held is None:
+            continue
+        of_each = isinstance(held, (Tensor, np.ndarray)) and tuple(held.shape) != space
+        # the length of a loader is its number of batches; masks of another length are refused as they are
+        fits = of_each and not isinstance(layer, DataLoader) and len(held) == len(layer)
+        return held[places] if fits else held
+    return None
 
 
 def _as_booleans(owner: str, name: str, values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from cp_compress.base.arguments import reject
 from cp_compress.base.plain import plain
 from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.observation import Observation, as_observations
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def noise_floor(references: Sequence[Observation], compare: Callable[..., Measur
     >>> floor.to_json()["agreement"]["pairs"], floor.to_json()["agreement"]["smallest"] > 0.99
     (2, True)
     """
-    seen = list(references)
-    if len(seen) < 2 or not all(isinstance(one, Observation) for one in seen):
-        reject("noise_floor", "references", references, "give two observations or more, as `observe` returns")
+    seen = as_observations("noise_floor", "references", references, at_least=2)
     pairs = [compare(one, other, **options) for one, other in itertools.permutations(seen, 2)]
     names = pairs[0].metrics
     values = {name: tuple(pair.metrics.get(name, math.nan) for pair in pairs) for name in names}

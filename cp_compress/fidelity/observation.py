@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.datasets import DataDigest, LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.tasks import IGNORED, Task
+from cp_compress.base.tasks import IGNORED, Task, join_batches
 from cp_compress.fidelity.determinism import REPEATED_EXAMPLES, require_repeatable
 from cp_compress.fidelity.running import Model, Runner
 
@@ -65,7 +67,7 @@ class Observation:
     @functools.cached_property
     def _predictions(self) -> Tensor:
         with torch.inference_mode(False):  # changes in place are counted outside of it only
-            return (self.logits > 0).long() if self.task == "multi_label" else self.logits.argmax(dim=1)
+            return answers_in(self.logits, self.task)
 
     @property
     def task(self) -> Task:
@@ -90,7 +92,7 @@ class Observation:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The data set's names of the classes where it has them (`.classes`), else their numbers."""
-        names = getattr(self.data.source, "classes", None)
+        names = said_by(self.data, "classes")
         if isinstance(names, Sequence) and len(names) == self.classes:
             return tuple(map(str, names))
         return tuple(map(str, range(self.classes)))
@@ -135,6 +137,7 @@ class Observation:
         def run(part: slice) -> None:
             inputs, part_labels = self.data.select(range(part.start, part.stop))
             part_logits = self.runner.logits(inputs)
+            _check_fit(part_labels, part_logits, self.task)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
             logits.append(part_logits)
             first.append(inputs[:REPEATED_EXAMPLES])
@@ -145,9 +148,10 @@ class Observation:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
             self.batch_size.run(len(self.data), run)
-            joined, truth = torch.cat(logits).cpu().clone(), torch.cat(labels).clone()
+            joined = join_batches(logits, self.task, own=2, fill=0).cpu().clone()
+            truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
             check_finite(joined)
-            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), joined[: len(first[0])])
+            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), logits[0][: len(first[0])].cpu())
         _check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest()
 
@@ -186,6 +190,23 @@ def observe(
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]
+
+
+def answers_in(logits: Tensor, task: Task) -> Tensor:
+    """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
+    return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
+
+
+def as_observations(owner: str, argument: str, given: object, *, at_least: int = 1) -> list[Observation]:
+    """Return one observation, or several in a sequence, as a list.
+
+    Raises InvalidArgumentError, as `owner` of `argument`, for anything else and for fewer than `at_least`.
+    """
+    seen = [given] if isinstance(given, Observation) else list(given) if isinstance(given, Iterable) else []
+    if len(seen) < at_least or not all(isinstance(one, Observation) for one in seen):
+        count = {1: "one observation", 2: "two observations"}[at_least]
+        reject(owner, argument, given, f"give {count} or more, as `observe` returns")
+    return seen
 
 
 def forget_observations(model: Model | None = None) -> None:
@@ -233,12 +254,18 @@ def _check_labels(labels: Tensor, logits: Tensor, task: Task) -> None:
         )
 
 
-def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
+def _check_fit(targets: Tensor, logits: Tensor, task: Task) -> None:
+    """Raise ObservationError unless a batch has one target for each answer."""
+    if task == "single_label":
+        return
     expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
     if targets.shape != expected:
         raise ObservationError(
             f"the targets have shape {tuple(targets.shape)}, the model's answers {tuple(expected)}: they do not fit"
         )
+
+
+def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
     if task != "multi_label" and logits.shape[1] < 2:
         raise ObservationError(
             f"the model answers with {logits.shape[1]} class at each place; a {task} task takes two classes or more, "

@@ -15,8 +15,10 @@ from cp_compress.base.arguments import check_integer
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
+from cp_compress.base.tasks import IGNORED
 from cp_compress.fidelity.layer_pairs import LayerPairs, NoiseMeter, measure_noise, pair_layers
-from cp_compress.fidelity.observation import Observation
+from cp_compress.fidelity.observation import Observation, answers_in
+from cp_compress.fidelity.prediction_tables import changed_answers
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.restoration import Restorer, restore_each
 from cp_compress.fidelity.running import Runner
@@ -66,8 +68,9 @@ class Origin:
     """The parts of a candidate, the one that explains most first.
 
     The order is that of the flips that come back, then that of the noise that a part adds. Of `flips` changed
-    predictions `asked` were looked at. `exact` says that each part was restored by itself. `runs` counts runs of the
-    candidate on those examples. `notes` are sentences that a reader must see beside the ranking.
+    predictions (of examples with many answers: answers) `asked` were looked at. `exact` says that each part was
+    restored by itself. `runs` counts runs of the candidate on those examples. `notes` are sentences that a reader must
+    see beside the ranking.
     """
 
     layers: tuple[LayerDamage, ...]
@@ -102,9 +105,10 @@ def find_origin(
 
     A layer is the lowest part at which the two models' module trees differ, or the smallest part around it that takes
     and gives the reference's shapes; parameters and buffers that a part holds beside such layers are restored one by
-    one. Each is put back into a copy of the candidate as it was in the reference, and of
-    at most `flips` changed predictions, spread evenly, it is counted how many come back: by itself where there are no
-    more than `budget` layers, else by groups of neighbours that are halved. Restored layers need not add up: damage
+    one. Each is put back into a copy of the candidate as it was in the reference, and of the changed predictions of at
+    most `flips` examples, spread evenly, it is counted how many come back: by itself where there are no more than
+    `budget` layers, else by groups of neighbours that are halved. Where an example has many answers, those that changed
+    are counted, places that do not count left out. Restored layers need not add up: damage
     that sits in several of them comes back only with all, and any of several may suffice.
 
     Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
@@ -128,7 +132,7 @@ def find_origin(
     """
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
-    check_comparable(candidate, reference)
+    check_comparable(candidate, reference, any_task=True)
     mine, theirs = candidate.runner.module, reference.runner.module
     if mine is None or theirs is None:
         which = "candidate" if mine is None else "reference"
@@ -136,16 +140,21 @@ def find_origin(
     size = batch_size_for(candidate.runner.device, batch_size)
     pairs = _pair(candidate, reference, mine, theirs)
     added, arriving = _measure_noise(candidate, reference, pairs, examples, size)
-    changed = (candidate.predictions != reference.predictions).nonzero().flatten()
-    asked = changed[choose_examples(_OWNER, flips, len(changed))] if len(changed) else changed
+    changed = changed_answers(candidate, reference)
+    moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
+    asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
     restorer = Restorer(mine, theirs, pairs)
     inputs = candidate.data.select(asked)[0] if len(asked) else None
+    expected, flipped = reference.predictions[asked], changed[asked]
+    if inputs is not None and candidate.data.collates_itself:  # another batch may be padded to another length
+        expected, flipped = _answers_together(candidate, reference, asked, size)
+    total, looked_at = int(changed.sum()), int(flipped.sum())
 
     def come_back(paths: Sequence[str]) -> int:
         if inputs is None:
             return 0
         found = restorer.predict(paths, lambda model: _predict(model, candidate, inputs, size))
-        return int((found == reference.predictions[asked]).sum())
+        return int(((found == expected) & flipped).sum())
 
     restorable = (*pairs.paths, *pairs.tensors)
     allowed = budget if inputs is not None else len(restorable)
@@ -157,21 +166,25 @@ def find_origin(
             layers=paths,
             kind=_kind(theirs, paths[0], pairs) if alone else f"{len(paths)} layers",
             restored=restored,
-            flips=len(asked),
+            flips=looked_at,
             added_snr=added.decibels(paths[0]) if alone else math.nan,
             arriving_snr=arriving.decibels(paths[0]) if alone else math.nan,
         )
 
     layers = [as_damage(part.paths, part.count) for part in found]
-    layers += _restore_data(candidate, reference, asked, size)
+    if candidate.data_digest != reference.data_digest:
+        read = reference.data.select(asked)[0] if len(asked) else None
+        found_again = _predict(mine, candidate, read, size) if read is not None else expected
+        restored = int(((found_again == expected) & flipped).sum())
+        layers.append(LayerDamage((THE_DATA,), "data", restored, looked_at, math.nan, math.nan))
     layers.sort(key=lambda layer: (-layer.restored, _or_infinite(layer.added_snr)))
     return Origin(
         layers=tuple(layers),
-        flips=len(changed),
-        asked=len(asked),
+        flips=total,
+        asked=looked_at,
         exact=all(len(layer.layers) == 1 for layer in layers),
         runs=runs if inputs is not None else 0,
-        notes=_notes(pairs, len(changed), len(asked), len(layers)),
+        notes=_notes(pairs, total, looked_at, len(layers)),
     )
 
 
@@ -219,27 +232,28 @@ def _measure_noise(
 
 
 def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
-    runner = Runner(model, candidate.runner.device)
-    found = torch.empty(len(inputs), dtype=torch.int64)
+    runner = Runner(model, candidate.runner.device, candidate.task)
+    found: list[Tensor] = []
 
     def run(part: slice) -> None:
-        found[part] = runner.logits(inputs[part]).argmax(dim=1).cpu()
+        found.append(answers_in(runner.logits(inputs[part]), candidate.task).cpu())
 
     with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
         size.run(len(inputs), run)
-    return found
+    return torch.cat(found)
 
 
-def _restore_data(candidate: Observation, reference: Observation, asked: Tensor, size: BatchSize) -> list[LayerDamage]:
-    if candidate.data_digest == reference.data_digest:
-        return []
-    restored = 0
-    if len(asked):
-        model = candidate.runner.module
-        assert model is not None
-        found = _predict(model, candidate, reference.data.select(asked)[0], size)
-        restored = int((found == reference.predictions[asked]).sum())
-    return [LayerDamage((THE_DATA,), "data", restored, len(asked), math.nan, math.nan)]
+def _answers_together(
+    candidate: Observation, reference: Observation, asked: Tensor, size: BatchSize
+) -> tuple[Tensor, Tensor]:
+    """Return the reference's answers on examples that are read as one batch, and which of the candidate's differ."""
+    mine, theirs = candidate.runner.module, reference.runner.module
+    assert mine is not None
+    assert theirs is not None
+    inputs, labels = reference.data.select(asked)
+    expected = _predict(theirs, reference, inputs, size)
+    flipped = _predict(mine, candidate, candidate.data.select(asked)[0], size) != expected
+    return expected, flipped if candidate.task == "single_label" else flipped & (labels != IGNORED)
 
 
 def _or_infinite(value: float) -> float:

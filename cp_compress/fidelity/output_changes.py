@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import check_integer
+
 _BINS = 15
 
 
@@ -12,10 +14,12 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = _BINS
     """Return Σ (nᵦ / n) · |accuracy − mean confidence| over `bins` equal ranges of the largest probability, in [0, 1].
 
     `logits` (n, classes), `labels` (n,). Guo et al. 2017, "On calibration of modern neural networks", equation 3.
+    Raises InvalidArgumentError for `bins` below 1.
 
     >>> round(expected_calibration_error(torch.tensor([[10.0, -10.0], [10.0, -10.0]]), torch.tensor([0, 1])), 6)
     0.5
     """
+    bins = check_integer("expected_calibration_error", "bins", bins, "must be a whole number of 1 or more", at_least=1)
     confidence, classes = torch.softmax(logits.double(), dim=1).max(dim=1)
     right = (classes == labels).double()
     # a range holds its upper end, as published

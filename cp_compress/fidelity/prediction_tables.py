@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.tasks import IGNORED
 from cp_compress.fidelity.intervals import PairedDrop
 from cp_compress.fidelity.measurement import ExampleChange
 from cp_compress.fidelity.observation import Observation
@@ -56,13 +57,11 @@ def flip_table(before: Tensor, after: Tensor, labels: Tensor, names: tuple[str, 
     """Return which class turned into which how often, and how many of those were right before, or are right now."""
     classes, changed = len(names), before != after
     old, new, truth = before[changed], after[changed], labels[changed]
-    pairs = old * classes + new
-    found, counts = torch.unique(pairs, return_counts=True)
+    found, place, counts = torch.unique(old * classes + new, return_inverse=True, return_counts=True)
+    right = [torch.bincount(place[truth == one], minlength=len(found)).tolist() for one in (old, new)]
     rows = []
-    for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+    for pair, count, was_right, is_right in zip(found.tolist(), counts.tolist(), *right, strict=True):
         old_class, new_class = divmod(pair, classes)
-        here = truth[pairs == pair]
-        was_right, is_right = int((here == old_class).sum()), int((here == new_class).sum())
         rows.append(
             {
                 "before": names[old_class],
@@ -74,6 +73,12 @@ def flip_table(before: Tensor, after: Tensor, labels: Tensor, names: tuple[str, 
             }
         )
     return sorted(rows, key=lambda flip: (-flip["count"], flip["before"], flip["after"]))
+
+
+def changed_answers(candidate: Observation, reference: Observation) -> Tensor:
+    """Return which answers changed, a mask of the shape of the predictions; places that do not count never do."""
+    changed = candidate.predictions != reference.predictions
+    return changed if reference.task == "single_label" else changed & (reference.labels != IGNORED)
 
 
 def flipped_examples(

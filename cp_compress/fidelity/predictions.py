@@ -7,7 +7,13 @@ import torch
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import require_one_class
-from cp_compress.fidelity.class_distances import ClassDistance, Weights, as_class_distance, as_example_weights
+from cp_compress.fidelity.class_distances import (
+    ClassDistance,
+    Weights,
+    as_class_distance,
+    as_example_weights,
+    check_class_distance,
+)
 from cp_compress.fidelity.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.measurement import Measurement
@@ -73,10 +79,10 @@ def compare_predictions(
     """Measure how far a candidate's predictions are those of its reference.
 
     `class_distance` says what a change from one class to another costs: a matrix (classes, classes), or groups
-    such as {"animals": [2, 3], "vehicles": [0, 1]} (indices or class names, every class in one group) by which
-    a change costs 1 when it crosses groups and 0 within one; by default every change costs 1; `tree_distance` and
-    `embedding_distance` make matrices. `weights` gives
-    each example's share: one number an example, or a mapping from class (index or name) to weight with 1 for
+    such as {"animals": [2, 3], "vehicles": [0, 1]} (indices or class names, every class in one group, none empty) by
+    which a change costs 1 when it crosses groups and 0 within one; by default every change costs 1; `tree_distance` and
+    `embedding_distance` make matrices; one by which no change costs anything is refused. `weights` gives each
+    example's share: one number an example, or a mapping from class (index or name) to weight with 1 for
     the classes not named.
 
     `slices` names subsets of the examples by masks (n,) or indices.
@@ -100,6 +106,9 @@ def compare_predictions(
     Raises InvalidArgumentError for malformed distances or weights, ObservationError for observations that are
     not of the same labelled examples.
     """
+    check_class_distance(class_distance)
+    rule = "must be a whole number of 1 or more"
+    top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
         if class_distance is not None or weights is not None:
@@ -110,8 +119,7 @@ def compare_predictions(
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
     subsets = read_slices(_OWNER, slices, len(reference))
-    rule = "must be a whole number of 1 or more"
-    top = min(check_integer(_OWNER, "top_k", top_k, rule, at_least=1), len(names) - 1)
+    top = min(top_k, len(names) - 1)
     before, after, labels = reference.predictions, candidate.predictions, reference.labels
     same = before == after
     costs = distance[before, after]

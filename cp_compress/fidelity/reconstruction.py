@@ -13,6 +13,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
@@ -55,8 +56,7 @@ def compare_reconstruction(
     if len(after) != len(before):
         raise ObservationError(f"decoded holds {len(after)} examples, original {len(before)}")
     if bytes_per_example is None:
-        source = decoded.source if isinstance(decoded, LabeledData) else decoded
-        bytes_per_example = getattr(source, "bytes_per_example", None)
+        bytes_per_example = said_by(decoded, "bytes_per_example", of_all=True)
     stored = _as_bytes(bytes_per_example, len(before))
     rows, low, high = [], math.inf, -math.inf
     shape: tuple[int, ...] = ()
@@ -166,8 +166,7 @@ def _decibels(squared: Tensor, span: float) -> Tensor:
 
 
 def _worst(per_example: dict[str, Tensor], labels: Tensor, original: Any) -> tuple[ExampleChange, ...]:
-    source = original.source if isinstance(original, LabeledData) else original
-    names = getattr(source, "classes", None)
+    names = said_by(original, "classes")
     order = torch.argsort(per_example["rmse"], descending=True, stable=True)[:_LISTED_EXAMPLES]
     return tuple(
         ExampleChange(

@@ -11,11 +11,12 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
 from cp_compress.base.tasks import IGNORED
-from cp_compress.fidelity.intervals import BoundedMean, Evidence, Proportion
+from cp_compress.fidelity.groups import LargestDrop, SmallestShare
+from cp_compress.fidelity.intervals import BoundedMean, Evidence, PairedDrop, Proportion
 from cp_compress.fidelity.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.output_changes import divergence_from, logit_distance
-from cp_compress.fidelity.prediction_tables import deciding_counts, slice_table
+from cp_compress.fidelity.prediction_tables import deciding_counts, flip_table, paired_drop, slice_table
 
 _LISTED_EXAMPLES = 20
 _BLOCK_VALUES = 2**22
@@ -35,9 +36,14 @@ def compare_structured(
     sequence tasks `mean_kl` and `mean_logit_distance`, of the logits at a place as `compare_predictions` has them; with
     `subsets`, indices of examples by name, `max_slice_accuracy_drop` and `min_slice_agreement`; over all answers
     `mean_class_iou` and `reference_mean_class_iou`, the mean over classes of intersection over union with the truth
-    (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models;
-    `max_class_accuracy_drop`, the largest drop among classes of the share of right answers where the class is true
-    (of a label, of all examples). Classes that neither occur nor are answered have no part.
+    (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models. Classes that
+    neither occur nor are answered have no part.
+
+    `max_class_accuracy_drop` is the largest drop among classes, each the mean over the examples in which the class is
+    true of the share of right answers there (of a label: over all examples in which it counts).
+
+    `details` count answers by flip and beside the truth as those of single-label data, and list the examples,
+    `newly_wrong` and `newly_right`, that have such an answer.
 
     Raises InvalidArgumentError for a subset without an answer that counts.
     """
@@ -48,14 +54,14 @@ def compare_structured(
     right_before, right_after = _share(was_right, counts), _share(is_right, counts)
     judged = ~same.isnan()
     changes = {
-        "newly_wrong": _share(was_right & ~is_right, counts)[judged],
-        "newly_right": _share(~was_right & is_right, counts)[judged],
+        "newly_wrong": _share(was_right & ~is_right, counts),
+        "newly_right": _share(~was_right & is_right, counts),
     }
     moved = {} if reference.task == "multi_label" else _moved_logits(candidate, reference, counts)
     values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
     exact = values["same"] == 1
     total = int(judged.sum())
-    rows = _class_rows(before, after, truth, counts, reference)
+    rows, class_drops = _class_rows(was_right, is_right, counts, reference)
     overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
     drop = values["before"] - values["after"]
     metrics = {
@@ -64,27 +70,33 @@ def compare_structured(
         "reference_accuracy": _mean(values["before"]),
         "accuracy": _mean(values["after"]),
         "accuracy_drop": _mean(drop),
-        **{name: _mean(shares) for name, shares in changes.items()},
+        **{name: _mean(shares[judged]) for name, shares in changes.items()},
         **{f"mean_{name}": _mean(each[judged]) for name, each in moved.items()},
         "max_class_accuracy_drop": max((row["drop"] for row in rows), default=float("nan")),
         **overlaps,
         "mean_class_iou_drop": overlaps["reference_mean_class_iou"] - overlaps["mean_class_iou"],
     }
     evidence: dict[str, Evidence] = {}
+    if class_drops:
+        evidence["max_class_accuracy_drop"] = LargestDrop(tuple(class_drops), tuple(row["class"] for row in rows))
     if total:
-        evidence = {
+        evidence |= {
             "agreement": BoundedMean.of(values["same"].numpy()),
             "exact_agreement": Proportion(int(exact.sum()), total),
             "reference_accuracy": BoundedMean.of(values["before"].numpy()),
             "accuracy": BoundedMean.of(values["after"].numpy()),
             "accuracy_drop": BoundedMean.of(drop.numpy(), -1.0, 1.0),
-            **{name: BoundedMean.of(shares.numpy()) for name, shares in changes.items()},
+            **{name: BoundedMean.of(shares[judged].numpy()) for name, shares in changes.items()},
         }
     kept = {name: _judged_members(name, members, judged) for name, members in (subsets or {}).items()}
     slice_rows = slice_table(same, right_before, right_after, kept)
     if slice_rows:
         metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
         metrics["min_slice_agreement"] = min(row["agreement"] for row in slice_rows)
+        drops = [_mean_drop(right_before[members], right_after[members]) for members in kept.values()]
+        shares = [BoundedMean.of(same[members].numpy()) for members in kept.values()]
+        evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
+        evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
     answers = int(counts.sum())
     notes = [f"a {reference.task} task: {answers} answers on {total} examples"]
     if total < len(same):
@@ -94,13 +106,14 @@ def compare_structured(
         metrics=metrics,
         counts={name: 0 if value != value else total for name, value in metrics.items()} | deciding_counts(slice_rows),
         evidence=evidence,
-        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **moved},
+        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **changes, **moved},
         examples=_changed(same, counts),
         details={
             "task": reference.task,
             "classes": rows,
             "slices": slice_rows,
-            "flips": _flips(before, after, counts, reference),
+            "flips": _flips(before, after, truth, counts, reference),
+            **{name: (shares > 0).nonzero().flatten().tolist() for name, shares in changes.items()},
         },
         notes=tuple(notes),
     )
@@ -154,36 +167,42 @@ def _mean_iou(first: Tensor, second: Tensor, counts: Tensor, seen: Observation) 
 
 
 def _class_rows(
-    before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation
-) -> list[dict[str, Any]]:
-    rows = []
+    was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation
+) -> tuple[list[dict[str, Any]], list[PairedDrop | BoundedMean]]:
+    """Return the row of each class that is true somewhere (of a label: that counts), and its drop over examples."""
+    rows, drops = [], list[PairedDrop | BoundedMean]()
     for index, name in enumerate(seen.class_names):
         if seen.task == "multi_label":
-            where = counts[:, index]
-            right = [(found[:, index] == truth[:, index])[where] for found in (before, after)]
+            right, where = (was_right[:, [index]], is_right[:, [index]]), counts[:, [index]]
         else:
-            right = [(found == index)[truth == index] for found in (before, after)]
-        if len(right[0]):
-            old, new = (_mean(one.double()) for one in right)
-            count = len(right[0])
-            rows.append({"class": name, "count": count, "reference_accuracy": old, "accuracy": new, "drop": old - new})
-    return rows
+            right, where = (was_right, is_right), counts & (seen.labels == index)
+        holding = where.flatten(1).any(dim=1)
+        if not bool(holding.any()):
+            continue
+        old, new = (_share(one[holding], where[holding]) for one in right)
+        drop: PairedDrop | BoundedMean = _mean_drop(old, new)
+        if seen.task == "multi_label":  # one answer an example: counts bound more closely than means
+            drop = paired_drop(old == 1, new == 1)
+        accuracies = {"reference_accuracy": _mean(old), "accuracy": _mean(new), "drop": drop.value}
+        rows.append({"class": name, "count": int(holding.sum()), "answers": int(where.sum()), **accuracies})
+        drops.append(drop)
+    return rows, drops
 
 
-def _flips(before: Tensor, after: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:
-    names, rows = seen.class_names, []
-    if seen.task == "multi_label":
-        for index, name in enumerate(names):
-            for old, text in ((1, (name, f"not {name}")), (0, (f"not {name}", name))):
-                changed = counts[:, index] & (before[:, index] == old) & (after[:, index] != old)
-                rows.append({"before": text[0], "after": text[1], "count": int(changed.sum())})
-    else:
-        changed = counts & (before != after)
-        pairs, many = torch.unique(before[changed] * len(names) + after[changed], return_counts=True)
-        for pair, count in zip(pairs.tolist(), many.tolist(), strict=True):
-            old, new = divmod(pair, len(names))
-            rows.append({"before": names[old], "after": names[new], "count": count})
-    return sorted((row for row in rows if row["count"]), key=lambda row: (-row["count"], row["before"]))
+def _mean_drop(before: Tensor, after: Tensor) -> BoundedMean:
+    return BoundedMean.of((before - after).numpy(), -1.0, 1.0)
+
+
+def _flips(before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:
+    names = seen.class_names
+    if seen.task != "multi_label":
+        return flip_table(before[counts], after[counts], truth[counts], names)
+    rows = []
+    for index, name in enumerate(names):
+        where = counts[:, index]
+        texts = (f"not {name}", name)
+        rows += flip_table(before[where, index], after[where, index], truth[where, index], texts)
+    return sorted(rows, key=lambda row: (-row["count"], row["before"]))
 
 
 def _changed(same: Tensor, counts: Tensor) -> tuple[ExampleChange, ...]:

@@ -8,6 +8,7 @@ import torch
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.base.freshness import example_digests, searched_digests
@@ -38,8 +39,8 @@ def same_data(compressed: Any, original: Any) -> bool:
     """Tell whether compressed data is nothing but the original."""
     if compressed is original:
         return True
-    codec = getattr(compressed, "codec", None)
-    if codec is not None and codec != getattr(original, "codec", None):
+    codec = said_by(compressed, "codec")
+    if codec is not None and codec != said_by(original, "codec"):
         return False
     return LabeledData(compressed).digest() == LabeledData(original).digest()
 
@@ -62,7 +63,7 @@ def require_other_logits(candidate: Observation, reference: Observation) -> None
     from cp_compress.model.steps import read_steps
 
     # a step that says nothing of what it changed is that of a user's own scheme
-    if any(step.changes for step in read_steps(candidate.model)) or hasattr(candidate.data.source, "codec"):
+    if any(step.changes for step in read_steps(candidate.model)) or said_by(candidate.data, "codec") is not None:
         return
     if torch.equal(candidate.logits, reference.logits):
         raise NothingComparedError(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import layers_of, said_by
 from cp_compress.base.digests import digest_model, digest_text
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
 from cp_compress.base.freshness import example_digests, shared_examples
@@ -64,8 +65,8 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     when the decoded data is the original.
     """
     pairs = Pairs(LabeledData(decoded), LabeledData(originals))
-    kept = getattr(originals, "codec", None)
-    if kept is not None and not getattr(kept, "lossless", False) and getattr(decoded, "codec", None) is None:
+    kept = said_by(originals, "codec")
+    if kept is not None and not getattr(kept, "lossless", False) and said_by(decoded, "codec") is None:
         rule = f"they are decoded from {kept}, and `decoded` is not: are the two swapped?"
         reject(_OWNER, "originals", type(originals).__name__, rule)
     sizes = len(pairs.decoded), len(pairs.originals)
@@ -83,7 +84,7 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
         )
     if not _is_decoded_from(decoded, after, before):
         _require_same_examples(after, before)
-    lossless = getattr(getattr(decoded, "codec", None), "lossless", False)
+    lossless = getattr(said_by(decoded, "codec"), "lossless", False)
     if torch.equal(after, before) and (lossless or same_data(decoded, originals)):
         raise NoEffectError(f"{_OWNER}: decoded holds the same values as originals, so there is nothing to adapt to")
     return pairs
@@ -91,9 +92,10 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
 
 def _is_decoded_from(decoded: Any, after: Tensor, before: Tensor) -> bool:
     """Tell whether examples are what the codec of a data set makes of the originals, however little that leaves."""
-    codec, transform = getattr(decoded, "codec", None), getattr(decoded, "transform", None)
-    if codec is None:
+    stored = next((layer for layer, _ in layers_of(decoded) if getattr(layer, "codec", None) is not None), None)
+    if stored is None:
         return False
+    codec, transform = stored.codec, getattr(stored, "transform", None)
     try:
         made = codec.roundtrip(before)
     except (InvalidArgumentError, CompressionError):  # the originals are scaled otherwise than what was encoded

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.class_distances import ClassDistance, Weights, as_class_distance, as_class_weights
+from cp_compress.fidelity.class_distances import (
+    ClassDistance,
+    Weights,
+    as_class_distance,
+    as_class_weights,
+    check_class_distance,
+)
 from cp_compress.fidelity.embedding_similarity import linear_cka
 from cp_compress.fidelity.jaccard import signed_units
 
@@ -105,6 +111,10 @@ class PreserveCost(_Term):
     at_most: float
     class_distance: ClassDistance | None = None
     weights: Weights | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_class_distance(self.class_distance, "PreserveCost")
 
     def bind(self, class_names: tuple[str, ...], device: torch.device) -> Callable[[Batch], Tensor]:
         """Return the function of a batch."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.model.steps import Change, Skip, Step, add_step
 
 
@@ -27,7 +28,7 @@ def record_repair(
     >>> compression_steps(model)
     ('adapt(epochs=6, data=list)',)
     """
-    codec = getattr(data.source, "codec", None)
+    codec = said_by(data, "codec")
     source = type(data.source).__name__ if codec is None else repr(str(codec))
     written = ", ".join([*(f"{key}={_write(value)}" for key, value in settings.items()), f"data={source}"])
     add_step(model, Step(f"{name}({written})", tuple(changes), tuple(skips)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.datasets import LabeledData
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.devices import usable_device
 from cp_compress.fidelity.running import model_device
 from cp_compress.model.layers import copy_model
@@ -192,7 +193,7 @@ def _class_names(dataset: Any, model: nn.Module, data: LabeledData, device: torc
     runner = Runner(model, device)
     with torch.no_grad(), runner.evaluating():
         count = runner.logits(data.select([0])[0]).shape[1]
-    names = getattr(dataset, "classes", None)
+    names = said_by(dataset, "classes")
     if isinstance(names, Sequence) and len(names) == count:
         return tuple(map(str, names))
     return tuple(map(str, range(count)))

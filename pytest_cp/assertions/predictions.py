@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.class_distances import ClassDistance, Weights
+from cp_compress.fidelity.class_distances import ClassDistance, Weights, check_class_distance
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
@@ -80,6 +80,8 @@ def assert_preserved_predictions(
     )
     if slices is None and (max_slice_accuracy_drop is not None or min_slice_agreement is not None):
         reject("assert_preserved_predictions", "slices", None, "name the subsets that a requirement on slices is about")
+
+    check_class_distance(class_distance, "assert_preserved_predictions")
 
     def compare(candidate: Observation, original: Observation) -> Measurement:
         return compare_predictions(

@@ -27,6 +27,12 @@ def test_conditions(column, condition, mask):
     assert METADATA.where(column, **condition).int().tolist() == mask
 
 
+def test_equals_and_one_of_are_both_met():
+    metadata = Metadata({"time": ("day", "night", "day")})
+    assert metadata.where("time", equals="night", one_of=["day"]).tolist() == [False] * 3
+    assert metadata.where("time", equals="day", one_of=["day", "night"]).tolist() == [True, False, True]
+
+
 def test_the_slices_of_a_column_part_the_examples():
     slices = METADATA.slices("time")
     assert list(slices) == ["", "day", "night"]

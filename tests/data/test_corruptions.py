@@ -262,6 +262,12 @@ def test_half_precision_is_corrupted_as_full(name, dtype):
     assert torch.equal(found, corrupt(images.float(), name, 2).to(dtype))
 
 
+def test_the_range_that_was_found_is_named():
+    images = torch.linspace(-0.5, 2, 64).reshape(1, 1, 8, 8)
+    with pytest.raises(InvalidArgumentError, match=r"images='from -0.5 to 2'\): floating-point images"):
+        corrupt(images, "fog", 1)
+
+
 def test_pixels_that_are_no_numbers_are_refused():
     images = torch.rand(1, 3, 8, 8)
     images[0, 0, 0, 0] = torch.nan

@@ -35,6 +35,10 @@ def test_tree_distances_by_hand():
     assert not bool(found.diagonal().any())
 
 
+def test_a_root_may_be_written_with_none_above_it():
+    assert torch.equal(tree_distance({**ANIMALS, "thing": None}, NAMES), tree_distance(ANIMALS, NAMES))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(3, 25), st.integers(0, 1000))
 def test_tree_distances_are_heights_of_common_ancestors(size, seed):
@@ -95,6 +99,36 @@ def test_they_are_costs():
         for a, b in zip(reference.predictions.tolist(), candidate.predictions.tolist(), strict=True)
     )
     assert found.metrics["cost"] == pytest.approx(expected / len(reference))
+
+
+def test_embeddings_may_be_arrays_and_lists():
+    features, labels = torch.rand(12, 3), torch.arange(12) % 4
+    expected = embedding_distance(features, labels, 4)
+    assert torch.equal(embedding_distance(features.numpy(), labels.numpy(), 4), expected)
+    assert torch.equal(embedding_distance(features.tolist(), labels.tolist(), 4), expected)
+
+
+FEATURES, LABELS = torch.rand(6, 2), torch.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "classes", "message"),
+    [
+        (FEATURES, LABELS - 1, 3, r"labels=\[-1, -1\]\): labels must lie in 0..2"),
+        (FEATURES, LABELS + 1, 3, r"labels=\[3, 3\]\): labels must lie in 0..2"),
+        (FEATURES, LABELS[:5], 3, r"labels='5 labels'\): one label for each of 6 rows"),
+        (FEATURES, LABELS.float(), 3, r"labels='\(6,\) torch.float32'\): must be whole"),
+        (FEATURES, ["a"] * 6, 3, "labels=.*must be whole"),
+        (FEATURES[:, 0], LABELS, 3, r"features='\(6,\) torch.float32'\): must be finite"),
+        (FEATURES[:, :, None], LABELS, 3, r"features='\(6, 2, 1\) torch.float32'\): must be finite"),
+        (FEATURES.index_fill(0, torch.tensor([4]), float("nan")), LABELS, 3, "features='row 4'.: it holds NaN"),
+        ("x", LABELS, 3, "features='x'.: must be finite"),
+        (FEATURES, LABELS, 0, r"classes=0\): must be a whole number of 2 or more"),
+    ],
+)
+def test_embeddings_of_another_form_are_refused(features, labels, classes, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        embedding_distance(features, labels, classes)
 
 
 def test_classes_without_examples_are_refused():

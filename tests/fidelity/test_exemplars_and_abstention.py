@@ -1,5 +1,6 @@
 """Exemplars, abstention and the noise floor."""
 
+import itertools
 import math
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_exemplars_of_several_references():
 def test_exemplars_need_observations():
     with pytest.raises(InvalidArgumentError, match="candidates"):
         compression_identified_exemplars([], one_hot([0], [0]))
+    with pytest.raises(InvalidArgumentError, match=r"candidates=3\): give one observation or more"):
+        compression_identified_exemplars(3, one_hot([0], [0]))
+    with pytest.raises(InvalidArgumentError, match=r"references=.*give two observations or more"):
+        noise_floor(one_hot([0], [0]), compare_predictions)
+
+
+def test_one_candidate_may_be_given_by_itself():
+    labels = [0, 1, 2]
+    candidate, reference = one_hot([0, 2, 2], labels), one_hot([0, 1, 2], labels)
+    assert compression_identified_exemplars(candidate, reference).indices.tolist() == [1]
 
 
 def noisy(count=500, seed=0, noise=1.5):
@@ -74,6 +85,20 @@ def test_risk_and_coverage_by_brute_force():
     order = np.argsort(-confidence, kind="stable")
     assert curve.area == pytest.approx(np.mean(np.cumsum(wrong[order]) / np.arange(1, 501)))
     assert float(curve.risk[-1]) == pytest.approx(1 - accuracy_score(reference.predictions, candidate.predictions))
+
+
+def test_area_is_the_mean_over_orders_of_equal_confidences():
+    sure = [3.0, 2.0, 2.0, 2.0, 1.0, 1.0]
+    wrong = [0, 1, 0, 0, 1, 0]
+    orders = [(0, *middle, *last) for middle in itertools.permutations((1, 2, 3)) for last in ((4, 5), (5, 4))]
+    ranks = np.arange(1, 7)
+    expected = np.mean([np.mean(np.cumsum(np.array(wrong)[list(order)]) / ranks) for order in orders])
+    for order in orders:
+        before = torch.zeros(6, dtype=torch.int64)
+        after = torch.tensor([wrong[place] for place in order])
+        logits = torch.tensor([sure[place] for place in order])[:, None] * torch.nn.functional.one_hot(after, 3)
+        candidate, reference = table(logits, before), table(torch.eye(3)[before], before)
+        assert risk_coverage(candidate, reference).area == pytest.approx(expected, abs=1e-12)
 
 
 def test_threshold_on_the_given_data_is_the_mildest_that_holds():

@@ -88,6 +88,12 @@ def test_calibration_error_by_brute_force():
     assert found.metrics["ece_change"] == pytest.approx(errors[1] - errors[0])
 
 
+@pytest.mark.parametrize("bins", [0, -1, 1.5])
+def test_calibration_needs_a_bin(bins):
+    with pytest.raises(InvalidArgumentError, match=r"expected_calibration_error\(bins=.*1 or more"):
+        expected_calibration_error(torch.eye(2), torch.arange(2), bins)
+
+
 def test_slices_by_mask_and_by_index():
     candidate, reference = pair()
     mask = reference.labels < 2

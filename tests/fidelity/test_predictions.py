@@ -1,5 +1,6 @@
 """Level A against counts made by hand and by scikit-learn."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
+from cp_compress.search import PreserveCost
 
 CLASSES = 4
 
@@ -85,6 +87,16 @@ def test_weights_of_classes():
     assert found.metrics["cost"] == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("number", [np.int64, np.uint8, torch.tensor])
+def test_classes_may_be_numbers_of_numpy_and_torch(number):
+    assert compare([0, 1], [1, 1], [0, 1], weights={number(0): 3.0}).metrics["cost"] == pytest.approx(0.75)
+    groups = {"a": [number(0), number(1)], "b": torch.tensor([2]), "c": np.array([3])}
+    assert compare([0, 0, 2], [1, 2, 3], [0, 0, 0], class_distance=groups).metrics["cost"] == pytest.approx(2 / 3)
+    for wrong in (number(7), True, torch.tensor(True), 1.0):
+        with pytest.raises(InvalidArgumentError, match="not a class"):
+            compare([0, 1], [1, 1], [0, 1], weights={wrong: 3.0})
+
+
 def test_no_claim_is_made_from_unequal_weights():
     equal = compare([0, 1], [1, 1], [0, 1], weights=[2.0, 2.0])
     assert equal.evidence["cost"].interval(0.9) == compare([0, 1], [1, 1], [0, 1]).evidence["cost"].interval(0.9)
@@ -106,12 +118,16 @@ def test_examples_list_the_costliest_flips_first():
     [
         ({"class_distance": torch.ones(4, 4)}, "0 from a class to itself"),
         ({"class_distance": torch.zeros(4, 4)}, "no change would cost"),
-        ({"class_distance": torch.zeros(3, 3)}, r"shape \(4, 4\)"),
+        ({"class_distance": 1 - torch.eye(3)}, r"shape \(4, 4\)"),
         ({"class_distance": -torch.ones(4, 4).fill_diagonal_(0)}, "not negative"),
         ({"class_distance": {"a": [0, 1], "b": [2]}}, "classes 3 are in no group"),
         ({"class_distance": {"a": [0, 1], "b": [1, 2, 3]}}, "in two groups"),
         ({"class_distance": {"a": [0, 1, 2, 3]}}, "single group"),
         ({"class_distance": {"a": [0, 1], "b": [2, 7]}}, "not a class"),
+        ({"class_distance": {"a": [0, 1, 2, 3], "b": []}}, r"class_distance\['b'\]=\[\]\): holds no class"),
+        ({"class_distance": {"a": [0, 1], "b": torch.tensor([2, 3])[:0], "c": [2, 3]}}, "holds no class"),
+        ({"class_distance": {"a": 0, "b": [1, 2, 3]}}, r"class_distance\['a'\]=0\): a group is a list"),
+        ({"class_distance": {}}, "single group"),
         ({"weights": [1.0, 2.0, 3.0]}, "one weight an example"),
         ({"weights": [0.0, 0.0]}, "not all 0"),
         ({"weights": [-1.0, 2.0]}, "not negative"),
@@ -128,6 +144,20 @@ def test_examples_list_the_costliest_flips_first():
 def test_refusals(options, message):
     with pytest.raises(InvalidArgumentError, match=message):
         compare([0, 1], [1, 1], [0, 1], **options)
+
+
+@pytest.mark.parametrize(
+    "free", [{"all": range(4), "none": []}, {"all": range(4)}, torch.zeros(4, 4), [[0, 0], [0, 0]]]
+)
+def test_costs_of_nothing_are_refused_before_a_model_runs(free):
+    def model(inputs):
+        raise AssertionError("it ran")
+
+    data = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(InvalidArgumentError, match=r"compare_predictions\(class_distance"):
+        compare_predictions(observe(model, data), observe(model, data), class_distance=free)
+    with pytest.raises(InvalidArgumentError, match=r"PreserveCost\(class_distance"):
+        PreserveCost(0.1, class_distance=free)
 
 
 def test_other_labels_are_refused():

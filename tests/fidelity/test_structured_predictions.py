@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from structured_subjects import SUBJECTS, Segmenter, Tagger, answers
 from torch import nn
 
 from cp_compress import TaskDataset
@@ -25,67 +26,6 @@ from cp_compress.fidelity import (
 )
 from cp_compress.model import parse_scheme
 from cp_compress.standard_directions import find_directions
-
-
-class Segmenter(nn.Module):
-    """A class for each pixel of a digit: background, dim, bright."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
-
-    def forward(self, images):
-        return {"out": self.head(torch.relu(self.hidden(images)))}
-
-
-class Tagger(nn.Module):
-    """A tag for each token."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.rnn, self.head = nn.Embedding(20, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
-        nn.init.normal_(self.rnn.weight_ih_l0)  # so that tags depend on tokens
-        nn.init.normal_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, tokens):
-        return self.head(self.rnn(self.embed(tokens))[0])
-
-
-def several_labels():
-    torch.manual_seed(1)
-    inputs = torch.randn(150, 10)
-    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
-    noise = 0.3 * torch.randn(150, 5)
-    targets = ((model(inputs).detach() + noise) > 0).long()
-    return model, TaskDataset((inputs, targets), "multi_label", classes=list("abcde"))
-
-
-def segments():
-    images = torch.stack([digits()[index][0] for index in range(60)])
-    targets = (images[:, 0] > 0.3).long() + (images[:, 0] > 0.7).long()
-    targets[:, 0] = 255
-    targets[3] = 255  # an example without any answer that counts
-    return Segmenter().eval(), TaskDataset((images, targets), "dense", ignore_index=255)
-
-
-def tags():
-    generator = torch.Generator().manual_seed(2)
-    tokens = torch.randint(1, 20, (80, 12), generator=generator)
-    targets = tokens % 4
-    lengths = torch.randint(3, 13, (80,), generator=generator)
-    targets[torch.arange(12)[None] >= lengths[:, None]] = -100
-    return Tagger().eval(), TaskDataset((tokens, targets), "sequence")
-
-
-SUBJECTS = {"multi_label": several_labels, "dense": segments, "sequence": tags}
-
-
-def answers(task, scheme="prune(density=0.4)"):
-    model, data = SUBJECTS[task]()
-    return observe(parse_scheme(scheme).compress(model), data), observe(model, data)
 
 
 def test_predictions_are_those_of_the_models():
@@ -127,9 +67,13 @@ def test_places_by_scikit_learn(task):
         "agreement_iou": (before, after),
     }.items():
         assert metrics[name] == pytest.approx(jaccard_score(pair[0][mask], pair[1][mask], average="macro"))
-    recalls = [recall_score(truth[mask], one[mask], average=None, zero_division=0) for one in (before, after)]
-    occurring = np.isin(np.arange(len(recalls[0])), truth[mask])
-    assert metrics["max_class_accuracy_drop"] == pytest.approx(float((recalls[0] - recalls[1])[occurring].max()))
+    drops = []
+    for index in np.unique(truth[mask]):
+        holding = [row for row in range(len(truth)) if (truth[row] == index).any()]
+        held = np.equal(truth[holding].T, index)
+        recalls = [recall_score(held, np.equal(one[holding].T, index), average=None) for one in (before, after)]
+        drops.append(float((recalls[0] - recalls[1]).mean()))
+    assert metrics["max_class_accuracy_drop"] == pytest.approx(max(drops))
     assert found.counts["agreement"] == len(rows)
     changed = sum(flip["count"] for flip in found.details["flips"])
     assert changed == int(((before != after) & mask).sum()) > 0
