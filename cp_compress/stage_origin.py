@@ -1,4 +1,4 @@
-"""Where the damage of a pipeline of schemes comes from, stage by stage, beside the layers that carry it."""
+"""Where the damage of a pipeline comes from, stage by stage, beside the layers that carry it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from torch import nn
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
 from cp_compress.fidelity.observation import Observation, observe
-from cp_compress.fidelity.origin import find_origin
+from cp_compress.fidelity.origin import THE_DATA, find_origin
+from cp_compress.fidelity.running import Model
 from cp_compress.model.schemes import parse_scheme
 from cp_compress.model.steps import compression_steps
 
 
 @dataclass(frozen=True)
 class StageDamage:
-    """One stage of a pipeline: of `flips` changed predictions, how many differ from the reference from it on."""
+    """One stage of a pipeline: of `flips` changed predictions, how many differ from the reference from it on.
+
+    `scheme` is the expression of the stage's scheme, or "the compressed data".
+    """
 
     scheme: str
     introduced: int
@@ -36,7 +40,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
 
     The candidate's schemes are applied to the reference again, one after the other, and each stage is observed on the
     examples whose prediction changed, as the candidate reads them. An example counts for the first stage from which on
-    its prediction is not the reference's.
+    its prediction is not the reference's. Where the two read different data, the first stage is the reference on the
+    candidate's data, "the compressed data": what the data changes is charged to no scheme.
 
     Raises ObservationError for a candidate that was not made by two schemes or more, whose predictions did not change,
     or whose stages, made again, do not end in its predictions, as after training.
@@ -55,15 +60,18 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     if not len(changed):
         raise ObservationError("no prediction changed: there is nothing to divide among stages")
     before = reference.predictions[changed]
-    after = [_predictions(model, candidate, changed.tolist()) for model in _stages(reference.model, steps)]
+    names, models = list(steps), _stages(reference.model, steps)
+    if candidate.data_digest != reference.data_digest:
+        names, models = [THE_DATA, *names], [reference.model, *models]
+    after = [_predictions(model, candidate, changed.tolist()) for model in models]
     if not torch.equal(after[-1], candidate.predictions[changed]):
         raise ObservationError("the stages, made again, do not give the candidate's predictions: it was changed since")
     differs = torch.stack([found != before for found in after])
     # true at a stage when the example differs there and at every later one
     stays = differs.flip(0).long().cumprod(0).flip(0)
-    counts = (len(steps) - stays.sum(0)).bincount(minlength=len(steps))
+    counts = (len(names) - stays.sum(0)).bincount(minlength=len(names))
     return tuple(
-        StageDamage(scheme, int(count), len(changed)) for scheme, count in zip(steps, counts.tolist(), strict=True)
+        StageDamage(name, int(count), len(changed)) for name, count in zip(names, counts.tolist(), strict=True)
     )
 
 
@@ -74,7 +82,7 @@ def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
     return models
 
 
-def _predictions(model: nn.Module, candidate: Observation, rows: list[int]) -> torch.Tensor:
+def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch.Tensor:
     seen = observe(model, candidate.data.select(rows), device=candidate.runner.device)
     return seen.predictions
 
