@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
@@ -62,7 +61,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     before = reference.predictions[changed]
     names, models = list(steps), _stages(reference.model, steps)
     if candidate.data_digest != reference.data_digest:
-        names, models = [THE_DATA, *names], [reference.model, *models]
+        names.insert(0, THE_DATA)
+        models.insert(0, reference.model)
     after = [_predictions(model, candidate, changed.tolist()) for model in models]
     if not torch.equal(after[-1], candidate.predictions[changed]):
         raise ObservationError("the stages, made again, do not give the candidate's predictions: it was changed since")
@@ -75,8 +75,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     )
 
 
-def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
-    models: list[nn.Module] = []
+def _stages(reference: Any, steps: Sequence[str]) -> list[Model]:
+    models: list[Model] = []
     for step in steps:
         models.append(parse_scheme(step).compress(models[-1] if models else reference))
     return models

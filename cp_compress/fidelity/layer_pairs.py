@@ -21,6 +21,7 @@ _OTHER_SHAPES = (
     "shapes with shrink=False, and can then be looked into layer by layer"
 )
 _CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+_InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,23 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Sha
 
 
 @contextlib.contextmanager
-def watching(model: nn.Module, hooks: dict[str, _CallHook]) -> Iterator[None]:
-    """Call a hook with (arguments, keywords, output) after each run of the parts at its paths; then take it off."""
+def watching(
+    model: nn.Module, hooks: dict[str, _CallHook], before: dict[str, _InputHook] | None = None
+) -> Iterator[None]:
+    """Call a hook with (arguments, keywords, output) after each run of the parts at its paths; then take it off.
+
+    Those of `before` are called with (arguments, keywords) before each run.
+    """
     handles = []
     try:
+        for path, input_hook in (before or {}).items():
+            part = model.get_submodule(path)
+
+            def pre_hook(module: nn.Module, args: Any, keywords: Any, hook: _InputHook = input_hook) -> None:
+                hook(args, keywords)
+
+            # ahead of the model's own hooks, which belong to the part
+            handles.append(part.register_forward_pre_hook(pre_hook, with_kwargs=True, prepend=True))
         for path, hook in hooks.items():
             part = model.get_submodule(path)
 
@@ -203,17 +217,26 @@ def measure_noise(
     """Add one batch's noise of each part: to the first meter as it arrives, to the second what the part adds itself.
 
     The second is the difference of both parts' outputs on the *reference's* input of that part: noise that
-    comes from earlier parts is not charged to it.
+    comes from earlier parts is not charged to it. Held are copies of the reference's outputs of the batch, and of the
+    input of the part that runs: operations in place, in a part or after it, change neither.
     """
     arriving, added = meters
+    inputs: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {path: [] for path in pairs.paths}
     outputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
+
+    def take(path: str) -> _InputHook:
+        def hook(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            inputs[path].append(copied((args, keywords)))
+
+        return hook
 
     def keep(path: str) -> _CallHook:
         taken, _ = pairs.candidate_dtypes[path]
         part = _computing_in(candidate.get_submodule(path), taken)
 
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            outputs[path].append(output)
+            args, keywords = inputs[path].pop()
+            outputs[path].append(copied(output))
             added.add(path, output, part(*cast_floats(args, taken), **cast_floats(keywords, taken)))
 
         return hook
@@ -224,7 +247,8 @@ def measure_noise(
 
         return hook
 
-    with watching(reference, {path: keep(path) for path in pairs.paths}):
+    before = {path: take(path) for path in pairs.paths}
+    with watching(reference, {path: keep(path) for path in pairs.paths}, before):
         run_reference()
     with watching(candidate, {path: compare(path) for path in pairs.paths}):
         run_candidate()
@@ -238,13 +262,31 @@ def _computing_in(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 
 def cast_floats(value: Any, dtype: torch.dtype | None) -> Any:
     """Return nested values with every floating-point tensor in a dtype; None leaves them as they are."""
+    if dtype is None:
+        return value
+    return _map_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+
+def copied(value: Any) -> Any:
+    """Return nested values with a copy of every tensor; what was one tensor stays one."""
+    copies: dict[int, Tensor] = {}
+
+    def copy_once(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().clone()
+        return copies[id(tensor)]
+
+    return _map_tensors(value, copy_once)
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+        return change(value)
     if isinstance(value, (list, tuple)):
-        parts = [cast_floats(entry, dtype) for entry in value]
+        parts = [_map_tensors(entry, change) for entry in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {key: cast_floats(entry, dtype) for key, entry in value.items()}
+        return {key: _map_tensors(entry, change) for key, entry in value.items()}
     return value
 
 

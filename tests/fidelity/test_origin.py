@@ -95,6 +95,45 @@ def test_added_noise_has_the_closed_form():
     assert layer.arriving_snr == pytest.approx(layer.added_snr, abs=1e-3)
 
 
+class WritesToItsInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 12)
+        self.shift = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs):
+        inputs.mul_(0.5).add_(self.shift)
+        return self.linear(inputs)
+
+
+def in_decibels(before, after):
+    return 10 * math.log10(float(before.double().square().sum() / (before.double() - after.double()).square().sum()))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.Tanh()])
+def test_noise_is_that_of_copies_where_operations_work_in_place(activation):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), activation, WritesToItsInput(), activation, nn.Linear(12, 4)).eval()
+    candidate = copy.deepcopy(model)
+    candidate[2] = nn.Sequential(WritesToItsInput())  # another tree, so that the part is exchanged as a whole
+    candidate[2][0].load_state_dict(model[2].state_dict())
+    candidate = damaged(damaged(damaged(candidate.eval(), "0", 0.1), "2.0.linear", 0.1, seed=4), "4", 0.1)
+    inputs, labels = vectors(32)
+    found = {
+        layer.name: layer
+        for layer in find_origin(*(observe(one, (inputs, labels)) for one in (candidate, model))).layers
+    }
+    assert set(found) == {"0", "2", "4"}
+    mine = theirs = inputs
+    with torch.no_grad():
+        for place, (part, own) in enumerate(zip(candidate, model, strict=True)):
+            added = part(theirs.clone())
+            mine, theirs = part(mine.clone()), own(theirs.clone())
+            if str(place) in found:
+                assert found[str(place)].added_snr == pytest.approx(in_decibels(theirs, added), abs=1e-3)
+                assert found[str(place)].arriving_snr == pytest.approx(in_decibels(theirs, mine), abs=1e-3)
+
+
 def test_noise_from_earlier_layers_is_not_charged_to_a_later_one():
     model, data = multilayer(4), vectors()
     candidate = damaged(damaged(model, "0", 0.5), "6", 1e-5)
