@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
@@ -59,10 +60,10 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     if not len(changed):
         raise ObservationError("no prediction changed: there is nothing to divide among stages")
     before = reference.predictions[changed]
-    names, models = list(steps), _stages(reference.model, steps)
-    if candidate.data_digest != reference.data_digest:
-        names.insert(0, THE_DATA)
-        models.insert(0, reference.model)
+    other_data = candidate.data_digest != reference.data_digest
+    names = [THE_DATA, *steps] if other_data else list(steps)
+    models: list[Model] = [reference.model] if other_data else []
+    models += _stages(reference.model, steps)
     after = [_predictions(model, candidate, changed.tolist()) for model in models]
     if not torch.equal(after[-1], candidate.predictions[changed]):
         raise ObservationError("the stages, made again, do not give the candidate's predictions: it was changed since")
@@ -75,8 +76,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     )
 
 
-def _stages(reference: Any, steps: Sequence[str]) -> list[Model]:
-    models: list[Model] = []
+def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
+    models: list[nn.Module] = []
     for step in steps:
         models.append(parse_scheme(step).compress(models[-1] if models else reference))
     return models
