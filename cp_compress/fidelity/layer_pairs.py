@@ -1,10 +1,8 @@
-"""Which parts of a candidate stand where a part of its reference stood, and how much noise each of them adds."""
+"""Which parts of a candidate stand where a part of its reference stood."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.fidelity.nested_tensors import tensors_in
 
 Shapes = tuple[tuple[int, ...], ...]
 Dtypes = tuple[torch.dtype | None, torch.dtype | None]
@@ -20,8 +19,8 @@ _OTHER_SHAPES = (
     "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
     "shapes with shrink=False, and can then be looked into layer by layer"
 )
-_CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
-_InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
+CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Sha
     shapes: dict[str, tuple[Shapes, Shapes]] = {}
     dtypes: dict[str, Dtypes] = {}
 
-    def note(path: str) -> _CallHook:
+    def note(path: str) -> CallHook:
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
             shapes.setdefault(path, (_tensor_shapes((args, keywords)), _tensor_shapes(output)))
             dtypes.setdefault(path, (_float_dtype((args, keywords)), _float_dtype(output)))
@@ -144,7 +143,7 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Sha
 
 @contextlib.contextmanager
 def watching(
-    model: nn.Module, hooks: dict[str, _CallHook], before: dict[str, _InputHook] | None = None
+    model: nn.Module, hooks: dict[str, CallHook], before: dict[str, InputHook] | None = None
 ) -> Iterator[None]:
     """Call a hook with (arguments, keywords, output) after each run of the parts at its paths; then take it off.
 
@@ -155,7 +154,7 @@ def watching(
         for path, input_hook in (before or {}).items():
             part = model.get_submodule(path)
 
-            def pre_hook(module: nn.Module, args: Any, keywords: Any, hook: _InputHook = input_hook) -> None:
+            def pre_hook(module: nn.Module, args: Any, keywords: Any, hook: InputHook = input_hook) -> None:
                 hook(args, keywords)
 
             # ahead of the model's own hooks, which belong to the part
@@ -163,7 +162,7 @@ def watching(
         for path, hook in hooks.items():
             part = model.get_submodule(path)
 
-            def forward_hook(module: nn.Module, args: Any, keywords: Any, output: Any, hook: _CallHook = hook) -> None:
+            def forward_hook(module: nn.Module, args: Any, keywords: Any, output: Any, hook: CallHook = hook) -> None:
                 hook(args, keywords, output)
 
             handles.append(part.register_forward_hook(forward_hook, with_kwargs=True))
@@ -171,134 +170,6 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
-
-
-class NoiseMeter:
-    """Sums of squares of the reference's outputs and of what the candidate's differ by, of each part."""
-
-    def __init__(self) -> None:
-        self._signal: dict[str, float] = {}
-        self._noise: dict[str, float] = {}
-
-    def add(self, path: str, reference: Any, candidate: Any) -> None:
-        """Add the outputs of one run; outputs that cannot be subtracted make the part's ratio NaN."""
-        before, after = tensors_in(reference), tensors_in(candidate)
-        fits = len(before) == len(after) and all(a.shape == b.shape for a, b in zip(before, after, strict=True))
-        pairs = [(b.double(), a.to(b.device).double()) for b, a in zip(before, after, strict=True)] if fits else []
-        signal = sum(float(b.square().sum()) for b, _ in pairs) if fits else math.nan
-        noise = sum(float((b - a).square().sum()) for b, a in pairs) if fits else math.nan
-        self._signal[path] = self._signal.get(path, 0.0) + signal
-        self._noise[path] = self._noise.get(path, 0.0) + noise
-
-    def include(self, other: NoiseMeter) -> None:
-        """Add the sums of another meter."""
-        for mine, theirs in ((self._signal, other._signal), (self._noise, other._noise)):
-            for path, value in theirs.items():
-                mine[path] = mine.get(path, 0.0) + value
-
-    def decibels(self, path: str) -> float:
-        """Return 10 · log₁₀(Σ reference² / Σ (reference − candidate)²), inf without any difference."""
-        signal, noise = self._signal.get(path, math.nan), self._noise.get(path, math.nan)
-        if math.isnan(signal) or math.isnan(noise):
-            return math.nan
-        if noise == 0:
-            return math.inf
-        return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-
-
-def measure_noise(
-    candidate: nn.Module,
-    reference: nn.Module,
-    pairs: LayerPairs,
-    run_candidate: Callable[[], Any],
-    run_reference: Callable[[], Any],
-    meters: tuple[NoiseMeter, NoiseMeter],
-) -> None:
-    """Add one batch's noise of each part: to the first meter as it arrives, to the second what the part adds itself.
-
-    The second is the difference of both parts' outputs on the *reference's* input of that part: noise that
-    comes from earlier parts is not charged to it. Held are copies of the reference's outputs of the batch, and of the
-    input of the part that runs: operations in place, in a part or after it, change neither.
-    """
-    arriving, added = meters
-    inputs: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {path: [] for path in pairs.paths}
-    outputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
-
-    def take(path: str) -> _InputHook:
-        def hook(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            inputs[path].append(copied((args, keywords)))
-
-        return hook
-
-    def keep(path: str) -> _CallHook:
-        taken, _ = pairs.candidate_dtypes[path]
-        part = _computing_in(candidate.get_submodule(path), taken)
-
-        def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            args, keywords = inputs[path].pop()
-            outputs[path].append(copied(output))
-            added.add(path, output, part(*cast_floats(args, taken), **cast_floats(keywords, taken)))
-
-        return hook
-
-    def compare(path: str) -> _CallHook:
-        def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            arriving.add(path, outputs[path].pop(0) if outputs[path] else None, output)
-
-        return hook
-
-    before = {path: take(path) for path in pairs.paths}
-    with watching(reference, {path: keep(path) for path in pairs.paths}, before):
-        run_reference()
-    with watching(candidate, {path: compare(path) for path in pairs.paths}):
-        run_candidate()
-
-
-def _computing_in(part: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """Return a part that can be called alone: a model may widen its parameters only while all of it runs."""
-    held = {parameter.dtype for parameter in part.parameters() if parameter.is_floating_point()}
-    return part if dtype is None or held <= {dtype} else copy.deepcopy(part).to(dtype)
-
-
-def cast_floats(value: Any, dtype: torch.dtype | None) -> Any:
-    """Return nested values with every floating-point tensor in a dtype; None leaves them as they are."""
-    if dtype is None:
-        return value
-    return _map_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-
-
-def copied(value: Any) -> Any:
-    """Return nested values with a copy of every tensor; what was one tensor stays one."""
-    copies: dict[int, Tensor] = {}
-
-    def copy_once(tensor: Tensor) -> Tensor:
-        if id(tensor) not in copies:
-            copies[id(tensor)] = tensor.detach().clone()
-        return copies[id(tensor)]
-
-    return _map_tensors(value, copy_once)
-
-
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        parts = [_map_tensors(entry, change) for entry in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {key: _map_tensors(entry, change) for key, entry in value.items()}
-    return value
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the real tensors of nested values, in their order."""
-    if isinstance(value, Tensor):
-        return [] if value.is_complex() else [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []
 
 
 def _tensor_shapes(value: Any) -> Shapes:

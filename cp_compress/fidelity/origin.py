@@ -15,7 +15,8 @@ from cp_compress.base.arguments import check_integer
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
-from cp_compress.fidelity.layer_pairs import LayerPairs, NoiseMeter, measure_noise, pair_layers
+from cp_compress.fidelity.layer_noise import NoiseMeter, measure_noise
+from cp_compress.fidelity.layer_pairs import LayerPairs, pair_layers
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.restoration import Restorer, restore_each

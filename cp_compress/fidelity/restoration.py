@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.layer_pairs import LayerPairs, cast_floats, own_tensors
+from cp_compress.fidelity.layer_pairs import LayerPairs, own_tensors
+from cp_compress.fidelity.nested_tensors import cast_floats
 
 
 class Restorer:
