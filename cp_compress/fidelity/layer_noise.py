@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,9 +60,12 @@ def measure_noise(
 
     The second is the difference of both parts' outputs on the *reference's* input of that part: noise that
     comes from earlier parts is not charged to it. Held are copies of the reference's outputs of the batch, and of the
-    input of the part that runs: operations in place, in a part or after it, change neither.
+    input of the part that runs: operations in place, in a part or after it, change neither. Of a chain the last part
+    has the noise of all, each on what the candidate's own before it gives.
     """
     arriving, added = meters
+    ahead = {later: earlier for chain in pairs.chains for earlier, later in itertools.pairwise(chain)}
+    handed_on: dict[str, Any] = {}
     inputs: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {path: [] for path in pairs.paths}
     outputs: dict[str, list[Any]] = {path: [] for path in pairs.paths}
 
@@ -77,8 +81,13 @@ def measure_noise(
 
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
             args, keywords = inputs[path].pop()
+            if ahead.get(path) in handed_on:
+                args, keywords = (handed_on.pop(ahead[path]),), {}
+            own = part(*cast_floats(args, taken), **cast_floats(keywords, taken))
+            if path in ahead.values():
+                handed_on[path] = own
             outputs[path].append(copied(output))
-            added.add(path, output, part(*cast_floats(args, taken), **cast_floats(keywords, taken)))
+            added.add(path, output, own)
 
         return hook
 

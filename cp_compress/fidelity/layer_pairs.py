@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.fidelity.joined_parts import (
+    Call,
+    TensorKey,
+    Unit,
+    folded_parts,
+    is_chain,
+    join,
+    tensor_key,
+    tied_parts,
+)
 from cp_compress.fidelity.nested_tensors import tensors_in
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -19,6 +29,7 @@ _OTHER_SHAPES = (
     "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
     "shapes with shrink=False, and can then be looked into layer by layer"
 )
+_IDLE = "it does not run"
 CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
@@ -30,11 +41,14 @@ class LayerPairs:
     `paths` are in the order in which the reference runs them; `tensors` are paths of parameters and buffers that differ
     and belong to a part whose children differ too, or to the whole model. `left_out` maps paths that have no such
     counterpart to the reason. `candidate_dtypes` and `reference_dtypes` give the floating-point dtypes that each part
-    takes and gives.
+    takes and gives. `units` hold every path that can be restored, those that are exchanged together in one; `chains`
+    are the units whose parts run one after the other, each on what the one before gives.
     """
 
     paths: tuple[str, ...]
     tensors: tuple[str, ...]
+    units: tuple[Unit, ...]
+    chains: tuple[Unit, ...]
     left_out: dict[str, str]
     candidate_dtypes: dict[str, Dtypes]
     reference_dtypes: dict[str, Dtypes]
@@ -48,7 +62,7 @@ def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
     """
     if digest_model(candidate) == digest_model(reference):
         return []
-    mine, theirs = (dict(model.named_children()) for model in (candidate, reference))
+    mine, theirs = (_children(model) for model in (candidate, reference))
     changed = changed_tensors(candidate, reference)
     if not theirs or mine.keys() != theirs.keys() or changed is None:
         return [""]
@@ -58,6 +72,11 @@ def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
         for path in differing_parts(mine[name], child)
     ]
     return [*found, *changed] if found else [""]
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    """Return a module's children by name, one of several names under each."""
+    return {name: child for name, child in module._modules.items() if child is not None}
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -80,33 +99,65 @@ def pair_layers(
 
     Where a layer has become narrower, the smallest part around it that takes and gives the shapes of the reference's
     stands for it; where a layer does not run itself because the part around it reads its weights, as an attention does,
-    that part stands for it.
+    that part stands for it. A module at several places is one part.
     """
-    before, reference_dtypes = _look(reference, run_reference)
-    after, candidate_dtypes = _look(candidate, run_candidate)
-    order = list(before)
+    before, after = _look(reference, run_reference), _look(candidate, run_candidate)
+    order = list(before.shapes)
     chosen: dict[str, None] = {}
     left_out: dict[str, str] = {}
     differing = differing_parts(candidate, reference)
     if differing == [""] and candidate._modules.keys() == reference._modules.keys():
         differing = changed_tensors(candidate, reference) or differing  # the whole model is no part to restore
-    modules = {path for path, _ in reference.named_modules(remove_duplicate=False)}
+    modules = dict(reference.named_modules(remove_duplicate=False))
+    first_paths = _first_paths(candidate, modules)
     for path in differing:
         if path and path not in modules:
             continue
-        place = _running_part(path, before, reference)
-        while place and before.get(place) != after.get(place):
-            place = place.rpartition(".")[0]
+        first = first_paths.get(path, path)
+        place = _fitting_place(_running_part(first, before.shapes, reference), before, after)
+        if place != first != path:  # more than the shared module is exchanged: what stands around this place is not
+            place = _fitting_place(path.rpartition(".")[0], before, after)
         if not place:
             left_out[path or "the whole model"] = _OTHER_SHAPES
-        elif place not in before:
-            left_out[path] = "it does not run"
+        elif place not in before.shapes:
+            left_out[path] = _IDLE
         else:
             chosen[place] = None
     outermost = [path for path in chosen if not _lies_in(path, [other for other in chosen if other != path])]
+    left_out = {path: why for path, why in left_out.items() if not _lies_in(path, outermost)}
     tensors = [path for path in differing if path and path not in modules and not _lies_in(path, outermost)]
     paths = tuple(sorted(outermost, key=order.index))
-    return LayerPairs(paths, tuple(tensors), left_out, candidate_dtypes, reference_dtypes)
+    idle = [path for path, why in left_out.items() if why == _IDLE]
+    groups = tied_parts(candidate, reference, [*paths, *tensors, *idle])
+    groups += folded_parts(candidate, reference, paths, before.calls)
+    units = tuple(unit for unit in join([*paths, *tensors, *idle], groups) if not set(unit) <= set(idle))
+    for path in {path for unit in units for path in unit} & set(idle):
+        del left_out[path]
+    return LayerPairs(
+        paths=paths,
+        tensors=tuple(tensors),
+        units=units,
+        chains=tuple(unit for unit in units if is_chain(unit, before.calls)),
+        left_out=left_out,
+        candidate_dtypes=after.dtypes,
+        reference_dtypes=before.dtypes,
+    )
+
+
+def _first_paths(candidate: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Return for each path of the reference's modules the first at which both models hold the same module."""
+    own = dict(candidate.named_modules(remove_duplicate=False))
+    first: dict[tuple[int, int], str] = {}
+    return {
+        path: first.setdefault((id(module), id(own[path])), path) for path, module in modules.items() if path in own
+    }
+
+
+def _fitting_place(place: str, before: _Seen, after: _Seen) -> str:
+    """Return the path of the smallest part around a place, or there, that takes and gives the same shapes."""
+    while place and before.shapes.get(place) != after.shapes.get(place):
+        place = place.rpartition(".")[0]
+    return place
 
 
 def _running_part(path: str, running: Container[str], model: nn.Module) -> str:
@@ -124,21 +175,42 @@ def _lies_in(path: str, others: Iterable[str]) -> bool:
     return any(path.startswith(f"{other}.") for other in others)
 
 
-def _look(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, tuple[Shapes, Shapes]], dict[str, Dtypes]]:
-    shapes: dict[str, tuple[Shapes, Shapes]] = {}
-    dtypes: dict[str, Dtypes] = {}
+@dataclass
+class _Seen:
+    """What each part of a model took and gave in one run, by path; shapes and dtypes are those of its first call."""
+
+    shapes: dict[str, tuple[Shapes, Shapes]] = field(default_factory=dict)
+    dtypes: dict[str, Dtypes] = field(default_factory=dict)
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+
+
+def _look(model: nn.Module, run: Callable[[], Any]) -> _Seen:
+    seen = _Seen()
+    alive: list[Any] = []  # so that no tensor takes the id of another
+    taken: dict[str, list[TensorKey | None]] = {}
+
+    def take(path: str) -> InputHook:
+        def hook(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            tensors = tensors_in((args, keywords))
+            alive.extend(tensors)
+            taken.setdefault(path, []).append(tensor_key(tensors))
+
+        return hook
 
     def note(path: str) -> CallHook:
         def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            shapes.setdefault(path, (_tensor_shapes((args, keywords)), _tensor_shapes(output)))
-            dtypes.setdefault(path, (_float_dtype((args, keywords)), _float_dtype(output)))
+            tensors = tensors_in(output)
+            alive.extend(tensors)
+            seen.shapes.setdefault(path, (_tensor_shapes((args, keywords)), _tensor_shapes(output)))
+            seen.dtypes.setdefault(path, (_float_dtype((args, keywords)), _float_dtype(output)))
+            seen.calls.setdefault(path, []).append(Call(taken[path].pop(), tensor_key(tensors)))
 
         return hook
 
     paths = [path for path, _ in model.named_modules() if path]
-    with watching(model, {path: note(path) for path in paths}):
+    with watching(model, {path: note(path) for path in paths}, {path: take(path) for path in paths}):
         run()
-    return shapes, dtypes
+    return seen
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from cp_compress.base.arguments import check_integer
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
+from cp_compress.fidelity.joined_parts import Unit
 from cp_compress.fidelity.layer_noise import NoiseMeter, measure_noise
 from cp_compress.fidelity.layer_pairs import LayerPairs, pair_layers
 from cp_compress.fidelity.observation import Observation
@@ -35,8 +36,9 @@ class LayerDamage:
     have their own path and the kind "tensor". `restored` of `flips` predictions that
     had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
     are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
-    itself adds to the reference's input, and of all noise that has gathered there in the candidate; NaN for groups
-    and tensors.
+    itself adds to the reference's input, and of all noise that has gathered there in the candidate; of layers with a
+    parameter in common the smaller ones, NaN for groups and tensors. `grouped` says that the layers are neighbours that
+    were not told apart; several layers that are not are one part, which cannot be divided.
     """
 
     layers: tuple[str, ...]
@@ -45,11 +47,12 @@ class LayerDamage:
     flips: int
     added_snr: float
     arriving_snr: float
+    grouped: bool = False
 
     @property
     def name(self) -> str:
-        """The path, or the first and last path of a group."""
-        return self.layers[0] if len(self.layers) == 1 else f"{self.layers[0]} … {self.layers[-1]}"
+        """The path, the paths of layers that are one part, or the first and last path of a group."""
+        return f"{self.layers[0]} … {self.layers[-1]}" if self.grouped else " and ".join(self.layers)
 
     @property
     def share(self) -> float:
@@ -106,7 +109,8 @@ def find_origin(
     one. Each is put back into a copy of the candidate as it was in the reference, and of
     at most `flips` changed predictions, spread evenly, it is counted how many come back: by itself where there are no
     more than `budget` layers, else by groups of neighbours that are halved. Restored layers need not add up: damage
-    that sits in several of them comes back only with all, and any of several may suffice.
+    that sits in several of them comes back only with all, and any of several may suffice. One part are layers of which
+    one was folded into the other, as batch normalisation is into a convolution, and layers that share a parameter.
 
     Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
     to that of the difference (added by the layer itself: of both modules' outputs on the reference's input). Where
@@ -142,35 +146,40 @@ def find_origin(
     restorer = Restorer(mine, theirs, pairs)
     inputs = candidate.data.select(asked)[0] if len(asked) else None
 
-    def come_back(paths: Sequence[str]) -> int:
+    def come_back(units: Sequence[Unit]) -> int:
         if inputs is None:
             return 0
-        found = restorer.predict(paths, lambda model: _predict(model, candidate, inputs, size))
+        found = restorer.predict(
+            [path for unit in units for path in unit], lambda model: _predict(model, candidate, inputs, size)
+        )
         return int((found == reference.predictions[asked]).sum())
 
-    restorable = (*pairs.paths, *pairs.tensors)
-    allowed = budget if inputs is not None else len(restorable)
-    found, runs = restore_each(restorable, come_back, allowed) if restorable else ([], 0)
+    allowed = budget if inputs is not None else len(pairs.units)
+    found, runs = restore_each(pairs.units, come_back, allowed) if pairs.units else ([], 0)
 
-    def as_damage(paths: tuple[str, ...], restored: int) -> LayerDamage:
-        alone = len(paths) == 1
+    def as_damage(units: tuple[Unit, ...], restored: int) -> LayerDamage:
+        alone = len(units) == 1
+        measured = units[0] if alone else ()
+        if measured in pairs.chains:
+            measured = measured[-1:]  # it has the noise of all
         return LayerDamage(
-            layers=paths,
-            kind=_kind(theirs, paths[0], pairs) if alone else f"{len(paths)} layers",
+            layers=tuple(path for unit in units for path in unit),
+            kind=" and ".join(_kind(theirs, path, pairs) for path in units[0]) if alone else f"{len(units)} layers",
             restored=restored,
             flips=len(asked),
-            added_snr=added.decibels(paths[0]) if alone else math.nan,
-            arriving_snr=arriving.decibels(paths[0]) if alone else math.nan,
+            added_snr=_smallest(added, measured),
+            arriving_snr=_smallest(arriving, measured),
+            grouped=not alone,
         )
 
-    layers = [as_damage(part.paths, part.count) for part in found]
+    layers = [as_damage(part.units, part.count) for part in found]
     layers += _restore_data(candidate, reference, asked, size)
     layers.sort(key=lambda layer: (-layer.restored, _or_infinite(layer.added_snr)))
     return Origin(
         layers=tuple(layers),
         flips=len(changed),
         asked=len(asked),
-        exact=all(len(layer.layers) == 1 for layer in layers),
+        exact=not any(layer.grouped for layer in layers),
         runs=runs if inputs is not None else 0,
         notes=_notes(pairs, len(changed), len(asked), len(layers)),
     )
@@ -241,6 +250,11 @@ def _restore_data(candidate: Observation, reference: Observation, asked: Tensor,
         found = _predict(model, candidate, reference.data.select(asked)[0], size)
         restored = int((found == reference.predictions[asked]).sum())
     return [LayerDamage((THE_DATA,), "data", restored, len(asked), math.nan, math.nan)]
+
+
+def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
+    known = [ratio for ratio in map(meter.decibels, paths) if not math.isnan(ratio)]
+    return min(known, default=math.nan)
 
 
 def _or_infinite(value: float) -> float:
