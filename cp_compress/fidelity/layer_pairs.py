@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ _OTHER_SHAPES = (
     "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
     "shapes with shrink=False, and can then be looked into layer by layer"
 )
+_SCRIPTED = "it is TorchScript, which can be neither watched nor exchanged"
 _IDLE = "it does not run"
 CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
@@ -58,13 +60,14 @@ def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
     """Return the lowest paths at which two models differ while everything above corresponds; "" is the whole model.
 
     A part is looked into as long as both sides hold children of the same names, and tensors of their own of the same
-    names and shapes. Where its own tensors differ and a child does too, each of those tensors has a path.
+    names and shapes. Where its own tensors differ and a child does too, each of those tensors has a path. Parts that
+    are TorchScript or compiled are not looked into.
     """
     if digest_model(candidate) == digest_model(reference):
         return []
     mine, theirs = (_children(model) for model in (candidate, reference))
     changed = changed_tensors(candidate, reference)
-    if not theirs or mine.keys() != theirs.keys() or changed is None:
+    if not theirs or mine.keys() != theirs.keys() or changed is None or _is_closed(candidate) or _is_closed(reference):
         return [""]
     found = [
         f"{name}.{path}" if path else name
@@ -72,6 +75,40 @@ def differing_parts(candidate: nn.Module, reference: nn.Module) -> list[str]:
         for path in differing_parts(mine[name], child)
     ]
     return [*found, *changed] if found else [""]
+
+
+def compiled_from(model: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile` was given, or the module itself where it is not compiled."""
+    original = getattr(model, "_orig_mod", None)
+    return original if isinstance(original, nn.Module) else model
+
+
+def _is_closed(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule) or compiled_from(module) is not module
+
+
+def _why_none_fits(path: str, candidate: nn.Module, reference: nn.Module) -> str:
+    """Return why no part at a path or around it can be exchanged."""
+    own, was = candidate.get_submodule(path), reference.get_submodule(path)
+    if isinstance(own, torch.jit.ScriptModule) or isinstance(was, torch.jit.ScriptModule):
+        return _SCRIPTED
+    places = [
+        sum(part is other for _, other in model.named_modules(remove_duplicate=False))
+        for model, part in ((candidate, own), (reference, was))
+    ]
+    if places[0] != places[1]:
+        return f"it is used at {places[0]} places of the candidate, and at {places[1]} of the reference"
+    mine, theirs = (", ".join(_children(part)) or "none" for part in (own, was))
+    if mine != theirs:
+        return (
+            f"its parts are named otherwise than the reference's ({_shortened(mine)}; {_shortened(theirs)}); "
+            "with both models in the same wrapper they correspond"
+        )
+    return _OTHER_SHAPES
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, 60, placeholder=" …")
 
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:
@@ -118,7 +155,7 @@ def pair_layers(
         if place != first != path:  # more than the shared module is exchanged: what stands around this place is not
             place = _fitting_place(path.rpartition(".")[0], before, after)
         if not place:
-            left_out[path or "the whole model"] = _OTHER_SHAPES
+            left_out[path or "the whole model"] = _why_none_fits(path, candidate, reference)
         elif place not in before.shapes:
             left_out[path] = _IDLE
         else:
@@ -207,7 +244,13 @@ def _look(model: nn.Module, run: Callable[[], Any]) -> _Seen:
 
         return hook
 
-    paths = [path for path, _ in model.named_modules() if path]
+    parts = dict(model.named_modules())
+    closed = [path for path, part in parts.items() if path and _is_closed(part)]
+    paths = [
+        path
+        for path, part in parts.items()
+        if path and not _lies_in(path, closed) and not isinstance(part, torch.jit.ScriptModule)  # it takes no hooks
+    ]
     with watching(model, {path: note(path) for path in paths}, {path: take(path) for path in paths}):
         run()
     return seen

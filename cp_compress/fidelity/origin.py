@@ -17,7 +17,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
 from cp_compress.fidelity.joined_parts import Unit
 from cp_compress.fidelity.layer_noise import NoiseMeter, measure_noise
-from cp_compress.fidelity.layer_pairs import LayerPairs, pair_layers
+from cp_compress.fidelity.layer_pairs import LayerPairs, compiled_from, pair_layers
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.predictions import check_comparable
 from cp_compress.fidelity.restoration import Restorer, restore_each
@@ -117,8 +117,9 @@ def find_origin(
     nothing flipped, the order is that of the added noise alone. Where the two read different data, the
     data is restored too, as "the compressed data". `batch_size` is as in `compare_attributions`.
 
-    Neither model is changed. Raises InvalidArgumentError for malformed numbers, ObservationError for observations
-    that cannot be compared and for models that are no `nn.Module`: other callables have no layers to tell apart.
+    Of a model that `torch.compile` made, the module that was compiled is looked at. Neither model is changed. Raises
+    InvalidArgumentError for malformed numbers, ObservationError for observations that cannot be compared and for models
+    that are no `nn.Module`, or TorchScript: they have no layers to tell apart.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -134,13 +135,10 @@ def find_origin(
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference)
-    mine, theirs = candidate.runner.module, reference.runner.module
-    if mine is None or theirs is None:
-        which = "candidate" if mine is None else "reference"
-        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
     size = batch_size_for(candidate.runner.device, batch_size)
     pairs = _pair(candidate, reference, mine, theirs)
-    added, arriving = _measure_noise(candidate, reference, pairs, examples, size)
+    added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
     changed = (candidate.predictions != reference.predictions).nonzero().flatten()
     asked = changed[choose_examples(_OWNER, flips, len(changed))] if len(changed) else changed
     restorer = Restorer(mine, theirs, pairs)
@@ -173,7 +171,7 @@ def find_origin(
         )
 
     layers = [as_damage(part.units, part.count) for part in found]
-    layers += _restore_data(candidate, reference, asked, size)
+    layers += _restore_data((candidate, mine), reference, asked, size)
     layers.sort(key=lambda layer: (-layer.restored, _or_infinite(layer.added_snr)))
     return Origin(
         layers=tuple(layers),
@@ -185,11 +183,24 @@ def find_origin(
     )
 
 
+def _module(seen: Observation, which: str) -> nn.Module:
+    """Return the module whose layers are looked at, of a compiled model the one that was compiled."""
+    module = compiled_from(seen.runner.module) if seen.runner.module is not None else None
+    if module is None:
+        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ObservationError(
+            f"the {which} is TorchScript, whose layers can be neither watched nor exchanged: "
+            "give the module that was scripted or traced"
+        )
+    return module
+
+
 def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
     few = range(min(2, len(reference)))
     return reference.remember(
         ("layer pairs", candidate.model_digest, candidate.data_digest),
-        lambda: pair_layers(mine, theirs, _run(candidate, few), _run(reference, few)),
+        lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
     )
 
 
@@ -197,29 +208,33 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
     return "tensor" if path in pairs.tensors else type(model.get_submodule(path)).__name__
 
 
-def _run(seen: Observation, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+    runner = Runner(module, seen.runner.device)
+
     def run() -> Tensor:
-        with torch.inference_mode(False), torch.no_grad(), seen.runner.evaluating():
-            return seen.runner.logits(seen.data.select(rows)[0])
+        with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+            return runner.logits(seen.data.select(rows)[0])
 
     return run
 
 
 def _measure_noise(
-    candidate: Observation, reference: Observation, pairs: LayerPairs, examples: int, size: BatchSize
+    candidate: tuple[Observation, nn.Module],
+    reference: tuple[Observation, nn.Module],
+    pairs: LayerPairs,
+    examples: int,
+    size: BatchSize,
 ) -> tuple[NoiseMeter, NoiseMeter]:
-    chosen = choose_examples(_OWNER, examples, len(reference))
-    mine, theirs = candidate.runner.module, reference.runner.module
-    assert mine is not None
-    assert theirs is not None
+    (seen, mine), (_, theirs) = candidate, reference
+    chosen = choose_examples(_OWNER, examples, len(seen))
     added, arriving = NoiseMeter(), NoiseMeter()
 
     def measure(part: slice) -> None:
         # sums of a batch that ran out of memory must not be counted twice
         batch = NoiseMeter(), NoiseMeter()
-        with candidate.runner.evaluating():
+        with seen.runner.evaluating():
             rows = chosen[part]
-            measure_noise(mine, theirs, pairs, _run(candidate, rows), _run(reference, rows), batch)
+            measure_noise(mine, theirs, pairs, _run(*candidate, rows), _run(*reference, rows), batch)
         arriving.include(batch[0])
         added.include(batch[1])
 
@@ -240,14 +255,15 @@ def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: Bat
     return found
 
 
-def _restore_data(candidate: Observation, reference: Observation, asked: Tensor, size: BatchSize) -> list[LayerDamage]:
-    if candidate.data_digest == reference.data_digest:
+def _restore_data(
+    candidate: tuple[Observation, nn.Module], reference: Observation, asked: Tensor, size: BatchSize
+) -> list[LayerDamage]:
+    seen, model = candidate
+    if seen.data_digest == reference.data_digest:
         return []
     restored = 0
     if len(asked):
-        model = candidate.runner.module
-        assert model is not None
-        found = _predict(model, candidate, reference.data.select(asked)[0], size)
+        found = _predict(model, seen, reference.data.select(asked)[0], size)
         restored = int((found == reference.predictions[asked]).sum())
     return [LayerDamage((THE_DATA,), "data", restored, len(asked), math.nan, math.nan)]
 

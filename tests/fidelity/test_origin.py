@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from origin_subjects import Twice, damaged, multilayer, vectors
 from torch import nn
 
 from cp_compress import CompressedDataset, parse_codec
@@ -14,27 +15,6 @@ from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import find_origin, observe
 from cp_compress.fidelity.origin import THE_DATA
 from cp_compress.model import parse_scheme
-
-
-def multilayer(depth, width=12, classes=4, seed=0):
-    torch.manual_seed(seed)
-    hidden = [part for _ in range(depth) for part in (nn.Linear(width, width), nn.Tanh())]
-    for part in hidden[::2]:
-        nn.init.orthogonal_(part.weight, gain=1.3)  # the signal must reach the far end
-    return nn.Sequential(*hidden, nn.Linear(width, classes)).eval()
-
-
-def vectors(count=200, width=12, seed=1):
-    inputs = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-    return inputs, torch.arange(count) % 4
-
-
-def damaged(model, path, amount, seed=3):
-    broken = copy.deepcopy(model)
-    weight = broken.get_submodule(path).weight
-    with torch.no_grad():
-        weight.add_(amount * torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
-    return broken
 
 
 @pytest.mark.parametrize("scheme", ["prune(density=0.3)", "quantize(int4)", "prune(density=0.4) | quantize(float16)"])
@@ -162,20 +142,6 @@ def test_models_stay_as_they_were():
     assert (digest_model(candidate), digest_model(model)) == digests
     assert [part.training for part in candidate.modules()] == modes
     assert not any(part._forward_hooks for one in (candidate, model) for part in one.modules())
-
-
-class Twice(nn.Module):
-    """One layer that is used at two paths and called twice."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Linear(12, 12)
-        self.again = self.first
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, inputs):
-        return self.head(self.again(torch.tanh(self.first(inputs))))
 
 
 def test_a_shared_layer_is_restored_wherever_it_stands():

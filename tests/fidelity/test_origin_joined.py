@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from origin_subjects import vectors
 from torch import nn
 from torch.ao.nn.intrinsic import ConvReLU2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -14,11 +15,6 @@ from cp_compress.fidelity import find_origin, observe
 
 def images(count=120):
     inputs = torch.randn(count, 1, 5, 5, generator=torch.Generator().manual_seed(1))
-    return inputs, torch.arange(count) % 4
-
-
-def vectors(count=200):
-    inputs = torch.randn(count, 12, generator=torch.Generator().manual_seed(1))
     return inputs, torch.arange(count) % 4
 
 
