@@ -154,7 +154,12 @@ def _as_rows(name: str, seen: list[Any], module: nn.Module, count: int, pool: st
         found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ObservationError(f"layer {name} gives {found}; features are one floating-point tensor ({count}, ...)")
     value = value.float()
-    if value.ndim > 2 and pool == "mean":
-        first = value.ndim > 3 or any(kind in type(module).__name__ for kind in _CHANNELS_FIRST)
-        value = value.flatten(2).mean(dim=2) if first else value.flatten(1, -2).mean(dim=1)
-    return value.flatten(1).cpu()
+    return (mean_over_places(value, module) if pool == "mean" else value.flatten(1)).cpu()
+
+
+def mean_over_places(features: Tensor, module: nn.Module | None) -> Tensor:
+    """Return what a module gives (n, ...) as rows (n, width), with a gradient: means over all but its channels."""
+    if features.ndim < 3:
+        return features
+    first = features.ndim > 3 or any(kind in type(module).__name__ for kind in _CHANNELS_FIRST)
+    return features.flatten(2).mean(dim=2) if first else features.flatten(1, -2).mean(dim=1)

@@ -188,7 +188,7 @@ def see(task: Task, inputs: Tensor, candidate: Runner, reference: Runner) -> Bat
         reference_logits = reference.logits(inputs) if terms else torch.empty(0)
     with _outputs(layers) as features:
         logits = candidate.logits(inputs)
-    return Batch(inputs, logits, reference_logits, features, reference_features, reference_at)
+    return Batch(inputs, logits, reference_logits, features, reference_features, reference_at, layers, reference_layers)
 
 
 def rebind(optimizer: Optimizer, before: nn.Module, after: nn.Module) -> None:
