@@ -245,12 +245,12 @@ def _measure_noise(
 
 def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
     runner = Runner(model, candidate.runner.device)
-    found = torch.empty(len(inputs), dtype=torch.int64)
-
-    def run(part: slice) -> None:
-        found[part] = runner.logits(inputs[part]).argmax(dim=1).cpu()
-
     with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+        found = torch.empty(len(inputs), dtype=torch.int64)  # a caller's inference mode would forbid to fill it
+
+        def run(part: slice) -> None:
+            found[part] = runner.logits(inputs[part]).argmax(dim=1).cpu()
+
         size.run(len(inputs), run)
     return found
 

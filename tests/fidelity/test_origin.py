@@ -193,6 +193,15 @@ def test_data_is_restored_too():
     assert len(found.layers) == 1
 
 
+def test_inference_mode_of_the_caller_changes_nothing():
+    model, data = multilayer(2), vectors()
+    candidate = damaged(model, "2", 0.5)
+    with torch.inference_mode():
+        found = find_origin(observe(candidate, data), observe(model, data))
+    assert (found.layers[0].name, found.layers[0].share) == ("2", 1)
+    assert found == find_origin(observe(candidate, data), observe(model, data))
+
+
 def test_refuses_what_has_no_layers():
     model, data = multilayer(2), vectors()
     with pytest.raises(ObservationError, match="plain callable"):
