@@ -1,4 +1,4 @@
-"""Where the damage of a pipeline of schemes comes from, stage by stage, beside the layers that carry it."""
+"""Where the damage of a pipeline comes from, stage by stage, beside the layers that carry it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
 from cp_compress.base.tasks import TaskDataset
 from cp_compress.fidelity.observation import Observation, observe
-from cp_compress.fidelity.origin import find_origin
+from cp_compress.fidelity.origin import THE_DATA, find_origin
 from cp_compress.fidelity.prediction_tables import changed_answers
 from cp_compress.fidelity.predictions import check_comparable
+from cp_compress.fidelity.running import Model
 from cp_compress.model.schemes import parse_scheme
 from cp_compress.model.steps import compression_steps
 
 
 @dataclass(frozen=True)
 class StageDamage:
-    """One stage of a pipeline: of `flips` changed predictions, how many differ from the reference from it on."""
+    """One stage of a pipeline: of `flips` changed predictions, how many differ from the reference from it on.
+
+    `scheme` is the expression of the stage's scheme, or "the compressed data".
+    """
 
     scheme: str
     introduced: int
@@ -39,7 +43,9 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
 
     The candidate's schemes are applied to the reference again, one after the other, and each stage is observed on the
     examples whose prediction changed, as the candidate reads them. A prediction (of examples with many answers: an
-    answer) counts for the first stage from which on it is not the reference's.
+    answer) counts for the first stage from which on it is not the reference's. Where the two read different data, the
+    first stage is the reference on the candidate's data, "the compressed data": what the data changes is charged to no
+    scheme.
 
     Raises ObservationError for a candidate that was not made by two schemes or more, whose predictions did not change,
     or whose stages, made again, do not end in its predictions, as after training.
@@ -60,8 +66,12 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     if not bool(moved.any()):
         raise ObservationError("no prediction changed: there is nothing to divide among stages")
     before = reference.predictions[changed]
+    other_data = candidate.data_digest != reference.data_digest
+    names = [THE_DATA, *steps] if other_data else list(steps)
+    models: list[Model] = [reference.model] if other_data else []
+    models += _stages(reference.model, steps)
     rows = moved.nonzero().flatten().tolist()
-    answers = [_predictions(model, candidate, rows) for model in _stages(reference.model, steps)]
+    answers = [_predictions(model, candidate, rows) for model in models]
     if answers[-1].shape != changed[moved].shape:
         raise ObservationError("the changed examples alone are padded to another length than among all examples")
     after = [found[changed[moved]] for found in answers]
@@ -70,10 +80,8 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     differs = torch.stack([found != before for found in after])
     # true at a stage when the example differs there and at every later one
     stays = differs.flip(0).long().cumprod(0).flip(0)
-    counts = (len(steps) - stays.sum(0)).bincount(minlength=len(steps))
-    return tuple(
-        StageDamage(scheme, int(count), len(before)) for scheme, count in zip(steps, counts.tolist(), strict=True)
-    )
+    counts = (len(names) - stays.sum(0)).bincount(minlength=len(names))
+    return tuple(StageDamage(name, int(count), len(before)) for name, count in zip(names, counts.tolist(), strict=True))
 
 
 def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
@@ -83,7 +91,7 @@ def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
     return models
 
 
-def _predictions(model: nn.Module, candidate: Observation, rows: list[int]) -> torch.Tensor:
+def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch.Tensor:
     data: Any = candidate.data.select(rows)
     if candidate.task != "single_label":
         data = TaskDataset(data, candidate.task)

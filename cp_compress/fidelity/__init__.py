@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.divergence_files import save_divergence as save_divergence
     from cp_compress.fidelity.embedding_similarity import linear_cka as linear_cka
     from cp_compress.fidelity.embedding_similarity import minibatch_cka as minibatch_cka
+    from cp_compress.fidelity.embedding_similarity import unbiased_cka as unbiased_cka
     from cp_compress.fidelity.embeddings import compare_embeddings as compare_embeddings
     from cp_compress.fidelity.exemplars import Exemplars as Exemplars
     from cp_compress.fidelity.exemplars import compression_identified_exemplars as compression_identified_exemplars
@@ -134,6 +135,7 @@ _MODULES = {
     "low_frequency_basis": "directions",
     "low_frequency_directions": "direction_families",
     "minibatch_cka": "embedding_similarity",
+    "unbiased_cka": "embedding_similarity",
     "noise_floor": "noise_floors",
     "observe": "observation",
     "parse_attribution_method": "attribution_methods",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,14 @@ from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.tasks import IGNORED
-from cp_compress.fidelity.layouts import Layout, Layouts, layout_of
+from cp_compress.fidelity.layouts import (
+    UNKNOWN_LAYOUT,
+    Layout,
+    Layouts,
+    following,
+    has_one_place,
+    mean_over_places,
+)
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Runner
 from cp_compress.fidelity.sampling import choose_examples
@@ -179,19 +185,12 @@ def _read_batch(
 ) -> tuple[dict[str, Tensor], bool]:
     """Return the rows of named layers, and whether one has as many places on its second axis as there are examples."""
     assert runner.module is not None  # the layers were found
-    layouts = Layouts()
-    readers = {name: _LayerReader(name, module, len(inputs), counts, pool, layouts) for name, module in modules.items()}
     with contextlib.ExitStack() as stack:
-        if any(layout_of(module) is None for module in modules.values()):
-            parts = {
-                path: part
-                for path, part in runner.module.named_modules()
-                if path and not isinstance(part, torch.jit.ScriptModule)  # takes no hooks
-            }
-            # set before the readers' own, so that a reader knows what its layer has just made
-            stack.enter_context(
-                watching(runner.module, {path: functools.partial(layouts.note, part) for path, part in parts.items()})
-            )
+        # its hooks are set before the readers' own, so that a reader knows what its layer has just made
+        layouts = stack.enter_context(following(runner.module, modules.values()))
+        readers = {
+            name: _LayerReader(name, module, len(inputs), counts, pool, layouts) for name, module in modules.items()
+        }
         for name, reader in readers.items():
             path = name.removeprefix(INPUT)
             if name == path:
@@ -249,16 +248,15 @@ class _LayerReader:
             self._problem = f"{value.dtype} {tuple(value.shape)}; {form}"
             return
         self.doubtful = value.ndim > 2 and value.shape[1] == self._count
-        layout = None if value.ndim == 2 else layout_of(self._module) or self._layouts.find(value)
+        layout = None if value.ndim == 2 else self._layouts.of(self._module, value)
         if layout is not None:
             self._rows = _row_of_all(self._over_places(value, layout))
-        # of one place, wherever its channels stand, there is nothing to average
-        elif self._pool == "flatten" or value[0].numel() == max(value.shape[1:]):
+        elif self._pool == "flatten" or has_one_place(value):
             self._rows = _row_of_all(value)
         else:
             self._problem = (
-                f"{tuple(value.shape)}, and neither its type nor what ran before tells which axis holds the channels "
-                'and stays; use pool="flatten", or name a convolution, a normalisation or a linear layer'
+                f"{tuple(value.shape)}, and {UNKNOWN_LAYOUT}; "
+                'use pool="flatten", or name a convolution, a normalisation or a linear layer'
             )
 
     def _over_places(self, value: Tensor, layout: Layout) -> Tensor:
@@ -270,8 +268,7 @@ class _LayerReader:
             value = value.masked_fill(ignored, 0)
         if self._pool == "flatten":
             return value
-        value = value.float()
-        means = value.flatten(2).mean(2) if layout == "first" else value.flatten(1, -2).mean(1)
+        means = mean_over_places(value.float(), layout)
         if ignored is not None:
             means = means / (~ignored).flatten(1).float().mean(1, keepdim=True)
         return means

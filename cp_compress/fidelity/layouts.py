@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cp_compress.base.calls import first_input
-from cp_compress.fidelity.watching import tensors_in
+from cp_compress.fidelity.nested_tensors import tensors_in
+from cp_compress.fidelity.watching import watching
 
 Layout = Literal["first", "last"]
 """Tensors are (n, channels, *places), or (n, *places, channels)."""
@@ -46,6 +51,33 @@ def layout_of(module: nn.Module) -> Layout | None:
     return None
 
 
+@contextlib.contextmanager
+def following(model: nn.Module, layers: Iterable[nn.Module]) -> Iterator[Layouts]:
+    """Learn the layouts in a pass of a model until the block ends, where the types of its layers do not tell them."""
+    layouts = Layouts()
+    parts = {} if all(layout_of(layer) is not None for layer in layers) else dict(model.named_modules())
+    hooks = {
+        path: functools.partial(layouts.note, part)
+        for path, part in parts.items()
+        if path and not isinstance(part, torch.jit.ScriptModule)  # takes no hooks
+    }
+    with watching(model, hooks):
+        yield layouts
+
+
+def mean_over_places(value: Tensor, layout: Layout) -> Tensor:
+    """Return the means (n, channels) over places of what a layer gives (n, ...), with a gradient."""
+    return value.flatten(2).mean(2) if layout == "first" else value.flatten(1, -2).mean(1)
+
+
+def has_one_place(value: Tensor) -> bool:
+    """Tell whether there is nothing to average, wherever the channels of (n, ...) stand."""
+    return value.ndim == 2 or value[0].numel() == max(value.shape[1:])
+
+
+UNKNOWN_LAYOUT = "neither its type nor what ran before tells which axis holds the channels and stays"
+
+
 class Layouts:
     """The layouts of the tensors in one pass of a model, found while it runs.
 
@@ -69,6 +101,10 @@ class Layouts:
         for tensor in made:
             self._known[tensor] = layout, tuple(tensor.shape)
         self._latest = layout, tuple(made[0].shape)
+
+    def of(self, module: nn.Module, tensor: Tensor) -> Layout | None:
+        """Return the layout of what a module takes or gives, None where neither its type nor the pass tells."""
+        return layout_of(module) or self.find(tensor)
 
     def find(self, tensor: Tensor) -> Layout | None:
         """Return the layout of a tensor (n, ...) with three dimensions or more, None where it is not known."""

@@ -16,7 +16,9 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.plain import plain
 from cp_compress.base.tasks import IGNORED
-from cp_compress.fidelity.layer_pairs import LayerPairs, NoiseMeter, measure_noise, pair_layers
+from cp_compress.fidelity.joined_parts import Unit
+from cp_compress.fidelity.layer_noise import NoiseMeter, measure_noise
+from cp_compress.fidelity.layer_pairs import LayerPairs, compiled_from, pair_layers
 from cp_compress.fidelity.observation import Observation, answers_in
 from cp_compress.fidelity.prediction_tables import changed_answers
 from cp_compress.fidelity.predictions import check_comparable
@@ -36,8 +38,9 @@ class LayerDamage:
     have their own path and the kind "tensor". `restored` of `flips` predictions that
     had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
     are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
-    itself adds to the reference's input, and of all noise that has gathered there in the candidate; NaN for groups
-    and tensors.
+    itself adds to the reference's input, and of all noise that has gathered there in the candidate; of layers with a
+    parameter in common the smaller ones, NaN for groups and tensors. `grouped` says that the layers are neighbours that
+    were not told apart; several layers that are not are one part, which cannot be divided.
     """
 
     layers: tuple[str, ...]
@@ -46,11 +49,12 @@ class LayerDamage:
     flips: int
     added_snr: float
     arriving_snr: float
+    grouped: bool = False
 
     @property
     def name(self) -> str:
-        """The path, or the first and last path of a group."""
-        return self.layers[0] if len(self.layers) == 1 else f"{self.layers[0]} … {self.layers[-1]}"
+        """The path, the paths of layers that are one part, or the first and last path of a group."""
+        return f"{self.layers[0]} … {self.layers[-1]}" if self.grouped else " and ".join(self.layers)
 
     @property
     def share(self) -> float:
@@ -108,16 +112,18 @@ def find_origin(
     one. Each is put back into a copy of the candidate as it was in the reference, and of the changed predictions of at
     most `flips` examples, spread evenly, it is counted how many come back: by itself where there are no more than
     `budget` layers, else by groups of neighbours that are halved. Where an example has many answers, those that changed
-    are counted, places that do not count left out. Restored layers need not add up: damage
-    that sits in several of them comes back only with all, and any of several may suffice.
+    are counted, places that do not count left out. Restored layers need not add up: damage that sits in several of them
+    comes back only with all, and any of several may suffice. One part are layers of which one was folded into the
+    other, as batch normalisation is into a convolution, and layers that share a parameter.
 
     Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
     to that of the difference (added by the layer itself: of both modules' outputs on the reference's input). Where
     nothing flipped, the order is that of the added noise alone. Where the two read different data, the
     data is restored too, as "the compressed data". `batch_size` is as in `compare_attributions`.
 
-    Neither model is changed. Raises InvalidArgumentError for malformed numbers, ObservationError for observations
-    that cannot be compared and for models that are no `nn.Module`: other callables have no layers to tell apart.
+    Of a model that `torch.compile` made, the module that was compiled is looked at. Neither model is changed. Raises
+    InvalidArgumentError for malformed numbers, ObservationError for observations that cannot be compared and for models
+    that are no `nn.Module`, or TorchScript: they have no layers to tell apart.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -133,13 +139,10 @@ def find_origin(
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference, any_task=True)
-    mine, theirs = candidate.runner.module, reference.runner.module
-    if mine is None or theirs is None:
-        which = "candidate" if mine is None else "reference"
-        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
     size = batch_size_for(candidate.runner.device, batch_size)
     pairs = _pair(candidate, reference, mine, theirs)
-    added, arriving = _measure_noise(candidate, reference, pairs, examples, size)
+    added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
     changed = changed_answers(candidate, reference)
     moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
     asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
@@ -147,31 +150,36 @@ def find_origin(
     inputs = candidate.data.select(asked)[0] if len(asked) else None
     expected, flipped = reference.predictions[asked], changed[asked]
     if inputs is not None and candidate.data.collates_itself:  # another batch may be padded to another length
-        expected, flipped = _answers_together(candidate, reference, asked, size)
+        expected, flipped = _answers_together((candidate, mine), (reference, theirs), asked, size)
     total, looked_at = int(changed.sum()), int(flipped.sum())
 
-    def come_back(paths: Sequence[str]) -> int:
+    def come_back(units: Sequence[Unit]) -> int:
         if inputs is None:
             return 0
-        found = restorer.predict(paths, lambda model: _predict(model, candidate, inputs, size))
+        found = restorer.predict(
+            [path for unit in units for path in unit], lambda model: _predict(model, candidate, inputs, size)
+        )
         return int(((found == expected) & flipped).sum())
 
-    restorable = (*pairs.paths, *pairs.tensors)
-    allowed = budget if inputs is not None else len(restorable)
-    found, runs = restore_each(restorable, come_back, allowed) if restorable else ([], 0)
+    allowed = budget if inputs is not None else len(pairs.units)
+    found, runs = restore_each(pairs.units, come_back, allowed) if pairs.units else ([], 0)
 
-    def as_damage(paths: tuple[str, ...], restored: int) -> LayerDamage:
-        alone = len(paths) == 1
+    def as_damage(units: tuple[Unit, ...], restored: int) -> LayerDamage:
+        alone = len(units) == 1
+        measured = units[0] if alone else ()
+        if measured in pairs.chains:
+            measured = measured[-1:]  # it has the noise of all
         return LayerDamage(
-            layers=paths,
-            kind=_kind(theirs, paths[0], pairs) if alone else f"{len(paths)} layers",
+            layers=tuple(path for unit in units for path in unit),
+            kind=" and ".join(_kind(theirs, path, pairs) for path in units[0]) if alone else f"{len(units)} layers",
             restored=restored,
             flips=looked_at,
-            added_snr=added.decibels(paths[0]) if alone else math.nan,
-            arriving_snr=arriving.decibels(paths[0]) if alone else math.nan,
+            added_snr=_smallest(added, measured),
+            arriving_snr=_smallest(arriving, measured),
+            grouped=not alone,
         )
 
-    layers = [as_damage(part.paths, part.count) for part in found]
+    layers = [as_damage(part.units, part.count) for part in found]
     if candidate.data_digest != reference.data_digest:
         read = reference.data.select(asked)[0] if len(asked) else None
         found_again = _predict(mine, candidate, read, size) if read is not None else expected
@@ -182,17 +190,30 @@ def find_origin(
         layers=tuple(layers),
         flips=total,
         asked=looked_at,
-        exact=all(len(layer.layers) == 1 for layer in layers),
+        exact=not any(layer.grouped for layer in layers),
         runs=runs if inputs is not None else 0,
         notes=_notes(pairs, total, looked_at, len(layers)),
     )
+
+
+def _module(seen: Observation, which: str) -> nn.Module:
+    """Return the module whose layers are looked at, of a compiled model the one that was compiled."""
+    module = compiled_from(seen.runner.module) if seen.runner.module is not None else None
+    if module is None:
+        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ObservationError(
+            f"the {which} is TorchScript, whose layers can be neither watched nor exchanged: "
+            "give the module that was scripted or traced"
+        )
+    return module
 
 
 def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
     few = range(min(2, len(reference)))
     return reference.remember(
         ("layer pairs", candidate.model_digest, candidate.data_digest),
-        lambda: pair_layers(mine, theirs, _run(candidate, few), _run(reference, few)),
+        lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
     )
 
 
@@ -200,29 +221,33 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
     return "tensor" if path in pairs.tensors else type(model.get_submodule(path)).__name__
 
 
-def _run(seen: Observation, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+    runner = Runner(module, seen.runner.device, seen.task)
+
     def run() -> Tensor:
-        with torch.inference_mode(False), torch.no_grad(), seen.runner.evaluating():
-            return seen.runner.logits(seen.data.select(rows)[0])
+        with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+            return runner.logits(seen.data.select(rows)[0])
 
     return run
 
 
 def _measure_noise(
-    candidate: Observation, reference: Observation, pairs: LayerPairs, examples: int, size: BatchSize
+    candidate: tuple[Observation, nn.Module],
+    reference: tuple[Observation, nn.Module],
+    pairs: LayerPairs,
+    examples: int,
+    size: BatchSize,
 ) -> tuple[NoiseMeter, NoiseMeter]:
-    chosen = choose_examples(_OWNER, examples, len(reference))
-    mine, theirs = candidate.runner.module, reference.runner.module
-    assert mine is not None
-    assert theirs is not None
+    (seen, mine), (_, theirs) = candidate, reference
+    chosen = choose_examples(_OWNER, examples, len(seen))
     added, arriving = NoiseMeter(), NoiseMeter()
 
     def measure(part: slice) -> None:
         # sums of a batch that ran out of memory must not be counted twice
         batch = NoiseMeter(), NoiseMeter()
-        with candidate.runner.evaluating():
+        with seen.runner.evaluating():
             rows = chosen[part]
-            measure_noise(mine, theirs, pairs, _run(candidate, rows), _run(reference, rows), batch)
+            measure_noise(mine, theirs, pairs, _run(*candidate, rows), _run(*reference, rows), batch)
         arriving.include(batch[0])
         added.include(batch[1])
 
@@ -240,20 +265,23 @@ def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: Bat
 
     with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
         size.run(len(inputs), run)
-    return torch.cat(found)
+        return torch.cat(found)
 
 
 def _answers_together(
-    candidate: Observation, reference: Observation, asked: Tensor, size: BatchSize
+    candidate: tuple[Observation, nn.Module], reference: tuple[Observation, nn.Module], asked: Tensor, size: BatchSize
 ) -> tuple[Tensor, Tensor]:
     """Return the reference's answers on examples that are read as one batch, and which of the candidate's differ."""
-    mine, theirs = candidate.runner.module, reference.runner.module
-    assert mine is not None
-    assert theirs is not None
-    inputs, labels = reference.data.select(asked)
-    expected = _predict(theirs, reference, inputs, size)
-    flipped = _predict(mine, candidate, candidate.data.select(asked)[0], size) != expected
-    return expected, flipped if candidate.task == "single_label" else flipped & (labels != IGNORED)
+    (seen, mine), (original, theirs) = candidate, reference
+    inputs, labels = original.data.select(asked)
+    expected = _predict(theirs, original, inputs, size)
+    flipped = _predict(mine, seen, seen.data.select(asked)[0], size) != expected
+    return expected, flipped if seen.task == "single_label" else flipped & (labels != IGNORED)
+
+
+def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
+    known = [ratio for ratio in map(meter.decibels, paths) if not math.isnan(ratio)]
+    return min(known, default=math.nan)
 
 
 def _or_infinite(value: float) -> float:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.layer_pairs import LayerPairs, cast_floats, own_tensors
+from cp_compress.fidelity.joined_parts import Unit
+from cp_compress.fidelity.layer_pairs import LayerPairs, own_tensors
+from cp_compress.fidelity.nested_tensors import cast_floats
 
 
 class Restorer:
@@ -54,9 +56,11 @@ class Restorer:
 
     def _fitting_part(self, path: str) -> nn.Module:
         part = self._reference.get_submodule(path)
-        mine, theirs = self._pairs.candidate_dtypes[path], self._pairs.reference_dtypes[path]
-        # a bare module where it fits: some parents read their children's weights and attributes
-        return part if mine == theirs else _InOtherDtype(part, takes=theirs[0], gives=mine[1])
+        mine, theirs = self._pairs.candidate_dtypes.get(path), self._pairs.reference_dtypes.get(path)
+        # a bare module where it fits, or does not run: some parents read their children's weights and attributes
+        if mine is None or theirs is None or mine == theirs:
+            return part
+        return _InOtherDtype(part, takes=theirs[0], gives=mine[1])
 
     def _put(self, path: str, part: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
@@ -90,27 +94,27 @@ class _InOtherDtype(nn.Module):
 
 @dataclass(frozen=True)
 class Restored:
-    """The parts that were restored together, and how many predictions came back with them."""
+    """The units that were restored together, and how many predictions came back with them."""
 
-    paths: tuple[str, ...]
+    units: tuple[Unit, ...]
     count: int
 
 
 def restore_each(
-    paths: Sequence[str], count: Callable[[Sequence[str]], int], budget: int
+    units: Sequence[Unit], count: Callable[[Sequence[Unit]], int], budget: int
 ) -> tuple[list[Restored], int]:
-    """Return the predictions that come back with each part, or where `budget` runs asks for it with groups of parts.
+    """Return the predictions that come back with each unit, or where `budget` runs asks for it with groups of units.
 
-    `count` gives the number for parts restored together, at the cost of one run. With as many runs as parts each is
+    `count` gives the number for units restored together, at the cost of one run. With as many runs as units each is
     restored by itself. With fewer, groups of neighbours are halved, the one that brings most back first, until three
-    single parts stand out or the runs are used up: what is left undivided is returned as a group. Returned are the
+    single units stand out or the runs are used up: what is left undivided is returned as a group. Returned are the
     results, largest first, and the number of runs.
     """
-    if len(paths) <= budget:
-        found = [Restored((path,), count([path])) for path in paths]
-        return sorted(found, key=lambda part: -part.count), len(paths)
+    if len(units) <= budget:
+        found = [Restored((unit,), count([unit])) for unit in units]
+        return sorted(found, key=lambda part: -part.count), len(units)
     runs, serial = 1, 0
-    open_groups = [(-count(paths), serial, tuple(paths))]
+    open_groups = [(-count(units), serial, tuple(units))]
     single: list[Restored] = []
     while open_groups and len(single) < 3:
         negative, _, group = open_groups[0]

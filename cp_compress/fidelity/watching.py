@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 CallHook = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 InputHook = Callable[[tuple[Any, ...], dict[str, Any]], None]
@@ -20,7 +20,7 @@ def watching(
 
     Those of `hooks` are called with (arguments, keywords, output) after a run, those of `input_hooks` with (arguments,
     keywords) before it. Tensors are the model's own: it may overwrite them as soon as a hook returns, and arguments
-    while the part runs, so a hook takes from them what it needs at once, or a copy (`copied`).
+    while the part runs, so a hook takes from them what it needs at once, or a copy (`nested_tensors.copied`).
     """
     handles = []
     try:
@@ -29,7 +29,9 @@ def watching(
             def pre_hook(module: nn.Module, args: Any, keywords: Any, hook: InputHook = input_hook) -> None:
                 hook(args, keywords)
 
-            handles.append(model.get_submodule(path).register_forward_pre_hook(pre_hook, with_kwargs=True))
+            # ahead of the model's own hooks, which belong to the part
+            part = model.get_submodule(path)
+            handles.append(part.register_forward_pre_hook(pre_hook, with_kwargs=True, prepend=True))
         for path, call_hook in hooks.items():
 
             def forward_hook(
@@ -42,31 +44,3 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return nested values with every tensor as `change` gives it."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        parts = [map_tensors(entry, change) for entry in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {key: map_tensors(entry, change) for key, entry in value.items()}
-    return value
-
-
-def copied(value: Any) -> Any:
-    """Return nested values with a copy of every tensor, which later work in place does not reach."""
-    return map_tensors(value, Tensor.clone)
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the real tensors of nested values, in their order."""
-    if isinstance(value, Tensor):
-        return [] if value.is_complex() else [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize, is_out_of_memory, slices
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import ObservationError, TrainingError
+from cp_compress.fidelity.layouts import UNKNOWN_LAYOUT, following, has_one_place, mean_over_places
+from cp_compress.fidelity.nested_tensors import tensors_in
 from cp_compress.fidelity.running import Runner
+from cp_compress.fidelity.watching import CallHook, watching
 from cp_compress.model.masks import apply_masks
 from cp_compress.model.projection import project
 from cp_compress.search.losses import Batch, Preservation, find_layers, name_terms
@@ -184,9 +186,9 @@ def see(task: Task, inputs: Tensor, candidate: Runner, reference: Runner) -> Bat
         with reference.evaluating():
             return reference.logits(points)
 
-    with torch.no_grad(), reference.evaluating(), _outputs(reference_layers) as reference_features:
+    with torch.no_grad(), reference.evaluating(), _features(reference, reference_layers) as reference_features:
         reference_logits = reference.logits(inputs) if terms else torch.empty(0)
-    with _outputs(layers) as features:
+    with _features(candidate, layers) as features:
         logits = candidate.logits(inputs)
     return Batch(inputs, logits, reference_logits, features, reference_features, reference_at)
 
@@ -215,20 +217,29 @@ def rebind(optimizer: Optimizer, before: nn.Module, after: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _outputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def _features(runner: Runner, layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Give the features (n, width), float32, of layers once the model has run: means over places, as at level B."""
     found: dict[str, Tensor] = {}
-
-    def keep(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
-            if tensors:  # of several, such as those of a recurrent layer, the first
-                found[path] = tensors[0].clone()  # later parts of the model may work on it in place
-
-        return hook
-
-    handles = [layer.register_forward_hook(keep(path)) for path, layer in layers.items()]
-    try:
+    if not layers:
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+        return
+    assert runner.module is not None  # it has layers
+    with following(runner.module, layers.values()) as layouts:
+
+        def keep(path: str) -> CallHook:
+            def hook(args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+                tensors = tensors_in(output)
+                if not tensors:
+                    return
+                value = tensors[0]  # of several, such as those of a recurrent layer, the first
+                layout = None if value.ndim < 3 else layouts.of(layers[path], value)
+                if layout is not None:
+                    value = mean_over_places(value.float(), layout)
+                elif value.ndim > 2 and not has_one_place(value):
+                    raise ObservationError(f"layer {path} gives {tuple(value.shape)}, and {UNKNOWN_LAYOUT}")
+                found[path] = value.flatten(1).to(torch.float32, copy=True)  # later parts may work on it in place
+
+            return hook
+
+        with watching(runner.module, {path: keep(path) for path in layers}):
+            yield found

@@ -21,6 +21,7 @@ from cp_compress.fidelity.embedding_similarity import (
     neighbor_overlap,
     paired_angles,
     procrustes_distance,
+    unbiased_cka,
     unbiased_hsic,
 )
 
@@ -106,6 +107,20 @@ def test_cka_has_a_gradient():
     assert float(linear_cka((x + step).detach(), y)) > float(linear_cka(x.detach(), y))
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(4, 40), st.integers(1, 90))
+def test_unbiased_cka_is_that_of_one_minibatch_and_has_a_gradient(seed, count, width):
+    x, y = related(count, width, 6, seed)
+    x.requires_grad_()
+    found = unbiased_cka(x, y)
+    assert float(found.detach()) == pytest.approx(minibatch_cka(x.detach(), y), rel=1e-9, abs=1e-9)
+    assert abs(float(found.detach())) <= 1 + 1e-12
+    found.backward()
+    step = 1e-4 * x.grad / x.grad.norm().clamp_min(1e-9) * x.detach().norm()
+    assert float(unbiased_cka((x + step).detach(), y)) >= float(found.detach()) - 1e-12
+    assert float(unbiased_cka(x.detach().float(), 2 * x.detach().float())) == pytest.approx(1, abs=1e-5)
+
+
 def test_neighbours_are_those_of_scikit_learn():
     x = features(200, 6, 1)
     found = NearestNeighbors(n_neighbors=8, metric="cosine", algorithm="brute").fit(x.numpy())
@@ -175,6 +190,7 @@ def test_what_cannot_be_measured():
         lambda: neighbor_overlap(x, x, 2),
         lambda: minibatch_cka(x, features(4, 2, 0)),
         lambda: minibatch_cka(x, x, kernel="cubic"),
+        lambda: unbiased_cka(x[:3], x[:3]),
         lambda: procrustes_distance(x, x[None]),
     ):
         with pytest.raises(InvalidArgumentError):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from origin_subjects import Twice, damaged, multilayer, vectors
 from torch import nn
 
 from cp_compress import CompressedDataset, parse_codec
@@ -14,27 +15,6 @@ from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import find_origin, observe
 from cp_compress.fidelity.origin import THE_DATA
 from cp_compress.model import parse_scheme
-
-
-def multilayer(depth, width=12, classes=4, seed=0):
-    torch.manual_seed(seed)
-    hidden = [part for _ in range(depth) for part in (nn.Linear(width, width), nn.Tanh())]
-    for part in hidden[::2]:
-        nn.init.orthogonal_(part.weight, gain=1.3)  # the signal must reach the far end
-    return nn.Sequential(*hidden, nn.Linear(width, classes)).eval()
-
-
-def vectors(count=200, width=12, seed=1):
-    inputs = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-    return inputs, torch.arange(count) % 4
-
-
-def damaged(model, path, amount, seed=3):
-    broken = copy.deepcopy(model)
-    weight = broken.get_submodule(path).weight
-    with torch.no_grad():
-        weight.add_(amount * torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
-    return broken
 
 
 @pytest.mark.parametrize("scheme", ["prune(density=0.3)", "quantize(int4)", "prune(density=0.4) | quantize(float16)"])
@@ -95,6 +75,45 @@ def test_added_noise_has_the_closed_form():
     assert layer.arriving_snr == pytest.approx(layer.added_snr, abs=1e-3)
 
 
+class WritesToItsInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 12)
+        self.shift = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs):
+        inputs.mul_(0.5).add_(self.shift)
+        return self.linear(inputs)
+
+
+def in_decibels(before, after):
+    return 10 * math.log10(float(before.double().square().sum() / (before.double() - after.double()).square().sum()))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.Tanh()])
+def test_noise_is_that_of_copies_where_operations_work_in_place(activation):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), activation, WritesToItsInput(), activation, nn.Linear(12, 4)).eval()
+    candidate = copy.deepcopy(model)
+    candidate[2] = nn.Sequential(WritesToItsInput())  # another tree, so that the part is exchanged as a whole
+    candidate[2][0].load_state_dict(model[2].state_dict())
+    candidate = damaged(damaged(damaged(candidate.eval(), "0", 0.1), "2.0.linear", 0.1, seed=4), "4", 0.1)
+    inputs, labels = vectors(32)
+    found = {
+        layer.name: layer
+        for layer in find_origin(*(observe(one, (inputs, labels)) for one in (candidate, model))).layers
+    }
+    assert set(found) == {"0", "2", "4"}
+    mine = theirs = inputs
+    with torch.no_grad():
+        for place, (part, own) in enumerate(zip(candidate, model, strict=True)):
+            added = part(theirs.clone())
+            mine, theirs = part(mine.clone()), own(theirs.clone())
+            if str(place) in found:
+                assert found[str(place)].added_snr == pytest.approx(in_decibels(theirs, added), abs=1e-3)
+                assert found[str(place)].arriving_snr == pytest.approx(in_decibels(theirs, mine), abs=1e-3)
+
+
 def test_noise_from_earlier_layers_is_not_charged_to_a_later_one():
     model, data = multilayer(4), vectors()
     candidate = damaged(damaged(model, "0", 0.5), "6", 1e-5)
@@ -144,20 +163,6 @@ def test_models_stay_as_they_were():
     assert not any(part._forward_hooks for one in (candidate, model) for part in one.modules())
 
 
-class Twice(nn.Module):
-    """One layer that is used at two paths and called twice."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Linear(12, 12)
-        self.again = self.first
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, inputs):
-        return self.head(self.again(torch.tanh(self.first(inputs))))
-
-
 def test_a_shared_layer_is_restored_wherever_it_stands():
     model, data = Twice().eval(), vectors()
     candidate = damaged(model, "first", 0.5)
@@ -205,6 +210,15 @@ def test_data_is_restored_too():
     assert found.layers[0].name == THE_DATA
     assert found.layers[0].share == 1
     assert len(found.layers) == 1
+
+
+def test_inference_mode_of_the_caller_changes_nothing():
+    model, data = multilayer(2), vectors()
+    candidate = damaged(model, "2", 0.5)
+    with torch.inference_mode():
+        found = find_origin(observe(candidate, data), observe(model, data))
+    assert (found.layers[0].name, found.layers[0].share) == ("2", 1)
+    assert found == find_origin(observe(candidate, data), observe(model, data))
 
 
 def test_refuses_what_has_no_layers():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
 from cp_compress.examples import digits, digits_cnn, digits_training
+from cp_compress.fidelity import minibatch_cka
 from cp_compress.model import Prune, Quantize, compression_steps
 from cp_compress.search import PreserveAgreement, PreserveAttribution, PreserveEmbedding, adapt
 
@@ -137,10 +138,7 @@ def test_terms_compare_decoded_inputs_with_the_reference_on_the_originals():
     model, reference = Linear(0), Linear(1)
     mine, theirs = model(decoded).detach(), reference(originals).detach()
     assert row["PreserveAgreement"] == pytest.approx(float(divergence(mine, theirs, 1.0)), rel=1e-5)
-    centred = [values - values.mean(0) for values in (mine, theirs)]
-    cross = (centred[0].t() @ centred[1]).square().sum()
-    own = [(values.t() @ values).square().sum().sqrt() for values in centred]
-    assert row["PreserveEmbedding(linear)"] == pytest.approx(float(1 - cross / (own[0] * own[1])), rel=1e-4)
+    assert row["PreserveEmbedding(linear)"] == pytest.approx(1 - minibatch_cka(mine, theirs), rel=1e-4)
     classes = theirs.argmax(1)  # a linear model's gradient is the row of its class
     maps = [F.normalize(each.linear.weight.detach()[classes], p=1, dim=1) for each in (model, reference)]
     assert row["PreserveAttribution"] == pytest.approx(float((maps[0] - maps[1]).abs().sum(1).mean() / 2), rel=1e-4)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.examples import digits_cnn, digits_training
-from cp_compress.fidelity import compare_predictions, observe
+from cp_compress.examples import digits, digits_cnn, digits_training
+from cp_compress.fidelity import compare_embeddings, compare_predictions, minibatch_cka, observe
 from cp_compress.fidelity.jaccard import split_jaccard
 from cp_compress.fidelity.running import Runner
 from cp_compress.model import Prune
@@ -22,7 +22,7 @@ from cp_compress.search import (
     PreserveEmbedding,
     train_compressed,
 )
-from cp_compress.search.loop import see
+from cp_compress.search.loop import Task, see
 from cp_compress.search.losses import Batch
 from cp_compress.search.multipliers import Multipliers
 
@@ -93,11 +93,10 @@ def test_embeddings_may_turn_and_scale_but_not_mix():
     turn = torch.linalg.qr(torch.randn(4, 4))[0]
     batch = Batch(features, features, features, {"layer": 3 * features @ turn + 1}, {"layer": features})
     assert float(value(PreserveEmbedding(0.1, layer="layer"), batch)) == pytest.approx(0.0, abs=1e-5)
-    centred = [part - part.mean(0) for part in (features, features * torch.tensor([9.0, 1, 1, 1]))]
-    cross = (centred[0].t() @ centred[1]).norm() ** 2
-    own = [(part.t() @ part).norm() for part in centred]
-    batch = Batch(features, features, features, {"layer": centred[1]}, {"layer": features})
-    expected = 1 - float(cross / own[0] / own[1])
+    stretched = features * torch.tensor([9.0, 1, 1, 1])
+    batch = Batch(features, features, features, {"layer": stretched}, {"layer": features})
+    expected = 1 - minibatch_cka(stretched, features)
+    assert expected > 0.1
     assert float(value(PreserveEmbedding(0.1, layer="layer"), batch)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -111,6 +110,34 @@ def test_features_are_what_a_layer_gave_before_it_was_overwritten():
     weight = model[0].weight
     (gradient,) = torch.autograd.grad(batch.features["0"].square().sum(), weight)
     assert torch.allclose(gradient, torch.autograd.grad(model[0](inputs).square().sum(), weight)[0])
+
+
+@pytest.mark.parametrize("layer", ["features.3", "classifier.1"])
+def test_the_embedding_term_is_what_level_b_measures(layer):
+    model, data = digits_cnn(), digits()
+    candidate = Prune(0.2).compress(model)
+    inputs, labels = data.tensors[0][:64], data.tensors[1][:64]
+    measured = compare_embeddings(observe(candidate, (inputs, labels)), observe(model, (inputs, labels)), layer)
+    task = Task(data, NAMES, F.cross_entropy, (PreserveEmbedding(0.1, layer=layer),), 64, 0, None, None, None)
+    batch = see(task, inputs, Runner(candidate), Runner(model))
+    expected = 1 - measured.metrics["cka"]
+    assert expected > 0.001
+    assert float(value(task.terms[0], batch).detach()) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_the_embedding_term_of_unrelated_features_is_one_however_wide_they_are():
+    torch.manual_seed(0)
+    for width in (64, 1536):
+        batch = Batch(torch.zeros(64, 1), *torch.zeros(2, 64, 4), *({"layer": torch.randn(64, width)} for _ in "ab"))
+        assert float(value(PreserveEmbedding(0.1, layer="layer"), batch)) == pytest.approx(1, abs=0.1)
+
+
+def test_the_embedding_term_of_batches_that_say_nothing_does_not_hold():
+    mine = torch.randn(3, 5, requires_grad=True)
+    batch = Batch(torch.zeros(3, 1), *torch.zeros(2, 3, 4), {"layer": mine}, {"layer": mine.detach()})
+    found = value(PreserveEmbedding(0.1, layer="layer"), batch)
+    assert float(found.detach()) == 1
+    assert not torch.autograd.grad(found, mine)[0].any()
 
 
 def test_attribution_goes_with_the_jaccard_index_that_judges_it(networks):
