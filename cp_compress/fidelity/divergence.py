@@ -100,7 +100,9 @@ def find_divergence(
     With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
     float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
     second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
-    over the seeds): rounding turns an answer only where both models waver. With `minimise` each input is then moved
+    over the seeds): rounding turns an answer only where both models waver. A copy that gives other logits for the seeds
+    than rounding explains, as under autocast, does not speak for its model: there, and where the model's own margin is
+    more than rounding makes of its logits, the model's own answer counts. With `minimise` each input is then moved
     towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
     ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
     they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
@@ -191,7 +193,7 @@ def compare_divergence(
     with a count of 0 where nothing was found. `per_example["input"]` holds the inputs.
 
     Raises as `find_divergence`, ObservationError for observations that are not of the same examples, and
-    NothingComparedError where no seed counts.
+    NothingComparedError where fewer than half of the seeds count.
     """
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
@@ -207,13 +209,15 @@ def as_measurement(
 ) -> Measurement:
     """Return the measurement of a search from the examples at `chosen`, of which `labels` (n,) are the true classes.
 
-    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked.
+    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked, or
+    around fewer than half of the examples.
     """
     hits, asked = int(found.found.sum()), int(found.asked.sum())
-    if not asked:
-        raise NothingComparedError(
-            f"nothing was asked around any of the {len(chosen)} examples: {'; '.join(_unasked_notes(found))}"
-        )
+    if 2 * asked < len(chosen):
+        counted = f"only {asked} of the {len(chosen)} examples count"
+        if not asked:
+            counted = f"nothing was asked around any of the {len(chosen)} examples"
+        raise NothingComparedError(f"{counted}: {'; '.join(_unasked_notes(found))}")
     metrics = {
         "divergence_rate": hits / asked,
         "mean_queries": float(found.queries[found.found].double().mean()) if hits else math.nan,

@@ -130,7 +130,8 @@ def replay_divergence(
     batch: BatchSize = batch_size_for(device, None)
     after, before = (Labeler(seen.model, device, batch) for seen in (candidate, reference))
     verifier = Verifier(after, before, kept.inputs.to(device), min_margin)
-    holds, classes, margins = verifier.confirm(kept.inputs.to(device))
+    confirmed = verifier.confirm(kept.inputs.to(device))
+    holds, classes, margins = confirmed.holds, confirmed.classes, confirmed.margins
     unknown = torch.full((len(holds),), torch.nan, dtype=torch.float64)
     found = DivergenceSearch(
         inputs=kept.inputs,

@@ -42,8 +42,9 @@ def refine(search: Search) -> None:
         better = _score(classes, margins) > score
         if search.verifier is not None and bool(better.any()):
             tried = better.nonzero().flatten()
-            holds, classes[tried], margins[tried] = search.verifier.confirm(points[tried])
-            better[tried] = holds & (_score(classes[tried], margins[tried]) > score[tried])
+            confirmed = search.verifier.confirm(points[tried])
+            classes[tried], margins[tried] = confirmed.classes, confirmed.margins
+            better[tried] = confirmed.holds & (_score(classes[tried], margins[tried]) > score[tried])
         moved = rows[better]
         search.inputs[moved], search.classes[moved] = points[better], classes[better]
         search.margins[moved] = margins[better]

@@ -131,8 +131,9 @@ class Search:
             )
             classes, margins = torch.stack([first, second], 1), torch.stack([first_margin, second_margin], 1)
         else:
-            holds, classes, margins = self.verifier.confirm(points)
-            holds = holds & self.verifier.both_clear(margins) if clearly else holds
+            confirmed = self.verifier.confirm(points)
+            holds, classes, margins = confirmed.holds, confirmed.classes, confirmed.margins
+            holds = confirmed.sure if clearly else holds
         kept = rows[holds]
         self.inputs[kept], self.found[kept] = points[holds], True
         self.classes[kept], self.margins[kept] = classes[holds], margins[holds]

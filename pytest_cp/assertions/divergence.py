@@ -53,7 +53,7 @@ def assert_no_divergence(
     written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
     (`--cp-report-json`), and nowhere without one. The message names the file. `replay` names such a file: then
     its inputs alone are asked about, which makes it a regression test. Raises DivergenceFoundError, and
-    NothingComparedError when both models are the same, or no example counts.
+    NothingComparedError when both models are the same, or fewer than half of the examples count.
     """
     __tracebackhide__ = True
     requirements = build_requirements(
