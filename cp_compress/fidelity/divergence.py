@@ -37,7 +37,8 @@ class DivergenceSearch:
     classes there, and the reference's at the seed; `reference_margins` and `candidate_margins` (n,), float64, the
     largest minus the second logit, NaN where unknown. `queries` (n,) counts inputs that both models were asked about
     beside the seed. `linf` and `l2` (n,), float64, are distances from the seed in units of the inputs, NaN where
-    nothing was found. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
+    nothing was found. `guided` (n,) says where something led the way: a gradient other than zero, or an input of
+    another class. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
     are those in which candidate and reference were asked then, None where nothing was asked.
     """
 
@@ -52,17 +53,19 @@ class DivergenceSearch:
     queries: Tensor
     linf: Tensor
     l2: Tensor
+    guided: Tensor
     unconfirmed: Tensor
     precisions: tuple[str, str] | None
 
     @property
     def asked(self) -> Tensor:
-        """Where (n,) an input beside the seed was asked about, or the seed itself is one; elsewhere nothing is known.
+        """Where (n,) inputs were looked for beside the seed, or the seed itself is one; elsewhere nothing is known.
 
-        Nothing is asked around a seed to which `guide="examples"` has no other class, and around one on which the
-        models disagree in a way that does not hold when looked at closely.
+        That is around a seed to which `guide="examples"` has no other class, around one at which the reference's
+        gradient is zero and from which no way leads to another class, and around one on which the models disagree in a
+        way that does not hold when looked at closely.
         """
-        return self.found | (self.queries > 0)
+        return self.found | (self.guided & (self.queries > 0))
 
 
 def find_divergence(
@@ -91,11 +94,11 @@ def find_divergence(
     anywhere) by `norm` "linf" or "l2" in units of the inputs, inside `bounds` (a pair of numbers or None), and with
     `lattice="uint8"` only among images k / 255 with whole k. From a seed on which both say y a path is laid to an
     input on which the reference says something else, by a few gradient steps on the reference (`guide="gradient"`) or
-    towards another of the seeds (`guide="examples"`, no gradients at all), and halved: both models change their
-    answer on each half that is kept, and unless they do so at the same place a disagreement is met after about
-    log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable that gives
-    logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where the
-    crossings coincide; `queries` bounds the inputs asked about for each seed.
+    towards another of the seeds (`guide="examples"`, no gradients at all; also where a gradient is zero), and halved:
+    both models change their answer on each half that is kept, and unless they do so at the same place a disagreement is
+    met after about log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable
+    that gives logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where
+    the crossings coincide; `queries` bounds the inputs asked about for each seed.
 
     With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
     float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
@@ -167,6 +170,7 @@ def _as_result(search: Search, seeds: Tensor) -> DivergenceSearch:
         queries=search.queries,
         linf=moves.abs().amax(dim=1) + missing,
         l2=torch.linalg.vector_norm(moves, dim=1) + missing,
+        guided=search.guided,
         unconfirmed=search.unconfirmed,
         precisions=search.verifier.precisions if search.verifier is not None else None,
     )
@@ -268,15 +272,25 @@ def _notes(found: DivergenceSearch) -> list[str]:
 
 
 def _unasked_notes(found: DivergenceSearch) -> list[str]:
-    wavering, alone = ~found.asked & (found.unconfirmed > 0), ~found.asked & (found.unconfirmed == 0)
+    wavering = ~found.asked & (found.unconfirmed > 0)
+    lost = ~found.asked & ~wavering & (found.queries > 0)
+    alone = ~found.asked & ~wavering & ~lost
     notes = []
     if bool(wavering.any()):
         notes.append(
             f"{int(wavering.sum())} examples do not count: the models disagree on them, but no more than rounding "
             "does, or not on a batch of one"
         )
+    if bool(lost.any()):
+        notes.append(
+            f"{int(lost.sum())} examples do not count: the reference's gradient is zero there, and on the way to "
+            "another example it keeps its class"
+        )
     if bool(alone.any()):
-        notes.append(f"{int(alone.sum())} examples do not count: none of the others is of another class to them")
+        notes.append(
+            f"{int(alone.sum())} examples do not count: none of the others is of another class to them, and no "
+            "gradient leads away from them"
+        )
     return notes
 
 

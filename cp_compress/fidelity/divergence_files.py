@@ -145,6 +145,7 @@ def replay_divergence(
         queries=torch.ones(len(holds), dtype=torch.int64),
         linf=unknown,
         l2=unknown,
+        guided=torch.ones_like(holds),
         unconfirmed=torch.zeros(len(holds), dtype=torch.int64),
         precisions=verifier.precisions,
     )

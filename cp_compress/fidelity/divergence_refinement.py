@@ -78,7 +78,8 @@ def _propose(search: Search, rows: Tensor, gradients: Tensor, reach: float) -> T
     noise = search.space.noise(search.seeds, search.generator)[rows] - seeds
     across = search.space.step(noise, reach)
     flat = gradients.flatten(1)
-    squares = flat.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    squares = flat.square().sum(dim=1, keepdim=True)
+    squares = torch.where(squares > 0, squares, torch.inf)  # without a gradient there is nothing to move along
     along = (across.flatten(1) * flat).sum(dim=1, keepdim=True) / squares
     across = across - (along * flat).view_as(across)
     candidate, reference = search.margins[rows].to(flat).unbind(1)

@@ -159,6 +159,43 @@ def test_seeds_without_a_path_do_not_count():
         compare_divergence(observe(candidate, data), observe(model, data), **options)
 
 
+class Rounding(nn.Module):
+    """A model behind a step that rounds pixels: the same answers on images, and no gradient."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return self.model((inputs * 255).round() / 255)
+
+
+def test_without_a_gradient_the_search_goes_towards_other_examples_or_does_not_count():
+    model, (seeds, labels) = digits_cnn(), few_digits(12)
+    data = (seeds * 255).round() / 255, labels
+    pruned = parse_scheme("prune(density=0.3)").compress(model)
+    pair = observe(Rounding(pruned), data), observe(Rounding(model), data)
+    found = compare_divergence(*pair, epsilon=None, refine=True)
+    plain = compare_divergence(observe(pruned, data), observe(model, data), epsilon=None, guide="examples")
+    assert found.details["asked"] == 12
+    assert found.details["found"] >= plain.details["found"] - 2 >= 6
+    with pytest.raises(NothingComparedError, match=r"12 examples do not count: the reference's gradient is zero"):
+        compare_divergence(*pair, epsilon=1 / 255, lattice="uint8", restarts=1)
+
+
+def test_a_seed_with_a_gradient_is_searched_as_if_others_had_one_too():
+    class Partly(nn.Module):
+        def forward(self, inputs):
+            over = inputs.mean(dim=1) - 0.6
+            flat = torch.where(inputs.mean(dim=1) < 0.2, over.detach(), over)
+            return torch.stack([-flat, flat], dim=1)
+
+    seeds = torch.tensor([[0.1, 0.1], [0.5, 0.5]])
+    found = find_divergence(Partly(), Partly(), seeds, epsilon=0.2, restarts=0)
+    assert found.asked.tolist() == [False, True]
+    assert found.queries[0] == 0
+
+
 class Classes(nn.Module):
     """A model that gives class numbers only, in a form."""
 
