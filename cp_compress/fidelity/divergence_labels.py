@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.batching import BatchSize, is_out_of_memory
+from cp_compress.base.digests import digest_model, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.determinism import REPEATED_EXAMPLES, beyond_rounding, require_repeatable
 from cp_compress.fidelity.running import Model, Runner
@@ -22,7 +23,8 @@ class Labeler:
     """A model asked for classes only: anything that maps a batch to logits (n, classes) or classes (n,) or (n, 1)."""
 
     def __init__(self, model: Model, device: torch.device | str | None, batch: BatchSize) -> None:
-        self.runner = Runner(model, device)
+        # a class named as logits has no margin that would say how sure the model is
+        self.runner = Runner(model.model if isinstance(model, ClassesAsLogits) else model, device)
         self.batch = batch
 
     def classes(self, inputs: Tensor) -> Tensor:
@@ -74,6 +76,36 @@ class Labeler:
         if not bool(torch.isfinite(logits).all()):
             raise ObservationError("the model gives NaN or infinite logits on an input near a seed")
         return logits
+
+
+class ClassesAsLogits:
+    """A model that gives classes only, as one that gives logits: 1 for the class that it names, 0 for all others.
+
+    `classes` is how many there are. Raises ObservationError for a class outside of them.
+    """
+
+    def __init__(self, model: Model, device: torch.device, classes: int) -> None:
+        self.model, self.runner, self.classes = model, Runner(model, device), classes
+        self.__name__ = getattr(model, "__name__", type(model).__name__)
+        told = digest_model(model)
+        self.content_digest = None if told is None else digest_text("classes", told)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return logits (n, classes) for inputs (n, ...)."""
+        with self.runner.evaluating():
+            named = self.runner.output(inputs).flatten().long()
+        outside = (named < 0) | (named >= self.classes)
+        if bool(outside.any()):
+            found = int(named[outside][0])
+            raise ObservationError(f"the model names class {found}; the reference's are 0 to {self.classes - 1}")
+        return nn.functional.one_hot(named, self.classes).float()
+
+
+def gives_classes(model: Model, inputs: Tensor, device: torch.device) -> bool:
+    """Tell whether a model gives classes (n,) or (n, 1) for inputs (n, ...), and no logits."""
+    runner = Runner(model, device)
+    with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+        return _are_classes(runner.output(inputs), len(inputs))
 
 
 def _are_classes(output: object, count: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.divergence import as_measurement, find_divergence
 from cp_compress.fidelity.divergence_files import load_divergence, replay_divergence, save_divergence
+from cp_compress.fidelity.divergence_labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judgement import Check, judge
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
@@ -44,10 +45,11 @@ def assert_no_divergence(
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
 
-    `find_divergence` looks within `epsilon` (by `norm`, in units of the inputs) of so many `examples`, each with at
-    most `queries` inputs; its other arguments have the same names here. `max_divergence_rate`, in [0, 1], bounds the
-    share of examples near which such an input was found; examples on which the models disagree only by rounding, or
-    only within a batch, and those around which nothing could be asked do not count.
+    `compressed` may give logits (n, classes) or classes (n,) or (n, 1). `find_divergence` looks within `epsilon` (by
+    `norm`, in units of the inputs) of so many `examples`, each with at most `queries` inputs; its other arguments have
+    the same names here. `max_divergence_rate`, in [0, 1], bounds the share of examples near which such an input was
+    found; examples on which the models disagree only by rounding, or only within a batch, and those around which
+    nothing could be asked do not count.
 
     When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
     written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
@@ -93,7 +95,22 @@ def assert_no_divergence(
         note = f"the inputs are in {path}; replay={str(path)!r} asks about them again"
         return dataclasses.replace(measurement, notes=(*measurement.notes, note))
 
-    return assert_pair((compressed, reference, dataset, None), compare, requirements, _ASSERTION, DivergenceFoundError)
+    return assert_pair(
+        (compressed, reference, dataset, None),
+        compare,
+        requirements,
+        _ASSERTION,
+        DivergenceFoundError,
+        view=_with_logits,
+    )
+
+
+def _with_logits(compressed: Model, reference: Observation) -> Model:
+    """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
+    inputs, _ = reference.data.select([0])
+    if not gives_classes(compressed, inputs, reference.runner.device):
+        return compressed
+    return ClassesAsLogits(compressed, reference.runner.device, reference.classes)
 
 
 check_no_divergence = returning_twin(assert_no_divergence)

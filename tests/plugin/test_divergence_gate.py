@@ -101,3 +101,13 @@ def test_a_replay_needs_no_more_of_the_data_than_its_shape(project):
     outcome.result.stdout.fnmatch_lines(
         ["*DivergenceFoundError: divergence_rate = 1, required ≤ 0*", "*moved by L∞*→*"]
     )
+
+
+def test_a_candidate_may_give_classes_only(project):
+    classes = "(lambda x, m=damaged(reference_model): m(x).argmax(dim=1))"
+    project.write_test(GATE.format(candidate=classes, bound=0.0))
+    outcome = project.run()
+    assert outcome.junit["failures"] == 2
+    outcome.result.stdout.fnmatch_lines(["*DivergenceFoundError: divergence_rate = *, required ≤ 0, n = 64*"])
+    check = outcome.report["checks"][0]
+    assert check["details"]["precisions"] == ["own precision", "float64"]
