@@ -58,7 +58,7 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
     levels = (inputs * 255).round()
     on_lattice = bool(((levels / 255) == inputs).all()) and bool((inputs >= 0).all()) and bool((inputs <= 1).all())
     parts = {
-        "inputs": levels.to(torch.uint8) if on_lattice else inputs,
+        "inputs": levels.to(torch.uint8) if on_lattice else _as_known_to_numpy(inputs),
         "examples": examples[rows],
         "labels": labels[rows],
         "reference_classes": found.reference_classes[rows],
@@ -74,6 +74,11 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
     np.savez_compressed(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
     write_atomically(target, buffer.getvalue())
     return target
+
+
+def _as_known_to_numpy(inputs: Tensor) -> Tensor:
+    """Return inputs of a dtype that NumPy lacks, bfloat16, in float32, which holds the same numbers."""
+    return inputs.float() if inputs.dtype == torch.bfloat16 else inputs
 
 
 def load_divergence(path: str | Path) -> SavedDivergence:
@@ -108,6 +113,8 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
             raise ValueError(f"{name} does not fit its {count} inputs")
     if header["scale"] == 255:
         arrays["inputs"] = arrays["inputs"].to(getattr(torch, header["dtype"])) / 255
+    else:
+        arrays["inputs"] = arrays["inputs"].to(getattr(torch, header["dtype"]))
     if not arrays["inputs"].is_floating_point():
         raise ValueError("its inputs are no floating-point numbers")
     return SavedDivergence(**arrays)

@@ -66,6 +66,19 @@ def test_images_are_saved_as_bytes(tmp_path):
     assert torch.equal(load_divergence(path).inputs, found.inputs[found.found])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_inputs_of_few_bits_are_saved_as_they_are(tmp_path, dtype):
+    torch.manual_seed(0)
+    model, other = nn.Linear(4, 3).to(dtype), nn.Linear(4, 3).to(dtype)
+    seeds = torch.rand(8, 4).to(dtype)
+    found = find_divergence(other, model, seeds, epsilon=0.3, restarts=0)
+    assert bool(found.found.any())
+    path = save_divergence(tmp_path, found, torch.arange(8), torch.zeros(8, dtype=torch.int64))
+    kept = load_divergence(path).inputs
+    assert kept.dtype == dtype
+    assert torch.equal(kept, found.inputs[found.found])
+
+
 def test_damaged_and_foreign_files_are_refused(saved, tmp_path):
     path, *_ = saved
     content = path.read_bytes()
