@@ -68,6 +68,7 @@ class DivergenceSearch:
         return self.found | (self.guided & (self.queries > 0))
 
 
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def find_divergence(
     candidate: Model,
     reference: Model,

@@ -120,6 +120,7 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
     return SavedDivergence(**arrays)
 
 
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def replay_divergence(
     candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-5
 ) -> tuple[DivergenceSearch, Tensor]:
