@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, slices
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.divergence_space import SearchSpace
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
@@ -101,10 +101,14 @@ class Search:
 
     def _others(self, rows: Tensor) -> Tensor:
         """Return for each row another seed of another class, drawn at random, −1 where there is none."""
-        keys = torch.rand(len(self.seeds), len(self.seeds), generator=self.generator)[rows]
-        keys[self.seed_classes[rows][:, None] == self.seed_classes[None, :]] = -1
-        best, place = keys.max(dim=1)
-        return torch.where(best >= 0, place, -1)
+        count, others = len(self.seeds), torch.empty(len(self.seeds), dtype=torch.int64)
+        # drawn for all seeds, as above, and in blocks: of many seeds all pairs at once would take the memory
+        for part in slices(count, self.batch.limit):
+            keys = torch.rand(part.stop - part.start, count, generator=self.generator)
+            keys[self.seed_classes[part][:, None] == self.seed_classes[None, :]] = -1
+            best, place = keys.max(dim=1)
+            others[part] = torch.where(best >= 0, place, -1)
+        return others[rows]
 
     def _follow(self, walking: Tensor, ends: Tensor) -> None:
         low, high = self.seeds[walking].clone(), ends
