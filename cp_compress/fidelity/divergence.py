@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.divergence_refinement import refine as refine_search
@@ -131,6 +131,8 @@ def find_divergence(
     check_integer(_OWNER, "restarts", restarts, "must be a whole number of 0 or more", at_least=0)
     check_integer(_OWNER, "queries", queries, "must be a whole number of 1 or more", at_least=1)
     check_real(_OWNER, "min_margin", min_margin, "must be 0 or more, a share of the spread of the logits", at_least=0)
+    for flag, value in (("verify", verify), ("minimise", minimise), ("refine", refine)):
+        check_flag(_OWNER, flag, value)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size))
     batch = batch_size_for(before.runner.device, batch_size)
@@ -304,13 +306,16 @@ def _changes(
         place = int(number)
         return names[place] if 0 <= place < len(names) else str(place)
 
+    def moved(distance: float) -> str:
+        return "" if math.isnan(distance) else f", moved by L∞ {distance:.3g}"  # a replay knows no seeds
+
     sure = torch.fmin(found.reference_margins, found.candidate_margins).nan_to_num(nan=0.0)
     rows = [row for row in torch.argsort(sure, descending=True, stable=True).tolist() if found.found[row]]
     return tuple(
         ExampleChange(
             index=int(chosen[row]),
             label=name(labels[row]),
-            before=f"{name(found.reference_classes[row])}, moved by L∞ {float(found.linf[row]):.3g}",
+            before=name(found.reference_classes[row]) + moved(float(found.linf[row])),
             after=name(found.candidate_classes[row]),
         )
         for row in rows[:_LISTED_EXAMPLES]

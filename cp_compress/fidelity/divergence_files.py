@@ -48,8 +48,9 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
 
     `examples` and `labels` (n,) belong to the seeds of the search. Images k / 255 are stored as uint8, all others as
     they are. A path without the suffix `.npz` is a folder: the file is then named by its content, so that processes
-    that write at the same time never write different things to one file. Raises InvalidArgumentError when nothing was
-    found.
+    that write at the same time never write different things to one file. A file that is there already with something
+    else in it, such as what was found for another candidate, stays: the digest of the content is then added to the
+    name. Raises InvalidArgumentError when nothing was found.
     """
     rows = found.found.nonzero().flatten()
     if not len(rows):
@@ -64,15 +65,21 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
         "reference_classes": found.reference_classes[rows],
         "candidate_classes": found.candidate_classes[rows],
     }
-    target = Path(path)
-    if target.suffix != ".npz":
-        target = target / f"divergence-{digest_tensors(parts.values())[:12]}.npz"
+    target, digest = Path(path), digest_tensors(parts.values())[:12]
+    named = target.suffix == ".npz"
+    if not named:
+        target = target / f"divergence-{digest}.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": _FORMAT, "scale": 255 if on_lattice else 1, "dtype": str(inputs.dtype).removeprefix("torch.")}
     buffer = io.BytesIO()
     arrays = {name: part.numpy() for name, part in parts.items()}
     np.savez_compressed(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
-    write_atomically(target, buffer.getvalue())
+    try:
+        write_atomically(target, buffer.getvalue(), replace=not named)
+    except FileExistsError:
+        if target.read_bytes() != buffer.getvalue():
+            target = target.with_name(f"{target.stem}-{digest}.npz")
+            write_atomically(target, buffer.getvalue())
     return target
 
 

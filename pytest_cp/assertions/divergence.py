@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.sampling import choose_examples
-from pytest_cp.call_options import keeping_options
+from pytest_cp.call_options import is_default, keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import DivergenceFoundError
 from pytest_cp.running import current_execution
@@ -53,8 +54,9 @@ def assert_no_divergence(
 
     When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
     written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
-    (`--cp-report-json`), and nowhere without one. The message names the file. `replay` names such a file: then
-    its inputs alone are asked about, which makes it a regression test. Raises DivergenceFoundError, and
+    (`--cp-report-json`), and nowhere without one. A file that holds something else, as of another candidate, stays; the
+    message names the new one. `replay` names such a file: then its inputs alone are asked about, and the options of the
+    search are refused, which makes it a regression test. Raises DivergenceFoundError, and
     NothingComparedError when both models are the same, or fewer than half of the examples count.
     """
     __tracebackhide__ = True
@@ -63,6 +65,9 @@ def assert_no_divergence(
         confidence,
         at_most={"divergence_rate": max_divergence_rate},
     )
+    if replay is not None:
+        search = {"epsilon": epsilon, "norm": norm, "lattice": lattice, "guide": guide, "bounds": bounds}
+        _refuse_with_replay(**search, examples=examples, queries=queries, restarts=restarts, save_to=save_to)
     if replay is None and epsilon is None and guide == "gradient":
         reject(_ASSERTION, "epsilon", epsilon, "say how far from the examples to look, in units of the inputs")
 
@@ -103,6 +108,15 @@ def assert_no_divergence(
         DivergenceFoundError,
         view=_with_logits,
     )
+
+
+def _refuse_with_replay(**given: Any) -> None:
+    """Raise InvalidArgumentError for options of a search, which a replay is not."""
+    parameters = inspect.signature(assert_no_divergence).parameters
+    for name, value in given.items():
+        if not is_default(value, parameters[name].default):
+            rule = "replay= asks about the inputs in its file alone and searches nothing: leave this option out"
+            reject(_ASSERTION, name, value, rule)
 
 
 def _with_logits(compressed: Model, reference: Observation) -> Model:

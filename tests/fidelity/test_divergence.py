@@ -272,6 +272,9 @@ def test_middles_on_the_lattice_lie_between_and_halve(first, second, seed):
         ({"epsilon": 0.1, "bounds": (0, 0.5)}, "seeds"),
         ({"epsilon": 0.1, "queries": 0}, "queries"),
         ({"epsilon": 0.1, "restarts": -1}, "restarts"),
+        ({"epsilon": 0.1, "verify": "no"}, "verify='no'"),
+        ({"epsilon": 0.1, "minimise": 1}, "minimise"),
+        ({"epsilon": 0.1, "refine": None}, "refine"),
     ],
 )
 def test_malformed_arguments(arguments, message):
