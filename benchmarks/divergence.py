@@ -59,7 +59,7 @@ class Peer:
             self.queries[rows] += 1
         differs = (outputs[0].argmax(1) != outputs[1].argmax(1)).nonzero().flatten()
         if len(differs):
-            holds = self.verifier.confirm(images[differs])[0]
+            holds = self.verifier.confirm(images[differs]).holds
             hits = differs[holds]
             self.found[rows[hits]] = True
             moved = (images[hits] - self.seeds[rows[hits]]).flatten(1)

@@ -41,7 +41,7 @@ def keeping_options(assertion: Callable[Parameters, Result]) -> Callable[Paramet
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         __tracebackhide__ = True
         chosen = {
-            name: value for name, value in kwargs.items() if name in defaults and not _same(value, defaults[name])
+            name: value for name, value in kwargs.items() if name in defaults and not is_default(value, defaults[name])
         }
         with called_with({name: _describe(value) for name, value in sorted(chosen.items())}):
             return assertion(*args, **kwargs)
@@ -49,7 +49,8 @@ def keeping_options(assertion: Callable[Parameters, Result]) -> Callable[Paramet
     return call
 
 
-def _same(value: Any, default: Any) -> bool:
+def is_default(value: Any, default: Any) -> bool:
+    """Tell whether a plain value is the default, or an object the same one."""
     return value is default or (
         type(value) is type(default) and isinstance(value, (str, int, float)) and value == default
     )

@@ -78,7 +78,12 @@ def assert_pair(
     requirements: list[Requirement],
     assertion: str,
     failure: type[PreservationError],
+    *,
+    view: Callable[[Model, Observation], Model] | None = None,
 ) -> Check:
+    """Compare a pair and conclude; `view` gives the model to observe in the compressed one's place, where it has no
+    logits of its own.
+    """
     __tracebackhide__ = True
     compressed, reference, dataset, compressed_dataset = subjects
     described: Record = {}
@@ -89,7 +94,8 @@ def assert_pair(
         execution = current_execution()
         original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
         read = dataset if compressed_dataset is None else compressed_dataset
-        candidate = observe(compressed, read, device=execution.device, batch_size=execution.batch_size)
+        observed = compressed if view is None else view(compressed, original)
+        candidate = observe(observed, read, device=execution.device, batch_size=execution.batch_size)
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair

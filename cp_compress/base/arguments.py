@@ -85,3 +85,14 @@ def check_choice(owner: str, name: str, value: object, choices: Collection[str])
     if not isinstance(value, str) or value not in choices:
         reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}")
     return value
+
+
+def check_flag(owner: str, name: str, value: object) -> bool:
+    """Return `value` when it is True or False, else reject it: a text such as "no" would count as True.
+
+    >>> check_flag("find_divergence", "verify", False)
+    False
+    """
+    if not isinstance(value, bool):
+        reject(owner, name, value, "must be True or False")
+    return value

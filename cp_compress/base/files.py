@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Replace the file at `path` with `content` in one step.
+def write_atomically(path: str | os.PathLike[str], content: bytes | str, *, replace: bool = True) -> None:
+    """Make or replace the file at `path` with `content` in one step.
 
     A reader, or a process killed at any moment, finds the old file or the new one, never a part. Text is
-    written as UTF-8. Raises OSError when the folder is missing or cannot be written; the old file then stays.
+    written as UTF-8. Raises OSError when the folder is missing or cannot be written, and without `replace`
+    FileExistsError where there is a file; the old file then stays.
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -25,7 +26,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             os.fsync(file.fileno())
         # mkstemp makes files private; a report or an artefact has the permissions of an ordinary new file
         Path(name).chmod(0o666 & ~_current_umask())
-        Path(name).replace(target)
+        if replace or not _linked(Path(name), target):
+            Path(name).replace(target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
@@ -59,6 +61,20 @@ def read_regular_text(path: str | os.PathLike[str], max_bytes: int) -> str:
     if text.startswith("\ufeff"):
         raise ValueError("it begins with a byte order mark: save it as UTF-8 without one")
     return text
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Move a file where there is none; False where the file system has no links. Raises FileExistsError."""
+    try:
+        os.link(source, target)  # unlike a rename it never replaces what another process has just written
+    except FileExistsError:
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(f"{target} exists") from None
+        return False
+    source.unlink()
+    return True
 
 
 def _current_umask() -> int:

@@ -20,10 +20,10 @@ def require_repeatable(ask: Callable[[], Tensor], known: Tensor) -> None:
     taken from the batch, it is asked twice more.
     """
     again = ask()
-    if _excess(again, known) <= 0:
+    if beyond_rounding(again, known, again.dtype) <= 0:
         return
     again, once_more = ask(), ask()
-    if _excess(again, once_more) > 0:
+    if beyond_rounding(again, once_more, again.dtype) > 0:
         largest = float((again.double() - once_more.double()).abs().max())
         raise ObservationError(
             f"the model gives other logits when it is asked again about the same {len(known)} examples, by up to "
@@ -32,8 +32,8 @@ def require_repeatable(ask: Callable[[], Tensor], known: Tensor) -> None:
         )
 
 
-def _excess(first: Tensor, second: Tensor) -> float:
-    """Return how far two outputs differ beyond what the order of additions can change."""
-    precision = torch.finfo(first.dtype).eps if first.is_floating_point() else 0.0
+def beyond_rounding(first: Tensor, second: Tensor, dtype: torch.dtype) -> float:
+    """Return how far two outputs differ beyond what rounding in a dtype and the order of additions can change."""
+    precision = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
     largest = float(second.double().abs().max())
     return float((first.double() - second.double()).abs().max()) - math.sqrt(precision) * largest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,6 +222,16 @@ class DirectionBasis:
             reject("combine", "combinations", combinations, "give one combination or more")
         mixed = (coefficients @ self.tensor.double().flatten(1)).view(-1, *self.tensor.shape[1:])
         return Directions(mixed.to(self.tensor.dtype), tuple(names), ("combination",) * len(names))
+
+    def cancels(self, terms: Mapping[int, int]) -> bool:
+        """Tell whether a combination leaves nothing but rounding, as it may of vectors that depend on each other.
+
+        >>> DirectionBasis(("up", "down"), torch.tensor([[1.0], [-1.0]])).cancels({0: 2, 1: 2})
+        True
+        """
+        parts = [value * self.tensor[index].double() for index, value in terms.items()]
+        left = torch.linalg.vector_norm(torch.stack(parts).sum(dim=0))
+        return float(left) <= math.sqrt(torch.finfo(self.tensor.dtype).eps) * sum(map(abs, terms.values()))
 
     def _name(self, terms: Mapping[int, int]) -> str:
         texts: list[str] = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.divergence_refinement import refine as refine_search
@@ -37,7 +37,8 @@ class DivergenceSearch:
     classes there, and the reference's at the seed; `reference_margins` and `candidate_margins` (n,), float64, the
     largest minus the second logit, NaN where unknown. `queries` (n,) counts inputs that both models were asked about
     beside the seed. `linf` and `l2` (n,), float64, are distances from the seed in units of the inputs, NaN where
-    nothing was found. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
+    nothing was found. `guided` (n,) says where something led the way: a gradient other than zero, or an input of
+    another class. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
     are those in which candidate and reference were asked then, None where nothing was asked.
     """
 
@@ -52,19 +53,22 @@ class DivergenceSearch:
     queries: Tensor
     linf: Tensor
     l2: Tensor
+    guided: Tensor
     unconfirmed: Tensor
     precisions: tuple[str, str] | None
 
     @property
     def asked(self) -> Tensor:
-        """Where (n,) an input beside the seed was asked about, or the seed itself is one; elsewhere nothing is known.
+        """Where (n,) inputs were looked for beside the seed, or the seed itself is one; elsewhere nothing is known.
 
-        Nothing is asked around a seed to which `guide="examples"` has no other class, and around one on which the
-        models disagree in a way that does not hold when looked at closely.
+        That is around a seed to which `guide="examples"` has no other class, around one at which the reference's
+        gradient is zero and from which no way leads to another class, and around one on which the models disagree in a
+        way that does not hold when looked at closely.
         """
-        return self.found | (self.queries > 0)
+        return self.found | (self.guided & (self.queries > 0))
 
 
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def find_divergence(
     candidate: Model,
     reference: Model,
@@ -91,16 +95,18 @@ def find_divergence(
     anywhere) by `norm` "linf" or "l2" in units of the inputs, inside `bounds` (a pair of numbers or None), and with
     `lattice="uint8"` only among images k / 255 with whole k. From a seed on which both say y a path is laid to an
     input on which the reference says something else, by a few gradient steps on the reference (`guide="gradient"`) or
-    towards another of the seeds (`guide="examples"`, no gradients at all), and halved: both models change their
-    answer on each half that is kept, and unless they do so at the same place a disagreement is met after about
-    log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable that gives
-    logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where the
-    crossings coincide; `queries` bounds the inputs asked about for each seed.
+    towards another of the seeds (`guide="examples"`, no gradients at all; also where a gradient is zero), and halved:
+    both models change their answer on each half that is kept, and unless they do so at the same place a disagreement is
+    met after about log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable
+    that gives logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where
+    the crossings coincide; `queries` bounds the inputs asked about for each seed.
 
     With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
     float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
     second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
-    over the seeds): rounding turns an answer only where both models waver. With `minimise` each input is then moved
+    over the seeds): rounding turns an answer only where both models waver. A copy that gives other logits for the seeds
+    than rounding explains, as under autocast, does not speak for its model: there, and where the model's own margin is
+    more than rounding makes of its logits, the model's own answer counts. With `minimise` each input is then moved
     towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
     ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
     they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
@@ -125,6 +131,8 @@ def find_divergence(
     check_integer(_OWNER, "restarts", restarts, "must be a whole number of 0 or more", at_least=0)
     check_integer(_OWNER, "queries", queries, "must be a whole number of 1 or more", at_least=1)
     check_real(_OWNER, "min_margin", min_margin, "must be 0 or more, a share of the spread of the logits", at_least=0)
+    for flag, value in (("verify", verify), ("minimise", minimise), ("refine", refine)):
+        check_flag(_OWNER, flag, value)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size))
     batch = batch_size_for(before.runner.device, batch_size)
@@ -165,6 +173,7 @@ def _as_result(search: Search, seeds: Tensor) -> DivergenceSearch:
         queries=search.queries,
         linf=moves.abs().amax(dim=1) + missing,
         l2=torch.linalg.vector_norm(moves, dim=1) + missing,
+        guided=search.guided,
         unconfirmed=search.unconfirmed,
         precisions=search.verifier.precisions if search.verifier is not None else None,
     )
@@ -191,7 +200,7 @@ def compare_divergence(
     with a count of 0 where nothing was found. `per_example["input"]` holds the inputs.
 
     Raises as `find_divergence`, ObservationError for observations that are not of the same examples, and
-    NothingComparedError where no seed counts.
+    NothingComparedError where fewer than half of the seeds count.
     """
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
@@ -207,13 +216,15 @@ def as_measurement(
 ) -> Measurement:
     """Return the measurement of a search from the examples at `chosen`, of which `labels` (n,) are the true classes.
 
-    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked.
+    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked, or
+    around fewer than half of the examples.
     """
     hits, asked = int(found.found.sum()), int(found.asked.sum())
-    if not asked:
-        raise NothingComparedError(
-            f"nothing was asked around any of the {len(chosen)} examples: {'; '.join(_unasked_notes(found))}"
-        )
+    if 2 * asked < len(chosen):
+        counted = f"only {asked} of the {len(chosen)} examples count"
+        if not asked:
+            counted = f"nothing was asked around any of the {len(chosen)} examples"
+        raise NothingComparedError(f"{counted}: {'; '.join(_unasked_notes(found))}")
     metrics = {
         "divergence_rate": hits / asked,
         "mean_queries": float(found.queries[found.found].double().mean()) if hits else math.nan,
@@ -264,15 +275,25 @@ def _notes(found: DivergenceSearch) -> list[str]:
 
 
 def _unasked_notes(found: DivergenceSearch) -> list[str]:
-    wavering, alone = ~found.asked & (found.unconfirmed > 0), ~found.asked & (found.unconfirmed == 0)
+    wavering = ~found.asked & (found.unconfirmed > 0)
+    lost = ~found.asked & ~wavering & (found.queries > 0)
+    alone = ~found.asked & ~wavering & ~lost
     notes = []
     if bool(wavering.any()):
         notes.append(
             f"{int(wavering.sum())} examples do not count: the models disagree on them, but no more than rounding "
             "does, or not on a batch of one"
         )
+    if bool(lost.any()):
+        notes.append(
+            f"{int(lost.sum())} examples do not count: the reference's gradient is zero there, and on the way to "
+            "another example it keeps its class"
+        )
     if bool(alone.any()):
-        notes.append(f"{int(alone.sum())} examples do not count: none of the others is of another class to them")
+        notes.append(
+            f"{int(alone.sum())} examples do not count: none of the others is of another class to them, and no "
+            "gradient leads away from them"
+        )
     return notes
 
 
@@ -285,13 +306,16 @@ def _changes(
         place = int(number)
         return names[place] if 0 <= place < len(names) else str(place)
 
+    def moved(distance: float) -> str:
+        return "" if math.isnan(distance) else f", moved by L∞ {distance:.3g}"  # a replay knows no seeds
+
     sure = torch.fmin(found.reference_margins, found.candidate_margins).nan_to_num(nan=0.0)
     rows = [row for row in torch.argsort(sure, descending=True, stable=True).tolist() if found.found[row]]
     return tuple(
         ExampleChange(
             index=int(chosen[row]),
             label=name(labels[row]),
-            before=f"{name(found.reference_classes[row])}, moved by L∞ {float(found.linf[row]):.3g}",
+            before=name(found.reference_classes[row]) + moved(float(found.linf[row])),
             after=name(found.candidate_classes[row]),
         )
         for row in rows[:_LISTED_EXAMPLES]

@@ -48,8 +48,9 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
 
     `examples` and `labels` (n,) belong to the seeds of the search. Images k / 255 are stored as uint8, all others as
     they are. A path without the suffix `.npz` is a folder: the file is then named by its content, so that processes
-    that write at the same time never write different things to one file. Raises InvalidArgumentError when nothing was
-    found.
+    that write at the same time never write different things to one file. A file that is there already with something
+    else in it, such as what was found for another candidate, stays: the digest of the content is then added to the
+    name. Raises InvalidArgumentError when nothing was found.
     """
     rows = found.found.nonzero().flatten()
     if not len(rows):
@@ -58,22 +59,33 @@ def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor,
     levels = (inputs * 255).round()
     on_lattice = bool(((levels / 255) == inputs).all()) and bool((inputs >= 0).all()) and bool((inputs <= 1).all())
     parts = {
-        "inputs": levels.to(torch.uint8) if on_lattice else inputs,
+        "inputs": levels.to(torch.uint8) if on_lattice else _as_known_to_numpy(inputs),
         "examples": examples[rows],
         "labels": labels[rows],
         "reference_classes": found.reference_classes[rows],
         "candidate_classes": found.candidate_classes[rows],
     }
-    target = Path(path)
-    if target.suffix != ".npz":
-        target = target / f"divergence-{digest_tensors(parts.values())[:12]}.npz"
+    target, digest = Path(path), digest_tensors(parts.values())[:12]
+    named = target.suffix == ".npz"
+    if not named:
+        target = target / f"divergence-{digest}.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": _FORMAT, "scale": 255 if on_lattice else 1, "dtype": str(inputs.dtype).removeprefix("torch.")}
     buffer = io.BytesIO()
     arrays = {name: part.numpy() for name, part in parts.items()}
     np.savez_compressed(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
-    write_atomically(target, buffer.getvalue())
+    try:
+        write_atomically(target, buffer.getvalue(), replace=not named)
+    except FileExistsError:
+        if target.read_bytes() != buffer.getvalue():
+            target = target.with_name(f"{target.stem}-{digest}.npz")
+            write_atomically(target, buffer.getvalue())
     return target
+
+
+def _as_known_to_numpy(inputs: Tensor) -> Tensor:
+    """Return inputs of a dtype that NumPy lacks, bfloat16, in float32, which holds the same numbers."""
+    return inputs.float() if inputs.dtype == torch.bfloat16 else inputs
 
 
 def load_divergence(path: str | Path) -> SavedDivergence:
@@ -108,11 +120,14 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
             raise ValueError(f"{name} does not fit its {count} inputs")
     if header["scale"] == 255:
         arrays["inputs"] = arrays["inputs"].to(getattr(torch, header["dtype"])) / 255
+    else:
+        arrays["inputs"] = arrays["inputs"].to(getattr(torch, header["dtype"]))
     if not arrays["inputs"].is_floating_point():
         raise ValueError("its inputs are no floating-point numbers")
     return SavedDivergence(**arrays)
 
 
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def replay_divergence(
     candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-5
 ) -> tuple[DivergenceSearch, Tensor]:
@@ -130,7 +145,8 @@ def replay_divergence(
     batch: BatchSize = batch_size_for(device, None)
     after, before = (Labeler(seen.model, device, batch) for seen in (candidate, reference))
     verifier = Verifier(after, before, kept.inputs.to(device), min_margin)
-    holds, classes, margins = verifier.confirm(kept.inputs.to(device))
+    confirmed = verifier.confirm(kept.inputs.to(device))
+    holds, classes, margins = confirmed.holds, confirmed.classes, confirmed.margins
     unknown = torch.full((len(holds),), torch.nan, dtype=torch.float64)
     found = DivergenceSearch(
         inputs=kept.inputs,
@@ -144,6 +160,7 @@ def replay_divergence(
         queries=torch.ones(len(holds), dtype=torch.int64),
         linf=unknown,
         l2=unknown,
+        guided=torch.ones_like(holds),
         unconfirmed=torch.zeros(len(holds), dtype=torch.int64),
         precisions=verifier.precisions,
     )

@@ -42,8 +42,9 @@ def refine(search: Search) -> None:
         better = _score(classes, margins) > score
         if search.verifier is not None and bool(better.any()):
             tried = better.nonzero().flatten()
-            holds, classes[tried], margins[tried] = search.verifier.confirm(points[tried])
-            better[tried] = holds & (_score(classes[tried], margins[tried]) > score[tried])
+            confirmed = search.verifier.confirm(points[tried])
+            classes[tried], margins[tried] = confirmed.classes, confirmed.margins
+            better[tried] = confirmed.holds & (_score(classes[tried], margins[tried]) > score[tried])
         moved = rows[better]
         search.inputs[moved], search.classes[moved] = points[better], classes[better]
         search.margins[moved] = margins[better]
@@ -77,7 +78,8 @@ def _propose(search: Search, rows: Tensor, gradients: Tensor, reach: float) -> T
     noise = search.space.noise(search.seeds, search.generator)[rows] - seeds
     across = search.space.step(noise, reach)
     flat = gradients.flatten(1)
-    squares = flat.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    squares = flat.square().sum(dim=1, keepdim=True)
+    squares = torch.where(squares > 0, squares, torch.inf)  # without a gradient there is nothing to move along
     along = (across.flatten(1) * flat).sum(dim=1, keepdim=True) / squares
     across = across - (along * flat).view_as(across)
     candidate, reference = search.margins[rows].to(flat).unbind(1)

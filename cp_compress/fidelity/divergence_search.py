@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, slices
 from cp_compress.fidelity.divergence_labels import Labeler, Verifier
 from cp_compress.fidelity.divergence_space import SearchSpace
 from cp_compress.fidelity.gradients import differentiable, differentiating, require_gradients
@@ -22,7 +22,8 @@ class Search:
 
     A path starts at a seed, where both models say y, and ends at an input on which the reference says something else.
     Each halving asks both models about the middle: equal answers shorten the path, on which both still change their
-    answer, and different ones are what is looked for.
+    answer, and different ones are what is looked for. `guided` (n,) says where something led the way: a gradient other
+    than zero, or another seed.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Search:
         self.unconfirmed = torch.zeros(count, dtype=torch.int64)
         self.seed_classes = torch.empty(count, dtype=torch.int64)
         self.agreeing = torch.ones(count, dtype=torch.bool)
+        self.guided = torch.zeros(count, dtype=torch.bool)
 
     def run(self, restarts: int) -> None:
         """Look at the seeds, then follow up to 1 + `restarts` paths from each seed."""
@@ -74,24 +76,39 @@ class Search:
         noise = self.space.noise(self.seeds, self.generator)[rows]
         if self.guide == "gradient":
             start = seeds if attempt == 0 else self.space.points(noise, seeds)
-            ends = torch.empty_like(seeds)
+            ends, stuck = torch.empty_like(seeds), torch.empty(len(rows), dtype=torch.bool)
 
             def push(part: slice) -> None:
-                ends[part] = _leave_class(self.reference.runner, start[part], seeds[part], classes[part], self.space)
+                ends[part], stuck[part] = _leave_class(
+                    self.reference.runner, start[part], seeds[part], classes[part], self.space
+                )
 
             self.batch.run(len(rows), push)
-            return rows, ends
+            self.guided[rows[~stuck]] = True
+            if not bool(stuck.any()):
+                return rows, ends
+            lost, towards = self._towards_others(rows[stuck])
+            return torch.cat([rows[~stuck], lost]), torch.cat([ends[~stuck.to(ends.device)], towards])
+        rows, ends = self._towards_others(rows)
+        self.guided[rows] = True
+        return rows, ends
+
+    def _towards_others(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows to which another seed is of another class, and the points of their balls nearest to one."""
         others = self._others(rows)
-        has = others >= 0
-        targets = self.seeds[others.clamp_min(0)]
-        return rows[has], self.space.points(targets, seeds)[has]
+        rows, targets = rows[others >= 0], self.seeds[others[others >= 0]]
+        return rows, self.space.points(targets, self.seeds[rows])
 
     def _others(self, rows: Tensor) -> Tensor:
         """Return for each row another seed of another class, drawn at random, −1 where there is none."""
-        keys = torch.rand(len(self.seeds), len(self.seeds), generator=self.generator)[rows]
-        keys[self.seed_classes[rows][:, None] == self.seed_classes[None, :]] = -1
-        best, place = keys.max(dim=1)
-        return torch.where(best >= 0, place, -1)
+        count, others = len(self.seeds), torch.empty(len(self.seeds), dtype=torch.int64)
+        # drawn for all seeds, as above, and in blocks: of many seeds all pairs at once would take the memory
+        for part in slices(count, self.batch.limit):
+            keys = torch.rand(part.stop - part.start, count, generator=self.generator)
+            keys[self.seed_classes[part][:, None] == self.seed_classes[None, :]] = -1
+            best, place = keys.max(dim=1)
+            others[part] = torch.where(best >= 0, place, -1)
+        return others[rows]
 
     def _follow(self, walking: Tensor, ends: Tensor) -> None:
         low, high = self.seeds[walking].clone(), ends
@@ -106,6 +123,7 @@ class Search:
                 going = same
             else:
                 going = same & ~back  # an end at which nothing changed brackets nothing
+                self.guided[walking[~back]] = True
             going = going & (self.queries[walking] < self.budget)
             walking, low, high = walking[going], low[going], high[going]
             points, inner = self.space.middle(low, high, self.generator)
@@ -131,8 +149,9 @@ class Search:
             )
             classes, margins = torch.stack([first, second], 1), torch.stack([first_margin, second_margin], 1)
         else:
-            holds, classes, margins = self.verifier.confirm(points)
-            holds = holds & self.verifier.both_clear(margins) if clearly else holds
+            confirmed = self.verifier.confirm(points)
+            holds, classes, margins = confirmed.holds, confirmed.classes, confirmed.margins
+            holds = confirmed.sure if clearly else holds
         kept = rows[holds]
         self.inputs[kept], self.found[kept] = points[holds], True
         self.classes[kept], self.margins[kept] = classes[holds], margins[holds]
@@ -157,17 +176,21 @@ class Search:
             steps += 1
 
 
-def _leave_class(runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, space: SearchSpace) -> Tensor:
+def _leave_class(
+    runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, space: SearchSpace
+) -> tuple[Tensor, Tensor]:
     """Return inputs (n, ...) of the space on which the reference leaves the seeds' classes, or comes nearest to it.
 
     The first such input on the way is taken: the shorter the path, the fewer the halvings. Where the ball holds none,
     it is the last: there the candidate may have left its class already. On a lattice the way itself
-    is not rounded, because a step may be shorter than a level.
+    is not rounded, because a step may be shorter than a level. Also returned is where (n,) the gradient at the start is
+    zero and the class the seed's: there is no way.
     """
     size = 2.5 * space.reach / _GRADIENT_STEPS
     way = dataclasses.replace(space, lattice=None)
     place, ends = start, start.clone()
     left = torch.zeros(len(seeds), dtype=torch.bool)
+    flat: Tensor | None = None
     target = classes.to(runner.device)[:, None]
     for _ in range(_GRADIENT_STEPS + 1):
         points = space.points(place, seeds)
@@ -182,7 +205,10 @@ def _leave_class(runner: Runner, start: Tensor, seeds: Tensor, classes: Tensor, 
         ends[fresh] = points[fresh]
         left |= outside
         ends[~left] = points[~left]
+        if flat is None:
+            flat = ~(left | gradients.flatten(1).any(dim=1).cpu())
         if bool(left.all()):
             break
         place = way.points(place + space.step(gradients.to(place), size), seeds)
-    return ends
+    assert flat is not None
+    return ends, flat

@@ -33,14 +33,17 @@ class SearchSpace:
     def points(self, inputs: Tensor, seeds: Tensor) -> Tensor:
         """Return the inputs (n, ...) of the space that are nearest to `inputs`, each in the ball of its seed.
 
-        On the lattice a coordinate is rounded towards the seed, so that the ball is never left.
+        They are rounded towards the seeds, to the dtype or the lattice, so that ball and bounds are never left.
         """
-        inside = seeds + self._shorten(inputs - seeds)
+        start = seeds.double()
+        inside = start + self._shorten(inputs.double() - start)
         if self.bounds is not None:
             inside = inside.clamp(*self.bounds)
         if self.lattice is None:
-            return inside
-        moved = inside * _LEVELS - (seeds * _LEVELS).round()
+            near = inside.to(seeds.dtype)
+            beyond = (near.double() - start).abs() > (inside - start).abs()
+            return torch.where(beyond, _next(near, seeds), near)
+        moved = (inside * _LEVELS - (start * _LEVELS).round()).to(seeds.dtype)
         # a coordinate that float32 puts a hair below a level is at that level
         steps = torch.where(moved >= 0, (moved + 1e-3).floor(), (moved - 1e-3).ceil())
         return ((seeds * _LEVELS).round() + steps) / _LEVELS
@@ -99,6 +102,13 @@ class SearchSpace:
         middle = (total / 2).floor() + up.to(total.dtype)
         inner = ((middle != first).flatten(1).any(dim=1)) & ((middle != last).flatten(1).any(dim=1))
         return middle / _LEVELS, inner
+
+
+def _next(values: Tensor, towards: Tensor) -> Tensor:
+    """Return the next numbers of the dtype; of float16 not every device can tell them."""
+    if values.dtype == torch.float16:
+        return torch.nextafter(values.cpu(), towards.cpu()).to(values.device)
+    return torch.nextafter(values, towards)
 
 
 def _lower_half(keys: Tensor, among: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ class Origin:
         }
 
 
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def find_origin(
     candidate: Observation,
     reference: Observation,

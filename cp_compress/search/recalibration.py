@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_flag, check_integer, check_real
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.calls import first_input
 from cp_compress.base.datasets import LabeledData
@@ -67,8 +67,7 @@ def recalibrate_batchnorm(
     if momentum is not None:
         rule = "must be the share of each batch, a number in (0, 1], or None for all values pooled"
         momentum = check_real(_OWNER, "momentum", momentum, rule, above=0, at_most=1)
-    if not isinstance(layer_by_layer, bool):
-        reject(_OWNER, "layer_by_layer", layer_by_layer, "must be True or False")
+    check_flag(_OWNER, "layer_by_layer", layer_by_layer)
     with torch.inference_mode(False):  # a copy made within inference mode could not be changed
         copied = copy_model(_OWNER, model)
     if is_lowered(copied):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.divergence import as_measurement, find_divergence
 from cp_compress.fidelity.divergence_files import load_divergence, replay_divergence, save_divergence
+from cp_compress.fidelity.divergence_labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judgement import Check, judge
 from cp_compress.fidelity.measurement import Measurement
 from cp_compress.fidelity.observation import Observation
 from cp_compress.fidelity.running import Model
 from cp_compress.fidelity.sampling import choose_examples
-from pytest_cp.call_options import keeping_options
+from pytest_cp.call_options import is_default, keeping_options
 from pytest_cp.checking import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import DivergenceFoundError
 from pytest_cp.running import current_execution
@@ -44,16 +46,18 @@ def assert_no_divergence(
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
 
-    `find_divergence` looks within `epsilon` (by `norm`, in units of the inputs) of so many `examples`, each with at
-    most `queries` inputs; its other arguments have the same names here. `max_divergence_rate`, in [0, 1], bounds the
-    share of examples near which such an input was found; examples on which the models disagree only by rounding, or
-    only within a batch, and those around which nothing could be asked do not count.
+    `compressed` may give logits (n, classes) or classes (n,) or (n, 1). `find_divergence` looks within `epsilon` (by
+    `norm`, in units of the inputs) of so many `examples`, each with at most `queries` inputs; its other arguments have
+    the same names here. `max_divergence_rate`, in [0, 1], bounds the share of examples near which such an input was
+    found; examples on which the models disagree only by rounding, or only within a batch, and those around which
+    nothing could be asked do not count.
 
     When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
     written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
-    (`--cp-report-json`), and nowhere without one. The message names the file. `replay` names such a file: then
-    its inputs alone are asked about, which makes it a regression test. Raises DivergenceFoundError, and
-    NothingComparedError when both models are the same, or no example counts.
+    (`--cp-report-json`), and nowhere without one. A file that holds something else, as of another candidate, stays; the
+    message names the new one. `replay` names such a file: then its inputs alone are asked about, and the options of the
+    search are refused, which makes it a regression test. Raises DivergenceFoundError, and
+    NothingComparedError when both models are the same, or fewer than half of the examples count.
     """
     __tracebackhide__ = True
     requirements = build_requirements(
@@ -61,6 +65,9 @@ def assert_no_divergence(
         confidence,
         at_most={"divergence_rate": max_divergence_rate},
     )
+    if replay is not None:
+        search = {"epsilon": epsilon, "norm": norm, "lattice": lattice, "guide": guide, "bounds": bounds}
+        _refuse_with_replay(**search, examples=examples, queries=queries, restarts=restarts, save_to=save_to)
     if replay is None and epsilon is None and guide == "gradient":
         reject(_ASSERTION, "epsilon", epsilon, "say how far from the examples to look, in units of the inputs")
 
@@ -93,7 +100,31 @@ def assert_no_divergence(
         note = f"the inputs are in {path}; replay={str(path)!r} asks about them again"
         return dataclasses.replace(measurement, notes=(*measurement.notes, note))
 
-    return assert_pair((compressed, reference, dataset, None), compare, requirements, _ASSERTION, DivergenceFoundError)
+    return assert_pair(
+        (compressed, reference, dataset, None),
+        compare,
+        requirements,
+        _ASSERTION,
+        DivergenceFoundError,
+        view=_with_logits,
+    )
+
+
+def _refuse_with_replay(**given: Any) -> None:
+    """Raise InvalidArgumentError for options of a search, which a replay is not."""
+    parameters = inspect.signature(assert_no_divergence).parameters
+    for name, value in given.items():
+        if not is_default(value, parameters[name].default):
+            rule = "replay= asks about the inputs in its file alone and searches nothing: leave this option out"
+            reject(_ASSERTION, name, value, rule)
+
+
+def _with_logits(compressed: Model, reference: Observation) -> Model:
+    """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
+    inputs, _ = reference.data.select([0])
+    if not gives_classes(compressed, inputs, reference.runner.device):
+        return compressed
+    return ClassesAsLogits(compressed, reference.runner.device, reference.classes)
 
 
 check_no_divergence = returning_twin(assert_no_divergence)

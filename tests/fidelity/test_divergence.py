@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import (
@@ -16,6 +17,8 @@ from cp_compress.fidelity import (
     find_divergence,
     observe,
 )
+from cp_compress.fidelity.divergence_labels import Labeler
+from cp_compress.fidelity.divergence_search import Search
 from cp_compress.fidelity.divergence_space import search_space
 from cp_compress.model import parse_scheme
 
@@ -172,6 +175,24 @@ def test_without_any_gradient():
         find_divergence(*functions, digit_seeds(), epsilon=0.3)
 
 
+def test_other_seeds_are_drawn_in_blocks(monkeypatch):
+    model, count, batch = halfspace([1.0, 0.0], 0.5), 60, 7
+    seeds = torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
+    labelers = [Labeler(model, None, BatchSize(batch)) for _ in range(2)]
+    space = search_space("test", seeds, None, "linf", None, None)
+    generator = torch.Generator().manual_seed(3)
+    options = {"guide": "examples", "queries": 5, "verifier": None, "batch": BatchSize(batch)}
+    search = Search(*labelers, seeds, space, generator=generator, **options)
+    search.seed_classes = (seeds[:, 0] > 0.5).long()
+    # what one matrix of all pairs gives
+    keys = torch.rand(count, count, generator=torch.Generator().manual_seed(3))
+    keys[search.seed_classes[:, None] == search.seed_classes[None, :]] = -1
+    rows, drawn, rand = torch.arange(0, count, 2), [], torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, **more: drawn.append(shape) or rand(*shape, **more))
+    assert torch.equal(search._others(rows), keys.argmax(dim=1)[rows])
+    assert max(rows for rows, _ in drawn) == batch
+
+
 def test_the_budget_is_kept():
     model = digits_cnn()
     calls = torch.zeros(1, dtype=torch.int64)
@@ -197,6 +218,18 @@ def test_models_and_seeds_stay_as_they_were():
     assert all(torch.equal(value, before[1][name]) for name, value in candidate.state_dict().items())
     assert candidate.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_inference_mode_changes_nothing():
+    torch.manual_seed(0)
+    candidate, model, seeds = nn.Linear(4, 3), nn.Linear(4, 3), torch.rand(6, 4)
+    options = {"epsilon": 0.3, "minimise": True, "refine": True}
+    plain = find_divergence(candidate, model, seeds, **options)
+    with torch.inference_mode():
+        found = find_divergence(candidate, model, seeds.clone(), **options)
+    assert bool(plain.found.any())
+    assert torch.equal(found.inputs, plain.inputs)
+    assert not found.inputs.is_inference()
 
 
 def test_same_seed_same_inputs_whatever_the_batch_size():
@@ -239,6 +272,9 @@ def test_middles_on_the_lattice_lie_between_and_halve(first, second, seed):
         ({"epsilon": 0.1, "bounds": (0, 0.5)}, "seeds"),
         ({"epsilon": 0.1, "queries": 0}, "queries"),
         ({"epsilon": 0.1, "restarts": -1}, "restarts"),
+        ({"epsilon": 0.1, "verify": "no"}, "verify='no'"),
+        ({"epsilon": 0.1, "minimise": 1}, "minimise"),
+        ({"epsilon": 0.1, "refine": None}, "refine"),
     ],
 )
 def test_malformed_arguments(arguments, message):

@@ -66,6 +66,32 @@ def test_images_are_saved_as_bytes(tmp_path):
     assert torch.equal(load_divergence(path).inputs, found.inputs[found.found])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_inputs_of_few_bits_are_saved_as_they_are(tmp_path, dtype):
+    torch.manual_seed(0)
+    model, other = nn.Linear(4, 3).to(dtype), nn.Linear(4, 3).to(dtype)
+    seeds = torch.rand(8, 4).to(dtype)
+    found = find_divergence(other, model, seeds, epsilon=0.3, restarts=0)
+    assert bool(found.found.any())
+    path = save_divergence(tmp_path, found, torch.arange(8), torch.zeros(8, dtype=torch.int64))
+    kept = load_divergence(path).inputs
+    assert kept.dtype == dtype
+    assert torch.equal(kept, found.inputs[found.found])
+
+
+def test_a_file_with_something_else_in_it_stays(tmp_path):
+    torch.manual_seed(0)
+    model, *candidates = (nn.Linear(4, 3) for _ in range(3))
+    searches = [find_divergence(one, model, torch.rand(8, 4), epsilon=0.5, restarts=0) for one in candidates]
+    nothing = torch.arange(8), torch.zeros(8, dtype=torch.int64)
+    paths = [save_divergence(tmp_path / "same.npz", found, *nothing) for found in (*searches, searches[0])]
+    assert paths[0] == paths[2] == tmp_path / "same.npz"
+    assert paths[1].name.startswith("same-")
+    for path, found in zip(paths, searches, strict=False):
+        assert torch.equal(load_divergence(path).inputs, found.inputs[found.found])
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+
+
 def test_damaged_and_foreign_files_are_refused(saved, tmp_path):
     path, *_ = saved
     content = path.read_bytes()

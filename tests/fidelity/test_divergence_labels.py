@@ -69,6 +69,77 @@ def test_seeds_on_which_a_disagreement_does_not_hold_do_not_count_as_free_of_one
         compare_divergence(observe(OtherwiseInBatches(model, 10), data), observe(model, data), epsilon=0.05, restarts=0)
 
 
+def test_a_search_in_which_most_seeds_do_not_count_is_an_error():
+    model, data = digits_cnn(), few_digits()
+    low = int((observe(model, data).predictions < 7).sum())
+    assert 12 < low < 24
+    candidate = observe(OtherwiseInBatches(model, 7), data)
+    with pytest.raises(NothingComparedError, match=f"only {24 - low} of the 24 examples count: {low} examples do not"):
+        compare_divergence(candidate, observe(model, data), epsilon=0.05, restarts=0)
+
+
+class Autocast(nn.Module):
+    """A model in bfloat16, behind an offset, that gives logits of the dtype of its inputs."""
+
+    def __init__(self, model, offset):
+        super().__init__()
+        self.model, self.offset, self.identity = model, offset, nn.Conv2d(1, 1, 1)
+        with torch.no_grad():
+            self.identity.weight.fill_(1)
+            self.identity.bias.zero_()
+
+    def forward(self, inputs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = self.model((self.identity(inputs) + self.offset) - self.offset)
+        return logits.to(inputs.dtype)
+
+
+def test_a_model_under_autocast_is_not_taken_for_its_float64_copy():
+    model, data = digits_cnn(), few_digits()
+    candidate = Autocast(model, 256)
+    with torch.no_grad():
+        differing = sum(int(candidate(one).argmax() != model(one).argmax()) for one in data[0].split(1))
+    found = compare_divergence(observe(candidate, data), observe(model, data), epsilon=0.05, restarts=0)
+    assert differing > 12
+    assert found.details["already"] == differing
+    assert found.metrics["divergence_rate"] >= differing / 24
+    assert found.details["precisions"] == ("own precision", "float64")
+
+
+def test_two_models_under_autocast_differ_by_their_weights_and_not_by_their_layout():
+    model, (seeds, _) = digits_cnn(), few_digits(8)
+    pruned = parse_scheme("prune(density=0.3)").compress(model)
+    layout = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found, none = (
+        find_divergence(Autocast(one, 0), Autocast(model, 0), seeds, epsilon=0.2, restarts=0)
+        for one in (pruned, layout)
+    )
+    assert int(found.found.sum()) >= 4
+    assert not bool(none.found.any())
+
+
+class Above(nn.Module):
+    """Class 1 where the mean of the input is above 0.6, in float32 not where it is above `turned`."""
+
+    def __init__(self, turned):
+        super().__init__()
+        self.turned, self.level = turned, nn.Parameter(torch.tensor(0.6))
+
+    def forward(self, inputs):
+        over = inputs.mean(dim=1) - self.level
+        over = torch.where(
+            (inputs.mean(dim=1) > self.turned) & torch.tensor(inputs.dtype == torch.float32), -over, over
+        )
+        return torch.stack([-over, over], dim=1)
+
+
+def test_a_clear_answer_that_the_float64_copy_does_not_share_counts():
+    found = find_divergence(Above(0.55), Above(2.0), torch.full((2, 4), 0.5), epsilon=0.2)
+    assert found.precisions == ("float64", "float64")
+    assert bool(found.found.all())
+    assert torch.equal(found.candidate_classes, 1 - found.reference_classes)
+
+
 def test_disagreements_within_rounding_are_told():
     model, data = digits_cnn(), few_digits()
     candidate = copy.deepcopy(model).to(memory_format=torch.channels_last)
@@ -86,6 +157,43 @@ def test_seeds_without_a_path_do_not_count():
     options = {"epsilon": None, "guide": "examples", "examples": None}
     with pytest.raises(NothingComparedError, match="of another class"):
         compare_divergence(observe(candidate, data), observe(model, data), **options)
+
+
+class Rounding(nn.Module):
+    """A model behind a step that rounds pixels: the same answers on images, and no gradient."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return self.model((inputs * 255).round() / 255)
+
+
+def test_without_a_gradient_the_search_goes_towards_other_examples_or_does_not_count():
+    model, (seeds, labels) = digits_cnn(), few_digits(12)
+    data = (seeds * 255).round() / 255, labels
+    pruned = parse_scheme("prune(density=0.3)").compress(model)
+    pair = observe(Rounding(pruned), data), observe(Rounding(model), data)
+    found = compare_divergence(*pair, epsilon=None, refine=True)
+    plain = compare_divergence(observe(pruned, data), observe(model, data), epsilon=None, guide="examples")
+    assert found.details["asked"] == 12
+    assert found.details["found"] >= plain.details["found"] - 2 >= 6
+    with pytest.raises(NothingComparedError, match=r"12 examples do not count: the reference's gradient is zero"):
+        compare_divergence(*pair, epsilon=1 / 255, lattice="uint8", restarts=1)
+
+
+def test_a_seed_with_a_gradient_is_searched_as_if_others_had_one_too():
+    class Partly(nn.Module):
+        def forward(self, inputs):
+            over = inputs.mean(dim=1) - 0.6
+            flat = torch.where(inputs.mean(dim=1) < 0.2, over.detach(), over)
+            return torch.stack([-flat, flat], dim=1)
+
+    seeds = torch.tensor([[0.1, 0.1], [0.5, 0.5]])
+    found = find_divergence(Partly(), Partly(), seeds, epsilon=0.2, restarts=0)
+    assert found.asked.tolist() == [False, True]
+    assert found.queries[0] == 0
 
 
 class Classes(nn.Module):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cp_compress.fidelity import find_divergence
@@ -73,3 +75,21 @@ def test_moves_shorter_than_a_level_change_some_coordinates():
     assert float((levels == 101).double().mean()) == pytest.approx(0.25, abs=0.03)
     again = space.draw(seeds, seeds, torch.Generator().manual_seed(0))
     assert torch.equal((again * 255).round(), (seeds * 255).round())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+    st.sampled_from(["linf", "l2"]),
+    st.floats(0.003, 0.5),
+    st.integers(0, 1000),
+)
+def test_no_dtype_rounds_an_input_out_of_the_ball(dtype, norm, epsilon, seed):
+    generator = torch.Generator().manual_seed(seed)
+    seeds, others = (torch.rand(4, 12, generator=generator).to(dtype) for _ in range(2))
+    points = search_space("test", seeds, epsilon, norm, None, (0.0, 1.0)).points(others, seeds)
+    moves = points.double() - seeds.double()
+    order = torch.inf if norm == "linf" else 2
+    assert points.dtype == dtype
+    assert float(torch.linalg.vector_norm(moves, order, dim=1).max()) <= epsilon * (1 + 1e-12)
+    assert bool(((others.double() - seeds.double()) * moves >= 0).all())

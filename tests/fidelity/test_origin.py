@@ -292,3 +292,18 @@ def test_every_tensor_of_a_model_in_another_dtype_is_restored():
     candidate = parse_scheme("quantize(bfloat16)").compress(model)
     found = find_origin(observe(candidate, data), observe(model, data))
     assert {"layers.0", "head", "attention"} <= {layer.name for layer in found.layers}
+
+
+def test_inference_mode_changes_nothing():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    inputs = torch.randn(40, 4)
+    data = inputs, model(inputs).argmax(dim=1)
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken[2].weight[0].neg_()
+    plain = find_origin(observe(broken, data), observe(model, data))
+    with torch.inference_mode():
+        found = find_origin(observe(copy.deepcopy(broken), data), observe(copy.deepcopy(model), data))
+    assert plain.flips > 0
+    assert found == plain

@@ -115,7 +115,7 @@ _TEXTS = {
     "divergences that are no archive": (
         changed(
             "[predictions]\nmin_agreement = 0.5",
-            '[divergence]\nmax_divergence_rate = 0.5\nepsilon = 0.1\nreplay = "evil.py"',
+            '[divergence]\nmax_divergence_rate = 0.5\nreplay = "evil.py"',
         ),
         "evil.py holds no saved divergence",
     ),

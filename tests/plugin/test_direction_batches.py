@@ -1,9 +1,12 @@
 """Drawn directions are valid, and a failing one shrinks to something that a person can read."""
 
 import pytest
+import torch
 from hypothesis import find, given, settings
+from hypothesis import strategies as st
 
 from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.fidelity import DirectionBasis
 from pytest_cp import direction_batches
 
 
@@ -13,6 +16,21 @@ def test_batches_have_their_size_and_unit_length(directions):
     assert directions.tensor.shape == (5, 3, 8, 8)
     assert directions.tensor.flatten(1).norm(dim=1).sub(1).abs().max() < 1e-5
     assert all(name.count(" + ") + name.count(" − ") <= 1 for name in directions.names)
+
+
+_OPPOSITE = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(directions=direction_batches(basis=DirectionBasis(("brighter", "darker", "blob"), _OPPOSITE), size=3))
+def test_combinations_that_cancel_are_not_drawn(directions):
+    assert directions.tensor.flatten(1).norm(dim=1).sub(1).abs().max() < 1e-5
+
+
+@given(st.dictionaries(st.integers(0, 2), st.integers(-4, 4).filter(bool), min_size=1))
+def test_what_cancels_is_what_leaves_nothing(terms):
+    basis = DirectionBasis(("brighter", "darker", "blob"), _OPPOSITE)
+    assert basis.cancels(terms) == (terms.get(0, 0) == terms.get(1, 0) and 2 not in terms)
 
 
 def test_shrinking_ends_in_one_wave():

@@ -99,5 +99,32 @@ def test_a_replay_needs_no_more_of_the_data_than_its_shape(project):
     project.write_test(GATE.format(candidate="damaged(reference_model)", bound=0.0).replace("dataset, replay", shorter))
     outcome = project.run("-k", "test_replay")
     outcome.result.stdout.fnmatch_lines(
-        ["*DivergenceFoundError: divergence_rate = 1, required ≤ 0*", "*moved by L∞*→*"]
+        ["*DivergenceFoundError: divergence_rate = 1, required ≤ 0*", "*#* (label *): * → *"]
     )
+    assert "nan" not in str(outcome.report["checks"][0]["examples"])
+
+
+def test_a_candidate_may_give_classes_only(project):
+    classes = "(lambda x, m=damaged(reference_model): m(x).argmax(dim=1))"
+    project.write_test(GATE.format(candidate=classes, bound=0.0))
+    outcome = project.run()
+    assert outcome.junit["failures"] == 2
+    outcome.result.stdout.fnmatch_lines(["*DivergenceFoundError: divergence_rate = *, required ≤ 0, n = 64*"])
+    check = outcome.report["checks"][0]
+    assert check["details"]["precisions"] == ["own precision", "float64"]
+
+
+def test_a_replay_refuses_options_of_a_search(project):
+    project.write_test(
+        """
+@pytest.mark.parametrize("option", [{"norm": "bogus"}, {"epsilon": 0.1}, {"queries": -4}, {"save_to": "other.npz"}])
+def test_gate(reference_model, dataset, option):
+    other = torch.nn.Linear(8, 3)
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.*leave this option out"):
+        assert_no_divergence(other, reference_model, dataset, max_divergence_rate=0.0, replay="found.npz", **option)
+    pytest.fail("as was expected")
+"""
+    )
+    outcome = project.run()
+    assert outcome.junit["failures"] == 4
+    outcome.result.stdout.fnmatch_lines(["*as was expected*"])
