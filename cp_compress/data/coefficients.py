@@ -87,6 +87,10 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
             found = [row for run in runs for row in maps_of_images(self.codec, run, self.precision, self.arrangement)]
         return list(zip(found, self.labels[positions], strict=True))
 
+    def remake(self, inputs: Tensor) -> Tensor:
+        """Return the coefficients that the data set holds of images (n, ...) like those that it was made from."""
+        return maps_of_images(self.codec, inputs, self.precision, self.arrangement)
+
     def _position(self, index: int) -> int:
         position = operator.index(index)
         if not -len(self) <= position < len(self):

@@ -61,6 +61,10 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return the stream of one example."""
         return self._streams([self._position(index)])[0]
 
+    def remake(self, inputs: Tensor) -> Tensor:
+        """Return what the data set holds of inputs (n, ...) like those that it was made from, transformed."""
+        return self._transformed(self.codec.roundtrip(inputs))
+
     def _labels_at(self, positions: list[int]) -> Tensor:
         return self.labels[positions]
 
@@ -94,6 +98,9 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
                 raise
             damaged = positions[error.index]
             raise CorruptStreamError(f"data set example #{damaged}{self._where(damaged)}: {error}", damaged) from error
+        return self._transformed(batch)
+
+    def _transformed(self, batch: Tensor) -> Tensor:
         if self.transform is None:
             return batch
         changed = self.transform(batch)
