@@ -77,24 +77,26 @@ class LabeledData:
             yield self.select(range(part.start, part.stop))
 
     def read_labels(self) -> Tensor:
-        """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
+        """Return all labels (n,), int64, on the CPU; where `known_labels` has them, no example is read."""
         known = self.known_labels()
         return torch.cat([labels for _, labels in self.batches(1024)]).cpu() if known is None else known
 
     def known_labels(self) -> Tensor | None:
         """Return all labels (n,), int64, where they are there without reading an example, else None.
 
-        They are `labels`, a tensor, or the `targets` of a data set of torchvision that does not transform them.
+        They are the `labels` of this package's own data sets, and the `targets` of a data set of torchvision that does
+        not transform them. Of any other class an attribute may be something else than the labels of its items.
         """
-        kept = getattr(self.source, "labels", None)
-        if isinstance(kept, Tensor) and kept.shape == (len(self),) and kept.dtype == torch.int64:
+        home, kept = type(self.source).__module__, getattr(self.source, "labels", None)
+        if home.startswith("cp_compress.") and isinstance(kept, Tensor):
             return kept.cpu()
-        of_torchvision = type(self.source).__module__.startswith("torchvision.datasets.")
-        if not of_torchvision or getattr(self.source, "target_transform", None) is not None:
+        if not home.startswith("torchvision.datasets.") or getattr(self.source, "target_transform", None) is not None:
             return None
         try:
-            return as_labels(self.source.targets, len(self)).cpu()
-        except (AttributeError, ObservationError):
+            samples = getattr(self.source, "samples", None)  # of folders: what items are read from
+            targets = self.source.targets if samples is None else [label for _, label in samples]
+            return as_labels(targets, len(self)).cpu()
+        except (AttributeError, TypeError, ValueError, ObservationError):
             return None
 
     def digest(self, batch_size: int = 1024) -> str:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
 from cp_compress.base.datasets import LabeledData
@@ -201,6 +201,38 @@ def test_a_folder_of_images_is_read_for_its_coefficients_and_not_for_its_labels(
     assert torch.equal(torch.stack([image for image, _ in found.__getitems__([2, 0, 1])]), read(expected)[[2, 0, 1]])
     turned = ImageFolder(folder.root, target_transform=lambda label: 5 - label)
     assert CoefficientDataset(turned, JPEG(90)).labels.tolist() == [5, 5, 4]
+    folder.targets = [1, 1, 1]  # items are read from `samples`
+    assert CoefficientDataset(folder, JPEG(90)).labels.tolist() == [0, 0, 1]
+
+
+class Coarse(Dataset):
+    """Items whose labels are others than an attribute of that name, as with classes that were merged."""
+
+    labels = torch.arange(12)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return images(12)[index], int(self.labels[index]) // 4
+
+
+class Merged(CompressedDataset):
+    """A user's own kind of stored data, whose items have merged classes."""
+
+    def __getitems__(self, indices):
+        return [(image, label // 4) for image, label in super().__getitems__(indices)]
+
+
+def test_labels_are_those_of_the_items():
+    expected = [0] * 4 + [1] * 4 + [2] * 4
+    assert LabeledData(Coarse()).read_labels().tolist() == expected
+    assert CompressedDataset(Coarse(), JPEG(50)).labels.tolist() == expected
+    found = CoefficientDataset(Coarse(), JPEG(50))
+    assert found.labels.tolist() == [int(label) for _, label in found.__getitems__(range(12))] == expected
+    merged = Merged((images(12), torch.arange(12)), JPEG(50))
+    assert LabeledData(merged).read_labels().tolist() == expected
+    assert LabeledData(CompressedDataset(Coarse(), JPEG(50))).known_labels().tolist() == expected
 
 
 @pytest.mark.parametrize(
