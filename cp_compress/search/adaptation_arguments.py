@@ -22,6 +22,7 @@ from cp_compress.model.integer import require_float_weights
 from cp_compress.search.loop import PRECISIONS, Task
 from cp_compress.search.ranks import world
 from cp_compress.search.texts import describe
+from cp_compress.search.training_arguments import identify_model
 
 _OWNER = "adapt"
 _COMPARED = 64
@@ -117,7 +118,7 @@ def identify_adaptation(
     *makers, rate = factories
     return {
         "kind": _OWNER,
-        "model": str(digest_model(model)),
+        **identify_model(model),
         "reference": str(digest_model(reference)),
         "decoded": pairs.decoded.digest(),
         "originals": pairs.originals.digest(),

@@ -32,7 +32,7 @@ def identify_training(
     """Return what makes this training another than the next, as texts; `others` are further arguments by name."""
     return {
         **{name: _tell(value) for name, value in others.items()},
-        "model": str(digest_model(model)),
+        **identify_model(model),
         "scheme": str(scheme),
         "method": str(method),
         "data": data.digest(),
@@ -45,6 +45,12 @@ def identify_training(
         "loss": _tell(task.loss),
         "augment": _tell(task.augment),
     }
+
+
+def identify_model(model: nn.Module) -> dict[str, str]:
+    """Return what makes the model that is trained another than the next: its content, and which of it is frozen."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    return {"model": str(digest_model(model)), "set of frozen parameters": digest_text(*frozen)}
 
 
 def _tell(value: object) -> str:

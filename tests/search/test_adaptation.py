@@ -226,6 +226,19 @@ def test_a_stopped_run_goes_on_to_the_same_model(stored, tmp_path, monkeypatch):
         adapt(model, model, stored[0], TRAINING, checkpoint=path, seed=1, **settings)
 
 
+def test_a_checkpoint_knows_what_was_frozen(tmp_path):
+    first, other = Linear(0), Linear(0)
+    first.linear.weight.requires_grad_(False)
+    other.linear.bias.requires_grad_(False)
+    path = tmp_path / "adapt.pt"
+    found = adapt_linear(first, checkpoint=path).model
+    assert torch.equal(found.linear.weight, first.linear.weight)
+    assert torch.equal(adapt_linear(first, checkpoint=path).model.linear.bias, found.linear.bias)
+    for model in (other, Linear(0)):
+        with pytest.raises(InvalidArgumentError, match="of a run with another set of frozen parameters"):
+            adapt_linear(model, checkpoint=path)
+
+
 def test_training_pairs_need_no_true_labels():
     (decoded, _), (originals, _) = pair()
     unknown = torch.full((20,), -1)
