@@ -239,6 +239,31 @@ def test_a_checkpoint_knows_what_was_frozen(tmp_path):
             adapt_linear(model, checkpoint=path)
 
 
+class Normed(nn.Module):
+    """Two norms with statistics, of which tests freeze one."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.free, self.linear = nn.BatchNorm1d(6), nn.BatchNorm1d(6), Linear(0).linear
+
+    def forward(self, inputs):
+        return self.linear(self.free(self.norm(inputs) + 1))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_frozen_layers_in_evaluation_mode_keep_their_statistics(training, tmp_path):
+    model = Normed().train(training)
+    model.norm.eval().requires_grad_(False)
+    for _ in range(2):  # the second time from the checkpoint
+        found = adapt_linear(model, checkpoint=tmp_path / "adapt.pt", epochs=2).model
+        assert torch.equal(found.norm.running_mean, torch.zeros(6))
+        assert torch.equal(found.norm.running_var, torch.ones(6))
+        assert not torch.equal(found.free.running_mean, torch.zeros(6))
+        assert [module.training for module in found.modules()] == [module.training for module in model.modules()]
+    model.norm.train()
+    assert not torch.equal(adapt_linear(model).model.norm.running_mean, torch.zeros(6))
+
+
 def test_training_pairs_need_no_true_labels():
     (decoded, _), (originals, _) = pair()
     unknown = torch.full((20,), -1)
