@@ -116,6 +116,16 @@ def check_training(
         reject(_OWNER, "preserve", preserve, "must be terms such as [PreserveAgreement(at_most=0.05)]")
 
 
+def check_module(owner: str, argument: str, given: object, rule: str = "must be a torch.nn.Module") -> nn.Module:
+    """Return a network whose layers can be worked on, or reject it as `owner`."""
+    if isinstance(given, torch.jit.ScriptModule):
+        rule = "the layers of a ScriptModule can neither be copied nor trained; give the torch.nn.Module behind it"
+        reject(owner, argument, type(given).__name__, rule)
+    if not isinstance(given, nn.Module):
+        reject(owner, argument, type(given).__name__, rule)
+    return given
+
+
 def check_optimizer(made: object, model: nn.Module, owner: str = _OWNER) -> torch.optim.Optimizer:
     """Return the optimiser that a factory made, or reject it as `owner`."""
     if not isinstance(made, torch.optim.Optimizer):
