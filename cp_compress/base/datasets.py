@@ -1,8 +1,8 @@
 """Labelled data in any form that a torch user has it, read in one way.
 
-Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors
-(inputs, labels), and a `DataLoader` that keeps its order. A data set may bring its own batched read:
-a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
+Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors (inputs,
+labels), and a `DataLoader` that keeps its order, of which those examples count that it yields. A data set may bring its
+own batched read: a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
@@ -43,12 +43,14 @@ class LabeledData:
         self.source = source
         self.task = task_of(source)
         self.tensors = _as_tensors(source)
+        self._count: int | None = None
         if self.tensors is not None and self.task == "single_label":
             _require_one_label_each(*self.tensors)
         if self.tensors is not None:
             self._examples, self._collate = None, default_collate
         elif isinstance(source, DataLoader):
-            self._examples, self._collate = _ordered_examples(source), source.collate_fn
+            self._count = _count_in_order(source)
+            self._examples, self._collate = source.dataset, source.collate_fn
         else:
             self._examples, self._collate = source, default_collate
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
@@ -57,6 +59,8 @@ class LabeledData:
             raise ObservationError("dataset is empty: with no examples nothing can be compared")
 
     def __len__(self) -> int:
+        if self._count is not None:
+            return self._count
         return len(self.tensors[0]) if self.tensors is not None else len(self._examples)  # type: ignore[arg-type]
 
     def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
@@ -184,13 +188,19 @@ def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
         raise ObservationError(f"dataset is read as a pair of tensors (inputs, labels), and these {found}")
 
 
-def _ordered_examples(loader: DataLoader[Any]) -> Any:
-    if isinstance(loader.sampler, RandomSampler) or not isinstance(loader.sampler, SequentialSampler):
+def _count_in_order(loader: DataLoader[Any]) -> int:
+    """Return how many examples of its data a loader yields; raises ObservationError unless they are the first ones."""
+    batches: Any = loader.batch_sampler
+    order = loader.sampler if batches is None else batches
+    if type(batches) is BatchSampler:  # what `batch_size` makes; a user's own kind may do anything
+        order = batches.sampler
+    if not isinstance(order, SequentialSampler):
         raise ObservationError(
-            f"dataset is a DataLoader with a {type(loader.sampler).__name__}: examples are compared one by one, "
+            f"dataset is a DataLoader with a {type(order).__name__}: examples are compared one by one, "
             "so their order must be fixed; use shuffle=False"
         )
-    return loader.dataset
+    count = len(order)
+    return count if batches is None or not batches.drop_last else count - count % batches.batch_size
 
 
 def as_labels(labels: Any, count: int) -> Tensor:
