@@ -16,6 +16,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.data.codecs import Codec
 from cp_compress.data.coefficient_maps import ARRANGEMENTS, maps_of_images, maps_of_streams
 from cp_compress.data.images import read_examples, read_runs
+from cp_compress.data.stream_dataset import read_streams
 
 _OWNER = "CoefficientDataset"
 
@@ -34,7 +35,8 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     its place within its block, in the shape of the image, for networks that are not to be changed; ZFP's layout "2d"
     and JPEG at 4:4:4 or grey only. `labels` are (n,), int64; `classes` is that of `dataset` where it has one.
 
-    Raises InvalidArgumentError for data, codecs and precisions of which there are no such coefficients.
+    Raises InvalidArgumentError for data, codecs and precisions of which there are no such coefficients; reading raises
+    CorruptStreamError for a damaged stream, with its position in the data set and, of a store, its file.
 
     >>> from cp_compress.data import ZFP
     >>> images = torch.rand(4, 3, 32, 32), torch.arange(4)
@@ -80,7 +82,8 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
             return []
         if self._stored is not None:
             streams = [self._stored.stream(position) for position in positions]
-            found = list(maps_of_streams(self.codec, streams, self.precision, self.arrangement))
+            where = getattr(self._stored, "where", lambda position: "")
+            found = read_streams(streams, positions, self._of_streams, where)
         else:
             assert self._images is not None
             runs = [inputs for inputs, _ in read_examples(self._images, positions)]
@@ -90,6 +93,9 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     def remake(self, inputs: Tensor) -> Tensor:
         """Return the coefficients that the data set holds of images (n, ...) like those that it was made from."""
         return maps_of_images(self.codec, inputs, self.precision, self.arrangement)
+
+    def _of_streams(self, streams: list[bytes]) -> Tensor:
+        return maps_of_streams(self.codec, streams, self.precision, self.arrangement)
 
     def _position(self, index: int) -> int:
         position = operator.index(index)

@@ -9,8 +9,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.data import JPEG, ZFP, ChannelNorm, CoefficientDataset, CompressedDataset
+from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError, ObservationError
+from cp_compress.data import (
+    JPEG,
+    ZFP,
+    ChannelNorm,
+    CoefficientDataset,
+    CompressedDataset,
+    StoredDataset,
+    write_store,
+)
 
 MEAN_OF_BLOCK = 0
 
@@ -110,6 +118,41 @@ def test_it_reads_like_any_data_set():
     assert torch.equal(dataset[-1][0], dataset[5][0])
     with pytest.raises(IndexError, match="example 6"):
         dataset[6]
+
+
+def test_damage_names_the_example_of_the_data_set_and_its_file(tmp_path):
+    codec = ZFP(precision=10, layout="2d")
+    store = write_store((images(12, (8, 8)), labels(12)), codec, tmp_path / "store", shard_size=5)
+    path = store.path / "shard-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    stream = store.stream(8)
+    content[content.index(stream) + len(stream) // 2] ^= 1
+    path.write_bytes(content)
+    found = CoefficientDataset(StoredDataset(store.path))
+    with pytest.raises(
+        CorruptStreamError, match=r"example #8 in .*shard-00001\.safetensors, which holds #5 to #9"
+    ) as told:
+        found.__getitems__([3, 11, 8, 7])
+    assert told.value.index == 8
+
+
+class Mixed(Dataset):
+    """Images of two sizes."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return images(5, (8, 8) if index % 2 else (16, 12))[index], index % 3
+
+
+@pytest.mark.parametrize("codec", [ZFP(precision=10, layout="2d"), JPEG(50)], ids=str)
+def test_stored_images_of_several_sizes_are_read_together(codec, tmp_path):
+    found = CoefficientDataset(write_store(Mixed(), codec, tmp_path / "store")).__getitems__([3, 0, 1, 4])
+    expected = CoefficientDataset(Mixed(), codec).__getitems__([3, 0, 1, 4])
+    for (maps, label), (wanted, truth) in zip(found, expected, strict=True):
+        assert torch.equal(maps, wanted)
+        assert label == truth
 
 
 def test_normalised_channels_have_mean_0_and_deviation_1():
