@@ -25,10 +25,10 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     """A map-style data set of (coefficients, label): what a network sees that learns without decoding.
 
     `dataset` is one that is stored compressed (a `CompressedDataset`, a store), whose streams are read, or any labelled
-    images (channels, height, width) or PIL images, which `codec` then transforms when they are read. The coefficients
-    are those that a decoder reads, float32, in the units of the data. `precision` keeps only so many bit planes of
-    those of ZFP: what was stored once can be read at any lower precision, with the same result as if it had been stored
-    at that one.
+    images (channels, height, width) or PIL images, which `codec` then transforms when they are read. Stored data must
+    have no `transform`, which takes decoded examples. The coefficients are those that a decoder reads, float32, in the
+    units of the data. `precision` keeps only so many bit planes of those of ZFP: what was stored once can be read at
+    any lower precision, with the same result as if it had been stored at that one.
 
     `arrangement="channels"` gives each frequency a channel of its own, at the resolution of the blocks: with ZFP in
     layout "2d" an image (3, 32, 32) becomes (48, 8, 8), in layout "3d" (64, 8, 8). "image" leaves each coefficient at
@@ -53,6 +53,9 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         if chosen is None or (stored is not None and codec is not None):
             rule = "give a codec for images, and none for a data set that is stored compressed"
             reject(_OWNER, "codec", codec, rule)
+        if stored is not None and getattr(dataset, "transform", None) is not None:
+            rule = "its `transform` takes decoded examples; open it without one, and let the network do its part"
+            reject(_OWNER, "dataset", type(dataset).__name__, rule)
         if precision is not None:
             rule = "precision must be a whole number of bit planes in 1..32, or None"
             precision = check_integer(_OWNER, "precision", precision, rule, at_least=1, at_most=32)

@@ -170,6 +170,7 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
     [
         (((images(), labels()),), {}, "give a codec for images"),
         ((CompressedDataset((images(), labels()), JPEG(50)), JPEG(50)), {}, "none for a data set that is stored"),
+        ((CompressedDataset((images(), labels()), JPEG(50), transform=torch.flip),), {}, "open it without one"),
         (((images(), labels()), ZFP(reversible=True)), {}, "lossy modes"),
         (((images(), labels()), JPEG(50)), {"precision": 4}, "has no bit planes"),
         (((images(), labels()), ZFP(precision=8)), {"precision": 0}, r"1\.\.32"),
