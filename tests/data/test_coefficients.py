@@ -21,6 +21,7 @@ from cp_compress.data import (
 )
 
 MEAN_OF_BLOCK = 0
+FLAT = ZFP(precision=8, layout="2d")
 
 
 def images(count=6, size=(32, 32), channels=3):
@@ -183,6 +184,16 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
             "without subsampling",
         ),
         (((images(size=(20, 20)), labels()), JPEG(50, "4:4:4")), {"arrangement": "image"}, "blocks of 8×8"),
+        *(
+            ((data, codec), {"arrangement": "image"}, rule)
+            for channels, size, rule in (
+                (4, (18, 16), r"images of \(18, 16\) are no whole number of blocks of 4×4"),
+                (2, (10, 16), "blocks of 4×4"),
+                (3, (16, 18), "blocks of 4×4"),
+            )
+            for pair in [(images(6, size, channels), labels())]
+            for data, codec in ((pair, FLAT), (CompressedDataset(pair, FLAT), None))
+        ),
         (((images(), labels()), ZFP(precision=8)), {"arrangement": "rows"}, "'channels', 'image'"),
         ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "keeps 8 bit planes"),
         (((images(), labels()), ZFP(precision=8)), {"precision": 9}, "keeps 8 bit planes"),
