@@ -232,7 +232,7 @@ def test_a_subset_reads_like_a_data_set():
         (lambda: el2n_scores(torch.ones(2, 2) / 2, torch.tensor([0, 2])), "of 2 classes"),
         (lambda: self_influence(torch.ones(3, 2) / 2, points(1), torch.tensor([0, 1, 0])), "one row an example"),
         (lambda: select_by_score([1.0, 2.0], 1), "must be a tensor"),
-        (lambda: select_by_score(points(5), 1), r"scores=\(5, 2\)\): must be a tensor \(n,\), one number an example"),
+        (lambda: select_by_score(points(5), 1), r"scores=\(5, 3\)\): must be a tensor \(n,\), one number an example"),
         (lambda: select_by_score(torch.tensor([1.0, float("nan")]), 1), "scores='NaN'"),
     ],
 )
