@@ -60,7 +60,8 @@ def _remake(source: Any, originals: Tensor) -> Tensor | None:
     """Return what a data set that says how it stores would hold of these originals, if it can hold them."""
     while isinstance(source, (DataLoader, Subset)):
         source = source.dataset
-    remake, codec, transform = (getattr(source, name, None) for name in ("remake", "codec", "transform"))
+    found: list[Any] = [getattr(source, name, None) for name in ("remake", "codec", "transform")]
+    remake, codec, transform = found
     try:
         if callable(remake):
             made = remake(originals)
