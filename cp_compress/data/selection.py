@@ -74,8 +74,8 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
     >>> len(random_selection(100, 10)), random_selection(100, 10).weights.sum().item()
     (10, 100.0)
     """
-    labels = examples if isinstance(examples, Tensor) else None
-    total = len(examples) if isinstance(examples, Tensor) else check_count("random_selection", "examples", examples)
+    labels = examples if isinstance(examples, Tensor) and examples.ndim else None
+    total = check_count("random_selection", "examples", examples) if labels is None else len(labels)  # type: ignore[arg-type]
     generator = seeded("random_selection", seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:

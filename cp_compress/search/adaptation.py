@@ -36,7 +36,7 @@ from cp_compress.search.ranks import world
 from cp_compress.search.repair_steps import record_repair
 from cp_compress.search.stages import DirectStage, Subject, set_training
 from cp_compress.search.training import MakeOptimizer, MakeSchedule, as_given
-from cp_compress.search.training_arguments import check_optimizer, check_schedule
+from cp_compress.search.training_arguments import check_optimizer, check_schedule, check_terms
 
 _OWNER = "adapt"
 _LARGEST_RATE = 0.02
@@ -153,6 +153,7 @@ def adapt(
     multiplier_rate = check_real(_OWNER, "multiplier_rate", multiplier_rate, "must be a number above 0", above=0)
     refuse_rounded(model)
     pairs = check_pairs(decoded, originals)
+    check_terms(preserve, pairs.decoded, _OWNER)
     judged = check_validation(validation, pairs.originals)
     target = model_device(model) or torch.device("cpu")
     if device is not None:

@@ -22,7 +22,7 @@ from cp_compress.model.integer import require_float_weights
 from cp_compress.search.loop import PRECISIONS, Task
 from cp_compress.search.ranks import world
 from cp_compress.search.texts import describe
-from cp_compress.search.training_arguments import identify_model
+from cp_compress.search.training_arguments import check_module, identify_model
 
 _OWNER = "adapt"
 _COMPARED = 64
@@ -40,11 +40,9 @@ def check_adaptation(
     model: object, reference: object, preserve: object, optimizer: object, schedule: object, precision: str
 ) -> None:
     """Reject arguments of `adapt` that are not what they must be."""
-    for name, given in (("model", model), ("reference", reference)):
-        if not isinstance(given, nn.Module):
-            reject(_OWNER, name, type(given).__name__, "must be a torch.nn.Module")
-    assert isinstance(model, nn.Module)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    trained = check_module(_OWNER, "model", model)
+    check_module(_OWNER, "reference", reference)
+    if not any(parameter.requires_grad for parameter in trained.parameters()):
         reject(_OWNER, "model", type(model).__name__, "none of its parameters requires gradients: all are frozen")
     for name, factory in (("optimizer", optimizer), ("schedule", schedule)):
         if factory is not None and not callable(factory):

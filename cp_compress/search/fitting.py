@@ -107,10 +107,12 @@ def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256)
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     runner, parts, labels = Runner(model), [], []
     seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(layer: nn.Module, args: Any, named: Any, output: Tensor) -> None:
+        seen.append(((args[0] if args else named["input"]).detach(), output.detach()))
+
     hooks = [
-        layer.register_forward_hook(lambda layer, args, output: seen.append((args[0].detach(), output.detach())))
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear)
+        layer.register_forward_hook(see, with_kwargs=True) for layer in model.modules() if isinstance(layer, nn.Linear)
     ]
 
     def run(part: slice) -> None:

@@ -67,13 +67,13 @@ def check_checkpoint(checkpoint: str | os.PathLike[str] | None) -> None:
         reject(_OWNER, "checkpoint", os.fspath(checkpoint), "its folder does not exist")
 
 
-def check_terms(terms: Sequence[Preservation], data: LabeledData) -> None:
-    """Reject terms that cannot be computed on the inputs of the training data."""
+def check_terms(terms: Sequence[Preservation], data: LabeledData, owner: str = _OWNER) -> None:
+    """Reject terms that cannot be computed on the inputs of the training data, as `owner`."""
     inputs = data.select([0])[0]
     for term in terms:
         if term.needs_input_gradients and not inputs.is_floating_point():
             rule = f"it needs gradients at the inputs, and those of the data set are {inputs.dtype}, not floating point"
-            reject(_OWNER, "preserve", term, rule)
+            reject(owner, "preserve", term, rule)
 
 
 def check_training(
@@ -90,8 +90,7 @@ def check_training(
     preserve: object,
 ) -> None:
     """Reject arguments of `train_compressed` that are not what they must be."""
-    if not isinstance(model, nn.Module):
-        reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+    model = check_module(_OWNER, "model", model)
     if next(model.parameters(), None) is None:
         reject(_OWNER, "model", type(model).__name__, "it has no parameters, so there is nothing to train")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -144,7 +143,9 @@ def check_schedule(made: object, owner: str = _OWNER) -> Any:
     step = getattr(made, "step", None)
     if not callable(step) or not callable(getattr(made, "state_dict", None)):
         reject(owner, "schedule", type(made).__name__, "the factory must return a schedule of torch.optim.lr_scheduler")
-    required = [p.name for p in inspect.signature(step).parameters.values() if p.default is p.empty]
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(step).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in any_number]
     if required:
         reject(owner, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here")
     return made

@@ -231,8 +231,11 @@ def test_a_norm_takes_one_number_a_channel(mean, scale):
 
 
 def test_a_number_is_no_batch():
-    with pytest.raises(InvalidArgumentError, match="must have shape"):
-        JPEG(75).requantise(torch.tensor(1.0))
+    for codec in (JPEG(75).requantise, JPEG(75).coefficients):
+        with pytest.raises(InvalidArgumentError, match="must have shape"):
+            codec(torch.tensor(1.0))
+        with pytest.raises(InvalidArgumentError, match="must be a tensor"):
+            codec(None)
 
 
 @pytest.fixture

@@ -264,6 +264,34 @@ def test_frozen_layers_in_evaluation_mode_keep_their_statistics(training, tmp_pa
     assert not torch.equal(adapt_linear(model).model.norm.running_mean, torch.zeros(6))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_scripted_models_and_terms_without_gradients_are_refused():
+    scripted = torch.jit.script(Linear(0))
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(model=.*of a ScriptModule can neither"):
+        adapt_linear(scripted)
+    decoded, originals = (((part * 40 + 120).byte(), labels) for part, labels in pair())
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(reference=.*of a ScriptModule can neither"):
+        adapt(Linear(0), scripted, decoded, originals, validation=pair(seed=1))
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(preserve=.*torch\.uint8, not floating point"):
+        adapt(Linear(0), Linear(1), decoded, originals, validation=pair(seed=1), preserve=[PreserveAttribution(0.1)])
+
+
+class AnyArguments(torch.optim.lr_scheduler.ConstantLR):
+    """A schedule whose step passes on whatever it is given."""
+
+    def step(self, *args, **kwargs):
+        return super().step(*args, **kwargs)
+
+
+def test_a_schedule_may_take_any_arguments():
+    decoded, originals = pair()
+    given = {"validation": pair(seed=1), "epochs": 1, "batch_size": 20, "optimizer": plain_descent}
+    found = adapt(
+        Linear(0), Linear(1), decoded, originals, schedule=lambda made, steps: AnyArguments(made, 1.0), **given
+    )
+    assert torch.equal(found.model.linear.weight, adapt_linear(Linear(0)).model.linear.weight)
+
+
 def test_training_pairs_need_no_true_labels():
     (decoded, _), (originals, _) = pair()
     unknown = torch.full((20,), -1)

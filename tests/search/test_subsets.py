@@ -51,6 +51,38 @@ def test_a_weight_of_two_is_an_example_twice():
     assert torch.allclose(found.bias, expected.bias, atol=1e-6)
 
 
+class Keyword(nn.Module):
+    """A network that gives its last layer the input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        return self.last(input=self.first(inputs).tanh())
+
+
+def test_the_last_layer_may_be_given_its_input_by_name():
+    network = Keyword()
+    with torch.no_grad():
+        expected = network.first(blobs()[0]).tanh()
+    assert torch.equal(look_at_last_layer(network, blobs()).embeddings, expected)
+
+
+def test_seeds_may_be_any_whole_numbers_in_a_row():
+    def run(seeds, steps=2):
+        choose, requirement = lambda count: random_selection(200, count), "agreement >= 0.1"
+        return find_smallest_subset(
+            linear, blobs(), choose, blobs(seed=1), requirement, steps=steps, trials=1, seeds=seeds
+        )
+
+    expected = str(run((0, 1)))
+    assert all(str(run(seeds)) == expected for seeds in (torch.tensor([0, 1]), range(2)))
+    for seeds in (torch.tensor(0), 3, "01", (0.5,), torch.tensor([])):
+        with pytest.raises(InvalidArgumentError, match=r"seeds=.*one seed or more, whole numbers"):
+            run(seeds)
+
+
 class Headed(nn.Module):
     """A frozen body with statistics and whole numbers, and a head that is trained."""
 
