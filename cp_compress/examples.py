@@ -27,20 +27,24 @@ class DigitsCNN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # float32 whatever torch's default is, as the images are
+        convolution = functools.partial(nn.Conv2d, kernel_size=3, padding=1, dtype=torch.float32)
+        norm = functools.partial(nn.BatchNorm2d, dtype=torch.float32)
+        linear = functools.partial(nn.Linear, dtype=torch.float32)
         self.features = nn.Sequential(
-            nn.Conv2d(1, 24, 3, padding=1),
-            nn.BatchNorm2d(24),
+            convolution(1, 24),
+            norm(24),
             nn.ReLU(),
-            nn.Conv2d(24, 48, 3, padding=1),
-            nn.BatchNorm2d(48),
+            convolution(24, 48),
+            norm(48),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(48, 64, 3, padding=1),
-            nn.BatchNorm2d(64),
+            convolution(48, 64),
+            norm(64),
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.classifier = nn.Sequential(nn.Flatten(), linear(256, 64), nn.ReLU(), linear(64, 10))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (n, 10) of images (n, 1, 8, 8)."""

@@ -59,13 +59,16 @@ def describe_models(candidate: Model, reference: Model, compressed_dataset: Any)
 
 
 def describe_pair(candidate: Observation, reference: Observation) -> Record:
-    """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs."""
+    """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs.
+
+    Data stored by another codec is data of its own, though the codec may have lost nothing.
+    """
     subjects: Record = {
         "candidate": describe_candidate(candidate.model),
         "reference": describe_model(reference.model),
         "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
     }
-    if candidate.data_digest != reference.data_digest:
-        source = candidate.data.source
+    source, codec = candidate.data.source, getattr(reference.data.source, "codec", None)
+    if candidate.data_digest != reference.data_digest or getattr(source, "codec", codec) != codec:
         subjects["compressed_data"] = describe_data(source, candidate.data_digest, len(candidate))
     return subjects

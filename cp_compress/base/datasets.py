@@ -1,8 +1,8 @@
 """Labelled data in any form that a torch user has it, read in one way.
 
-Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors
-(inputs, labels), and a `DataLoader` that keeps its order. A data set may bring its own batched read:
-a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
+Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors (inputs,
+labels), and a `DataLoader` that keeps its order, of which those examples count that it yields. A data set may bring its
+own batched read: a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
+from cp_compress.base.loaders import count_in_order
 from cp_compress.base.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
@@ -43,11 +44,15 @@ class LabeledData:
         self.source = source
         self.task = task_of(source)
         self.tensors = _as_tensors(source)
+        self._count: int | None = None
         if self.tensors is not None and self.task == "single_label":
             _require_one_label_each(*self.tensors)
         loader = _loader_of(source)
-        self._examples: Any = _ordered_examples(source) if isinstance(source, DataLoader) else source
         self._collate: Any = default_collate if loader is None else loader.collate_fn
+        self._examples: Any = None if self.tensors is not None else source
+        if isinstance(source, DataLoader):
+            self._count = count_in_order(source)
+            self._examples = source.dataset
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
         if len(self) == 0:
@@ -64,6 +69,8 @@ class LabeledData:
         return self._collate is not default_collate
 
     def __len__(self) -> int:
+        if self._count is not None:
+            return self._count
         return len(self.tensors[0]) if self.tensors is not None else len(self._examples)
 
     def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +90,7 @@ class LabeledData:
             yield self.select(range(part.start, part.stop))
 
     def read_labels(self) -> Tensor:
-        """Return all labels (n,), int64, on the CPU; data that has them as such a tensor, `labels`, is not read."""
+        """Return all labels (n,), int64, on the CPU; where `known_labels` has them, no example is read."""
         known = self.known_labels()
         if known is not None:
             return known
@@ -92,17 +99,19 @@ class LabeledData:
     def known_labels(self) -> Tensor | None:
         """Return all labels (n,), int64, where they are there without reading an example, else None.
 
-        They are `labels`, a tensor, or the `targets` of a data set of torchvision that does not transform them.
+        They are the `labels` of this package's own data sets, and the `targets` of a data set of torchvision that does
+        not transform them. Of any other class an attribute may be something else than the labels of its items.
         """
-        kept = getattr(self.source, "labels", None)
-        if isinstance(kept, Tensor) and kept.shape == (len(self),) and kept.dtype == torch.int64:
+        home, kept = type(self.source).__module__, getattr(self.source, "labels", None)
+        if home.startswith("cp_compress.") and isinstance(kept, Tensor):
             return kept.cpu()
-        of_torchvision = type(self.source).__module__.startswith("torchvision.datasets.")
-        if not of_torchvision or getattr(self.source, "target_transform", None) is not None:
+        if not home.startswith("torchvision.datasets.") or getattr(self.source, "target_transform", None) is not None:
             return None
         try:
-            return as_labels(self.source.targets, len(self)).cpu()
-        except (AttributeError, ObservationError):
+            samples = getattr(self.source, "samples", None)  # of folders: what items are read from
+            targets = self.source.targets if samples is None else [label for _, label in samples]
+            return as_labels(targets, len(self)).cpu()
+        except (AttributeError, TypeError, ValueError, ObservationError):
             return None
 
     def digest(self, batch_size: int = 1024) -> str:
@@ -200,18 +209,7 @@ def _loader_of(source: Any) -> DataLoader[Any] | None:
     """Return the loader that makes the batches, if any: around the data set, or within what hands on its examples."""
     while isinstance(source, (Subset, TaskDataset)):
         source = source.dataset
-        if isinstance(source, DataLoader):
-            _ordered_examples(source)
     return source if isinstance(source, DataLoader) else None
-
-
-def _ordered_examples(loader: DataLoader[Any]) -> Any:
-    if isinstance(loader.sampler, RandomSampler) or not isinstance(loader.sampler, SequentialSampler):
-        raise ObservationError(
-            f"dataset is a DataLoader with a {type(loader.sampler).__name__}: examples are compared one by one, "
-            "so their order must be fixed; use shuffle=False"
-        )
-    return loader.dataset
 
 
 def as_labels(labels: Any, count: int) -> Tensor:

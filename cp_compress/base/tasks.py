@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.loaders import count_in_order
 
 Task = Literal["single_label", "multi_label", "dense", "sequence"]
 TASKS: tuple[str, ...] = get_args(Task)
@@ -62,7 +63,7 @@ class TaskDataset:
         return self.dataset
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
 
     def __getitem__(self, index: int) -> Any:
         return self._examples[index]

@@ -98,7 +98,7 @@ def find_fused(device: torch.device) -> Callable[[Tensor, Setting], Tensor] | No
     try:
         from cp_compress.data.block_kernel import requantise_fused
 
-        trial = torch.linspace(-3, 5, 2 * 5 * 6 * 7, device=device).reshape(2, 5, 6, 7) ** 9
+        trial = torch.linspace(-3, 5, 2 * 5 * 6 * 7, dtype=torch.float32, device=device).reshape(2, 5, 6, 7) ** 9
         for setting in (Setting(precision=3), Setting(precision=29), Setting(tolerance=0.7)):
             for values in (trial, trial.flatten(2), trial.flatten(1)):
                 if not torch.equal(requantise_fused(values, setting), requantise_stepwise(values, setting)):

@@ -13,6 +13,7 @@ from cp_compress.data.block_coefficients import BlockCoefficients
 from cp_compress.data.block_order import natural_order
 from cp_compress.data.block_transform import from_blocks as from_small_blocks
 from cp_compress.data.codecs import Codec
+from cp_compress.data.container import stated_shape
 from cp_compress.data.jpeg_coefficients import JpegCoefficients
 from cp_compress.data.jpeg_transform import from_blocks
 
@@ -25,18 +26,25 @@ def maps_of_images(codec: Codec, images: Tensor, precision: int | None, arrangem
     whole = _method(codec, "coefficients")
     if hasattr(codec, "coefficient_arrays"):
         parts = list(codec.coefficient_arrays(images))
-        return _arrange(parts if precision is None else [part.at_precision(precision) for part in parts], arrangement)
+        kept = parts if precision is None else [part.at_precision(precision) for part in parts]
+        return _arrange(kept, arrangement, tuple(images.shape[1:]))
     _refuse_precision(codec, precision)
-    return _arrange([whole(images)], arrangement)
+    return _arrange([whole(images)], arrangement, tuple(images.shape[1:]))
 
 
 def maps_of_streams(codec: Codec, streams: Sequence[bytes], precision: int | None, arrangement: str) -> Tensor:
     """Return the maps (n, channels, rows, columns), float32, of the coefficients that streams hold."""
     whole = _method(codec, "coefficients_of_streams")
     if hasattr(codec, "coefficient_arrays_of_streams"):
-        return _arrange(list(codec.coefficient_arrays_of_streams(streams, precision=precision)), arrangement)
+        found = list(codec.coefficient_arrays_of_streams(streams, precision=precision))
+        return _arrange(found, arrangement, _shape_of(streams))
     _refuse_precision(codec, precision)
-    return _arrange([whole(streams)], arrangement)
+    return _arrange([whole(streams)], arrangement, _shape_of(streams))
+
+
+def _shape_of(streams: Sequence[bytes]) -> tuple[int, ...]:
+    stated = stated_shape(streams[0])
+    return () if stated is None else stated[1]  # a user's own codec may have streams of another kind
 
 
 def _method(codec: Codec, name: str) -> Any:
@@ -51,9 +59,11 @@ def _refuse_precision(codec: Codec, precision: int | None) -> None:
         reject(_OWNER, "precision", precision, f"{codec} has no bit planes: its coefficients have steps instead")
 
 
-def _arrange(parts: list[BlockCoefficients] | list[JpegCoefficients], arrangement: str) -> Tensor:
+def _arrange(
+    parts: list[BlockCoefficients] | list[JpegCoefficients], arrangement: str, shape: tuple[int, ...]
+) -> Tensor:
     grids = [grid for part in parts for grid in (_jpeg(part) if isinstance(part, JpegCoefficients) else _zfp(part))]
-    return _as_image(parts, grids) if arrangement == "image" else _as_channels(grids)
+    return _as_image(parts, grids, shape) if arrangement == "image" else _as_channels(grids)
 
 
 def _jpeg(found: JpegCoefficients) -> list[Tensor]:
@@ -83,8 +93,10 @@ def _as_channels(grids: list[Tensor]) -> Tensor:
     return torch.cat(maps, 1).contiguous()
 
 
-def _as_image(parts: list[BlockCoefficients] | list[JpegCoefficients], grids: list[Tensor]) -> Tensor:
-    """Leave each coefficient at its place within its block."""
+def _as_image(
+    parts: list[BlockCoefficients] | list[JpegCoefficients], grids: list[Tensor], shape: tuple[int, ...]
+) -> Tensor:
+    """Leave each coefficient at its place within its block, in examples of a shape."""
     rule = "coefficients have a place in the image only in layout 2d and without subsampling"
     first = parts[0]
     if _is_subsampled(parts) or grids[0].shape[-1] not in (16, 64):
@@ -96,8 +108,9 @@ def _as_image(parts: list[BlockCoefficients] | list[JpegCoefficients], grids: li
         return torch.stack(planes, 1)
     if len(first.shape) != 2:
         reject(_OWNER, "arrangement", "image", rule)
-    if any(extent % 4 for extent in first.shape):
-        reject(_OWNER, "arrangement", "image", f"arrays of {first.shape} are no whole number of blocks of 4×4")
+    # of the image itself, since the array of several channels may be of whole blocks where each of them is not
+    if any(extent % 4 for extent in shape[-2:]):
+        reject(_OWNER, "arrangement", "image", f"images of {shape[-2:]} are no whole number of blocks of 4×4")
     return torch.cat([from_small_blocks(grid[..., natural_order(2)], first.shape) for grid in grids], 1)
 
 

@@ -118,7 +118,7 @@ class JPEG(StreamCodec):
 
         Computed by tensor arithmetic, without coding. Raises InvalidArgumentError as `encode` does.
         """
-        check_batch("JPEG", batch[:1])
+        _check_first(batch)
         return analyse(_as_pixels(batch.detach()), self.quality, self.subsampling)
 
     def coefficients_of_streams(self, streams: Sequence[bytes]) -> JpegCoefficients:
@@ -146,7 +146,7 @@ class JPEG(StreamCodec):
         Gradients go through as if nothing was done (straight-through) where the batch is floating point. Raises
         InvalidArgumentError as `encode` does.
         """
-        check_batch("JPEG", batch if not isinstance(batch, Tensor) or not batch.ndim else batch[:1])
+        _check_first(batch)
         found = _as_dtype(requantise(_as_pixels(batch.detach()), self.quality, self.subsampling), batch.dtype)
         return straight_through(batch, found)
 
@@ -175,6 +175,11 @@ class JPEG(StreamCodec):
     def _head(self, shape: tuple[int, ...]) -> bytes:
         """Return all that stands before the coded image in a file of this codec."""
         return file_head(self.quality, self.subsampling, *shape)
+
+
+def _check_first(batch: Tensor) -> None:
+    """Reject what is no batch, without moving more than one image to the CPU."""
+    check_batch("JPEG", batch if not isinstance(batch, Tensor) or not batch.ndim else batch[:1])
 
 
 def _check_shape(values: Tensor) -> None:

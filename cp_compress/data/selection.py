@@ -74,8 +74,8 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
     >>> len(random_selection(100, 10)), random_selection(100, 10).weights.sum().item()
     (10, 100.0)
     """
-    labels = examples if isinstance(examples, Tensor) else None
-    total = len(examples) if isinstance(examples, Tensor) else check_count("random_selection", "examples", examples)
+    labels = examples if isinstance(examples, Tensor) and examples.ndim else None
+    total = check_count("random_selection", "examples", examples) if labels is None else len(labels)  # type: ignore[arg-type]
     generator = seeded("random_selection", seed)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
@@ -97,9 +97,7 @@ def select_by_score(
     [0, 2]
     """
     check_choice(method, "keep", keep, ("highest", "lowest", "middle"))
-    if not isinstance(scores, Tensor):
-        reject(method, "scores", type(scores).__name__, "must be a tensor (n,)")
-    values = as_matrix(method, "scores", scores.unsqueeze(1) if scores.ndim == 1 else scores, infinite=True)[:, 0]
+    values = _as_scores(method, scores)
 
     def choose(positions: Tensor, quota: int) -> tuple[Tensor, Tensor]:
         order = torch.sort(values[positions], descending=keep == "highest", stable=True).indices
@@ -152,14 +150,27 @@ def even_weights(places: Tensor, total: int) -> tuple[Tensor, Tensor]:
     return places, torch.full((len(places),), total / len(places), dtype=torch.float64)
 
 
-def as_matrix(owner: str, name: str, values: Tensor, *, infinite: bool = False) -> Tensor:
-    """Return rows (n, d) as float32 on the CPU, or float64 where they are; rejects other shapes and NaN."""
+def _as_scores(owner: str, scores: Tensor) -> Tensor:
+    """Return scores (n,) on the CPU, to the last digit; infinity is a score, NaN is not."""
+    if not isinstance(scores, Tensor) or scores.ndim != 1 or scores.numel() == 0 or scores.is_complex():
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        reject(owner, "scores", found, "must be a tensor (n,), one number an example")
+    values = scores.detach().cpu()
+    if not values.is_floating_point():
+        return values.long()
+    if bool(values.isnan().any()):
+        reject(owner, "scores", "NaN", "every value must be a number")
+    return values
+
+
+def as_matrix(owner: str, name: str, values: Tensor) -> Tensor:
+    """Return rows (n, d) as float32 on the CPU, or float64 where they are; rejects other shapes, NaN and Inf."""
     if not isinstance(values, Tensor) or values.ndim != 2 or values.numel() == 0:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         reject(owner, name, found, "must be a tensor with one row an example")
     rows = values.detach().cpu()
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    if bool(rows.isnan().any()) or (not infinite and bool(rows.isinf().any())):
+    if not bool(rows.isfinite().all()):
         reject(owner, name, "NaN or Inf", "every value must be a number")
     return rows
 

@@ -113,7 +113,7 @@ class StoredDataset(StreamDataset):
                 shard = self._shard(number)
             except CorruptStreamError as error:
                 first = positions[places[0]]
-                raise CorruptStreamError(f"data set example #{first}{self._where(first)}: {error}", first) from error
+                raise CorruptStreamError(f"data set example #{first}{self.where(first)}: {error}", first) from error
             rows = shard.streams([positions[place] - start for place in places])
             for place, row in zip(places, rows, strict=True):
                 found[place] = row
@@ -125,7 +125,8 @@ class StoredDataset(StreamDataset):
         ]
         return torch.stack([self._shard(number).labels[place] for number, place in places])
 
-    def _where(self, position: int) -> str:
+    def where(self, position: int) -> str:
+        """Return which file holds an example, and which others it holds."""
         shard = self._manifest.shards[self._find(position)]
         return f" in {self.path / shard.name}, which holds #{shard.start} to #{shard.stop - 1}"
 

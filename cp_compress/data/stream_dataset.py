@@ -61,11 +61,15 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return the stream of one example."""
         return self._streams([self._position(index)])[0]
 
+    def remake(self, inputs: Tensor) -> Tensor:
+        """Return what the data set holds of inputs (n, ...) like those that it was made from, transformed."""
+        return self._transformed(self.codec.roundtrip(inputs))
+
     def _labels_at(self, positions: list[int]) -> Tensor:
         return self.labels[positions]
 
-    def _where(self, position: int) -> str:
-        """Return what an error adds to the number of an example."""
+    def where(self, position: int) -> str:
+        """Return what an error adds to the number of an example: the file that holds it, say."""
         return ""
 
     def _position(self, index: int) -> int:
@@ -76,24 +80,11 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, positions: list[int]) -> list[Tensor]:
         """Return decoded examples, those of one shape decoded together."""
-        streams = self._streams(positions)
-        groups: dict[object, list[int]] = {}
-        for place, stream in enumerate(streams):
-            groups.setdefault(stated_shape(stream), []).append(place)
-        found: dict[int, Tensor] = {}
-        for places in groups.values():
-            rows = self._decode_batch([streams[place] for place in places], [positions[place] for place in places])
-            found.update(zip(places, rows, strict=True))
-        return [found[place] for place in range(len(positions))]
+        return read_streams(
+            self._streams(positions), positions, lambda part: self._transformed(self.codec.decode(part)), self.where
+        )
 
-    def _decode_batch(self, streams: list[bytes], positions: list[int]) -> Tensor:
-        try:
-            batch = self.codec.decode(streams)
-        except CorruptStreamError as error:
-            if error.index is None:
-                raise
-            damaged = positions[error.index]
-            raise CorruptStreamError(f"data set example #{damaged}{self._where(damaged)}: {error}", damaged) from error
+    def _transformed(self, batch: Tensor) -> Tensor:
         if self.transform is None:
             return batch
         changed = self.transform(batch)
@@ -102,6 +93,32 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
             rule = f"gave {found} for a batch {tuple(batch.shape)}; it must give a tensor with one row an example"
             reject(type(self).__name__, "transform", self.transform, rule)
         return changed
+
+
+def read_streams(
+    streams: Sequence[bytes],
+    positions: Sequence[int],
+    read: Callable[[list[bytes]], Tensor],
+    where: Callable[[int], str],
+) -> list[Tensor]:
+    """Return what `read` makes of the streams of the examples at positions, those of one shape read together.
+
+    Raises CorruptStreamError for a damaged stream, with its position in the data set and what `where` says of it.
+    """
+    groups: dict[object, list[int]] = {}
+    for place, stream in enumerate(streams):
+        groups.setdefault(stated_shape(stream), []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in groups.values():
+        try:
+            rows = read([streams[place] for place in places])
+        except CorruptStreamError as error:
+            if error.index is None:
+                raise
+            damaged = positions[places[error.index]]
+            raise CorruptStreamError(f"data set example #{damaged}{where(damaged)}: {error}", damaged) from error
+        found.update(zip(places, rows, strict=True))
+    return [found[place] for place in range(len(streams))]
 
 
 def check_transform(owner: str, transform: Any) -> None:

@@ -260,7 +260,7 @@ class ZFP(StreamCodec):
     def _stored_arrays(self, examples: Tensor, plans: Sequence[ArrayPlan]) -> list[Tensor]:
         """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be."""
         block_format, arrangement = _format(examples.dtype), self._arrangement()
-        measured = examples / 255 if examples.dtype == torch.uint8 else examples
+        measured = examples.float() / 255 if examples.dtype == torch.uint8 else examples
         largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
         if self.reversible:  # whole numbers of pixels take a third of the bytes of their fractions
             return arrangement.split(examples.to(block_format.dtype), plans)

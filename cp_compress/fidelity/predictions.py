@@ -24,6 +24,7 @@ from cp_compress.fidelity.output_changes import (
     logit_distance,
     top_class_overlap,
 )
+from cp_compress.fidelity.pairing import require_same_examples
 from cp_compress.fidelity.prediction_tables import (
     Slices,
     class_drops,
@@ -43,8 +44,8 @@ _OWNER = "compare_predictions"
 def check_comparable(candidate: Observation, reference: Observation, *, any_task: bool = False) -> None:
     """Raise ObservationError unless both observations are of the same labelled examples and classes.
 
-    The inputs may differ, as they do when the candidate reads compressed data; the labels may not. Unless `any_task`,
-    examples must have one class each.
+    The inputs may differ, as they do when the candidate reads compressed data, as far as `require_same_examples` takes
+    them for the same examples; the labels may not. Unless `any_task`, examples must have one class each.
     """
     if candidate.task != reference.task:
         raise ObservationError(f"the candidate's data is of a {candidate.task} task, the reference's {reference.task}")
@@ -64,6 +65,11 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
         raise ObservationError(
             "the data set gave other examples at its second reading: examples are compared one by one, "
             "so remove random augmentation from it"
+        )
+    if candidate.data_digest != reference.data_digest:
+        candidate.remember(
+            ("same examples", reference.data_digest),
+            lambda: require_same_examples(candidate.data, reference.data, reference.labels),
         )
 
 

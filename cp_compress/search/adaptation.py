@@ -34,9 +34,9 @@ from cp_compress.search.losses import Preservation, find_layers
 from cp_compress.search.paired_loop import PairedLoop, logits_of, towards
 from cp_compress.search.ranks import world
 from cp_compress.search.repair_steps import record_repair
-from cp_compress.search.stages import DirectStage, Subject
+from cp_compress.search.stages import DirectStage, Subject, set_training
 from cp_compress.search.training import MakeOptimizer, MakeSchedule, as_given
-from cp_compress.search.training_arguments import check_optimizer, check_schedule
+from cp_compress.search.training_arguments import check_optimizer, check_schedule, check_terms
 
 _OWNER = "adapt"
 _LARGEST_RATE = 0.02
@@ -111,9 +111,10 @@ def adapt(
 ) -> AdaptationResult:
     """Return a copy of a model, trained on decoded data towards the reference's outputs on the originals.
 
-    `decoded` and `originals` hold the same examples in the same order, such as a `CompressedDataset` and the data
-    that it was made from; their labels are not used. `model` is often the reference itself, or a pruned or factored
-    candidate, whose zeros stay zero. The loss is the Kullback–Leibler divergence of `PreserveAgreement` at this
+    `decoded` and `originals` hold the same examples in the same order, such as a `CompressedDataset` and the data that
+    it was made from; their labels are not used. `model` is often the reference itself, or a pruned or factored
+    candidate, whose zeros stay zero. Frozen parameters stay as they are, and so do frozen layers in evaluation mode
+    with the statistics that they keep. The loss is the Kullback–Leibler divergence of `PreserveAgreement` at this
     `temperature`, on the decoded examples, plus `clean_weight` times that on the originals, which doubles the work.
     `preserve` are further terms on the examples of the loss, with the reference on the originals, held as constraints
     by multipliers that move by up to `multiplier_rate` a step.
@@ -152,13 +153,14 @@ def adapt(
     multiplier_rate = check_real(_OWNER, "multiplier_rate", multiplier_rate, "must be a number above 0", above=0)
     refuse_rounded(model)
     pairs = check_pairs(decoded, originals)
+    check_terms(preserve, pairs.decoded, _OWNER)
     judged = check_validation(validation, pairs.originals)
     target = model_device(model) or torch.device("cpu")
     if device is not None:
         target = usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
     terms = tuple(preserve)
     held = copy_model(_OWNER, reference).to(target).eval().requires_grad_(False)
-    working = copy_model(_OWNER, model).to(target).train()
+    working = set_training(copy_model(_OWNER, model).to(target))
     find_layers(terms, held, "reference")
     find_layers(terms, working, "model")
     before = _judge(model, reference, judged, target, batch_size)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from cp_compress.base.arguments import check_choice, reject
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.descriptions import layers_of, said_by
+from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_model, digest_text
-from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
+from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
 from cp_compress.base.freshness import example_digests, shared_examples
+from cp_compress.fidelity.pairing import require_same_examples
 from cp_compress.fidelity.subjects import same_data
 from cp_compress.model.casting import find_casts
 from cp_compress.model.holding import find_holding
@@ -23,11 +23,10 @@ from cp_compress.model.integer import require_float_weights
 from cp_compress.search.loop import PRECISIONS, Task
 from cp_compress.search.ranks import world
 from cp_compress.search.texts import describe
+from cp_compress.search.training_arguments import check_module, identify_model
 
 _OWNER = "adapt"
 _COMPARED = 64
-_RESEMBLING = 0.5
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +41,9 @@ def check_adaptation(
     model: object, reference: object, preserve: object, optimizer: object, schedule: object, precision: str
 ) -> None:
     """Reject arguments of `adapt` that are not what they must be."""
-    for name, given in (("model", model), ("reference", reference)):
-        if not isinstance(given, nn.Module):
-            reject(_OWNER, name, type(given).__name__, "must be a torch.nn.Module")
-    assert isinstance(model, nn.Module)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    trained = check_module(_OWNER, "model", model)
+    check_module(_OWNER, "reference", reference)
+    if not any(parameter.requires_grad for parameter in trained.parameters()):
         reject(_OWNER, "model", type(model).__name__, "none of its parameters requires gradients: all are frozen")
     for name, factory in (("optimizer", optimizer), ("schedule", schedule)):
         if factory is not None and not callable(factory):
@@ -60,9 +57,9 @@ def check_adaptation(
 def check_pairs(decoded: Any, originals: Any) -> Pairs:
     """Return data as pairs.
 
-    Raises ObservationError unless both hold the same number of examples with the same labels and shapes, and most
-    decoded ones resemble their own original; InvalidArgumentError for the two in the wrong order; and NoEffectError
-    when the decoded data is the original.
+    Raises ObservationError unless both hold the same number of examples with the same labels and shapes, and decoded
+    ones resemble their own original (`require_same_examples`); InvalidArgumentError for the two in the wrong order;
+    and NoEffectError when the decoded data is the original.
     """
     pairs = Pairs(LabeledData(decoded), LabeledData(originals))
     kept = said_by(originals, "codec")
@@ -77,54 +74,17 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     if after.shape != before.shape or after.dtype != before.dtype:
         found = " and ".join(f"{tuple(part.shape[1:])} {part.dtype}" for part in (after, before))
         raise ObservationError(f"examples of decoded and originals are {found}: they must be of one shape and dtype")
-    other = (pairs.decoded.read_labels() != pairs.originals.read_labels()).nonzero()
+    labels = pairs.originals.read_labels()
+    other = (pairs.decoded.read_labels() != labels).nonzero()
     if len(other):
         raise ObservationError(
             f"decoded and originals hold other labels at example #{int(other[0])}: they must be in one order"
         )
-    if not _is_decoded_from(decoded, after, before):
-        _require_same_examples(after, before)
+    require_same_examples(pairs.decoded, pairs.originals, labels)
     lossless = getattr(said_by(decoded, "codec"), "lossless", False)
     if torch.equal(after, before) and (lossless or same_data(decoded, originals)):
         raise NoEffectError(f"{_OWNER}: decoded holds the same values as originals, so there is nothing to adapt to")
     return pairs
-
-
-def _is_decoded_from(decoded: Any, after: Tensor, before: Tensor) -> bool:
-    """Tell whether examples are what the codec of a data set makes of the originals, however little that leaves."""
-    stored = next((layer for layer, _ in layers_of(decoded) if getattr(layer, "codec", None) is not None), None)
-    if stored is None:
-        return False
-    codec, transform = stored.codec, getattr(stored, "transform", None)
-    try:
-        made = codec.roundtrip(before)
-    except (InvalidArgumentError, CompressionError):  # the originals are scaled otherwise than what was encoded
-        return False
-    return torch.equal(after, made if transform is None else transform(made))
-
-
-def _require_same_examples(decoded: Tensor, originals: Tensor) -> None:
-    """Raise ObservationError unless most decoded examples of a sample resemble their own original most.
-
-    What counts is the correlation of deviations from the sample's mean, which a codec that blurs or dims leaves. Where
-    nothing is left of an example, it says nothing.
-    """
-    if not bool(decoded.isfinite().all() and originals.isfinite().all()):
-        return  # whoever runs a model on them says which example it is
-    after, before = (_directions(part.double().flatten(1)) for part in (decoded, originals))
-    likeness = after @ before.T
-    own = likeness.diagonal()
-    share = float((own >= likeness.amax(1) - 1e-6).double().mean())
-    if share < _RESEMBLING:
-        rule = f"only {share:.0%} of {len(own)} decoded examples resemble their own original more than another one"
-        raise ObservationError(f"decoded and originals are not the same examples in one order: {rule}")
-
-
-def _directions(rows: Tensor) -> Tensor:
-    """Return deviations from the mean at length 1, or 0 where only its rounding is left."""
-    deviations = rows - rows.mean(0)
-    left = deviations.norm(dim=1) > _ROUNDING * rows.norm(dim=1).max()
-    return F.normalize(torch.where(left.unsqueeze(1), deviations, 0.0))
 
 
 def check_validation(validation: object, originals: LabeledData) -> Pairs:
@@ -157,7 +117,7 @@ def identify_adaptation(
     *makers, rate = factories
     return {
         "kind": _OWNER,
-        "model": str(digest_model(model)),
+        **identify_model(model),
         "reference": str(digest_model(reference)),
         "decoded": pairs.decoded.digest(),
         "originals": pairs.originals.digest(),

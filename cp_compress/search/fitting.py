@@ -17,7 +17,8 @@ from cp_compress.base.datasets import LabeledData
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.running import Runner
-from cp_compress.search.training_arguments import check_optimizer
+from cp_compress.search.stages import set_training
+from cp_compress.search.training_arguments import check_module, check_optimizer
 
 MakeModel = Callable[[], nn.Module]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -64,7 +65,8 @@ def fit(
 
     `weights` (n,) count each example's loss: those of a `Selection`, say. The learning rate of `optimizer` (default:
     SGD at 0.05, momentum 0.9, weight decay 5e-4) falls along a cosine to 0. Order and initial values come from `seed`.
-    With `history` the examples are looked at after each pass over them.
+    With `history` the examples are looked at after each pass over them. Frozen parameters stay as they are, and frozen
+    layers in evaluation mode stay in it.
 
     Raises InvalidArgumentError for bad arguments, TrainingError for a loss that is no number.
     """
@@ -81,12 +83,21 @@ def fit(
     devices = [target] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
-        model = copy.deepcopy(make_model())  # it may be one that the caller keeps
-        if not isinstance(model, nn.Module):
-            reject(_OWNER, "make_model", type(model).__name__, "must return a torch.nn.Module")
-        model = model.to(target).train().requires_grad_(True)
+        model = set_training(_copy(make_model()).to(target))  # it may be one that the caller keeps
         correct = _train(model, data, shares, steps, batch_size, optimizer or _default_optimizer, seed, target, history)
     return Fitted(model.cpu().eval(), correct)
+
+
+def _copy(made: object) -> nn.Module:
+    """Return a copy of a new network, or reject what is none, cannot be copied, or has nothing to train."""
+    network = check_module(_OWNER, "make_model", made, "must return a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        reject(_OWNER, "make_model", type(made).__name__, "none of the network's parameters requires gradients")
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        rule = f"the network cannot be copied, and it is never changed itself: {error}"
+        reject(_OWNER, "make_model", type(made).__name__, rule)
 
 
 def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256) -> LastLayer:
@@ -135,7 +146,8 @@ def _train(
     device: torch.device,
     history: bool,
 ) -> Tensor:
-    optimizer = check_optimizer(make_optimizer([*model.parameters()]), model, _OWNER)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = check_optimizer(make_optimizer(trained), model, _OWNER)
     runner = Runner(model, device)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     order = torch.Generator().manual_seed(seed)

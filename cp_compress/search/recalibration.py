@@ -24,6 +24,7 @@ from cp_compress.model.layers import copy_model
 from cp_compress.model.lowering import is_lowered
 from cp_compress.model.steps import Change, Skip
 from cp_compress.search.repair_steps import record_repair
+from cp_compress.search.training_arguments import check_module
 
 _OWNER = "recalibrate_batchnorm"
 
@@ -51,9 +52,9 @@ def recalibrate_batchnorm(
     the last layer, whatever the batch size (a layer used twice in one call apart); that takes about half a pass a
     layer. A `momentum` in (0, 1] moves the old statistics towards those of each batch in turn, by that share.
 
-    Raises NoEffectError for a model without batch normalisation that keeps statistics, and when they are those of
-    the data already; CompressionError for a lowered model and statistics that their dtype cannot hold;
-    ObservationError for data that the model cannot take.
+    Raises NoEffectError for a model without batch normalisation that keeps statistics, or that calls none of its
+    layers, and when they are those of the data already; InvalidArgumentError for a ScriptModule; CompressionError for a
+    lowered model and statistics that their dtype cannot hold; ObservationError for data that the model cannot take.
 
     >>> from cp_compress.data import JPEG, CompressedDataset
     >>> from cp_compress.examples import digits_cnn, digits_training
@@ -68,6 +69,7 @@ def recalibrate_batchnorm(
         rule = "must be the share of each batch, a number in (0, 1], or None for all values pooled"
         momentum = check_real(_OWNER, "momentum", momentum, rule, above=0, at_most=1)
     check_flag(_OWNER, "layer_by_layer", layer_by_layer)
+    check_module(_OWNER, "model", model)
     with torch.inference_mode(False):  # a copy made within inference mode could not be changed
         copied = copy_model(_OWNER, model)
     if is_lowered(copied):
@@ -85,6 +87,9 @@ def recalibrate_batchnorm(
         found = work.one_by_one() if layer_by_layer else work.together()
         for path, statistics in found.items():
             _set(layers[path], statistics)
+    if not found:
+        rule = "the model calls none of its layers of batch normalisation on this data, so nothing can be measured"
+        raise NoEffectError(f"{_OWNER}: {rule}; a function that takes their statistics is not seen")
     changes = _changes(before, layers)
     if not changes:
         raise NoEffectError(f"{_OWNER}: the statistics of all layers are those of this data already")
@@ -169,16 +174,30 @@ class _Pass:
         return found
 
     def _calls(self) -> dict[str, int]:
-        """Return how often each layer is used in a call, in the order of first use."""
+        """Return how often each layer is used in a call at most, in the order of use; read until all layers were."""
+        order: list[str] = []
+        most: dict[str, int] = {}
         calls: dict[str, int] = {}
 
         def count(path: str, values: Tensor) -> None:
             calls[path] = calls.get(path, 0) + 1
 
+        def run(part: Tensor, rows: slice) -> None:
+            calls.clear()
+            self.runner.logits(self.data.select(part[rows])[0])
+            place = 0
+            for path, times in calls.items():  # one that is new here comes behind what was used before it
+                if path not in order:
+                    order.insert(place, path)
+                place = order.index(path) + 1
+                most[path] = max(times, most.get(path, 0))
+
         with _watching(self.layers, count):
-            # two, since a layer that keeps no statistics cannot normalise by those of one value
-            self.runner.logits(self.data.select(self.parts[0][:2])[0])
-        return calls
+            for part in self.parts:
+                self.limit.run(len(part), functools.partial(run, part))
+                if len(order) == len(self.layers):
+                    break
+        return {path: most[path] for path in order}
 
     def _measure(self, layers: dict[str, _BatchNorm], stop: bool = False) -> dict[str, _Statistics]:
         pooled: dict[str, _Moments] = {}

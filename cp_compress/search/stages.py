@@ -51,6 +51,23 @@ class Subject:
         return copy.deepcopy(self.model) if self.rounding is None else self.rounding.compress(self.model)
 
 
+def set_training(model: nn.Module) -> nn.Module:
+    """Return a model that was set to training mode, in place, but for frozen layers in evaluation mode.
+
+    Such a layer has parameters, none of which is trained: its statistics, if it keeps any, stay as they are too.
+    """
+    held = [module for module in model.modules() if not module.training and _is_frozen(module)]
+    model.train()
+    for module in held:
+        module.eval()
+    return model
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(trained) and not any(trained)
+
+
 class Stage(Protocol):
     """A method at work."""
 

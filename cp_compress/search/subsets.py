@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,7 @@ def find_smallest_subset(
     if not callable(choose):
         reject(_OWNER, "choose", choose, "must be a function of a number of examples that returns a Selection")
     check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
-    if not isinstance(seeds, Sequence) or not seeds:
-        reject(_OWNER, "seeds", seeds, "give one seed or more")
+    chosen = _as_seeds(seeds)
     least = len(torch.unique(data.read_labels())) if smallest is None else smallest
     rule = f"must be a whole number in 1…{len(data) - 1}"
     low = check_integer(_OWNER, "smallest", least, rule, at_least=1, at_most=len(data) - 1)
@@ -97,8 +96,8 @@ def find_smallest_subset(
     judged = judged_on if isinstance(judged_on, LabeledData) else LabeledData(judged_on)
     if not allow_shared_examples:
         _refuse_shared(judged, data)
-    _require_new_networks(make_model, seeds[0])
-    references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in seeds}
+    _require_new_networks(make_model, chosen[0])
+    references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in chosen}
 
     def attempt(count: int) -> SubsetTrial:
         selection = choose(count)
@@ -132,6 +131,16 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
     if not found or not all(isinstance(one, Requirement) for one in found):
         rule = 'give at least one Requirement or text, such as "agreement >= 0.98"; nothing else counts'
         reject(_OWNER, "requirements", given, rule)
+    return found
+
+
+def _as_seeds(seeds: object) -> list[int]:
+    rule = "give one seed or more, whole numbers in 0…2³⁰, such as (0, 1)"
+    if not isinstance(seeds, Iterable) or isinstance(seeds, str) or getattr(seeds, "ndim", 1) != 1:
+        reject(_OWNER, "seeds", seeds, rule)
+    found = [check_integer(_OWNER, "seeds", seed, rule, at_least=0, at_most=2**30) for seed in seeds]
+    if not found:
+        reject(_OWNER, "seeds", seeds, rule)
     return found
 
 

@@ -23,7 +23,7 @@ from cp_compress.search.loop import Augment, Loop, Optimizer, Task
 from cp_compress.search.losses import Preservation, find_layers
 from cp_compress.search.methods import Direct, Method
 from cp_compress.search.ranks import world
-from cp_compress.search.stages import Subject, start_stage
+from cp_compress.search.stages import Subject, set_training, start_stage
 from cp_compress.search.term_results import TermResult, measure_terms
 from cp_compress.search.training_arguments import (
     check_checkpoint,
@@ -96,12 +96,13 @@ def train_compressed(
     """Return a model compressed by a scheme and trained on labelled examples; the given model stays as it is.
 
     `method` is `Direct()` (the default), `Gradual()` or `LC()`. The result is what the scheme makes, with its record:
-    zeros are zero, removed channels are gone, numbers are rounded. Frozen parameters are compressed, not trained. Give
-    `epochs` or `steps`. `optimizer` makes a torch optimiser of parameters (default: SGD at 0.02, momentum 0.9),
-    `schedule` (optimiser, number of steps) a schedule of its learning rate that is stepped after each step (default:
-    cosine to zero). `loss` takes logits and labels. `augment` changes a batch of inputs, with a generator for what is
-    random in it. `batch_size` examples make a step, in as many calls as memory asks for; an incomplete last batch of
-    an epoch is left out.
+    zeros are zero, removed channels are gone, numbers are rounded. Frozen parameters are compressed, not trained;
+    frozen layers in evaluation mode stay in it, with the statistics that they keep. Give `epochs` or `steps`.
+    `optimizer` makes a torch optimiser of parameters (default: SGD at 0.02, momentum 0.9), `schedule` (optimiser,
+    number of steps) a schedule of its learning rate that is stepped after each step (default: cosine to zero). `loss`
+    takes logits and labels. `augment` changes a batch of inputs, with a generator for what is random in it.
+    `batch_size` examples make a step, in as many calls as memory asks for; an incomplete last batch of an epoch is left
+    out.
 
     `preserve` are terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers
     that grow by up to `multiplier_rate` a step until they hold; the result's `terms` say whether they do at the end.
@@ -143,7 +144,7 @@ def train_compressed(
     names = _class_names(dataset, reference, data, target)
     task = Task(data, names, loss, terms, batch_size, seed, augment, precision, target)
     total = _total_steps(epochs, steps, task)
-    working = copy_model(_OWNER, model).to(target).train()
+    working = set_training(copy_model(_OWNER, model).to(target))
     judge = None if validation is None else Validation(validation, reference, monitor, target, batch_size)
     identity: dict[str, str] = {}
     if checkpoint is not None:

@@ -32,7 +32,7 @@ def identify_training(
     """Return what makes this training another than the next, as texts; `others` are further arguments by name."""
     return {
         **{name: _tell(value) for name, value in others.items()},
-        "model": str(digest_model(model)),
+        **identify_model(model),
         "scheme": str(scheme),
         "method": str(method),
         "data": data.digest(),
@@ -45,6 +45,12 @@ def identify_training(
         "loss": _tell(task.loss),
         "augment": _tell(task.augment),
     }
+
+
+def identify_model(model: nn.Module) -> dict[str, str]:
+    """Return what makes the model that is trained another than the next: its content, and which of it is frozen."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    return {"model": str(digest_model(model)), "set of frozen parameters": digest_text(*frozen)}
 
 
 def _tell(value: object) -> str:
@@ -61,13 +67,13 @@ def check_checkpoint(checkpoint: str | os.PathLike[str] | None) -> None:
         reject(_OWNER, "checkpoint", os.fspath(checkpoint), "its folder does not exist")
 
 
-def check_terms(terms: Sequence[Preservation], data: LabeledData) -> None:
-    """Reject terms that cannot be computed on the inputs of the training data."""
+def check_terms(terms: Sequence[Preservation], data: LabeledData, owner: str = _OWNER) -> None:
+    """Reject terms that cannot be computed on the inputs of the training data, as `owner`."""
     inputs = data.select([0])[0]
     for term in terms:
         if term.needs_input_gradients and not inputs.is_floating_point():
             rule = f"it needs gradients at the inputs, and those of the data set are {inputs.dtype}, not floating point"
-            reject(_OWNER, "preserve", term, rule)
+            reject(owner, "preserve", term, rule)
 
 
 def check_training(
@@ -84,8 +90,7 @@ def check_training(
     preserve: object,
 ) -> None:
     """Reject arguments of `train_compressed` that are not what they must be."""
-    if not isinstance(model, nn.Module):
-        reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+    model = check_module(_OWNER, "model", model)
     if next(model.parameters(), None) is None:
         reject(_OWNER, "model", type(model).__name__, "it has no parameters, so there is nothing to train")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -110,6 +115,16 @@ def check_training(
         reject(_OWNER, "preserve", preserve, "must be terms such as [PreserveAgreement(at_most=0.05)]")
 
 
+def check_module(owner: str, argument: str, given: object, rule: str = "must be a torch.nn.Module") -> nn.Module:
+    """Return a network whose layers can be worked on, or reject it as `owner`."""
+    if isinstance(given, torch.jit.ScriptModule):
+        rule = "the layers of a ScriptModule can neither be copied nor trained; give the torch.nn.Module behind it"
+        reject(owner, argument, type(given).__name__, rule)
+    if not isinstance(given, nn.Module):
+        reject(owner, argument, type(given).__name__, rule)
+    return given
+
+
 def check_optimizer(made: object, model: nn.Module, owner: str = _OWNER) -> torch.optim.Optimizer:
     """Return the optimiser that a factory made, or reject it as `owner`."""
     if not isinstance(made, torch.optim.Optimizer):
@@ -128,7 +143,9 @@ def check_schedule(made: object, owner: str = _OWNER) -> Any:
     step = getattr(made, "step", None)
     if not callable(step) or not callable(getattr(made, "state_dict", None)):
         reject(owner, "schedule", type(made).__name__, "the factory must return a schedule of torch.optim.lr_scheduler")
-    required = [p.name for p in inspect.signature(step).parameters.values() if p.default is p.empty]
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(step).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in any_number]
     if required:
         reject(owner, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here")
     return made

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
-from cp_compress.data import JPEG, ZFP, Codec, parse_codec
+from cp_compress.data import CORRUPTION_NAMES, JPEG, ZFP, Codec, corrupt, parse_codec
+from cp_compress.examples import digits, digits_cnn
 
 jpegs = st.builds(JPEG, st.integers(1, 100), st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]))
 bounds = st.floats(-1e300, 1e300)
@@ -126,3 +127,31 @@ def test_a_batch_on_a_gpu_comes_back_there(codec):
     decoded = codec.roundtrip(batch.cuda())
     assert decoded.is_cuda
     assert torch.equal(decoded.cpu(), codec.roundtrip(batch))
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16, torch.float64], ids=str)
+def other_default(request):
+    kept = torch.get_default_dtype()
+    yield lambda: torch.set_default_dtype(request.param)
+    torch.set_default_dtype(kept)
+
+
+def test_nothing_depends_on_the_default_dtype(other_default):
+    pixels = make_batch((2, 3, 16, 12), torch.uint8, 0)
+    whole = torch.rand(2, 3, 16, 12, generator=torch.Generator().manual_seed(1))
+    codecs = [ZFP(tolerance=1e-4), ZFP(rate=4), ZFP(precision=9, color="ycbcr", chroma="4:2:0"), JPEG(50)]
+
+    def found():
+        streams = [codec.encode(batch) for codec in codecs for batch in (pixels, whole)]
+        requantised = [codec.requantise(pixels) for codec in codecs]
+        corrupted = [corrupt(whole, name, 3) for name in CORRUPTION_NAMES]
+        with torch.no_grad():
+            return streams, [*requantised, *corrupted, digits_cnn()(digits().tensors[0][:4])]
+
+    expected = found()
+    # the fractions of pixels, written out, lie within the tolerance
+    assert (codecs[0].roundtrip(pixels).double() - pixels.double()).abs().max() <= 1
+    other_default()
+    streams, tensors = found()
+    assert streams == expected[0]
+    assert all(map(torch.equal, tensors, expected[1]))

@@ -5,14 +5,23 @@ import pickle
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
 from cp_compress.base.datasets import LabeledData
-from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.data import JPEG, ZFP, ChannelNorm, CoefficientDataset, CompressedDataset
+from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError, ObservationError
+from cp_compress.data import (
+    JPEG,
+    ZFP,
+    ChannelNorm,
+    CoefficientDataset,
+    CompressedDataset,
+    StoredDataset,
+    write_store,
+)
 
 MEAN_OF_BLOCK = 0
+FLAT = ZFP(precision=8, layout="2d")
 
 
 def images(count=6, size=(32, 32), channels=3):
@@ -112,6 +121,41 @@ def test_it_reads_like_any_data_set():
         dataset[6]
 
 
+def test_damage_names_the_example_of_the_data_set_and_its_file(tmp_path):
+    codec = ZFP(precision=10, layout="2d")
+    store = write_store((images(12, (8, 8)), labels(12)), codec, tmp_path / "store", shard_size=5)
+    path = store.path / "shard-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    stream = store.stream(8)
+    content[content.index(stream) + len(stream) // 2] ^= 1
+    path.write_bytes(content)
+    found = CoefficientDataset(StoredDataset(store.path))
+    with pytest.raises(
+        CorruptStreamError, match=r"example #8 in .*shard-00001\.safetensors, which holds #5 to #9"
+    ) as told:
+        found.__getitems__([3, 11, 8, 7])
+    assert told.value.index == 8
+
+
+class Mixed(Dataset):
+    """Images of two sizes."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return images(5, (8, 8) if index % 2 else (16, 12))[index], index % 3
+
+
+@pytest.mark.parametrize("codec", [ZFP(precision=10, layout="2d"), JPEG(50)], ids=str)
+def test_stored_images_of_several_sizes_are_read_together(codec, tmp_path):
+    found = CoefficientDataset(write_store(Mixed(), codec, tmp_path / "store")).__getitems__([3, 0, 1, 4])
+    expected = CoefficientDataset(Mixed(), codec).__getitems__([3, 0, 1, 4])
+    for (maps, label), (wanted, truth) in zip(found, expected, strict=True):
+        assert torch.equal(maps, wanted)
+        assert label == truth
+
+
 def test_normalised_channels_have_mean_0_and_deviation_1():
     dataset = CoefficientDataset((images(40), labels(40)), ZFP(precision=10, layout="2d"))
     layer = ChannelNorm.of(dataset, batch_size=7)
@@ -127,6 +171,7 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
     [
         (((images(), labels()),), {}, "give a codec for images"),
         ((CompressedDataset((images(), labels()), JPEG(50)), JPEG(50)), {}, "none for a data set that is stored"),
+        ((CompressedDataset((images(), labels()), JPEG(50), transform=torch.flip),), {}, "open it without one"),
         (((images(), labels()), ZFP(reversible=True)), {}, "lossy modes"),
         (((images(), labels()), JPEG(50)), {"precision": 4}, "has no bit planes"),
         (((images(), labels()), ZFP(precision=8)), {"precision": 0}, r"1\.\.32"),
@@ -139,6 +184,16 @@ def test_normalised_channels_have_mean_0_and_deviation_1():
             "without subsampling",
         ),
         (((images(size=(20, 20)), labels()), JPEG(50, "4:4:4")), {"arrangement": "image"}, "blocks of 8×8"),
+        *(
+            ((data, codec), {"arrangement": "image"}, rule)
+            for channels, size, rule in (
+                (4, (18, 16), r"images of \(18, 16\) are no whole number of blocks of 4×4"),
+                (2, (10, 16), "blocks of 4×4"),
+                (3, (16, 18), "blocks of 4×4"),
+            )
+            for pair in [(images(6, size, channels), labels())]
+            for data, codec in ((pair, FLAT), (CompressedDataset(pair, FLAT), None))
+        ),
         (((images(), labels()), ZFP(precision=8)), {"arrangement": "rows"}, "'channels', 'image'"),
         ((CompressedDataset((images(), labels()), ZFP(precision=8)),), {"precision": 9}, "keeps 8 bit planes"),
         (((images(), labels()), ZFP(precision=8)), {"precision": 9}, "keeps 8 bit planes"),
@@ -176,8 +231,11 @@ def test_a_norm_takes_one_number_a_channel(mean, scale):
 
 
 def test_a_number_is_no_batch():
-    with pytest.raises(InvalidArgumentError, match="must have shape"):
-        JPEG(75).requantise(torch.tensor(1.0))
+    for codec in (JPEG(75).requantise, JPEG(75).coefficients):
+        with pytest.raises(InvalidArgumentError, match="must have shape"):
+            codec(torch.tensor(1.0))
+        with pytest.raises(InvalidArgumentError, match="must be a tensor"):
+            codec(None)
 
 
 @pytest.fixture
@@ -201,6 +259,38 @@ def test_a_folder_of_images_is_read_for_its_coefficients_and_not_for_its_labels(
     assert torch.equal(torch.stack([image for image, _ in found.__getitems__([2, 0, 1])]), read(expected)[[2, 0, 1]])
     turned = ImageFolder(folder.root, target_transform=lambda label: 5 - label)
     assert CoefficientDataset(turned, JPEG(90)).labels.tolist() == [5, 5, 4]
+    folder.targets = [1, 1, 1]  # items are read from `samples`
+    assert CoefficientDataset(folder, JPEG(90)).labels.tolist() == [0, 0, 1]
+
+
+class Coarse(Dataset):
+    """Items whose labels are others than an attribute of that name, as with classes that were merged."""
+
+    labels = torch.arange(12)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return images(12)[index], int(self.labels[index]) // 4
+
+
+class Merged(CompressedDataset):
+    """A user's own kind of stored data, whose items have merged classes."""
+
+    def __getitems__(self, indices):
+        return [(image, label // 4) for image, label in super().__getitems__(indices)]
+
+
+def test_labels_are_those_of_the_items():
+    expected = [0] * 4 + [1] * 4 + [2] * 4
+    assert LabeledData(Coarse()).read_labels().tolist() == expected
+    assert CompressedDataset(Coarse(), JPEG(50)).labels.tolist() == expected
+    found = CoefficientDataset(Coarse(), JPEG(50))
+    assert found.labels.tolist() == [int(label) for _, label in found.__getitems__(range(12))] == expected
+    merged = Merged((images(12), torch.arange(12)), JPEG(50))
+    assert LabeledData(merged).read_labels().tolist() == expected
+    assert LabeledData(CompressedDataset(Coarse(), JPEG(50))).known_labels().tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,17 @@ def test_the_middle_and_both_ends_of_a_score():
     assert select_by_score(scores, 2, keep="middle").indices.tolist() == [4, 2]
 
 
+def test_a_number_of_examples_may_be_a_tensor():
+    assert torch.equal(random_selection(torch.tensor(100), 10).indices, random_selection(100, 10).indices)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12), st.data())
+def test_whole_numbers_are_ordered_to_the_last_digit(numbers, data):
+    count = data.draw(st.integers(1, len(numbers)))
+    highest = sorted(range(len(numbers)), key=lambda place: -numbers[place])
+    assert select_by_score(torch.tensor(numbers), count).indices.tolist() == highest[:count]
+
+
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=8), share=st.floats(0, 1))
 def test_quotas(sizes, share):
     count = max(len(sizes), round(share * sum(sizes)))
@@ -220,11 +231,14 @@ def test_a_subset_reads_like_a_data_set():
         (lambda: support_scores(points(5), torch.zeros(5, dtype=torch.int64)), "two classes"),
         (lambda: self_influence(torch.ones(2, 3, 2) / 2, points(3), torch.tensor([0, 1, 0])), "2 checkpoints"),
         (lambda: random_selection(0, 1), "examples"),
+        (lambda: random_selection(torch.tensor(2.5), 1), r"examples=tensor\(2.5000\)\): must be a whole number"),
         (lambda: random_selection(5, 1, seed=None), "seed"),
         (lambda: k_center(points(5), 2, seed=1.5), "seed"),
         (lambda: el2n_scores(torch.ones(2, 2) / 2, torch.tensor([0, 2])), "of 2 classes"),
         (lambda: self_influence(torch.ones(3, 2) / 2, points(1), torch.tensor([0, 1, 0])), "one row an example"),
         (lambda: select_by_score([1.0, 2.0], 1), "must be a tensor"),
+        (lambda: select_by_score(points(5), 1), r"scores=\(5, 3\)\): must be a tensor \(n,\), one number an example"),
+        (lambda: select_by_score(torch.tensor([1.0, float("nan")]), 1), "scores='NaN'"),
     ],
 )
 def test_bad_arguments_are_refused(call, rule):

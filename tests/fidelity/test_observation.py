@@ -5,7 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import (
@@ -217,6 +224,34 @@ def test_other_device_leaves_the_model_where_it_is(data):
     assert model.weight.device.type == "cpu"
 
 
+class Backwards(BatchSampler):
+    """Batches in an order of their own."""
+
+    def __iter__(self):
+        return reversed([*super().__iter__()])
+
+
+ROWS = TensorDataset(torch.arange(12.0).reshape(3, 4), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 2},
+        {"batch_size": 2, "drop_last": True},
+        {"batch_size": 3, "drop_last": True},
+        {"sampler": SequentialSampler(range(2))},
+        {"batch_sampler": BatchSampler(SequentialSampler(ROWS), 2, True)},
+    ],
+)
+def test_a_loader_is_read_as_it_yields(options):
+    loader = DataLoader(ROWS, **options)
+    inputs, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    seen = observe(nn.Identity(), loader)
+    assert torch.equal(seen.logits, inputs)
+    assert torch.equal(seen.labels, labels)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -224,7 +259,12 @@ def test_other_device_leaves_the_model_where_it_is(data):
         ((torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)), "dataset is empty"),
         ((torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64)), "first dimensions must be equal"),
         (5, "dataset is a int"),
-        (DataLoader(TensorDataset(torch.zeros(3, 4), torch.zeros(3).long()), shuffle=True), "use shuffle=False"),
+        (DataLoader(ROWS, shuffle=True), "with a RandomSampler: .*use shuffle=False"),
+        (DataLoader(ROWS, sampler=[2, 0]), "with a list: .*use shuffle=False"),
+        (DataLoader(ROWS, batch_sampler=[[0, 1], [2]]), "with a list: .*use shuffle=False"),
+        (DataLoader(ROWS, batch_sampler=BatchSampler(SubsetRandomSampler(range(3)), 2, False)), "SubsetRandomSampler"),
+        (DataLoader(ROWS, batch_sampler=Backwards(SequentialSampler(ROWS), 2, False)), "with a Backwards"),
+        (DataLoader(ROWS, batch_size=4, drop_last=True), "dataset is empty"),
     ],
 )
 def test_unreadable_data(broken, message):

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import accuracy_score, confusion_matrix
+from torch.utils.data import DataLoader, Subset
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.data import JPEG, ZFP, CoefficientDataset, CompressedDataset
+from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
 from cp_compress.search import PreserveCost
 
@@ -166,3 +169,74 @@ def test_other_labels_are_refused():
     one, other = observe(model, (inputs, torch.tensor([0, 1]))), observe(model, (inputs, torch.tensor([1, 1])))
     with pytest.raises(ObservationError, match="first at example #0"):
         compare_predictions(other, one)
+
+
+def test_other_examples_of_the_same_labels_are_refused():
+    model, (images, labels) = digits_cnn(), digits().tensors
+    original = observe(model, (images, labels))
+    turned, first = torch.arange(len(labels)), torch.arange(len(labels))
+    for label in range(10):
+        places = (labels == label).nonzero()[:, 0]
+        turned[places], first[places] = places.roll(1), places[0]
+    for order in (turned, first):
+        others = images[order]
+        stored = CompressedDataset((others, labels), JPEG(95))
+        half = others.half().float() if order is turned else others.repeat(1, 3, 1, 1)[:, :1]
+        for read in (stored, (half, labels), DataLoader(stored, batch_size=7)):
+            assert torch.equal(observe(model, read).labels, original.labels)
+            with pytest.raises(ObservationError, match=r"not the same examples in one order: only \d+% of 64"):
+                compare_predictions(observe(model, read), original)
+
+
+CODECS = (JPEG(1), ZFP(rate=1, layout="2d"), ZFP(precision=2), ZFP(precision=2, layout="2d"), ZFP(tolerance=0.5))
+EXAMPLES, MODEL = tuple(part[:128] for part in digits().tensors), digits_cnn()
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_little_left_of_an_example_is_still_the_same_example(codec):
+    original = observe(MODEL, EXAMPLES)
+    decoded = codec.roundtrip(EXAMPLES[0]), EXAMPLES[1]
+    through = DataLoader(Subset(CompressedDataset(EXAMPLES, codec), range(128)), batch_size=50)
+    for read in (CompressedDataset(EXAMPLES, codec), decoded, through):
+        assert compare_predictions(observe(MODEL, read), original).metrics["agreement"] < 1
+
+
+def average(batch):
+    return torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(batch, 2), scale_factor=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        average,
+        lambda batch: (batch - 0.3) / 0.2,
+        torch.zeros_like,
+        lambda batch: batch * 0 + batch[:1],
+        torch.Tensor.half,
+    ],
+    ids=["smaller", "normalised", "nothing left", "all alike", "half"],
+)
+def test_changes_of_scale_and_detail_leave_the_same_examples(change):
+    images, labels = EXAMPLES
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    original = observe(model, EXAMPLES)
+    compare_predictions(observe(lambda batch: model(batch.float()), (change(images), labels)), original)
+
+
+def test_tokens_and_coefficients_have_no_likeness():
+    labels = EXAMPLES[1]
+    generator = torch.Generator().manual_seed(0)
+    tokens = [torch.randint(0, 50, (128, 8), generator=generator) for _ in range(2)]
+    model = torch.nn.Sequential(torch.nn.EmbeddingBag(50, 10, mode="mean"))
+    compare_predictions(*(observe(model, (each, labels)) for each in tokens))
+    coefficients = CoefficientDataset(EXAMPLES, ZFP(precision=16, layout="2d"), arrangement="image")
+    compare_predictions(observe(MODEL, coefficients), observe(MODEL, EXAMPLES))
+    other = CoefficientDataset((EXAMPLES[0].roll(1, 0), labels), ZFP(precision=16, layout="2d"), arrangement="image")
+    with pytest.raises(ObservationError, match="not the same examples"):
+        compare_predictions(observe(MODEL, other), observe(MODEL, EXAMPLES))
+
+
+def test_examples_that_are_all_alike_cannot_be_told_apart():
+    images = torch.full((100, 3), 0.5) + torch.tensor([0.1, 0.2, 0.3])
+    seen = [observe(torch.nn.Identity(), (part, torch.arange(100) % 3)) for part in (images, images + 0.25)]
+    compare_predictions(*seen)

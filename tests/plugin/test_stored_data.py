@@ -2,6 +2,12 @@
 
 import pytest
 
+from cp_compress.data import ZFP, CompressedDataset
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import observe
+from pytest_cp.report.compressed import compressed_name
+from pytest_cp.subjects import describe_pair
+
 FACTORIES = """
 from cp_compress import ZFP, StoredDataset, write_store
 from subjects import make_data
@@ -50,3 +56,19 @@ def test_a_store_opened_twice_is_not_compressed_data(stored_project):
     outcome = stored_project.run()
     outcome.result.assert_outcomes(passed=1, failed=1)
     assert any("nothing was compressed" in message for message in outcome.junit_messages)
+
+
+def test_a_codec_that_loses_nothing_is_a_subject_too():
+    model, data = digits_cnn(), tuple(part[:20] for part in digits().tensors)
+    original = observe(model, data)
+    lossless, zipped = ZFP(reversible=True), ZFP(reversible=True, layout="2d")
+    pair = describe_pair(observe(model, CompressedDataset(data, lossless)), original)
+    assert pair["compressed_data"] == {**pair["data"], "name": str(lossless)}
+    assert compressed_name({"subjects": pair}) == str(lossless)
+    stored = observe(model, CompressedDataset(data, lossless))
+    assert "compressed_data" not in describe_pair(original, original)
+    assert "compressed_data" not in describe_pair(stored, stored)
+    assert "compressed_data" not in describe_pair(original, stored)
+    assert describe_pair(observe(model, CompressedDataset(data, zipped)), stored)["compressed_data"]["name"] == str(
+        zipped
+    )

@@ -224,6 +224,72 @@ def test_a_stopped_run_goes_on_to_the_same_model(stored, tmp_path, monkeypatch):
         adapt(model, model, stored[0], TRAINING, checkpoint=path, seed=1, **settings)
 
 
+def test_a_checkpoint_knows_what_was_frozen(tmp_path):
+    first, other = Linear(0), Linear(0)
+    first.linear.weight.requires_grad_(False)
+    other.linear.bias.requires_grad_(False)
+    path = tmp_path / "adapt.pt"
+    found = adapt_linear(first, checkpoint=path).model
+    assert torch.equal(found.linear.weight, first.linear.weight)
+    assert torch.equal(adapt_linear(first, checkpoint=path).model.linear.bias, found.linear.bias)
+    for model in (other, Linear(0)):
+        with pytest.raises(InvalidArgumentError, match="of a run with another set of frozen parameters"):
+            adapt_linear(model, checkpoint=path)
+
+
+class Normed(nn.Module):
+    """Two norms with statistics, of which tests freeze one."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.free, self.linear = nn.BatchNorm1d(6), nn.BatchNorm1d(6), Linear(0).linear
+
+    def forward(self, inputs):
+        return self.linear(self.free(self.norm(inputs) + 1))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_frozen_layers_in_evaluation_mode_keep_their_statistics(training, tmp_path):
+    model = Normed().train(training)
+    model.norm.eval().requires_grad_(False)
+    for _ in range(2):  # the second time from the checkpoint
+        found = adapt_linear(model, checkpoint=tmp_path / "adapt.pt", epochs=2).model
+        assert torch.equal(found.norm.running_mean, torch.zeros(6))
+        assert torch.equal(found.norm.running_var, torch.ones(6))
+        assert not torch.equal(found.free.running_mean, torch.zeros(6))
+        assert [module.training for module in found.modules()] == [module.training for module in model.modules()]
+    model.norm.train()
+    assert not torch.equal(adapt_linear(model).model.norm.running_mean, torch.zeros(6))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_scripted_models_and_terms_without_gradients_are_refused():
+    scripted = torch.jit.script(Linear(0))
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(model=.*of a ScriptModule can neither"):
+        adapt_linear(scripted)
+    decoded, originals = (((part * 40 + 120).byte(), labels) for part, labels in pair())
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(reference=.*of a ScriptModule can neither"):
+        adapt(Linear(0), scripted, decoded, originals, validation=pair(seed=1))
+    with pytest.raises(InvalidArgumentError, match=r"adapt\(preserve=.*torch\.uint8, not floating point"):
+        adapt(Linear(0), Linear(1), decoded, originals, validation=pair(seed=1), preserve=[PreserveAttribution(0.1)])
+
+
+class AnyArguments(torch.optim.lr_scheduler.ConstantLR):
+    """A schedule whose step passes on whatever it is given."""
+
+    def step(self, *args, **kwargs):
+        return super().step(*args, **kwargs)
+
+
+def test_a_schedule_may_take_any_arguments():
+    decoded, originals = pair()
+    given = {"validation": pair(seed=1), "epochs": 1, "batch_size": 20, "optimizer": plain_descent}
+    found = adapt(
+        Linear(0), Linear(1), decoded, originals, schedule=lambda made, steps: AnyArguments(made, 1.0), **given
+    )
+    assert torch.equal(found.model.linear.weight, adapt_linear(Linear(0)).model.linear.weight)
+
+
 def test_training_pairs_need_no_true_labels():
     (decoded, _), (originals, _) = pair()
     unknown = torch.full((20,), -1)

@@ -198,6 +198,62 @@ def test_a_model_without_statistics_to_estimate_is_refused():
         recalibrate_batchnorm(stateless, data())
 
 
+class Named(Scaled):
+    """The same norms, called with the input by its name."""
+
+    def forward(self, images):
+        return self.second(input=self.first(input=images * self.scale + self.shift)).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_an_input_may_be_given_by_its_name(layer_by_layer):
+    named, plain = (
+        recalibrate_batchnorm(model.eval(), data(), layer_by_layer=layer_by_layer) for model in (Named(), Scaled())
+    )
+    assert all(map(torch.equal, named.state_dict().values(), plain.state_dict().values()))
+
+
+class Functional(Scaled):
+    """Norms whose statistics a function reads."""
+
+    def forward(self, images):
+        norm = self.first
+        return nn.functional.batch_norm(images, norm.running_mean, norm.running_var).mean(dim=(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_norms_that_cannot_be_seen_are_told():
+    for layer_by_layer in (False, True):
+        with pytest.raises(NoEffectError, match="calls none of its layers of batch normalisation"):
+            recalibrate_batchnorm(Functional().eval(), data(), layer_by_layer=layer_by_layer)
+    with pytest.raises(InvalidArgumentError, match=r"model=.*of a ScriptModule can neither be copied"):
+        recalibrate_batchnorm(torch.jit.script(Scaled().eval()), data())
+
+
+class Sometimes(Scaled):
+    """The first norm is for larger batches, and for bright images of the second part of the data only."""
+
+    def forward(self, images):
+        bright = bool(images.mean() > 2)
+        return self.second(self.first(images) if len(images) > 2 and bright else images).mean(dim=(2, 3))
+
+
+def test_layers_that_the_first_examples_do_not_reach_are_measured_in_their_order():
+    dark, labels = data(20)
+    model = Sometimes().eval()
+    found = recalibrate_batchnorm(
+        model, (torch.cat([dark, dark + 9]), labels.repeat(2)), batch_size=20, layer_by_layer=True
+    )
+    bright = (dark + 9).double().transpose(0, 1).flatten(1)
+    assert torch.allclose(found.first.running_mean.double(), bright.mean(1), atol=1e-5)
+    assert torch.allclose(found.first.running_var.double(), bright.var(1), rtol=1e-5)
+    normed = (bright - bright.mean(1, keepdim=True)) / bright.std(1, keepdim=True)
+    normed = normed * torch.tensor([[2.0], [0.5]]) + torch.tensor([[-1.0], [4.0]])
+    reached = torch.cat([dark.double().transpose(0, 1).flatten(1), normed], 1)
+    assert torch.allclose(found.second.running_mean.double(), reached.mean(1), atol=1e-4)
+    assert torch.allclose(found.second.running_var.double(), reached.var(1), rtol=1e-4)
+
+
 def test_statistics_that_are_there_already_are_no_repair():
     once = recalibrate_batchnorm(Scaled().eval(), data(), batch_size=16)
     with pytest.raises(NoEffectError, match="already"):

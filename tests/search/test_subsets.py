@@ -51,6 +51,79 @@ def test_a_weight_of_two_is_an_example_twice():
     assert torch.allclose(found.bias, expected.bias, atol=1e-6)
 
 
+class Keyword(nn.Module):
+    """A network that gives its last layer the input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        return self.last(input=self.first(inputs).tanh())
+
+
+def test_the_last_layer_may_be_given_its_input_by_name():
+    network = Keyword()
+    with torch.no_grad():
+        expected = network.first(blobs()[0]).tanh()
+    assert torch.equal(look_at_last_layer(network, blobs()).embeddings, expected)
+
+
+def test_seeds_may_be_any_whole_numbers_in_a_row():
+    def run(seeds, steps=2):
+        choose, requirement = lambda count: random_selection(200, count), "agreement >= 0.1"
+        return find_smallest_subset(
+            linear, blobs(), choose, blobs(seed=1), requirement, steps=steps, trials=1, seeds=seeds
+        )
+
+    expected = str(run((0, 1)))
+    assert all(str(run(seeds)) == expected for seeds in (torch.tensor([0, 1]), range(2)))
+    for seeds in (torch.tensor(0), 3, "01", (0.5,), torch.tensor([])):
+        with pytest.raises(InvalidArgumentError, match=r"seeds=.*one seed or more, whole numbers"):
+            run(seeds)
+
+
+class Headed(nn.Module):
+    """A frozen body with statistics and whole numbers, and a head that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.BatchNorm1d(2), nn.Linear(2, 2)
+        self.body.eval().requires_grad_(False)
+        self.order = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs)[:, self.order])
+
+
+def test_what_is_frozen_stays_frozen():
+    inputs, labels = blobs()
+    found = fit(Headed, (inputs, labels), steps=20, seed=3).model
+    assert {name for name, value in found.named_parameters() if value.requires_grad} == {"head.weight", "head.bias"}
+    for name, value in Headed().body.state_dict().items():
+        assert torch.equal(found.body.state_dict()[name], value), name
+    # the norm that does nothing, to its epsilon, written out
+    head = fit(linear, (inputs[:, [1, 0]] / (1 + 1e-5) ** 0.5, labels), steps=20, seed=3).model
+    assert torch.allclose(found.head.weight, head.weight, atol=1e-5)
+    with pytest.raises(InvalidArgumentError, match="requires gradients"):
+        fit(lambda: linear().requires_grad_(False), blobs(), steps=1)
+
+
+class Uncopied(nn.Linear):
+    """A network that holds what cannot be copied."""
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("no copies")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_networks_that_cannot_be_copied_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"make_model=.*of a ScriptModule can neither be copied"):
+        fit(lambda: torch.jit.script(linear()), blobs(), steps=1)
+    with pytest.raises(InvalidArgumentError, match=r"cannot be copied.*no copies"):
+        fit(lambda: Uncopied(2, 2), blobs(), steps=1)
+
+
 def test_the_history_says_what_was_right():
     found = fit(linear, blobs(), steps=40, batch_size=50, history=True)
     assert found.correct.shape == (10, 200)

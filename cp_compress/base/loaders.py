@@ -1,0 +1,24 @@
+"""What a torch `DataLoader` yields, where its order is fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from cp_compress.base.errors import ObservationError
+
+
+def count_in_order(loader: DataLoader[Any]) -> int:
+    """Return how many examples of its data a loader yields; raises ObservationError unless they are the first ones."""
+    batches: Any = loader.batch_sampler
+    order = loader.sampler if batches is None else batches
+    if type(batches) is BatchSampler:  # what `batch_size` makes; a user's own kind may do anything
+        order = batches.sampler
+    if not isinstance(order, SequentialSampler):
+        raise ObservationError(
+            f"dataset is a DataLoader with a {type(order).__name__}: examples are compared one by one, "
+            "so their order must be fixed; use shuffle=False"
+        )
+    count = len(order)
+    return count if batches is None or not batches.drop_last else count - count % batches.batch_size
