@@ -1,10 +1,12 @@
 """A model comes back from each kind of file as what it was, told by content, and goes through an observation."""
 
+import pickle
 import sys
 
 import pytest
 import torch
 from onnx_graphs import write_mlp
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file, save_model
 from torch import nn
 
@@ -37,6 +39,27 @@ def test_safetensors(tmp_path, inputs):
     for read in (load_safetensors(path, make_mlp), read_artifact(path, factory=make_mlp)):
         assert digest_model(read) == digest_model(model)
         assert torch.equal(read(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("length", [128, 384, 0x8080])
+def test_safetensors_that_begin_as_a_pickle_does(tmp_path, inputs, length):
+    """The first byte of 0x80 is that of the length of the header, whose end may be blank."""
+    model, path = make_mlp(1), tmp_path / "model.safetensors"
+    state = {"weight": torch.ones(2, 3)} if length == 128 else model.state_dict()
+    content = serialize(state)
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
+    assert path.read_bytes()[:1] == b"\x80"
+    read = read_artifact(path, factory=make_mlp if length > 128 else lambda: nn.Linear(3, 2, bias=False))
+    assert all(torch.equal(value, state[name]) for name, value in read.state_dict().items())
+
+
+@pytest.mark.parametrize("proto", [2, 4])
+def test_pickles_with_a_brace_in_ninth_place_stay_pickles(tmp_path, proto):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"\x80" + bytes([proto]) + b"NNNNNN{" + pickle.dumps(1))
+    with pytest.raises(ArtifactError, match="pickles, which can run any code"):
+        read_artifact(path, factory=make_mlp)
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 4, 64])
