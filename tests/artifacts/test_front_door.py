@@ -78,6 +78,21 @@ def test_cp(tmp_path, inputs):
     assert torch.equal(read(inputs), candidate(inputs))
 
 
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_surplus_rows_are_told_and_not_cut_off(tmp_path, kind, size):
+    """A model for batches of one size that gives two rows for each input."""
+    model = nn.Sequential(nn.Linear(6, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1)).eval()
+    path = tmp_path / f"model.{kind}"
+    if kind == "pt2":
+        torch.export.save(torch.export.export(model, (torch.zeros(size, 6),)), path)
+    else:
+        write_mlp(path, [model[0]], size, rows=(-1, 3))
+    data = torch.randn(8, 6), torch.arange(8) % 3
+    with pytest.raises(ObservationError, match=rf"batch of {size} inputs gives an output of shape \({2 * size}, 3\)"):
+        observe(read_artifact(path), data).logits  # noqa: B018
+
+
 PROGRAM = """
 import sys, numpy
 inputs, weights = numpy.load(sys.argv[1]), numpy.load(sys.argv[3])
