@@ -17,6 +17,7 @@ from pytest_cp.report.verdict import session_verdict
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
+_VERDICTS = {"pass": "✅", "fail": "❌", "noted": "⚠️"}
 _CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
 _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
@@ -32,7 +33,7 @@ def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> No
 def append_summary(document: dict[str, Any]) -> None:
     """Add the report to the summary of a step of GitHub Actions, where there is one."""
     path = os.environ.get(SUMMARY_VARIABLE)
-    if path and document["checks"]:
+    if path and (document["checks"] or document["not_compared"] or document["notes"]):  # a session with gates
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(render_markdown(document))
 
@@ -41,7 +42,7 @@ def render_markdown(document: dict[str, Any]) -> str:
     """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
     verdict = session_verdict(document)
-    lines = [f"## {_SYMBOLS[verdict.kind]} {verdict.text}", ""]
+    lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
     lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
     if document["checks"]:
         lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]

@@ -20,6 +20,7 @@ from pytest_cp.report.verdict import session_verdict
 IMAGE_BYTES = 3_000_000
 SHOWN_CLASSES = 40
 _SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~"}
+_VERDICTS = {"pass": "✓", "fail": "✗", "noted": "~"}
 
 
 def write_page(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -34,9 +35,11 @@ def render_page(document: dict[str, Any]) -> str:
     images = _Images()
     checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
     charts = size_table(document["checks"])
+    verdict = session_verdict(document)
     page: str = _template().render(
         document=document,
-        verdict=session_verdict(document),
+        verdict=verdict,
+        verdict_symbol=_VERDICTS[verdict.kind],
         checks=checks,
         tightest=_tightest(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
