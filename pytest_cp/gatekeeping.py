@@ -204,7 +204,7 @@ def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def _xfail_reason(report: pytest.TestReport) -> str:
     """Return why a test is expected to fail, without the words that pytest puts before it."""
-    reason = str(report.wasxfail).removeprefix("[NOTRUN] ").removeprefix("reason: ")  # type: ignore[attr-defined]
+    reason = str(report.wasxfail).removeprefix("[NOTRUN] ").removeprefix("reason: ")
     return reason or "no reason given"
 
 

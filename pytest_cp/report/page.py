@@ -155,9 +155,9 @@ def _footprint_rows(details: Record) -> list[tuple[str, str, str]]:
         return []
     before, after = details["reference"], details["candidate"]
     rows = _model_rows(before, after)
-    seconds = [model.get("latency_seconds") for model in (before, after)]
-    if None not in seconds:
-        rows.append(("milliseconds a batch (median)", *(number(1000 * value) for value in seconds)))
+    was, now = (model.get("latency_seconds") for model in (before, after))
+    if was is not None and now is not None:
+        rows.append(("milliseconds a batch (median)", number(1000 * was), number(1000 * now)))
     return rows
 
 
