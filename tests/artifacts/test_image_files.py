@@ -48,3 +48,20 @@ def test_deep_images_of_no_known_range_are_refused(tmp_path, name, pixels, mode)
     Image.fromarray(pixels).save(tmp_path / "a" / name)
     with pytest.raises(ArtifactError, match=f"{name}: is a {mode}:"):
         read_examples(tmp_path)[0]
+
+
+def test_mostly_black_images_are_no_bomb(tmp_path, monkeypatch):
+    """Deflate packs them more than 200 to 1; beyond a floor, the user's own limit decides."""
+    from cp_compress.artifacts import archives
+
+    images = np.zeros((300, 1, 512, 512), np.uint8)
+    images[:, :, :4, :4] = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, inputs=images, labels=np.arange(300) % 3)
+    assert len(read_examples(path)) == 300
+    monkeypatch.setattr(archives, "_SMALL", 1 << 20)
+    with pytest.raises(ArtifactError, match=r"a zip bomb, unless you allow its size by max_bytes="):
+        read_examples(path)
+    assert len(read_examples(path, max_bytes=100 << 20)) == 300
+    with pytest.raises(ArtifactError, match=r"allowed are 1,048,576 \(max_bytes=\)"):
+        read_examples(path, max_bytes=1 << 20)
