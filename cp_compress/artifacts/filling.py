@@ -69,7 +69,8 @@ def fill(
     known = [name for name in tensors if name in places]
     for name in known:
         _require_fit(name, tensors[name], places[name], dtype, path)
-    given: OrderedDict[str, Any] = OrderedDict(tensors)
+    # tensors without the attributes that a file may give them, which no hook expects
+    given: OrderedDict[str, Any] = OrderedDict((name, value.detach()) for name, value in tensors.items())
     first: dict[int, str] = {}
     for name in known:
         other = first.setdefault(id(places[name]), name)
@@ -79,7 +80,7 @@ def fill(
                 raise ArtifactError(path, f"{name} and {other} are one tensor in the model, and differ")
     for name, place in places.items():
         if name not in given and id(place) in first:
-            given[name] = tensors[first[id(place)]]
+            given[name] = given[first[id(place)]]
     if dtype == "file":
         _take_dtypes(model, {name: tensors[name].dtype for name in known}, path)
     if versions is not None:
