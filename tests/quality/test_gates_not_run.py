@@ -56,45 +56,28 @@ def test_a_session_that_ends_early_does_not_end_well(project, summary):
     assert "not compared: test\\_gate.py::test\\_c\\_late" in text
 
 
-@pytest.mark.parametrize(
-    ("stop", "arguments", "status", "reason"),
-    [
-        ("pytest.exit('enough')", (), 2, "the session ended before"),
-        ("assert False", ("--maxfail=1",), 1, "stopping after 1 failures"),
-    ],
-)
-def test_gates_behind_the_end_are_listed(project, summary, stop, arguments, status, reason):
-    project.write_test(f"def test_a(): {stop}\n" + "".join(gate(f"late_{number:02}") for number in range(12)))
-    outcome = project.run(*arguments)
-    assert outcome.result.ret == status
-    assert missing(outcome) == {f"test_late_{number:02}": f"did not run: {reason}" for number in range(12)}
+def test_gates_behind_the_end_are_listed(project, summary):
+    project.write_test("def test_a(): assert False\n" + "".join(gate(f"late_{number:02}") for number in range(12)))
+    outcome = project.run("--maxfail=1")
+    assert outcome.result.ret == 1
+    reason = "did not run: stopping after 1 failures"
+    assert missing(outcome) == {f"test_late_{number:02}": reason for number in range(12)}
     outcome.result.stdout.fnmatch_lines(["not compared: test_gate.py::test_late_09*", "… and 2 more gates that*"])
     assert "late" in summary.read_text()
 
 
-def test_a_worker_that_dies_names_its_gate(project):
-    dying = gate("b_dies", body="import os; os._exit(0)")
-    project.write_test(gate("a_good") + dying + gate("c_late"))
+def test_a_worker_that_dies_names_its_gate(project, summary):
+    """No check is made in this session, and its summary is written all the same."""
+    project.write_test(gate("b_dies", body="import os; os._exit(0)") + gate("c_late"))
     outcome = project.run("-n1", "--max-worker-restart=0", subprocess=True)
     assert outcome.result.ret != 0
     found = missing(outcome)
     assert found.keys() == {"test_b_dies", "test_c_late"}
     assert "crashed while running" in found["test_b_dies"]
-
-
-def test_a_gate_that_crashes_is_in_the_summary(project, summary):
-    project.write_test(gate("a", body="raise RuntimeError('broken helper')"))
-    assert project.run().result.ret == 1
-    assert "broken helper" in summary.read_text()
+    assert "crashed while running" in summary.read_text()
 
 
 def test_a_session_without_gates_writes_no_summary(project, summary):
     project.write_test("def test_a(): pass\ndef test_b(): assert 0\n")
     assert project.pytester.runpytest_inprocess().ret == 1
     assert not summary.exists()
-
-
-def test_other_tests_that_fail_are_told_as_such(project, summary):
-    project.write_test(gate("a_good") + "\ndef test_b(): assert 0\n")
-    assert project.run().result.ret == 1
-    assert summary.read_text().startswith("## ❌ Failed: other tests failed")
