@@ -35,7 +35,7 @@ def compare_footprints(
 
     `compression` is reference bytes / candidate bytes of the files that `save` writes, `flops_ratio` the candidate's
     FLOPs as a share of the reference's, `speedup`, measured where `metrics` asks for it, the ratio of median latencies
-    of both in turns. Raises
+    of both in turns. The details hold what was measured of each, `latency_seconds` included. Raises
     InvalidArgumentError for models that are no modules, and for metrics that need a batch when none is given.
     """
     needs_batch = {"flops_ratio", "speedup"} & set(metrics)
@@ -48,12 +48,15 @@ def compare_footprints(
     found = {"compression": before.artifact_bytes / after.artifact_bytes}
     if after.flops is not None and before.flops is not None:
         found["flops_ratio"] = after.flops / before.flops
+    details: dict[str, dict[str, Any]] = {"candidate": dict(after.to_json()), "reference": dict(before.to_json())}
     if "speedup" in metrics:
         after_seconds, before_seconds = measure_latency(candidate, reference, example_input)
         found["speedup"] = before_seconds / after_seconds
+        details["candidate"]["latency_seconds"] = after_seconds
+        details["reference"]["latency_seconds"] = before_seconds
     return Measurement(
         "footprint",
         found,
         dict.fromkeys(found, 1),
-        details={"candidate": after.to_json(), "reference": before.to_json()},
+        details=details,
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cp_compress.base.descriptions import said_by
-from cp_compress.base.errors import ObservationError
+from cp_compress.base.reasons import reason_of
 from cp_compress.fidelity.attribution_maps import attribution_maps
 from cp_compress.fidelity.attribution_methods import as_attribution_method
 from cp_compress.fidelity.jaccard import split_jaccard, unit_maps
@@ -31,6 +31,11 @@ SHOWN_EXAMPLES = 6
 SHOWN_RAYS = 400
 _LARGEST_SIDE = 96
 _PRINTED_VALUES = 12
+_TASKS = {
+    "multi_label": "each example has several labels",
+    "dense": "each example has an answer at every place",
+    "sequence": "each example has an answer at every place",
+}
 # dark to light through purple and orange: ordered in lightness, so that it reads in grey too
 _HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 
@@ -71,7 +76,10 @@ def _examples(
     for row, image, decoded in zip(rows, before, after, strict=True):
         row["image"] = _picture(image, before)
         row["decoded"] = None if same else _picture(decoded, before)
-    _add_maps(rows, chosen, candidate, reference, notes)
+    if reference.task == "single_label":
+        _add_maps(rows, chosen, candidate, reference, notes)
+    else:
+        notes.append(f"no attribution maps: a map explains one answer, and {_TASKS[reference.task]}")
     return rows
 
 
@@ -82,8 +90,8 @@ def _add_maps(
     method, targets = as_attribution_method("saliency"), reference.predictions[chosen]
     try:
         maps = [attribution_maps(seen, method, chosen, targets).maps for seen in (reference, candidate)]
-    except ObservationError as error:
-        notes.append(f"attribution maps cannot be shown: {error}")
+    except Exception as error:  # pictures without maps are more than none
+        notes.append(f"attribution maps cannot be shown: {reason_of(error)}")
         return
     shared = split_jaccard(maps[0], maps[1]).tolist()
     heats = [unit_maps(each).reshape(each.shape).abs().sum(dim=1) for each in maps]

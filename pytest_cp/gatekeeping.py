@@ -18,6 +18,8 @@ _NOT_MADE = "every-saved-check-must-be-made"
 _BASELINES = "baselines-must-be-readable-and-writable"
 _EXPIRED = "no-waiver-may-be-expired"
 _UNWRITTEN = "reports-must-be-written"
+_NOT_RUN = "every-collected-gate-must-run"
+_HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def held_to(item: pytest.Item) -> HeldTo:
@@ -39,6 +41,12 @@ def refuse_lucky_baselines(session: pytest.Session) -> None:
     for item in session.items:
         if item.get_closest_marker("flaky") is not None:
             raise pytest.UsageError(f"--cp-baseline={mode}: refused with the marker flaky of {item.nodeid}")
+
+
+def note_collected_gates(session: pytest.Session) -> None:
+    """Remember which gates a session is about to run, so that none of them can be missing without a word."""
+    if not session.config.option.collectonly:
+        session_state(session.config).collected_gates.update(item.nodeid for item in session.items if is_gate(item))
 
 
 class Attempt:
@@ -81,6 +89,7 @@ def fail_what_no_test_fails(session: pytest.Session) -> None:
     """Report failed tests of their own for what went wrong in the session and in no test of it."""
     if session.config.option.collectonly:
         return
+    _fail_if_gates_did_not_run(session)
     _fail_if_nothing_was_compared(session)
     try:
         _fail_if_saved_checks_were_not_made(session)
@@ -94,6 +103,17 @@ def fail_unwritten_reports(session: pytest.Session, unwritten: list[str]) -> Non
     """Report a failed test for reports that could not be written, and note each for those that could."""
     session_state(session.config).notes += unwritten
     _fail_session(session, _UNWRITTEN, "\n".join(unwritten))
+
+
+def _fail_if_gates_did_not_run(session: pytest.Session) -> None:
+    """List the gates that were collected and did not run to their end; a session must not end well without them."""
+    state = session_state(session.config)
+    missing = sorted(state.collected_gates - state.outcomes.keys())
+    reason = session.shouldfail or session.shouldstop or "the session ended before"
+    state.not_run = dict.fromkeys(missing, f"did not run: {reason}")
+    if missing and session.exitstatus in _HARMLESS:
+        listed = "\n".join(missing)
+        _fail_session(session, _NOT_RUN, f"{len(missing)} of the collected gates did not run:\n{listed}")
 
 
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
@@ -130,8 +150,7 @@ def _fail_if_waivers_expired(session: pytest.Session) -> None:
 def _fail_if_nothing_was_compared(session: pytest.Session) -> None:
     config, state = session.config, session_state(session.config)
     asked = bool(state.gate_tests) or any(config.getoption(option) for option in _ASKED_FOR)
-    harmless = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-    if not asked or session.exitstatus not in harmless:
+    if not asked or session.exitstatus not in _HARMLESS:
         return
     unused = unused_option(config)
     if unused is not None:
@@ -157,7 +176,7 @@ def _fail_session(session: pytest.Session, name: str, message: str) -> None:
         )
         session.config.hook.pytest_runtest_logreport(report=report)
     session.testsfailed += 1
-    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if session.exitstatus in _HARMLESS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -183,6 +202,12 @@ def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
 
+def _xfail_reason(report: pytest.TestReport) -> str:
+    """Return why a test is expected to fail, without the words that pytest puts before it."""
+    reason = str(report.wasxfail).removeprefix("[NOTRUN] ").removeprefix("reason: ")
+    return reason or "no reason given"
+
+
 def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take a test's checks from its report into the session's state, in the process that writes the reports."""
     state = session_state(config)
@@ -191,9 +216,14 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     for record in getattr(report, REPORT_ATTRIBUTE, []):
         state.records.append(record)
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
-    if getattr(report, "cp_gate", False):
+    state.collected_gates.update(getattr(report, "cp_collected_gates", ()))
+    # what pytest-xdist says of a test that its worker died in comes from no test, and does not know that it is a gate
+    if getattr(report, "cp_gate", False) or report.nodeid in state.collected_gates:
         state.gate_tests.add(report.nodeid)
-        if report.skipped and not hasattr(report, "wasxfail"):
+        if report.skipped and hasattr(report, "wasxfail"):
+            if not any(record["test"] == report.nodeid for record in state.records):
+                state.skipped[report.nodeid] = f"xfail: {_xfail_reason(report)}"
+        elif report.skipped:
             state.skipped[report.nodeid] = _skip_reason(report)
         elif report.failed and not getattr(report, REPORT_ATTRIBUTE, []):
             crash = getattr(report.longrepr, "reprcrash", None)

@@ -28,6 +28,7 @@ from pytest_cp.gatekeeping import (
     fail_unwritten_reports,
     fail_what_no_test_fails,
     held_to,
+    note_collected_gates,
     refuse_lucky_baselines,
 )
 from pytest_cp.progress import show_progress
@@ -38,6 +39,7 @@ from pytest_cp.specification.collecting import collect_gate, require_gate
 from pytest_cp.state import is_worker, session_state, start_session
 
 _USED_OPTIONS = "cp_used_options"
+_UNTOLD_GATES = "cp_untold_gates"
 _ATTEMPT = pytest.StashKey[Attempt]()
 
 
@@ -83,6 +85,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     unused = None if is_worker(session.config) else parametrization.unused_option(session.config)
     if unused is not None:
         raise pytest.UsageError(unused)
+    note_collected_gates(session)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,7 +123,11 @@ def pytest_runtest_makereport(
             report.sections.append(("pytest_cp hint", hint))
         if call.when == "call":
             add_properties(item, report)
-        report.cp_notes = session_state(item.config).told()  # type: ignore[attr-defined]
+        state = session_state(item.config)
+        report.cp_notes = state.told()  # type: ignore[attr-defined]
+        if is_worker(item.config) and state.collected_gates:  # told once: the controller collects nothing itself
+            report.cp_collected_gates = sorted(state.collected_gates)  # type: ignore[attr-defined]
+            state.collected_gates = set()
     return report
 
 
@@ -141,16 +148,19 @@ class _Collector:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Learn from a worker of pytest-xdist which options its tests took."""
-    used = getattr(node, "workeroutput", {}).get(_USED_OPTIONS, ())
-    session_state(node.config).used_options.update(used)
+    """Learn from a worker of pytest-xdist which options its tests took, and what gates it had when it ran none."""
+    told, state = getattr(node, "workeroutput", {}), session_state(node.config)
+    state.used_options.update(told.get(_USED_OPTIONS, ()))
+    state.collected_gates.update(told.get(_UNTOLD_GATES, ()))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports, and fail a session in which gates were asked for and none compared anything."""
     if is_worker(session.config):
-        session.config.workeroutput[_USED_OPTIONS] = sorted(session_state(session.config).used_options)  # type: ignore[attr-defined]
+        state = session_state(session.config)
+        told = {_USED_OPTIONS: sorted(state.used_options), _UNTOLD_GATES: sorted(state.collected_gates)}
+        session.config.workeroutput.update(told)  # type: ignore[attr-defined]
     else:
         from pytest_cp.report import append_step_summary, write_reports
 

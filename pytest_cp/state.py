@@ -30,6 +30,8 @@ class SessionState:
     waivers: Waivers = field(default_factory=Waivers)
     records: list[Record] = field(default_factory=list)
     gate_tests: set[str] = field(default_factory=set)
+    collected_gates: set[str] = field(default_factory=set)
+    not_run: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
@@ -41,6 +43,11 @@ class SessionState:
     gate_subjects: Any = None
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
     _held: list[Any] = field(default_factory=list)
+
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """The gates that compared nothing, by their tests, and why."""
+        return self.skipped | self.unchecked | self.not_run
 
     def told(self) -> list[str]:
         """Return the notes of this process, for the one that writes the reports."""

@@ -8,21 +8,22 @@ import zipfile
 from pathlib import PureWindowsPath
 from typing import BinaryIO
 
-from cp_compress.artifacts.guards import size_of
+from cp_compress.artifacts.guards import MAX_BYTES, size_of
 from cp_compress.base.errors import ArtifactError
 from cp_compress.base.reasons import reason_of, shortened
 
 ZIP_MAGIC = b"PK\x03\x04"
 _MOST_MEMBERS = 100_000
-_LARGEST_RATIO, _SMALL = 200, 64 << 20
+_LARGEST_RATIO, _SMALL = 200, 100 << 20
 _ENCRYPTED = 0x1
 
 
 def open_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -> zipfile.ZipFile:
     """Return an open zip file as an archive whose members were looked through; nothing is unpacked yet.
 
-    Raises ArtifactError for what is damaged, for members of more than `max_bytes` bytes together or compressed beyond
-    what tensors can be (a zip bomb), and for names that leave the archive, stand twice in it, or are links.
+    Raises ArtifactError for what is damaged, for members of more than `max_bytes` bytes together, for large ones
+    compressed beyond what tensors usually are (a zip bomb; unless `max_bytes` is the user's own limit), and for names
+    that leave the archive, stand twice in it, or are links.
     """
     try:
         file.seek(0)
@@ -35,6 +36,8 @@ def open_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -
     names: set[str] = set()
     for member in members:
         _check_member(member, path)
+        if max_bytes == MAX_BYTES:  # a limit of the user's own says how much may be unpacked
+            _check_ratio(member, path)
         if member.filename.lower() in names:
             raise ArtifactError(path, f"holds {shortened(member.filename, 120)} twice")
         names.add(member.filename.lower())
@@ -66,6 +69,10 @@ def _check_member(member: zipfile.ZipInfo, path: str | os.PathLike[str]) -> None
         raise ArtifactError(path, f"holds {name}, which is a link or a device")
     if member.flag_bits & _ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArtifactError(path, f"holds {name}, which is encrypted or packed in a way that is not read")
+
+
+def _check_ratio(member: zipfile.ZipInfo, path: str | os.PathLike[str]) -> None:
     if member.file_size > _SMALL and member.file_size > _LARGEST_RATIO * max(1, member.compress_size):
         packed = f"{member.compress_size:,} bytes that unpack to {member.file_size:,}"
-        raise ArtifactError(path, f"holds {name}, {packed}: a zip bomb")
+        name = shortened(member.filename, 120)
+        raise ArtifactError(path, f"holds {name}, {packed}: a zip bomb, unless you allow its size by max_bytes=")

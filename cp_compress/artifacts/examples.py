@@ -68,6 +68,8 @@ class ImageFolder:
         from PIL import Image, UnidentifiedImageError
         from torchvision.transforms.functional import pil_to_tensor
 
+        from cp_compress.data.image_folders import image_of_numbers, is_deep
+
         with opened(path, MAX_PIXELS * 4) as file, told(path, "reading the image"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of images that are large; larger ones than allowed are refused here
             try:
@@ -77,11 +79,17 @@ class ImageFolder:
             with opened_image as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ArtifactError(path, f"has {image.width} × {image.height} pixels; allowed are {MAX_PIXELS:,}")
-                made = image.convert(_MODES[self._channels])
+                deep = is_deep(image.mode)
+                if deep and (image.format != "PNG" or not image.mode.startswith("I;16")):
+                    rule = "of more than 8 bits a channel only grey PNG files of 16 bits have a known range"
+                    raise ArtifactError(path, f"is a {image.format} image of mode {image.mode}: {rule}")
+                # Pillow's own conversion to 8 bits cuts off at 255
+                made = image_of_numbers(image) if deep else image.convert(_MODES[self._channels])
                 if self._size is not None and (made.height, made.width) != self._size:
                     made = made.resize((self._size[1], self._size[0]), Image.Resampling.BILINEAR)
                 pixels: Tensor = pil_to_tensor(made)
-        return pixels.float() / 255
+        scaled = pixels.float() / (65535 if deep else 255)
+        return scaled.expand(self._channels, -1, -1).contiguous()
 
 
 def read_examples(
@@ -99,8 +107,8 @@ def read_examples(
     Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
     numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a
     class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size`
-    (height, width) what all are resized to, bilinearly; without it they must be of one size. Pickled arrays are never
-    read.
+    (height, width) what all are resized to, bilinearly; without it they must be of one size. White is 255, in grey PNG
+    files of 16 bits 65535; other images of more than 8 bits a channel are refused. Pickled arrays are never read.
 
     Raises ArtifactError, naming the file, for what is damaged, empty, larger than `max_bytes` (unpacked) or more than
     `max_examples`, for links that leave the folder, and for files in it that are no images; InvalidArgumentError for

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from cp_compress.artifacts.guards import told
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import ArtifactError, InvalidArgumentError
 from cp_compress.base.factories import make_from
@@ -19,8 +22,12 @@ DTYPES = ("equal", "model", "file")
 _SHOWN = 5
 
 
-def make_model(owner: str, factory: Factory | None) -> nn.Module:
-    """Return the module that a factory makes; raises InvalidArgumentError for one that makes something else."""
+def make_model(owner: str, factory: Factory | None, path: str | os.PathLike[str]) -> nn.Module:
+    """Return the module that a factory makes, to be filled from a file.
+
+    Raises InvalidArgumentError for a factory that makes something else, ArtifactError, naming the file, for a module
+    whose tensors have no memory (meta device) or no shape (lazy layers) yet.
+    """
     if factory is None:
         reject(owner, "factory", None, "the file holds tensors alone: give the factory of their architecture")
     if isinstance(factory, nn.Module) or not (isinstance(factory, str) or callable(factory)):
@@ -29,40 +36,75 @@ def make_model(owner: str, factory: Factory | None) -> nn.Module:
     model = make_from(factory, f"{owner}(factory)") if isinstance(factory, str) else factory()
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"{owner}: the factory gives a {type(model).__name__}; expected a torch.nn.Module")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            rule = "has no shape yet: let the factory run a batch through its lazy layers"
+        elif tensor.is_meta:
+            rule = "is on the meta device: let the factory make it on a device with memory"
+        else:
+            continue
+        raise ArtifactError(path, f"cannot be filled into the factory's model, whose {shortened(name, 80)} {rule}")
     return model
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Any], dtype: str, path: str | os.PathLike[str]) -> nn.Module:
+def fill(
+    model: nn.Module,
+    tensors: Mapping[str, Any],
+    dtype: str,
+    path: str | os.PathLike[str],
+    versions: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Give a model the tensors of a file, in evaluation mode; raises ArtifactError where one does not fit.
 
-    Names must be those of the model's `state_dict`, but that of several names of one tied tensor one is enough, and
-    shapes must be equal. So must dtypes with `dtype="equal"`; with "model" floating-point values are converted to the
-    model's dtypes, with "file" the model takes the file's, and computes in them.
+    The model's own `load_state_dict` takes them, with all its hooks, which may bring older layouts up to date by
+    `versions` (the `_metadata` of a state dict). Names must be those that it takes, but that of several names of one
+    tied tensor one is enough, and shapes must be equal. So must dtypes with `dtype="equal"`; with "model"
+    floating-point values are converted to the model's dtypes, with "file" the model takes the file's, and computes in
+    them.
     """
     places: dict[str, Any] = model.state_dict(keep_vars=True)
     odd = [name for name, value in [*tensors.items(), *places.items()] if not isinstance(value, Tensor)]
     if odd:
         raise ArtifactError(path, f"{shortened(odd[0])} is no tensor: what modules store beside tensors cannot be read")
-    _require_names(places, tensors, path)
-    for name, value in tensors.items():
-        _require_fit(name, value, places[name], dtype, path)
-    filled: dict[int, str] = {}
-    with torch.no_grad():
-        for name, value in tensors.items():
-            place = places[name]
-            target = place.dtype if dtype == "model" else value.dtype
-            made = value.detach().to(place.device, target, copy=True).contiguous()
-            if id(place) in filled and not _same(place.detach(), made):
-                raise ArtifactError(path, f"{name} and {filled[id(place)]} are one tensor in the model, and differ")
-            place.data = made
-            filled[id(place)] = name
+    known = [name for name in tensors if name in places]
+    for name in known:
+        _require_fit(name, tensors[name], places[name], dtype, path)
+    # tensors without the attributes that a file may give them, which no hook expects
+    given: OrderedDict[str, Any] = OrderedDict((name, value.detach()) for name, value in tensors.items())
+    first: dict[int, str] = {}
+    for name in known:
+        other = first.setdefault(id(places[name]), name)
+        if other != name:
+            target = places[name].dtype if dtype == "model" else None
+            if not _same(tensors[name], tensors[other], target):
+                raise ArtifactError(path, f"{name} and {other} are one tensor in the model, and differ")
+    for name, place in places.items():
+        if name not in given and id(place) in first:
+            given[name] = given[first[id(place)]]
+    if dtype == "file":
+        _take_dtypes(model, {name: tensors[name].dtype for name in known}, path)
+    if versions is not None:
+        given._metadata = versions  # type: ignore[attr-defined]  # where load_state_dict looks for it
+    with told(path, "filling the model with it"):  # the hooks of a model can raise anything
+        found = model.load_state_dict(given, strict=False)
+    _require_names(found.missing_keys, found.unexpected_keys, path)
     return model.eval()
 
 
-def _require_names(places: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    held = {id(places[name]) for name in tensors if name in places}
-    missing = [name for name, tensor in places.items() if name not in tensors and id(tensor) not in held]
-    unknown = [name for name in tensors if name not in places]
+def _take_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype], path: str | os.PathLike[str]) -> None:
+    """Let the tensors of a model have other dtypes; what is in them is not kept."""
+    places = model.state_dict(keep_vars=True)
+    for name, dtype in dtypes.items():
+        if places[name].dtype != dtype:
+            places[name].data = torch.empty_like(places[name], dtype=dtype)
+    for name, place in model.state_dict(keep_vars=True).items():
+        if place.dtype != dtypes.get(name, place.dtype):  # a hook gave a copy in its place
+            raise ArtifactError(
+                path, f"{name} cannot be given the file's {dtypes[name]}: the model keeps {place.dtype}"
+            )
+
+
+def _require_names(missing: list[str], unknown: list[str], path: str | os.PathLike[str]) -> None:
     if not missing and not unknown:
         return
     parts = []
@@ -89,8 +131,10 @@ def _require_fit(name: str, value: Tensor, place: Tensor, dtype: str, path: str 
         raise ArtifactError(path, f"{both}: {choice}")
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
-    return first.dtype == second.dtype and torch.equal(first, second)
+def _same(first: Tensor, second: Tensor, dtype: torch.dtype | None) -> bool:
+    """Tell whether two tensors are equal, after a conversion where there is one."""
+    made, other = (tensor if dtype is None else tensor.to(dtype) for tensor in (first, second))
+    return made.dtype == other.dtype and torch.equal(made, other)
 
 
 def _listed(names: list[str]) -> str:

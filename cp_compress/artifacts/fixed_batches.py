@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import slices
+from cp_compress.base.errors import ObservationError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def run_in_sizes(function: Callable[[Tensor], Tensor], batch: Tensor, sizes: Bat
     """Return what a function gives for a batch (n, ...), called with batches of the sizes that it takes.
 
     The last call is filled up with copies of its last row, whose results are cut off. Gradients pass through.
+    Raises ObservationError for an output of another number of rows than its batch has.
     """
     count = len(batch)
     if count == 0 or sizes.any:
@@ -48,5 +50,11 @@ def run_in_sizes(function: Callable[[Tensor], Tensor], batch: Tensor, sizes: Bat
         rows = batch[part]
         missing = sizes.fitting(len(rows)) - len(rows)
         padded = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
-        results.append(function(padded)[: len(rows)])
+        output = function(padded)
+        if output.ndim == 0 or len(output) != len(padded):  # cutting more off would hide rows that are not examples'
+            shape = tuple(output.shape)
+            raise ObservationError(
+                f"a batch of {len(padded)} inputs gives an output of shape {shape}; expected (n, ...)"
+            )
+        results.append(output[: len(rows)])
     return results[0] if len(results) == 1 else torch.cat(results)

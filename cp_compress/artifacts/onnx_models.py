@@ -88,10 +88,10 @@ def load_onnx(
 ) -> OnnxModel:
     """Return an ONNX file as a model that maps a batch (n, ...) to logits, run by onnxruntime (extra `onnx`).
 
-    `input` and `output` name what is fed and read; needed are they where the graph has several inputs, or several
-    outputs none of which is called "logits". A graph with a fixed batch size is fed with batches of that size, the
-    last one filled up. The file and the external tensors beside it may have `max_bytes` bytes together. It runs on as
-    many threads as torch has, on the first of the `providers`.
+    The graph must have one input; `input`, where it is given, makes sure of its name. `output` names what is read, and
+    is needed where there are several outputs, none of which is called "logits". A graph with a fixed batch size is fed
+    with batches of that size, the last one filled up. The file and the external tensors beside it may have `max_bytes`
+    bytes together. It runs on as many threads as torch has, on the first of the `providers`.
 
     Raises ArtifactError, naming the file, for one that is damaged or too large, whose external tensors lie outside of
     its folder, or whose inputs and outputs do not serve; InvalidArgumentError for names and providers that are not
@@ -132,7 +132,10 @@ def _choose_input(session: onnxruntime.InferenceSession, name: str | None, path:
     if name is not None and name not in inputs:
         reject(_OWNER, "input", name, f"the graph takes {_described(inputs.values())}")
     if len(inputs) != 1:
-        raise ArtifactError(path, f"takes {_described(inputs.values()) or 'nothing'}; a model takes one batch alone")
+        found = _described(inputs.values()) or "nothing"
+        raise ArtifactError(
+            path, f"takes {found}; a model takes one batch alone, make the others constants of the graph"
+        )
     chosen = next(iter(inputs.values()))
     if chosen.type not in _DTYPES or not chosen.shape:
         raise ArtifactError(path, f"takes {_described([chosen])}; a batch is a tensor (n, ...) of numbers")

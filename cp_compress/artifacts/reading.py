@@ -82,7 +82,7 @@ def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory |
     from cp_compress.model import load
 
     with opened(path, max_bytes):
-        model = make_model(_OWNER, factory)
+        model = make_model(_OWNER, factory, path)
     with told(path, "reading it"):
         return load(path, model).eval()
 

@@ -47,13 +47,24 @@ def recognise(path: str | os.PathLike[str], max_bytes: int) -> str:
             return _kind_of_archive(file, path, max_bytes)
         if head.startswith(NPY_MAGIC):
             raise ArtifactError(path, "is a single .npy array: data is a .npz file of inputs and labels")
-        if head.startswith(_PICKLE):
+        if head.startswith(_PICKLE) and not _has_header(file, path):
             return "torch"
         if head[8:9] == b"{":
             return "cp" if {"table", "sha256"} <= set(read_header(file, path)) else "safetensors"
     if head[:1] not in (b"\x08", b"\x12", b"\x1a", b"\x3a", b"\x42"):  # the first field of a protobuf ModelProto
         raise ArtifactError(path, f"begins with {head[:8]!r}: of no kind that is read")
     return "onnx"
+
+
+def _has_header(file: BinaryIO, path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file that begins as a pickle does is safetensors, whose first byte is that of a length.
+
+    What is taken for safetensors is read by its library, which unpickles nothing.
+    """
+    try:
+        return all(isinstance(entry, dict) for entry in read_header(file, path).values())
+    except ArtifactError:
+        return False
 
 
 def _kind_of_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -> str:

@@ -22,8 +22,9 @@ def load_safetensors(
 ) -> nn.Module:
     """Return the factory's model with the tensors of a safetensors file, in evaluation mode.
 
-    `factory` is a function without arguments, or "package.module:factory", that gives the architecture. Names and
-    shapes must be those of its `state_dict`; tied tensors may be stored once. `dtype` says what holds where a
+    `factory` is a function without arguments, or "package.module:factory", that gives the architecture. Its
+    `load_state_dict` takes the tensors, hooks included; their names must be those that it takes, their shapes those of
+    its `state_dict`; tied tensors may be stored once. `dtype` says what holds where a
     floating-point tensor has another dtype in the file: "equal" refuses it, "model" converts the values to the
     model's, "file" lets the model have, and compute in, the file's. Other dtypes must be equal.
 
@@ -41,7 +42,7 @@ def load_safetensors(
     check_choice(_OWNER, "dtype", dtype, DTYPES)
     with opened(path, check_max_bytes(_OWNER, max_bytes)) as file:
         read_header(file, path)
-        model = make_model(_OWNER, factory)
+        model = make_model(_OWNER, factory, path)
         file.seek(0)
         with told(path, "reading it as safetensors"):
             tensors = safetensors.torch.load(file.read())

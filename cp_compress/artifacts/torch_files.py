@@ -61,9 +61,10 @@ def load_torch(
             if value is not None:
                 reject(_OWNER, name, value, f"{os.fspath(path)} holds a whole model, which takes no such option")
         return content.eval()
-    tensors, model = _state_dict(content, path), make_model(_OWNER, factory)
+    tensors, versions = _state_dict(content, path), _versions(content, path)
+    model = make_model(_OWNER, factory, path)
     with told(path, "filling the model with it"):  # tensors may have attributes in the place of their methods
-        return fill(model, tensors, dtype or "equal", path)
+        return fill(model, tensors, dtype or "equal", path, versions)
 
 
 def _read(file: BinaryIO, path: str | os.PathLike[str], allow_pickle: bool) -> Any:
@@ -122,6 +123,16 @@ def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     if inner or not all(isinstance(name, str) for name in entries):
         raise ArtifactError(path, f"holds {_listed(entries)}; name the entry that is the state dict with key=")
     return entries
+
+
+def _versions(content: Any, path: str | os.PathLike[str]) -> dict[str, dict[str, Any]] | None:
+    """Return what a state dict says about the versions of the modules that wrote it, by their paths."""
+    found = getattr(content, "_metadata", None)
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in dict.values(found)):
+        raise ArtifactError(path, "has a state dict whose _metadata is no table of versions")
+    return {name: dict(dict.items(value)) for name, value in dict.items(found)}
 
 
 def _listed(content: Mapping[Any, Any]) -> str:

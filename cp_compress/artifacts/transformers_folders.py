@@ -26,6 +26,9 @@ _REFUSED = re.compile(
 )
 _REPEATED = re.compile(r"\w*(layer|depth|block|stage|expert)s?\w*", re.ASCII)
 _MOST_LABELS = 1_000_000
+# what such keys may ask for whatever the files hold: many are no numbers of layers, and layers may share their tensors;
+# how many parts the network really has is counted when it is built
+_MOST_REPEATED = 100_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class CheckedFolder:
     config: dict[str, Any]
     files: dict[str, Path]
     bytes: int
+    tensors: int
 
 
 def check_folder(path: Path, root: Path, max_bytes: int) -> CheckedFolder:
@@ -58,7 +62,7 @@ def check_folder(path: Path, root: Path, max_bytes: int) -> CheckedFolder:
     if names != [_WHOLE]:
         files[_INDEX] = _inside(path / _INDEX, root)
     _check_config(config, path, tensors)
-    return CheckedFolder(path, config, files, total)
+    return CheckedFolder(path, config, files, total, tensors)
 
 
 def _weight_files(path: Path, root: Path) -> list[str]:
@@ -101,7 +105,7 @@ def _read_json(file: Path, root: Path) -> dict[str, Any]:
 
 
 def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
-    """Raise ArtifactError for entries that ask for something else, and for more layers than there are tensors."""
+    """Raise ArtifactError for entries that ask for something else, and for layers without number."""
     waiting: list[tuple[str, Any]] = list(config.items())
     while waiting:
         key, value = waiting.pop()
@@ -116,6 +120,6 @@ def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
         elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
             rule = f"allowed are {_MOST_LABELS:,}"
             raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
-        elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > tensors:
+        elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > max(tensors, _MOST_REPEATED):
             rule = f"its files hold {tensors:,} tensors"
             raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, told
 from cp_compress.artifacts.transformers_folders import CheckedFolder, check_folder
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 _OWNER = "load_transformer"
 _TASKS = ("ImageClassification", "SequenceClassification")
 _SPARE_BYTES, _WIDENING = 64 << 20, 4
+_SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 
 
 class TransformerModel(nn.Module):
@@ -63,7 +68,8 @@ def load_transformer(
 ) -> TransformerModel:
     """Return a classifier of images or texts that transformers saved (extra `transformers`), in evaluation mode.
 
-    `folder_or_name` is a folder with config.json and safetensors files, or the name of a model on the hub, which is
+    `folder_or_name` is a folder with config.json and safetensors files (a snapshot in the cache of the hub, whose files
+    are links within the model's own folder there, is one), or the name of a model on the hub, which is
     looked for in the local cache, and fetched with `local_files_only=False` alone. Code of the model's authors is never
     run, weights in pickles are never read, and nothing but the configuration and the weights reaches the library: it
     computes with its plain ("eager") attention, in the dtype of the weights.
@@ -95,7 +101,8 @@ def load_transformer(
 def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, Path]:
     """Return the folder of a model, and the folder that none of its files may lie outside of."""
     if Path(name).is_dir():
-        return Path(name), Path(name).resolve()
+        place = Path(name).resolve()
+        return Path(name), _repository_of(place) or place
     if not isinstance(name, str) or Path(name).exists() or name.startswith(("/", ".")):
         raise ArtifactError(name, "is no folder")
     import huggingface_hub
@@ -103,7 +110,15 @@ def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, P
     wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
     with told(name, "looking for it in the cache of the hub" if local_files_only else "fetching it from the hub"):
         found = huggingface_hub.snapshot_download(name, local_files_only=local_files_only, allow_patterns=wanted)
-    return Path(found), Path(found).resolve().parent.parent
+    place = Path(found).resolve()
+    return Path(found), _repository_of(place) or place
+
+
+def _repository_of(place: Path) -> Path | None:
+    """Return the folder of a model in the hub's cache, whose snapshots are links to the files beside them."""
+    repository = place.parent.parent
+    cached = place.parent.name == "snapshots" and repository.name.startswith("models--")
+    return repository if cached else None
 
 
 def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
@@ -134,11 +149,31 @@ def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig
 
 def _require_size(config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder) -> None:
     """Raise ArtifactError for a network that is much larger than its weights, before memory is taken for it."""
-    with torch.device("meta"):
+    with torch.device("meta"), _counting_parts(_PARTS_A_TENSOR * checked.tensors + _SPARE_PARTS, checked):
         network = kind(config)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
     if needed > _WIDENING * checked.bytes + _SPARE_BYTES:
         raise ArtifactError(checked.path, f"asks for {needed:,} bytes of weights; its files have {checked.bytes:,}")
+
+
+@contextlib.contextmanager
+def _counting_parts(most: int, checked: CheckedFolder) -> Iterator[None]:
+    """Raise ArtifactError as soon as a network that is built has more than `most` modules and parameters."""
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            rule = f"its files hold {checked.tensors:,} tensors"
+            raise ArtifactError(checked.path, f"asks for a network of more than {most:,} parts; {rule}")
+
+    handles = [register_module_module_registration_hook(note), register_module_parameter_registration_hook(note)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _load(

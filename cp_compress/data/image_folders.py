@@ -1,4 +1,4 @@
-"""Image files whose values torchvision's own loader would cut off before anybody sees them."""
+"""Images of more than 8 bits a channel, whose values Pillow and torchvision's own loader would cut off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from cp_compress.base.descriptions import layers_of
@@ -19,6 +20,15 @@ def is_deep(mode: str) -> bool:
     (True, False)
     """
     return mode.startswith("I") or mode == "F"
+
+
+def image_of_numbers(image: Image.Image) -> Image.Image:
+    """Return an image of one channel with the same values in mode F, which Pillow resizes without rounding.
+
+    >>> image_of_numbers(Image.new("I;16", (1, 1), 40_000)).getpixel((0, 0))
+    40000.0
+    """
+    return Image.fromarray(np.asarray(image, dtype=np.float32))
 
 
 def refuse_deep_images(source: Any, positions: Sequence[int]) -> None:

@@ -118,10 +118,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Check:
-    """A measurement, its requirements judged, and the outcome of the worst of them."""
+    """A measurement, its requirements judged, and the outcome of the worst of them.
+
+    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for.
+    """
 
     measurement: Measurement
     results: tuple[Result, ...]
+
+    def __bool__(self) -> bool:
+        # every object is true by default: `assert check_…(…)` would hold whatever was found
+        raise TypeError(f"a Check is neither true nor false; ask for its .passed (here {self.passed})")
 
     @property
     def outcome(self) -> Outcome:

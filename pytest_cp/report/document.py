@@ -32,9 +32,7 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "exit_status": exit_status,
         "outcomes": count_outcomes(state.records),
         "checks": worst_first(state.records),
-        "not_compared": [
-            {"test": test, "reason": reason} for test, reason in sorted((state.skipped | state.unchecked).items())
-        ],
+        "not_compared": [{"test": test, "reason": reason} for test, reason in sorted(state.not_compared.items())],
         "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
         "waivers": state.waivers.report(state.records),
         "notes": list(state.notes),

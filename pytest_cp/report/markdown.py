@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,15 @@ from pytest_cp.report.verdict import session_verdict
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
+_VERDICTS = {"pass": "✅", "fail": "❌", "noted": "⚠️"}
 _CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
 _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
+_SIGNS = re.compile(r"[\\`*_\[\]~#]")
+# what begins a list or a quotation where a line begins
+_STARTS = re.compile(r"^(|\d+)([-+>.)])")
+# GitHub looks for these in what is shown already, where no escape is left; a space of no width parts them
+_LINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
 
 
 def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -32,7 +40,7 @@ def write_markdown(document: dict[str, Any], path: str | os.PathLike[str]) -> No
 def append_summary(document: dict[str, Any]) -> None:
     """Add the report to the summary of a step of GitHub Actions, where there is one."""
     path = os.environ.get(SUMMARY_VARIABLE)
-    if path and document["checks"]:
+    if path and (document["checks"] or document["not_compared"] or document["notes"]):  # a session with gates
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(render_markdown(document))
 
@@ -41,7 +49,7 @@ def render_markdown(document: dict[str, Any]) -> str:
     """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
     verdict = session_verdict(document)
-    lines = [f"## {_SYMBOLS[verdict.kind]} {verdict.text}", ""]
+    lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
     lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
     if document["checks"]:
         lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
@@ -74,14 +82,15 @@ def _row(record: Record) -> str:
 
 
 def _failure(record: Record) -> list[str]:
-    lines = [f"<details><summary>{_cell(shown_outcome(record))}: {_cell(record['test'])}</summary>", ""]
+    # GitHub takes such a line for HTML, in which Markdown's own escapes would be seen
+    lines = [f"<details><summary>{_html(shown_outcome(record))}: {_html(record['test'])}</summary>", ""]
     lines += [f"- {_text(finding(entry))}" for entry in record["requirements"] if entry["outcome"] != "pass"]
     if record["error"]:
         lines.append(f"- {_text(record['error'])}")
     lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
     lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
     lines += [
-        f"- #{change['index']} (label {_text(change['label'])}): {_text(change['before'])} → {_text(change['after'])}"
+        "- " + _text(f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}")
         for change in record["examples"][:_LISTED_EXAMPLES]
     ]
     origin = record["origin"]
@@ -104,7 +113,7 @@ def _lists(document: dict[str, Any]) -> list[str]:
         lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
     lines += [f"- {_text(name)}: {_text(value)}" for name, value in document["provenance"].items()]
     for section in document["sections"]:
-        lines += ["", f"### {_text(section['title'])}", "", _text(section["text"]), ""]
+        lines += ["", f"### {_text(section['title'])}", "", _lines(section["text"]), ""]
     return lines + [f"- note: {_text(note)}" for note in document["notes"]]
 
 
@@ -113,8 +122,23 @@ def _cell(text: str) -> str:
 
 
 def _text(text: Any) -> str:
-    """Return a text that shows as it is: no tags, no line breaks, no links or emphasis of its own."""
+    """Return a text that shows as it is: no tags, line breaks, links, mentions, lists or emphasis of its own."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    for sign in ("\\", "`", "*", "_", "[", "]"):
-        plain = plain.replace(sign, f"\\{sign}")
-    return plain
+    plain = _SIGNS.sub(r"\\\g<0>", plain)
+    plain = _STARTS.sub(r"\1\\\2", plain)
+    return _unlinked(plain)
+
+
+def _lines(text: Any) -> str:
+    """Return a text of several lines as one paragraph that shows them as they are."""
+    return "<br>".join(map(_text, str(text).strip().splitlines()))
+
+
+def _html(text: Any) -> str:
+    """Return a text on one line as HTML that shows it as it is."""
+    return _unlinked(html.escape(" ".join(str(text).split()), quote=False))
+
+
+def _unlinked(text: str) -> str:
+    """Keep GitHub from making links of addresses, and from calling people and issues by their names in a text."""
+    return _LINKED.sub(r"\g<0>&#8203;", text)

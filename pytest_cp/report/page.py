@@ -19,7 +19,15 @@ from pytest_cp.report.verdict import session_verdict
 
 IMAGE_BYTES = 3_000_000
 SHOWN_CLASSES = 40
+_FOOTPRINT = {
+    "parameters": "parameters",
+    "nonzero": "nonzero",
+    "artifact_bytes": "bytes on disk",
+    "resident_bytes": "bytes in memory",
+    "flops": "FLOPs a batch",
+}
 _SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~"}
+_VERDICTS = {"pass": "✓", "fail": "✗", "noted": "~"}
 
 
 def write_page(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -34,9 +42,11 @@ def render_page(document: dict[str, Any]) -> str:
     images = _Images()
     checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
     charts = size_table(document["checks"])
+    verdict = session_verdict(document)
     page: str = _template().render(
         document=document,
-        verdict=session_verdict(document),
+        verdict=verdict,
+        verdict_symbol=_VERDICTS[verdict.kind],
         checks=checks,
         tightest=_tightest(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
@@ -103,17 +113,25 @@ def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any
         "decisive": decisive,
         "margin": decisive["margin"] if decisive is not None and numeric else None,
         "findings": [(one["outcome"], _SYMBOLS[one["outcome"]], finding(one)) for one in record["requirements"]],
-        "bars": class_bars(classes[:SHOWN_CLASSES]) if classes and "reference_accuracy" in classes[0] else None,
+        "bars": class_bars(_shown_classes(classes)) if classes and "reference_accuracy" in classes[0] else None,
+        "shown_classes": min(len(classes), SHOWN_CLASSES),
         "classes": classes,
         "flips": details.get("flips", []),
         "slices": details.get("slices", []),
         "examples": [_example_view(example, images) for example in evidence["examples"]],
         "scatter": distance_scatter(evidence["distances"]) if evidence["distances"] else None,
         "distances": evidence["distances"],
-        "sizes": _size_rows(evidence["sizes"]),
+        "sizes": _footprint_rows(details) if record["comparison"] == "footprint" else _size_rows(evidence["sizes"]),
         "notes": [*record["notes"], *evidence["notes"]],
         "metrics": sorted(record["metrics"].items()),
     }
+
+
+def _shown_classes(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the classes that there is room for: all in their order, or those whose accuracy fell most, worst first."""
+    if len(classes) <= SHOWN_CLASSES:
+        return classes
+    return sorted(classes, key=lambda row: row["accuracy"] - row["reference_accuracy"])[:SHOWN_CLASSES]
 
 
 def _example_view(example: Record, images: _Images) -> dict[str, Any]:
@@ -125,14 +143,30 @@ def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
     if not sizes:
         return []
     before, after = sizes["reference"], sizes["candidate"]
-    rows = []
-    for name in ("parameters", "nonzero", "artifact_bytes", "resident_bytes"):
-        if before["model"] and after["model"]:
-            title = name.replace("artifact_bytes", "bytes on disk").replace("resident_bytes", "bytes in memory")
-            rows.append((title, number_of(before["model"][name]), number_of(after["model"][name])))
+    rows = _model_rows(before["model"], after["model"]) if before["model"] and after["model"] else []
     if before["bytes_per_example"] or after["bytes_per_example"]:
         rows.append(("bytes an example", number_of(before["bytes_per_example"]), number_of(after["bytes_per_example"])))
     return rows
+
+
+def _footprint_rows(details: Record) -> list[tuple[str, str, str]]:
+    """Return what a check of the footprint measured of both models, beside the ratios that are required."""
+    if not details:
+        return []
+    before, after = details["reference"], details["candidate"]
+    rows = _model_rows(before, after)
+    was, now = (model.get("latency_seconds") for model in (before, after))
+    if was is not None and now is not None:
+        rows.append(("milliseconds a batch (median)", number(1000 * was), number(1000 * now)))
+    return rows
+
+
+def _model_rows(before: Record, after: Record) -> list[tuple[str, str, str]]:
+    return [
+        (title, number_of(before.get(name)), number_of(after.get(name)))
+        for name, title in _FOOTPRINT.items()
+        if before.get(name) is not None or after.get(name) is not None
+    ]
 
 
 def number_of(value: float | None) -> str:

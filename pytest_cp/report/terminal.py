@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
 _HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")
+_LISTED_GATES = 10
 _RIGHT = {"value", "margin", "n"}
 
 
 def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> None:
     """Write the table of checks, what was not compared, and the notes; nothing when no gate ran."""
-    if not state.records and not state.gate_tests:
+    if not state.records and not state.gate_tests and not state.not_run:
         return
     reporter.section("preservation under compression", sep="=")
     records = worst_first(state.records)
@@ -39,6 +40,10 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
         reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
     for test, reason in sorted(state.unchecked.items()):
         reporter.write_line(f"no check made: {test}: {reason}", red=True)
+    for test, reason in list(state.not_run.items())[:_LISTED_GATES]:
+        reporter.write_line(f"not compared: {test}: {reason}", red=True)
+    if len(state.not_run) > _LISTED_GATES:
+        reporter.write_line(f"… and {len(state.not_run) - _LISTED_GATES} more gates that did not run", red=True)
     for record in records:
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
             reporter.write_line(f"baseline: {entry_name(record)}: {note}", yellow=True)

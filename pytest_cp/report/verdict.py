@@ -6,14 +6,15 @@ from typing import Any, Literal, NamedTuple
 
 from pytest_cp.report.document import shown_outcome
 
-_INTERRUPTED = 2
+_TESTS_FAILED, _INTERRUPTED = 1, 2
+_NONE = "Passed: no check was asserted"
 _BAD = ("fail", "error", "inconclusive")
 
 
 class Verdict(NamedTuple):
-    """Whether all that was required holds, and what to say about it."""
+    """Whether all that was required holds ("noted": and what was looked at beside it does not); what to say of it."""
 
-    kind: Literal["pass", "fail"]
+    kind: Literal["pass", "fail", "noted"]
     text: str
 
 
@@ -23,12 +24,24 @@ def session_verdict(document: dict[str, Any]) -> Verdict:
     if status == _INTERRUPTED:
         return Verdict("fail", "Interrupted: what follows is what was found until then")
     outcomes = [shown_outcome(record) for record in document["checks"] if record["asserted"]]
-    bad = ", ".join(f"{outcomes.count(name)} {name}" for name in _BAD if name in outcomes)
+    others = [shown_outcome(record) for record in document["checks"] if not record["asserted"]]
+    bad, bad_others = _counted(outcomes), _counted(others)
     if bad:
         return Verdict("fail", f"Not preserved: {bad}")
-    if status != 0:
+    if status != 0 and document["not_compared"]:
         return Verdict("fail", "Failed: see what was not compared")
+    if status == _TESTS_FAILED:
+        return Verdict("fail", "Failed: other tests failed")
+    if status != 0:
+        return Verdict("fail", f"Failed: pytest ended with exit status {status}")
     if not outcomes:
-        return Verdict("pass", "Passed: no check was asserted")
+        return Verdict("noted", f"No check was asserted: {bad_others}") if bad_others else Verdict("pass", _NONE)
     waived = f", {outcomes.count('waived')} known deviations waived" if "waived" in outcomes else ""
+    if bad_others:
+        held = f"Preserved: all {outcomes.count('pass')} asserted checks hold{waived}"
+        return Verdict("noted", f"{held}; not asserted: {bad_others}")
     return Verdict("pass", f"Preserved: all {outcomes.count('pass')} checks hold{waived}")
+
+
+def _counted(outcomes: list[str]) -> str:
+    return ", ".join(f"{outcomes.count(name)} {name}" for name in _BAD if name in outcomes)

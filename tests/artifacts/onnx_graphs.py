@@ -1,11 +1,15 @@
 """Small ONNX graphs, written by hand from the weights of torch modules."""
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opset=17):
-    """Write Linear layers with ReLU between them as Gemm nodes; `batch` is the input's first dimension."""
+def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opset=17, rows=None):
+    """Write Linear layers with ReLU between them as Gemm nodes; `batch` is the input's first dimension.
+
+    `rows` is a shape that the result is brought into.
+    """
     nodes, tensors, current = [], [], "input"
     for index, layer in enumerate(linear_layers):
         for part, value in (("w", layer.weight), ("b", layer.bias)):
@@ -18,11 +22,17 @@ def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opse
             nodes.append(helper.make_node("Relu", [current], [f"relu{index}"]))
             current = f"relu{index}"
     first, last = linear_layers[0], linear_layers[-1]
+    shape = [batch, last.out_features]
+    if rows is not None:
+        tensors.append(numpy_helper.from_array(np.array(rows), "rows"))
+        nodes[-1].output[0] = "flat"
+        nodes.append(helper.make_node("Reshape", ["flat", "rows"], [name]))
+        shape = None
     graph = helper.make_graph(
         nodes,
         "mlp",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, first.in_features])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, last.out_features])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

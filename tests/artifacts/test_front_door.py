@@ -1,10 +1,12 @@
 """A model comes back from each kind of file as what it was, told by content, and goes through an observation."""
 
+import pickle
 import sys
 
 import pytest
 import torch
 from onnx_graphs import write_mlp
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file, save_model
 from torch import nn
 
@@ -39,6 +41,27 @@ def test_safetensors(tmp_path, inputs):
         assert torch.equal(read(inputs), model(inputs))
 
 
+@pytest.mark.parametrize("length", [128, 384, 0x8080])
+def test_safetensors_that_begin_as_a_pickle_does(tmp_path, inputs, length):
+    """The first byte of 0x80 is that of the length of the header, whose end may be blank."""
+    model, path = make_mlp(1), tmp_path / "model.safetensors"
+    state = {"weight": torch.ones(2, 3)} if length == 128 else model.state_dict()
+    content = serialize(state)
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
+    assert path.read_bytes()[:1] == b"\x80"
+    read = read_artifact(path, factory=make_mlp if length > 128 else lambda: nn.Linear(3, 2, bias=False))
+    assert all(torch.equal(value, state[name]) for name, value in read.state_dict().items())
+
+
+@pytest.mark.parametrize("proto", [2, 4])
+def test_pickles_with_a_brace_in_ninth_place_stay_pickles(tmp_path, proto):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"\x80" + bytes([proto]) + b"NNNNNN{" + pickle.dumps(1))
+    with pytest.raises(ArtifactError, match="pickles, which can run any code"):
+        read_artifact(path, factory=make_mlp)
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 4, 64])
 def test_onnx(tmp_path, inputs, batch):
     model = make_mlp(1)
@@ -53,6 +76,21 @@ def test_cp(tmp_path, inputs):
     save(candidate, tmp_path / "model.cp")
     read = read_artifact(tmp_path / "model.cp", factory=make_mlp)
     assert torch.equal(read(inputs), candidate(inputs))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_surplus_rows_are_told_and_not_cut_off(tmp_path, kind, size):
+    """A model for batches of one size that gives two rows for each input."""
+    model = nn.Sequential(nn.Linear(6, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1)).eval()
+    path = tmp_path / f"model.{kind}"
+    if kind == "pt2":
+        torch.export.save(torch.export.export(model, (torch.zeros(size, 6),)), path)
+    else:
+        write_mlp(path, [model[0]], size, rows=(-1, 3))
+    data = torch.randn(8, 6), torch.arange(8) % 3
+    with pytest.raises(ObservationError, match=rf"batch of {size} inputs gives an output of shape \({2 * size}, 3\)"):
+        observe(read_artifact(path), data).logits  # noqa: B018
 
 
 PROGRAM = """

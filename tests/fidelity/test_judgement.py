@@ -53,6 +53,16 @@ def test_worst_outcome_decides():
     assert check.worst.margin == pytest.approx(-0.4)
 
 
+@pytest.mark.parametrize("bound", [0.5, 0.99])
+def test_a_check_is_neither_true_nor_false(bound):
+    """`assert check_…(…)` must not hold because every object is true."""
+    check = judge(
+        Measurement("predictions", {"agreement": 0.9}, {"agreement": 10}), [Requirement("agreement", "min", bound)]
+    )
+    with pytest.raises(TypeError, match=rf"ask for its \.passed \(here {bound <= 0.9}\)"):
+        assert check
+
+
 def test_not_a_number_is_an_error_and_no_sample_too():
     assert judge(measured(1, 2, psnr=math.nan), [Requirement("psnr", "min", 1.0)]).outcome == "error"
     empty = Measurement("boundaries", {"median_change": 0.0}, {"median_change": 0})

@@ -139,7 +139,7 @@ def _(folder):
 
 @hostile(GROUP, "a model in a bomb", tells="a zip bomb", names="model.pt")
 def _(folder):
-    members = {"model/data.pkl": b"\x80\x02}.", "model/data/0": bytes(65 << 20)}
+    members = {"model/data.pkl": b"\x80\x02}.", "model/data/0": bytes(101 << 20)}
     return reading(folder / "model.pt", archive(members, zipfile.ZIP_DEFLATED))
 
 

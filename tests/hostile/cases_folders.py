@@ -65,6 +65,7 @@ _CONFIGS = {
     "a backbone in another's code": ({"use_timm_backbone": True}, "can bring in other code"),
     "a quantizer within a part": ({"vision_config": {"quantization_config": {"a": 1}}}, "can bring in other code"),
     "10^9 layers": ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
+    "50 000 layers": ({"num_hidden_layers": 50_000}, "a network of more than 10,"),
     "a negative number of layers": ({"num_hidden_layers": -3}, "failed|does not fit"),
     "layers that are a text": ({"num_hidden_layers": "many"}, "failed"),
     "2^40 hidden units": ({"hidden_size": 1 << 40}, "bytes of weights|failed"),

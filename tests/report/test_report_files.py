@@ -150,11 +150,15 @@ def test_markdown_lists_every_check_and_what_failed(written):
     [
         (0, ["pass", "pass"], "✅ Preserved: all 2 checks hold"),
         (1, ["fail", "pass", "error"], "❌ Not preserved: 1 fail, 1 error"),
-        (1, ["pass"], "❌ Failed: see what was not compared"),
+        (1, ["pass", "missing"], "❌ Failed: see what was not compared"),
+        (1, ["pass"], "❌ Failed: other tests failed"),
+        (3, ["pass"], "❌ Failed: pytest ended with exit status 3"),
         (2, ["pass"], "❌ Interrupted: what follows is what was found until then"),
-        (0, ["fail not asserted", "pass"], "✅ Preserved: all 1 checks hold"),
+        (0, ["fail not asserted", "pass"], "⚠️ Preserved: all 1 asserted checks hold; not asserted: 1 fail"),
+        (0, ["pass not asserted", "pass"], "✅ Preserved: all 1 checks hold"),
+        (0, ["pass not asserted"], "✅ Passed: no check was asserted"),
         (0, ["fail"], "❌ Not preserved: 1 fail"),
-        (0, ["fail not asserted"], "✅ Passed: no check was asserted"),
+        (0, ["fail not asserted", "error not asserted"], "⚠️ No check was asserted: 1 fail, 1 error"),
     ],
 )
 def test_page_and_markdown_give_one_verdict(written, status, outcomes, told):
@@ -162,10 +166,12 @@ def test_page_and_markdown_give_one_verdict(written, status, outcomes, told):
     checks = [
         check | {"outcome": outcome.split()[0], "asserted": "not" not in outcome, "evidence": None}
         for outcome in outcomes
+        if outcome != "missing"
     ]
-    document = written["document"] | {"exit_status": status, "checks": checks}
+    missing = [{"test": "test_gate", "reason": "did not run"}] * outcomes.count("missing")
+    document = written["document"] | {"exit_status": status, "checks": checks, "not_compared": missing}
     assert render_markdown(document).startswith(f"## {told}\n")
-    assert f"</span> {told[2:]}</h1>" in render_page(document)
+    assert f"</span> {told.partition(' ')[2]}</h1>" in render_page(document)
 
 
 def test_long_markdown_is_cut_below_what_github_takes(written):

@@ -1,0 +1,83 @@
+"""Gates that were collected and compared nothing are named in every report, and no session passes without them."""
+
+import pytest
+
+GATE = """
+@pytest.mark.compress_model("prune(density={density})"){marks}
+def test_{name}(compressed_model, reference_model, dataset):
+    {body}
+"""
+CHECK = "assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)"
+
+
+def gate(name, body=CHECK, marks="", density=0.4):
+    """Return a gate; those of one density are run one after the other."""
+    return GATE.format(name=name, body=body, marks=marks, density=density)
+
+
+def missing(outcome):
+    """Return the reason of each gate that was not compared, by the function's name."""
+    return {
+        entry["test"].partition("::")[2].partition("[")[0]: entry["reason"] for entry in outcome.report["not_compared"]
+    }
+
+
+@pytest.fixture
+def summary(project, monkeypatch):
+    path = project.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    return path
+
+
+def test_expected_failures_that_did_not_compare_are_listed(project):
+    known = "\n@pytest.mark.xfail(reason='known', run={})"
+    project.write_test(
+        gate("a_good")
+        + gate("b_not_run", marks=known.format(False))
+        + gate("c_stops", body="pytest.xfail('not now')")
+        + gate("d_compares", body=CHECK.replace("0.1", "1.0"), marks=known.format(True))
+    )
+    outcome = project.run()
+    assert outcome.result.ret == 0
+    assert missing(outcome) == {"test_b_not_run": "xfail: known", "test_c_stops": "xfail: not now"}
+    outcome.result.stdout.fnmatch_lines(["not compared: test_gate.py::test_b_not_run*: xfail: known"])
+
+
+def test_a_session_that_ends_early_does_not_end_well(project, summary):
+    project.write_test(
+        gate("a_good") + "\ndef test_b(): pytest.exit('enough', returncode=0)\n" + gate("c_late", density=0.3)
+    )
+    outcome = project.run()
+    assert outcome.failed_everywhere
+    assert missing(outcome) == {"test_c_late": "did not run: the session ended before"}
+    assert "test_c_late" in outcome.junit_messages[0]
+    text = summary.read_text()
+    assert text.startswith("## ❌ Failed: see what was not compared")
+    assert "not compared: test\\_gate.py::test\\_c\\_late" in text
+
+
+def test_gates_behind_the_end_are_listed(project, summary):
+    project.write_test("def test_a(): assert False\n" + "".join(gate(f"late_{number:02}") for number in range(12)))
+    outcome = project.run("--maxfail=1")
+    assert outcome.result.ret == 1
+    reason = "did not run: stopping after 1 failures"
+    assert missing(outcome) == {f"test_late_{number:02}": reason for number in range(12)}
+    outcome.result.stdout.fnmatch_lines(["not compared: test_gate.py::test_late_09*", "… and 2 more gates that*"])
+    assert "late" in summary.read_text()
+
+
+def test_a_worker_that_dies_names_its_gate(project, summary):
+    """No check is made in this session, and its summary is written all the same."""
+    project.write_test(gate("b_dies", body="import os; os._exit(0)") + gate("c_late"))
+    outcome = project.run("-n1", "--max-worker-restart=0", subprocess=True)
+    assert outcome.result.ret != 0
+    found = missing(outcome)
+    assert found.keys() == {"test_b_dies", "test_c_late"}
+    assert "crashed while running" in found["test_b_dies"]
+    assert "crashed while running" in summary.read_text()
+
+
+def test_a_session_without_gates_writes_no_summary(project, summary):
+    project.write_test("def test_a(): pass\ndef test_b(): assert 0\n")
+    assert project.pytester.runpytest_inprocess().ret == 1
+    assert not summary.exists()
