@@ -96,10 +96,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test whose fixtures caught a failed check."""
+    result = yield
+    item.stash[_ATTEMPT].refuse_caught()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
     result = yield
     item.stash[_ATTEMPT].require_comparison()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test whose fixtures caught a failed check when they ended."""
+    result = yield
+    item.stash[_ATTEMPT].refuse_caught()
     return result
 
 
@@ -111,8 +127,9 @@ def pytest_runtest_makereport(
     report = yield
     attempt = item.stash.get(_ATTEMPT, None)
     if attempt is not None:
+        attempt.refuse_skip(report)
         if report.failed and call.excinfo is not None:
-            attempt.note_failure(f"{call.excinfo.typename}: {call.excinfo.value}")
+            attempt.note_failure(report, call.excinfo)
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
         hint = scope_hint(str(report.longrepr)) if report.failed else None

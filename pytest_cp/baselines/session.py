@@ -16,7 +16,7 @@ from pytest_cp.baselines.entries import entry_name, make_entry
 from pytest_cp.baselines.files import BaselineFileError, read_entries, write_entries
 from pytest_cp.baselines.tolerances import Policy
 from pytest_cp.baselines.verdicts import find_verdict
-from pytest_cp.records import Record
+from pytest_cp.records import Record, stands
 
 
 class Baselines:
@@ -85,7 +85,7 @@ class Baselines:
             return notes
         changed: dict[Path, dict[str, Record]] = {}
         for record in records:
-            if not _is_saved(record) or outcomes.get(record["test"]) != "passed" or record["runs"] > 1:
+            if not _is_saved(record) or outcomes.get(record["test"]) != "passed" or not stands(record):
                 continue
             path, name, entry = self.path(record["test"]), entry_name(record), make_entry(record)
             old = self._read(path).get(name)
