@@ -6,6 +6,7 @@ import pytest
 
 from pytest_cp import options
 from pytest_cp.baselines.files import BaselineFileError
+from pytest_cp.baselines.leftovers import find_leftovers
 from pytest_cp.baselines.session import read_policy
 from pytest_cp.parametrization import is_gate, unused_option
 from pytest_cp.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
@@ -39,6 +40,13 @@ def refuse_lucky_baselines(session: pytest.Session) -> None:
     for item in session.items:
         if item.get_closest_marker("flaky") is not None:
             raise pytest.UsageError(f"--cp-baseline={mode}: refused with the marker flaky of {item.nodeid}")
+
+
+def note_leftovers(session: pytest.Session) -> None:
+    """Remember the baselines for which none of the tests that this process collected answers."""
+    state = session_state(session.config)
+    collected = state.collected | {item.nodeid for item in session.items}
+    state.leftovers = find_leftovers(session, state.baselines, collected, state.unread_modules)
 
 
 class Attempt:
@@ -126,12 +134,13 @@ def fail_unwritten_reports(session: pytest.Session, unwritten: list[str]) -> Non
 
 
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
-    config, state = session.config, session_state(session.config)
+    state = session_state(session.config)
     if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
         return
-    lost = state.baselines.unmade(state.records, state.outcomes, _ran_whole_modules(config))
+    lost = [*state.leftovers, *state.baselines.unmade(state.records, state.outcomes)]
+    lost = list(dict.fromkeys(lost))  # a damaged file is read where tests are collected and where they are judged
     if lost:
-        remedy = "restore the check, or delete its entry"
+        remedy = "restore the check, or remove its entry (--cp-baseline=update does where the test is still there)"
         lines = [f"{lost[0]} ({len(lost)} in all); {remedy}", *lost[1:]]
         _fail_session(session, _NOT_MADE, "\n".join(lines))
 
@@ -139,12 +148,6 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
 def _save_baselines(session: pytest.Session) -> None:
     state = session_state(session.config)
     state.notes += state.baselines.write(state.records, state.outcomes)
-
-
-def _ran_whole_modules(config: pytest.Config) -> bool:
-    """Tell whether nothing on the command line left out single tests."""
-    narrowed = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise", "maxfail")
-    return not any(config.getoption(name, None) for name in narrowed) and not any("::" in one for one in config.args)
 
 
 def _fail_if_waivers_expired(session: pytest.Session) -> None:
