@@ -134,7 +134,7 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
 def _type_schema(hint: Any) -> dict[str, Any]:
     """Return the schema of plain values and sequences of them, one that allows everything where there are others."""
     union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
-    schemas = []
+    schemas: list[dict[str, Any]] = []
     for part in get_args(hint) if union else (hint,):
         if part is type(None):
             continue
