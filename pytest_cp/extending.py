@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
+
+from cp_compress.base.reasons import shortened
 
 _EXTENSIONS = pytest.StashKey[contextlib.ExitStack]()
 
@@ -15,9 +17,10 @@ _EXTENSIONS = pytest.StashKey[contextlib.ExitStack]()
 def add_extensions(config: pytest.Config) -> None:
     """Make schemes, codecs and directions of the hooks known; raises pytest.UsageError for what is none."""
     hook = config.hook
-    schemes = list(itertools.chain.from_iterable(hook.pytest_cp_schemes()))
-    codecs = list(itertools.chain.from_iterable(hook.pytest_cp_codecs()))
-    families = {name: make for found in hook.pytest_cp_directions() for name, make in found.items()}
+    schemes = _lists("pytest_cp_schemes", hook.pytest_cp_schemes(), "classes of schemes")
+    codecs = _lists("pytest_cp_codecs", hook.pytest_cp_codecs(), "classes of codecs")
+    tables = _tables("pytest_cp_directions", hook.pytest_cp_directions(), "functions that make directions")
+    families = {name: make for table in tables for name, make in table.items()}
     if not (schemes or codecs or families):
         return
     from cp_compress.base.errors import InvalidArgumentError
@@ -57,10 +60,37 @@ def complete_document(config: pytest.Config, document: dict[str, Any]) -> None:
 
 
 def _provenance(config: pytest.Config) -> dict[str, str]:
-    found = config.hook.pytest_cp_provenance(config=config)
+    found = _tables("pytest_cp_provenance", config.hook.pytest_cp_provenance(config=config), "facts")
     return {str(name): str(value) for facts in reversed(found) for name, value in facts.items()}
 
 
 def _sections(config: pytest.Config, document: dict[str, Any]) -> list[dict[str, str]]:
-    found = itertools.chain.from_iterable(config.hook.pytest_cp_report_sections(document=document))
+    name, rule = "pytest_cp_report_sections", "sections, each with a title and a text"
+    copied = copy.deepcopy(document)  # what others do to it must not change what the session found
+    found = _lists(name, config.hook.pytest_cp_report_sections(document=copied), rule)
+    for section in found:
+        if not isinstance(section, Mapping) or not {"title", "text"} <= section.keys():
+            raise pytest.UsageError(f"{name} returned {shortened(repr(section), 80)} in its list: must be {rule}")
     return [{"title": str(section["title"]), "text": str(section["text"])} for section in found]
+
+
+def _lists(hook: str, returned: Iterable[Any], rule: str) -> list[Any]:
+    """Return all parts of the lists that implementations of a hook returned; raises pytest.UsageError."""
+    found: list[Any] = []
+    for value in returned:
+        if isinstance(value, (str, bytes, Mapping, type)) or not isinstance(value, Iterable):
+            raise pytest.UsageError(f"{hook} returned {shortened(repr(value), 80)}: must be a list of {rule}")
+        found += value
+    return found
+
+
+def _tables(hook: str, returned: Iterable[Any], rule: str) -> list[Mapping[str, Any]]:
+    """Return the mappings that implementations of a hook returned; raises pytest.UsageError."""
+    found: list[Mapping[str, Any]] = []
+    for value in returned:
+        if not isinstance(value, Mapping):
+            raise pytest.UsageError(
+                f"{hook} returned {shortened(repr(value), 80)}: must be a mapping of names to {rule}"
+            )
+        found.append(value)
+    return found

@@ -6,6 +6,7 @@ import pytest
 
 from pytest_cp import options
 from pytest_cp.baselines.files import BaselineFileError
+from pytest_cp.baselines.leftovers import find_leftovers
 from pytest_cp.baselines.session import read_policy
 from pytest_cp.parametrization import is_gate, unused_option
 from pytest_cp.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
@@ -49,6 +50,13 @@ def note_collected_gates(session: pytest.Session) -> None:
         session_state(session.config).collected_gates.update(item.nodeid for item in session.items if is_gate(item))
 
 
+def note_leftovers(session: pytest.Session) -> None:
+    """Remember the baselines for which none of the tests that this process collected answers."""
+    state = session_state(session.config)
+    collected = state.collected | {item.nodeid for item in session.items}
+    state.leftovers = find_leftovers(session, state.baselines, collected, state.unread_modules)
+
+
 class Attempt:
     """One run of a test: what it recorded, and what its earlier attempts found."""
 
@@ -57,32 +65,61 @@ class Attempt:
         self.recorder = recorder
         self.is_gate = is_gate(item)
 
-    def note_failure(self, message: str) -> None:
+    def note_failure(self, report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember a check that did not pass in a failed attempt, which no rerun in this process can undo."""
         if self.recorder.caught is not None:
-            first_line = message.partition("\n")[0]
+            told = report.longrepr if isinstance(report.longrepr, str) else f"{excinfo.typename}: {excinfo.value}"
+            first_line = told.partition("\n")[0]
             session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
 
     def require_comparison(self) -> None:
         """Fail a test that ended well but is a gate without a check, or failed a check when it first ran."""
-        earlier = session_state(self.item.config).failed_attempts.get(self.item.nodeid)
+        earlier = self._found_earlier()
         if earlier is not None:
-            pytest.fail(f"a rerun does not undo a failed check; an earlier attempt found: {earlier}", pytrace=False)
-        caught = self.recorder.caught
-        if caught is not None:
-            found = decisive_requirement(caught)
-            what = caught["error"] if found is None else f"{found['requirement']} found {found['value']}"
-            pytest.fail(
-                f"a failed check was caught on its way: {caught['assertion']}: {what}; "
-                "use the check_ function of the same name to look at a result that need not pass",
-                pytrace=False,
-            )
+            pytest.fail(earlier, pytrace=False)
+        self.refuse_caught()
         if self.is_gate and self.recorder.comparisons == 0:
             pytest.fail(
                 "nothing was compared: the test asks for a compressed model or data set but made no check of it; "
                 "use one of pytest_cp's assertions",
                 pytrace=False,
             )
+
+    def refuse_caught(self) -> None:
+        """Fail a phase of a test that ended well though a check failed in it."""
+        caught = self._caught()
+        if caught is not None:
+            pytest.fail(caught, pytrace=False)
+
+    def refuse_skip(self, report: pytest.TestReport) -> None:
+        """Let a phase that was skipped fail where a check failed before, in it or in an earlier attempt.
+
+        A test that calls `pytest.xfail` after a check failed is a known deviation, as one with the marker is.
+        """
+        if not report.skipped:
+            return
+        deviation = hasattr(report, "wasxfail")
+        told = self._found_earlier() or (None if deviation else self._caught())
+        if told is None:
+            return
+        report.outcome, report.longrepr = "failed", told
+        if deviation:
+            del report.wasxfail
+
+    def _found_earlier(self) -> str | None:
+        earlier = session_state(self.item.config).failed_attempts.get(self.item.nodeid)
+        if earlier is None:
+            return None
+        return f"a rerun does not undo a failed check; an earlier attempt found: {earlier}"
+
+    def _caught(self) -> str | None:
+        caught = self.recorder.caught
+        if caught is None:
+            return None
+        found = decisive_requirement(caught)
+        what = caught["error"] if found is None else f"{found['requirement']} found {found['value']}"
+        remedy = "use the check_ function of the same name to look at a result that need not pass"
+        return f"a failed check was caught on its way: {caught['assertion']}: {what}; {remedy}"
 
 
 def fail_what_no_test_fails(session: pytest.Session) -> None:
@@ -117,12 +154,13 @@ def _fail_if_gates_did_not_run(session: pytest.Session) -> None:
 
 
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
-    config, state = session.config, session_state(session.config)
+    state = session_state(session.config)
     if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
         return
-    lost = state.baselines.unmade(state.records, state.outcomes, _ran_whole_modules(config))
+    lost = [*state.leftovers, *state.baselines.unmade(state.records, state.outcomes)]
+    lost = list(dict.fromkeys(lost))  # a damaged file is read where tests are collected and where they are judged
     if lost:
-        remedy = "restore the check, or delete its entry"
+        remedy = "restore the check, or remove its entry (--cp-baseline=update does where the test is still there)"
         lines = [f"{lost[0]} ({len(lost)} in all); {remedy}", *lost[1:]]
         _fail_session(session, _NOT_MADE, "\n".join(lines))
 
@@ -130,12 +168,6 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
 def _save_baselines(session: pytest.Session) -> None:
     state = session_state(session.config)
     state.notes += state.baselines.write(state.records, state.outcomes)
-
-
-def _ran_whole_modules(config: pytest.Config) -> bool:
-    """Tell whether nothing on the command line left out single tests."""
-    narrowed = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise", "maxfail")
-    return not any(config.getoption(name, None) for name in narrowed) and not any("::" in one for one in config.args)
 
 
 def _fail_if_waivers_expired(session: pytest.Session) -> None:

@@ -113,7 +113,7 @@ def pytest_cp_provenance(config: pytest.Config) -> Mapping[str, str]:  # type: i
 
 @pytest.hookspec
 def pytest_cp_report_sections(document: dict[str, Any]) -> Iterable[Mapping[str, str]]:  # type: ignore[empty-body]
-    """Return sections to add to every report: `title` and `text`, both plain; the report's data is not to be changed.
+    """Return sections to add to every report: `title` and `text`, both plain; `document` is a copy of its data.
 
     ```python
     def pytest_cp_report_sections(document):

@@ -75,6 +75,7 @@ _MARKERS = (
     "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
     "cp_baseline(tolerance=None, ratchet=None): what the test's checks are held to beside their baselines",
 )
+MARKERS = tuple(text.partition("(")[0] for text in _MARKERS)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -90,7 +91,7 @@ def add_options(parser: pytest.Parser) -> None:
     origin_help = "auto: a failing check says which layers carry the damage (default); off: it does not"
     group.addoption("--cp-origin", choices=ORIGIN_MODES, help=origin_help)
     spec_help = "TOML file of a gate without test code, run by: pytest --pyargs pytest_cp.gate --cp-spec PATH"
-    group.addoption("--cp-spec", metavar="PATH", help=spec_help)
+    group.addoption("--cp-spec", action="append", metavar="PATH", help=spec_help)
     group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
     group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
     html_help = "write an HTML page for an approver to PATH: verdict, evidence, images; one file, no network"
@@ -226,12 +227,21 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
     return frozenset(digests)
 
 
+def specification_named(config: pytest.Config) -> str | None:
+    """Return what --cp-spec names, or None; raises pytest.UsageError for two: the second would hide the first."""
+    named: list[str] = list(dict.fromkeys(config.getoption("--cp-spec") or ()))
+    if len(named) > 1:
+        raise pytest.UsageError(f"--cp-spec={', '.join(named)}: a session runs one specification; run each on its own")
+    return named[0] if named else None
+
+
 def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
     """Return the command-line arguments that change what is compressed and how checks run."""
     names = ("--cp-scheme", "--cp-codec")
     added = [f"{name}={value}" for name in names for value in config.getoption(name)]
-    if config.getoption("--cp-spec"):
-        added.append(f"--cp-spec={config.getoption('--cp-spec')}")
+    specification = specification_named(config)
+    if specification is not None:
+        added.append(f"--cp-spec={specification}")
     given = [(name, config.getoption(name)) for name in ("--cp-device", "--cp-seed", "--cp-batch-size")]
     return (*added, *(f"{name}={value}" for name, value in given if value is not None))
 

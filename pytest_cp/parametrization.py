@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,7 +29,7 @@ def is_gate(item: pytest.Item) -> bool:
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Run a test once for each scheme and codec that it, or the session, names."""
-    _refuse_misspelt_markers(metafunc)
+    refuse_misspelt_markers(metafunc.definition)
     for fixture, marker_name, kind, configured in _SUBJECTS:
         marker = metafunc.definition.get_closest_marker(marker_name)
         wanted = fixture in metafunc.fixturenames
@@ -54,12 +55,18 @@ def unused_option(config: pytest.Config) -> str | None:
     return None
 
 
-def _refuse_misspelt_markers(metafunc: pytest.Metafunc) -> None:
-    known = [marker for _, marker, *_ in _SUBJECTS] + ["cp_execution"]
-    for marker in metafunc.definition.iter_markers():
-        close = difflib.get_close_matches(marker.name, known, n=1, cutoff=0.85)
-        if close and marker.name not in known:
-            _refuse(f"{metafunc.definition.nodeid}: unknown marker {marker.name}; did you mean {close[0]}?")
+def refuse_misspelt_markers(item: pytest.Item) -> None:
+    """Fail for a marker that nobody registered and that is called as one of the plugin's, or nearly so."""
+    registered = {re.split(r"[:(]", line, maxsplit=1)[0].strip() for line in item.config.getini("markers")}
+    for marker in item.iter_markers():
+        if marker.name in registered:  # the plugin's own are; of others, whoever registered one answers for it
+            continue
+        own = marker.name.startswith("cp_")
+        close = difflib.get_close_matches(marker.name, options.MARKERS, n=1, cutoff=0.5 if own else 0.85)
+        if own or close:
+            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(options.MARKERS)}"
+            rule = "markers of your own that start with cp_ are registered in the ini file under markers"
+            _refuse(f"{item.nodeid}: unknown marker {marker.name}; {advice}" + (f" ({rule})" if own else ""))
 
 
 def _from_marker(marker: pytest.Mark) -> Iterable[Any]:

@@ -29,6 +29,7 @@ from pytest_cp.gatekeeping import (
     fail_what_no_test_fails,
     held_to,
     note_collected_gates,
+    note_leftovers,
     refuse_lucky_baselines,
 )
 from pytest_cp.progress import show_progress
@@ -40,6 +41,7 @@ from pytest_cp.state import is_worker, session_state, start_session
 
 _USED_OPTIONS = "cp_used_options"
 _UNTOLD_GATES = "cp_untold_gates"
+_LEFTOVERS = "cp_leftovers"
 _ATTEMPT = pytest.StashKey[Attempt]()
 
 
@@ -73,6 +75,22 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return collect_gate(file_path, parent)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Remember a test, also where one is not selected: its baselines are still answered for."""
+    session_state(item.config).collected.add(item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Remember a module of which nobody knows the tests: it was skipped, or failed, as a whole."""
+    report = yield
+    if not report.passed:
+        session_state(collector.config).unread_modules.add(collector.nodeid)
+    return report
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests once for each scheme and codec."""
     parametrization.parametrize(metafunc)
@@ -82,6 +100,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse schemes and codecs on the command line that no test takes; workers leave that to their controller."""
     refuse_lucky_baselines(session)
     require_gate(session)
+    note_leftovers(session)
     unused = None if is_worker(session.config) else parametrization.unused_option(session.config)
     if unused is not None:
         raise pytest.UsageError(unused)
@@ -99,10 +118,27 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test whose fixtures caught a failed check, or that has an unknown marker of the plugin."""
+    parametrization.refuse_misspelt_markers(item)  # of a function it was told before; there are other kinds of tests
+    result = yield
+    item.stash[_ATTEMPT].refuse_caught()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
     result = yield
     item.stash[_ATTEMPT].require_comparison()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test whose fixtures caught a failed check when they ended."""
+    result = yield
+    item.stash[_ATTEMPT].refuse_caught()
     return result
 
 
@@ -114,8 +150,9 @@ def pytest_runtest_makereport(
     report = yield
     attempt = item.stash.get(_ATTEMPT, None)
     if attempt is not None:
+        attempt.refuse_skip(report)
         if report.failed and call.excinfo is not None:
-            attempt.note_failure(f"{call.excinfo.typename}: {call.excinfo.value}")
+            attempt.note_failure(report, call.excinfo)
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
         hint = scope_hint(str(report.longrepr)) if report.failed else None
@@ -148,10 +185,11 @@ class _Collector:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Learn from a worker of pytest-xdist which options its tests took, and what gates it had when it ran none."""
+    """Learn from a worker of pytest-xdist what its tests took, which gates it did not run, and unanswered baselines."""
     told, state = getattr(node, "workeroutput", {}), session_state(node.config)
     state.used_options.update(told.get(_USED_OPTIONS, ()))
     state.collected_gates.update(told.get(_UNTOLD_GATES, ()))
+    state.leftovers = list(dict.fromkeys([*state.leftovers, *told.get(_LEFTOVERS, ())]))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -159,7 +197,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports, and fail a session in which gates were asked for and none compared anything."""
     if is_worker(session.config):
         state = session_state(session.config)
-        told = {_USED_OPTIONS: sorted(state.used_options), _UNTOLD_GATES: sorted(state.collected_gates)}
+        told = {
+            _USED_OPTIONS: sorted(state.used_options),
+            _UNTOLD_GATES: sorted(state.collected_gates),
+            _LEFTOVERS: state.leftovers,
+        }
         session.config.workeroutput.update(told)  # type: ignore[attr-defined]
     else:
         from pytest_cp.report import append_step_summary, write_reports

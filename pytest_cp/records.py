@@ -53,10 +53,13 @@ class Recorder:
         self._set_aside: dict[tuple[str, ...], Record] = {}
 
     def number(self, record: Record) -> int:
-        """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on."""
-        key, name = _key(record), _name(record)
-        others = [other for other, kept in self._records.items() if other != key and _name(kept) == name]
-        return self._records[key]["ordinal"] if key in self._records else len(others) + 1
+        """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on.
+
+        A look at a result (`check_…`) and an assertion about the same are of one number.
+        """
+        name, numbers = _name(record), {_matter(kept): kept["ordinal"] for kept in self._records.values()}
+        others = {_matter(kept) for kept in self._records.values() if _name(kept) == name}
+        return int(numbers.get(_matter(record), len(others) + 1))
 
     def add(self, record: Record) -> Record:
         """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given.
@@ -119,6 +122,12 @@ def _is_milder(record: Record, earlier: Record) -> bool:
 
 
 def _key(record: Record) -> tuple[str, ...]:
+    """Return what makes two records runs of one check: a look forgives no assertion, and stands in no place of one."""
+    return "asserted" if record["asserted"] else "looked at", *_matter(record)
+
+
+def _matter(record: Record) -> tuple[str, ...]:
+    """Return what a record is about: its assertion, subjects, requirements and options."""
     requirements = ", ".join(entry["requirement"] for entry in record["requirements"])
     subjects = sorted(record["subjects"].items())
     if record["explored"]:  # what Hypothesis draws, data and options too, makes other runs of one check

@@ -40,6 +40,9 @@ class SessionState:
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     own_notes: list[str] = field(default_factory=list)
+    collected: set[str] = field(default_factory=set)
+    unread_modules: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)
     gate_subjects: Any = None
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
     _held: list[Any] = field(default_factory=list)

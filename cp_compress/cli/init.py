@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 def _equivalent(text: str, reference: Any, options: argparse.Namespace, device: Any) -> Any:
     from cp_compress.model import parse_scheme
 
-    if "(" in text:
+    if "(" in text and not Path(text).is_file():  # a file may be called anything
         return parse_scheme(text).compress(reference)
     return read_model(text, options.architecture, device, "--noise")
 
@@ -160,6 +160,9 @@ def _lines(
         yield f"scheme = {_quoted(scheme)}"
         yield '# codec = "jpeg(quality=90)"  # stores the data that the candidate reads'
         yield ""
+    yield "[execution]"
+    yield f"seed = {options.seed}  # of everything random, as the bounds were measured with"
+    yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
     yield "# is allowed; references trained from other seeds say more (--noise). A bound may also be written as"
     yield '# "noise" or "noise - 0.01", which is measured anew each time.'

@@ -27,6 +27,15 @@ def entry_name(record: Record) -> str:
     return f"{test} {record['assertion']}({inner}){ordinal}"
 
 
+def checked_test(name: str) -> str:
+    """Return the test, within its module, that makes the check of this name.
+
+    >>> checked_test("test_b assert_c(cka; layer=fc)")
+    'test_b'
+    """
+    return name.rpartition(" assert_")[0]
+
+
 def _text(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 

@@ -62,7 +62,22 @@ def _trouble(entry: Any) -> str | None:
         if not _is_number(saved.get("value")):
             value = shortened(repr(saved.get("value")), 80)
             return f"{shortened(metric, 80)} has the value {value}, which is no number"
+        low, high = _range_of(metric)
+        if not low <= float(saved["value"]) <= high:
+            value = shortened(str(saved["value"]), 80)
+            return f"{shortened(metric, 80)} has the value {value}, and it lies in [{low:g}, {high:g}]"
     return None if entry["metrics"] else "holds no metric"
+
+
+def _range_of(metric: str) -> tuple[float, float]:
+    """Return the values that a metric can take; all where no comparison gives it, which only makes an entry stale."""
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.fidelity.measurement import metric_range  # here, since it loads torch
+
+    try:
+        return metric_range(metric)
+    except InvalidArgumentError:
+        return -math.inf, math.inf
 
 
 def _is_number(value: Any) -> bool:

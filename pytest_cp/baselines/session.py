@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pytest_cp import options
-from pytest_cp.baselines.entries import entry_name, make_entry
+from pytest_cp.baselines.entries import checked_test, entry_name, make_entry
 from pytest_cp.baselines.files import BaselineFileError, read_entries, write_entries
 from pytest_cp.baselines.tolerances import Policy
-from pytest_cp.baselines.verdicts import find_verdict
-from pytest_cp.records import Record
+from pytest_cp.baselines.verdicts import find_unbound, find_verdict
+from pytest_cp.records import Record, stands
 
 
 class Baselines:
@@ -25,57 +25,57 @@ class Baselines:
     def __init__(self, config: pytest.Config) -> None:
         self.mode: str | None = config.getoption("--cp-baseline")
         self._root = config.rootpath
-        self._folder: str = config.getini("cp_baseline_dir")
+        self.folder: str = config.getini("cp_baseline_dir")
         self._environments: str = config.getini("cp_baseline_environment")
         self._files: dict[Path, dict[str, Record]] = {}
 
     def path(self, test: str) -> Path:
         """Return the file that holds the baselines of a test's module."""
         module = self._root / test.partition("::")[0]
-        return module.parent / self._folder / f"{module.name.removesuffix('.py')}.json"
+        return self.home(test) / self.folder / f"{module.name.removesuffix('.py')}.json"
+
+    def home(self, test: str) -> Path:
+        """Return the folder of a test's module."""
+        return (self._root / test.partition("::")[0]).parent
 
     def judge(self, record: Record, policy: Policy) -> Record | None:
         """Return a check's verdict beside its baseline; None where none is asked for."""
-        if self.mode != "check" or not record["asserted"] or record["explored"]:
+        if self.mode is None or not _is_saved(record):
             return None  # what Hypothesis draws gives no fixed value to hold on to
         path = self.path(record["test"])
+        unbound = find_unbound(record, path)
+        if unbound is not None or self.mode != "check":
+            return unbound
         try:
-            entry = self._read(path).get(entry_name(record))
+            entry = self.read(path).get(entry_name(record))
         except BaselineFileError as error:
             pytest.fail(str(error), pytrace=False)
         return find_verdict(record, entry, path, policy, self._environments)
 
-    def unmade(self, records: Iterable[Record], outcomes: Mapping[str, str], complete: bool) -> list[str]:
-        """Return a sentence for each saved check that was not made, though its test ran or is gone.
+    def unmade(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
+        """Return a sentence for each saved check that was not made, though its test ran and passed.
 
-        `outcomes` are those of the tests that ran; `complete` tells that whole modules were run, so that a test that
-        is missing among them is gone, and so is a module beside them. A damaged file is told as one of the sentences.
+        `outcomes` are those of the tests that ran. A damaged file is told as one of the sentences.
         """
         if self.mode != "check":
             return []
-        made = {(self.path(record["test"]), entry_name(record)) for record in records if _is_saved(record)}
-        passed = {
-            (self.path(test), test.partition("::")[2]) for test, outcome in outcomes.items() if outcome == "passed"
-        }
-        known = {(self.path(test), test.partition("::")[2]) for test in outcomes}
-        paths = {path for path, _ in known}
-        modules = {self._root / test.partition("::")[0] for test in outcomes}
-        lost = _without_modules(modules, self._folder) if complete else []
-        for path in sorted(paths):
+        made = [record for record in records if _is_saved(record)]
+        lost = []
+        for path in sorted({self.path(test) for test in outcomes}):
             try:
-                names = sorted(self._read(path))
+                self.read(path)
             except BaselineFileError as error:
                 lost.append(str(error))  # one damaged file must not hide what others lack
                 continue
-            for name in names:
-                test = name.rpartition(" assert_")[0]
-                gone = complete and (path, test) not in known
-                if (path, name) not in made and ((path, test) in passed or gone):
-                    lost.append(f"{path} holds a check that was not made: {name}")
+            here = {test: outcome for test, outcome in outcomes.items() if self.path(test) == path}
+            for names in self._not_made(made, here).values():
+                lost += [f"{path} holds a check that was not made: {name}" for name in names]
         return lost
 
     def write(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
         """Save the asserted checks of tests that passed as `--cp-baseline` asks, and return a sentence a change.
+
+        `update` also removes what these tests no longer make: the next check would miss it.
 
         `outcomes` are those of the tests in all their phases. Raises BaselineFileError for a damaged file and OSError
         for a folder that cannot be written.
@@ -84,21 +84,44 @@ class Baselines:
         if self.mode not in ("new", "update"):
             return notes
         changed: dict[Path, dict[str, Record]] = {}
-        for record in records:
-            if not _is_saved(record) or outcomes.get(record["test"]) != "passed" or record["runs"] > 1:
+        made = [record for record in records if _is_saved(record) and outcomes.get(record["test"]) == "passed"]
+        for record in made:
+            if not stands(record):
                 continue
             path, name, entry = self.path(record["test"]), entry_name(record), make_entry(record)
-            old = self._read(path).get(name)
+            old = self.read(path).get(name)
             if old == entry or (old is not None and self.mode == "new"):
                 continue
             changed.setdefault(path, {})[name] = entry
             notes.append(f"baseline {name}: {_values(old)} → {_values(entry)}")
-        for path, entries in changed.items():
-            self._files[path] = {**self._read(path), **entries}
+        removed = self._not_made(made, outcomes) if self.mode == "update" else {}
+        notes += [
+            f"baseline {name}: {_values(self.read(path)[name])} → removed"
+            for path, names in removed.items()
+            for name in names
+        ]
+        for path in changed.keys() | removed.keys():
+            entries = {**self.read(path), **changed.get(path, {})}
+            self._files[path] = {name: entry for name, entry in entries.items() if name not in removed.get(path, ())}
             write_entries(path, self._files[path])
         return notes
 
-    def _read(self, path: Path) -> dict[str, Record]:
+    def _not_made(self, made: Iterable[Record], outcomes: Mapping[str, str]) -> dict[Path, list[str]]:
+        """Return the names of saved checks that their tests did not make though they passed, by file."""
+        names = {(self.path(record["test"]), entry_name(record)) for record in made}
+        passed = {(self.path(test), test.partition("::")[2]) for test, one in outcomes.items() if one == "passed"}
+        found = {
+            path: [
+                name
+                for name in sorted(self.read(path))
+                if (path, name) not in names and (path, checked_test(name)) in passed
+            ]
+            for path in sorted({path for path, _ in passed})
+        }
+        return {path: left for path, left in found.items() if left}
+
+    def read(self, path: Path) -> dict[str, Record]:
+        """Return the checks of a file, which is read once; raises BaselineFileError for a damaged one."""
         if path not in self._files:
             self._files[path] = read_entries(path)
         return self._files[path]
@@ -107,16 +130,6 @@ class Baselines:
 def _is_saved(record: Record) -> bool:
     """Tell whether a check is of those that baselines hold: asserted, and not of what Hypothesis draws."""
     return bool(record["asserted"]) and not record["explored"]
-
-
-def _without_modules(modules: Iterable[Path], folder: str) -> list[str]:
-    """Return a sentence for each file of baselines beside modules whose own module is gone."""
-    return [
-        f"{path} holds checks of a module that is gone"
-        for parent in sorted({module.parent for module in modules})
-        for path in sorted((parent / folder).glob("*.json"))
-        if not (parent / path.stem).exists() and not (parent / f"{path.stem}.py").exists()
-    ]
 
 
 def read_policy(config: pytest.Config, marker: pytest.Mark | None) -> Policy:

@@ -16,12 +16,28 @@ _ROUNDING = 8 * sys.float_info.epsilon
 _SEVERITY = ("ok", "improved", "regressed", "stale", "missing")
 
 
+def find_unbound(record: Record, path: Path) -> Record | None:
+    """Return the verdict of a check whose reference does not tell what it is, so that no baseline can be of it."""
+    reference = record["subjects"].get("reference")
+    if reference is None or reference["digest"] is not None:
+        return None
+    problem = (
+        f"no baseline can be bound to the reference {reference['name']}, which does not tell what it computes with: "
+        "give it an attribute content_digest, a text that changes when it does, such as the digest of its file"
+    )
+    return _verdict(path) | {"verdict": "stale", "stale": ["reference"], "problems": [problem]}
+
+
+def _verdict(path: Path) -> Record:
+    return {"file": str(path), "metrics": {}, "stale": [], "notes": [], "problems": []}
+
+
 def find_verdict(record: Record, entry: Record | None, path: Path, policy: Policy, environments: str) -> Record:
     """Return a check's verdict, what it rests on, and the sentences for which the check fails, as plain JSON.
 
     `environments` is "note", "fail" or "ignore": what follows when device or versions are not those of the baseline.
     """
-    verdict: Record = {"file": str(path), "metrics": {}, "stale": [], "notes": [], "problems": []}
+    verdict = _verdict(path)
     if entry is None:
         name = entry_name(record)
         verdict["problems"] = [f"no baseline in {path} for {name}; add it with --cp-baseline=new"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_cp.options import specification_named
 from pytest_cp.specification.reading import Requirements, SpecificationError, Table, read_specification
 from pytest_cp.state import session_state
 
@@ -16,8 +17,8 @@ GATE_MODULE = Path(__file__).parent.parent / "gate.py"
 
 
 def specification_path(config: pytest.Config) -> Path | None:
-    """Return the file that --cp-spec names, or None."""
-    name = config.getoption("--cp-spec")
+    """Return the file that --cp-spec names, or None; raises pytest.UsageError for two."""
+    name = specification_named(config)
     return None if name is None else Path(os.path.normpath(config.invocation_params.dir / name))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cp_compress.fidelity.judgement import Check
 from cp_compress.fidelity.measurement import METRICS
@@ -52,6 +53,9 @@ MADE_BY_FACTORY = frozenset(
 NOISE = r"^noise( [+-] [0-9]*\.?[0-9]+)?$"
 """A bound that the noise between equivalent references gives, with or without some slack."""
 
+WITHOUT_NOISE = frozenset({"footprint", "reconstruction"})
+"""Levels that compare sizes, or data with itself: references that are equivalent say nothing of what these may be."""
+
 _RANGES = {name: limits for metrics in METRICS.values() for name, limits in metrics.items()}
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _SLICE = {
@@ -78,7 +82,7 @@ def arguments_of(level: str) -> list[str]:
 def level_schema(level: str) -> dict[str, Any]:
     """Return the JSON Schema of the table of a level, made from its assertion's signature."""
     hints = get_type_hints(LEVELS[level])
-    properties = {name: _argument_schema(name, hints[name]) for name in arguments_of(level)}
+    properties = {name: _argument_schema(level, name, hints[name]) for name in arguments_of(level)}
     properties["candidates"] = {
         "type": "array",
         "items": {"type": "string"},
@@ -114,7 +118,7 @@ def slack_of(text: str) -> float:
     return float(text.removeprefix("noise").replace(" ", "") or 0)
 
 
-def _argument_schema(name: str, hint: Any) -> dict[str, Any]:
+def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
     if name == "confidence":
@@ -122,13 +126,28 @@ def _argument_schema(name: str, hint: Any) -> dict[str, Any]:
     if name == "min_iou_quantile":
         return {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
     if is_requirement(name):
-        return {"anyOf": [_bound_schema(name), {"type": "string", "pattern": NOISE}]}
-    types = sorted({_TYPES[part] for part in get_args(hint) or (hint,) if part in _TYPES})
-    if name in MADE_BY_FACTORY or len(types) != len(
-        [part for part in get_args(hint) or (hint,) if part is not type(None)]
-    ):
-        return {}
-    return {"type": types if len(types) > 1 else types[0]}
+        noise = [] if level in WITHOUT_NOISE else [{"type": "string", "pattern": NOISE}]
+        return {"anyOf": [_bound_schema(name), *noise]}
+    return {} if name in MADE_BY_FACTORY else _type_schema(hint)
+
+
+def _type_schema(hint: Any) -> dict[str, Any]:
+    """Return the schema of plain values and sequences of them, one that allows everything where there are others."""
+    union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
+    schemas: list[dict[str, Any]] = []
+    for part in get_args(hint) if union else (hint,):
+        if part is type(None):
+            continue
+        if get_origin(part) is Sequence:
+            schemas.append({"type": "array", "items": _type_schema(get_args(part)[0])})
+        elif part in _TYPES:
+            schemas.append({"type": _TYPES[part]})
+        else:
+            return {}
+    found = sorted({schema["type"] for schema in schemas})
+    # "items" says nothing of a value that is no array
+    items = next(({"items": schema["items"]} for schema in schemas if "items" in schema), {})
+    return {"type": found if len(found) > 1 else found[0], **items}
 
 
 def _bound_schema(name: str) -> dict[str, Any]:

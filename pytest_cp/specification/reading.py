@@ -152,7 +152,11 @@ def _explain(error: Any) -> str:
     if error.validator == "anyOf":
         limits = error.schema["anyOf"][0]
         low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
-        rule = f'must be a number in [{low}, {high}], or "noise", "noise + 0.01" or "noise - 0.01"'
+        rule = f"must be a number in [{low}, {high}]"
+        if len(error.schema["anyOf"]) > 1:
+            rule += ', or "noise", "noise + 0.01" or "noise - 0.01"'
+        elif isinstance(error.instance, str):
+            rule += ": equivalent references differ in no size and in no data, so that this level has no noise"
         return f"{where} = {shortened(repr(error.instance), 80)}: {rule}"
     if error.validator == "const":
         return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"

@@ -17,6 +17,7 @@ from cp_compress.artifacts.guards import MAX_BYTES
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.datasets import LabeledData
 from cp_compress.base.factories import make_from
+from cp_compress.base.identity import identify
 from cp_compress.base.metadata import Metadata, read_metadata
 from cp_compress.data import CompressedDataset, parse_codec
 from cp_compress.fidelity.judgement import Check
@@ -145,7 +146,10 @@ class GateSubjects:
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
         """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
         options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
-        found = self._once(f"noise {level} {argument} {options}", lambda: self._noise(level, argument, options))
+        asked = (
+            f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out
+        )
+        found = self._once(asked, lambda: self._noise(level, argument, options))
         worst = min(found) if argument.startswith("min_") else max(found)
         low, high = range_of(argument)
         bound = min(high, max(low, worst + slack_of(text)))

@@ -1,5 +1,6 @@
 """`cp-compress init` and `cp-compress gate`: from a model and data to a green gate, and exit codes."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -9,8 +10,10 @@ import numpy
 import pytest
 from command import read, run
 
+from cp_compress.cli import init
 from cp_compress.fidelity import compare_predictions, observe
 from cp_compress.proposal import propose
+from pytest_cp.specification import read_specification
 
 SUBJECTS = ("cp_compress.examples:digits_cnn", "--data", "cp_compress.examples:digits")
 
@@ -257,3 +260,19 @@ def test_candidates_are_told_beside_the_bound(references):
     found = propose(references, {"same": references[1]}, levels=["predictions"])
     assert all(one.candidates["same"] == pytest.approx(one.noise) or one.direction == "max" for one in found)
     assert all(one.holds(one.candidates["same"]) for one in found)
+
+
+def test_init_takes_a_file_for_noise_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seed (1).safetensors").touch()
+    monkeypatch.setattr(init, "read_model", lambda name, *others: f"read from {name}")
+    options = argparse.Namespace(architecture=None)
+    assert init._equivalent("seed (1).safetensors", None, options, "cpu") == "read from seed (1).safetensors"
+
+
+def test_the_gate_runs_with_the_seed_of_init(tmp_path):
+    named = {"reference": "a:b", "architecture": None, "data": "a:c", "output": "gate.toml"}
+    options = argparse.Namespace(**named, slack=4.0, seed=7)
+    lines = init._lines(options, ["quantize(bfloat16)"], ["quantize(int8)"], [], {}, {"quantize(int8)": 4.0})
+    (tmp_path / "gate.toml").write_text("\n".join(lines))
+    assert read_specification(tmp_path / "gate.toml").execution == {"seed": 7}

@@ -5,10 +5,12 @@ import inspect
 import json
 import re
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_cp import hookspecs
+from pytest_cp.extending import add_extensions, complete_document
 
 IMPORTS = """
 import copy, dataclasses, io, os
@@ -175,6 +177,41 @@ def test_what_is_no_extension_is_refused(with_conftest, hook, returned, told):
     outcome = project.run(subprocess=True)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
     outcome.result.stderr.fnmatch_lines([f"*{told}*"])
+
+
+NO_LIST = [("schemes", "shrink"), ("schemes", 3), ("codecs", {}), ("directions", [print]), ("directions", "axes")]
+
+
+@pytest.mark.parametrize(("hook", "value"), NO_LIST)
+def test_a_hook_that_returns_something_else_is_told(hook, value):
+    returned = {"pytest_cp_schemes": [], "pytest_cp_codecs": [], "pytest_cp_directions": []}
+    returned[f"pytest_cp_{hook}"] = [value]
+    hooks = SimpleNamespace(**{name: lambda found=found: found for name, found in returned.items()})
+    with pytest.raises(pytest.UsageError, match=rf"pytest_cp_{hook} returned .*: must be a (list|mapping) of"):
+        add_extensions(SimpleNamespace(hook=hooks, stash={}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "sections", "told"),
+    [(["x"], [], "pytest_cp_provenance returned ['x']"), ({}, "text", "returned 'text': must be a list of sections")],
+)
+def test_what_a_hook_adds_to_a_report_must_be_what_is_asked_for(facts, sections, told):
+    hooks = {"pytest_cp_provenance": lambda config: [facts], "pytest_cp_report_sections": lambda document: [sections]}
+    document = {"notes": []}
+    complete_document(SimpleNamespace(hook=SimpleNamespace(**hooks)), document)
+    assert told in document["notes"][0]
+
+
+def test_a_hook_cannot_change_the_report():
+    def meddle(document):
+        document["checks"][0]["outcome"] = "pass"
+        return [[{"title": "mine", "text": "all is well"}]]
+
+    hooks = SimpleNamespace(pytest_cp_provenance=lambda config: [], pytest_cp_report_sections=meddle)
+    document = {"notes": [], "checks": [{"outcome": "fail"}]}
+    complete_document(SimpleNamespace(hook=hooks), document)
+    assert document["checks"] == [{"outcome": "fail"}]
+    assert document["sections"] == [{"title": "mine", "text": "all is well"}]
 
 
 def test_junit_properties_where_the_user_asks(project):

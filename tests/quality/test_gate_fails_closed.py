@@ -19,6 +19,7 @@ def test_{row}(compressed_model, reference_model, dataset):
 """
 CALL = "assert_preserved_predictions(compressed_model, reference_model, dataset, {})"
 GOOD = CALL.format("min_agreement=0.1")
+LOOK = "check_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)"
 
 
 def _edit(part, **values):
@@ -60,8 +61,41 @@ BODIES = {
     "slice_of_others": CALL.format("min_slice_agreement=0.0, slices={'far': [100000]}"),
     "slice_of_another_length": CALL.format("min_slice_agreement=0.0, slices={'mask': torch.ones(7).bool()}"),
     "slice_requirement_without_slices": CALL.format("min_slice_agreement=0.0"),
+    "skip_after_a_failure": "fail(compressed_model, reference_model, dataset); pytest.skip('busy')",
+    "rerun_that_skips": "skip_again()\n    " + CALL.format("min_agreement=1.0"),
+    "failure_caught_in_setup": LOOK,
+    "failure_caught_in_teardown": LOOK,
+    "look_at_a_failure_that_was_caught": "fail(compressed_model, reference_model, dataset); "
+    "check_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=1.0)",
+}
+MARKED = {
+    "worse_than_now_under_a_ratchet": "cp_baseline(ratchet=True)",
+    "failure_caught_in_setup": 'usefixtures("caught_in_setup")',
+    "failure_caught_in_teardown": 'usefixtures("caught_in_teardown")',
 }
 HELPER = """
+attempts = []
+
+def skip_again():
+    attempts.append(1)
+    if len(attempts) > 1:
+        pytest.skip("busy")
+
+def fail(model, reference, data):
+    try:
+        assert_preserved_predictions(model, reference, data, min_agreement=1.0)
+    except AssertionError:
+        pass
+
+@pytest.fixture
+def caught_in_setup(compressed_model, reference_model, dataset):
+    fail(compressed_model, reference_model, dataset)
+
+@pytest.fixture
+def caught_in_teardown(compressed_model, reference_model, dataset):
+    yield
+    fail(compressed_model, reference_model, dataset)
+
 def changed(model, data):
     import subjects
     return model(data[0]).argmax(1) != subjects.make_model()(data[0]).argmax(1)
@@ -100,13 +134,14 @@ def failing_names(path):
     return failed, {case.get("name") for case in cases}
 
 
-def run_in_every_mode(project, rows, *arguments):
+def run_in_every_mode(project, rows, *arguments, told=""):
     """Run a project in every mode; return each row that did not fail, with its mode, and the controls that did."""
     wrong = []
     for mode, added in MODES.items():
         outcome = project.run(*arguments, *added, subprocess=True)
         failed, known = failing_names(project.path / "junit.xml")
         assert outcome.result.ret == 1, (mode, outcome.result.stdout.str())
+        wrong += [] if told in outcome.result.stdout.str() else [f"{mode}: not told: {told}"]
         wrong += [f"{mode}: {row} passed" for row in rows if not any(row in name for name in failed)]
         controls = [name for name in known if "control" in name]
         assert controls
@@ -118,13 +153,18 @@ def test_baselines_waivers_and_slices(project):
     rows = {**dict.fromkeys(BASELINES, GOOD), **BODIES}
     for row, body in rows.items():
         gate = GATE.format(row=row, body=body)
-        if row.endswith("ratchet"):
-            gate = "\n@pytest.mark.cp_baseline(ratchet=True)" + gate
+        if row in MARKED:
+            gate = f"\n@pytest.mark.{MARKED[row]}" + gate
         project.write_test(HELPER + gate, name=f"test_{row}")
     lost = GOOD + "\n    " + CALL.format("max_accuracy_drop=1.0")
     project.write_test(GATE.format(row="control", body=GOOD) + GATE.format(row="lost", body=lost), name="test_others")
+    project.write_test(GATE.format(row="renamed", body=GOOD), name="test_renamed")
     project.run("--cp-baseline=new", subprocess=True)
+    caught = [row for row in BODIES if "caught" in row or "skip" in row]
+    assert not any((project.path / "cp_baselines" / f"test_{row}.json").exists() for row in caught)
 
+    project.write_test(GATE.format(row="renamed", body=GOOD).replace("def test_", "def "), name="test_renamed")
+    project.write_test("@pytest.mark.cp_basline(tolerance=0.1)\ndef test_it():\n    pass\n", name="test_misspelt")
     project.write_test(GATE.format(row="control", body=GOOD) + GATE.format(row="lost", body=GOOD), name="test_others")
     for row, change in BASELINES.items():
         path = project.path / "cp_baselines" / f"test_{row}.json"
@@ -141,8 +181,10 @@ def test_baselines_waivers_and_slices(project):
     (project.path / "waivers.toml").write_text(WAIVERS)
     project.pytester.makeini("[pytest]\ncp_waivers = waivers.toml\n")
     session = ["no-waiver-may-be-expired", "every-saved-check-must-be-made"]
-    names = [*(f"test_{row}[" for row in rows), *session]
-    assert run_in_every_mode(project, names, "--cp-baseline=check") == []
+    names = [*(f"test_{row}[" for row in rows), *session, "test_misspelt"]
+    told = "test_renamed.json holds checks of a module that was not collected"
+    arguments = ("--cp-baseline=check", "--continue-on-collection-errors")
+    assert run_in_every_mode(project, names, *arguments, told=told) == []
 
 
 SPECIFICATION = """\

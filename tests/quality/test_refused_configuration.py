@@ -58,6 +58,36 @@ def test_misspelt_marker(project):
     assert "did you mean compress_model?" in outcome.result.stdout.str()
 
 
+MISSPELT = {
+    "cp_baselines(tolerance=0.1)": "did you mean cp_baseline?",
+    "cp_basline(tolerance=0.1)": "did you mean cp_baseline?",
+    "cp_exec(seed=3)": "did you mean cp_execution?",
+    "cp_ratchet": "unknown marker cp_ratchet",
+    "cp_": "known are compress_model, compress_dataset, cp_execution, cp_baseline",
+}
+CASE = """
+import unittest
+
+class TestCase(unittest.TestCase):
+    @pytest.mark.cp_exec(seed=3)
+    def test_case(self):
+        pass
+"""
+
+
+def test_unknown_markers_of_the_plugin(project):
+    project.pytester.makeini("[pytest]\nmarkers =\n    cp_mine(size): of this project\n")
+    for position, marker in enumerate(MISSPELT):
+        project.write_test(f"@pytest.mark.{marker}\ndef test_other():\n    pass\n", name=f"test_{position}")
+    project.write_test(CASE, name="test_case")
+    project.write_test("@pytest.mark.cp_mine(3)\n@pytest.mark.cpu\ndef test_own():\n    pass\n", name="test_own")
+    outcome = project.run("--continue-on-collection-errors", "-Wignore")
+    outcome.result.assert_outcomes(passed=1, errors=len(MISSPELT) + 1)
+    output = outcome.result.stdout.str()
+    for told in MISSPELT.values():
+        assert told in output
+
+
 def test_missing_subjects(project):
     project.pytester.makeconftest("")
     project.write_test(PASSING)

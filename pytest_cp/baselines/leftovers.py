@@ -1,0 +1,88 @@
+"""Baselines that no test answers for: whole files, and checks of tests that are gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_cp.baselines.entries import checked_test
+from pytest_cp.baselines.files import BaselineFileError
+from pytest_cp.baselines.session import Baselines
+
+_NARROWING = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise")
+
+
+def find_leftovers(
+    session: pytest.Session, baselines: Baselines, collected: Collection[str], unread: Collection[str]
+) -> list[str]:
+    """Return a sentence for each saved check whose test is gone, and for each file whose module is.
+
+    Looked at are the folders that were collected, but for those that pytest was told to ignore, and the folders of
+    `collected`, the node ids of tests. `unread` are those of modules that were skipped, or failed, as a whole. Without
+    `--cp-baseline=check`, and where the command line picks single tests, there is none. A damaged file is told as one
+    of the sentences.
+    """
+    if baselines.mode != "check" or _picks_tests(session.config):
+        return []
+    known: dict[str, set[str]] = {}
+    homes: dict[str, Path] = {}
+    for test in collected:
+        path = baselines.path(test)
+        known.setdefault(os.path.realpath(path), set()).add(test.partition("::")[2])
+        homes.setdefault(os.path.realpath(path.parent), baselines.home(test))
+    walked = {os.path.realpath(home / baselines.folder): home for home in _collected_folders(session)}
+    excused = {os.path.realpath(baselines.path(module)) for module in unread}
+    found = []
+    for folder, home in sorted((homes | walked).items()):
+        for path in sorted((home / baselines.folder).glob("*.json")):
+            real = os.path.realpath(path)
+            if real in known:
+                found += _without_tests(baselines, path, known[real])
+            elif real not in excused:
+                found += _without_module(session, path, home, folder in walked)
+    return found
+
+
+def _picks_tests(config: pytest.Config) -> bool:
+    return any(config.getoption(name, None) for name in _NARROWING) or any("::" in one for one in config.args)
+
+
+def _without_tests(baselines: Baselines, path: Path, tests: set[str]) -> list[str]:
+    try:
+        names = sorted(baselines.read(path))
+    except BaselineFileError as error:
+        return [str(error)]
+    return [f"{path} holds a check whose test is gone: {name}" for name in names if checked_test(name) not in tests]
+
+
+def _without_module(session: pytest.Session, path: Path, home: Path, walked: bool) -> list[str]:
+    module = home / f"{path.stem}.py"
+    if module.exists():
+        if not walked or _ignored(session, module):  # beside a module that was asked for alone
+            return []
+        return [f"{path} holds checks of a module that was not collected, or has no test left: {module.name}"]
+    # of another file, such as a specification, only its own run can tell what it still makes
+    return [] if (home / path.stem).exists() else [f"{path} holds checks of a module that is gone"]
+
+
+def _collected_folders(session: pytest.Session) -> Iterator[Path]:
+    """Yield the folders in which pytest looked for tests."""
+    met: set[str] = set()
+    waiting = [session.config.invocation_params.dir / argument for argument in session.config.args]
+    while waiting:
+        folder = waiting.pop()
+        if not folder.is_dir() or os.path.realpath(folder) in met:  # a link may lead back up
+            continue
+        met.add(os.path.realpath(folder))
+        yield folder
+        with os.scandir(folder) as entries:
+            inner = [Path(entry.path) for entry in entries if entry.is_dir()]
+        waiting += [path for path in inner if not _ignored(session, path)]
+
+
+def _ignored(session: pytest.Session, path: Path) -> bool:
+    hooks = session.gethookproxy(path.parent)
+    return bool(hooks.pytest_ignore_collect(collection_path=path, config=session.config))
