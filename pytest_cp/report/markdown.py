@@ -136,7 +136,8 @@ def _lines(text: Any) -> str:
 
 def _html(text: Any) -> str:
     """Return a text on one line as HTML that shows it as it is."""
-    return _unlinked(html.escape(" ".join(str(text).split()), quote=False))
+    shown = _unlinked(html.escape(" ".join(str(text).split()), quote=False))
+    return shown.replace("[", "&#91;")  # some renderers look for links within HTML too
 
 
 def _unlinked(text: str) -> str:

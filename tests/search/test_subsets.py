@@ -166,8 +166,11 @@ def test_the_last_layer_is_what_the_network_decides_by():
     with pytest.raises(ObservationError, match="not the outputs of a linear layer"):
         look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), blobs())
     assert torch.equal(look_at_last_layer(ByKeyword(model), digits(), batch_size=100).embeddings, found.embeddings)
+    negative = nn.Linear(2, 2)
+    nn.init.zeros_(negative.weight)
+    nn.init.constant_(negative.bias, -1)
     with pytest.raises(ObservationError, match="not the outputs of a linear layer"):  # also when it overwrites them
-        look_at_last_layer(nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(inplace=True)), blobs())
+        look_at_last_layer(nn.Sequential(negative, nn.LeakyReLU(inplace=True)), blobs())
 
 
 def test_the_smallest_part_is_found():
