@@ -232,10 +232,7 @@ def embedding_distance(
 
 def _as_features(features: object, owner: str) -> Tensor:
     rule = "must be finite real numbers of shape (n, width), one row an example"
-    try:
-        rows = torch.as_tensor(features)
-    except (TypeError, ValueError, RuntimeError):
-        reject(owner, "features", features, rule)
+    rows = _as_tensor(features, owner, "features", rule)
     if rows.ndim != 2 or not rows.shape[1] or rows.is_complex():
         reject(owner, "features", f"{tuple(rows.shape)} {rows.dtype}", rule)
     finite = rows.isfinite().all(dim=1)
@@ -246,10 +243,14 @@ def _as_features(features: object, owner: str) -> Tensor:
 
 def _as_class_numbers(labels: object, owner: str) -> Tensor:
     rule = "must be whole class numbers of shape (n,)"
-    try:
-        numbers = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        reject(owner, "labels", labels, rule)
+    numbers = _as_tensor(labels, owner, "labels", rule)
     if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         reject(owner, "labels", f"{tuple(numbers.shape)} {numbers.dtype}", rule)
     return numbers.detach().long().cpu()
+
+
+def _as_tensor(value: object, owner: str, argument: str, rule: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, argument, value, rule)
