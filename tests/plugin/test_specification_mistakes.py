@@ -1,0 +1,129 @@
+"""Every mistake in a specification is told with its line, before anything runs."""
+
+import textwrap
+
+import pytest
+from specification_texts import SPECIFICATION, added
+
+from pytest_cp.specification import SpecificationError, read_specification
+from pytest_cp.specification.lines import find_line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("min_agreement", "min_agreemnt", 13, "did you mean min_agreement"),
+        ("0.5", "1.5", 13, "must be a number in [0.0, 1.0]"),
+        ("0.5", '"often"', 13, "must be a number"),
+        ("0.5", '"noise"', 12, "no table noise"),
+        ("[predictions]", "[prediction]", 12, "did you mean predictions"),
+        ("min_agreement = 0.5", "top_k = 3", 12, "requires nothing"),
+        ("[predictions]\nmin_agreement = 0.5", "", 1, "nothing is required"),
+        ("min_agreement = 0.5", "min_agreement = 0.5\nconfidence = 1.0", 14, "confidence"),
+        ("min_agreement = 0.5", "min_agreement = 0.5\ncandidates = ['other']", 14, "no candidate is called 'other'"),
+        ("scheme", "schema", 10, "unknown key schema"),
+        ("density=0.4", "density=4", 10, "density"),
+        ("prune(density=0.4)", "prone(density=0.4)", 10, "prone"),
+        ('"prune(density=0.4)"', '"prune(density=0.4)"\ncodec = "jpeg(quality=0)"', 11, "quality"),
+        ('scheme = "prune(density=0.4)"', "", 9, "candidate"),
+        ('scheme = "prune(density=0.4)"', 'name = "x"', 9, "needs a scheme"),
+        ('"prune(density=0.4)"', '"prune(density=0.4)"\nmodel = "a:b"', 9, "not scheme and model"),
+        ('"prune(density=0.4)"', '"prune(density=0.4)"\nkey = "a"', 11, "says something of a file"),
+        ("[[candidate]]", '[[candidate]]\nscheme = "prune(density=0.4)"\n\n[[candidate]]', 12, "two candidates"),
+        ("[[candidate]]", "[candidate]", 9, "is not of type 'array'"),
+        ("schema_version = 1", "schema_version = 9", 1, "must be 1"),
+        ("schema_version = 1", "", 1, "'schema_version' is a required property"),
+        ('model = "subjects:make_model"', "", 3, "exactly one of model, file, command"),
+        ('model = "subjects:make_model"', 'model = "a:b"\nfile = "c"', 3, "exactly one of"),
+        (
+            "[predictions]",
+            "[footprint]\nmin_compression = 2\n[[candidate]]\ncodec = 'zfp(rate=8)'\n[predictions]",
+            12,
+            "stores the data only",
+        ),
+        ("[predictions]", "[reconstruction]\nmin_psnr = 2\n[predictions]", 12, "has none"),
+        (
+            "[predictions]",
+            "[[candidate]]\nscheme = 'quantize(int8)'\n[predictions]\ncandidates = ['quantize(int8)']",
+            9,
+            "candidate prune(density=0.4) is never compared",
+        ),
+        ("[predictions]", "[noise]\nreferences = ['nonsense(']\n[predictions]", 13, "nonsense("),
+        ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "it is no file"),
+        (
+            "[predictions]\nmin_agreement = 0.5",
+            "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 5'",
+            15,
+            "no value could miss it",
+        ),
+        ("[predictions]", "[predictions", 12, "no TOML"),
+        ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "no TOML"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path, old, new, line, told):
+    path = tmp_path / "gate.toml"
+    path.write_text(SPECIFICATION.replace(old, new, 1))
+    with pytest.raises(SpecificationError) as caught:
+        read_specification(path)
+    assert f"gate.toml:{line}: " in str(caught.value)
+    assert told in str(caught.value)
+
+
+def told_of(path, text):
+    path.write_text(text)
+    with pytest.raises(SpecificationError) as caught:
+        read_specification(path)
+    return [line.partition("gate.toml:")[2] for line in str(caught.value).splitlines()]
+
+
+def test_every_unknown_key_is_told_with_its_own_line(tmp_path):
+    text = added('"bogus key" = 1\nmin_agreemnt = 0.5\n[predictions.slices."a [b]"]\ncolum = "x"\nequals = 1\n')
+    told = told_of(tmp_path / "gate.toml", text)
+    assert [line.partition(": ")[0] for line in told] == ["14", "15", "16", "17"]
+    assert "unknown key bogus key" in told[0]
+    assert "did you mean min_agreement?" in told[1]
+    assert "did you mean column?" in told[3]
+
+
+def test_every_mistake_in_a_waiver_is_told_with_its_line(tmp_path):
+    text = """
+    [[waiver]]
+    test = "*"
+    metric = "agreemnt"
+    at_worst = "much"
+    ownr = "Ada"
+    reason = "known"
+    expires = 2999-01-01
+    """
+    told = told_of(tmp_path / "gate.toml", added(text))
+    assert [line.partition(": ")[0] for line in told] == ["15", "17", "18", "19"]
+    assert "waiver 1: lacks owner" in told[0]
+    assert told[1].endswith("metric = 'agreemnt': no comparison gives it; did you mean agreement?")
+    assert "at_worst = 'much': must be a number" in told[2]
+    assert told[3].endswith("unknown key ownr; did you mean owner?")
+
+
+def test_lines_of_nested_tables():
+    text = textwrap.dedent("""\
+        top = 1
+        [a]
+        "quoted key" = 1
+        b.c = 2
+        [[list]]
+        x = 1
+        [list.inner]
+        y = 2
+        [[list]]
+        x = 2
+        """)
+    places = [
+        ["top"],
+        ["a", "quoted key"],
+        ["a", "b", "c"],
+        ["list", 0, "x"],
+        ["list", 0, "inner", "y"],
+        ["list", 1, "x"],
+    ]
+    assert [find_line(text, place) for place in places] == [1, 3, 4, 6, 8, 10]
+    assert find_line(text, ["list", 1, "missing"]) == 9
+    assert find_line(text, []) == 1
