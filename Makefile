@@ -24,6 +24,7 @@ demo: setup
 test: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 

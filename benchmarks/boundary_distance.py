@@ -23,8 +23,8 @@ import foolbox
 import torch
 
 from cp_compress.fidelity import observe
-from cp_compress.fidelity.boundary_search import search_boundaries
-from cp_compress.fidelity.direction_families import gate_directions
+from cp_compress.fidelity.boundaries.families import gate_directions
+from cp_compress.fidelity.boundaries.search import search_boundaries
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "cifar10"))
 import subjects

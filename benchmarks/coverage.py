@@ -14,8 +14,8 @@ import sys
 
 import numpy as np
 
-from cp_compress.fidelity.groups import LargestDrop
-from cp_compress.fidelity.intervals import PairedDrop
+from cp_compress.fidelity.judging.groups import LargestDrop
+from cp_compress.fidelity.judging.intervals import PairedDrop
 
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 CONFIDENCE, CLASSES = 0.95, 10

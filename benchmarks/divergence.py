@@ -22,7 +22,7 @@ from measures import folded
 from cp_compress import parse_scheme
 from cp_compress.base.batching import BatchSize
 from cp_compress.fidelity import find_divergence
-from cp_compress.fidelity.divergence_labels import Labeler, Verifier
+from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "cifar10"))
 import subjects

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from cp_compress.model.selection import zero_all_but_largest
+from cp_compress.model.pruning.largest import zero_all_but_largest
 
 STAGES = ((64, 256, 3), (128, 512, 4), (256, 1024, 6), (512, 2048, 3))
 

@@ -24,7 +24,7 @@ from PIL import Image
 from throughput import print_rates, time_in_turns
 
 from cp_compress.data import JPEG, CompressedDataset
-from cp_compress.data.jpeg_coefficients import FACTORS
+from cp_compress.data.jpeg.coefficients import FACTORS
 
 SIZES = [(1, 1), (8, 8), (17, 23), (33, 31), (2, 50)]
 

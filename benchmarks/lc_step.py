@@ -34,8 +34,8 @@ from torch import nn
 from torchvision.models import resnet50
 
 from cp_compress import Prune
-from cp_compress.search.methods import LC
-from cp_compress.search.stages import LCStage, Subject
+from cp_compress.training.methods import LC
+from cp_compress.training.stages import LCStage, Subject
 
 DENSITY, MU, GROWTH, STEPS = 0.02, 0.1, 2.0, 3
 

@@ -28,7 +28,7 @@ from cp_compress.fidelity import (
     compare_predictions,
     noise_floor,
 )
-from cp_compress.robustness import compare_robustness
+from cp_compress.fidelity.robustness import compare_robustness
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "cifar10"))
 import subjects
@@ -161,7 +161,7 @@ def main():
             compare, settings = pairs[kind]
             unpaired = observe(model, (data[0][order if moved == "anywhere" else within], data[1]))
             # comparisons refuse data that holds other examples, which is the point here
-            with mock.patch("cp_compress.fidelity.predictions.require_same_examples"):
+            with mock.patch("cp_compress.fidelity.observing.pairing.require_same_examples"):
                 found = compare(unpaired, reference, **settings).metrics
             chance |= {key: found[key[1]] for key in COLUMNS if key[0] == kind}
         rows["chance"] = chance

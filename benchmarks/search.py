@@ -29,10 +29,10 @@ import numpy as np
 import skopt
 import torch
 
-from cp_compress.search.bayesian import Bayesian
-from cp_compress.search.bisection import Bisection
-from cp_compress.search.drucb import DRUCB
 from cp_compress.search.spaces import Real, SchemeSpace
+from cp_compress.search.strategies.bayesian import Bayesian
+from cp_compress.search.strategies.bisection import Bisection
+from cp_compress.search.strategies.drucb import DRUCB
 from cp_compress.search.trials import Trial
 
 CLOSE, PENALTY, CHANCE, TOLERANCE, NORMAL_95 = 0.02, 10.0, 0.1, 0.02, 1.645

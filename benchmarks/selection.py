@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.data import (
     craig,
     el2n_scores,
@@ -34,6 +33,7 @@ from cp_compress.data import (
 )
 from cp_compress.examples import DigitsCNN, digits, digits_training
 from cp_compress.fidelity import compare_predictions, observe
+from cp_compress.inputs.reading import LabeledData
 from cp_compress.search import fit, look_at_last_layer
 
 _EARLY = 3

@@ -25,8 +25,8 @@ import zfpy
 from throughput import print_rates, time_in_turns
 
 from cp_compress.data import ZFP
-from cp_compress.data.block_planes import Setting
-from cp_compress.data.block_requantise import count_array_bits, requantise_arrays
+from cp_compress.data.zfp.planes import Setting
+from cp_compress.data.zfp.requantise import count_array_bits, requantise_arrays
 
 SHAPES = [(37,), (13, 10), (5, 9, 11), (3, 32, 32), (2, 5, 6, 7)]
 MODES = [{"precision": 8}, {"precision": 16}, {"tolerance": 0.02}, {"rate": 4}]

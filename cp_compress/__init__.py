@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cp_compress.base.errors import NothingComparedError as NothingComparedError
     from cp_compress.base.errors import ObservationError as ObservationError
     from cp_compress.base.errors import TrainingError as TrainingError
-    from cp_compress.base.tasks import TaskDataset as TaskDataset
     from cp_compress.data import JPEG as JPEG
     from cp_compress.data import ZFP as ZFP
     from cp_compress.data import CompressedDataset as CompressedDataset
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import find_origin as find_origin
     from cp_compress.fidelity import judge as judge
     from cp_compress.fidelity import observe as observe
+    from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
+    from cp_compress.inputs.tasks import TaskDataset as TaskDataset
     from cp_compress.model import BlockPrune as BlockPrune
     from cp_compress.model import CalibrationData as CalibrationData
     from cp_compress.model import Compose as Compose
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
     from cp_compress.model import to_semi_structured as to_semi_structured
-    from cp_compress.robustness import compare_robustness as compare_robustness
     from cp_compress.search import CodecSpace as CodecSpace
     from cp_compress.search import adapt as adapt
     from cp_compress.search import find_smallest as find_smallest
@@ -80,7 +80,7 @@ _PACKAGES = {
         "ObservationError",
         "TrainingError",
     ),
-    "base.tasks": ("TaskDataset",),
+    "inputs.tasks": ("TaskDataset",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",
@@ -118,7 +118,7 @@ _PACKAGES = {
         "save",
         "to_semi_structured",
     ),
-    "robustness": ("compare_robustness",),
+    "fidelity.robustness": ("compare_robustness",),
     "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm"),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.fidelity.directions import DirectionBasis, Directions, low_frequency_basis
+from cp_compress.fidelity.boundaries.directions import DirectionBasis, Directions, low_frequency_basis
 
 _LARGEST_COEFFICIENT = 4
 

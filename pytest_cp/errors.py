@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cp_compress.base.errors import NothingComparedError as NothingComparedError
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.judgement import Check
+    from cp_compress.fidelity.judging.judgement import Check
 
 
 class PreservationError(AssertionError):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cp_compress.data import Codec
-    from cp_compress.fidelity.directions import Directions
-    from cp_compress.fidelity.observation import Observation
+    from cp_compress.fidelity.boundaries.directions import Directions
+    from cp_compress.fidelity.observing.observation import Observation
     from cp_compress.model import Scheme
 
 

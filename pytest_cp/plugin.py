@@ -11,9 +11,14 @@ from typing import Any
 
 import pytest
 
-from pytest_cp import hookspecs, options, parametrization
-from pytest_cp.extending import add_extensions, remove_extensions
-from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
+from pytest_cp import hookspecs
+from pytest_cp.checks.execution import using_execution
+from pytest_cp.checks.records import REPORT_ATTRIBUTE, Recorder, recording
+from pytest_cp.configuring import configure, waivers
+from pytest_cp.report.elsewhere import add_properties
+from pytest_cp.session import options, parametrization
+from pytest_cp.session.extending import add_extensions, remove_extensions
+from pytest_cp.session.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
     compressed_dataset,
     compressed_model,
     cp_device,
@@ -21,7 +26,7 @@ from pytest_cp.fixtures import (  # noqa: F401  pytest finds the fixtures in thi
     reference_model,
     scope_hint,
 )
-from pytest_cp.gatekeeping import (
+from pytest_cp.session.gatekeeping import (
     Attempt,
     collect_report,
     collect_skipped_module,
@@ -32,12 +37,9 @@ from pytest_cp.gatekeeping import (
     note_leftovers,
     refuse_lucky_baselines,
 )
-from pytest_cp.progress import show_progress
-from pytest_cp.records import REPORT_ATTRIBUTE, Recorder, recording
-from pytest_cp.report.elsewhere import add_properties
-from pytest_cp.running import using_execution
+from pytest_cp.session.progress import show_progress
+from pytest_cp.session.state import is_worker, session_state, start_session
 from pytest_cp.specification.collecting import collect_gate, require_gate
-from pytest_cp.state import is_worker, session_state, start_session
 
 _USED_OPTIONS = "cp_used_options"
 _UNTOLD_GATES = "cp_untold_gates"
@@ -63,8 +65,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the configuration before anything runs."""
     add_extensions(config)
-    options.configure(config)
-    start_session(config)
+    configure(config)
+    start_session(config, waivers(config))
     if not is_worker(config):
         show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")

@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.examples import ArrayExamples as ArrayExamples
     from cp_compress.artifacts.examples import ImageFolder as ImageFolder
     from cp_compress.artifacts.examples import read_examples as read_examples
-    from cp_compress.artifacts.exported import ExportedModel as ExportedModel
-    from cp_compress.artifacts.exported import load_exported as load_exported
-    from cp_compress.artifacts.onnx_models import OnnxModel as OnnxModel
-    from cp_compress.artifacts.onnx_models import load_onnx as load_onnx
+    from cp_compress.artifacts.exported_programs.models import ExportedModel as ExportedModel
+    from cp_compress.artifacts.exported_programs.models import load_exported as load_exported
+    from cp_compress.artifacts.onnx.models import OnnxModel as OnnxModel
+    from cp_compress.artifacts.onnx.models import load_onnx as load_onnx
     from cp_compress.artifacts.programs import ProgramModel as ProgramModel
     from cp_compress.artifacts.reading import read_artifact as read_artifact
     from cp_compress.artifacts.serving import served_levels as served_levels
-    from cp_compress.artifacts.tensor_files import load_safetensors as load_safetensors
-    from cp_compress.artifacts.torch_files import load_torch as load_torch
-    from cp_compress.artifacts.transformers_models import TransformerModel as TransformerModel
-    from cp_compress.artifacts.transformers_models import load_transformer as load_transformer
+    from cp_compress.artifacts.transformers.models import TransformerModel as TransformerModel
+    from cp_compress.artifacts.transformers.models import load_transformer as load_transformer
+    from cp_compress.artifacts.weights.safetensors_files import load_safetensors as load_safetensors
+    from cp_compress.artifacts.weights.torch_files import load_torch as load_torch
     from cp_compress.base.errors import ArtifactError as ArtifactError
 
 _MODULES = {
     "ArrayExamples": "examples",
-    "ExportedModel": "exported",
+    "ExportedModel": "exported_programs.models",
     "ImageFolder": "examples",
-    "OnnxModel": "onnx_models",
+    "OnnxModel": "onnx.models",
     "ProgramModel": "programs",
-    "TransformerModel": "transformers_models",
-    "load_exported": "exported",
-    "load_onnx": "onnx_models",
-    "load_safetensors": "tensor_files",
-    "load_torch": "torch_files",
-    "load_transformer": "transformers_models",
+    "TransformerModel": "transformers.models",
+    "load_exported": "exported_programs.models",
+    "load_onnx": "onnx.models",
+    "load_safetensors": "weights.safetensors_files",
+    "load_torch": "weights.torch_files",
+    "load_transformer": "transformers.models",
     "read_artifact": "reading",
     "read_examples": "examples",
     "served_levels": "serving",

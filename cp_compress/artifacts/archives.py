@@ -9,8 +9,8 @@ from pathlib import PureWindowsPath
 from typing import BinaryIO
 
 from cp_compress.artifacts.guards import MAX_BYTES, size_of
+from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError
-from cp_compress.base.reasons import reason_of, shortened
 
 ZIP_MAGIC = b"PK\x03\x04"
 _MOST_MEMBERS = 100_000

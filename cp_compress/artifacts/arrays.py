@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError
-from cp_compress.base.reasons import reason_of, shortened
 
 MAGIC = b"\x93NUMPY"
 

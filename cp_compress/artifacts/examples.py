@@ -18,9 +18,9 @@ from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import read_array
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.datasets import as_labels
+from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
-from cp_compress.base.reasons import shortened
+from cp_compress.inputs.reading import as_labels
 
 _OWNER = "read_examples"
 # Pillow reads more, and asks other programs to for some of them
@@ -68,7 +68,7 @@ class ImageFolder:
         from PIL import Image, UnidentifiedImageError
         from torchvision.transforms.functional import pil_to_tensor
 
-        from cp_compress.data.image_folders import image_of_numbers, is_deep
+        from cp_compress.data.deep_images import image_of_numbers, is_deep
 
         with opened(path, MAX_PIXELS * 4) as file, told(path, "reading the image"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of images that are large; larger ones than allowed are refused here

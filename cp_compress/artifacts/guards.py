@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cp_compress.base.arguments import check_integer
+from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, CompressionError, CorruptStreamError, MissingExtraError
-from cp_compress.base.reasons import reason_of, shortened
 
 MAX_BYTES = 16 << 30
 _HUGE_RULE = "is the largest size in bytes that is read, a whole number of 1 or more"

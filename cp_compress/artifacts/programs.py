@@ -25,8 +25,8 @@ from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.digests import digest_file, digest_text
+from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
-from cp_compress.base.reasons import reason_of, shortened
 
 _OWNER = "ProgramModel"
 _INPUT, _OUTPUT = "{input}", "{output}"

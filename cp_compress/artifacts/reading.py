@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cp_compress import artifacts
-from cp_compress.artifacts.filling import Factory, make_model
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.recognition import recognise
+from cp_compress.artifacts.weights.filling import Factory, make_model
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.running import Model
+    from cp_compress.fidelity.observing.runner import Model
 
 _OWNER = "read_artifact"
 _READERS = {

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import MAGIC as NPY_MAGIC
 from cp_compress.artifacts.guards import opened
-from cp_compress.artifacts.tensor_files import read_header
+from cp_compress.artifacts.weights.safetensors_files import read_header
 from cp_compress.base.errors import ArtifactError
 
 # what a person may well hand to a gate, and what to do instead

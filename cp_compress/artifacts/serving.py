@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from cp_compress.artifacts.exported import ExportedModel
+from cp_compress.artifacts.exported_programs.models import ExportedModel
 from cp_compress.base.arguments import check_choice, reject
-from cp_compress.fidelity.running import Model
+from cp_compress.fidelity.observing.runner import Model
 
 LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
 _OWNER = "served_levels"

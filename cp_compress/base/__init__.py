@@ -1,1 +1,1 @@
-"""What every wing stands on: errors, argument rules, expressions, digests, files, batches and labelled data."""
+"""What does everything else stand on? Errors, checks of arguments, digests, files, expressions and batches."""

@@ -51,6 +51,14 @@ def digest_text(*parts: str) -> str:
     return digest.hexdigest()
 
 
+class Digested:
+    """A value that says by a method `digest()` what its content is."""
+
+    def digest(self) -> str:
+        """Return the hex digest of the content."""
+        raise NotImplementedError
+
+
 def digest_file(file: BinaryIO) -> str:
     """Return the hex digest of a file's bytes, from where it stands to its end, read piece by piece."""
     digest = start_digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cp_compress.base.reasons import reason_of, shortened
+from cp_compress.base.error_reasons import reason_of, shortened
 
 
 def read_document(content: bytes | str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cp_compress.base.reasons import shortened
+from cp_compress.base.error_reasons import shortened
 
 
 class InvalidArgumentError(ValueError):

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cp_compress.base.datasets import LabeledData
-from cp_compress.base.digests import digest_model, digest_tensors, digest_text
+from cp_compress.base.digests import Digested, digest_model, digest_tensors, digest_text
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.device, range, slice)
 # what these packages do is part of their versions, not of a user's arguments
@@ -73,7 +72,7 @@ class _Digest:
             return ["content", _name(type(value)), str(digest_model(value))]
         if isinstance(value, torch.Generator):
             return ["generator", digest_tensors([value.get_state()])]
-        if isinstance(value, LabeledData):
+        if isinstance(value, Digested):
             return ["data", value.digest()]
         if isinstance(value, Mapping):
             return ["mapping", *(part for key in value for part in self._each([key, value[key]]))]

@@ -1,4 +1,4 @@
-"""The outcomes of a check, from the best to the worst; nothing heavy is imported for them."""
+"""How a check, or a command, can end; nothing heavy is imported for this."""
 
 from __future__ import annotations
 
@@ -6,3 +6,7 @@ from typing import Literal
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "fail", "error")
+"""The outcomes of a check, from the best to the worst."""
+
+INTERRUPTED = 130
+"""The exit code of a command that a person has interrupted."""

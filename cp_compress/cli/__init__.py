@@ -1,1 +1,1 @@
-"""The command `cp-compress`: compress, measure and compare models, and search for the smallest that still passes."""
+"""What can be done from a shell? One module for each subcommand of `cp-compress`."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
-from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model, read_share
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.judgement import Check, Requirement, Result
-    from cp_compress.fidelity.measurement import Measurement
-    from cp_compress.fidelity.observation import Observation
+    from cp_compress.fidelity.judging.judgement import Check, Requirement, Result
+    from cp_compress.fidelity.judging.measurement import Measurement
+    from cp_compress.fidelity.observing.observation import Observation
 
 _LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
 _LISTED = 5
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_requirements(options: argparse.Namespace) -> list[Requirement]:
     """Return the requirements written on the command line."""
-    from cp_compress.fidelity.judgement import Requirement
+    from cp_compress.fidelity.judging.judgement import Requirement
 
     requirements = []
     for text in options.require:
@@ -95,13 +95,13 @@ def read_comparison(
     level: str, options: argparse.Namespace, requirements: Sequence[Requirement]
 ) -> tuple[Callable[..., Measurement], dict[str, Any]]:
     """Return the comparison of a level and what the command line sets of its options."""
-    from cp_compress.fidelity.attributions import compare_attributions
-    from cp_compress.fidelity.divergence import compare_divergence
-    from cp_compress.fidelity.embeddings import compare_embeddings
-    from cp_compress.fidelity.predictions import compare_predictions
-    from cp_compress.footprint_comparison import compare_observed_footprints
-    from cp_compress.robustness import compare_robustness
-    from cp_compress.standard_directions import compare_standard_boundaries
+    from cp_compress.fidelity.attributions.comparison import compare_attributions
+    from cp_compress.fidelity.boundaries.gate_directions import compare_standard_boundaries
+    from cp_compress.fidelity.divergence.comparison import compare_divergence
+    from cp_compress.fidelity.embeddings.comparison import compare_embeddings
+    from cp_compress.fidelity.footprints import compare_observed_footprints
+    from cp_compress.fidelity.predictions.comparison import compare_predictions
+    from cp_compress.fidelity.robustness import compare_robustness
 
     asked = [requirement.metric for requirement in requirements]
     if level == "predictions":
@@ -129,7 +129,7 @@ def read_comparison(
 
 def find_level(metric: str) -> str:
     """Return the comparison that gives a metric; raises InvalidArgumentError for one that is not of two models."""
-    from cp_compress.fidelity.measurement import find_comparison
+    from cp_compress.fidelity.judging.measurement import find_comparison
 
     level = find_comparison(metric)
     if level in ("pointing", "concepts"):
@@ -141,8 +141,8 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observation import observe
-    from cp_compress.fidelity.subjects import require_difference, require_order, require_other_logits
+    from cp_compress.fidelity.observing.observation import observe
+    from cp_compress.fidelity.observing.refusals import require_difference, require_order, require_other_logits
 
     device = read_device(options)
     architecture = options.architecture or (options.reference if ":" in options.reference else None)
@@ -161,7 +161,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
 
 
 def _judge(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[Measurement, Check | None]:
-    from cp_compress.fidelity.judgement import judge
+    from cp_compress.fidelity.judging.judgement import judge
 
     own = [item for item in requirements if find_level(item.metric) == measurement.comparison]
     return measurement, judge(measurement, own) if own else None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cp_compress.base.files import write_atomically
+from cp_compress.cli.models_and_data import add_device, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
-from cp_compress.cli.subjects import add_device, read_device, read_model
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compress, save, read back and check, and say what was done to each layer and what it saved."""
     from cp_compress.model import compression_report, footprint, parse_scheme
-    from cp_compress.model.schemes import apply_scheme
+    from cp_compress.model.scheme import apply_scheme
 
     scheme = parse_scheme(options.scheme)
     device = read_device(options)

@@ -12,8 +12,8 @@ from typing import Any
 
 from cp_compress.base.errors import InvalidArgumentError, MissingExtraError, ObservationError
 from cp_compress.cli.inspect import describe_store, store_content
+from cp_compress.cli.models_and_data import read_count, read_data
 from cp_compress.cli.output import DONE, add_output_arguments, emit
-from cp_compress.cli.subjects import read_count, read_data
 
 _EXAMPLE = """\
 DATA is "package.module:factory", a function without arguments that returns labelled examples, or a folder of images

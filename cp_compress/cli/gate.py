@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.cli.output import FAILED, INTERRUPTED, UNMET, USAGE
+from cp_compress.base.outcomes import INTERRUPTED
+from cp_compress.cli.output import FAILED, UNMET, USAGE
 
 # pytest's exit codes: tests failed, errors of the collection, internal error, usage error, no tests collected;
 # an interruption has a code of its own
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.specification is None:
         raise InvalidArgumentError("name the specification: cp-compress gate gate.toml")
-    command = [sys.executable, "-m", "pytest", "-p", "cp_compress.cli.interruption", "--pyargs", "pytest_cp.gate"]
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_cp.interruption", "--pyargs", "pytest_cp.gate"]
     command.append(f"--cp-spec={options.specification}")
     try:
         code = subprocess.run([*command, *options.passed_on], check=False).returncode

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
-from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model
 
 if TYPE_CHECKING:
-    from cp_compress.proposal import Proposal
+    from cp_compress.fidelity.proposals import Proposal
 
 _EXAMPLE = """\
 example:
@@ -49,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
     """Observe the reference, its equivalents and the candidates; propose bounds; write the file."""
     from cp_compress.artifacts import served_levels
     from cp_compress.fidelity import observe
-    from cp_compress.footprint_comparison import compare_footprints
+    from cp_compress.fidelity.footprints import compare_footprints
+    from cp_compress.fidelity.proposals import propose_applicable
     from cp_compress.model import parse_scheme
-    from cp_compress.model.schemes import apply_scheme
-    from cp_compress.proposal import propose_applicable
+    from cp_compress.model.scheme import apply_scheme
 
     if Path(options.output).exists() and not options.overwrite:
         raise InvalidArgumentError(f"--output {options.output}: is there already; --overwrite replaces it")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cp_compress import __version__
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
+from cp_compress.base.outcomes import INTERRUPTED
 from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
-from cp_compress.cli.output import FAILED, INTERRUPTED, USAGE, emit_error, prepare_streams, require_different_files
+from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, require_different_files
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _EPILOG = """\

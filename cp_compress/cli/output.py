@@ -14,11 +14,10 @@ from typing import Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
+from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.base.plain import plain
 
 DONE, UNMET, USAGE, INCONCLUSIVE, FAILED = range(5)
-INTERRUPTED = 130
 OUTCOME_CODES = {"pass": DONE, "fail": UNMET, "inconclusive": INCONCLUSIVE, "error": FAILED}
 
 

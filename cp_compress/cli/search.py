@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, OUTCOME_CODES, UNMET, add_output_arguments, emit, read_target, worst_outcome
-from cp_compress.cli.subjects import add_device, read_count, read_data, read_device, read_model
 
 if TYPE_CHECKING:
     from cp_compress.search import Preserved, SchemeSpace
@@ -136,7 +136,7 @@ def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved
 
 
 def _first_batch(data: Any, batch_size: int) -> Any:
-    from cp_compress.base.datasets import LabeledData
+    from cp_compress.inputs.reading import LabeledData
 
     examples = LabeledData(data)
     return examples.select(range(min(batch_size, len(examples))))[0]

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer
-from cp_compress.base.datasets import LabeledData
-from cp_compress.base.descriptions import said_by
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError
-from cp_compress.data.codecs import Codec
+from cp_compress.data.codec import Codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.images import read_runs
 from cp_compress.data.stream_dataset import (
@@ -26,6 +24,8 @@ from cp_compress.data.stream_dataset import (
     encode_examples,
     view_of,
 )
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.wrapping import said_by
 
 
 class CompressedDataset(StreamDataset):

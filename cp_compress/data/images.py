@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.datasets import LabeledData, as_labels
 from cp_compress.base.errors import ObservationError
-from cp_compress.data.image_folders import is_deep, refuse_deep_images
+from cp_compress.data.deep_images import is_deep, refuse_deep_images
+from cp_compress.inputs.reading import LabeledData, as_labels
 
 Run = tuple[Tensor, Tensor]
 

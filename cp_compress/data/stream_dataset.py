@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
-from cp_compress.data.codecs import Codec
+from cp_compress.data.codec import Codec
 from cp_compress.data.container import stated_shape
+from cp_compress.inputs.reading import LabeledData
 
 Transform = Callable[[Tensor], Tensor]
 

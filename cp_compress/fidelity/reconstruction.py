@@ -12,12 +12,12 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import slices
-from cp_compress.base.datasets import LabeledData
-from cp_compress.base.descriptions import said_by
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.intervals import BoundedMean, Evidence
-from cp_compress.fidelity.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.similarity import SMALLEST_SIDE, structural_similarity, window_size
+from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.structural_similarity import SMALLEST_SIDE, structural_similarity, window_size
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.wrapping import said_by
 
 _OWNER = "compare_reconstruction"
 _LISTED_EXAMPLES = 20

@@ -22,9 +22,9 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.lazy import LazyModule
-from cp_compress.model.integer import integers_of, stored_weights
 from cp_compress.model.layers import named_tensors
-from cp_compress.model.storage import save
+from cp_compress.model.representations.integer_layers import integers_of, stored_weights
+from cp_compress.model.storage.files import save
 from cp_compress.model.tracing import running
 
 

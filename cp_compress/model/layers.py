@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.steps import Skip
+from cp_compress.model.record import Skip
 
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 

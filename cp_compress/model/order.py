@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.steps import read_steps
+from cp_compress.model.record import read_steps
 
 _UNSTRUCTURED = ("prune", "block_prune", "nm_prune")
 _PATTERNED = ("block_prune", "nm_prune")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import resolve
-from cp_compress.model.masking import EmptiedLayerError
-from cp_compress.model.schemes import Compose, Scheme, compose
+from cp_compress.model.pruning.zeroing import EmptiedLayerError
+from cp_compress.model.scheme import Compose, Scheme, compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

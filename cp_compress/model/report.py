@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
-from cp_compress.model.factors import LowRankWeights, low_rank_layers
-from cp_compress.model.integer import formats_of, integers_of
 from cp_compress.model.layers import factor_names, resolve
-from cp_compress.model.steps import compression_steps, read_steps
+from cp_compress.model.record import compression_steps, read_steps
+from cp_compress.model.representations.integer_layers import formats_of, integers_of
+from cp_compress.model.representations.low_rank_layers import LowRankWeights, low_rank_layers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight
-from cp_compress.model.steps import Skip
+from cp_compress.model.record import Skip
 
 Patterns = tuple[str, ...]
 _TYPE = "type:"

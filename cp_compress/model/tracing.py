@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.casting import find_casts, model_dtype
-from cp_compress.model.holding import find_holding
+from cp_compress.model.representations.half_computed import find_casts, model_dtype
+from cp_compress.model.representations.half_stored import find_holding
 
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
 _VOLUMES = (4, 6, 8, 16, 32, 64)  # a larger one could take all memory

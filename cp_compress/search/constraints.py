@@ -12,12 +12,12 @@ from torch import Tensor
 
 import cp_compress.fidelity as fidelity
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.datasets import LabeledData
+from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_tensors, digest_text
-from cp_compress.fidelity.judgement import Check, Requirement, Result, judge
-from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import observe
-from cp_compress.search.texts import describe
+from cp_compress.fidelity.judging.judgement import Check, Requirement, Result, judge
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import observe
+from cp_compress.inputs.reading import LabeledData
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +100,7 @@ def conservative_margin(check: Check) -> float:
     Each requirement counts with the confidence bound that it was judged by, or with the value where it asks for no
     confidence; the least margin of all is returned, in the units of its metric.
 
-    >>> from cp_compress.fidelity.intervals import Proportion
+    >>> from cp_compress.fidelity.judging.intervals import Proportion
     >>> found = Measurement("predictions", {"agreement": 1.0}, {"agreement": 100}, {"agreement": Proportion(100, 100)})
     >>> round(conservative_margin(judge(found, [Requirement("agreement", "min", 0.98, confidence=0.95)])), 4)
     -0.0095

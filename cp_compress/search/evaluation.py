@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cp_compress.base.describing import describe_point
 from cp_compress.base.digests import digest_model, start_digest
 from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
 from cp_compress.base.outcomes import SEVERITY
-from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.observation import forget_observations
-from cp_compress.model.schemes import apply_scheme
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.observing.observation import forget_observations
+from cp_compress.model.scheme import apply_scheme
 from cp_compress.search.constraints import Constraint, conservative_margin
 from cp_compress.search.objectives import Objective
 from cp_compress.search.spaces import Point, SchemeSpace
-from cp_compress.search.texts import describe_point
 from cp_compress.search.trials import Trial, TrialError, finite_or_none
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from cp_compress.model.schemes import Scheme
+    from cp_compress.model.scheme import Scheme
 
 Finish = Callable[["nn.Module", "Scheme"], "nn.Module"]
 _one_at_a_time = threading.RLock()

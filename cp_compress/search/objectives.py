@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.describing import Written
 from cp_compress.base.expressions import parse_one
 from cp_compress.model.footprints import footprint, time_in_turns
-from cp_compress.search.texts import Written
 
 if TYPE_CHECKING:
     from torch import nn

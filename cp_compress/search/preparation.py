@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.describing import describe, describe_content, describe_point
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.freshness import example_digests, shared_examples
 from cp_compress.base.parallel import BACKENDS
-from cp_compress.search.bayesian import Bayesian
-from cp_compress.search.bisection import Bisection
+from cp_compress.inputs.seen import example_digests, shared_examples
 from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.results import describe_check
 from cp_compress.search.spaces import Categorical, SchemeSpace
-from cp_compress.search.strategies import Strategy, parse_strategy
-from cp_compress.search.texts import describe, describe_content, describe_point
+from cp_compress.search.strategies.bayesian import Bayesian
+from cp_compress.search.strategies.bisection import Bisection
+from cp_compress.search.strategies.registry import parse_strategy
+from cp_compress.search.strategy import Strategy
 
 if TYPE_CHECKING:
     from cp_compress.search.evaluation import Task

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.search.texts import describe_point
+from cp_compress.base.describing import describe_point
 from cp_compress.search.trials import Trial, finite_or_none
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from cp_compress.fidelity.judgement import Check
-    from cp_compress.model.schemes import Scheme
+    from cp_compress.fidelity.judging.judgement import Check
+    from cp_compress.model.scheme import Scheme
 
 
 @dataclass(frozen=True, eq=False)

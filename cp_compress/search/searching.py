@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.freshness import mark_as_searched
-from cp_compress.fidelity.judgement import Check
+from cp_compress.base.describing import describe, describe_point
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.inputs.seen import mark_as_searched
 from cp_compress.search.constraints import Constraint
 from cp_compress.search.evaluation import Evaluated, Finish, Task, evaluate, judge_candidate
 from cp_compress.search.objectives import Objective, as_objective
@@ -29,8 +30,7 @@ from cp_compress.search.preparation import (
 from cp_compress.search.results import SearchResult, trial_table
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.state import State, locked
-from cp_compress.search.strategies import Strategy, StrategyRun, note_direction
-from cp_compress.search.texts import describe, describe_point
+from cp_compress.search.strategy import Strategy, StrategyRun, note_direction
 from cp_compress.search.trials import NoFeasibleCandidateError, Trial
 from cp_compress.search.workers import Workers
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.describing import Written, describe
 from cp_compress.base.expressions import parse_one
-from cp_compress.search.texts import Written, describe
 
 if TYPE_CHECKING:
-    from cp_compress.model.schemes import Scheme
+    from cp_compress.model.scheme import Scheme
 
 Value = float | int | str
 Point = Mapping[str, Value]
@@ -156,7 +156,8 @@ class SchemeSpace:
 
     def scheme(self, point: Point) -> Scheme:
         """Return the scheme of one point; raises what its construction raises."""
-        from cp_compress.model.schemes import Scheme, parse_scheme
+        from cp_compress.model.registry import parse_scheme
+        from cp_compress.model.scheme import Scheme
 
         if isinstance(self.template, str):
             # "global" is a word of Python, so an expression holds it in quotes

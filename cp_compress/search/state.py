@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.documents import read_document
+from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
-from cp_compress.base.reasons import reason_of
 from cp_compress.search.trials import Trial
 
 _VERSION, _LARGEST = 1, 1 << 30

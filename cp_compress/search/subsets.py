@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model
-from cp_compress.base.freshness import example_digests, shared_examples
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.data.selection import Selection
-from cp_compress.fidelity.judgement import Check, Requirement, judge
-from cp_compress.fidelity.observation import observe
-from cp_compress.fidelity.predictions import compare_predictions
-from cp_compress.search.fitting import MakeModel, MakeOptimizer, fit
+from cp_compress.data.selection.selection import Selection
+from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
+from cp_compress.fidelity.observing.observation import observe
+from cp_compress.fidelity.predictions.comparison import compare_predictions
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import example_digests, shared_examples
 from cp_compress.search.results import describe_check
+from cp_compress.training.fitting import MakeModel, MakeOptimizer, fit
 
 _OWNER = "find_smallest_subset"
 

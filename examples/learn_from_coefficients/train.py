@@ -25,10 +25,10 @@ from networks import NETWORKS
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.files import write_atomically
 from cp_compress.data import ZFP, ChannelNorm, CoefficientDataset, CompressedDataset, parse_codec
-from cp_compress.fidelity.intervals import Proportion
+from cp_compress.fidelity.judging.intervals import Proportion
+from cp_compress.inputs.reading import LabeledData
 
 
 def read_arguments():

@@ -15,8 +15,8 @@ import matplotlib as mpl
 import torch
 
 from cp_compress import CompressedDataset, compare_attributions, observe, parse_codec
-from cp_compress.fidelity.attribution_maps import attribution_maps
-from cp_compress.fidelity.attribution_methods import Occlusion
+from cp_compress.fidelity.attributions.maps import attribution_maps
+from cp_compress.fidelity.attributions.methods import Occlusion
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

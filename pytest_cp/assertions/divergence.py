@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.divergence import as_measurement, find_divergence
-from cp_compress.fidelity.divergence_files import load_divergence, replay_divergence, save_divergence
-from cp_compress.fidelity.divergence_labels import ClassesAsLogits, gives_classes
-from cp_compress.fidelity.judgement import Check, judge
-from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import Observation
-from cp_compress.fidelity.running import Model
-from cp_compress.fidelity.sampling import choose_examples
-from pytest_cp.call_options import is_default, keeping_options
-from pytest_cp.checking import assert_pair, build_requirements, returning_twin
+from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence
+from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
+from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
+from cp_compress.fidelity.judging.judgement import Check, judge
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.observing.sampling import choose_examples
+from pytest_cp.checks.call_options import is_default, keeping_options
+from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
+from pytest_cp.checks.execution import current_execution
 from pytest_cp.errors import DivergenceFoundError
-from pytest_cp.running import current_execution
 
 _ASSERTION = "assert_no_divergence"
 

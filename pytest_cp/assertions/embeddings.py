@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.fidelity.embeddings import Layers, compare_embeddings
-from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import Observation
-from cp_compress.fidelity.running import Model
-from pytest_cp.call_options import keeping_options
-from pytest_cp.checking import assert_pair, build_requirements, returning_twin
+from cp_compress.fidelity.embeddings.comparison import Layers, compare_embeddings
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
+from pytest_cp.checks.execution import current_execution
 from pytest_cp.errors import EmbeddingsNotPreservedError
-from pytest_cp.running import current_execution
 
 
 @keeping_options

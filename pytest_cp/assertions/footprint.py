@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.running import Model
-from cp_compress.fidelity.subjects import require_difference
-from cp_compress.footprint_comparison import compare_footprints
-from pytest_cp.call_options import keeping_options
-from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
+from cp_compress.fidelity.footprints import compare_footprints
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.observing.refusals import require_difference
+from cp_compress.fidelity.observing.runner import Model
+from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.checks.naming import describe_candidate, describe_model
+from pytest_cp.checks.records import Record
 from pytest_cp.errors import FootprintNotReducedError
-from pytest_cp.records import Record
-from pytest_cp.subjects import describe_candidate, describe_model
 
 
 @keeping_options

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.class_distances import ClassDistance, Weights, check_class_distance
-from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.measurement import Measurement
-from cp_compress.fidelity.observation import Observation
-from cp_compress.fidelity.prediction_tables import Slices
-from cp_compress.fidelity.predictions import compare_predictions
-from cp_compress.fidelity.running import Model
-from pytest_cp.call_options import keeping_options
-from pytest_cp.checking import assert_pair, build_requirements, returning_twin
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.predictions.class_distances import ClassDistance, Weights, check_class_distance
+from cp_compress.fidelity.predictions.comparison import compare_predictions
+from cp_compress.fidelity.predictions.tables import Slices
+from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
 from pytest_cp.errors import PredictionsNotPreservedError
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cp_compress.fidelity.judgement import Check
+from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.reconstruction import compare_reconstruction
-from pytest_cp.call_options import keeping_options
-from pytest_cp.checking import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.checks.naming import describe_data
+from pytest_cp.checks.records import Record
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
-from pytest_cp.records import Record
-from pytest_cp.subjects import describe_data
 
 
 @keeping_options

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.documents import read_document
+from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.files import read_regular_text, write_atomically
-from cp_compress.base.reasons import reason_of, shortened
-from pytest_cp.records import Record
+from pytest_cp.checks.records import Record
 
 SCHEMA_VERSION = 2
 _MAX_BYTES = 64 * 1024 * 1024
@@ -72,7 +72,7 @@ def _trouble(entry: Any) -> str | None:
 def _range_of(metric: str) -> tuple[float, float]:
     """Return the values that a metric can take; all where no comparison gives it, which only makes an entry stale."""
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.measurement import metric_range  # here, since it loads torch
+    from cp_compress.fidelity.judging.measurement import metric_range  # here, since it loads torch
 
     try:
         return metric_range(metric)

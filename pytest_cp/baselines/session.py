@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_cp import options
 from pytest_cp.baselines.entries import checked_test, entry_name, make_entry
 from pytest_cp.baselines.files import BaselineFileError, read_entries, write_entries
-from pytest_cp.baselines.tolerances import Policy
+from pytest_cp.baselines.tolerances import Policy, baseline_tolerances
 from pytest_cp.baselines.verdicts import find_unbound, find_verdict
-from pytest_cp.records import Record, stands
+from pytest_cp.checks.records import Record, stands
 
 
 class Baselines:
@@ -137,7 +136,7 @@ def read_policy(config: pytest.Config, marker: pytest.Mark | None) -> Policy:
 
     Raises pytest.UsageError for a marker that cannot be meant.
     """
-    tolerances, ratchet = options.baseline_tolerances(config), config.getini("cp_ratchet")
+    tolerances, ratchet = baseline_tolerances(config), config.getini("cp_ratchet")
     if marker is None:
         return Policy(tolerances, ratchet)
     if marker.args or not marker.kwargs.keys() <= {"tolerance", "ratchet"}:

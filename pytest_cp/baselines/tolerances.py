@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -84,10 +86,18 @@ class Policy:
 
 def _known_metric(name: str) -> str:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.measurement import find_comparison
+    from cp_compress.fidelity.judging.measurement import find_comparison
 
     try:
         find_comparison(name)
     except InvalidArgumentError as error:
         raise ValueError(str(error)) from error
     return name
+
+
+def baseline_tolerances(config: pytest.Config) -> Tolerances:
+    """Return how much worse than their baselines metrics may be."""
+    try:
+        return Tolerances.parse_lines(config.getini("cp_baseline_tolerance"))
+    except ValueError as error:
+        raise pytest.UsageError(f"cp_baseline_tolerance = {error}") from error

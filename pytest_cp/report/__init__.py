@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cp_compress.base.reasons import reason_of
+from cp_compress.base.error_reasons import reason_of
 from pytest_cp.report.document import build_document
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import SUMMARY_VARIABLE, append_summary, write_markdown
-from pytest_cp.state import session_state
+from pytest_cp.session.state import session_state
 
 
 def write_reports(session: pytest.Session) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from pytest_cp.records import Record
+from pytest_cp.checks.records import Record
 
 
 def compressed_name(record: Record) -> str:

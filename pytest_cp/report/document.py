@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cp_compress.base.outcomes import SEVERITY
-from pytest_cp.extending import complete_document
-from pytest_cp.options import execution
-from pytest_cp.records import Record, decisive_requirement
-from pytest_cp.state import SessionState
+from pytest_cp.checks.records import Record, decisive_requirement
+from pytest_cp.session.extending import complete_document
+from pytest_cp.session.options import execution
+from pytest_cp.session.state import SessionState
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pillow", "hypothesis", "pytest")

@@ -6,8 +6,8 @@ from html import escape
 
 import pytest
 
-from pytest_cp.messages import number
-from pytest_cp.records import REPORT_ATTRIBUTE, Record
+from pytest_cp.checks.messages import number
+from pytest_cp.checks.records import REPORT_ATTRIBUTE, Record
 from pytest_cp.report.compressed import compressed_name
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
-from pytest_cp.messages import finding, number, worst_slices
-from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.checks.messages import finding, number, worst_slices
+from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.verdict import session_verdict

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.files import write_atomically
-from pytest_cp.messages import finding, number
-from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.checks.messages import finding, number
+from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter

@@ -6,15 +6,15 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from pytest_cp.baselines import entry_name
-from pytest_cp.messages import number
-from pytest_cp.records import Record, decisive_requirement
+from pytest_cp.checks.messages import number
+from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_cp.state import SessionState
+    from pytest_cp.session.state import SessionState
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
 _HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")

@@ -9,17 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_cp.options import specification_named
+from pytest_cp.session.options import specification_path
+from pytest_cp.session.state import session_state
 from pytest_cp.specification.reading import Requirements, SpecificationError, Table, read_specification
-from pytest_cp.state import session_state
 
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
-
-
-def specification_path(config: pytest.Config) -> Path | None:
-    """Return the file that --cp-spec names, or None; raises pytest.UsageError for two."""
-    name = specification_named(config)
-    return None if name is None else Path(os.path.normpath(config.invocation_params.dir / name))
 
 
 def collect_gate(file_path: Path, parent: pytest.Collector) -> GateFile | None:
@@ -61,7 +55,7 @@ class GateFile(pytest.File):
         self.add_marker(pytest.mark.cp_baseline(**specification.baseline))
         state = session_state(self.config)
         if state.gate_subjects is None:
-            from pytest_cp.specification.subjects import GateSubjects
+            from pytest_cp.specification.gate_subjects import GateSubjects
 
             state.gate_subjects = GateSubjects(specification, self.config)
         for candidate in specification.candidates:

@@ -7,8 +7,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from cp_compress.fidelity.judgement import Check
-from cp_compress.fidelity.measurement import METRICS
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.measurement import METRICS
 from pytest_cp.assertions.attributions import assert_attribution_iou
 from pytest_cp.assertions.boundaries import assert_boundary_distance
 from pytest_cp.assertions.concepts import assert_concepts_preserved
@@ -19,7 +19,7 @@ from pytest_cp.assertions.pointing import assert_pointing
 from pytest_cp.assertions.predictions import assert_preserved_predictions
 from pytest_cp.assertions.reconstruction import assert_reconstruction
 from pytest_cp.assertions.robustness import assert_robustness
-from pytest_cp.call_options import SUBJECTS, is_requirement
+from pytest_cp.checks.call_options import SUBJECTS, is_requirement
 
 LEVELS: Mapping[str, Callable[..., Check]] = {
     "predictions": assert_preserved_predictions,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.base.reasons import shortened
-from pytest_cp.toml_files import TomlError, read_toml
+from cp_compress.base.error_reasons import shortened
+from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
-    from pytest_cp.waivers import Waivers
+    from pytest_cp.waivers.waivers import Waivers
 
 Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
@@ -106,7 +106,7 @@ def _refuse(path: Path, text: str, problems: Iterable[tuple[list[str | int], str
 
 def read_specified_waivers(path: Path) -> Waivers:
     """Return the waivers of a specification; raises SpecificationError with file and line for what is wrong in one."""
-    from pytest_cp.waivers import parse_waivers
+    from pytest_cp.waivers.waivers import parse_waivers
 
     text, tables = read_tables(path)
     waivers = _as_list(tables.get("waiver", []))
@@ -116,7 +116,7 @@ def read_specified_waivers(path: Path) -> Waivers:
 
 def _waiver_problems(tables: Table) -> list[tuple[list[str | int], str]]:
     """Return what is wrong with each waiver, of which the schema says only that it is a table."""
-    from pytest_cp.waivers import waiver_problems
+    from pytest_cp.waivers.waivers import waiver_problems
 
     found: list[tuple[list[str | int], str]] = []
     for position, waiver in enumerate(tables.get("waiver", ())):
@@ -175,7 +175,7 @@ def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str |
 def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list[str | int], str]]:
     """Yield what no schema can say: a path, and what is wrong there."""
     from pytest_cp.baselines.tolerances import Tolerances
-    from pytest_cp.call_options import is_requirement
+    from pytest_cp.checks.call_options import is_requirement
     from pytest_cp.specification.levels import LEVELS, arguments_of
 
     for where, table, options in _tables_of_files(tables):

@@ -8,8 +8,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from cp_compress import CompressedDataset, TaskDataset
-from cp_compress.base.datasets import LabeledData
-from cp_compress.base.descriptions import layers_of, said_by
 from cp_compress.base.errors import InvalidArgumentError, NothingComparedError, ObservationError
 from cp_compress.data import JPEG, CorruptedDataset
 from cp_compress.examples import digits, digits_cnn
@@ -20,7 +18,9 @@ from cp_compress.fidelity import (
     forget_observations,
     observe,
 )
-from cp_compress.fidelity.subjects import require_other_logits, same_data
+from cp_compress.fidelity.observing.refusals import require_other_logits, same_data
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.wrapping import layers_of, said_by
 
 LETTERS = list("abcde")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.metadata import Metadata, read_metadata
+from cp_compress.inputs.metadata import Metadata, read_metadata
 
 METADATA = Metadata(
     {"time": ("day", "night", "", "day"), "age": ("3", "41.5", "", "18"), "seen": ("true", "False", "", "x")}

@@ -12,7 +12,7 @@ from command import read, run
 
 from cp_compress.cli import init
 from cp_compress.fidelity import compare_predictions, observe
-from cp_compress.proposal import propose
+from cp_compress.fidelity.proposals import propose
 from pytest_cp.specification import read_specification
 
 SUBJECTS = ("cp_compress.examples:digits_cnn", "--data", "cp_compress.examples:digits")
@@ -124,7 +124,7 @@ def test_init_reads_a_folder_of_images(capsys, tmp_path, monkeypatch):
 TOY_SUBJECTS = """
 import torch
 from torch import nn
-from cp_compress.base.tasks import TaskDataset
+from cp_compress.inputs.tasks import TaskDataset
 from cp_compress.examples import digits, digits_cnn
 
 def make_images(count):

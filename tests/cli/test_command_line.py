@@ -13,8 +13,8 @@ import pytest
 import torch
 from command import read, run
 
-from cp_compress.base.freshness import example_digests
 from cp_compress.examples import digits, digits_cnn
+from cp_compress.inputs.seen import example_digests
 from cp_compress.model import Prune, load, save
 
 MODEL = "cp_compress.examples:digits_cnn"

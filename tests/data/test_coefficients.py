@@ -8,7 +8,6 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError, ObservationError
 from cp_compress.data import (
     JPEG,
@@ -19,6 +18,7 @@ from cp_compress.data import (
     StoredDataset,
     write_store,
 )
+from cp_compress.inputs.reading import LabeledData
 
 MEAN_OF_BLOCK = 0
 FLAT = ZFP(precision=8, layout="2d")

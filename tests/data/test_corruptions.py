@@ -11,7 +11,7 @@ from PIL import Image
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.data import CORRUPTION_NAMES, JPEG, CorruptedDataset, corrupt
-from cp_compress.data.corruption_kinds import CORRUPTIONS, _gaussian_blur, _mirror, _poisson_quantiles
+from cp_compress.data.corruptions.kinds import CORRUPTIONS, _gaussian_blur, _mirror, _poisson_quantiles
 from cp_compress.examples import digits
 
 

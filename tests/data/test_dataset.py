@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
 from cp_compress.data import JPEG, ZFP, CompressedDataset
+from cp_compress.inputs.reading import LabeledData
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import zfpy
 
-from cp_compress.data.zfp_limits import count_blocks
-from cp_compress.data.zfp_payload import READ_AHEAD
+from cp_compress.data.zfp.limits import count_blocks
+from cp_compress.data.zfp.payload import READ_AHEAD
 
 PROGRAM = """
 import random, sys, torch
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG, ZFP
 from cp_compress.data.container import Kind, payload_size, seal
-from cp_compress.data.zfp_limits import block_budget, count_blocks
+from cp_compress.data.zfp.limits import block_budget, count_blocks
 
 EXPECTED = (CompressionError, CorruptStreamError, InvalidArgumentError)
 part = sys.argv[1]

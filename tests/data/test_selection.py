@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.data import (
     craig,
@@ -23,7 +22,8 @@ from cp_compress.data import (
     self_influence,
     support_scores,
 )
-from cp_compress.data.selection import quotas
+from cp_compress.data.selection.selection import quotas
+from cp_compress.inputs.reading import LabeledData
 
 
 def points(count, dimensions=3, seed=0):

@@ -98,7 +98,7 @@ def test_every_expression_in_the_tables_can_be_read():
 
 
 def test_every_option_and_ini_key_is_documented():
-    from pytest_cp import options
+    from pytest_cp.session import options
 
     for name, *_ in options._INI:
         assert f"`{name}`" in README, name

@@ -138,7 +138,7 @@ class Declared(list):
 
 
 def test_every_option_and_ini_key_is_in_the_reference():
-    from pytest_cp import options
+    from pytest_cp.session import options
 
     declared = Declared()
     options.add_options(declared)
@@ -150,7 +150,7 @@ def test_every_option_and_ini_key_is_in_the_reference():
 
 
 def test_pages_name_no_unknown_option():
-    from pytest_cp import options
+    from pytest_cp.session import options
 
     declared = Declared()
     options.add_options(declared)
@@ -189,7 +189,7 @@ def test_every_public_name_of_the_library_is_listed():
 
 
 def test_every_metric_is_explained():
-    from cp_compress.fidelity.measurement import METRICS
+    from cp_compress.fidelity.judging.measurement import METRICS
 
     explained = "".join(text_of(page) for page in PAGES if page.startswith("explanation/"))
     assert [name for metrics in METRICS.values() for name in metrics if f"`{name}`" not in explained] == []

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity.judgement import Requirement, judge
+from cp_compress.fidelity.judging.judgement import Requirement, judge
 from cp_compress.fidelity.reconstruction import compare_reconstruction
-from cp_compress.fidelity.similarity import structural_similarity
+from cp_compress.fidelity.structural_similarity import structural_similarity
+from cp_compress.inputs.reading import LabeledData
 
 
 def images(count=5, shape=(3, 16, 14), noise=0.1, seed=0):

@@ -9,8 +9,8 @@ from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.data import CORRUPTION_NAMES, CorruptedDataset
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import observe
+from cp_compress.fidelity.robustness import compare_robustness
 from cp_compress.model import parse_scheme
-from cp_compress.robustness import compare_robustness
 
 
 def seen(scheme=None):

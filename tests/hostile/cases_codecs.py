@@ -148,7 +148,7 @@ def _inline(content: bytes, shape) -> bytes:
     import torch
 
     from cp_compress.data.container import seal
-    from cp_compress.data.jpeg import _FILE
+    from cp_compress.data.jpeg.codec import _FILE
 
     return seal(_FILE, shape, torch.float32, content)
 

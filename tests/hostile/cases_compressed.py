@@ -29,7 +29,7 @@ def rewritten(change, arrays_change=lambda arrays: None, scheme: str = "prune(de
     """Return the file after changes of its table and arrays, as somebody who means harm would write it."""
     import safetensors.numpy
 
-    from cp_compress.model.storage import _digest
+    from cp_compress.model.storage.files import _digest
 
     arrays = safetensors.numpy.load(saved(scheme))
     del arrays["sha256"]

@@ -79,7 +79,10 @@ _TEXTS = {
     "a factory that crashes": (changed(_MODEL, "faulthandler:_sigsegv"), "faulthandler is a module of Python itself"),
     "a factory that interrupts": (changed(_MODEL, "_thread:interrupt_main"), "_thread is a module of Python itself"),
     "a factory that opens a browser": (changed(_MODEL, "antigravity:webbrowser.open"), "module of Python itself"),
-    "a factory of Python behind another module": (changed(_MODEL, "pytest_cp.options:os.abort"), "a module of Python"),
+    "a factory of Python behind another module": (
+        changed(_MODEL, "pytest_cp.session.state:os.abort"),
+        "a module of Python",
+    ),
     "a factory that exits": (changed(_MODEL, "evil:leave"), "raised SystemExit"),
     "a factory that asks for too much memory": (changed(_MODEL, "evil:hoard"), "raised MemoryError"),
     "a factory that calls itself": (changed(_MODEL, "evil:recurse"), "raised RecursionError"),

@@ -53,7 +53,7 @@ def _document(edit):
     """Return a change of the manifest whose checksum is right again."""
 
     def change(store: Path) -> None:
-        from cp_compress.data.manifest import seal_document
+        from cp_compress.data.store.manifest import seal_document
 
         path = store / "manifest.json"
         document = json.loads(path.read_text())

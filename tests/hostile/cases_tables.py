@@ -18,7 +18,7 @@ GROUP = "other files"
 
 
 def _metadata(folder: Path, content: bytes | str):
-    from cp_compress.base.metadata import read_metadata
+    from cp_compress.inputs.metadata import read_metadata
 
     path = written(folder / "rows.csv", content)
     return lambda: read_metadata(path, 3)
@@ -52,14 +52,14 @@ for _name, (_text, _tells) in _TABLES.items():
 
 @hostile(GROUP, "metadata: a FIFO", tells="no regular file", names="rows.csv")
 def _(folder):
-    from cp_compress.base.metadata import read_metadata
+    from cp_compress.inputs.metadata import read_metadata
 
     os.mkfifo(folder / "rows.csv")
     return lambda: read_metadata(folder / "rows.csv", 3)
 
 
 def _arrays(**changes) -> bytes:
-    from cp_compress.fidelity import divergence_files
+    from cp_compress.fidelity.divergence import files as divergence_files
 
     header = {"format": divergence_files._FORMAT, "scale": 1, "dtype": "float32"}
     whole = np.zeros(2, np.int64)
@@ -77,7 +77,7 @@ def _arrays(**changes) -> bytes:
 
 
 def _divergence(folder: Path, content: bytes):
-    from cp_compress.fidelity.divergence_files import load_divergence
+    from cp_compress.fidelity.divergence.files import load_divergence
 
     path = written(folder / "saved.npz", content)
     return lambda: load_divergence(path)
@@ -151,7 +151,7 @@ for _name, _text in _STATES.items():
 def _checkpoint(folder: Path, content: bytes):
     import torch
 
-    from cp_compress.search.checkpoints import read_checkpoint
+    from cp_compress.training.checkpoints import read_checkpoint
 
     path = written(folder / "training.pt", content)
     return lambda: read_checkpoint(path, {"epochs": "3"}, torch.device("cpu"))

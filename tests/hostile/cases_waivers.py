@@ -22,7 +22,7 @@ expires = 2999-01-31
 
 def reads(folder: Path, content: bytes | str):
     """Write a file of waivers, and return the call that reads it."""
-    from pytest_cp.waivers import read_waivers
+    from pytest_cp.waivers.waivers import read_waivers
 
     path = written(folder / "waivers.toml", content)
     return lambda: read_waivers(path)
@@ -87,7 +87,7 @@ def _(folder):
 
 
 def _special(folder: Path, make):
-    from pytest_cp.waivers import read_waivers
+    from pytest_cp.waivers.waivers import read_waivers
 
     make(folder / "waivers.toml")
     return lambda: read_waivers(folder / "waivers.toml")

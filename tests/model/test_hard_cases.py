@@ -24,7 +24,7 @@ from cp_compress import (
 )
 from cp_compress.cli.main import main
 from cp_compress.model import CalibrationData
-from cp_compress.model.steps import compression_steps
+from cp_compress.model.record import compression_steps
 
 
 def generator(seed=0):

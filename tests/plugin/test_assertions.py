@@ -8,7 +8,7 @@ import pytest_cp
 from cp_compress import JPEG, ZFP, CompressedDataset, Prune, Quantize
 from cp_compress.base.errors import InvalidArgumentError
 from pytest_cp import errors
-from pytest_cp.records import Recorder, recording
+from pytest_cp.checks.records import Recorder, recording
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cp_compress.model import parse_scheme
-from pytest_cp.cache import CompressedModelCache
+from pytest_cp.session.cache import CompressedModelCache
 
 CPU = torch.device("cpu")
 

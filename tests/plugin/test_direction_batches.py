@@ -113,7 +113,7 @@ EXPLORED = """
 from hypothesis import given, settings
 from cp_compress import Quantize, Prune
 from cp_compress.examples import digits, digits_cnn
-from cp_compress.fidelity.directions import low_frequency_basis
+from cp_compress.fidelity.boundaries.directions import low_frequency_basis
 from hypothesis import strategies as st
 
 reference = digits_cnn()

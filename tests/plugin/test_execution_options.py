@@ -3,7 +3,7 @@
 import pytest
 
 SHOW = """
-from pytest_cp.running import current_execution
+from pytest_cp.checks.execution import current_execution
 
 {marker}
 def test_show(cp_device):

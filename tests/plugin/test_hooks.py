@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_cp import hookspecs
-from pytest_cp.extending import add_extensions, complete_document
+from pytest_cp.session.extending import add_extensions, complete_document
 
 IMPORTS = """
 import copy, dataclasses, io, os

@@ -5,8 +5,8 @@ import pytest
 from cp_compress.data import ZFP, CompressedDataset
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import observe
+from pytest_cp.checks.naming import describe_pair
 from pytest_cp.report.compressed import compressed_name
-from pytest_cp.subjects import describe_pair
 
 FACTORIES = """
 from cp_compress import ZFP, StoredDataset, write_store

@@ -10,9 +10,9 @@ from torch import nn
 
 from cp_compress import TaskDataset
 from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
-from cp_compress.footprint_comparison import compare_footprints
-from pytest_cp.evidence import gather_evidence
-from pytest_cp.records import not_asserting, record_check
+from cp_compress.fidelity.footprints import compare_footprints
+from pytest_cp.checks.evidence import gather_evidence
+from pytest_cp.checks.records import not_asserting, record_check
 from pytest_cp.report.page import render_page
 
 

@@ -17,7 +17,7 @@ from report_subjects import HOSTILE, with_hostile_texts
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import compare_attributions, compare_boundaries, compare_predictions, observe
 from cp_compress.model import Prune
-from pytest_cp.evidence import gather_evidence
+from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.report.markdown import render_markdown
 from pytest_cp.report.page import render_page
 from pytest_cp.report.schema import document_schema, schema_text

@@ -13,8 +13,8 @@ from scipy import stats
 from cp_compress import InvalidArgumentError, ObservationError, Prune, parse_scheme
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Requirement, judge
-from cp_compress.fidelity.intervals import Proportion, Quantile
-from cp_compress.fidelity.measurement import Measurement
+from cp_compress.fidelity.judging.intervals import Proportion, Quantile
+from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.search import Preserved, example_digests, shared_examples
 from cp_compress.search.constraints import conservative_margin
 

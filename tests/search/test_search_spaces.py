@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress import InvalidArgumentError, Prune
+from cp_compress.base.describing import describe
 from cp_compress.search import Bisection, Categorical, Integer, Real, SchemeSpace
-from cp_compress.search.texts import describe
 
 reals = st.floats(1e-3, 1e3).map(lambda number: float(f"{number:.6g}"))
 

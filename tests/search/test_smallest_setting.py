@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from cp_compress import Prune, Requirement, parse_codec
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
-from cp_compress.base.freshness import searched_digests
-from cp_compress.data.codecs import open_streams
+from cp_compress.data.codec import open_streams
 from cp_compress.data.container import Kind, seal
 from cp_compress.examples import digits, digits_cnn
+from cp_compress.inputs.seen import searched_digests
 from cp_compress.search import CodecSpace, Integer, Real, find_smallest, search
 
 KIND = Kind(99, "Flipping")

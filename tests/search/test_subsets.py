@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from cp_compress import Requirement
-from cp_compress.base.datasets import LabeledData
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import InvalidArgumentError, ObservationError, TrainingError
 from cp_compress.data import craig, last_layer_gradients, random_selection, select_by_score
 from cp_compress.examples import DigitsCNN, digits, digits_training
+from cp_compress.inputs.reading import LabeledData
 from cp_compress.search import find_smallest_subset, fit, look_at_last_layer
 
 

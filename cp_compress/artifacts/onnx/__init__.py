@@ -1,0 +1,1 @@
+"""How is an ONNX file checked and run as a model?"""

@@ -1,0 +1,102 @@
+"""What an ONNX file asks for besides computing: tensors in other files. They must lie beside it, and be files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.artifacts.guards import opened, size_of, told
+from cp_compress.base.digests import digest_file, digest_text, start_digest
+from cp_compress.base.error_reasons import reason_of, shortened
+from cp_compress.base.errors import ArtifactError, MissingExtraError
+
+if TYPE_CHECKING:
+    import onnx
+
+_DEEPEST = 64
+_FILE_OPERATORS = ("EPContext",)  # names a file that holds a graph compiled for an accelerator
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """An ONNX file that was looked through: its digest, external tensors included, and their files' names."""
+
+    digest: str
+    external: tuple[str, ...]
+
+
+def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) -> CheckedGraph:
+    """Look through the bytes of an ONNX file at `path`.
+
+    Raises ArtifactError for what is no ONNX graph, for external tensors whose files are not regular ones in the
+    file's own folder, or that make it larger than `max_bytes`, and for operators that open files of their own.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("reading ONNX files", "onnx") from error
+    with told(path, "reading it as ONNX"):
+        model = onnx.ModelProto.FromString(content)
+    if not model.graph.node or not model.ir_version:
+        raise ArtifactError(path, "is no ONNX file: it holds no graph")
+    names: dict[str, None] = {}
+    for tensor in _tensors(model, path):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            names[_location(tensor, path)] = None
+    digest = start_digest()
+    digest.update(content)
+    parts, total = [digest.hexdigest()], len(content)
+    for name in names:
+        beside = _inside(path, name)
+        with opened(beside, max_bytes) as file:
+            total += size_of(file)
+            if total > max_bytes:
+                raise ArtifactError(path, f"has more than {max_bytes:,} bytes with its external tensors (max_bytes=)")
+            parts += [name, digest_file(file)]
+    return CheckedGraph(digest_text(*parts), tuple(names))
+
+
+def _location(tensor: onnx.TensorProto, path: str | os.PathLike[str]) -> str:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if len(entries) != len(tensor.external_data) or not entries.get("location"):
+        raise ArtifactError(path, f"does not say where its tensor {shortened(tensor.name, 80)} lies")
+    return str(entries["location"])
+
+
+def _inside(path: str | os.PathLike[str], name: str) -> Path:
+    """Return the path of an external file; raises ArtifactError unless it lies in the folder of the file at `path`."""
+    folder = Path(path).resolve().parent
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    outside = bool(posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in name)
+    try:
+        outside = outside or not (folder / name).resolve().is_relative_to(folder)
+    except (OSError, RuntimeError) as error:  # the second for links in a circle
+        raise ArtifactError(path, f"has tensors in {shortened(name, 120)}: {reason_of(error)}") from error
+    if outside:
+        raise ArtifactError(path, f"has tensors in {shortened(name, 120)}, which lies outside of its folder")
+    return folder / name
+
+
+def _tensors(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model: initializers, sparse ones, and those of attributes, in graphs within graphs."""
+    waiting: list[tuple[Any, int]] = [(model.graph, 0)]
+    waiting += [(function, 0) for function in model.functions]
+    waiting += [(part, 0) for info in model.training_info for part in (info.initialization, info.algorithm)]
+    while waiting:
+        graph, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ArtifactError(path, f"has graphs within graphs, more than {_DEEPEST} deep")
+        yield from getattr(graph, "initializer", ())
+        for sparse in getattr(graph, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            if node.op_type in _FILE_OPERATORS:
+                raise ArtifactError(path, f"has an operator {node.op_type}, which opens files of its own")
+        for attribute in (one for node in graph.node for one in node.attribute):
+            yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))
+            several = [*attribute.sparse_tensors, attribute.sparse_tensor]
+            yield from (tensor for sparse in several for tensor in (sparse.values, sparse.indices))
+            waiting += [(inner, depth + 1) for inner in (*attribute.graphs, attribute.g) if inner.node]

@@ -1,0 +1,125 @@
+"""The folder of a model of transformers: which of its files are read, and what its configuration must not ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cp_compress.artifacts.guards import opened, size_of
+from cp_compress.artifacts.weights.safetensors_files import read_header
+from cp_compress.base.documents import read_document
+from cp_compress.base.error_reasons import reason_of, shortened
+from cp_compress.base.errors import ArtifactError
+
+_CONFIG, _WHOLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_LARGEST_JSON = 64 << 20
+_MOST_FILES = 1000
+_SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
+# what makes the library fetch or run something besides the network that the configuration describes
+_REFUSED = re.compile(
+    r"_?(attn|experts)_implementation\w*|quantization_config|transformers_weights|use_timm_backbone|\w*backbone_kwargs"
+    r"|use_pretrained_backbone|kernel_config|use_kernels",
+    re.ASCII,
+)
+_REPEATED = re.compile(r"\w*(layer|depth|block|stage|expert)s?\w*", re.ASCII)
+_MOST_LABELS = 1_000_000
+# what such keys may ask for whatever the files hold: many are no numbers of layers, and layers may share their tensors;
+# how many parts the network really has is counted when it is built
+_MOST_REPEATED = 100_000
+
+
+@dataclass(frozen=True)
+class CheckedFolder:
+    """What of a folder is handed to transformers: its configuration, and its files of weights by name."""
+
+    path: Path
+    config: dict[str, Any]
+    files: dict[str, Path]
+    bytes: int
+    tensors: int
+
+
+def check_folder(path: Path, root: Path, max_bytes: int) -> CheckedFolder:
+    """Look through the folder at `path`, whose files must not lie outside of `root`.
+
+    Raises ArtifactError for a folder without configuration or safetensors files, for links that leave it, for more
+    than `max_bytes` bytes, and for configurations that ask for other code, files, or layers without number.
+    """
+    config = _read_json(path / _CONFIG, root)
+    names = _weight_files(path, root)
+    files, total, tensors = {}, 0, 0
+    for name in names:
+        file = _inside(path / name, root)
+        with opened(file, max_bytes) as weights:
+            total += size_of(weights)
+            tensors += len(read_header(weights, file))
+        files[name] = file
+    if total > max_bytes:
+        raise ArtifactError(path, f"has {total:,} bytes of weights; allowed are {max_bytes:,} (max_bytes=)")
+    if names != [_WHOLE]:
+        files[_INDEX] = _inside(path / _INDEX, root)
+    _check_config(config, path, tensors)
+    return CheckedFolder(path, config, files, total, tensors)
+
+
+def _weight_files(path: Path, root: Path) -> list[str]:
+    if (path / _WHOLE).exists():
+        return [_WHOLE]
+    if not (path / _INDEX).exists():
+        pickled = any(path.glob("*.bin"))
+        rule = "its weights are pickles (.bin): save them again as safetensors" if pickled else "expected " + _WHOLE
+        raise ArtifactError(path, f"holds no safetensors files; {rule}")
+    places = _read_json(path / _INDEX, root).get("weight_map")
+    names = sorted(set(places.values())) if isinstance(places, dict) and all(_is_text(places)) else []
+    if not names or len(names) > _MOST_FILES or not all(map(_SHARD.fullmatch, names)):
+        raise ArtifactError(path / _INDEX, "lists no safetensors files of its own folder")
+    return names
+
+
+def _is_text(places: dict[Any, Any]) -> Iterator[bool]:
+    return (isinstance(value, str) for value in places.values())
+
+
+def _inside(file: Path, root: Path) -> Path:
+    try:
+        place = file.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # the second for links in a circle
+        raise ArtifactError(file, f"cannot be opened: {reason_of(error)}") from error
+    if not place.is_relative_to(root):
+        raise ArtifactError(file, "is a link to a file outside of its folder")
+    return place
+
+
+def _read_json(file: Path, root: Path) -> dict[str, Any]:
+    with opened(_inside(file, root), _LARGEST_JSON) as content:
+        try:
+            value = read_document(content.read())
+        except ValueError as error:
+            raise ArtifactError(file, f"is no good JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(file, "is no table")
+    return value
+
+
+def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
+    """Raise ArtifactError for entries that ask for something else, and for layers without number."""
+    waiting: list[tuple[str, Any]] = list(config.items())
+    while waiting:
+        key, value = waiting.pop()
+        if _REFUSED.fullmatch(key) and value not in (None, False):
+            raise ArtifactError(
+                path / _CONFIG, f"asks for {key}, which is refused: it can bring in other code or files"
+            )
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(key, part) for part in value]
+        elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
+            rule = f"allowed are {_MOST_LABELS:,}"
+            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
+        elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > max(tensors, _MOST_REPEATED):
+            rule = f"its files hold {tensors:,} tensors"
+            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")

@@ -1,0 +1,218 @@
+"""Classifiers of Hugging Face's transformers, from a folder or the cache, without anyone's code but the library's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, told
+from cp_compress.artifacts.transformers.folders import CheckedFolder, check_folder
+from cp_compress.base.arguments import reject
+from cp_compress.base.digests import digest_text
+from cp_compress.base.error_reasons import shortened
+from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_OWNER = "load_transformer"
+_TASKS = ("ImageClassification", "SequenceClassification")
+_SPARE_BYTES, _WIDENING = 64 << 20, 4
+_SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
+
+
+class TransformerModel(nn.Module):
+    """A classifier of transformers that maps a batch to logits; make it with `load_transformer`.
+
+    `network` is the library's module. A floating-point batch is its `pixel_values`, an integer one its `input_ids`,
+    with an attention mask that leaves out the padding where the configuration has a `pad_token_id`; a mapping names
+    its inputs itself. `content_digest` is that of the configuration.
+    """
+
+    def __init__(self, network: PreTrainedModel, content_digest: str) -> None:
+        super().__init__()
+        self.network = network
+        self.content_digest = content_digest
+
+    def forward(self, batch: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Return the logits (n, classes) of a batch; raises ObservationError for inputs that the network has not."""
+        inputs = dict(batch) if isinstance(batch, Mapping) else self._named(batch)
+        logits: Tensor = self.network(**inputs, return_dict=True).logits
+        return logits
+
+    def _named(self, batch: Tensor) -> dict[str, Tensor]:
+        wanted = self.network.main_input_name
+        given = "pixel_values" if batch.is_floating_point() else "input_ids"
+        if given != wanted:
+            raise ObservationError(f"the network takes {wanted}, and {batch.dtype} inputs are its {given}")
+        padding = getattr(self.network.config, "pad_token_id", None)
+        if given == "pixel_values" or padding is None:
+            return {given: batch}
+        return {given: batch, "attention_mask": (batch != padding).long()}
+
+
+def load_transformer(
+    folder_or_name: str | os.PathLike[str], *, local_files_only: bool = True, max_bytes: int = MAX_BYTES
+) -> TransformerModel:
+    """Return a classifier of images or texts that transformers saved (extra `transformers`), in evaluation mode.
+
+    `folder_or_name` is a folder with config.json and safetensors files (a snapshot in the cache of the hub, whose files
+    are links within the model's own folder there, is one), or the name of a model on the hub, which is
+    looked for in the local cache, and fetched with `local_files_only=False` alone. Code of the model's authors is never
+    run, weights in pickles are never read, and nothing but the configuration and the weights reaches the library: it
+    computes with its plain ("eager") attention, in the dtype of the weights.
+
+    Raises ArtifactError, naming the folder, for one that is damaged or larger than `max_bytes`, for architectures that
+    are no classifiers or not the library's own, and when any weight of the network is not in the files or the other
+    way round; MissingExtraError without transformers.
+    """
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading models of transformers", "transformers") from error
+    if type(local_files_only) is not bool:
+        reject(_OWNER, "local_files_only", local_files_only, "must be True or False")
+    limit = check_max_bytes(_OWNER, max_bytes)
+    checked = check_folder(*_find(folder_or_name, local_files_only), limit)
+    with tempfile.TemporaryDirectory(prefix="cp-transformer-") as copy:
+        Path(copy, "config.json").write_text(json.dumps(checked.config), encoding="utf-8")
+        for name, file in checked.files.items():
+            Path(copy, name).symlink_to(file)
+        with told(checked.path, "transformers' reading it"):
+            config, kind = _architecture(copy, checked)
+            _require_size(config, kind, checked)
+            network = _load(copy, config, kind, checked)
+    content = json.dumps(checked.config, sort_keys=True)
+    return TransformerModel(network.eval(), digest_text("transformer", kind.__name__, content))
+
+
+def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, Path]:
+    """Return the folder of a model, and the folder that none of its files may lie outside of."""
+    if Path(name).is_dir():
+        place = Path(name).resolve()
+        return Path(name), _repository_of(place) or place
+    if not isinstance(name, str) or Path(name).exists() or name.startswith(("/", ".")):
+        raise ArtifactError(name, "is no folder")
+    import huggingface_hub
+
+    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    with told(name, "looking for it in the cache of the hub" if local_files_only else "fetching it from the hub"):
+        found = huggingface_hub.snapshot_download(name, local_files_only=local_files_only, allow_patterns=wanted)
+    place = Path(found).resolve()
+    return Path(found), _repository_of(place) or place
+
+
+def _repository_of(place: Path) -> Path | None:
+    """Return the folder of a model in the hub's cache, whose snapshots are links to the files beside them."""
+    repository = place.parent.parent
+    cached = place.parent.name == "snapshots" and repository.name.startswith("models--")
+    return repository if cached else None
+
+
+def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
+    """Return the configuration and the library's class for it: the one that it names, or the first classifier."""
+    from transformers import (
+        CONFIG_MAPPING,
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        AutoConfig,
+    )
+
+    kind = checked.config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        rule = "code of its own authors is never run" if "auto_map" in checked.config else "no such model is known"
+        raise ArtifactError(checked.path, f"has the model type {shortened(repr(kind), 80)}: {rule}")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    classes: list[Any] = []
+    for mapping in (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
+        found = mapping.get(type(config), ())
+        classes += found if isinstance(found, (tuple, list)) else [found]
+    named = checked.config.get("architectures") or [each.__name__ for each in classes]
+    chosen = next((each for each in classes if each.__name__ in named), None)
+    if chosen is None:
+        rule = "no classifier of images or texts that transformers has"
+        raise ArtifactError(checked.path, f"is a {shortened(named, 120)}, {rule}")
+    return config, chosen
+
+
+def _require_size(config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder) -> None:
+    """Raise ArtifactError for a network that is much larger than its weights, before memory is taken for it."""
+    with torch.device("meta"), _counting_parts(_PARTS_A_TENSOR * checked.tensors + _SPARE_PARTS, checked):
+        network = kind(config)
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
+    if needed > _WIDENING * checked.bytes + _SPARE_BYTES:
+        raise ArtifactError(checked.path, f"asks for {needed:,} bytes of weights; its files have {checked.bytes:,}")
+
+
+@contextlib.contextmanager
+def _counting_parts(most: int, checked: CheckedFolder) -> Iterator[None]:
+    """Raise ArtifactError as soon as a network that is built has more than `most` modules and parameters."""
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            rule = f"its files hold {checked.tensors:,} tensors"
+            raise ArtifactError(checked.path, f"asks for a network of more than {most:,} parts; {rule}")
+
+    handles = [register_module_module_registration_hook(note), register_module_parameter_registration_hook(note)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _load(
+    folder: str, config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder
+) -> PreTrainedModel:
+    with _quiet():
+        network, report = kind.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
+            dtype="auto",
+            output_loading_info=True,
+        )
+    for what, names in report.items():
+        if names:
+            listed = shortened(sorted(map(str, names))[:5], 300)
+            raise ArtifactError(checked.path, f"does not fit its configuration: {what.replace('_', ' ')} {listed}")
+    # the folder that it was read from is gone, and no part of what the network is
+    for part in network.modules():
+        if hasattr(part, "name_or_path"):
+            part.name_or_path = ""
+    loaded: PreTrainedModel = network
+    return loaded
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from its progress bars and reports: what matters of them is raised."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

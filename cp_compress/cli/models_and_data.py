@@ -1,0 +1,118 @@
+"""Models and data named on a command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.factories import make_from
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", help="where models run, such as cuda:0 (default: cuda where present, else cpu)")
+
+
+def read_device(options: argparse.Namespace) -> torch.device:
+    """Return the device asked for; raises InvalidArgumentError for one that is not there."""
+    import torch
+
+    from cp_compress.base.devices import usable_device
+
+    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return usable_device(name, f"--device {name}")
+
+
+def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
+    """Return the model that a factory makes, or that a file holds, in evaluation mode on a device.
+
+    Raises InvalidArgumentError for a text that is neither, and for a factory that gives no module.
+    """
+    if Path(name).is_file():
+        if architecture is None:
+            raise InvalidArgumentError(f"{what} {name} is a file: name its --architecture, as package.module:factory")
+        return _from_file(name, _module(architecture, "--architecture")).to(device).eval()
+    if Path(name).is_dir():
+        raise InvalidArgumentError(f"{what} {name!r} is a folder; name a file, or a factory")
+    if ":" not in name:
+        raise InvalidArgumentError(f'{what} {name!r} is no file and not of the form "package.module:factory"')
+    return _module(name, what).to(device).eval()
+
+
+def _from_file(path: str, architecture: nn.Module) -> nn.Module:
+    """Return the model whose weights a file holds."""
+    from cp_compress.artifacts import load_safetensors, load_torch
+    from cp_compress.artifacts.guards import MAX_BYTES
+    from cp_compress.artifacts.recognition import recognise
+    from cp_compress.base.errors import ArtifactError
+    from cp_compress.model import load
+
+    try:
+        kind = recognise(path, MAX_BYTES)
+    except ArtifactError:
+        kind = "cp"  # damaged, as its own reader says best
+    readers = {"safetensors": load_safetensors, "torch": load_torch}
+    if kind in readers:
+        return readers[kind](path, factory=lambda: architecture)
+    return load(path, architecture)
+
+
+def _module(name: str, what: str) -> nn.Module:
+    from torch import nn
+
+    model = make_from(name, what)
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"{what} {name} gives a {type(model).__name__}; it must give a torch.nn.Module")
+    return model
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Return a shape written as "3,32,32"; for argparse."""
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 3,32,32")
+    return shape
+
+
+def read_count(text: str) -> int:
+    """Return a whole number of 1 or more; for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def read_share(text: str) -> float:
+    """Return a number in (0, 1); for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+    return value
+
+
+def example_input(shape: tuple[int, ...], batch_size: int, device: torch.device) -> Tensor:
+    """Return random inputs of a shape: what is computed does not depend on their values."""
+    import torch
+
+    return torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def read_data(name: str, what: str = "--data") -> Any:
+    """Return the labelled examples that a factory makes, or that an .npz file or a folder of images holds."""
+    from cp_compress.artifacts import read_examples
+    from cp_compress.inputs.reading import LabeledData
+
+    data = read_examples(name) if Path(name).exists() else make_from(name, what)
+    LabeledData(data)
+    return data

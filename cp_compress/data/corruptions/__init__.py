@@ -1,0 +1,1 @@
+"""How are images disturbed as cameras, weather and storage disturb them?"""

@@ -1,0 +1,34 @@
+"""The codecs that expressions name: those of this package, and those that users add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.expressions import parse_expression
+from cp_compress.base.extensions import added
+from cp_compress.data.codec import Codec
+from cp_compress.data.jpeg.codec import JPEG
+from cp_compress.data.zfp.codec import ZFP
+
+
+def parse_codec(text: str) -> Codec:
+    """Read a codec from its expression: the inverse of `str(codec)`.
+
+    Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
+
+    >>> parse_codec("jpeg(quality=75)")
+    JPEG(quality=75, subsampling='4:2:0', tables='shared')
+    """
+    if not isinstance(text, str):
+        reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
+    found: list[Codec] = parse_expression(text, known_codecs() | dict(added("codec")), "codec")
+    if len(found) != 1:
+        raise InvalidArgumentError(f"codec {text!r}: codecs do not follow one another; give one")
+    return found[0]
+
+
+def known_codecs() -> dict[str, type[Any]]:
+    """Return the codecs of this package by the names that expressions call them by."""
+    return {"jpeg": JPEG, "zfp": ZFP}

@@ -1,0 +1,1 @@
+"""How is a data set stored compressed in files that many processes write and read?"""

@@ -1,0 +1,292 @@
+"""Write a data set compressed to disk, shard by shard and in parallel, going on where a killed run left it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.base.files import write_atomically
+from cp_compress.base.parallel import check_parallel, run_parallel
+from cp_compress.data.codec import Codec
+from cp_compress.data.store.manifest import MANIFEST, Manifest, read_manifest, shard_name
+from cp_compress.data.store.reading import StoredDataset
+from cp_compress.data.store.shard_encoding import OtherDataError, ShardTask, encode_shard
+from cp_compress.data.store.shards import ShardRecord
+from cp_compress.data.store.unfinished import (
+    Plan,
+    foreign_names,
+    holds_nothing_else,
+    holds_shards,
+    is_own_file,
+    publish,
+    read_note,
+    read_plan,
+    remove_folder,
+    staging_folder,
+    tidy,
+    write_plan,
+)
+from cp_compress.data.stream_dataset import check_codec, check_task
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.wrapping import said_by
+
+_OWNER = "write_store"
+Known = Callable[[str], ShardRecord | None]  # the record of a shard that is there already, by its name
+
+
+def write_store(
+    dataset: Any,
+    codec: Codec,
+    path: str | os.PathLike[str],
+    *,
+    shard_size: int = 1024,
+    batch_size: int = 256,
+    jobs: int = 1,
+    backend: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> StoredDataset:
+    """Encode labelled examples into a folder of shards of `shard_size` examples, and return the data set in it.
+
+    `dataset` is anything that `LabeledData` reads, or a torchvision data set such as `ImageFolder`, whose images may
+    differ in size. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
+    workers must see the same folder); what is written does not depend on them. A process holds one shard in memory.
+    Choose `shard_size` so that a shard has megabytes: each is brought to the disk by itself, which takes milliseconds
+    however small it is.
+
+    The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
+    on from there: it keeps the shards that are whole, reads their examples again to see that they are the same, and
+    encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of
+    it is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is
+    replaced when the new one is whole, by two renamings, unless its folder holds anything else. `progress` shows a bar.
+
+    Raises InvalidArgumentError for bad arguments and a folder that holds something else; CompressionError while another
+    process is writing there, and, naming the example, for what the codec cannot store (InvalidArgumentError for values
+    that it does not take); OSError where the folder cannot be written.
+
+    >>> import tempfile, torch
+    >>> from cp_compress.data import JPEG
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stored = write_store((torch.rand(4, 3, 16, 16), torch.arange(4)), JPEG(80), f"{folder}/store")
+    ...     len(stored), stored[2][0].shape
+    (4, torch.Size([3, 16, 16]))
+    """
+    check_codec(_OWNER, codec)
+    rule = "must be a whole number of 1 or more"
+    shard_size = check_integer(_OWNER, "shard_size", shard_size, rule, at_least=1)
+    batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
+    check_parallel(_OWNER, jobs, backend)
+    data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    check_task(_OWNER, data)
+    target = Path(path).resolve()
+    if not target.parent.is_dir() or not target.name:
+        reject(_OWNER, "path", os.fspath(path), "the folder in which it is to be does not exist")
+    plan = Plan(str(codec), len(data), shard_size, _class_names(data.source))
+    run = _Run(data, codec, plan, batch_size, jobs, backend, progress)
+    with _locked(target):
+        if not _is_finished(run, target, overwrite):
+            _write_new(run, target, overwrite)
+        tidy(target)
+        if not foreign_names(_replaced(target)):
+            remove_folder(_replaced(target))
+    return StoredDataset(target)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one call is to write, and how."""
+
+    data: LabeledData
+    codec: Codec
+    plan: Plan
+    batch_size: int
+    jobs: int
+    backend: str | None
+    progress: bool
+
+    def write(self, folder: Path, known: Known, finished: Manifest | None = None) -> None:
+        """Write all shards that `folder` lacks, and the manifest unless that of the finished store still holds.
+
+        Raises InvalidArgumentError where a folder lies in the place of a file, which may be somebody's.
+        """
+        plan = self.plan
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink() and is_own_file(path.name):
+                reject(_OWNER, "path", str(folder), f"{path.name} in it is a folder, not a file; move it away")
+        with staging_folder(folder) as staging:
+            if finished is None:
+                write_plan(staging, folder, plan)
+            shards = self._write_shards(folder, staging, known)
+            if finished is None or finished.shards != shards:
+                Manifest(self.codec, plan.examples, plan.shard_size, shards, plan.classes, _versions()).write(staging)
+                publish(staging, folder, MANIFEST)
+
+    def _write_shards(self, folder: Path, staging: Path, known: Known) -> tuple[ShardRecord, ...]:
+        found: list[ShardRecord] = []
+        with _progress_bar(self.plan.examples, self.progress) as advance:
+            try:
+                for record in run_parallel(encode_shard, self._calls(folder, staging, known), self.jobs, self.backend):
+                    found.append(record)
+                    advance(record.stop - record.start)
+            except BrokenExecutor as error:
+                rule = f"{len(found)} shards are written: run it again"
+                raise CompressionError(f"{_OWNER}: a worker process died; {rule}") from error
+        return tuple(sorted(found, key=lambda record: record.start))
+
+    def _calls(self, folder: Path, staging: Path, known: Known) -> Iterator[tuple[Any, int, ShardTask]]:
+        source = self._source_for_workers(staging)
+        count, size = self.plan.examples, self.plan.shard_size
+        for number, start in enumerate(range(0, count, size)):
+            name, stop = shard_name(number), min(start + size, count)
+            kept = known(name)
+            if kept is not None and (kept.start, kept.stop) != (start, stop):
+                kept = None
+            task = ShardTask(str(folder), str(staging), name, start, stop, self.codec, self.batch_size, kept)
+            if self.data.tensors is None:
+                yield source, start, task
+            else:  # a worker is sent no more than its own part; a slice alone would be pickled with all of it
+                yield tuple(tensor[start:stop].clone() for tensor in self.data.tensors), 0, task
+
+    def _source_for_workers(self, staging: Path) -> Any:
+        """Return the data set, or for other processes the file that each of them reads it from once."""
+        if self.data.tensors is not None or (self.jobs == 1 and self.backend is None):
+            return self.data.source
+        import cloudpickle
+
+        path = staging / "source.pickle"
+        try:
+            content = cloudpickle.dumps(self.data.source)
+        except Exception as error:  # whatever the parts of a data set raise when they are pickled
+            rule = f"it cannot be sent to other processes, as more than one job needs: {error}"
+            reject(_OWNER, "dataset", type(self.data.source).__name__, rule)
+        write_atomically(path, content)
+        return path
+
+
+def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
+    """Tell whether the target is the store that is asked for, repaired where it was damaged.
+
+    Raises InvalidArgumentError where it is anything else that may not be replaced.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    try:
+        manifest = read_manifest(target)
+    except (InvalidArgumentError, CorruptStreamError) as error:
+        if overwrite and (target / MANIFEST).is_file():  # a store, though one that cannot be read
+            return False
+        reject(_OWNER, "path", str(target), f"it exists and is no store that can be gone on with: {error}")
+    found = Plan(str(manifest.codec), manifest.examples, manifest.shard_size, manifest.classes)
+    remedy = "to replace it say overwrite=True"
+    if found != run.plan:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"it holds another store ({found}); {remedy}")
+        return False
+    try:
+        run.write(target, {record.name: record for record in manifest.shards}.get, manifest)
+    except OtherDataError as error:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"it holds a store of other data: {error}; {remedy}")
+        return False
+    return True
+
+
+def _write_new(run: _Run, target: Path, overwrite: bool) -> None:
+    """Begin or go on with the unfinished store beside the target, and move it there when it is whole."""
+    partial = target.with_name(f"{target.name}.partial")
+    if target.exists():
+        _refuse_foreign(target)
+        _refuse_foreign(_replaced(target))
+    if partial.exists() and not partial.is_dir():
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no folder; move it away")
+    partial.mkdir(exist_ok=True)
+    begun = read_plan(partial)
+    remedy = "to give it up say overwrite=True"
+    if begun is None and not holds_nothing_else(partial):
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no unfinished store; move it away")
+    if begun is not None and begun != run.plan:
+        if not overwrite and holds_shards(partial):
+            reject(_OWNER, "path", str(target), f"another store was begun there ({begun}); {remedy}")
+        _begin_anew(partial)
+    try:
+        run.write(partial, lambda name: read_note(partial, name))
+    except OtherDataError as error:
+        if not overwrite:
+            reject(_OWNER, "path", str(target), f"a store of other data was begun there: {error}; {remedy}")
+        _begin_anew(partial)
+        run.write(partial, lambda name: None)
+    if target.exists():
+        remove_folder(_replaced(target))
+        target.rename(_replaced(target))
+    partial.rename(target)
+
+
+def _begin_anew(partial: Path) -> None:
+    _refuse_foreign(partial)
+    remove_folder(partial)
+    partial.mkdir()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Reject a folder that would be removed though it holds what no run put there."""
+    foreign = foreign_names(folder)
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        reject(_OWNER, "path", str(folder), f"it holds {shown}, no part of a store, and would be removed; move it away")
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _class_names(source: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes where a data set has them; ImageNet's are lists of names."""
+    classes = said_by(source, "classes")
+    if classes is None:
+        return None
+    return tuple(name if isinstance(name, str) else ", ".join(map(str, name)) for name in classes)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    place = target.with_name(f".{target.name}.lock")
+    lock = FileLock(place, timeout=0)
+    try:
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) and place.exists():
+            raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
+        # some versions of filelock take a folder that cannot be written for a lock that is held
+        number = errno.EACCES if isinstance(error, Timeout) or error.errno is None else error.errno
+        hint = "; the store in it is read by StoredDataset" if (target / MANIFEST).is_file() else ""
+        told = f"{_OWNER}: nothing can be written in {target.parent}: {os.strerror(number)}{hint}"
+        raise OSError(number, told) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _progress_bar(examples: int, shown: bool) -> Iterator[Callable[[int], object]]:
+    from tqdm import tqdm
+
+    with tqdm(total=examples, desc="encode", unit=" examples", disable=not shown) as bar:
+        yield bar.update
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("pytest-cp", "torch", "zfpy", "pillow")}

@@ -1,0 +1,150 @@
+"""The bit planes that zfp streams hold, read for all streams of a batch at once.
+
+zfp's library gives decoded values only; what was kept of each block is needed to leave out some of its planes. Blocks
+have no marked beginning, so that they are read one after the other, but the same block of all streams together; at a
+fixed rate, where the beginnings are known, all blocks together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cp_compress.base.batching import slices
+from cp_compress.base.errors import CorruptStreamError
+from cp_compress.data.zfp.limits import block_budget
+from cp_compress.data.zfp.planes import Setting, kept_planes
+from cp_compress.data.zfp.transform import NumberFormat
+
+_Array = npt.NDArray[Any]
+_WORD = 64
+_NO_END = 2**62
+_IMPOSSIBLE = -4096  # stands for an exponent that is never stored
+# of payloads read together; each bit is held as five bytes
+_BYTES = 2**22
+
+
+class StreamBlocks(NamedTuple):
+    """What streams hold: patterns (n, blocks, 4^d) in zfp's order, and exponents (n, blocks), int32."""
+
+    patterns: Tensor
+    exponents: Tensor
+
+
+class _Bits:
+    """The bits of several payloads in one row, with zeros behind each for what is read past its end."""
+
+    def __init__(self, payloads: Sequence[memoryview], margin: int) -> None:
+        lengths = np.array([8 * len(payload) for payload in payloads], dtype=np.int64)
+        self.starts = np.concatenate(([0], np.cumsum(lengths + 8 * margin)))[:-1]
+        self.ends = self.starts + lengths
+        row = b"".join(part for payload in payloads for part in (payload, bytes(margin)))
+        self.bits = np.unpackbits(np.frombuffer(row, dtype=np.uint8), bitorder="little")
+        end = len(self.bits)
+        places = np.where(self.bits, np.arange(end, dtype=np.int32 if end < 2**31 else np.int64), end)
+        self.next_one = np.minimum.accumulate(places[::-1])[::-1]
+
+    def number(self, position: _Array, width: int) -> _Array:
+        """Return the number of so many bits at each position, the first bit lowest."""
+        return self.bits[position[:, None] + np.arange(width)] @ (1 << np.arange(width))
+
+
+def read_blocks(
+    payloads: Sequence[memoryview], blocks: int, dimensions: int, setting: Setting, numbers: NumberFormat
+) -> StreamBlocks:
+    """Return what the payloads of zfp arrays of so many blocks hold.
+
+    Raises CorruptStreamError, naming the example, where a payload does not end with its last block, or a block states
+    an exponent that is never stored.
+    """
+    together = max(1, _BYTES // max(map(len, payloads)))
+    groups = [
+        _read_group(payloads[part], part.start, blocks, dimensions, setting, numbers)
+        for part in slices(len(payloads), together)
+    ]
+    return StreamBlocks(*map(torch.cat, zip(*groups, strict=True)))
+
+
+def _read_group(
+    payloads: Sequence[memoryview], first: int, blocks: int, dimensions: int, setting: Setting, numbers: NumberFormat
+) -> StreamBlocks:
+    # the most that one block takes, so that a damaged stream stays inside its zeros until it is found out
+    source = _Bits(payloads, margin=(numbers.planes + 2) * 4**dimensions // 4 + 64)
+    count = len(payloads)
+    if setting.rate is not None:
+        budget = block_budget(dimensions, setting.rate)
+        starts = (source.starts[:, None] + np.arange(blocks) * budget).reshape(-1)
+        patterns, exponents, _ = _read(source, starts, dimensions, setting, numbers)
+        ends = source.starts + blocks * budget
+        patterns, exponents = patterns.reshape(count, blocks, -1), exponents.reshape(count, blocks)
+    else:
+        found = []
+        ends = source.starts
+        for _ in range(blocks):
+            *block, ends = _read(source, np.minimum(ends, source.ends), dimensions, setting, numbers)
+            found.append(block)
+        patterns, exponents = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+    wrong = (ends + _WORD - 1 - source.starts) // _WORD * _WORD != source.ends - source.starts
+    wrong |= (exponents == _IMPOSSIBLE).any(axis=1)
+    if wrong.any():
+        index = first + int(wrong.argmax())
+        raise CorruptStreamError(f"example #{index}: the ZFP payload holds no such blocks", index)
+    signed = patterns.view(np.int32 if numbers.planes == 32 else np.int64)
+    return StreamBlocks(torch.from_numpy(signed), torch.from_numpy(exponents))
+
+
+def _read(
+    source: _Bits, position: _Array, dimensions: int, setting: Setting, numbers: NumberFormat
+) -> tuple[_Array, _Array, _Array]:
+    """Return patterns (lanes, 4^d), exponents (lanes,) and the ends of the blocks at positions (lanes,)."""
+    filled = source.bits[position] == 1
+    stated = source.number(position + 1, numbers.header_bits - 1) - numbers.bias
+    stated = np.where(stated < numbers.least_exponent, _IMPOSSIBLE, stated)
+    exponents = np.where(filled, stated, -numbers.bias).astype(np.int32)
+    planes = kept_planes(torch.from_numpy(exponents), dimensions, numbers.planes, setting).numpy()
+    planes = np.where(filled, planes, 0)
+    end = np.full_like(position, _NO_END)
+    if setting.rate is not None:
+        end = position + block_budget(dimensions, setting.rate)
+    position = position + np.where(filled, numbers.header_bits, 1)
+    kind = np.uint32 if numbers.planes == 32 else np.uint64
+    patterns = np.zeros((len(position), 4**dimensions), dtype=kind)
+    reached = np.zeros_like(position)
+    for step in range(int(planes.max(initial=0))):
+        lanes = np.flatnonzero((planes > step) & (position < end))
+        plane = kind(numbers.planes - 1 - step)
+        _read_plane(source, patterns, position, reached, end, lanes, plane)
+    return patterns, exponents, position
+
+
+def _read_plane(
+    source: _Bits, patterns: _Array, position: _Array, reached: _Array, end: _Array, lanes: _Array, plane: Any
+) -> None:
+    """Read one plane of some lanes: as many bits as they have reached coefficients, then runs."""
+    size, one = patterns.shape[1], patterns.dtype.type(1)
+    width = int(reached[lanes].max(initial=0))
+    verbatim = np.minimum(reached[lanes], end[lanes] - position[lanes])
+    places = np.arange(width)
+    bits = source.bits[position[lanes, None] + places] * (places < verbatim[:, None])
+    patterns[lanes, :width] |= bits.astype(patterns.dtype) << plane
+    position[lanes] += verbatim
+    while True:
+        lanes = lanes[(reached[lanes] < size) & (position[lanes] < end[lanes])]
+        at = position[lanes]
+        position[lanes] = at + 1
+        going = source.bits[at] == 1
+        lanes, at = lanes[going], at[going] + 1
+        if not len(lanes):
+            return
+        zeros, left, room = source.next_one[at] - at, size - 1 - reached[lanes], end[lanes] - at
+        skipped = np.minimum(np.minimum(zeros, left), room)
+        found = reached[lanes] + skipped
+        patterns[lanes, found] |= one << plane
+        # neither the bit of the last coefficient nor one behind the budget is in the stream
+        position[lanes] = at + skipped + ((zeros < left) & (zeros < room))
+        reached[lanes] = found + 1

@@ -1,0 +1,1 @@
+"""Level C: does the model still look at the same parts of the input?"""

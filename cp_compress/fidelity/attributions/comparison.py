@@ -1,0 +1,168 @@
+"""Level C: does the model still look at the same parts of its inputs?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
+from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
+from cp_compress.fidelity.attributions.methods import AttributionMethod, as_attribution_method
+from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
+from cp_compress.fidelity.attributions.similarity import check_fraction
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.sampling import choose_examples
+
+_OWNER = "compare_attributions"
+_LISTED_EXAMPLES = 20
+
+
+def compare_attributions(
+    candidate: Observation,
+    reference: Observation,
+    method: AttributionMethod | str = "saliency",
+    *,
+    examples: int | Sequence[int] | Tensor | None = None,
+    quantiles: Sequence[float] = (),
+    top_fraction: float = 0.1,
+    max_completeness_gap: float = 0.1,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """Measure how much a candidate's attribution maps have in common with its reference's.
+
+    Both models are asked about the reference's predicted class, each on its own inputs. Maps are compared by
+    `split_jaccard` (IoU), a number in [0, 1] for each example; two all-zero maps count as 1, one all-zero map as
+    0. `method` is an attribution method or its expression; `examples` a number of examples spread evenly over the
+    data set, their indices, or None for all; `batch_size` the largest number of inputs in one call, by default 32
+    on a CPU and 512 elsewhere; `seed` draws the pairings of the chance floor.
+
+    Metrics: `mean_iou`, `median_iou`; `chance_iou`, the mean IoU of maps of different examples; `corrected_iou` =
+    (mean − chance) / (1 − chance), 1 for equal maps and about 0 for unrelated ones; `iou_quantile_<q>` for each
+    of `quantiles`, numbers in (0, 1); `agreeing_mean_iou`, over the examples on which both models predict one class;
+    `rank_correlation`, the mean of Spearman's over examples; `top_fraction_iou`, the mean IoU of the strongest places,
+    a share `top_fraction` in (0, 1) of all. The details have the chance level of each, and all means on agreeing and
+    disagreeing examples apart. With fewer than two examples there is no chance floor: `chance_iou` and
+    `corrected_iou` are then NaN with a count of 0; so is `agreeing_mean_iou` where the models agree on none.
+
+    Raises InvalidArgumentError for malformed arguments; ObservationError for observations that are not of the
+    same examples, for a model without the gradients or the layer that the method needs, for NaN attributions,
+    when all maps of both models are zero, and when integrated gradients or DeepLIFT miss more than the share
+    `max_completeness_gap` of what they explain; but for DeepLIFT at a layer, which part of the input may pass by.
+
+    >>> from cp_compress.fidelity import observe
+    >>> model, data = torch.nn.Linear(2, 2), (torch.eye(2), torch.tensor([0, 1]))
+    >>> compare_attributions(observe(model, data), observe(model, data)).metrics["mean_iou"]
+    1.0
+    """
+    asked = as_attribution_method(method)
+    levels = _check_quantiles(quantiles)
+    share = check_fraction(_OWNER, "top_fraction", top_fraction)
+    limit = check_gap_limit(_OWNER, max_completeness_gap)
+    check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    check_comparable(candidate, reference)
+    check_same_inputs(candidate, reference, chosen)
+    targets = reference.predictions[chosen]
+    before = attribution_maps(reference, asked, chosen, targets, batch_size)
+    after = attribution_maps(candidate, asked, chosen, targets, batch_size)
+    if before.maps.shape != after.maps.shape:
+        raise ObservationError(
+            f"{asked} gives maps of shape {tuple(after.maps.shape[1:])} for the candidate and "
+            f"{tuple(before.maps.shape[1:])} for the reference: maps of different sizes cannot be compared"
+        )
+    gaps = {"reference": before.completeness_gap, "candidate": after.completeness_gap}
+    check_completeness(asked, gaps, limit)
+    zeros = _count_zero_maps(before, after)
+    if zeros["both"] == len(chosen):
+        raise ObservationError(f"{asked} gives all-zero maps for both models on every example: nothing was compared")
+    found = Similarities.of(after.maps, before.maps, share)
+    chance = chance_level(after.maps, before.maps, share, seed)
+    agree = candidate.predictions[chosen] == targets
+    summary = summarise(found, chance, agree, levels)
+    return Measurement(
+        comparison="attributions",
+        metrics=summary.metrics,
+        counts=summary.counts,
+        evidence=summary.evidence,
+        per_example={
+            "iou": found.index,
+            "rank_correlation": found.rank,
+            "top_fraction_iou": found.top,
+            "example": chosen,
+        },
+        examples=_least_alike(found.index, chosen, candidate, reference),
+        details={
+            "method": str(asked),
+            "top_fraction": share,
+            "strata": strata(found, agree),
+            "zero_maps": zeros,
+            "completeness_gap": gaps,
+            "chance_floor": FLOOR_DEFINITION,
+            "chance": {
+                "mean_iou": summary.metrics["chance_iou"],
+                "rank_correlation": chance.rank,
+                "top_fraction_iou": chance.top,
+                "top_fraction_iou of random places": share / (2 - share),
+            },
+        },
+        notes=_notes(gaps, zeros, int((~agree).sum()), len(chosen)),
+    )
+
+
+def _check_quantiles(quantiles: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(quantiles, (str, float)):
+        reject(_OWNER, "quantiles", quantiles, "give a sequence of numbers in (0, 1)")
+    rule = "quantiles must lie in (0, 1)"
+    return tuple(check_real(_OWNER, "quantiles", level, rule, above=0, below=1) for level in quantiles)
+
+
+def _count_zero_maps(before: AttributionMaps, after: AttributionMaps) -> dict[str, int]:
+    zero_before, zero_after = (~found.maps.flatten(1).any(dim=1) for found in (before, after))
+    return {
+        "both": int((zero_before & zero_after).sum()),
+        "reference": int((zero_before & ~zero_after).sum()),
+        "candidate": int((~zero_before & zero_after).sum()),
+    }
+
+
+def _least_alike(
+    index: Tensor, chosen: Tensor, candidate: Observation, reference: Observation
+) -> tuple[ExampleChange, ...]:
+    names, changes = reference.class_names, []
+    for position in torch.argsort(index, stable=True)[:_LISTED_EXAMPLES].tolist():
+        example = int(chosen[position])
+        now, was = int(candidate.predictions[example]), int(reference.predictions[example])
+        flip = f", predicts {names[now]}" if now != was else ""
+        changes.append(
+            ExampleChange(
+                index=example,
+                label=names[int(reference.labels[example])],
+                before=names[was],
+                after=f"IoU {float(index[position]):.2f}{flip}",
+            )
+        )
+    return tuple(changes)
+
+
+def _notes(gaps: dict[str, float | None], zeros: dict[str, int], flips: int, count: int) -> tuple[str, ...]:
+    notes = []
+    if gaps["reference"] is not None:
+        shares = f"{gaps['reference']:.2%} for the reference, {gaps['candidate']:.2%} for the candidate"
+        notes.append(f"attributions miss of the logits' changes (completeness gap): {shares}")
+    if any(zeros.values()):
+        notes.append(
+            f"all-zero maps: {zeros['both']} of {count} pairs in both (counted as 1), "
+            f"{zeros['reference']} in the reference only, {zeros['candidate']} in the candidate only (counted as 0)"
+        )
+    if flips:
+        notes.append(f"predictions differ on {flips} of {count} examples; both models were asked for the reference's")
+    if count < 2:
+        notes.append("one example has no other to be shuffled with: there is no chance floor")
+    return tuple(notes)

@@ -1,0 +1,52 @@
+"""The layer that an attribution method looks at: found by its path, and seen to give what the method needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.attributions.methods import GradCAM, GuidedGradCAM
+from cp_compress.fidelity.observing.layer_outputs import find_layer
+from cp_compress.fidelity.observing.runner import Runner
+
+
+def find_used_layer(runner: Runner, owner: object, path: str, inputs: Tensor) -> nn.Module:
+    """Return the layer at a path; `owner` is what errors call the method, `inputs` (1, ...) run it once.
+
+    Raises ObservationError for a plain callable, an unknown path, and a layer that does not run, runs more than once,
+    gives no single tensor or, for Grad-CAM, no (n, channels, *space).
+    """
+    layer = find_layer(runner, path, str(owner))
+    _check_outputs(owner, _outputs(runner, layer, inputs))
+    return layer
+
+
+def _outputs(runner: Runner, layer: nn.Module, inputs: Tensor) -> list[Any]:
+    outputs: list[Any] = []
+    hook = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        with torch.no_grad(), runner.evaluating():
+            runner.logits(inputs)
+    finally:
+        hook.remove()
+    return outputs
+
+
+def _check_outputs(owner: object, outputs: list[Any]) -> None:
+    if not outputs:
+        raise ObservationError(f"{owner}: the model does not use this layer in its forward pass")
+    if len(outputs) > 1:
+        raise ObservationError(f"{owner}: the layer runs {len(outputs)} times in one forward pass; it must run once")
+    output = outputs[0]
+    found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    if isinstance(owner, (GradCAM, GuidedGradCAM)):
+        if not isinstance(output, Tensor) or output.ndim < 3:
+            raise ObservationError(
+                f"{owner}: the layer gives outputs of {found}; Grad-CAM needs a layer with outputs "
+                "(n, channels, *space), such as a convolution"
+            )
+    elif not isinstance(output, Tensor) or output.ndim < 2:
+        raise ObservationError(f"{owner}: the layer gives outputs of {found}; a tensor (n, ...) is needed")

@@ -1,0 +1,143 @@
+"""Attribution maps of one observed model, all computed by Captum, in batches, once."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.digests import digest_tensors
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.attributions.captum_calls import Subject, attribute
+from cp_compress.fidelity.attributions.layers import find_used_layer
+from cp_compress.fidelity.attributions.methods import (
+    AttributionMethod,
+    Deconvolution,
+    DeepLift,
+    DeepLiftShap,
+    GuidedBackprop,
+    GuidedGradCAM,
+    Occlusion,
+    SmoothGrad,
+    averaged_method,
+    layer_of,
+)
+from cp_compress.fidelity.attributions.methods.draws import draw
+from cp_compress.fidelity.observing.activation_modules import ActivationModules
+from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.sampling import batch_size_for
+
+_GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCAM)
+_RULED = (*_GUIDED, DeepLift, DeepLiftShap)
+_TRACED_EXAMPLES = 2
+_KEPT_BYTES = 2**30
+_kept: list[tuple[weakref.ref[Observation], Hashable, int]] = []  # the maps used last stand last
+
+
+@dataclass(frozen=True)
+class AttributionMaps:
+    """Signed maps (n, ...) on the CPU, and how far attributions that should be complete are from it.
+
+    `completeness_gap` is Σ|gap| / Σ|change| over the examples: the gap is the map's sum less the change of the
+    logit from the baseline, which a complete map would add up to. None for methods that are not meant to be complete.
+    """
+
+    maps: Tensor
+    completeness_gap: float | None = None
+
+
+def attribution_maps(
+    observation: Observation,
+    method: AttributionMethod,
+    indices: Tensor,
+    targets: Tensor,
+    batch_size: int | None = None,
+) -> AttributionMaps:
+    """Return the maps of the examples at `indices` (k,) for the classes `targets` (k,), computed once.
+
+    `batch_size` is the largest number of inputs in one call of the model, steps and windows included. Maps, as large
+    as the inputs or the layer's outputs of `k` examples, stay with the observation while all that are kept hold a
+    gigabyte or less; beyond that those used last stay, the last two in any case.
+
+    Raises ObservationError when the model offers no gradients, no layers or no activations where the method needs
+    them, when the layer does not exist, and for NaN or infinite attributions.
+    """
+    key = ("attributions", str(method), digest_tensors([indices, targets]), batch_size)
+    found = observation.remember(key, lambda: _compute(observation, method, indices, targets, batch_size))
+    _keep(observation, key, found.maps.nbytes)
+    return found
+
+
+def _keep(observation: Observation, key: Hashable, size: int) -> None:
+    """Note that maps were used, and drop those that were used longest ago when all together are too large."""
+    others = [kept for kept in _kept if kept[0]() is not None and (kept[0]() is not observation or kept[1] != key)]
+    _kept[:] = [*others, (weakref.ref(observation), key, size)]
+    while len(_kept) > 2 and sum(kept[2] for kept in _kept) > _KEPT_BYTES:
+        owner, old, _ = _kept.pop(0)
+        seen = owner()
+        if seen is not None:
+            seen.forget(old)
+
+
+def _compute(
+    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None
+) -> AttributionMaps:
+    runner = observation.runner
+    batch = batch_size_for(runner.device, batch_size)
+    layer, modules = _prepare(observation, method, indices)
+    draws = draw(method, observation.data, tuple(observation.data.select(indices[:1])[0].shape[1:]))
+    maps: list[Tensor] = []
+    gaps: list[Tensor] = []
+
+    def run(part: slice) -> None:
+        inputs, _ = observation.data.select(indices[part])
+        leaf, target = differentiable(runner, inputs), targets[part].to(runner.device, copy=True)
+        found = attribute(method, Subject(runner, modules, layer, draws, batch.limit), leaf, target)
+        if not maps:  # at its final size from the start: joining parts would hold everything twice
+            maps.append(torch.empty(len(indices), *found.maps.shape[1:], dtype=found.maps.dtype))
+        if found.gap is not None:
+            gaps.append(found.gap.double().cpu())
+        maps[0][part] = found.maps.detach().cpu()
+
+    with differentiating(runner):
+        batch.run(len(indices), run)
+    _check_finite(maps[0], indices, method)
+    if not gaps:
+        return AttributionMaps(maps[0])
+    missing, change = torch.cat(gaps).abs().sum(dim=0).tolist()
+    return AttributionMaps(maps[0], missing / change if change > 0 else math.inf)
+
+
+def _prepare(
+    observation: Observation, method: AttributionMethod, indices: Tensor
+) -> tuple[nn.Module | None, ActivationModules | None]:
+    """Return the layer that a method looks at, and the model with its activations as modules, where it needs them."""
+    runner = observation.runner
+    inner = averaged_method(method) if isinstance(method, SmoothGrad) else method
+    first = observation.data.select(indices[:_TRACED_EXAMPLES])[0]
+    if not isinstance(inner, Occlusion):
+        require_gradients(runner, first[:1], f"attribution by {method}")
+    path = layer_of(inner)
+    layer = None if path is None else find_used_layer(runner, inner, path, first[:1])
+    if layer is None and not isinstance(inner, _RULED):
+        return None, None
+    with differentiating(runner):
+        modules = ActivationModules(runner.logits, differentiable(runner, first))
+    if isinstance(inner, _GUIDED) and not modules.has(nn.ReLU):
+        raise ObservationError(f"{method}: no ReLU is seen in the model's forward pass; without any this is saliency")
+    return layer, modules
+
+
+def _check_finite(maps: Tensor, indices: Tensor, method: AttributionMethod) -> None:
+    bad = indices[~torch.isfinite(maps).flatten(1).all(dim=1)]
+    if len(bad):
+        first = ", ".join(f"#{index}" for index in bad[:5].tolist())
+        raise ObservationError(
+            f"{method} gives NaN or infinite attributions on {len(bad)} of {len(maps)} examples ({first}"
+            f"{'…' if len(bad) > 5 else ''}): such maps cannot be compared"
+        )

@@ -1,0 +1,65 @@
+"""Attribution without gradients: what is missed when a part of the input is covered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.fidelity.attributions.methods.fields import MethodText
+
+Extent = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Occlusion(MethodText):
+    """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).
+
+    `window` and `stride` are in pixels: one number for every spatial dimension, or one for each. A window covers
+    all channels of an image (C, H, W); in a vector of features it covers so many consecutive features. It needs
+    no gradients.
+    """
+
+    window: Extent = 4
+    stride: Extent = 2
+    expression_name: ClassVar[str] = "occlusion"
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride"):
+            object.__setattr__(self, name, _as_extent(name, getattr(self, name)))
+        pairs = zip(*_aligned(self.window, self.stride), strict=True)
+        if any(stride > window for window, stride in pairs):
+            reject("Occlusion", "stride", self.stride, f"steps wider than the window {self.window} would leave gaps")
+
+    def sizes(self, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return window and stride over every dimension of an input of shape (C, H, W), (H, W) or (features,).
+
+        Raises InvalidArgumentError when the window does not fit into the input.
+        """
+        spatial = input_shape[1:] if len(input_shape) > 2 else input_shape
+        window = _spread("window", self.window, len(spatial))
+        stride = _spread("stride", self.stride, len(spatial))
+        if any(size > limit for size, limit in zip(window, spatial, strict=True)):
+            reject("Occlusion", "window", self.window, f"larger than the input, which is {spatial}")
+        channels = input_shape[: len(input_shape) - len(spatial)]
+        return channels + window, channels + stride
+
+
+def _as_extent(name: str, value: object) -> Extent:
+    rule = f"{name} must be a whole number of 1 or more, or one for each spatial dimension"
+    if isinstance(value, (tuple, list)) and value:
+        return tuple(check_integer("Occlusion", name, part, rule, at_least=1) for part in value)
+    return check_integer("Occlusion", name, value, rule, at_least=1)
+
+
+def _aligned(window: Extent, stride: Extent) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    dimensions = max(len(part) if isinstance(part, tuple) else 1 for part in (window, stride))
+    return _spread("window", window, dimensions), _spread("stride", stride, dimensions)
+
+
+def _spread(name: str, extent: Extent, dimensions: int) -> tuple[int, ...]:
+    if isinstance(extent, int):
+        return (extent,) * dimensions
+    if len(extent) != dimensions:
+        reject("Occlusion", name, extent, f"needs one number, or one for each of {dimensions} spatial dimensions")
+    return extent

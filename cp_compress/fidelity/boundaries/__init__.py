@@ -1,0 +1,1 @@
+"""Level D: how far is it from an example to the next class, and has that changed?"""

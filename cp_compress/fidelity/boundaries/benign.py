@@ -1,0 +1,189 @@
+"""Directions in which an input may change without changing what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision.transforms.v2.functional as transforms
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import slices
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.tasks import require_one_class
+
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "brighter": lambda images: images + 0.1,
+    "darker": lambda images: images - 0.1,
+    "more contrast": lambda images: _contrast(images, 1.25),
+    "less contrast": lambda images: _contrast(images, 0.8),
+    "shifted right by a pixel": lambda images: _shift(images, 1, 3),
+    "shifted down by a pixel": lambda images: _shift(images, 1, 2),
+    "turned by 5° to the left": lambda images: _turn(images, 5.0),
+    "turned by 5° to the right": lambda images: _turn(images, -5.0),
+    "blurred": lambda images: transforms.gaussian_blur(images, kernel_size=[3, 3], sigma=[0.7]),
+}
+_JPEG = "stored as JPEG of quality 75"
+_ROUNDING = 1e-5  # a blur of a blank image moves it by less
+_SAME_CLASS = "towards another example of its class"
+_BLOCK_VALUES = 2**21
+
+
+def benign_directions(
+    reference: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    kinds: Sequence[str] | None = None,
+) -> Directions:
+    """Return, for each example, directions along which a person would not expect another answer.
+
+    For images (n, channels, height, width): brightness and contrast up and down, a shift by one pixel and a rotation
+    by 5°, with the border repeated, a Gaussian blur of 0.7 pixels, and for images in [0, 1] with 1 or 3 channels JPEG:
+    the direction is from the image to the changed one. For inputs of every shape: towards the nearest other of all
+    examples that the reference puts into the same class.
+    `kinds` chooses among their names; by default all that exist for the inputs are given. What leaves an example as it
+    is, such as a shift of a blank image, is absent for this example, and left out where it does so for all.
+
+    Raises InvalidArgumentError for unknown kinds, ObservationError for data of many answers an example, where a kind
+    that was asked for leaves an example as it is, and where none is left.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.fidelity import observe
+    >>> benign_directions(observe(digits_cnn(), digits()), 4, kinds=["brighter", "blurred"]).tensor.shape
+    torch.Size([4, 2, 1, 8, 8])
+    """
+    owner = "benign_directions"
+    require_one_class(reference.task)
+    chosen = choose_examples(owner, examples, len(reference))
+    inputs, _ = reference.data.select(chosen)
+    if not inputs.is_floating_point():
+        raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
+    known = _known_kinds(inputs)
+    for kind in kinds or ():
+        if kind not in known:
+            reject(owner, "kinds", kind, f"known for inputs of this shape are {', '.join(known)}")
+    changes = BenignChanges(reference, chosen, inputs, tuple(kinds or known))
+    still = changes.still(slice(0, len(chosen)))
+    if kinds is not None and bool(still.any()):
+        column = int(still.any(dim=0).nonzero()[0])
+        found = chosen[still[:, column]]
+        raise ObservationError(f"{changes.kinds[column]!r} leaves {len(found)} examples as they are, first #{found[0]}")
+    changes, still = changes.without_idle(still)
+    return changes.directions(slice(0, len(chosen)), still, changes.origin)
+
+
+class BenignChanges:
+    """Benign changes of `inputs` (n, *input), which are the examples `chosen` (n,) of a reference's data.
+
+    `kinds` names them; examples are addressed by slices of the n.
+    """
+
+    def __init__(
+        self,
+        reference: Observation,
+        chosen: Tensor,
+        inputs: Tensor,
+        kinds: tuple[str, ...] | None = None,
+        nearest: Tensor | None = None,
+    ) -> None:
+        self.reference, self.chosen, self.inputs = reference, chosen, inputs
+        self.kinds = tuple(_known_kinds(inputs)) if kinds is None else kinds
+        if nearest is None and _SAME_CLASS in self.kinds:
+            nearest = _nearest_of_class(reference, chosen, inputs)
+        self._nearest = nearest
+
+    def moves(self, kind: str, part: slice) -> Tensor:
+        """Return what a change adds to inputs (k, *input)."""
+        inputs = self.inputs[part]
+        if kind == _SAME_CLASS:
+            assert self._nearest is not None
+            return self.reference.data.select(self._nearest[part])[0] - inputs
+        if kind == _JPEG:
+            from cp_compress.data import JPEG  # codecs stand beside fidelity, not below it
+
+            return JPEG(quality=75).requantise(inputs) - inputs
+        return _CHANGES[kind](inputs) - inputs
+
+    def still(self, part: slice) -> Tensor:
+        """Return which changes leave which inputs as they are (k, kinds), bool."""
+        sizes = [self.moves(kind, part).flatten(1).abs().amax(dim=1) for kind in self.kinds]
+        return torch.stack(sizes, dim=1) < _ROUNDING
+
+    def without_idle(self, still: Tensor) -> tuple[BenignChanges, Tensor]:
+        """Leave out the changes that leave all inputs as they are, by what `still` gave for all; raise if all do."""
+        kept = (~still.all(dim=0)).nonzero().flatten()
+        if not len(kept):
+            raise ObservationError("every benign change leaves the examples as they are: there is no such direction")
+        kinds = tuple(self.kinds[column] for column in kept.tolist())
+        return BenignChanges(self.reference, self.chosen, self.inputs, kinds, self._nearest), still[:, kept]
+
+    @property
+    def origin(self) -> str | None:
+        """The digest of what the directions come from, None for a bare callable."""
+        if self.reference.model_digest is None:
+            return None
+        return digest_text("benign", self.reference.model_digest, digest_tensors([self.inputs]), *self.kinds)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The family of each kind."""
+        return ("benign",) * len(self.kinds)
+
+    def directions(self, part: slice, still: Tensor, origin: str | None = None) -> Directions:
+        """Return the directions along all changes; those that `still` (k, kinds) marks are absent."""
+        tensor = torch.stack([self.moves(kind, part) for kind in self.kinds], dim=1)
+        absent = still if bool(still.any()) else None
+        return Directions(tensor, self.kinds, self.families, per_example=True, origin=origin, absent=absent)
+
+
+def _known_kinds(inputs: Tensor) -> list[str]:
+    if inputs.ndim != 4:
+        return [_SAME_CLASS]
+    is_photograph = inputs.shape[1] in (1, 3) and float(inputs.min()) >= 0 and float(inputs.max()) <= 1
+    return [_SAME_CLASS, *_CHANGES, *([_JPEG] if is_photograph else [])]
+
+
+def _nearest_of_class(reference: Observation, chosen: Tensor, inputs: Tensor) -> Tensor:
+    """Return the nearest other example of each one's class (n,), itself where there is none; works in blocks."""
+    own = reference.predictions[chosen]
+    rows = inputs.flatten(1)
+    others = torch.isin(reference.predictions, own).nonzero().flatten()
+    nearest, place = torch.full((len(rows),), torch.inf, dtype=torch.float64), chosen.clone()
+    size = max(1, _BLOCK_VALUES // rows.shape[1])
+    for part in slices(len(others), size):
+        block = others[part]
+        there = reference.data.select(block)[0].flatten(1).double()
+        for few in slices(len(rows), max(1, min(size, _BLOCK_VALUES // len(block)))):
+            # a product of matrices would give copies a distance
+            distances = torch.cdist(rows[few].double(), there, compute_mode="donot_use_mm_for_euclid_dist")
+            distances[own[few, None] != reference.predictions[block][None, :]] = torch.inf
+            distances[distances == 0] = torch.inf  # itself and its copies
+            best, column = distances.min(dim=1)
+            place[few] = torch.where(best < nearest[few], block[column], place[few])
+            nearest[few] = torch.minimum(nearest[few], best)
+    return place
+
+
+def _contrast(images: Tensor, factor: float) -> Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + factor * (images - mean)
+
+
+def _shift(images: Tensor, pixels: int, dim: int) -> Tensor:
+    size = images.shape[dim]
+    rows = (torch.arange(size) - pixels).clamp(0, size - 1)  # the border is repeated
+    return images.index_select(dim, rows)
+
+
+def _turn(images: Tensor, degrees: float) -> Tensor:
+    height, width = images.shape[2:]
+    edge = [width // 2, height // 2]
+    padded = torch.nn.functional.pad(images, (edge[0], edge[0], edge[1], edge[1]), mode="replicate")
+    turned: Tensor = transforms.rotate(padded, degrees, interpolation=transforms.InterpolationMode.BILINEAR)
+    cropped: Tensor = transforms.center_crop(turned, [height, width])
+    return cropped

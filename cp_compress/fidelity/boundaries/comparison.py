@@ -1,0 +1,258 @@
+"""Level D: are the decision boundaries still as far from the inputs as they were?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.digests import digest_tensors
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.boundaries.blocks import (
+    DirectionBlocks,
+    as_rays,
+    benign_blocks,
+    gate_blocks,
+    worst_case_blocks,
+)
+from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.boundaries.pairs import RayPairs, censored_medians, family_table, median_of, summarise
+from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, boundary_distances, search_boundaries
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.sampling import choose_examples
+
+__all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
+_OWNER = "compare_boundaries"
+FAMILIES = ("gate", "worst", "benign")
+_LISTED_EXAMPLES = 20
+
+
+def compare_boundaries(
+    candidate: Observation,
+    reference: Observation,
+    directions: Directions | DirectionBlocks | Tensor | str = "gate",
+    *,
+    max_distance: float | None = None,
+    examples: int | Sequence[int] | Tensor | None = 32,
+    tolerance: float = 0.1,
+    bounds: Bounds | None = None,
+    steps: int = 32,
+    bisections: int = 14,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """Measure how far a candidate's decision boundaries have moved along given directions.
+
+    Each model starts from its own inputs, and only at examples on which both predict the same class; the others
+    are counted and listed. `directions` is "gate" (`gate_directions` of the reference, drawn by `seed`), "worst"
+    (`worst_case_directions`, each model walking its own), "benign" (`benign_directions` of the reference), a
+    `Directions` value or a tensor (directions, *input); one made for each example follows the order of `examples`,
+    which is a number spread evenly over the data set, indices, or None for all. `max_distance`, L2 in units of the
+    inputs, is by default the median distance between two of the examples. `bounds`, `steps` and `bisections` are
+    those of `search_boundaries`, with its guarantee: no excursion wider than max_distance / steps is missed.
+    `batch_size`, by default 32 on a CPU and 512 elsewhere, is the largest number of inputs in one call and bounds the
+    memory: directions that are named are made for at most so many examples at a time and not kept.
+
+    A ray on which a model meets no other class within `max_distance` is *censored* for it: it has no distance.
+    With d of the reference and d̃ of the candidate, each metric is made for each example from its own rays, and
+    then over the examples, which are what is independent; `counts` are numbers of examples.
+
+    - `median_change`: median over examples of the median |d̃ − d| / d of the rays that both reach. It has no sign:
+      boundaries that came nearer and that went away both count, and do not cancel.
+    - `mean_abs_log_ratio`: mean of the mean |ln(d̃ / d)| of the rays that both reach.
+    - `preserved_fraction`: mean share of the rays with |d̃ − d| ≤ `tolerance` · d among those that at least one of
+      the two reaches; a ray that only one reaches is not preserved, a ray that neither reaches is left out.
+    - `median_distance_ratio`: the Kaplan–Meier median of all rays' distances after, over that before; rays that a model
+      does not reach count as longer than `max_distance`. NaN where more than half of the rays stay unreached.
+    - `censored_fraction`: mean share of the rays that one or both do not reach, which have no part in the first two.
+
+    An example without such rays has no part in a metric; with none at all it is NaN with a count of 0.
+
+    Raises InvalidArgumentError for malformed arguments, ObservationError for observations that are not of the same
+    examples, NaN logits on the way, and a reference without gradients where directions are to be made from them.
+
+    >>> from cp_compress.fidelity import observe
+    >>> data = (torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> near, far = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    >>> with torch.no_grad():  # the class changes where x₁ = x₀, and where x₁ = 2 · x₀
+    ...     _ = near.weight.copy_(torch.eye(2)), far.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    >>> up = torch.tensor([[0.0, 1.0]])
+    >>> found = compare_boundaries(observe(near, data), observe(far, data), up, max_distance=4.0)
+    >>> round(found.metrics["median_change"], 3), found.metrics["preserved_fraction"]
+    (0.5, 0.0)
+    """
+    if isinstance(directions, str):
+        check_choice(_OWNER, "directions", directions, FAMILIES)
+    share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)
+    start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    check_comparable(candidate, reference)
+    before_inputs, after_inputs = (seen.data.select(chosen)[0] for seen in (reference, candidate))
+    if before_inputs.shape != after_inputs.shape:
+        shapes = f"{tuple(after_inputs.shape[1:])}, the reference's {tuple(before_inputs.shape[1:])}"
+        raise ObservationError(f"the candidate's inputs have shape {shapes}: no direction fits both")
+    reach = _default_distance(before_inputs) if max_distance is None else max_distance
+    rays = _as_rays(directions, reference, chosen, before_inputs, start, batch_size)
+    own_rays = rays
+    if isinstance(directions, str) and directions == "worst":
+        own_rays = _as_rays(directions, candidate, chosen, after_inputs, start, batch_size)
+
+    def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
+        key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
+        return seen.remember(
+            (*key, batch_size),
+            lambda: search_boundaries(
+                seen.runner,
+                inputs[rows],
+                rays.select(rows),
+                max_distance=reach,
+                steps=steps,
+                bisections=bisections,
+                bounds=bounds,
+                batch_size=batch_size,
+            ),
+        )
+
+    everything = torch.arange(len(chosen))
+    agreeing = (reference.predictions[chosen] == candidate.predictions[chosen]).nonzero().flatten()
+    # the reference's rays are searched from all examples, so that one search serves every candidate
+    before = search(reference, everything, before_inputs, rays)
+    distances = torch.full_like(before.distances, torch.nan)
+    reached = torch.full_like(before.classes, -1)
+    if len(agreeing):
+        after = search(candidate, agreeing, after_inputs, own_rays)
+        distances[agreeing], reached[agreeing] = after.distances, after.classes
+    known = before.distances
+    if rays.absent is not None:
+        known, distances = (found.masked_fill(rays.absent, torch.nan) for found in (known, distances))
+    pairs = RayPairs(known[agreeing], distances[agreeing], share)
+    metrics, counts, evidence = summarise(pairs, reach)
+    left_out = chosen[~torch.isin(everything, agreeing)]
+    return Measurement(
+        comparison="boundaries",
+        metrics=metrics,
+        counts=counts,
+        evidence=evidence,
+        per_example={
+            "reference_distance": known,
+            "candidate_distance": distances,
+            "example": chosen,
+        },
+        examples=_largest_changes(candidate, reference, chosen[agreeing], pairs, rays.names, reach)
+        + _disagreements(candidate, reference, left_out),
+        details={
+            "directions": len(rays),
+            "directions_digest": rays.digest,
+            "max_distance": reach,
+            "grid_step": reach / steps,
+            "tolerance": share,
+            "examples": {"asked": len(chosen), "compared": len(agreeing), "disagree": left_out.tolist()},
+            "rays": pairs.counts(),
+            "median_ratio": median_of(pairs.ratio[pairs.both]),
+            "censored_medians": censored_medians(pairs, reach),
+            "families": family_table(pairs, rays.families, reach),
+        },
+        notes=_notes(pairs, len(left_out), len(chosen), reach, steps),
+    )
+
+
+def _default_distance(inputs: Tensor) -> float:
+    if not inputs.is_floating_point():
+        raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
+    rows = inputs.double().flatten(1)
+    distances = torch.pdist(rows)
+    median = float(distances.median()) if len(distances) else 0.0
+    if not 0 < median < math.inf:
+        rule = "there is no default, because half of the examples or more are equal, or there is only one"
+        reject(_OWNER, "max_distance", None, rule)
+    return median
+
+
+def _as_rays(
+    directions: Directions | DirectionBlocks | Tensor | str,
+    reference: Observation,
+    chosen: Tensor,
+    inputs: Tensor,
+    seed: int,
+    batch_size: int | None,
+) -> Directions | DirectionBlocks:
+    if isinstance(directions, str):
+        if directions == "worst":
+            return worst_case_blocks(reference, chosen, batch_size=batch_size)
+        if directions == "gate":
+            return gate_blocks(reference, chosen, seed=seed, batch_size=batch_size)
+        return benign_blocks(reference, chosen, batch_size=batch_size)
+    return as_rays(_OWNER, directions, len(chosen), tuple(inputs.shape[1:]))
+
+
+def _key(bounds: Bounds | None) -> str:
+    if not isinstance(bounds, (tuple, list)):
+        return repr(bounds)
+    return digest_tensors([torch.as_tensor(limit) for limit in bounds])
+
+
+def _largest_changes(
+    candidate: Observation,
+    reference: Observation,
+    compared: Tensor,
+    pairs: RayPairs,
+    names: tuple[str, ...],
+    reach: float,
+) -> tuple[ExampleChange, ...]:
+    """List the ray of each example that moved most, a ray that only one model reaches before all others."""
+    if not len(compared):
+        return ()
+    moved = torch.where(pairs.both, pairs.log_ratio, torch.where(pairs.either, torch.inf, 0.0))
+    worst, column = moved.max(dim=1)
+    classes, changes = reference.class_names, []
+    for row in torch.argsort(worst, descending=True, stable=True)[:_LISTED_EXAMPLES].tolist():
+        ray, example = int(column[row]), int(compared[row])
+        if worst[row] > 0:
+            before, after = float(pairs.before[row, ray]), float(pairs.after[row, ray])
+            changes.append(
+                ExampleChange(
+                    index=example,
+                    label=classes[int(reference.labels[example])],
+                    before=f"boundary {_place(before, reach)} along {names[ray]}",
+                    after=_place(after, reach),
+                )
+            )
+    return tuple(changes)
+
+
+def _place(distance: float, reach: float) -> str:
+    return f"at {distance:.3g}" if math.isfinite(distance) else f"not within {reach:.3g}"
+
+
+def _disagreements(candidate: Observation, reference: Observation, left_out: Tensor) -> tuple[ExampleChange, ...]:
+    names = reference.class_names
+    return tuple(
+        ExampleChange(
+            index=example,
+            label=names[int(reference.labels[example])],
+            before=names[int(reference.predictions[example])],
+            after=f"{names[int(candidate.predictions[example])]} (left out)",
+        )
+        for example in left_out[:_LISTED_EXAMPLES].tolist()
+    )
+
+
+def _notes(pairs: RayPairs, left_out: int, asked: int, reach: float, steps: int) -> tuple[str, ...]:
+    counts = pairs.counts()
+    notes = [
+        f"no excursion into another class wider than {reach / steps:.3g} is missed up to {reach:.3g}",
+        f"{counts['reached_by_both']} of {counts['compared']} rays were reached by both models, "
+        f"{counts['reached_by_reference_only']} by the reference only, "
+        f"{counts['reached_by_candidate_only']} by the candidate only",
+    ]
+    absent = pairs.before.numel() - counts["compared"]
+    if absent:
+        notes.append(f"{absent} rays do not exist, such as towards a blank image shifted, and were not compared")
+    if left_out:
+        notes.append(f"{left_out} of {asked} examples were left out: the models already disagree there")
+    return tuple(notes)

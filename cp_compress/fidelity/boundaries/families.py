@@ -1,0 +1,199 @@
+"""Families of directions that tell something: class gradients, slow waves, noise, compression residuals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.boundaries.directions import Directions, join_directions, low_frequency_basis
+from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.inputs.tasks import require_one_class
+
+_COUNT_RULE = "must be a whole number of 1 or more"
+_RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
+
+
+def class_gradient_directions(
+    observation: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    count: int = 9,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return, for each example, the steepest ways from its predicted class towards its `count` likeliest others.
+
+    A direction is the gradient of (another class's logit − the predicted class's) with respect to the input, at
+    the example. `examples` is as for `choose_examples`: a number, indices or None for all. With fewer other
+    classes than `count` there is one direction for each. The digest is that of the model and the inputs.
+
+    Raises ObservationError for data of many answers an example, for a model that is not differentiable in its inputs,
+    and where a gradient is zero or not finite.
+
+    >>> from cp_compress.fidelity import observe
+    >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
+    >>> class_gradient_directions(seen).tensor.shape
+    torch.Size([2, 2, 4])
+    """
+    owner = "class_gradient_directions"
+    asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
+    require_one_class(observation.task)
+    chosen = choose_examples(owner, examples, len(observation))
+    ranks = min(asked, observation.classes - 1)
+    runner = observation.runner
+    inputs, _ = observation.data.select(chosen)
+    require_gradients(runner, inputs[:1], "a direction along class gradients")
+    batch = batch_size_for(runner.device, batch_size)
+    found: list[Tensor] = []
+
+    def run(part: slice) -> None:
+        leaf = differentiable(runner, inputs[part])
+        logits = runner.logits(leaf)
+        order = logits.topk(ranks + 1, dim=1).indices
+        best = logits.gather(1, order[:, :1])
+        towards = (logits.gather(1, order[:, 1:]) - best).sum(dim=0)
+        gradients = [torch.autograd.grad(one, leaf, retain_graph=True)[0] for one in towards.unbind()]
+        found.append(torch.stack(gradients, dim=1).cpu())
+
+    with differentiating(runner):
+        batch.run(len(inputs), run)
+    tensor = torch.cat(found)
+    _check_gradients(tensor, chosen)
+    names = class_gradient_names(observation, asked)
+    origin = class_gradient_origin(observation, inputs, ranks)
+    return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
+
+
+def class_gradient_names(observation: Observation, count: int = 9) -> tuple[str, ...]:
+    """Return the names of the directions that `class_gradient_directions` gives."""
+    return tuple(f"gradient towards {_rank_name(rank)}" for rank in range(min(count, observation.classes - 1)))
+
+
+def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) -> str | None:
+    """Return the digest of what `ranks` class gradients at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
+
+
+def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
+    """Return the first `count` waves of `low_frequency_basis` as directions shared by all examples, or all of them.
+
+    >>> low_frequency_directions((1, 8, 8), 2).names
+    ('uniform', 'half a horizontal wave')
+    """
+    basis = low_frequency_basis(input_shape)
+    if count is not None:
+        count = check_integer("low_frequency_directions", "count", count, _COUNT_RULE, at_least=1)
+    names = basis.names[:count]
+    return Directions(basis.tensor[:count], names, ("low frequency",) * len(names))
+
+
+def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Directions:
+    """Return `count` directions drawn evenly from the sphere by a seed, float32, shared by all examples.
+
+    >>> gaussian_directions((3, 4, 4), 2, seed=1).names
+    ('Gaussian 0 of seed 1', 'Gaussian 1 of seed 1')
+    """
+    asked = check_integer("gaussian_directions", "count", count, _COUNT_RULE, at_least=1)
+    start = check_integer("gaussian_directions", "seed", seed, "must be a whole number of 0 or more", at_least=0)
+    shape = tuple(input_shape)
+    if not shape or math.prod(shape) < 1:
+        reject("gaussian_directions", "input_shape", shape, "the shape of one input, with one value or more")
+    drawn = torch.randn(asked, *shape, generator=torch.Generator().manual_seed(start))
+    names = tuple(f"Gaussian {number} of seed {start}" for number in range(asked))
+    return Directions(drawn, names, ("Gaussian",) * asked)
+
+
+def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
+    """Return, for each example, the direction from an original input (n, *input) to its decoded version.
+
+    Raises InvalidArgumentError when the shapes differ, and names the examples that were decoded without any error:
+    they have no such direction, so leave them out.
+
+    >>> residual_directions(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).tensor
+    tensor([[[0.6000, 0.8000]]])
+    """
+    owner = "residual_directions"
+    if not (isinstance(decoded, Tensor) and isinstance(original, Tensor) and decoded.shape == original.shape):
+        shapes = tuple(tuple(getattr(part, "shape", ())) for part in (decoded, original))
+        reject(owner, "decoded", shapes, "decoded and original inputs must be tensors of one shape")
+    if not decoded.is_floating_point() or not original.is_floating_point() or decoded.ndim < 2:
+        reject(owner, "decoded", (decoded.dtype, original.dtype), "both must be floating-point inputs (n, *input)")
+    difference = decoded.detach().double() - original.detach().double()
+    exact = (~difference.flatten(1).any(dim=1)).nonzero().flatten().tolist()
+    if exact:
+        rule = f"examples {exact[:10]} were decoded exactly ({len(exact)} of {len(decoded)}): they have no residual"
+        reject(owner, "decoded", tuple(decoded.shape), rule)
+    dtype = torch.promote_types(decoded.dtype, original.dtype)
+    return Directions(difference[:, None].to(dtype), ("compression residual",), ("residual",), per_example=True)
+
+
+def gate_directions(
+    reference: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    seed: int = 0,
+    residuals: Directions | None = None,
+    class_gradients: int = 9,
+    low_frequency: int = 15,
+    gaussian: int = 8,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return the fixed set of directions that a gate asks every candidate about, the same for each.
+
+    For each of the reference's `examples` these are its class gradients, the slowest waves (where the inputs have
+    a shape that waves are known for), seeded Gaussian directions, and `residuals` as `residual_directions` makes
+    them for the same examples. Along class gradients the next class is near, along random directions far away: of
+    the latter alone the distances are loose upper bounds. But the reference's gradients are the reference's worst
+    case, not the candidate's: along them a candidate looks more robust than it is. The digest tells reference,
+    examples and seed apart.
+
+    Raises InvalidArgumentError for counts below 1 and residuals of other examples, ObservationError for a reference
+    without gradients and for data of many answers an example.
+
+    >>> from cp_compress.fidelity import observe
+    >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
+    >>> gate_directions(seen, gaussian=1).names[1:3]
+    ('gradient towards the third class', 'uniform')
+    """
+    require_one_class(reference.task)
+    chosen = choose_examples("gate_directions", examples, len(reference))
+    shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
+    parts = [class_gradient_directions(reference, chosen, count=class_gradients, batch_size=batch_size)]
+    parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)
+    if residuals is not None:
+        if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
+            rule = f"must be `residual_directions` of the same {len(chosen)} examples"
+            reject("gate_directions", "residuals", residuals, rule)
+        parts.append(residuals)
+    return join_directions(parts)
+
+
+def shared_gate_directions(
+    input_shape: tuple[int, ...], low_frequency: int = 15, gaussian: int = 8, *, seed: int = 0
+) -> list[Directions]:
+    """Return the sets in `gate_directions` that all examples share."""
+    waves = [low_frequency_directions(input_shape, low_frequency)] if len(input_shape) <= 3 else []
+    return [*waves, gaussian_directions(input_shape, gaussian, seed)]
+
+
+def _rank_name(rank: int) -> str:
+    return _RANKS[rank] if rank < len(_RANKS) else f"class {rank + 2} by rank"
+
+
+def _check_gradients(gradients: Tensor, chosen: Tensor) -> None:
+    size = gradients.flatten(2).abs().amax(dim=2)
+    bad = chosen[(~torch.isfinite(size) | (size == 0)).any(dim=1)]
+    if len(bad):
+        raise ObservationError(
+            f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
+            "there is no direction along it"
+        )

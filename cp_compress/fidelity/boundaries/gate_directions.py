@@ -1,0 +1,85 @@
+"""The gate's own set of directions: fixed by data, reference and seed, the same for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.extensions import added
+from cp_compress.data import JPEG
+from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, gate_blocks
+from cp_compress.fidelity.boundaries.comparison import FAMILIES as FAMILIES
+from cp_compress.fidelity.boundaries.comparison import compare_boundaries
+from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.boundaries.families import residual_directions
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.tasks import require_one_class
+
+_RESIDUAL_CODEC = JPEG(quality=10)
+_OWNER = "assert_boundary_distance"
+
+
+def standard_directions(
+    reference: Observation, examples: int | Sequence[int] | None, seed: int, batch_size: int | None = None
+) -> Directions | DirectionBlocks:
+    """Return class gradients, slow waves, Gaussian directions and, for images in [0, 1], JPEG residuals.
+
+    The residuals are those of one fixed codec, whatever compressed the candidate's data. `batch_size` is as in
+    `compare_boundaries`.
+    """
+    require_one_class(reference.task)
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    key = ("JPEG residuals", tuple(chosen.tolist()))
+    residuals = reference.remember(key, lambda: _residuals(reference, chosen.tolist()))
+    return gate_blocks(reference, chosen, seed=seed, residuals=residuals, batch_size=batch_size)
+
+
+def find_directions(directions: Any, reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Any:
+    """Return the directions that a name stands for, "gate" or a family that was added; anything else as it is."""
+    require_one_class(reference.task)
+    if not isinstance(directions, str):
+        return directions
+    if directions == "gate":
+        return standard_directions(reference, examples, seed)
+    make = added("directions").get(directions)
+    if make is None:
+        if directions not in FAMILIES:
+            known = ", ".join((*FAMILIES, *added("directions")))
+            reject(_OWNER, "directions", directions, f"must be one of {known}, or directions")
+        return directions
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    return reference.remember(
+        (f"{directions} directions", tuple(chosen.tolist()), seed), lambda: make(reference, chosen, seed)
+    )
+
+
+def compare_standard_boundaries(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    examples: int | Sequence[int] | None = 32,
+    seed: int = 0,
+    **options: Any,
+) -> Measurement:
+    """Measure as `compare_boundaries` along the standard directions; `options` are that function's."""
+    directions = standard_directions(reference, examples, seed, options.get("batch_size"))
+    return compare_boundaries(candidate, reference, directions, examples=examples, seed=seed, **options)
+
+
+def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:
+    images, _ = reference.data.select(chosen)
+    is_image = images.ndim == 4 and images.shape[1] in (1, 3) and images.is_floating_point()
+    if not is_image or images.min() < 0 or images.max() > 1:
+        return None
+    decoded = _RESIDUAL_CODEC.roundtrip(images)
+    exact = (decoded == images).flatten(1).all(dim=1)
+    if not bool(exact.any()):
+        return residual_directions(decoded, images)
+    if bool(exact.all()):
+        return None
+    # a blank image has no residual
+    names, families = ("compression residual",), ("residual",)
+    return Directions((decoded - images)[:, None], names, families, per_example=True, absent=exact[:, None])

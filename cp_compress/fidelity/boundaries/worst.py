@@ -1,0 +1,139 @@
+"""Each model's own worst case: the directions in which its nearest boundary seems to lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Runner
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.inputs.tasks import require_one_class
+
+_CLASSES = 10
+_NAMES = {"gradient": "its own steepest gradient", "deepfool": "its own DeepFool step"}
+_METHODS, _STEPS, _OVERSHOOT = ("gradient", "deepfool"), 20, 0.02
+
+
+def worst_case_directions(
+    observation: Observation,
+    examples: int | Sequence[int] | Tensor | None = None,
+    *,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return, for each example, the direction in which this model's own nearest boundary seems to lie.
+
+    "gradient" is the gradient of (the runner-up's logit − the predicted class's); "deepfool" the way to where the
+    class changes after at most `steps` linearisations towards the nearest of the ten likeliest classes, each
+    overstepped by the share `overshoot` (Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2). A candidate walks
+    along its own: along the reference's it looks more robust than it is. `examples` and `batch_size` are as in
+    `class_gradient_directions`.
+
+    Raises InvalidArgumentError for malformed arguments, ObservationError for data of many answers an example, for a
+    model without gradients, and where a gradient is zero or not finite.
+
+    >>> from cp_compress.fidelity import observe
+    >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
+    >>> worst_case_directions(seen).names
+    ('its own steepest gradient', 'its own DeepFool step')
+    """
+    owner = "worst_case_directions"
+    for method in methods:
+        check_choice(owner, "methods", method, tuple(_NAMES))
+    limit = check_integer(owner, "steps", steps, "must be a whole number of 1 or more", at_least=1)
+    beyond = 1 + check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
+    require_one_class(observation.task)
+    chosen = choose_examples(owner, examples, len(observation))
+    runner = observation.runner
+    inputs, _ = observation.data.select(chosen)
+    require_gradients(runner, inputs[:1], "a worst-case direction")
+    classes = min(_CLASSES, observation.classes)
+    found = {method: torch.empty_like(inputs) for method in methods}
+
+    def run(part: slice) -> None:
+        for method in methods:
+            if method == "gradient":
+                _, towards = _linearise(runner, inputs[part], observation.predictions[chosen[part]], 2)
+                found[method][part] = towards[:, 0].cpu()
+            else:
+                predictions = observation.predictions[chosen[part]]
+                found[method][part] = _deepfool(runner, inputs[part], predictions, classes, limit, beyond)
+
+    batch_size_for(runner.device, batch_size).run(len(inputs), run)
+    tensor = torch.stack([found[method] for method in methods], dim=1)
+    size = tensor.flatten(2).abs().amax(dim=2)
+    bad = chosen[(~torch.isfinite(size) | (size == 0)).any(dim=1)]
+    if len(bad):
+        raise ObservationError(
+            f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
+            "there is no worst-case direction"
+        )
+    origin = worst_case_origin(observation, inputs, methods, limit, overshoot)
+    names = worst_case_names(methods)
+    return Directions(tensor, names, ("worst case",) * len(names), per_example=True, origin=origin)
+
+
+def worst_case_names(methods: Sequence[str] = _METHODS) -> tuple[str, ...]:
+    """Return the names of the directions that `worst_case_directions` gives."""
+    return tuple(_NAMES[method] for method in methods)
+
+
+def worst_case_origin(
+    observation: Observation,
+    inputs: Tensor,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
+) -> str | None:
+    """Return the digest of what worst cases at inputs (n, *input) come from, None for a bare callable."""
+    if observation.model_digest is None:
+        return None
+    parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(steps), str(1 + float(overshoot)))
+    return digest_text("worst case", *parts)
+
+
+def _linearise(runner: Runner, inputs: Tensor, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return (logit of each likeliest other class − the own class's) (n, k) and its gradients (n, k, *input)."""
+    with differentiating(runner):
+        leaf = differentiable(runner, inputs)
+        logits = runner.logits(leaf)
+        place = own.to(logits.device)[:, None]
+        mine = logits.gather(1, place)
+        others = logits.detach().scatter(1, place, -torch.inf).topk(classes - 1, dim=1).indices
+        gaps = logits.gather(1, others) - mine
+        totals = gaps.sum(dim=0).unbind()
+        gradients = [torch.autograd.grad(total, leaf, retain_graph=True)[0] for total in totals]
+    return gaps.detach(), torch.stack(gradients, dim=1)
+
+
+def _deepfool(runner: Runner, inputs: Tensor, own: Tensor, classes: int, steps: int, beyond: float) -> Tensor:
+    """Return the moves (n, *input) that DeepFool makes, on the CPU."""
+    start = inputs.to(runner.device)
+    moves = torch.zeros_like(start)
+    going = torch.arange(len(start))
+    for _ in range(steps):
+        gaps, gradients = _linearise(runner, start[going] + beyond * moves[going], own[going], classes)
+        lengths = gradients.flatten(2).norm(dim=2)
+        inside = (gaps < 0).all(dim=1)  # those that have crossed rest
+        distance = gaps.abs() / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)
+        nearest = torch.where(lengths > 0, distance, torch.inf).argmin(dim=1)
+        rows = torch.arange(len(going), device=gaps.device)
+        # a hair more than the linear distance, so that a step onto the boundary does not stall
+        sizes = (gaps[rows, nearest].abs() + 1e-4) / lengths[rows, nearest].square().clamp_min(1e-30)
+        shape = (-1, *[1] * (moves.ndim - 1))
+        step = (sizes * inside).view(shape) * gradients[rows, nearest]
+        moves[going] += step.to(moves)
+        going = going[inside.cpu()]
+        if not len(going):
+            break
+    return moves.cpu()

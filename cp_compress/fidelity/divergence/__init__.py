@@ -1,0 +1,1 @@
+"""Is there an input near an example on which the two models disagree?"""

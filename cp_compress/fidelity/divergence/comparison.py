@@ -1,0 +1,322 @@
+"""A counterexample: an input near a given one on which a candidate says something else than its reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
+from cp_compress.base.errors import NothingComparedError
+from cp_compress.fidelity.divergence.labels import Labeler, Verifier
+from cp_compress.fidelity.divergence.refinement import refine as refine_search
+from cp_compress.fidelity.divergence.search import Search
+from cp_compress.fidelity.divergence.space import search_space
+from cp_compress.fidelity.judging.intervals import Proportion
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+
+_OWNER = "find_divergence"
+_LISTED_EXAMPLES = 20
+_SMALLEST_MARGIN = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class DivergenceSearch:
+    """What was found around each of n seeds.
+
+    `found` (n,) says where an input was found, `inputs` (n, *input) hold it (elsewhere the seed), `already` (n,)
+    where the seed itself is one. `reference_classes`, `candidate_classes` and `seed_classes` (n,) are the
+    classes there, and the reference's at the seed; `reference_margins` and `candidate_margins` (n,), float64, the
+    largest minus the second logit, NaN where unknown. `queries` (n,) counts inputs that both models were asked about
+    beside the seed. `linf` and `l2` (n,), float64, are distances from the seed in units of the inputs, NaN where
+    nothing was found. `guided` (n,) says where something led the way: a gradient other than zero, or an input of
+    another class. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
+    are those in which candidate and reference were asked then, None where nothing was asked.
+    """
+
+    inputs: Tensor
+    found: Tensor
+    already: Tensor
+    seed_classes: Tensor
+    reference_classes: Tensor
+    candidate_classes: Tensor
+    reference_margins: Tensor
+    candidate_margins: Tensor
+    queries: Tensor
+    linf: Tensor
+    l2: Tensor
+    guided: Tensor
+    unconfirmed: Tensor
+    precisions: tuple[str, str] | None
+
+    @property
+    def asked(self) -> Tensor:
+        """Where (n,) inputs were looked for beside the seed, or the seed itself is one; elsewhere nothing is known.
+
+        That is around a seed to which `guide="examples"` has no other class, around one at which the reference's
+        gradient is zero and from which no way leads to another class, and around one on which the models disagree in a
+        way that does not hold when looked at closely.
+        """
+        return self.found | (self.guided & (self.queries > 0))
+
+
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
+def find_divergence(
+    candidate: Model,
+    reference: Model,
+    seeds: Tensor,
+    *,
+    epsilon: float | None,
+    norm: str = "linf",
+    lattice: str | None = None,
+    guide: str = "gradient",
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    restarts: int = 8,
+    queries: int = 200,
+    verify: bool = True,
+    min_margin: float = _SMALLEST_MARGIN,
+    minimise: bool = False,
+    refine: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> DivergenceSearch:
+    """Find, near each seed, an input on which the two models give different classes.
+
+    `seeds` are inputs (n, *input) of a floating-point dtype; inputs are looked for within `epsilon` of them (None for
+    anywhere) by `norm` "linf" or "l2" in units of the inputs, inside `bounds` (a pair of numbers or None), and with
+    `lattice="uint8"` only among images k / 255 with whole k. From a seed on which both say y a path is laid to an
+    input on which the reference says something else, by a few gradient steps on the reference (`guide="gradient"`) or
+    towards another of the seeds (`guide="examples"`, no gradients at all; also where a gradient is zero), and halved:
+    both models change their answer on each half that is kept, and unless they do so at the same place a disagreement is
+    met after about log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable
+    that gives logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where
+    the crossings coincide; `queries` bounds the inputs asked about for each seed.
+
+    With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
+    float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
+    second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
+    over the seeds): rounding turns an answer only where both models waver. A copy that gives other logits for the seeds
+    than rounding explains, as under autocast, does not speak for its model: there, and where the model's own margin is
+    more than rounding makes of its logits, the model's own answer counts. With `minimise` each input is then moved
+    towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
+    ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
+    they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
+    decides all random choices; `device` is by default the models'.
+
+    Similar searches: DFLARE (Tian et al. 2023), DiffChaser (Xie et al. 2019), DIVA (Hao et al. 2022), DiverGet
+    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits, with
+    `verify` for a model that answers at random, and with `guide="gradient"` for a reference without gradients.
+
+    >>> class Above(torch.nn.Module):
+    ...     def __init__(self, level):
+    ...         super().__init__()
+    ...         self.level = torch.nn.Parameter(torch.tensor(level))
+    ...     def forward(self, inputs):
+    ...         return torch.cat([self.level - inputs, inputs - self.level], dim=1)
+    >>> found = find_divergence(Above(0.61), Above(0.6), torch.tensor([[0.5], [0.1]]), epsilon=0.2)
+    >>> found.found.tolist(), 0.6 < float(found.inputs[0]) < 0.61
+    ([True, False], True)
+    """
+    space = search_space(_OWNER, seeds, epsilon, norm, lattice, bounds)
+    check_choice(_OWNER, "guide", guide, ("gradient", "examples"))
+    check_integer(_OWNER, "restarts", restarts, "must be a whole number of 0 or more", at_least=0)
+    check_integer(_OWNER, "queries", queries, "must be a whole number of 1 or more", at_least=1)
+    check_real(_OWNER, "min_margin", min_margin, "must be 0 or more, a share of the spread of the logits", at_least=0)
+    for flag, value in (("verify", verify), ("minimise", minimise), ("refine", refine)):
+        check_flag(_OWNER, flag, value)
+    check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
+    before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size))
+    batch = batch_size_for(before.runner.device, batch_size)
+    before.batch = batch
+    after = Labeler(candidate, before.runner.device, batch)
+    start = seeds.detach().to(before.runner.device)
+    search = Search(
+        after,
+        before,
+        start,
+        space,
+        guide=guide,
+        queries=queries,
+        verifier=Verifier(after, before, start, min_margin) if verify else None,
+        generator=torch.Generator().manual_seed(seed),
+        batch=batch,
+    )
+    search.run(restarts)
+    if minimise:
+        search.minimise()
+    if refine:
+        refine_search(search)
+    return _as_result(search, seeds)
+
+
+def _as_result(search: Search, seeds: Tensor) -> DivergenceSearch:
+    moves = (search.inputs.double() - search.seeds.double()).flatten(1).cpu()
+    missing = torch.where(search.found, 0.0, torch.nan).double()
+    return DivergenceSearch(
+        inputs=search.inputs.to(seeds.device),
+        found=search.found,
+        already=search.found & ~search.agreeing,
+        seed_classes=search.seed_classes,
+        reference_classes=search.classes[:, 1],
+        candidate_classes=search.classes[:, 0],
+        reference_margins=search.margins[:, 1],
+        candidate_margins=search.margins[:, 0],
+        queries=search.queries,
+        linf=moves.abs().amax(dim=1) + missing,
+        l2=torch.linalg.vector_norm(moves, dim=1) + missing,
+        guided=search.guided,
+        unconfirmed=search.unconfirmed,
+        precisions=search.verifier.precisions if search.verifier is not None else None,
+    )
+
+
+def compare_divergence(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    epsilon: float | None,
+    examples: int | Sequence[int] | Tensor | None = 64,
+    **options: Any,
+) -> Measurement:
+    """Measure how many examples have an input near them on which the candidate says something else.
+
+    The seeds are `examples` of the reference's data, a number spread evenly, indices, or None for all; `epsilon` and
+    `options` are those of `find_divergence`.
+
+    Metrics: `divergence_rate`, the share of the seeds around which something was asked near which such an input was
+    found (0 when none was: that none was found within the budget does not prove that there is none). A seed on which
+    the models disagree only by rounding, or only within a batch, and one without a path do not count, and a note says
+    how many they are. Over the seeds with one, `mean_queries`, the mean
+    number of inputs asked about, `median_linf` and `median_l2`, the distances in units of the inputs; these are NaN
+    with a count of 0 where nothing was found. `per_example["input"]` holds the inputs.
+
+    Raises as `find_divergence`, ObservationError for observations that are not of the same examples, and
+    NothingComparedError where fewer than half of the seeds count.
+    """
+    check_comparable(candidate, reference)
+    chosen = choose_examples("compare_divergence", examples, len(reference))
+    options.setdefault("device", reference.runner.device)
+    found = find_divergence(
+        candidate.model, reference.model, reference.data.select(chosen)[0], epsilon=epsilon, **options
+    )
+    return as_measurement(found, chosen, reference)
+
+
+def as_measurement(
+    found: DivergenceSearch, chosen: Tensor, reference: Observation, labels: Tensor | None = None
+) -> Measurement:
+    """Return the measurement of a search from the examples at `chosen`, of which `labels` (n,) are the true classes.
+
+    The labels are by default those of the reference's data. Raises NothingComparedError where nothing was asked, or
+    around fewer than half of the examples.
+    """
+    hits, asked = int(found.found.sum()), int(found.asked.sum())
+    if 2 * asked < len(chosen):
+        counted = f"only {asked} of the {len(chosen)} examples count"
+        if not asked:
+            counted = f"nothing was asked around any of the {len(chosen)} examples"
+        raise NothingComparedError(f"{counted}: {'; '.join(_unasked_notes(found))}")
+    metrics = {
+        "divergence_rate": hits / asked,
+        "mean_queries": float(found.queries[found.found].double().mean()) if hits else math.nan,
+        "median_linf": float(found.linf[found.found].quantile(0.5)) if hits else math.nan,
+        "median_l2": float(found.l2[found.found].quantile(0.5)) if hits else math.nan,
+    }
+    true_classes = reference.labels[chosen] if labels is None else labels
+    return Measurement(
+        comparison="divergence",
+        metrics=metrics,
+        counts={name: asked if name == "divergence_rate" else hits for name in metrics},
+        evidence={"divergence_rate": Proportion(hits, asked)},
+        per_example={
+            "example": chosen,
+            "found": found.found,
+            "queries": found.queries,
+            "linf": found.linf,
+            "l2": found.l2,
+            "input": found.inputs,
+        },
+        examples=_changes(found, chosen, true_classes, reference.class_names),
+        details={
+            "seeds": len(chosen),
+            "asked": asked,
+            "found": hits,
+            "already": int(found.already.sum()),
+            "unconfirmed": int(found.unconfirmed.sum()),
+            "queries": int(found.queries.sum()),
+            "precisions": found.precisions,
+        },
+        notes=tuple(_notes(found)),
+    )
+
+
+def _notes(found: DivergenceSearch) -> list[str]:
+    notes = [f"{int(found.queries.sum())} inputs were asked about around {int(found.asked.sum())} examples"]
+    if found.precisions is not None:
+        notes.append(f"hits hold one at a time: candidate in {found.precisions[0]}, reference in {found.precisions[1]}")
+    if bool(found.already.any()):
+        notes.append(f"on {int(found.already.sum())} examples the models disagree without any change")
+    unclear = found.asked & ~found.found & (found.unconfirmed > 0)
+    if bool(unclear.any()):
+        notes.append(
+            f"near {int(unclear.sum())} examples that count as free of such inputs the models disagreed, but no more "
+            "than rounding does, or not on a batch of one"
+        )
+    return notes + _unasked_notes(found)
+
+
+def _unasked_notes(found: DivergenceSearch) -> list[str]:
+    wavering = ~found.asked & (found.unconfirmed > 0)
+    lost = ~found.asked & ~wavering & (found.queries > 0)
+    alone = ~found.asked & ~wavering & ~lost
+    notes = []
+    if bool(wavering.any()):
+        notes.append(
+            f"{int(wavering.sum())} examples do not count: the models disagree on them, but no more than rounding "
+            "does, or not on a batch of one"
+        )
+    if bool(lost.any()):
+        notes.append(
+            f"{int(lost.sum())} examples do not count: the reference's gradient is zero there, and on the way to "
+            "another example it keeps its class"
+        )
+    if bool(alone.any()):
+        notes.append(
+            f"{int(alone.sum())} examples do not count: none of the others is of another class to them, and no "
+            "gradient leads away from them"
+        )
+    return notes
+
+
+def _changes(
+    found: DivergenceSearch, chosen: Tensor, labels: Tensor, names: Sequence[str]
+) -> tuple[ExampleChange, ...]:
+    """List the inputs found, the surest disagreements first."""
+
+    def name(number: Tensor) -> str:
+        place = int(number)
+        return names[place] if 0 <= place < len(names) else str(place)
+
+    def moved(distance: float) -> str:
+        return "" if math.isnan(distance) else f", moved by L∞ {distance:.3g}"  # a replay knows no seeds
+
+    sure = torch.fmin(found.reference_margins, found.candidate_margins).nan_to_num(nan=0.0)
+    rows = [row for row in torch.argsort(sure, descending=True, stable=True).tolist() if found.found[row]]
+    return tuple(
+        ExampleChange(
+            index=int(chosen[row]),
+            label=name(labels[row]),
+            before=name(found.reference_classes[row]) + moved(float(found.linf[row])),
+            after=name(found.candidate_classes[row]),
+        )
+        for row in rows[:_LISTED_EXAMPLES]
+    )

@@ -1,0 +1,1 @@
+"""Level B: does the space of features keep its shape?"""

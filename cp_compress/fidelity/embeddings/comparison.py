@@ -1,0 +1,248 @@
+"""Level B: do the model's internal representations of the examples stay alike?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.embeddings.similarity import (
+    angular_visual_hardness,
+    minibatch_cka,
+    neighbor_overlap,
+    paired_angles,
+    procrustes_distance,
+)
+from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observing.layer_outputs import INPUT, find_layer, last_linear, layer_features
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.tasks import IGNORED
+
+Layers = str | Sequence[str] | Mapping[str, str]
+_OWNER = "compare_embeddings"
+_LISTED_EXAMPLES = 20
+_SMALL_IS_BETTER = ("mean_angle", "hardness_change", "procrustes_distance")
+_METRICS = ("cka", "kernel_cka", "mean_angle", "neighbor_overlap", "hardness_change", "procrustes_distance")
+
+
+def compare_embeddings(
+    candidate: Observation,
+    reference: Observation,
+    layer: Layers | None = None,
+    *,
+    examples: int | Sequence[int] | Tensor | None = None,
+    neighbors: int = 10,
+    minibatch: int = 256,
+    pool: str = "mean",
+    seed: int = 0,
+) -> Measurement:
+    """Measure how alike the embeddings of two models are, at one layer or several.
+
+    `layer` is the path of a module, whose output is the embedding, "input:" and a path for what goes into it, several
+    of them, or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
+    each model runs last. Embeddings with places are averaged over them, as `layer_features` says, or laid out in one
+    row with `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all; of
+    `TaskDataset`s those without an answer that counts are left out. `minibatch` and `seed` are those of
+    `minibatch_cka`.
+
+    Metrics, each that of the layer at which it is worst: `cka` and `kernel_cka`, linear and with Gaussian kernel, see
+    `minibatch_cka`; `mean_angle` between the two embeddings of an example, radians in [0, π]; `neighbor_overlap`, the
+    mean share of `neighbors` nearest neighbours (at most n − 2) that both have; `hardness_change`, the mean
+    |difference| of the angular visual hardness, against the weights of the last linear layer where the embedding is
+    its input and the mean embeddings of the true classes elsewhere (NaN where an example has no one class);
+    `procrustes_distance`. Where the widths of the two differ, as after shrinking, there is no angle: `mean_angle` is
+    NaN with a count of 0. Details hold every layer's
+    values beside those of a shuffled pairing (`chance_…`).
+
+    Raises InvalidArgumentError for malformed arguments, ObservationError for layers that cannot be read.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.fidelity import observe
+    >>> from cp_compress.model import Prune
+    >>> model, data = digits_cnn(), digits()
+    >>> found = compare_embeddings(observe(Prune(0.5).compress(model), data), observe(model, data))
+    >>> 0.9 < found.metrics["cka"] < 1
+    True
+    """
+    check_comparable(candidate, reference, any_task=True)
+    chosen = choose_examples(_OWNER, examples, len(reference))
+    check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
+    check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
+    pairs = _layer_pairs(layer, reference, candidate)
+    asked, chosen = len(chosen), _answered(reference, chosen)
+    before = layer_features(reference, list(pairs), pool=pool, examples=chosen)
+    after = layer_features(candidate, list(pairs.values()), pool=pool, examples=chosen)
+    labels = reference.labels[chosen] if reference.task == "single_label" else None
+    rows: list[dict[str, Any]] = []
+    per_example = {"example": chosen}
+    for theirs, mine in pairs.items():
+        first, second = before[theirs], after[mine]
+        weights = None
+        if labels is not None:
+            weights = _class_weights((reference, theirs, first), (candidate, mine, second), labels)
+        values, each = _compare_layer(first, second, weights, labels, neighbors, minibatch, seed)
+        named = theirs if theirs == mine else f"{theirs} → {mine}"
+        rows.append({"layer": named, "widths": [first.shape[1], second.shape[1]], **values})
+        suffix = f":{theirs}" if len(pairs) > 1 else ""
+        per_example |= {f"{name}{suffix}": found for name, found in each.items()}
+    metrics = {name: _worst(name, [row[name] for row in rows]) for name in _METRICS}
+    counts = {name: 0 if math.isnan(value) else len(chosen) for name, value in metrics.items()}
+    alone = len(pairs) == 1
+    evidence: dict[str, Evidence] = {}
+    if alone and "angle" in per_example:
+        evidence["mean_angle"] = BoundedMean.of(per_example["angle"].numpy(), 0.0, math.pi)
+    return Measurement(
+        comparison="embeddings",
+        metrics=metrics,
+        counts=counts,
+        evidence=evidence,
+        per_example=per_example,
+        examples=_largest_changes(per_example, chosen, reference) if alone else (),
+        details={"layers": rows, "neighbors": min(neighbors, max(1, len(chosen) - 2)), "pool": pool},
+        notes=_notes(rows, asked - len(chosen)),
+    )
+
+
+def _answered(reference: Observation, chosen: Tensor) -> Tensor:
+    """Return those of the chosen examples that have an answer that counts, as level A has them."""
+    if reference.task == "single_label":
+        return chosen
+    kept = chosen[(reference.labels[chosen] != IGNORED).flatten(1).any(1)]
+    if not len(kept):
+        raise ObservationError("none of the examples has an answer that counts: nothing would be compared")
+    return kept
+
+
+def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observation) -> dict[str, str]:
+    if layer is None:  # one of them may stand inside another module, where paths are longer
+        return {_embedding_layer(reference): _embedding_layer(candidate)}
+    pairs = dict(layer) if isinstance(layer, Mapping) else {}
+    if not isinstance(layer, Mapping):
+        pairs = {name: name for name in ([layer] if isinstance(layer, str) else layer)}
+    texts = [*pairs, *pairs.values()]
+    if not pairs or not all(isinstance(text, str) and text.removeprefix(INPUT) for text in texts):
+        reject(_OWNER, "layer", layer, "give the path of a layer, several, or a mapping from path to path")
+    return pairs
+
+
+def _embedding_layer(seen: Observation) -> str:
+    return INPUT + seen.remember(("last linear",), lambda: last_linear(seen))
+
+
+def _compare_layer(
+    first: Tensor,
+    second: Tensor,
+    weights: tuple[Tensor, Tensor] | None,
+    labels: Tensor | None,
+    neighbors: int,
+    minibatch: int,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    count = len(first)
+    each: dict[str, Tensor] = {}
+    if weights is not None and labels is not None:
+        hardness = [
+            angular_visual_hardness(features, rows, labels)
+            for features, rows in zip((first, second), weights, strict=True)
+        ]
+        each["hardness_change"] = (hardness[1] - hardness[0]).abs()
+    if first.shape == second.shape:
+        each["angle"] = paired_angles(first, second)
+    if count >= 3:
+        each["neighbor_overlap"] = neighbor_overlap(first, second, min(neighbors, count - 2))
+    shuffled = second[torch.randperm(count, generator=torch.Generator().manual_seed(seed + 1))]
+    values = {
+        "cka": minibatch_cka(first, second, minibatch=minibatch, seed=seed),
+        "kernel_cka": minibatch_cka(first, second, kernel="rbf", minibatch=minibatch, seed=seed),
+        "mean_angle": _mean(each.get("angle")),
+        "neighbor_overlap": _mean(each.get("neighbor_overlap")),
+        "hardness_change": _mean(each.get("hardness_change")),
+        "procrustes_distance": procrustes_distance(first, second),
+        "chance_cka": minibatch_cka(first, shuffled, minibatch=minibatch, seed=seed),
+        "chance_kernel_cka": minibatch_cka(first, shuffled, kernel="rbf", minibatch=minibatch, seed=seed),
+        "chance_mean_angle": _mean(paired_angles(first, shuffled) if first.shape == second.shape else None),
+        "chance_neighbor_overlap": min(neighbors, count - 2) / (count - 1) if count >= 3 else math.nan,
+        "chance_procrustes_distance": procrustes_distance(first, shuffled),
+    }
+    return values, each
+
+
+def _class_weights(
+    reference: tuple[Observation, str, Tensor], candidate: tuple[Observation, str, Tensor], labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what hardness is measured against: both last layers' weights where they are known, else class means."""
+    found = []
+    for seen, name, features in (reference, candidate):
+        weight = None
+        if name.startswith(INPUT):
+            layer = find_layer(seen.runner, name.removeprefix(INPUT), _OWNER)
+            weight = _linear_weights(layer, features.shape[1], seen.classes)
+        found.append(weight)
+    if found[0] is not None and found[1] is not None:
+        return found[0], found[1]
+    classes = reference[0].classes
+    return _class_means(reference[2], labels, classes), _class_means(candidate[2], labels, classes)
+
+
+def _linear_weights(layer: nn.Module, width: int, classes: int) -> Tensor | None:
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == (classes, width):
+        return weight.detach().float().cpu()
+    return None
+
+
+def _class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64).index_add_(0, labels, features.double())
+    return sums / torch.bincount(labels, minlength=classes).clamp_min(1)[:, None]
+
+
+def _mean(values: Tensor | None) -> float:
+    return math.nan if values is None else float(values.mean())
+
+
+def _worst(name: str, values: list[float]) -> float:
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return max(values) if name in _SMALL_IS_BETTER else min(values)
+
+
+def _largest_changes(
+    per_example: Mapping[str, Tensor], chosen: Tensor, reference: Observation
+) -> tuple[ExampleChange, ...]:
+    angles = per_example.get("angle")
+    values = per_example.get("hardness_change") if angles is None else angles
+    if values is None or reference.task != "single_label":
+        return ()
+    names = reference.class_names
+    return tuple(
+        ExampleChange(
+            index=int(chosen[row]),
+            label=names[int(reference.labels[chosen[row]])],
+            before="its embedding",
+            after=f"hardness changed by {float(values[row]):.3g}"
+            if angles is None
+            else f"{float(values[row]):.3g} rad away",
+        )
+        for row in values.argsort(descending=True, stable=True)[:_LISTED_EXAMPLES].tolist()
+        if values[row] > 0
+    )
+
+
+def _notes(rows: list[dict[str, Any]], left_out: int) -> tuple[str, ...]:
+    notes = []
+    if left_out:
+        notes.append(f"{left_out} examples have no answer that counts, and were left out")
+    narrowed = [str(row["layer"]) for row in rows if row["widths"][0] != row["widths"][1]]
+    if narrowed:
+        notes.append(f"the widths differ at {', '.join(narrowed)}: there is no angle between embeddings")
+    chance = ", ".join(f"{row['layer']} {row['chance_cka']:.2f}" for row in rows[:4])
+    notes.append(f"CKA of shuffled pairs: {chance}")
+    return tuple(notes)

@@ -1,0 +1,62 @@
+"""How much smaller and faster a candidate is than its reference, as a measurement that requirements can be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from cp_compress.base.arguments import reject
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.model.footprints import footprint, measure_latency
+
+_OWNER = "compare_footprints"
+
+
+def compare_observed_footprints(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    metrics: Collection[str] = ("compression",),
+    batch_size: int = 256,
+) -> Measurement:
+    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs."""
+    batch = reference.data.select(range(min(len(reference), batch_size)))[0].to(reference.runner.device)
+    return compare_footprints(candidate.model, reference.model, batch, metrics)
+
+
+def compare_footprints(
+    candidate: Model, reference: Model, example_input: Any = None, metrics: Collection[str] = ("compression",)
+) -> Measurement:
+    """Measure how much smaller a candidate is, and with `example_input`, a batch, how much less it computes.
+
+    `compression` is reference bytes / candidate bytes of the files that `save` writes, `flops_ratio` the candidate's
+    FLOPs as a share of the reference's, `speedup`, measured where `metrics` asks for it, the ratio of median latencies
+    of both in turns. The details hold what was measured of each, `latency_seconds` included. Raises
+    InvalidArgumentError for models that are no modules, and for metrics that need a batch when none is given.
+    """
+    needs_batch = {"flops_ratio", "speedup"} & set(metrics)
+    if example_input is None and needs_batch:
+        reject(_OWNER, "example_input", None, "FLOPs and speed are measured on a batch; give one")
+    if not isinstance(candidate, nn.Module) or not isinstance(reference, nn.Module):
+        kinds = f"{type(candidate).__name__}, {type(reference).__name__}"
+        reject(_OWNER, "models", kinds, "both must be torch.nn.Module: others have no size that is known")
+    after, before = footprint(candidate, example_input), footprint(reference, example_input)
+    found = {"compression": before.artifact_bytes / after.artifact_bytes}
+    if after.flops is not None and before.flops is not None:
+        found["flops_ratio"] = after.flops / before.flops
+    details: dict[str, dict[str, Any]] = {"candidate": dict(after.to_json()), "reference": dict(before.to_json())}
+    if "speedup" in metrics:
+        after_seconds, before_seconds = measure_latency(candidate, reference, example_input)
+        found["speedup"] = before_seconds / after_seconds
+        details["candidate"]["latency_seconds"] = after_seconds
+        details["reference"]["latency_seconds"] = before_seconds
+    return Measurement(
+        "footprint",
+        found,
+        dict.fromkeys(found, 1),
+        details=details,
+    )

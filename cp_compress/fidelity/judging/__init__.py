@@ -1,0 +1,1 @@
+"""Does a measurement hold what is required? Metrics, evidence, intervals and outcomes."""

@@ -1,0 +1,210 @@
+"""Measurement and requirements in, outcome out: pass, fail, inconclusive or error."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.json_values import plain
+from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
+from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
+from cp_compress.fidelity.judging.measurement import Measurement, metric_range
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A metric, the side it must stay on, the bound, and a confidence level or None.
+
+    Without a confidence level the metric's value on the given data is compared with the bound. With one, the
+    requirement is a claim about the population: it passes when the one-sided confidence bound lies on the right
+    side (non-inferiority), fails when the opposite bound lies on the wrong side, else it is inconclusive.
+
+    >>> str(Requirement("agreement", "min", 0.99))
+    'agreement ≥ 0.99'
+    """
+
+    metric: str
+    direction: Literal["min", "max"]
+    bound: float
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("Requirement", "direction", self.direction, ("min", "max"))
+        check_real("Requirement", "bound", self.bound, f"the bound of {self.metric} must be a finite number")
+        if self.confidence is not None:
+            rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
+            check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+
+    @classmethod
+    def parse(cls, text: str, confidence: float | None = None) -> Requirement:
+        """Read a requirement such as "agreement >= 0.99" or "cost ≤ 0.05".
+
+        Raises InvalidArgumentError for other forms, metrics that no comparison gives, and bounds that no value reaches.
+
+        >>> print(Requirement.parse("agreement >= 0.99", confidence=0.95))
+        agreement ≥ 0.99 at 95% confidence
+        """
+        found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
+        if found is None:
+            reject("Requirement.parse", "text", text, 'must have the form "metric >= bound" or "metric <= bound"')
+        metric, sign, bound = found.groups()
+        try:
+            value = float(bound)
+        except ValueError:
+            reject("Requirement.parse", "text", text, f"{bound!r} is no number")
+        low, high = metric_range(metric)
+        rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
+        value = check_real("Requirement.parse", "bound", value, rule, at_least=low, at_most=high)
+        return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
+
+    def __str__(self) -> str:
+        sign = "≥" if self.direction == "min" else "≤"
+        claim = f" at {self.confidence:.0%} confidence" if self.confidence is not None else ""
+        return f"{self.metric} {sign} {self.bound:g}{claim}"
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value lies on the right side of the bound, or on it."""
+        return value >= self.bound if self.direction == "min" else value <= self.bound
+
+    def margin(self, value: float) -> float:
+        """Return how far a value lies on the right side of the bound; negative on the wrong side."""
+        return value - self.bound if self.direction == "min" else self.bound - value
+
+
+@dataclass(frozen=True)
+class Result:
+    """One requirement judged: what was found, its interval, and how many more examples would decide it.
+
+    A claim about the worst of several groups has a verdict on each of them in `groups`.
+    """
+
+    requirement: Requirement
+    outcome: Outcome
+    value: float
+    count: int
+    interval: Interval | None = None
+    examples_needed: int | None = None
+    groups: tuple[GroupVerdict, ...] = ()
+
+    @property
+    def margin(self) -> float:
+        """How far the value lies on the right side of its bound; negative on the wrong side."""
+        return self.requirement.margin(self.value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain Python types."""
+        requirement, interval = self.requirement, self.interval
+        return {
+            "requirement": str(requirement),
+            "metric": requirement.metric,
+            "direction": requirement.direction,
+            "bound": requirement.bound,
+            "confidence": requirement.confidence,
+            "outcome": self.outcome,
+            "value": plain(self.value),
+            "margin": plain(self.margin),
+            "count": self.count,
+            "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
+            "examples_needed": self.examples_needed,
+            "groups": [group.to_json() for group in self.groups],
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measurement, its requirements judged, and the outcome of the worst of them.
+
+    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for.
+    """
+
+    measurement: Measurement
+    results: tuple[Result, ...]
+
+    def __bool__(self) -> bool:
+        # every object is true by default: `assert check_…(…)` would hold whatever was found
+        raise TypeError(f"a Check is neither true nor false; ask for its .passed (here {self.passed})")
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome among the requirements."""
+        return max((result.outcome for result in self.results), key=SEVERITY.index)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every requirement holds."""
+        return self.outcome == "pass"
+
+    @property
+    def worst(self) -> Result:
+        """The requirement that decides the outcome: the worst, and among equals the one with the least margin."""
+        return min(self.results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome, what decided it and the measurement as plain Python types, without values an example."""
+        return {
+            "outcome": self.outcome,
+            "requirements": [result.to_json() for result in self.results],
+            "decisive": str(self.worst.requirement),
+            **self.measurement.to_json(),
+        }
+
+
+def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:
+    """Compare a measurement's metrics with requirements.
+
+    Raises InvalidArgumentError when there is no requirement, when one names a metric that was not measured, or
+    asks for a confidence level where the metric has no sample behind it. A value that is NaN is an error.
+
+    >>> measurement = Measurement("predictions", {"agreement": 0.98}, {"agreement": 100})
+    >>> judge(measurement, [Requirement("agreement", "min", 0.99)]).outcome
+    'fail'
+    """
+    if not requirements:
+        reject("judge", "requirements", requirements, "a check without requirements would pass whatever was found")
+    return Check(measurement, tuple(_judge_one(measurement, requirement) for requirement in requirements))
+
+
+def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
+    metric = requirement.metric
+    if metric not in measurement.metrics:
+        measured = ", ".join(sorted(measurement.metrics))
+        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} measured only {measured}")
+    value = measurement.metrics[metric]
+    count = measurement.counts.get(metric, 0)
+    if math.isnan(value) or count == 0:
+        return Result(requirement, "error", value, count)
+    if requirement.confidence is None:
+        return Result(requirement, "pass" if requirement.holds(value) else "fail", value, count)
+    if metric not in measurement.evidence:
+        rule = f"{metric} is a value on the given data only; no claim about the population can be made from it"
+        reject("judge", "confidence", requirement.confidence, rule)
+    return _judge_claim(requirement, requirement.confidence, value, count, measurement.evidence[metric])
+
+
+def _judge_claim(requirement: Requirement, confidence: float, value: float, count: int, evidence: Evidence) -> Result:
+    interval = evidence.interval(confidence)
+    outcome = _claim_outcome(requirement, interval)
+    needed = None
+    if outcome == "inconclusive":
+        needed = examples_needed(
+            evidence, lambda wider: _claim_outcome(requirement, wider) != "inconclusive", confidence
+        )
+    groups: tuple[GroupVerdict, ...] = ()
+    if isinstance(evidence, GroupEvidence) and evidence.direction == requirement.direction:
+        groups = evidence.verdicts(requirement.bound, confidence)
+    if outcome == "pass":  # the claim that was proven is that of all groups at once
+        groups = tuple(dataclasses.replace(group, verdict="proven") for group in groups)
+    return Result(requirement, outcome, value, count, interval, needed, groups)
+
+
+def _claim_outcome(requirement: Requirement, interval: Interval) -> Outcome:
+    held, refuted = (interval.low, interval.high) if requirement.direction == "min" else (interval.high, interval.low)
+    if requirement.holds(held):
+        return "pass"
+    return "inconclusive" if requirement.holds(refuted) else "fail"

@@ -1,0 +1,280 @@
+"""What one model does on one data set, each part computed once however many checks ask."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import BatchSize
+from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES, require_repeatable
+from cp_compress.fidelity.observing.runner import Model, Runner
+from cp_compress.inputs.reading import DataDigest, LabeledData
+from cp_compress.inputs.tasks import IGNORED, Task, join_batches
+from cp_compress.inputs.wrapping import said_by
+
+Value = TypeVar("Value")
+_REMEMBERED = 32
+_SAMPLED = 8
+_observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
+
+
+class Observation:
+    """One model's outputs on one data set; make it with `observe`.
+
+    The forward pass runs when a result is first asked for. `logits` (n, classes), `labels` and `predictions`
+    (n,) lie on the CPU.
+    """
+
+    def __init__(self, model: Model, data: LabeledData, device: torch.device | str | None, batch_size: int) -> None:
+        self.model = model
+        self.data = data
+        self.runner = Runner(model, device, data.task)
+        self.batch_size = BatchSize(batch_size)
+        self._digest = digest_model(model)
+        self._digest_after_use = self._digest
+        self._derived: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits (n, classes), finite; raises ObservationError when a caller has changed them in place."""
+        return _untouched(self._forward[0])
+
+    @property
+    def labels(self) -> Tensor:
+        """The true classes (n,), int64; raises as `logits`."""
+        return _untouched(self._forward[1])
+
+    @property
+    def predictions(self) -> Tensor:
+        """The classes of the largest logits, int64; the first among equals; raises as `logits`.
+
+        They are (n,), or (n, *space) of dense and sequence tasks; of multi-label tasks (n, labels), 1 where the logit
+        is above 0.
+        """
+        return _untouched(self._predictions)
+
+    @functools.cached_property
+    def _predictions(self) -> Tensor:
+        with torch.inference_mode(False):  # changes in place are counted outside of it only
+            return answers_in(self.logits, self.task)
+
+    @property
+    def task(self) -> Task:
+        """What the targets are: "single_label", "multi_label", "dense" or "sequence"."""
+        return self.data.task
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.logits.shape[1]
+
+    @property
+    def data_digest(self) -> str:
+        """The digest of the inputs and labels that the forward pass saw."""
+        return self._forward[2]
+
+    @property
+    def model_digest(self) -> str | None:
+        """The digest of the model's content, or None for a plain callable."""
+        return self._digest
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The data set's names of the classes where it has them (`.classes`), else their numbers."""
+        names = said_by(self.data, "classes")
+        if isinstance(names, Sequence) and len(names) == self.classes:
+            return tuple(map(str, names))
+        return tuple(map(str, range(self.classes)))
+
+    def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Return what `compute` gave for this key the first time; for results derived from the model."""
+        if key not in self._derived:
+            with self._noticing_own_changes():
+                self._derived[key] = compute()
+        value: Value = self._derived[key]
+        return value
+
+    def remembers(self, key: Hashable) -> bool:
+        """Tell whether `remember` has a result for this key."""
+        return key in self._derived
+
+    def forget(self, key: Hashable) -> None:
+        """Drop what `remember` keeps for a key, if anything, so that it is computed again when it is next asked for."""
+        self._derived.pop(key, None)
+
+    def is_of(self, model: Model, digest: str | None) -> bool:
+        """Tell whether this is what a model of this content does.
+
+        A model may count or log its own calls: what it changed in itself while it was observed is no new content.
+        """
+        return self.model is model and digest in (self._digest, self._digest_after_use)
+
+    @contextlib.contextmanager
+    def _noticing_own_changes(self) -> Iterator[None]:
+        before = digest_model(self.model)
+        yield
+        if before in (self._digest, self._digest_after_use):  # else somebody else has changed it
+            self._digest_after_use = digest_model(self.model)
+
+    @functools.cached_property
+    def _forward(self) -> tuple[Tensor, Tensor, str]:
+        logits: list[Tensor] = []
+        labels: list[Tensor] = []
+        first: list[Tensor] = []
+        digest = DataDigest()
+
+        def run(part: slice) -> None:
+            inputs, part_labels = self.data.select(range(part.start, part.stop))
+            part_logits = self.runner.logits(inputs)
+            _check_fit(part_labels, part_logits, self.task)
+            # all that can run out of memory lies above, so that a repeated slice adds nothing twice
+            logits.append(part_logits)
+            first.append(inputs[:REPEATED_EXAMPLES])
+            del first[1:]
+            labels.append(part_labels)
+            digest.update(inputs, part_labels)
+
+        # version counters, by which changes in place are noticed, exist outside of inference mode only
+        with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
+            self.batch_size.run(len(self.data), run)
+            joined = join_batches(logits, self.task, own=2, fill=0).cpu().clone()
+            truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
+            check_finite(joined)
+            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), logits[0][: len(first[0])].cpu())
+        _check_labels(truth, joined, self.task)
+        return joined, truth, digest.hexdigest()
+
+
+def observe(
+    model: Model, dataset: Any, *, device: torch.device | str | None = None, batch_size: int = 256
+) -> Observation:
+    """Return the observation of a model on a data set, the same one as long as neither has changed.
+
+    `model` maps a batch to logits (n, classes); `dataset` is anything that `LabeledData` reads. `device` is
+    where to run, by default where the model is; the model itself is not moved. `batch_size` is the largest
+    number of examples in one call and halves itself when memory runs out.
+
+    The 32 last observations are kept. Parameters or buffers changed in place, and tensors of data changed in
+    place, are noticed by their content; of a map-style data set 8 examples are read again each time, and one that
+    gives other values for them is observed anew. Not noticed are private attributes of modules, what a plain callable
+    closes over, and other examples of a map-style data set: call `forget_observations` after changing those.
+
+    Raises ObservationError for an empty or unreadable data set, and, when results are asked for, for inputs the
+    model cannot take, NaN or infinite logits, labels outside the classes, and a model that gives other logits when it
+    is asked about the first 16 examples once more.
+
+    >>> import torch
+    >>> seen = observe(torch.nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 0])))
+    >>> seen.predictions.tolist()
+    [0, 1, 2]
+    """
+    data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    digest, place = digest_model(model), (_identity(data), str(device), batch_size)
+    for kept in _observations:
+        if kept[0] == place and kept[1].is_of(model, digest):
+            _observations.remove(kept)
+            break
+    else:
+        kept = (place, Observation(model, data, device, batch_size))
+    _observations.append(kept)
+    del _observations[:-_REMEMBERED]
+    return kept[1]
+
+
+def answers_in(logits: Tensor, task: Task) -> Tensor:
+    """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
+    return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
+
+
+def as_observations(owner: str, argument: str, given: object, *, at_least: int = 1) -> list[Observation]:
+    """Return one observation, or several in a sequence, as a list.
+
+    Raises InvalidArgumentError, as `owner` of `argument`, for anything else and for fewer than `at_least`.
+    """
+    seen = [given] if isinstance(given, Observation) else list(given) if isinstance(given, Iterable) else []
+    if len(seen) < at_least or not all(isinstance(one, Observation) for one in seen):
+        count = {1: "one observation", 2: "two observations"}[at_least]
+        reject(owner, argument, given, f"give {count} or more, as `observe` returns")
+    return seen
+
+
+def forget_observations(model: Model | None = None) -> None:
+    """Drop the kept observations of one model, or all, and with them their models, data sets and results."""
+    _observations[:] = [kept for kept in _observations if model is not None and kept[1].model is not model]
+
+
+def _untouched(tensor: Tensor) -> Tensor:
+    if tensor._version:
+        raise ObservationError("the tensors of an observation were changed in place; work on a copy (`.clone()`)")
+    return tensor
+
+
+def _identity(data: LabeledData) -> Hashable:
+    if data.tensors is not None:
+        return digest_tensors(data.tensors)
+    # an id is safe here: the kept observation holds the object, so that no other can take its id
+    spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
+    return id(data.source), len(data), digest_tensors(data.select(spread))
+
+
+def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
+    """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
+    bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        named = bad if indices is None else indices[bad]
+        first = ", ".join(f"#{index}" for index in named[:5].tolist())
+        raise ObservationError(
+            f"the model gives NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
+            "such outputs cannot be compared"
+        )
+
+
+def _check_labels(labels: Tensor, logits: Tensor, task: Task) -> None:
+    classes = logits.shape[1]
+    if task != "single_label":
+        _check_targets(labels, logits, task)
+        return
+    bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
+    if len(bad):
+        index = int(bad[0])
+        raise ObservationError(
+            f"{len(bad)} of {len(labels)} labels lie outside the model's {classes} classes: "
+            f"example #{index} has label {int(labels[index])}, allowed are 0 to {classes - 1}"
+        )
+
+
+def _check_fit(targets: Tensor, logits: Tensor, task: Task) -> None:
+    """Raise ObservationError unless a batch has one target for each answer."""
+    if task == "single_label":
+        return
+    expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
+    if targets.shape != expected:
+        raise ObservationError(
+            f"the targets have shape {tuple(targets.shape)}, the model's answers {tuple(expected)}: they do not fit"
+        )
+
+
+def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
+    if task != "multi_label" and logits.shape[1] < 2:
+        raise ObservationError(
+            f"the model answers with {logits.shape[1]} class at each place; a {task} task takes two classes or more, "
+            "because all answers of one class are equal"
+        )
+    limit = 2 if task == "multi_label" else logits.shape[1]
+    bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()
+    if len(bad):
+        raise ObservationError(
+            f"{len(bad)} of {len(targets)} targets hold numbers outside 0 to {limit - 1}, first at example "
+            f"#{int(bad[0])}; places that do not count have the data set's ignore_index"
+        )

@@ -1,0 +1,127 @@
+"""Whether compressed data holds the same examples as the original, as far as a sample of them shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.tasks import require_one_class
+from cp_compress.inputs.wrapping import layers_of
+
+_COMPARED = 64
+_TOGETHER = 8
+# strong codecs leave three in ten of very small images at least, a mix-up within classes one in six at most
+_RESEMBLING = 0.3
+_ALIKE = 0.5
+_ROUNDING = 1e-9
+
+
+def require_same_examples(compressed: LabeledData, original: LabeledData, labels: Tensor) -> None:
+    """Raise ObservationError unless compressed examples of a sample resemble their own original more than another one.
+
+    `labels` are those of both. Up to 64 examples are read, several of a class, since a mix-up within a class shows in
+    no label; three in ten must resemble their own original. What counts is the correlation of deviations from the
+    sample's mean, which a codec that blurs or dims leaves. Nothing is said where examples cannot be told apart, where
+    shapes differ, of whole numbers other than uint8, such as token ids, and where compressed data is what its own codec
+    makes of the original, however little that leaves.
+    """
+    sample = _sample(labels)
+    try:
+        after, before = (data.select(sample)[0].cpu() for data in (compressed, original))
+    except ObservationError:  # such as examples of several sizes, which cannot be read together
+        return
+    made = _remake(compressed.source, before)
+    likely = [part for part in (made, before) if part is not None and part.shape == after.shape]
+    if any(part.dtype == after.dtype and torch.equal(part, after) for part in likely):
+        return
+    shares = [share for share in (_recognised(after, part) for part in likely) if share is not None]
+    share = max(shares, default=1.0)
+    if share < _RESEMBLING:
+        raise ObservationError(
+            "the compressed data and the original are not the same examples in one order: "
+            f"only {share:.0%} of {len(after)} examples resemble their own original more than another one"
+        )
+
+
+def _sample(labels: Tensor) -> Tensor:
+    """Return the indices of examples spread over all classes, in runs of several of a class where it has as many."""
+    if labels.ndim > 1 or len(labels) <= _COMPARED:
+        return torch.linspace(0, len(labels) - 1, min(len(labels), _COMPARED), dtype=torch.float64).round().long()
+    order = torch.argsort(labels.cpu(), stable=True)
+    starts = torch.linspace(0, len(order) - _TOGETHER, _COMPARED // _TOGETHER, dtype=torch.float64).round().long()
+    return order[(starts.unsqueeze(1) + torch.arange(_TOGETHER)).flatten()].sort().values
+
+
+def _remake(source: Any, originals: Tensor) -> Tensor | None:
+    """Return what a data set that says how it stores would hold of these originals, if it can hold them."""
+    layers = (layer for layer, _ in layers_of(source))
+    source = next((layer for layer in layers if getattr(layer, "codec", None) is not None), None)
+    found: list[Any] = [getattr(source, name, None) for name in ("remake", "codec", "transform")]
+    remake, codec, transform = found
+    try:
+        if callable(remake):
+            made = remake(originals)
+        elif callable(getattr(codec, "roundtrip", None)):
+            made = codec.roundtrip(originals) if transform is None else transform(codec.roundtrip(originals))
+        else:
+            return None
+    except Exception:  # originals of another scale or dtype than what was encoded, which codec or transform refuse
+        return None
+    return made if isinstance(made, Tensor) else None
+
+
+def _recognised(after: Tensor, before: Tensor) -> float | None:
+    """Return the share of examples that resemble their own original no less than any other one, None if none can."""
+    measured = all(part.is_floating_point() or part.dtype == torch.uint8 for part in (after, before))
+    if not measured or not bool(after.isfinite().all() and before.isfinite().all()):
+        return None  # whoever runs a model on NaN says which example it is
+    likeness = _directions(after.double().flatten(1)) @ _directions(before.double().flatten(1)).T
+    most = likeness.amax(1)
+    if float(most.median()) < _ALIKE:  # noise, or another representation, such as a user's own coefficients
+        return None
+    return float((likeness.diagonal() >= most - 1e-6).double().mean())
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Return deviations from the mean at length 1, or 0 where only its rounding is left."""
+    deviations = rows - rows.mean(0)
+    left = deviations.norm(dim=1) > _ROUNDING * rows.norm(dim=1).max()
+    return F.normalize(torch.where(left.unsqueeze(1), deviations, 0.0))
+
+
+def check_comparable(candidate: Observation, reference: Observation, *, any_task: bool = False) -> None:
+    """Raise ObservationError unless both observations are of the same labelled examples and classes.
+
+    The inputs may differ, as they do when the candidate reads compressed data, as far as `require_same_examples` takes
+    them for the same examples; the labels may not. Unless `any_task`, examples must have one class each.
+    """
+    if candidate.task != reference.task:
+        raise ObservationError(f"the candidate's data is of a {candidate.task} task, the reference's {reference.task}")
+    if not any_task:
+        require_one_class(reference.task)
+    if len(candidate) != len(reference):
+        raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
+    if candidate.classes != reference.classes:
+        raise ObservationError(f"the candidate has {candidate.classes} classes, the reference {reference.classes}")
+    if candidate.labels.shape != reference.labels.shape:
+        shapes = f"{tuple(candidate.labels.shape)} and {tuple(reference.labels.shape)}"
+        raise ObservationError(f"candidate and reference saw different labels, of shapes {shapes}")
+    if not torch.equal(candidate.labels, reference.labels):
+        first = int((candidate.labels != reference.labels).nonzero()[0, 0])
+        raise ObservationError(f"candidate and reference saw different labels, first at example #{first}")
+    if candidate.data.source is reference.data.source and candidate.data_digest != reference.data_digest:
+        raise ObservationError(
+            "the data set gave other examples at its second reading: examples are compared one by one, "
+            "so remove random augmentation from it"
+        )
+    if candidate.data_digest != reference.data_digest:
+        candidate.remember(
+            ("same examples", reference.data_digest),
+            lambda: require_same_examples(candidate.data, reference.data, reference.labels),
+        )

@@ -1,0 +1,91 @@
+"""The refusal to compare a thing with itself: such a comparison passes whatever is required."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.digests import digest_model
+from cp_compress.base.errors import NothingComparedError
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import example_digests, searched_digests
+from cp_compress.inputs.wrapping import said_by
+
+
+def require_difference(candidate: Model, reference: Model, dataset: Any, compressed_dataset: Any) -> None:
+    """Raise NothingComparedError when the candidate is the reference and reads the same data.
+
+    Models are the same when their content is. Data is the same when it is one object, or holds the same examples
+    and was not stored by a codec that the original was not stored by too.
+    """
+    same_model = candidate is reference or (
+        digest_model(candidate) is not None and digest_model(candidate) == digest_model(reference)
+    )
+    if not same_model:
+        return
+    if compressed_dataset is None or same_data(compressed_dataset, dataset):
+        also = "" if compressed_dataset is None else ", and compressed_dataset holds the same examples as dataset"
+        raise NothingComparedError(
+            f"nothing was compressed: the compressed model has the same content as the reference{also}. "
+            "A check of a thing with itself passes whatever is required; give a compressed model or compressed data"
+        )
+
+
+def same_data(compressed: Any, original: Any) -> bool:
+    """Tell whether compressed data is nothing but the original."""
+    if compressed is original:
+        return True
+    codec = said_by(compressed, "codec")
+    if codec is not None and codec != said_by(original, "codec"):
+        return False
+    return LabeledData(compressed).digest() == LabeledData(original).digest()
+
+
+def require_order(candidate: Model, reference: Model) -> None:
+    """Raise InvalidArgumentError when the model in the reference's place is the only one that a scheme made."""
+    from cp_compress.model import compression_steps
+
+    steps = compression_steps(reference)
+    if steps and not compression_steps(candidate):
+        rule = "it was made by a scheme and the other model was not: the compressed model comes first"
+        reject("assertion", "reference", " | ".join(steps), rule)
+
+
+def require_other_logits(candidate: Observation, reference: Observation) -> None:
+    """Raise NothingComparedError when a model that no scheme changed gives the reference's logits bit for bit.
+
+    It is the reference in another wrapping: a real compression changes some bit of some logit.
+    """
+    from cp_compress.model.record import read_steps
+
+    # a step that says nothing of what it changed is that of a user's own scheme
+    if any(step.changes for step in read_steps(candidate.model)) or said_by(candidate.data, "codec") is not None:
+        return
+    if torch.equal(candidate.logits, reference.logits):
+        raise NothingComparedError(
+            f"nothing was compressed: the candidate gives the reference's logits bit for bit on all {len(reference)} "
+            "examples, and no scheme says what it changed; it is the reference in another wrapping"
+        )
+
+
+def require_fresh(candidate: Observation, reference: Observation, searched: frozenset[str] = frozenset()) -> None:
+    """Raise InvalidArgumentError when examples of the reference's data had a part in choosing the candidate.
+
+    `searched` are the digests of examples that searches have seen, beside those that the candidate itself carries.
+    """
+    seen = searched | searched_digests(candidate.model)
+    if not seen:
+        return
+    digests = reference.remember(("example digests",), lambda: example_digests(reference.data))
+    shared = [index for index, digest in enumerate(digests) if digest in seen]
+    if shared:
+        listed = ", ".join(f"#{index}" for index in shared[:5])
+        rule = (
+            f"{len(shared)} of its {len(digests)} examples ({listed}…) chose the compressed model in a search, "
+            "so a verdict on them would be too good; judge it on other examples"
+        )
+        reject("assertion", "dataset", type(reference.data.source).__name__, rule)

@@ -1,0 +1,145 @@
+"""One way to run a model: on its device, in evaluation mode, leaving it as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.devices import known_device
+from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.inputs.tasks import Task
+
+Model = Callable[..., Any]
+
+
+class Runner:
+    """A model ready to run on a device; the model given is never changed.
+
+    An `nn.Module` on another device is copied; train/eval state is restored after each use. Any other callable
+    that maps a batch to logits is called as it is.
+    """
+
+    def __init__(self, model: Model, device: torch.device | str | None = None, task: Task = "single_label") -> None:
+        if not callable(model):
+            reject("observe", "model", model, "a model is anything that maps a batch to logits")
+        own = model_device(model)
+        given = known_device(device, f"device {device!r}") if isinstance(device, str) else device
+        self.device = given if given is not None else own or torch.device("cpu")
+        self.model = model
+        self.task = task
+        if own is not None and own != self.device:
+            self.model = copy.deepcopy(model).to(self.device)  # type: ignore[attr-defined]
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model as an `nn.Module`, or None when it is another callable."""
+        return self.model if isinstance(self.model, nn.Module) else None
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the model in evaluation mode, then restore each submodule's own mode."""
+        modules = list(self.module.modules()) if self.module is not None else []
+        states = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, state in zip(modules, states, strict=True):
+                module.training = state
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits (n, classes) of a batch (n, ...), on the model's device; gradients as the caller set.
+
+        Those of dense and sequence tasks are (n, classes, *space).
+
+        Raises ObservationError when the model cannot take the batch or gives something else than logits.
+        """
+        return self.as_logits(self.output(inputs), len(inputs))
+
+    def output(self, inputs: Tensor) -> Any:
+        """Return what the model gives for a batch (n, ...), whatever it is.
+
+        Raises ObservationError when the model cannot take the batch.
+        """
+        try:
+            # a copy of its own: a model may write to what it is given
+            return self.model(inputs.to(self.device, copy=True))
+        except ObservationError:
+            raise  # a program says best itself what went wrong
+        except ArtifactError as error:
+            raise ObservationError(str(error)) from error
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(inputs) > 1):
+                raise  # smaller batches may fit
+            raise ObservationError(self._explain(inputs, error)) from error
+
+    def as_logits(self, output: Any, count: int) -> Tensor:
+        """Return the logits in a model's output for `count` examples; raises as `logits`."""
+        if self.task == "single_label":
+            return _as_logits(output, count)
+        return _as_structured_logits(output, count, self.task)
+
+    def _explain(self, inputs: Tensor, error: Exception) -> str:
+        dtypes: set[torch.dtype] = set()
+        if self.module is not None:
+            dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
+        if is_out_of_memory(error):
+            return f"the model needs more memory than there is for one input of shape {tuple(inputs.shape[1:])}"
+        message = f"the model cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
+        if dtypes and inputs.dtype not in dtypes:
+            held = ", ".join(sorted(map(str, dtypes)))
+            message += f". Its parameters are {held}: convert the data set's inputs, or the model"
+        return message
+
+
+def model_device(model: Model) -> torch.device | None:
+    """Return the device of an `nn.Module`'s first parameter or buffer, or None where there is none."""
+    if not isinstance(model, nn.Module):
+        return None
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:
+    logits = _logits_in(output)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        found = logits.dtype if isinstance(logits, Tensor) else type(output).__name__
+        raise ObservationError(f"the model returned {found}; expected a floating-point tensor of logits")
+    fits = {"multi_label": logits.ndim == 2, "dense": logits.ndim > 2, "sequence": logits.ndim == 3}[task]
+    if not fits or len(logits) != count:
+        form = {"multi_label": "labels", "dense": "classes, *space", "sequence": "length, classes"}[task]
+        raise ObservationError(
+            f"the model returned shape {tuple(logits.shape)} for {count} examples; "
+            f"a {task} task takes ({count}, {form})"
+        )
+    return logits.transpose(1, 2) if task == "sequence" else logits
+
+
+def _logits_in(output: Any) -> Any:
+    """Return the logits that a model's output holds under a name, or the output."""
+    if isinstance(output, dict):
+        return next((output[name] for name in ("logits", "out") if name in output), output)
+    return getattr(output, "logits", output)
+
+
+def _as_logits(output: Any, count: int) -> Tensor:
+    logits = _logits_in(output)
+    if not isinstance(logits, Tensor):
+        raise ObservationError(f"the model returned a {type(output).__name__}; expected a tensor of logits")
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise ObservationError(
+            f"the model returned shape {tuple(logits.shape)} for {count} examples; "
+            f"expected logits of shape ({count}, classes) with two classes or more"
+        )
+    if not logits.is_floating_point():
+        raise ObservationError(f"the model returned {logits.dtype}; logits must be of a floating-point dtype")
+    return logits

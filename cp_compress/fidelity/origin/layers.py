@@ -1,0 +1,305 @@
+"""Where it comes from: which layers of a candidate carry the damage that a comparison has found."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import check_integer
+from cp_compress.base.batching import BatchSize
+from cp_compress.base.errors import ObservationError
+from cp_compress.base.json_values import plain
+from cp_compress.fidelity.observing.observation import Observation, answers_in
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.runner import Runner
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.fidelity.origin.joined import Unit
+from cp_compress.fidelity.origin.noise import NoiseMeter, measure_noise
+from cp_compress.fidelity.origin.pairs import LayerPairs, compiled_from, pair_layers
+from cp_compress.fidelity.origin.restoration import Restorer, restore_each
+from cp_compress.fidelity.predictions.tables import changed_answers
+from cp_compress.inputs.tasks import IGNORED
+
+_OWNER = "find_origin"
+THE_DATA = "the compressed data"
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What one part of the candidate, or several restored together, has to do with the changed predictions.
+
+    `layers` are paths of modules, `kind` the class of the reference's module; parameters and buffers beside children
+    have their own path and the kind "tensor". `restored` of `flips` predictions that
+    had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
+    are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
+    itself adds to the reference's input, and of all noise that has gathered there in the candidate; of layers with a
+    parameter in common the smaller ones, NaN for groups and tensors. `grouped` says that the layers are neighbours that
+    were not told apart; several layers that are not are one part, which cannot be divided.
+    """
+
+    layers: tuple[str, ...]
+    kind: str
+    restored: int
+    flips: int
+    added_snr: float
+    arriving_snr: float
+    grouped: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path, the paths of layers that are one part, or the first and last path of a group."""
+        return f"{self.layers[0]} … {self.layers[-1]}" if self.grouped else " and ".join(self.layers)
+
+    @property
+    def share(self) -> float:
+        """The share of the flips that restoring it brings back, NaN without flips."""
+        return self.restored / self.flips if self.flips else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, the name and the share as plain Python types."""
+        fields: dict[str, Any] = plain({**dataclasses.asdict(self), "name": self.name, "share": self.share})
+        return fields
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The parts of a candidate, the one that explains most first.
+
+    The order is that of the flips that come back, then that of the noise that a part adds. Of `flips` changed
+    predictions (of examples with many answers: answers) `asked` were looked at. `exact` says that each part was
+    restored by itself. `runs` counts runs of the candidate on those examples. `notes` are sentences that a reader must
+    see beside the ranking.
+    """
+
+    layers: tuple[LayerDamage, ...]
+    flips: int
+    asked: int
+    exact: bool
+    runs: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain Python types."""
+        return {
+            "layers": [layer.to_json() for layer in self.layers],
+            "flips": self.flips,
+            "asked": self.asked,
+            "exact": self.exact,
+            "runs": self.runs,
+            "notes": list(self.notes),
+        }
+
+
+@torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
+def find_origin(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    examples: int = 32,
+    flips: int = 64,
+    budget: int = 64,
+    batch_size: int | None = None,
+) -> Origin:
+    """Rank the layers of a candidate by what they have to do with its changed predictions.
+
+    A layer is the lowest part at which the two models' module trees differ, or the smallest part around it that takes
+    and gives the reference's shapes; parameters and buffers that a part holds beside such layers are restored one by
+    one. Each is put back into a copy of the candidate as it was in the reference, and of the changed predictions of at
+    most `flips` examples, spread evenly, it is counted how many come back: by itself where there are no more than
+    `budget` layers, else by groups of neighbours that are halved. Where an example has many answers, those that changed
+    are counted, places that do not count left out. Restored layers need not add up: damage that sits in several of them
+    comes back only with all, and any of several may suffice. One part are layers of which one was folded into the
+    other, as batch normalisation is into a convolution, and layers that share a parameter.
+
+    Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
+    to that of the difference (added by the layer itself: of both modules' outputs on the reference's input). Where
+    nothing flipped, the order is that of the added noise alone. Where the two read different data, the
+    data is restored too, as "the compressed data". `batch_size` is as in `compare_attributions`.
+
+    Of a model that `torch.compile` made, the module that was compiled is looked at. Neither model is changed. Raises
+    InvalidArgumentError for malformed numbers, ObservationError for observations that cannot be compared and for models
+    that are no `nn.Module`, or TorchScript: they have no layers to tell apart.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.fidelity import observe
+    >>> import copy
+    >>> model = digits_cnn()
+    >>> broken = copy.deepcopy(model)
+    >>> path = [path for path, part in broken.named_modules() if isinstance(part, torch.nn.Linear)][-1]
+    >>> _ = broken.get_submodule(path).weight.data[3].zero_()
+    >>> found = find_origin(observe(broken, digits()), observe(model, digits()))
+    >>> found.layers[0].name == path, found.layers[0].share
+    (True, 1.0)
+    """
+    for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
+        check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
+    check_comparable(candidate, reference, any_task=True)
+    mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
+    size = batch_size_for(candidate.runner.device, batch_size)
+    pairs = _pair(candidate, reference, mine, theirs)
+    added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
+    changed = changed_answers(candidate, reference)
+    moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
+    asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
+    restorer = Restorer(mine, theirs, pairs)
+    inputs = candidate.data.select(asked)[0] if len(asked) else None
+    expected, flipped = reference.predictions[asked], changed[asked]
+    if inputs is not None and candidate.data.collates_itself:  # another batch may be padded to another length
+        expected, flipped = _answers_together((candidate, mine), (reference, theirs), asked, size)
+    total, looked_at = int(changed.sum()), int(flipped.sum())
+
+    def come_back(units: Sequence[Unit]) -> int:
+        if inputs is None:
+            return 0
+        found = restorer.predict(
+            [path for unit in units for path in unit], lambda model: _predict(model, candidate, inputs, size)
+        )
+        return int(((found == expected) & flipped).sum())
+
+    allowed = budget if inputs is not None else len(pairs.units)
+    found, runs = restore_each(pairs.units, come_back, allowed) if pairs.units else ([], 0)
+
+    def as_damage(units: tuple[Unit, ...], restored: int) -> LayerDamage:
+        alone = len(units) == 1
+        measured = units[0] if alone else ()
+        if measured in pairs.chains:
+            measured = measured[-1:]  # it has the noise of all
+        return LayerDamage(
+            layers=tuple(path for unit in units for path in unit),
+            kind=" and ".join(_kind(theirs, path, pairs) for path in units[0]) if alone else f"{len(units)} layers",
+            restored=restored,
+            flips=looked_at,
+            added_snr=_smallest(added, measured),
+            arriving_snr=_smallest(arriving, measured),
+            grouped=not alone,
+        )
+
+    layers = [as_damage(part.units, part.count) for part in found]
+    if candidate.data_digest != reference.data_digest:
+        read = reference.data.select(asked)[0] if len(asked) else None
+        found_again = _predict(mine, candidate, read, size) if read is not None else expected
+        restored = int(((found_again == expected) & flipped).sum())
+        layers.append(LayerDamage((THE_DATA,), "data", restored, looked_at, math.nan, math.nan))
+    layers.sort(key=lambda layer: (-layer.restored, _or_infinite(layer.added_snr)))
+    return Origin(
+        layers=tuple(layers),
+        flips=total,
+        asked=looked_at,
+        exact=not any(layer.grouped for layer in layers),
+        runs=runs if inputs is not None else 0,
+        notes=_notes(pairs, total, looked_at, len(layers)),
+    )
+
+
+def _module(seen: Observation, which: str) -> nn.Module:
+    """Return the module whose layers are looked at, of a compiled model the one that was compiled."""
+    module = compiled_from(seen.runner.module) if seen.runner.module is not None else None
+    if module is None:
+        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ObservationError(
+            f"the {which} is TorchScript, whose layers can be neither watched nor exchanged: "
+            "give the module that was scripted or traced"
+        )
+    return module
+
+
+def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
+    few = range(min(2, len(reference)))
+    return reference.remember(
+        ("layer pairs", candidate.model_digest, candidate.data_digest),
+        lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
+    )
+
+
+def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
+    return "tensor" if path in pairs.tensors else type(model.get_submodule(path)).__name__
+
+
+def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
+    runner = Runner(module, seen.runner.device, seen.task)
+
+    def run() -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+            return runner.logits(seen.data.select(rows)[0])
+
+    return run
+
+
+def _measure_noise(
+    candidate: tuple[Observation, nn.Module],
+    reference: tuple[Observation, nn.Module],
+    pairs: LayerPairs,
+    examples: int,
+    size: BatchSize,
+) -> tuple[NoiseMeter, NoiseMeter]:
+    (seen, mine), (_, theirs) = candidate, reference
+    chosen = choose_examples(_OWNER, examples, len(seen))
+    added, arriving = NoiseMeter(), NoiseMeter()
+
+    def measure(part: slice) -> None:
+        # sums of a batch that ran out of memory must not be counted twice
+        batch = NoiseMeter(), NoiseMeter()
+        with seen.runner.evaluating():
+            rows = chosen[part]
+            measure_noise(mine, theirs, pairs, _run(*candidate, rows), _run(*reference, rows), batch)
+        arriving.include(batch[0])
+        added.include(batch[1])
+
+    if pairs.paths:
+        size.run(len(chosen), measure)
+    return added, arriving
+
+
+def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
+    runner = Runner(model, candidate.runner.device, candidate.task)
+    found: list[Tensor] = []
+
+    def run(part: slice) -> None:
+        found.append(answers_in(runner.logits(inputs[part]), candidate.task).cpu())
+
+    with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
+        size.run(len(inputs), run)
+        return torch.cat(found)
+
+
+def _answers_together(
+    candidate: tuple[Observation, nn.Module], reference: tuple[Observation, nn.Module], asked: Tensor, size: BatchSize
+) -> tuple[Tensor, Tensor]:
+    """Return the reference's answers on examples that are read as one batch, and which of the candidate's differ."""
+    (seen, mine), (original, theirs) = candidate, reference
+    inputs, labels = original.data.select(asked)
+    expected = _predict(theirs, original, inputs, size)
+    flipped = _predict(mine, seen, seen.data.select(asked)[0], size) != expected
+    return expected, flipped if seen.task == "single_label" else flipped & (labels != IGNORED)
+
+
+def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
+    known = [ratio for ratio in map(meter.decibels, paths) if not math.isnan(ratio)]
+    return min(known, default=math.nan)
+
+
+def _or_infinite(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _notes(pairs: LayerPairs, changed: int, asked: int, found: int) -> tuple[str, ...]:
+    notes = []
+    if not changed:
+        notes.append("no prediction changed: the order is that of the noise that each layer adds")
+    elif asked < changed:
+        notes.append(f"{asked} of {changed} changed predictions were looked at, spread evenly")
+    if pairs.left_out:
+        for reason in dict.fromkeys(pairs.left_out.values()):
+            paths = [path for path, why in pairs.left_out.items() if why == reason]
+            listed = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
+            notes.append(f"{len(paths)} parts could not be restored ({listed}): {reason}")
+    if not found and not pairs.left_out:
+        notes.append("the models differ nowhere that can be told apart by layers")
+    return tuple(notes)

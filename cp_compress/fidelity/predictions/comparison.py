@@ -1,0 +1,164 @@
+"""Level A: do the predictions stay, and where not, which classes pay for it?"""
+
+from __future__ import annotations
+
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
+from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.predictions.class_distances import (
+    ClassDistance,
+    Weights,
+    as_class_distance,
+    as_example_weights,
+    check_class_distance,
+)
+from cp_compress.fidelity.predictions.output_changes import (
+    divergence_from,
+    expected_calibration_error,
+    logit_distance,
+    top_class_overlap,
+)
+from cp_compress.fidelity.predictions.structured import compare_structured
+from cp_compress.fidelity.predictions.tables import (
+    Slices,
+    class_drops,
+    class_table,
+    deciding_counts,
+    flip_table,
+    flipped_examples,
+    paired_drop,
+    read_slices,
+    slice_table,
+)
+
+_OWNER = "compare_predictions"
+
+
+def compare_predictions(
+    candidate: Observation,
+    reference: Observation,
+    *,
+    class_distance: ClassDistance | None = None,
+    weights: Weights | None = None,
+    slices: Slices | None = None,
+    top_k: int = 5,
+) -> Measurement:
+    """Measure how far a candidate's predictions are those of its reference.
+
+    `class_distance` says what a change from one class to another costs: a matrix (classes, classes), or groups
+    such as {"animals": [2, 3], "vehicles": [0, 1]} (indices or class names, every class in one group, none empty) by
+    which a change costs 1 when it crosses groups and 0 within one; by default every change costs 1; `tree_distance` and
+    `embedding_distance` make matrices; one by which no change costs anything is refused. `weights` gives each
+    example's share: one number an example, or a mapping from class (index or name) to weight with 1 for
+    the classes not named.
+
+    `slices` names subsets of the examples by masks (n,) or indices.
+
+    Metrics: `agreement`, the share of equal predictions; `reference_accuracy`, `accuracy`; `accuracy_drop` =
+    reference_accuracy − accuracy; `max_class_accuracy_drop`, the largest drop within a true class; `cost`, the
+    weighted mean distance from the reference's class to the candidate's: Δ_{μ,d} of Joseph et al. 2020,
+    section II-A, with μ the weights and d the class distance; `newly_wrong` and `newly_right`, the shares of examples
+    that only the reference, or only the candidate, gets right; `top_k_agreement`, the mean share of the reference's
+    `top_k` top classes (at most classes − 1) that are among the candidate's; `mean_kl`, the mean divergence from the
+    reference's probabilities in nats; `mean_logit_distance`, the mean L2 distance of logits, each row less its mean;
+    `ece_change`, the candidate's expected calibration error less the reference's; with slices
+    `max_slice_accuracy_drop` and `min_slice_agreement`.
+
+    The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice that slice's
+    count. With unequal weights the cost is a value on the given data only: no claim about the population is made from
+    it.
+
+    Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` says.
+
+    Raises InvalidArgumentError for malformed distances or weights, ObservationError for observations that are
+    not of the same labelled examples.
+    """
+    check_class_distance(class_distance)
+    rule = "must be a whole number of 1 or more"
+    top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)
+    check_comparable(candidate, reference, any_task=True)
+    if reference.task != "single_label":
+        if class_distance is not None or weights is not None:
+            rule = f"costs are those of one class an example, not of a {reference.task} task"
+            reject(_OWNER, "class_distance, weights", "given", rule)
+        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
+    names = reference.class_names
+    distance = as_class_distance(class_distance, names)
+    shares = as_example_weights(weights, reference.labels, names)
+    subsets = read_slices(_OWNER, slices, len(reference))
+    top = min(top_k, len(names) - 1)
+    before, after, labels = reference.predictions, candidate.predictions, reference.labels
+    same = before == after
+    costs = distance[before, after]
+    right_before, right_after = before == labels, after == labels
+    drop = paired_drop(right_before, right_after)
+    by_class = class_drops(right_before, right_after, labels, len(names))
+    total = len(labels)
+    overlap = top_class_overlap(candidate.logits, reference.logits, top)
+    divergence = divergence_from(candidate.logits, reference.logits)
+    moved = logit_distance(candidate.logits, reference.logits)
+    calibration = [expected_calibration_error(seen.logits, labels) for seen in (reference, candidate)]
+    metrics = {
+        "agreement": same.double().mean().item(),
+        "reference_accuracy": right_before.double().mean().item(),
+        "accuracy": right_after.double().mean().item(),
+        "accuracy_drop": (drop.lost - drop.gained) / total,
+        "max_class_accuracy_drop": max((d.lost - d.gained) / d.total for d in by_class.values()),
+        "cost": float((shares * costs).sum() / shares.sum()),
+        "newly_wrong": drop.lost / total,
+        "newly_right": drop.gained / total,
+        "top_k_agreement": float(overlap.mean()),
+        "mean_kl": float(divergence.mean()),
+        "mean_logit_distance": float(moved.mean()),
+        "ece_change": calibration[1] - calibration[0],
+    }
+    evidence: dict[str, Evidence] = {
+        "agreement": Proportion(int(same.sum()), total),
+        "reference_accuracy": Proportion(int(right_before.sum()), total),
+        "accuracy": Proportion(int(right_after.sum()), total),
+        "accuracy_drop": drop,
+        "max_class_accuracy_drop": LargestDrop(tuple(by_class.values()), tuple(names[index] for index in by_class)),
+        "newly_wrong": Proportion(drop.lost, total),
+        "newly_right": Proportion(drop.gained, total),
+        "top_k_agreement": BoundedMean.of(overlap.numpy()),
+    }
+    if bool((shares == shares[0]).all()):
+        # unequal weights may go with the costs: a sample without the heavy examples would claim too much
+        evidence["cost"] = BoundedMean.of(costs.numpy(), 0.0, float(distance.max()))
+    if subsets:
+        drops = [paired_drop(right_before[members], right_after[members]) for members in subsets.values()]
+        agreements = [Proportion(int(same[members].sum()), len(members)) for members in subsets.values()]
+        metrics["max_slice_accuracy_drop"] = max((d.lost - d.gained) / d.total for d in drops)
+        metrics["min_slice_agreement"] = min(share.successes / share.total for share in agreements)
+        evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(subsets))
+        evidence["min_slice_agreement"] = SmallestShare(tuple(agreements), tuple(subsets))
+    slice_rows = slice_table(same, right_before, right_after, subsets)
+    effective = round(float(shares.sum() ** 2 / (shares**2).sum()))
+    return Measurement(
+        comparison="predictions",
+        metrics=metrics,
+        counts={**dict.fromkeys(metrics, total), "cost": effective, **deciding_counts(slice_rows)},
+        evidence=evidence,
+        per_example={
+            "same": same,
+            "before": before,
+            "after": after,
+            "cost": costs,
+            "kl": divergence,
+            "logit_distance": moved,
+            "top_k_overlap": overlap,
+        },
+        examples=flipped_examples(candidate, reference, costs * shares, names),
+        details={
+            "classes": class_table(right_before, right_after, labels, names),
+            "slices": slice_rows,
+            "flips": flip_table(before, after, labels, names),
+            "newly_wrong": (right_before & ~right_after).nonzero().flatten().tolist(),
+            "newly_right": (~right_before & right_after).nonzero().flatten().tolist(),
+            "top_k": top,
+            "calibration_error": {"reference": calibration[0], "candidate": calibration[1]},
+        },
+    )

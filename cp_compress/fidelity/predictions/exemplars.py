@@ -1,0 +1,76 @@
+"""Examples on which compression as such, not one candidate, changes the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cp_compress.fidelity.observing.observation import Observation, as_observations
+from cp_compress.fidelity.observing.pairing import check_comparable
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplars:
+    """Compression-identified exemplars, those first that most candidates agree on.
+
+    `indices` (k,) are examples; `labels`, `reference_classes` and `candidate_classes` (k,) the true class and the modal
+    classes before and after; `votes` (k,) the share of candidates that give the modal class, `reference_confidence`
+    (k,) the references' mean probability of their own.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    reference_classes: Tensor
+    candidate_classes: Tensor
+    votes: Tensor
+    reference_confidence: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def compression_identified_exemplars(
+    candidates: Observation | Sequence[Observation], reference: Observation | Sequence[Observation]
+) -> Exemplars:
+    """Return the examples whose modal class over several candidates is not the modal class of the reference.
+
+    Give candidates of one kind, such as a scheme on several trained networks or at several seeds, and one reference
+    or several. Of classes named equally often the one whose summed probability is larger is the mode. Ranked by the
+    share of candidates that agree on the new class, then by the reference's confidence in the old one: the first are
+    those to look at. Hooker et al. 2019, "What do compressed deep neural networks forget?", section 2.3.
+
+    Raises InvalidArgumentError without candidates or references, ObservationError for observations that are not of
+    the same examples.
+    """
+    several = as_observations("compression_identified_exemplars", "candidates", candidates)
+    references = as_observations("compression_identified_exemplars", "reference", reference)
+    for one in [*several, *references[1:]]:
+        check_comparable(one, references[0])
+    after, votes, _ = _modal(several)
+    before, _, confidence = _modal(references)
+    changed = (after != before).nonzero().flatten()
+    order = sorted(changed.tolist(), key=lambda index: (-float(votes[index]), -float(confidence[index]), index))
+    chosen = torch.tensor(order, dtype=torch.int64)
+    return Exemplars(
+        indices=chosen,
+        labels=references[0].labels[chosen],
+        reference_classes=before[chosen],
+        candidate_classes=after[chosen],
+        votes=votes[chosen],
+        reference_confidence=confidence[chosen],
+    )
+
+
+def _modal(observations: Sequence[Observation]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the modal classes (n,), the share of observations that give them, and their mean probability."""
+    probabilities = torch.stack([torch.softmax(seen.logits.double(), dim=1) for seen in observations])
+    named = torch.stack([seen.predictions for seen in observations])
+    classes = probabilities.shape[2]
+    counts = torch.nn.functional.one_hot(named, classes).sum(dim=0).double()
+    mean = probabilities.mean(dim=0)
+    modal = (counts + mean * 0.5).argmax(dim=1)  # a mean probability never outweighs a vote
+    rows = torch.arange(len(modal))
+    return modal, counts[rows, modal] / len(observations), mean[rows, modal]

@@ -1,0 +1,224 @@
+"""Level A where an example has many answers: several labels, or a class at each place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.batching import slices
+from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
+from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop, Proportion
+from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.predictions.output_changes import divergence_from, logit_distance
+from cp_compress.fidelity.predictions.tables import deciding_counts, flip_table, paired_drop, slice_table
+from cp_compress.inputs.tasks import IGNORED
+
+_LISTED_EXAMPLES = 20
+_BLOCK_VALUES = 2**22
+
+
+def compare_structured(
+    candidate: Observation, reference: Observation, subsets: Mapping[str, Tensor] | None = None
+) -> Measurement:
+    """Measure how far the answers of two models agree, for multi-label, dense and sequence tasks.
+
+    An answer is one label of one example, or the class at one place; places whose target is ignored do not count.
+    Examples are what is independent, so that every share is made for each example first:
+
+    `agreement`, the mean share of equal answers; `exact_agreement`, the share of examples with all answers equal;
+    `accuracy` and `reference_accuracy`, the mean shares of right answers, and `accuracy_drop`; `newly_wrong` and
+    `newly_right`, the mean shares of answers that only the reference, or only the candidate, gets right; for dense and
+    sequence tasks `mean_kl` and `mean_logit_distance`, of the logits at a place as `compare_predictions` has them; with
+    `subsets`, indices of examples by name, `max_slice_accuracy_drop` and `min_slice_agreement`; over all answers
+    `mean_class_iou` and `reference_mean_class_iou`, the mean over classes of intersection over union with the truth
+    (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models. Classes that
+    neither occur nor are answered have no part.
+
+    `max_class_accuracy_drop` is the largest drop among classes, each the mean over the examples in which the class is
+    true of the share of right answers there (of a label: over all examples in which it counts).
+
+    `details` count answers by flip and beside the truth as those of single-label data, and list the examples,
+    `newly_wrong` and `newly_right`, that have such an answer.
+
+    Raises InvalidArgumentError for a subset without an answer that counts.
+    """
+    before, after, truth = reference.predictions, candidate.predictions, reference.labels
+    counts = truth != IGNORED
+    same = _share(before == after, counts)
+    was_right, is_right = before == truth, after == truth
+    right_before, right_after = _share(was_right, counts), _share(is_right, counts)
+    judged = ~same.isnan()
+    changes = {
+        "newly_wrong": _share(was_right & ~is_right, counts),
+        "newly_right": _share(~was_right & is_right, counts),
+    }
+    moved = {} if reference.task == "multi_label" else _moved_logits(candidate, reference, counts)
+    values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
+    exact = values["same"] == 1
+    total = int(judged.sum())
+    rows, class_drops = _class_rows(was_right, is_right, counts, reference)
+    overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
+    drop = values["before"] - values["after"]
+    metrics = {
+        "agreement": _mean(values["same"]),
+        "exact_agreement": _mean(exact.double()),
+        "reference_accuracy": _mean(values["before"]),
+        "accuracy": _mean(values["after"]),
+        "accuracy_drop": _mean(drop),
+        **{name: _mean(shares[judged]) for name, shares in changes.items()},
+        **{f"mean_{name}": _mean(each[judged]) for name, each in moved.items()},
+        "max_class_accuracy_drop": max((row["drop"] for row in rows), default=float("nan")),
+        **overlaps,
+        "mean_class_iou_drop": overlaps["reference_mean_class_iou"] - overlaps["mean_class_iou"],
+    }
+    evidence: dict[str, Evidence] = {}
+    if class_drops:
+        evidence["max_class_accuracy_drop"] = LargestDrop(tuple(class_drops), tuple(row["class"] for row in rows))
+    if total:
+        evidence |= {
+            "agreement": BoundedMean.of(values["same"].numpy()),
+            "exact_agreement": Proportion(int(exact.sum()), total),
+            "reference_accuracy": BoundedMean.of(values["before"].numpy()),
+            "accuracy": BoundedMean.of(values["after"].numpy()),
+            "accuracy_drop": BoundedMean.of(drop.numpy(), -1.0, 1.0),
+            **{name: BoundedMean.of(shares[judged].numpy()) for name, shares in changes.items()},
+        }
+    kept = {name: _judged_members(name, members, judged) for name, members in (subsets or {}).items()}
+    slice_rows = slice_table(same, right_before, right_after, kept)
+    if slice_rows:
+        metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
+        metrics["min_slice_agreement"] = min(row["agreement"] for row in slice_rows)
+        drops = [_mean_drop(right_before[members], right_after[members]) for members in kept.values()]
+        shares = [BoundedMean.of(same[members].numpy()) for members in kept.values()]
+        evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
+        evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
+    answers = int(counts.sum())
+    notes = [f"a {reference.task} task: {answers} answers on {total} examples"]
+    if total < len(same):
+        notes.append(f"{len(same) - total} examples have no answer that counts")
+    return Measurement(
+        comparison="predictions",
+        metrics=metrics,
+        counts={name: 0 if value != value else total for name, value in metrics.items()} | deciding_counts(slice_rows),
+        evidence=evidence,
+        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **changes, **moved},
+        examples=_changed(same, counts),
+        details={
+            "task": reference.task,
+            "classes": rows,
+            "slices": slice_rows,
+            "flips": _flips(before, after, truth, counts, reference),
+            **{name: (shares > 0).nonzero().flatten().tolist() for name, shares in changes.items()},
+        },
+        notes=tuple(notes),
+    )
+
+
+def _share(holds: Tensor, counts: Tensor) -> Tensor:
+    """Return the share (n,) of the answers that count which hold, NaN without any."""
+    return (holds & counts).flatten(1).sum(1).double() / counts.flatten(1).sum(1).double()
+
+
+def _moved_logits(candidate: Observation, reference: Observation, counts: Tensor) -> dict[str, Tensor]:
+    """Return the mean divergence and distance (n,) of the logits at the places that count, NaN without any."""
+    found: dict[str, list[Tensor]] = {"kl": [], "logit_distance": []}
+    for part in slices(len(counts), max(1, _BLOCK_VALUES // reference.logits[0].numel())):
+        mine, theirs, places = candidate.logits[part], reference.logits[part], counts[part]
+        for name, measure in (("kl", divergence_from), ("logit_distance", logit_distance)):
+            total = torch.where(places, measure(mine, theirs), 0.0).flatten(1).sum(1)
+            found[name].append(total / places.flatten(1).sum(1))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _judged_members(name: str, members: Tensor, judged: Tensor) -> Tensor:
+    kept = members[judged[members]]
+    if not len(kept):
+        reject(
+            "compare_predictions", f"slices[{name!r}]", members.tolist(), "no example of it has an answer that counts"
+        )
+    return kept
+
+
+def _pairs(before: Tensor, after: Tensor, truth: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        "mean_class_iou": (after, truth),
+        "reference_mean_class_iou": (before, truth),
+        "agreement_iou": (after, before),
+    }
+
+
+def _occurrences(values: Tensor, counts: Tensor, seen: Observation) -> Tensor:
+    """Return where each class holds, (classes, answers): a label's column, or the places of a class."""
+    if seen.task == "multi_label":
+        return ((values == 1) & counts).t()
+    chosen = values.flatten()[counts.flatten()]
+    return chosen[None] == torch.arange(seen.classes)[:, None]
+
+
+def _mean_iou(first: Tensor, second: Tensor, counts: Tensor, seen: Observation) -> float:
+    a, b = _occurrences(first, counts, seen), _occurrences(second, counts, seen)
+    union = (a | b).sum(dim=1).double()
+    return _mean(((a & b).sum(dim=1).double() / union)[union > 0])
+
+
+def _class_rows(
+    was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation
+) -> tuple[list[dict[str, Any]], list[PairedDrop | BoundedMean]]:
+    """Return the row of each class that is true somewhere (of a label: that counts), and its drop over examples."""
+    rows, drops = [], list[PairedDrop | BoundedMean]()
+    for index, name in enumerate(seen.class_names):
+        if seen.task == "multi_label":
+            right, where = (was_right[:, [index]], is_right[:, [index]]), counts[:, [index]]
+        else:
+            right, where = (was_right, is_right), counts & (seen.labels == index)
+        holding = where.flatten(1).any(dim=1)
+        if not bool(holding.any()):
+            continue
+        old, new = (_share(one[holding], where[holding]) for one in right)
+        drop: PairedDrop | BoundedMean = _mean_drop(old, new)
+        if seen.task == "multi_label":  # one answer an example: counts bound more closely than means
+            drop = paired_drop(old == 1, new == 1)
+        accuracies = {"reference_accuracy": _mean(old), "accuracy": _mean(new), "drop": drop.value}
+        rows.append({"class": name, "count": int(holding.sum()), "answers": int(where.sum()), **accuracies})
+        drops.append(drop)
+    return rows, drops
+
+
+def _mean_drop(before: Tensor, after: Tensor) -> BoundedMean:
+    return BoundedMean.of((before - after).numpy(), -1.0, 1.0)
+
+
+def _flips(before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:
+    names = seen.class_names
+    if seen.task != "multi_label":
+        return flip_table(before[counts], after[counts], truth[counts], names)
+    rows = []
+    for index, name in enumerate(names):
+        where = counts[:, index]
+        texts = (f"not {name}", name)
+        rows += flip_table(before[where, index], after[where, index], truth[where, index], texts)
+    return sorted(rows, key=lambda row: (-row["count"], row["before"]))
+
+
+def _changed(same: Tensor, counts: Tensor) -> tuple[ExampleChange, ...]:
+    answers = counts.flatten(1).sum(dim=1)
+    order = same.nan_to_num(nan=1.0).argsort(stable=True)
+    return tuple(
+        ExampleChange(
+            index=index,
+            label=f"{int(answers[index])} answers",
+            before="the reference's",
+            after=f"{1 - float(same[index]):.1%} of them changed",
+        )
+        for index in order[:_LISTED_EXAMPLES].tolist()
+        if same[index] < 1
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else float("nan")

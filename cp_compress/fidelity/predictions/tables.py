@@ -1,0 +1,162 @@
+"""Tables of what changed in predictions: by class, by slice, by pair of classes, by example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import reject
+from cp_compress.fidelity.judging.intervals import PairedDrop
+from cp_compress.fidelity.judging.measurement import ExampleChange
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.tasks import IGNORED
+
+Slices = Mapping[str, Tensor | Sequence[bool] | Sequence[int]]
+_LISTED_EXAMPLES = 20
+
+
+def paired_drop(right_before: Tensor, right_after: Tensor) -> PairedDrop:
+    """Return how many of the examples are newly wrong, newly right, and all."""
+    lost = int((right_before & ~right_after).sum())
+    gained = int((~right_before & right_after).sum())
+    return PairedDrop(lost, gained, len(right_before))
+
+
+def class_drops(right_before: Tensor, right_after: Tensor, labels: Tensor, classes: int) -> dict[int, PairedDrop]:
+    """Return the paired drop of each true class that has examples."""
+    totals = torch.bincount(labels, minlength=classes)
+    lost = torch.bincount(labels[right_before & ~right_after], minlength=classes)
+    gained = torch.bincount(labels[~right_before & right_after], minlength=classes)
+    return {
+        index: PairedDrop(int(lost[index]), int(gained[index]), int(totals[index]))
+        for index in totals.nonzero().flatten().tolist()
+    }
+
+
+def class_table(
+    right_before: Tensor, right_after: Tensor, labels: Tensor, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Return each true class's count, accuracy before and after, and drop."""
+    classes = len(names)
+    totals = torch.bincount(labels, minlength=classes)
+    before = torch.bincount(labels, weights=right_before.double(), minlength=classes) / totals
+    after = torch.bincount(labels, weights=right_after.double(), minlength=classes) / totals
+    rows = zip(names, totals.tolist(), before.tolist(), after.tolist(), strict=True)
+    return [
+        {"class": name, "count": count, "reference_accuracy": old, "accuracy": new, "drop": old - new}
+        for name, count, old, new in rows
+        if count
+    ]
+
+
+def flip_table(before: Tensor, after: Tensor, labels: Tensor, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return which class turned into which how often, and how many of those were right before, or are right now."""
+    classes, changed = len(names), before != after
+    old, new, truth = before[changed], after[changed], labels[changed]
+    found, place, counts = torch.unique(old * classes + new, return_inverse=True, return_counts=True)
+    right = [torch.bincount(place[truth == one], minlength=len(found)).tolist() for one in (old, new)]
+    rows = []
+    for pair, count, was_right, is_right in zip(found.tolist(), counts.tolist(), *right, strict=True):
+        old_class, new_class = divmod(pair, classes)
+        rows.append(
+            {
+                "before": names[old_class],
+                "after": names[new_class],
+                "count": count,
+                "was_right": was_right,
+                "is_right": is_right,
+                "never_right": count - was_right - is_right,
+            }
+        )
+    return sorted(rows, key=lambda flip: (-flip["count"], flip["before"], flip["after"]))
+
+
+def changed_answers(candidate: Observation, reference: Observation) -> Tensor:
+    """Return which answers changed, a mask of the shape of the predictions; places that do not count never do."""
+    changed = candidate.predictions != reference.predictions
+    return changed if reference.task == "single_label" else changed & (reference.labels != IGNORED)
+
+
+def flipped_examples(
+    candidate: Observation, reference: Observation, costs: Tensor, names: tuple[str, ...]
+) -> tuple[ExampleChange, ...]:
+    """List the flips, the costliest and then the most confident of the reference's predictions first."""
+    before, after = reference.predictions, candidate.predictions
+    confidence = torch.softmax(reference.logits.double(), dim=1).amax(dim=1)
+    flipped = (before != after).nonzero().flatten().tolist()
+    flipped.sort(key=lambda index: (-float(costs[index]), -float(confidence[index]), index))
+    return tuple(
+        ExampleChange(
+            index=index,
+            label=names[int(reference.labels[index])],
+            before=names[int(before[index])],
+            after=names[int(after[index])],
+        )
+        for index in flipped[:_LISTED_EXAMPLES]
+    )
+
+
+def read_slices(owner: str, slices: Slices | None, count: int) -> dict[str, Tensor]:
+    """Return the indices of each named subset of `count` examples, given as a mask (n,) or as indices.
+
+    Raises InvalidArgumentError, as `owner`, for anything else and for a subset without examples.
+    """
+    if slices is not None and (not isinstance(slices, Mapping) or not slices):
+        reject(owner, "slices", slices, "give a mapping from names to masks or indices, with one entry or more")
+    found = {}
+    for name, members in (slices or {}).items():
+        values = _as_members(owner, name, members)
+        if values.dtype == torch.bool and values.shape != (count,):
+            reject(owner, "slices", {name: tuple(values.shape)}, f"a mask has one entry an example, shape ({count},)")
+        chosen = values.nonzero().flatten() if values.dtype == torch.bool else values
+        if not len(chosen):
+            reject(owner, "slices", name, "holds no example: nothing would be compared")
+        if str(name) in found:
+            reject(owner, "slices", list(slices or {}), f"two slices are called {name}; give each its own name")
+        found[str(name)] = choose_examples(owner, chosen.tolist(), count, f"slices[{name!r}]")
+    return found
+
+
+def _as_members(owner: str, name: str, members: object) -> Tensor:
+    rule = "give a mask with one entry an example, or indices of examples"
+    try:
+        values = torch.as_tensor(members)
+    except (TypeError, ValueError, RuntimeError):
+        reject(owner, f"slices[{name!r}]", members, rule)
+    if not values.ndim:
+        reject(owner, f"slices[{name!r}]", members, rule)
+    return values
+
+
+def slice_table(
+    same: Tensor, right_before: Tensor, right_after: Tensor, slices: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    """Return each slice's count, agreement, accuracy before and after, and drop."""
+    rows = []
+    for name, members in slices.items():
+        old, new = (float(right[members].double().mean()) for right in (right_before, right_after))
+        rows.append(
+            {
+                "slice": name,
+                "count": len(members),
+                "agreement": float(same[members].double().mean()),
+                "reference_accuracy": old,
+                "accuracy": new,
+                "drop": old - new,
+            }
+        )
+    return rows
+
+
+def deciding_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the count of the slice that each metric of the worst slice is about, the smallest among equals."""
+    if not rows:
+        return {}
+    return {
+        "max_slice_accuracy_drop": min(rows, key=lambda row: (-row["drop"], row["count"]))["count"],
+        "min_slice_agreement": min(rows, key=lambda row: (row["agreement"], row["count"]))["count"],
+    }

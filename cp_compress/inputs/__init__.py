@@ -1,0 +1,1 @@
+"""What are models asked about? Labelled data in any form, read in one way."""

@@ -1,0 +1,139 @@
+"""What a data set's targets are: one class an example, several labels, or a class at each place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.errors import ObservationError
+from cp_compress.inputs.loaders import count_in_order
+from cp_compress.inputs.wrapping import said_by
+
+Task = Literal["single_label", "multi_label", "dense", "sequence"]
+TASKS: tuple[str, ...] = get_args(Task)
+IGNORED = -100
+"""The class of places that do not count, as in torch's cross-entropy."""
+
+
+class TaskDataset:
+    """A data set that says what its targets are.
+
+    `dataset` is a map-style data set of (input, target), a pair of tensors, or an unshuffled `DataLoader`, whose
+    `collate_fn` then makes the batches. The `task` decides what models give and how targets look:
+
+    - "multi_label": logits (n, labels), a label holds where its logit is above 0; targets (n, labels) of 0 and 1;
+    - "dense": logits (n, classes, *space), such as segmentation; targets (n, *space) of class numbers;
+    - "sequence": logits (n, length, classes), such as tagging; targets (n, length) of class numbers.
+
+    Places whose target is `ignore_index` do not count. `classes` names the classes or labels, by default those of
+    `dataset`. Any data set with attributes `task` and, where needed, `ignore_index` and `classes` says the same by
+    itself, also within a `DataLoader`, a `Subset` or a `CorruptedDataset`. A classifier of whole sequences is
+    "single_label", whatever its inputs. Where a `collate_fn` pads each batch to a length of its own, shorter batches
+    are filled up with places that do not count.
+
+    Raises InvalidArgumentError for unknown tasks.
+
+    >>> TaskDataset((torch.zeros(2, 3), torch.tensor([[1, 0], [0, 1]])), "multi_label").task
+    'multi_label'
+    """
+
+    def __init__(
+        self, dataset: Any, task: Task, *, ignore_index: int = IGNORED, classes: Sequence[str] | None = None
+    ) -> None:
+        check_choice("TaskDataset", "task", task, TASKS)
+        check_integer("TaskDataset", "ignore_index", ignore_index, "must be a whole number")
+        pair = isinstance(dataset, (tuple, list)) and len(dataset) == 2
+        if pair and all(isinstance(part, (Tensor, np.ndarray)) for part in dataset):
+            if len(dataset[0]) != len(dataset[1]):
+                reject("TaskDataset", "dataset", len(dataset[1]), f"there are {len(dataset[0])} inputs")
+            dataset = TensorDataset(*map(torch.as_tensor, dataset))
+        self.dataset, self.task, self.ignore_index = dataset, task, ignore_index
+        self.classes = tuple(classes) if classes is not None else said_by(dataset, "classes")
+        self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The data set whose examples these are."""
+        return self.dataset
+
+    def __len__(self) -> int:
+        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._examples[index]
+
+
+def task_of(source: Any) -> Task:
+    """Return the task that a data set names, or "single_label"; raises ObservationError for an unknown one."""
+    task: Any = said_by(source, "task") or "single_label"
+    if task not in TASKS:
+        raise ObservationError(f"the data set's task is {task!r}; known are {', '.join(TASKS)}")
+    found: Task = task
+    return found
+
+
+def require_one_class(task: Task) -> None:
+    """Raise ObservationError for data of many answers an example, of which there is no one class to compare."""
+    if task != "single_label":
+        raise ObservationError(
+            f"the data is of a {task} task: this comparison needs one class an example; predictions and "
+            "embeddings are compared for every task"
+        )
+
+
+def as_targets(targets: Any, count: int, task: Task, ignore_index: int) -> Tensor:
+    """Return the targets of `count` examples as int64, ignored places as `IGNORED`.
+
+    Raises ObservationError for what the task does not take, such as `IGNORED` where another number is ignored.
+    """
+    try:
+        tensor = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ObservationError(f"targets of a {task} task must be a tensor of whole numbers: {error}") from error
+    if len(tensor) != count or tensor.ndim < 2 or (task != "dense" and tensor.ndim != 2):
+        form = "(n, *space)" if task == "dense" else "(n, labels)" if task == "multi_label" else "(n, length)"
+        raise ObservationError(f"targets have shape {tuple(tensor.shape)}; a {task} task takes {form}, n = {count}")
+    whole = tensor.to(torch.int64)
+    if tensor.is_complex() or not bool((whole == tensor).all()):
+        raise ObservationError(f"targets of a {task} task must be whole numbers; they are {tensor.dtype}")
+    if ignore_index != IGNORED and bool((whole == IGNORED).any()):
+        rule = f"places that do not count have the data set's ignore_index, {ignore_index}"
+        raise ObservationError(f"targets of a {task} task hold {IGNORED}, which is no class; {rule}")
+    return torch.where(whole == ignore_index, IGNORED, whole)
+
+
+def ignored_by(source: Any) -> int:
+    """Return the target of places that do not count, which a data set names, or `IGNORED`."""
+    ignored = said_by(source, "ignore_index")
+    return IGNORED if ignored is None else int(ignored)
+
+
+def join_batches(batches: Sequence[Tensor], task: Task, *, own: int, fill: float) -> Tensor:
+    """Return batches (n, ...) as one tensor; those of fewer places than others are filled up with `fill` at the end.
+
+    Places are the dimensions after the first `own` ones, of dense and sequence tasks: a `collate_fn` may pad each batch
+    to a size of its own. Raises ObservationError where other dimensions differ.
+
+    >>> join_batches([torch.ones(1, 2), torch.ones(1, 3)], "sequence", own=1, fill=0).tolist()
+    [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+    if len(shapes) == 1:
+        return torch.cat(list(batches))
+    fixed = {(len(shape), shape[: own - 1]) for shape in shapes}
+    if task not in ("dense", "sequence") or len(fixed) > 1:
+        raise ObservationError(f"batches of the data have rows of shapes {shapes[0]} and {shapes[1]}: they do not fit")
+    places = [max(sizes) for sizes in zip(*(shape[own - 1 :] for shape in shapes), strict=True)]
+    count = sum(map(len, batches))
+    joined = batches[0].new_full((count, *shapes[0][: own - 1], *places), fill)
+    start = 0
+    for batch in batches:
+        joined[start : start + len(batch)][tuple(map(slice, batch.shape))] = batch
+        start += len(batch)
+    return joined

@@ -1,0 +1,142 @@
+"""Weights as products of two thin matrices: the best approximation of a given rank, or of a given share of energy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.errors import NoEffectError
+from cp_compress.model.layers import Weight, copy_model, find_weights
+from cp_compress.model.order import require_order
+from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.representations.integer_layers import require_float_weights
+from cp_compress.model.representations.low_rank_layers import low_rank_obstacle, to_low_rank_layer
+from cp_compress.model.scheme import Piped
+from cp_compress.model.targets import Patterns, as_patterns, choose
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class LowRank(Piped):
+    """Replace each weight by a product of two matrices of rank r: the closest there is in the sum of squares.
+
+    A weight is taken as a matrix of its first dimension by all others. Either `rank` is given, or `energy` in (0, 1):
+    then r is the smallest rank whose part of the sum of squared singular values is at least that. A weight is left
+    alone, and named, where the two factors would hold as many numbers as itself. Linear layers, convolutions without
+    groups and embeddings (named by `include`) compute with the factors one after the other; attention projections,
+    convolutions in groups and transposed ones store the factors and multiply them out when used. `include` and
+    `exclude` are those of `Prune`. Sources: Eckart and Young 1936; for convolutions Zhang et al. 2015, "Accelerating
+    very deep convolutional networks", without its nonlinear part.
+
+    >>> from torch import nn
+    >>> layer = LowRank(rank=2).compress(nn.Linear(16, 8))
+    >>> tuple(layer.weight_left.shape), tuple(layer.weight_right.shape), isinstance(layer, nn.Linear)
+    ((8, 2), (2, 16), True)
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+    include: Patterns = ()
+    exclude: Patterns = ()
+
+    expression_name: ClassVar[str] = "low_rank"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if (self.rank is None) == (self.energy is None):
+            reject("LowRank", "rank", self.rank, f"give either rank or energy (here energy={self.energy!r})")
+        if self.rank is not None:
+            rule = "rank is the inner size of the two factors, a whole number of 1 or more"
+            object.__setattr__(self, "rank", check_integer("LowRank", "rank", self.rank, rule, at_least=1))
+        if self.energy is not None:
+            rule = "energy is the share of the sum of squared singular values that stays, a number in (0, 1)"
+            object.__setattr__(self, "energy", check_real("LowRank", "energy", self.energy, rule, above=0, below=1))
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, as_patterns("LowRank", name, getattr(self, name)))
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model with factors in place of weights.
+
+        Raises NoEffectError when no weight would become smaller, CompressionError for weights that were pruned before,
+        and for NaN or Inf weights.
+        """
+        candidate = copy_model("LowRank", model)
+        require_float_weights(str(self), candidate)
+        found, skips = find_weights(candidate, embeddings=bool(self.include))
+        weights, left = choose(str(self), found, self.include, self.exclude)
+        skips += left
+        planned: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
+        changes: list[Change] = []
+        require_order(self, candidate, [weight.name for weight in weights])
+        for weight in weights:
+            reason, factors = self._factorise(weight)
+            if factors is None:
+                skips.append(Skip(weight.name, reason))
+                continue
+            (owner,) = weight.owners
+            planned.setdefault(owner.module, {})[owner.attribute] = factors
+            changes.append(Change(weight.name, reason))
+        if not changes:
+            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
+            raise NoEffectError(f"{self}: no weight of the model would become smaller ({listed})")
+        for module, parts in planned.items():
+            to_low_rank_layer(module, parts)
+        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        return candidate
+
+    def _factorise(self, weight: Weight) -> tuple[str, tuple[Tensor, Tensor] | None]:
+        reason = low_rank_obstacle(weight)
+        if reason:
+            return reason, None
+        rows, columns = weight.tensor.shape[0], math.prod(weight.tensor.shape[1:])
+        break_even = rows * columns / (rows + columns)
+        if self.rank is not None and self.rank >= break_even:
+            return f"at rank {self.rank} its factors would be no smaller: {rows}×{columns}", None
+        values, vectors, transposed = _spectrum(weight.tensor)
+        # beyond the numerical rank there is nothing but rounding, and a division by it
+        full = max(1, int((values > values[0] * max(rows, columns) * torch.finfo(values.dtype).eps).sum()))
+        rank = min(full, self.rank or _rank_of_energy(values, self.energy or 1.0))
+        if rank >= break_even:
+            return f"it needs rank {rank}, at which its factors would be no smaller: {rows}×{columns}", None
+        factors = _factors(weight.tensor, values[:rank], vectors[:, :rank], transposed)
+        kept = float(values[:rank].sum() / values.sum()) if float(values.sum()) else 1.0
+        asked = f" ({self.rank} asked for, but it has no more)" if self.rank is not None and rank < self.rank else ""
+        return f"rank {rank} of {min(rows, columns)}{asked}, {kept:.4g} of the energy", factors
+
+
+def _spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Return squared singular values, falling, the singular vectors of the shorter side, and whether that is columns.
+
+    In float64 the eigenvectors of the Gram matrix of a float32 weight are its singular vectors to float32 rounding.
+    """
+    matrix = weight.detach().flatten(1).double()
+    transposed = matrix.shape[0] > matrix.shape[1]
+    short = matrix.t() if transposed else matrix
+    values, vectors = torch.linalg.eigh(short @ short.t())
+    return values.flip(0).clamp_min(0), vectors.flip(1), transposed
+
+
+def _rank_of_energy(values: Tensor, energy: float) -> int:
+    total = values.cumsum(0)
+    # one last bit of the sum must not ask for one rank more
+    reached = total >= energy * total[-1] * (1 - 1e-12)
+    return int(reached.int().argmax()) + 1
+
+
+def _factors(weight: Tensor, values: Tensor, vectors: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
+    """Return factors (rows, rank) and (rank, *others) that share the singular values evenly."""
+    matrix = weight.detach().flatten(1).double()
+    root = values.clamp_min(torch.finfo(torch.float64).tiny).pow(0.25)
+    if transposed:
+        left, right = matrix @ vectors / root, (vectors * root).t()
+    else:
+        left, right = vectors * root, (vectors / root).t() @ matrix
+    shape = (len(root), *weight.shape[1:])
+    return left.to(weight.dtype).contiguous(), right.to(weight.dtype).reshape(shape).contiguous()

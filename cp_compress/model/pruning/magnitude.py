@@ -1,0 +1,83 @@
+"""Unstructured magnitude pruning: the largest weights stay, all others become zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.model.layers import Weight
+from cp_compress.model.pruning.largest import zero_all_but_largest
+from cp_compress.model.pruning.zeroing import mask_weights
+from cp_compress.model.record import Skip
+from cp_compress.model.scheme import Piped
+from cp_compress.model.targets import Patterns, as_patterns
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCOPES = ("global", "layer")
+
+
+@dataclass(frozen=True)
+class Prune(Piped):
+    """Keep the share `density` of all weights, those of the largest magnitude; set the others to zero.
+
+    Exactly round(density·n) weights stay, halves rounded up and never fewer than one; of equal magnitudes the first
+    by index stay (order of `named_parameters`, then row-major). With `scope="global"` n counts all weight matrices
+    together, with "layer" each by itself. Biases and normalisation are not counted. `include` and `exclude` are
+    patterns (as in fnmatch) on the paths of layers, or on their types ("type:LSTM"); the tables of embeddings are
+    pruned only where `include` names them, or a layer shares them. Definition: magnitude pruning as in Condensa
+    (Joseph et al. 2020), except for its rounding and ties.
+
+    >>> from torch import nn
+    >>> Prune(0.25).compress(nn.Linear(4, 2)).weight.count_nonzero().item()
+    2
+    """
+
+    density: float
+    scope: str = "global"
+    include: Patterns = ()
+    exclude: Patterns = ()
+
+    expression_name: ClassVar[str] = "prune"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))
+        check_choice("Prune", "scope", self.scope, SCOPES)
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, as_patterns("Prune", name, getattr(self, name)))
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a pruned copy of the model.
+
+        Raises CompressionError when nothing can be pruned or nothing would change, when a layer would be left
+        without any weight, when a pattern matches no layer, and for NaN or Inf weights.
+        """
+        return mask_weights(self, model, self._zero, must_change=self.density < 1)
+
+    def _zero(self, weights: list[Weight]) -> list[Skip]:
+        for group in [weights] if self.scope == "global" else [[weight] for weight in weights]:
+            tensors: list[Tensor] = [weight.tensor for weight in group]
+            zero_all_but_largest(tensors, kept_count(self.density, sum(map(Tensor.numel, tensors))))
+        return []
+
+
+def check_density(owner: str, density: object, unit: str) -> float:
+    """Return a density as a float, or reject it."""
+    rule = f'density is the kept share of {unit} and must lie in (0, 1]; for "keep nothing removed" use density=1'
+    return check_real(owner, "density", density, rule, above=0, at_most=1)
+
+
+def kept_count(density: float, total: int) -> int:
+    """Return round(density·total) with halves up, at least 1; the density counts as the decimal that it is written as.
+
+    >>> kept_count(0.29, 100), kept_count(0.145, 100), kept_count(0.001, 10)
+    (29, 15, 1)
+    """
+    exact = Decimal(repr(density)) * total
+    return max(1, int(exact.quantize(Decimal(1), ROUND_HALF_UP)))

@@ -1,0 +1,1 @@
+"""To which numbers are weights and activations rounded, and how are the ranges found?"""

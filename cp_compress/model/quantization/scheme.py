@@ -1,0 +1,138 @@
+"""Fewer bits for each weight: float16, bfloat16, or integers of 8 or 4 bits with scales for channels or groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import Weight, copy_model
+from cp_compress.model.quantization.calibration import (
+    CalibrationData,
+    as_calibration,
+    find_input_ranges,
+    read_calibration,
+)
+from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
+from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.representations.formats import IntegerFormat, quantize
+from cp_compress.model.representations.half_computed import cast_model, find_casts
+from cp_compress.model.representations.half_stored import find_holding, hold_model
+from cp_compress.model.representations.integer_layers import MODES, require_float_weights
+from cp_compress.model.scheme import Piped
+from cp_compress.model.targets import as_patterns
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_INTEGERS = {"int8": 8, "int4": 4}
+
+
+@dataclass(frozen=True)
+class Quantize(Piped):
+    """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
+
+    "float16" and "bfloat16" hold every parameter in that dtype and compute in the model's own (`mode="weight"`), or
+    cast every floating-point tensor and compute in that dtype, with casts around the model (`mode="dynamic"`, as
+    `model.half()` would; slow on a CPU without float16 arithmetic).
+
+    "int8" and "int4" store the weights of linear layers, convolutions, attention projections and recurrent layers as
+    symmetric integers, two of four bits in a byte, with one scale for each output channel, or for each `group_size`
+    consecutive weights of a channel (the last group may be shorter), and compute with their product
+    (`mode="weight"`). `mode="dynamic"` rounds the input of each linear layer and convolution to 8 bits as well, with
+    a scale for each example, and sums exactly. `mode="static"` does so with a range for each layer that is found on
+    `calibration`: the name of a factory, as "package.module:factory", which returns a data set, or `CalibrationData`
+    (see `cp_compress.model.quantization.calibration`).
+
+    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`, for integers only; so several
+    formats may be mixed: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. The tables of
+    embeddings are quantised, by rows, only where `include` names them, or a layer shares them. Models held in 16 bits
+    are exported by `torch.export`, not with strict=True.
+
+    >>> from torch import nn
+    >>> layer = Quantize("int8").compress(nn.Linear(4, 2))
+    >>> layer.weight_int8.dtype, isinstance(layer, nn.Linear)
+    (torch.int8, True)
+    """
+
+    dtype: str
+    mode: str = "weight"
+    group_size: int | None = None
+    calibration: str | CalibrationData | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    expression_name: ClassVar[str] = "quantize"
+    positional_fields: ClassVar[tuple[str, ...]] = ("dtype",)
+
+    def __post_init__(self) -> None:
+        check_choice("Quantize", "dtype", self.dtype, (*_FLOATS, *_INTEGERS))
+        check_choice("Quantize", "mode", self.mode, MODES)
+        integers = self.dtype in _INTEGERS
+        if self.mode == "static" and not integers:
+            reject("Quantize", "mode", self.mode, f"{self.dtype} has no scales to calibrate: use 'weight' or 'dynamic'")
+        if self.group_size is not None:
+            rule = "group_size is how many weights share a scale, a whole number of 1 or more, or None for a channel"
+            size = check_integer("Quantize", "group_size", self.group_size, rule, at_least=1)
+            object.__setattr__(self, "group_size", size)
+            if not integers or self.mode != "weight":
+                reject("Quantize", "group_size", size, "groups are for integers with mode='weight' only")
+        if (self.calibration is not None) != (self.mode == "static"):
+            rule = "mode='static' needs calibration data, such as 'package.module:factory', and no other mode takes it"
+            reject("Quantize", "calibration", self.calibration, rule)
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", as_calibration("Quantize", self.calibration))
+        for name in ("include", "exclude"):
+            patterns = as_patterns("Quantize", name, getattr(self, name))
+            if patterns and not integers:
+                reject("Quantize", name, patterns, f"{self.dtype} is for whole models; patterns are for integers only")
+            object.__setattr__(self, name, patterns)
+
+    def content(self) -> str:
+        """Return the scheme's text with the digest of its calibration data: what its result depends on."""
+        if self.calibration is None:
+            return str(self)
+        return f"{self} {read_calibration('Quantize', self.calibration).digest}"
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a quantised copy of the model.
+
+        Raises CompressionError when nothing can be quantised, when a chosen layer is already, for a value that the
+        dtype cannot hold, and for NaN or Inf weights; and what the model raises on the calibration data.
+        """
+        candidate = copy_model("Quantize", model)
+        if self.dtype in _INTEGERS:
+            changes, skips = self._to_integers(candidate)
+        else:
+            changes, skips = self._to_float(candidate), []
+        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        return candidate
+
+    def _to_float(self, model: nn.Module) -> list[Change]:
+        narrow = find_casts(model) or find_holding(model)
+        if narrow is not None:
+            raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
+        if self.mode == "dynamic":
+            require_float_weights(str(self), model)  # a cast would round their scales
+            return cast_model(model, _FLOATS[self.dtype])
+        return hold_model(model, _FLOATS[self.dtype])
+
+    def _to_integers(self, model: nn.Module) -> tuple[list[Change], list[Skip]]:
+        form = IntegerFormat(_INTEGERS[self.dtype], self.group_size)
+        weights, skips = choose_weights(str(self), model, self.include, self.exclude)
+        ranges = None
+        if self.calibration is not None:
+            data = read_calibration("Quantize", self.calibration)
+            chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
+            ranges = find_input_ranges(model, {place.module for weight in chosen for place in weight.owners}, data)
+
+        def rounded(weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:
+            values, scale = quantize(weight.tensor, groups, form)
+            inputs = {"weight": "", "dynamic": ", inputs rounded for each example", "static": ", inputs rounded"}
+            return values, scale, f"{form} with {scale.numel()} scales{inputs[self.mode]}"
+
+        return to_integers(str(self), weights, skips, form, self.mode, rounded, ranges)

@@ -1,0 +1,44 @@
+"""The schemes that expressions name: those of this package, and those that users add."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.expressions import parse_expression
+from cp_compress.base.extensions import added
+from cp_compress.model.low_rank import LowRank
+from cp_compress.model.pruning.magnitude import Prune
+from cp_compress.model.pruning.patterns import BlockPrune, NMPrune
+from cp_compress.model.quantization.fixed_point import FixedPoint
+from cp_compress.model.quantization.scheme import Quantize
+from cp_compress.model.scheme import Scheme, compose
+from cp_compress.model.structure.schemes import FilterPrune, NeuronPrune, StructurePrune
+
+
+def parse_scheme(text: str) -> Scheme:
+    """Read a scheme from its expression: the inverse of `str(scheme)`, but for calibration data given as an object.
+
+    Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
+
+    >>> parse_scheme("prune(density=0.1) | quantize(float16)").schemes[0].density
+    0.1
+    """
+    if not isinstance(text, str):
+        reject("parse_scheme", "text", text, 'must be a text such as "prune(density=0.1)"')
+    return compose(parse_expression(text, _registry(), "scheme"))
+
+
+class _Registered(Protocol):
+    expression_name: ClassVar[str]
+
+
+def known_schemes() -> dict[str, type[Any]]:
+    """Return the schemes of this package by the names that expressions call them by."""
+    pruning = (Prune, BlockPrune, NMPrune, FilterPrune, NeuronPrune, StructurePrune)
+    known: tuple[type[_Registered], ...] = (*pruning, LowRank, Quantize, FixedPoint)
+    return {scheme.expression_name: scheme for scheme in known}
+
+
+def _registry() -> dict[str, type[Any]]:
+    return known_schemes() | dict(added("scheme"))

@@ -1,0 +1,1 @@
+"""How does a compressed layer hold its weights, and how does it compute with them?"""

@@ -1,0 +1,110 @@
+"""Models that hold their parameters in 16 bits and compute in the dtype of the original.
+
+This is what storing a model in float16 does to it: every parameter is rounded once, the arithmetic stays as it was. It
+runs at the speed of the original on any machine, where float16 arithmetic on a CPU can be thirty times slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.record import Change
+from cp_compress.model.representations.half_computed import model_dtype, require_range
+from cp_compress.model.representations.integer_layers import formats_of, stored_names
+
+# tensors are exchanged in the model itself, so that threads that share one must take turns
+_one_at_a_time = threading.RLock()
+
+
+class HeldForward:
+    """The `forward` of a model whose parameters are widened, for one call, from `held` to `computed`.
+
+    It is an attribute of the instance, so that the model keeps its class, its paths and its hooks. Threads take turns.
+    The model is one whole: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
+    find narrow parameters; for those use `mode="dynamic"`.
+    """
+
+    def __init__(self, model: nn.Module, held: torch.dtype, computed: torch.dtype) -> None:
+        self.model, self.held, self.computed = model, held, computed
+
+    @property
+    def __code__(self) -> Any:
+        """The code of the model's own forward, by which `torch.export` names the inputs."""
+        return type(self.model).forward.__code__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model's own forward gives with wide parameters; gradients reach the held ones."""
+        with _one_at_a_time, _widened(self.model, self.held, self.computed):
+            return type(self.model).forward(self.model, *args, **kwargs)
+
+
+def hold_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
+    """Round all floating-point parameters of a model in place to a dtype and widen them whenever they are used.
+
+    Raises CompressionError for a finite value that the dtype cannot hold, for a model whose parameters are of
+    several dtypes or whose `forward` was replaced, and when there is nothing to round.
+    """
+    computed = model_dtype(model)
+    wide = {name: tensor for name, tensor in model.named_parameters() if tensor.is_floating_point()}
+    dtypes = {tensor.dtype for tensor in wide.values()}
+    if computed is None or not wide or dtypes == {dtype}:
+        raise CompressionError(f"nothing to round: the model has no floating-point parameter outside {dtype}")
+    if len(dtypes) > 1:
+        kinds = ", ".join(sorted(map(str, dtypes)))
+        raise CompressionError(f"the parameters are of several dtypes ({kinds}): there is no one to compute in")
+    if "forward" in vars(model):
+        raise CompressionError("the model's forward was replaced on the instance: its parameters cannot be widened")
+    require_range(wide, dtype)
+    with torch.no_grad():
+        for tensor in wide.values():
+            tensor.data = tensor.data.to(dtype)
+    add_holding(model, dtype, computed)
+    return [Change(name, f"{computed} to {dtype}".replace("torch.", "")) for name in wide]
+
+
+def add_holding(model: nn.Module, held: torch.dtype, computed: torch.dtype) -> None:
+    """Make a model whose parameters are of dtype `held` compute in dtype `computed`."""
+    model.forward = HeldForward(model, held, computed)
+
+
+def find_holding(model: nn.Module) -> tuple[torch.dtype, torch.dtype] | None:
+    """Return the dtypes (held, computed) of a model made by `add_holding`, or None."""
+    forward = vars(model).get("forward")
+    return (forward.held, forward.computed) if isinstance(forward, HeldForward) else None
+
+
+@contextlib.contextmanager
+def _widened(model: nn.Module, held: torch.dtype, computed: torch.dtype) -> Iterator[None]:
+    """Put wide tensors in the places of held ones; gradients flow back through the widening."""
+    wide: dict[int, Tensor] = {}
+    places: list[tuple[dict[str, Any], Iterable[str]]] = []
+    for module in model.modules():
+        places.append((module._parameters, list(module._parameters)))
+        # a model's own 16-bit buffers stay: it may update them in place
+        places.append((module._buffers, [stored_names(name, form)[1] for name, form in formats_of(module).items()]))
+    narrow = [(store, name, store[name]) for store, names in places for name in names if _is(store[name], held)]
+    # recurrent layers keep a list of their parameters beside the parameters themselves
+    recurrent = [(module, module._flat_weights) for module in model.modules() if isinstance(module, nn.RNNBase)]
+    try:
+        for store, name, tensor in narrow:
+            # one wide tensor for each that is shared
+            store[name] = wide.setdefault(id(tensor), tensor.to(computed))
+        for layer, _ in recurrent:
+            layer._flat_weights = [getattr(layer, name, None) for name in layer._flat_weights_names]
+        yield
+    finally:
+        for store, name, tensor in narrow:
+            store[name] = tensor
+        for layer, weights in recurrent:
+            layer._flat_weights = weights
+
+
+def _is(tensor: Tensor | None, dtype: torch.dtype) -> bool:
+    return tensor is not None and tensor.dtype == dtype

@@ -1,0 +1,192 @@
+"""Compressed models as files: one safetensors file that holds what is not zero, checked when it is read.
+
+The file holds a few arrays (`cp_compress.model.storage.packing`), the arrangement as compressed JSON, and a SHA-256 of
+both. A model is read into a copy of the architecture that it was made from.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import zlib
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from torch import Tensor, nn
+
+from cp_compress.base.arguments import reject
+from cp_compress.base.digests import start_digest
+from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.errors import CompressionError, CorruptStreamError
+from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.model.quantization.lowering import is_lowered
+from cp_compress.model.representations.half_computed import find_casts
+from cp_compress.model.representations.half_stored import find_holding
+from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
+from cp_compress.model.storage.packing import Packer, Unpacker, Words, check_entry
+
+_VERSION = 3
+_TABLE, _CHECKSUM = "table", "sha256"
+_LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a model to one file, in one step; every value survives to the bit.
+
+    Stored are parameters and buffers (tied ones once, each in the smallest of three forms), how layers were changed,
+    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors,
+    for a lowered one, and for one that has a 16-bit model inside it (save that one, or wrap the original before
+    compressing it), OSError when the file cannot be written.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = nn.Linear(2, 2)
+    ...     save(model, f"{folder}/model.cp")
+    ...     torch.equal(load(f"{folder}/model.cp", nn.Linear(2, 2)).weight, model.weight)
+    True
+    """
+    if not isinstance(model, nn.Module):
+        reject("save", "model", type(model).__name__, "must be a torch.nn.Module")
+    _refuse_nested(model)
+    if is_lowered(model):
+        raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
+    packer = Packer()
+    tensors = []
+    for names, tensor in group_tensors(model):
+        try:
+            tensors.append([names, packer.add(tensor)])
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            raise CompressionError(f"{names[0]} cannot be stored: {error}") from error
+    table = {"version": _VERSION, "tensors": tensors, "arrangement": describe_arrangement(model)}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False)
+    arrays = packer.arrays() | {_TABLE: np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)}
+    arrays[_CHECKSUM] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
+    write_atomically(path, safetensors.numpy.save(arrays))
+
+
+def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """Return the stored model as a new module; `model` gives the architecture, and its device, and is not changed.
+
+    Raises CorruptStreamError, with the path, for a damaged file, CompressionError, naming the tensor, for a file
+    of another architecture, OSError for a file that cannot be read.
+    """
+    if not isinstance(model, nn.Module):
+        reject("load", "model", type(model).__name__, "must be the torch.nn.Module that the file was made from")
+    try:
+        content = read_regular(path, _LARGEST_FILE)
+    except ValueError as error:
+        raise CorruptStreamError(f"{os.fspath(path)} cannot be read: {error}") from error
+    try:
+        return _read(content, model)
+    except CorruptStreamError as error:
+        raise CorruptStreamError(f"{os.fspath(path)} is damaged: {error}") from error
+    except CompressionError as error:
+        raise CompressionError(f"{os.fspath(path)} does not fit the model given: {error}") from error
+
+
+def group_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """Return every parameter and buffer once, with all its names."""
+    groups: dict[int, tuple[list[str], Tensor]] = {}
+    everything = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in everything:
+        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return list(groups.values())
+
+
+def _digest(arrays: dict[str, Words]) -> str:
+    digest = start_digest()
+    for name in sorted(arrays):
+        if name != _CHECKSUM:
+            digest.update(f"{name} {arrays[name].dtype.str} {len(arrays[name])}\n".encode())
+            digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _read(content: bytes, model: nn.Module) -> nn.Module:
+    arrays = _read_arrays(content)
+    table = _read_table(arrays.pop(_TABLE))
+    try:
+        entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
+    arrangement = read_arrangement(table.get("arrangement"))
+    candidate = copy.deepcopy(model)
+    shape_model(candidate, arrangement)
+    places = dict(_all_tensors(candidate))
+    _require_same_names(entries, places)
+    unpacker = Unpacker(arrays)
+    shared: dict[int, set[str]] = {}
+    for name, tensor in places.items():
+        shared.setdefault(id(tensor), set()).add(name)
+    for names, entry in entries:
+        dtype, shape, _, _ = check_entry(entry)
+        targets = [places[name] for name in names]
+        if any(target is not targets[0] for target in targets[1:]):
+            raise CompressionError(f"{', '.join(names)} are one tensor in the file, and several in the model")
+        others = shared.get(id(targets[0]), set()) - set(names)
+        if others:
+            raise CompressionError(f"{names[0]} and {min(others)} are one tensor in the model, and two in the file")
+        if shape != tuple(targets[0].shape):
+            raise CompressionError(
+                f"{names[0]} has shape {shape} in the file and {tuple(targets[0].shape)} in the model"
+            )
+        if dtype != targets[0].dtype and not (dtype.is_floating_point and targets[0].is_floating_point()):
+            raise CompressionError(f"{names[0]} is {dtype} in the file and {targets[0].dtype} in the model")
+        targets[0].data = unpacker.read(entry).to(targets[0].device)
+    unpacker.finish()
+    finish_model(candidate, arrangement)
+    return candidate
+
+
+def _all_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+
+
+def _require_same_names(entries: list[tuple[list[str], Any]], places: dict[str, Tensor]) -> None:
+    stored = [name for names, _ in entries for name in names]
+    if len(set(stored)) != len(stored) or not all(names for names, _ in entries):
+        raise CorruptStreamError("its table names a tensor twice, or not at all")
+    for name in stored:
+        if name not in places:
+            raise CompressionError(f"{name} is in the file, not in the model")
+    for name in places:
+        if name not in set(stored):
+            raise CompressionError(f"{name} is in the model, not in the file")
+
+
+def _read_arrays(content: bytes) -> dict[str, Words]:
+    try:
+        arrays: dict[str, Words] = safetensors.numpy.load(content)
+    except Exception as error:
+        raise CorruptStreamError(f"it is no whole safetensors file ({reason_of(error)})") from error
+    if _TABLE not in arrays or _CHECKSUM not in arrays:
+        raise CorruptStreamError("it is a safetensors file that no `save` of this package wrote")
+    if any(array.ndim != 1 or array.dtype.kind != "u" for array in arrays.values()):
+        raise CorruptStreamError("its arrays are not of the kind that is stored")
+    if arrays.pop(_CHECKSUM).tobytes().hex() != _digest(arrays):
+        raise CorruptStreamError("its content does not match its checksum")
+    return arrays
+
+
+def _read_table(packed: Words) -> dict[str, Any]:
+    decoder = zlib.decompressobj()
+    try:
+        text = decoder.decompress(packed.tobytes(), _LARGEST_TABLE)
+        table = json.loads(text)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
+    if not isinstance(table, dict) or table.get("version") != _VERSION:
+        version = table.get("version") if isinstance(table, dict) else None
+        raise CorruptStreamError(f"its format version is {version!r}; this package reads {_VERSION}")
+    return table
+
+
+def _refuse_nested(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if path and (find_holding(module) or find_casts(module)):
+            raise CompressionError(
+                f"{path} is a 16-bit model inside another module, and how it computes would be lost: "
+                "save that module itself, or wrap the original model before compressing it"
+            )

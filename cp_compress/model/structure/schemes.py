@@ -1,0 +1,194 @@
+"""Structured pruning: whole filters of convolutions, or neurons of linear layers, become zero or are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.errors import CompressionError, NoEffectError
+from cp_compress.model.layers import copy_model, find_weights
+from cp_compress.model.order import require_order
+from cp_compress.model.pruning.magnitude import check_density
+from cp_compress.model.record import Skip, Step, add_step
+from cp_compress.model.representations.integer_layers import require_float_weights
+from cp_compress.model.scheme import Piped
+from cp_compress.model.structure.criteria import CRITERIA
+from cp_compress.model.structure.ranking import Ranking, Target
+from cp_compress.model.structure.removal import Work, remove_weakest, zero_weakest
+from cp_compress.model.targets import as_patterns, choose
+from cp_compress.model.tracing import Trace, example_inputs, trace
+
+_SCOPES = ("layer", "global")
+_DTYPES = ("auto", "float", "int64")
+_NEURAL = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class _UnitPrune(Piped):
+    """What the three structured schemes have in common; they differ in the layers they look at."""
+
+    density: float
+    norm: str = "l1"
+    round_to: int = 1
+    shrink: bool = True
+    example_shape: tuple[int, ...] | None = None
+    example_dtype: str = "auto"
+    scope: str = "layer"
+    floor: float = 0.0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+    units: ClassVar[str]
+    expression_name: ClassVar[str]
+    kinds: ClassVar[tuple[type[nn.Module], ...]]
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        object.__setattr__(self, "density", check_density(owner, self.density, f"{self.units}"))
+        check_choice(owner, "norm", self.norm, CRITERIA)
+        rule = f"round_to is the number of {self.units} to align to, a whole number of 1 or more"
+        object.__setattr__(self, "round_to", check_integer(owner, "round_to", self.round_to, rule, at_least=1))
+        if not isinstance(self.shrink, bool):
+            reject(owner, "shrink", self.shrink, f"must be True (remove {self.units}) or False (zero them)")
+        object.__setattr__(self, "example_shape", _as_shape(owner, self.example_shape))
+        check_choice(owner, "example_dtype", self.example_dtype, _DTYPES)
+        check_choice(owner, "scope", self.scope, _SCOPES)
+        rule = (
+            f"floor is the smallest share of {self.units} that a layer keeps: from 0 to the density, and 0 with "
+            'scope="layer", where every layer keeps the density'
+        )
+        highest = self.density if self.scope == "global" else 0
+        object.__setattr__(self, "floor", check_real(owner, "floor", self.floor, rule, at_least=0, at_most=highest))
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, as_patterns(owner, name, getattr(self, name)))
+
+    def compress(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model without the weakest units.
+
+        Raises CompressionError when there is nothing to prune, when nothing would change, when the model cannot be run
+        on an example, when a pattern matches no layer, and for NaN or Inf weights; MissingExtraError when
+        Torch-Pruning is needed and absent.
+        """
+        candidate = copy_model(type(self).__name__, model)
+        require_float_weights(str(self), candidate)
+        inputs = example_inputs(str(self), candidate, self.example_shape, self.example_dtype)
+        seen = trace(candidate, inputs.first)
+        chosen, skips = self._eligible(candidate, seen)
+        if not chosen:
+            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
+            raise CompressionError(f"{self}: the model has no {self.units} to prune ({listed or 'it has no layers'})")
+        ranking = Ranking(self.density, self.norm, self.round_to, self.scope, self.floor)
+        work = Work(candidate, chosen, inputs, seen, ranking)
+        done = remove_weakest(work) if self.shrink else zero_weakest(work)
+        if not done.changes and self.density < 1:
+            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
+            raise NoEffectError(f"{self} changes nothing ({listed})")
+        add_step(candidate, Step(str(self), done.changes, (*skips, *done.skips), structural=done.structural))
+        return candidate
+
+    def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
+        found, skips = find_weights(model)
+        weights, left = choose(str(self), found, self.include, self.exclude)
+        skips += left
+        require_order(self, model, [weight.name for weight in weights])
+        chosen: dict[str, Target] = {}
+        for weight in weights:
+            layers = [owner.module for owner in weight.owners]
+            kind = type(layers[0]).__name__
+            if any(hasattr(layer, "low_rank_names") for layer in layers):
+                reason = f"its factors have no {self.units} of their own; put low_rank after {self.expression_name}"
+            elif not all(isinstance(layer, self.kinds) for layer in layers):
+                reason = f"{kind} has no {self.units}"
+            elif weight.owners[0].attribute.startswith("weight_hr"):
+                reason = f"it reads the hidden units of {kind} and has none of its own"
+            elif seen.heads.intersection(layers):
+                reason = "it gives the model's output"
+            elif not all(layer in seen.order for layer in layers):
+                reason = "it was not called when the model ran"
+            else:
+                path = weight.owners[0].path
+                names = chosen[path].names if path in chosen else ()
+                chosen[path] = Target(path, layers[0], (*names, weight.name))
+                continue
+            skips.append(Skip(weight.name, reason))
+        return chosen, skips
+
+
+@dataclass(frozen=True)
+class FilterPrune(_UnitPrune):
+    """Keep the share `density` of the filters of every convolution, the strongest by `norm`.
+
+    round(density·filters) stay, halves up, rounded to a multiple of `round_to` and never fewer than that; of equal
+    strengths the first by index; a grouped convolution keeps the same number in each group. `norm` is "l1", "l2",
+    "max", "mean" or "geometric_median", as defined by `unit_strengths`. With `scope="global"` the filters of all layers
+    are ranked together, by their strength divided by the mean of their layer, and `floor` is the share that every layer
+    keeps. The layer that gives the model's output is left alone; `include` and `exclude` are patterns as in `Prune`.
+
+    With `shrink=True` filters are removed with the help of Torch-Pruning (extra "shrink"): those whose outputs are
+    added to one another are chosen together, as if they were one filter (and counted as one by "global"). Each removal
+    is checked on a copy; what cannot be removed without changing the result is set to zero, and the report says why.
+    With `shrink=False` a filter, its bias and its channel of the batch norm behind it are set to zero. The model is run
+    once on random data of `example_shape` (without the batch dimension; usual sizes are tried when it is None);
+    `example_dtype` is "int64" for a model that takes indices, and "auto" finds that out.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    >>> _ = model(torch.zeros(1, 3, 8, 8))
+    >>> FilterPrune(0.5, example_shape=(3, 8, 8)).compress(model)[0].out_channels
+    4
+    """
+
+    expression_name: ClassVar[str] = "filter_prune"
+    units: ClassVar[str] = "filters"
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
+
+
+@dataclass(frozen=True)
+class NeuronPrune(_UnitPrune):
+    """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
+
+    Of a recurrent layer hidden units are kept, the same number in each of its levels and directions; of an attention
+    layer inner dimensions, where dimension i of query, key and value counts as one; the latter, and those of recurrent
+    cells, are only ever set to zero. All arguments are those of `FilterPrune`.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> NeuronPrune(0.5).compress(model)[2].in_features
+    4
+    """
+
+    expression_name: ClassVar[str] = "neuron_prune"
+    units: ClassVar[str] = "neurons"
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
+
+
+@dataclass(frozen=True)
+class StructurePrune(_UnitPrune):
+    """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
+
+    All arguments are those of `FilterPrune`; with `scope="global"` filters and neurons are ranked together, as in
+    Condensa (Joseph et al. 2020), which compares their strengths without regard to the layer.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    >>> small = StructurePrune(0.5, example_shape=(3, 3, 3)).compress(model)
+    >>> small[2].in_features, small[2].out_features
+    (4, 3)
+    """
+
+    expression_name: ClassVar[str] = "structure_prune"
+    units: ClassVar[str] = "filters or neurons"
+    kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
+
+
+def _as_shape(owner: str, value: object) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    rule = "must be the shape of one example without the batch dimension, such as (3, 32, 32), or None"
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        reject(owner, "example_shape", value, rule)
+    return tuple(check_integer(owner, "example_shape", size, rule, at_least=1) for size in value)

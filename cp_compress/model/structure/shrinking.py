@@ -1,0 +1,132 @@
+"""Units really removed, with everything that depends on them, each removal checked on a copy before it is done.
+
+The outputs of a shrunk copy must equal those of a copy in which the same units are zero.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.representations.half_computed import find_casts
+from cp_compress.model.structure.grouping import Cut
+from cp_compress.model.structure.units import remove_units, zero_units
+from cp_compress.model.tracing import Inputs, output_tensors, running
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The removal of the same units from all layers that share them: the paths of those that give them, and cuts."""
+
+    producers: tuple[str, ...]
+    dropped: Tensor
+    cuts: tuple[Cut, ...]
+
+
+def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+    """Return the plans that may be carried out together without a change of the model's outputs.
+
+    Raises CompressionError when the model's output does not depend on its input, so that nothing can be checked.
+    """
+    probe = _probe(model)
+    if not _depends_on_input(probe, inputs):
+        raise CompressionError(
+            "the model's output does not depend on its input, so that a removal cannot be checked; use shrink=False"
+        )
+    if _is_exact(model):
+        probe = probe.double()
+    return _sound_part(probe, plans, inputs)
+
+
+def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+    """Return plans that are right together; where they are not, both halves are looked at by themselves."""
+    if not plans or _is_sound(probe, plans, inputs):
+        return list(plans)
+    if len(plans) == 1:
+        return []
+    middle = len(plans) // 2
+    sound = [*_sound_part(probe, plans[:middle], inputs), *_sound_part(probe, plans[middle:], inputs)]
+    if sound and len(sound) < len(plans) and _is_sound(probe, sound, inputs):
+        return sound
+    # each half is right and both together are not: the first half of them is kept
+    return _sound_part(probe, sound[: (len(sound) + 1) // 2], inputs)
+
+
+def remove(model: nn.Module, plans: Iterable[Plan]) -> None:
+    """Carry out plans in place."""
+    # indices are those of the whole layer: where several plans meet, as behind a concatenation, all go at once
+    together: dict[tuple[str, bool], set[int]] = {}
+    for plan in plans:
+        for cut in plan.cuts:
+            together.setdefault((cut.path, cut.inputs), set()).update(cut.indices)
+    for (path, inputs), indices in together.items():
+        remove_units(model.get_submodule(path), indices, inputs)
+
+
+def _probe(model: nn.Module) -> nn.Module:
+    """Return a copy to check plans on, without weights that hide what is behind them.
+
+    A tensor of nothing but zeros, as in a head or a norm that is to be trained from zero, is filled with random
+    numbers: which layers hang together does not depend on values.
+    """
+    probe = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for module in probe.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None or parameter.numel() == 0 or not parameter.is_floating_point():
+                continue
+            if (parameter.ndim > 1 or name == "weight") and not parameter.any():
+                values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.data.copy_(values / max(1, parameter[0].numel()) ** 0.5)
+    return probe
+
+
+def _is_exact(model: nn.Module) -> bool:
+    return find_casts(model) is None  # else the arithmetic is the casts' own
+
+
+def _is_sound(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> bool:
+    try:
+        shrunk, masked = copy.deepcopy(probe), copy.deepcopy(probe)
+        remove(shrunk, plans)
+        _mask(masked, plans)
+        outputs, expected = _run(shrunk, inputs.first), _run(masked, inputs.first)
+    except Exception:  # a wrong plan may break the model's own code in any way; it is then not carried out
+        return False
+    if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
+        return False
+    tolerance = 1e-9 if all(leaf.dtype == torch.float64 for leaf in outputs) else 2e-2
+    return all(_close(a, b, tolerance) for a, b in zip(outputs, expected, strict=True))
+
+
+def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:
+    return not all(map(torch.equal, _run(probe, inputs.first), _run(probe, inputs.second)))
+
+
+def _run(probe: nn.Module, batch: Tensor) -> list[Tensor]:
+    double = any(parameter.dtype == torch.float64 for parameter in probe.parameters())
+    with running(probe), torch.no_grad():
+        leaves = output_tensors(probe(batch.double() if double and batch.is_floating_point() else batch))
+    return [leaf for leaf in leaves if leaf.is_floating_point()]
+
+
+def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
+    scale = float(expected.abs().max()) if expected.numel() else 0.0
+    return bool(torch.allclose(actual, expected, rtol=tolerance, atol=tolerance * max(scale, 1e-30)))
+
+
+def _mask(model: nn.Module, plans: Iterable[Plan]) -> None:
+    for plan in plans:
+        zero_units(map(model.get_submodule, plan.producers), plan.dropped)
+        for cut in plan.cuts:
+            module = model.get_submodule(cut.path)
+            if isinstance(module, _BatchNorm):  # its channels may be those of several concatenated layers
+                dropped = torch.zeros(module.num_features, dtype=torch.bool)
+                dropped[list(cut.indices)] = True
+                zero_units([module], dropped)

@@ -1,0 +1,1 @@
+"""What is the smallest setting of a codec that keeps what is required?"""

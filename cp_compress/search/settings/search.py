@@ -1,0 +1,204 @@
+"""The smallest setting of a codec at which a model still does what is required on the decoded data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cp_compress.fidelity as fidelity
+from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.devices import usable_device
+from cp_compress.data.dataset import CompressedDataset
+from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
+from cp_compress.fidelity.judging.measurement import Measurement, find_comparison
+from cp_compress.fidelity.observing.observation import forget_observations, observe
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import example_digests, mark_as_searched, shared_examples
+from cp_compress.search.results import describe_check
+from cp_compress.search.settings.results import SettingTrial, SmallestSetting
+from cp_compress.search.settings.spaces import CodecSpace
+from cp_compress.search.settings.trials import Repair, SettingSearch, find_axis
+
+if TYPE_CHECKING:
+    import torch
+
+    from cp_compress.fidelity.observing.runner import Model
+
+_OWNER = "find_smallest"
+_OF_DATA, _OF_MODELS_ALONE = "reconstruction", "footprint"
+
+
+def find_smallest(
+    codec_family: CodecSpace,
+    model: Model,
+    dataset: Any,
+    requirements: Requirement | str | Sequence[Requirement | str],
+    *,
+    confidence: float | None = 0.95,
+    reference: Model | None = None,
+    options: Mapping[str, Any] | None = None,
+    repair: Repair | None = None,
+    trials: int = 12,
+    neighbours: int = 2,
+    gate_data: Any = None,
+    allow_shared_examples: bool = False,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> SmallestSetting:
+    """Return the setting of a codec with the fewest bytes at which what is required holds on decoded data.
+
+    At each setting `model` reads the decoded `dataset`, the `reference` (by default the model itself) the original.
+    A requirement is a value, judged as it is, or a text such as "accuracy_drop <= 0.02", which is then a claim about
+    the population at this `confidence`: by a paired bound, since both read the same examples. "inconclusive" does not
+    hold. All are on metrics of one comparison, found by their names; `options` go to it.
+
+    One parameter of the family is bisected in at most `trials` settings (and the mildest, where none of them holds),
+    then up to `neighbours` settings on either side of the smallest that holds are tried (of a Real at the distance of
+    the last bracket), and again around one that turns out smaller, because accuracy over a setting is no smooth curve:
+    at most max(trials, 2·neighbours) more. Fewest bytes count, envelopes left out, so a setting of as many bytes as the
+    smallest that holds so far is taken to hold, and is no trial; nor, without a repair, is one that decodes to the
+    same as an earlier one of as many bytes.
+
+    `repair` (model, codec) -> model makes the candidate of each setting, for example by `adapt` on training data that
+    the codec stored; what it does on the original data is part of each trial (`clean`).
+
+    A setting is chosen on the data that it is judged on, so the luckiest of several is taken; `gate_data` is labelled
+    data, without any example of `dataset` unless `allow_shared_examples`, on which the answer is judged once more.
+
+    Raises InvalidArgumentError for bad arguments, shared examples and a requirement that fails on the original data;
+    what the codec raises when it takes the data at neither end of its range. A setting that the codec or the
+    comparison refuses is a trial that ended in an error.
+
+    >>> from cp_compress.examples import digits, digits_cnn
+    >>> from cp_compress.search.spaces import Integer
+    >>> family = CodecSpace("zfp(precision={planes})", planes=Integer(1, 12))
+    >>> found = find_smallest(family, digits_cnn(), digits(), "accuracy_drop <= 0.02")
+    >>> print(found.codec, found.outcome)
+    zfp(precision=...) pass
+    """
+    judged = _as_requirements(requirements, confidence)
+    if not isinstance(codec_family, CodecSpace):
+        rule = 'must be a CodecSpace, such as CodecSpace("jpeg(quality={q})", q=Integer(1, 100))'
+        reject(_OWNER, "codec_family", codec_family, rule)
+    trials = check_integer(_OWNER, "trials", trials, "must be a whole number of 1 or more", at_least=1)
+    neighbours = check_integer(_OWNER, "neighbours", neighbours, "must be a whole number of 0 or more", at_least=0)
+    if repair is not None and not callable(repair):
+        reject(_OWNER, "repair", repair, "must be a callable (model, codec) -> model")
+    batch_size = check_integer(_OWNER, "batch_size", batch_size, "must be a whole number of 1 or more", at_least=1)
+    if device is not None:
+        usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
+    data = LabeledData(dataset)
+    digests = frozenset(example_digests(data))
+    fresh = None if gate_data is None else LabeledData(gate_data)
+    shared = [] if fresh is None else shared_examples(fresh, digests)
+    if shared and not allow_shared_examples:
+        rule = f"{len(shared)} of its examples are among those searched on, so a verdict on them would be too good"
+        reject(
+            _OWNER, "gate_data", type(gate_data).__name__, f"{rule}; take them out, or say allow_shared_examples=True"
+        )
+    axis = find_axis(codec_family, data)
+    beside = model if reference is None else reference
+    judge_data = _Judge(model, beside, judged, dict(options or {}), device, batch_size)
+    if repair is None:
+        judge_data.rehearse(data)
+    run = SettingSearch(codec_family, axis, judge_data, model, batch_size, data, repair, progress)
+    run.bisect(trials)
+    run.look_around(neighbours, max(trials, 2 * neighbours))
+    best = run.best
+    gate = None
+    if best is not None and best.codec is not None and run.model is not None and fresh is not None:
+        gate = judge_data(run.model, CompressedDataset(fresh, best.codec, batch_size=batch_size), fresh)[0]
+    if run.model is not None and run.model is not model:
+        mark_as_searched(run.model, digests)
+    return SmallestSetting(
+        family=str(codec_family),
+        requirements=tuple(map(str, judged)),
+        best=best,
+        trials=tuple(run.trials),
+        model=run.model,  # type: ignore[arg-type]
+        gate=gate,
+        search_digests=digests,
+        notes=(*run.notes(), *_gate_notes(best, gate, len(shared))),
+    )
+
+
+class _Judge:
+    """Compares a candidate on decoded data with the reference on the original, and judges it."""
+
+    def __init__(
+        self,
+        model: Model,
+        reference: Model,
+        requirements: tuple[Requirement, ...],
+        options: dict[str, Any],
+        device: torch.device | str | None,
+        batch_size: int,
+    ) -> None:
+        self.model, self.reference, self.requirements = model, reference, requirements
+        self.options, self.device, self.batch_size = options, device, batch_size
+        self.comparison = find_comparison(requirements[0].metric)
+        self.compare: Callable[..., Measurement] = getattr(fidelity, f"compare_{self.comparison}")
+        try:
+            inspect.signature(self.compare).bind(None, None, **options)
+        except TypeError as error:
+            reject(
+                _OWNER, "options", sorted(options), f"the comparison {self.comparison!r} does not take them: {error}"
+            )
+
+    def __call__(self, candidate: Model, stored: Any, data: LabeledData) -> tuple[Check, Measurement | None]:
+        """Return the check, and what a candidate that is not the model itself does on the original data."""
+        try:
+            check = judge(self._compare(candidate, stored, data), self.requirements)
+            clean = None
+            if candidate is not self.model:
+                original = self._observe(self.reference, data)
+                clean = fidelity.compare_predictions(self._observe(candidate, data), original)
+            return check, clean
+        finally:
+            if candidate is not self.model:
+                forget_observations(candidate)
+
+    def rehearse(self, data: LabeledData) -> None:
+        """Reject requirements that the model does not meet even on the original data."""
+        if self.comparison == _OF_DATA:
+            return
+        check = judge(self._compare(self.model, data, data), self.requirements)
+        if not check.passed:
+            rule = f"even the original data does not pass this ({describe_check(check)}), so no setting can"
+            reject(_OWNER, "requirements", ", ".join(map(str, self.requirements)), rule)
+
+    def _compare(self, candidate: Model, stored: Any, data: LabeledData) -> Measurement:
+        if self.comparison == _OF_DATA:
+            return self.compare(stored, data, **self.options)
+        return self.compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
+
+    def _observe(self, model: Model, data: Any) -> fidelity.Observation:
+        return observe(model, data, device=self.device, batch_size=self.batch_size)
+
+
+def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement, ...]:
+    listed = list(given) if isinstance(given, (list, tuple)) else []
+    several = [given] if isinstance(given, (Requirement, str)) else listed
+    found = tuple(Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several)
+    if not found or not all(isinstance(one, Requirement) for one in found):
+        rule = 'give at least one Requirement or text, such as "accuracy_drop <= 0.02"'
+        reject(_OWNER, "requirements", given, rule)
+    comparisons = {find_comparison(one.metric) for one in found}
+    if len(comparisons) > 1 or comparisons == {_OF_MODELS_ALONE}:
+        rule = f"all must be on metrics of one comparison of what data does, not of {', '.join(sorted(comparisons))}"
+        reject(_OWNER, "requirements", ", ".join(map(str, found)), rule)
+    return found
+
+
+def _gate_notes(best: SettingTrial | None, gate: Check | None, shared: int) -> tuple[str, ...]:
+    if best is None:
+        return ()
+    notes = [f"{shared} examples of the gate are among those searched on: it is no fresh data"] if shared else []
+    if gate is None:
+        notes.append("the setting was chosen on the data that it was judged on, and not judged on fresh data")
+    elif not gate.passed:
+        undecided = gate.outcome == "inconclusive"
+        notes.append("fresh data leaves the setting undecided" if undecided else "the setting fails on fresh data")
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""Which point of a search space is tried next?"""

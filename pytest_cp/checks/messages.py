@@ -1,0 +1,190 @@
+"""What a failing check tells a person: required and found, who pays, which examples, how to see it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from pytest_cp.checks.records import Record, current_recorder, decisive_requirement
+
+_LISTED = 8
+_LISTED_LAYERS = 3
+
+
+def failure_message(record: Record, hint: str = "") -> str:
+    """Return the message of a failed check; its first line carries metric, value, bound, interval and n."""
+    lines = [_headline(record)]
+    if len(record["requirements"]) > 1:
+        lines += [f"  {entry['outcome']}: {finding(entry)}" for entry in record["requirements"]]
+    for entry in record["requirements"]:
+        lines += _group_lines(entry)
+    told = decisive_requirement(record) is not None  # the headline tells the first problem
+    lines += [f"  baseline: {problem}" for problem in record["baseline_problems"][told:]]
+    lines += [f"  {hint}" for hint in record["waiver_hints"]]
+    lines += _subject_lines(record["subjects"])
+    lines += _class_lines(record["details"].get("classes", []))
+    lines += _slice_lines(record)
+    lines += _flip_lines(record["details"].get("flips", []))
+    lines += _example_lines(record["examples"])
+    lines += _worst_lines(record)
+    lines += _origin_lines(record["origin"])
+    lines += [f"  note: {note}" for note in record["notes"]]
+    if hint:
+        lines.append(f"  {hint}")
+    lines.append(f"  reproduce: {reproduce_command(record)}")
+    return "\n".join(lines)
+
+
+def _headline(record: Record) -> str:
+    decisive = decisive_requirement(record)
+    if decisive is None:
+        return f"{record['assertion']}: {record['error']}"
+    if record["baseline_problems"]:
+        return f"{decisive['metric']} = {number(decisive['value'])}: {record['baseline_problems'][0]}"
+    extra = f"; {len(record['requirements'])} requirements" if len(record["requirements"]) > 1 else ""
+    return f"{finding(decisive)}{extra}"
+
+
+def finding(entry: Record) -> str:
+    """Return what was found beside what is required, with interval, n and what would decide it, in one line."""
+    sign = "≥" if entry["direction"] == "min" else "≤"
+    text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
+    if entry["interval"] is not None:
+        low, high = entry["interval"]
+        text += f" at {entry['confidence']:.0%} confidence ({number(low)} … {number(high)})"
+    text += f", n = {entry['count']}"
+    if entry["outcome"] == "inconclusive":
+        needed = entry["examples_needed"]
+        text += ": inconclusive, " + (
+            f"about {needed:,} more examples would decide it"
+            if needed
+            else "no number of such examples would decide it"
+        )
+    elif entry["outcome"] == "error":
+        text += ": not a number, so nothing was compared"
+    return text
+
+
+def _group_lines(entry: Record) -> list[str]:
+    """Say which groups break their bound, and which are not known to keep it; p-values are Holm's."""
+    if entry["outcome"] == "pass":
+        return []
+    lines = []
+    for verdict, key in (("refuted", "p_refuted"), ("undecided", "p_proven")):
+        groups = sorted((one for one in entry["groups"] if one["verdict"] == verdict), key=lambda one: one["p_refuted"])
+        texts = [
+            f"{one['group']} ({number(one['value'])}, n = {one['count']}, p = {number(one[key])})" for one in groups
+        ]
+        more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+        if texts:
+            lines.append(f"  {entry['metric']} {verdict} for: {', '.join(texts[:_LISTED])}{more}")
+    return lines
+
+
+def _subject_lines(subjects: dict[str, Any]) -> list[str]:
+    return [f"  {role}: {subject['name']}{_size(subject)}" for role, subject in subjects.items()]
+
+
+def _size(subject: Record) -> str:
+    return f", {subject['count']} examples" if "count" in subject else ""
+
+
+def _class_lines(classes: list[Record]) -> list[str]:
+    worse = sorted((row for row in classes if row["drop"] > 0), key=lambda row: -float(row["drop"]))
+    if not worse:
+        return []
+    rows = [
+        f"    {row['class']}: {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
+        for row in worse[:_LISTED]
+    ]
+    return ["  classes that lost accuracy, worst first:", *rows, *_rest(len(worse))]
+
+
+def _slice_lines(record: Record) -> list[str]:
+    slices = worst_slices(record)
+    if not slices:
+        return []
+    return ["  slices that changed, worst first:", *(f"    {text}" for text in slices[:_LISTED]), *_rest(len(slices))]
+
+
+def worst_slices(record: Record) -> list[str]:
+    """Return what happened to each slice that changed, the worst first by what is required of slices."""
+    unmet = {entry["metric"] for entry in record["requirements"] if entry["outcome"] != "pass"}
+    by_drop = "max_slice_accuracy_drop" in unmet and "min_slice_agreement" not in unmet
+    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row["drop"] > 0]
+    rows.sort(key=lambda row: (-row["drop"] if by_drop else row["agreement"], row["count"]))
+    return [
+        f"{row['slice']}: agreement {number(row['agreement'])}, "
+        f"accuracy {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
+        for row in rows
+    ]
+
+
+def _flip_lines(flips: list[Record]) -> list[str]:
+    if not flips:
+        return []
+    rows = [f"    {flip['before']} → {flip['after']}: {flip['count']}" for flip in flips[:_LISTED]]
+    return ["  predictions that changed, by class pair:", *rows, *_rest(len(flips))]
+
+
+def _example_lines(examples: list[Record]) -> list[str]:
+    if not examples:
+        return []
+    rows = [_example_line(change) for change in examples[:_LISTED]]
+    return ["  examples that changed most:", *rows, *_rest(len(examples))]
+
+
+def _worst_lines(record: Record) -> list[str]:
+    worst = record["worst"]
+    if worst is None:
+        return []
+    found = f"{worst['metric']} = {number(worst['value'])}"
+    heading = f"  the worst of {record['runs']} runs (this one is the simplest found): {found}"
+    return [heading, *map(_example_line, worst["examples"])]
+
+
+def _example_line(change: Record) -> str:
+    return f"    #{change['index']} (label {change['label']}): {change['before']} → {change['after']}"
+
+
+def _origin_lines(origin: Record | None) -> list[str]:
+    if origin is None:
+        return []
+    flips = origin.get("asked", 0)
+    rows = [_layer_line(layer, flips) for layer in origin["layers"][:_LISTED_LAYERS]]
+    if rows:
+        flipped = f"share of {flips} flips that come back when one is put back as it was"
+        rows = [f"  layers that carry the damage ({flipped if flips else 'by the noise that each adds'}):", *rows]
+    rows += [
+        f"  stage {stage['scheme']} introduced {stage['share']:.0%} of {stage['flips']} flips"
+        for stage in origin["stages"]
+    ]
+    return rows + [f"  note: {note}" for note in origin["notes"]]
+
+
+def _layer_line(layer: Record, flips: int) -> str:
+    noise = layer["added_snr"]
+    texts = [f"{layer['share']:.0%}"] if flips else []
+    if isinstance(noise, float):
+        texts.append(f"signal to own noise {noise:.1f} dB")
+    return f"    {layer['name']} ({layer['kind']}): {', '.join(texts) or 'unknown'}"
+
+
+def _rest(count: int) -> list[str]:
+    return [f"    … and {count - _LISTED} more"] if count > _LISTED else []
+
+
+def reproduce_command(record: Record) -> str:
+    """Return the command that runs a record's test alone, with the same execution."""
+    recorder = current_recorder()
+    if recorder is None:
+        return f"call {record['assertion']} again with the same arguments"
+    parts = ["pytest", recorder.test, *recorder.options]
+    return " ".join(shlex.quote(part) for part in parts)
+
+
+def number(value: Any) -> str:
+    """Return a number with four significant digits, more where it is close to one, for a person to read."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:.4f}".rstrip("0").rstrip(".") if 0.01 <= abs(value) < 1000 else f"{value:.4g}"

@@ -1,0 +1,74 @@
+"""Who is compared with whom: names and digests of models and data, for records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from cp_compress.base.digests import digest_model
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.wrapping import said_by
+from pytest_cp.checks.records import Record
+
+_candidate_name: ContextVar[str | None] = ContextVar("cp_candidate_name", default=None)
+
+
+@contextlib.contextmanager
+def candidate_called(name: str | None) -> Iterator[None]:
+    """Let records of checks inside call their candidate by this name; None leaves it what its model says."""
+    token = _candidate_name.set(name)
+    try:
+        yield
+    finally:
+        _candidate_name.reset(token)
+
+
+def describe_candidate(model: Model) -> Record:
+    """Return the name that a specification gave the candidate, or else its model's, and its digest."""
+    described = describe_model(model)
+    return described | {"name": _candidate_name.get() or described["name"]}
+
+
+def describe_model(model: Model) -> Record:
+    """Return a model's name (the scheme that made it, where known) and digest."""
+    from cp_compress.model import compression_steps
+
+    steps = compression_steps(model)
+    name = " | ".join(steps) if steps else getattr(type(model), "__name__", repr(model))
+    if not steps and hasattr(model, "__name__"):
+        name = model.__name__
+    return {"name": name, "digest": digest_model(model)}
+
+
+def describe_data(source: Any, digest: str | None, count: int) -> Record:
+    """Return a data set's name (with its codec, where it has one), digest and size."""
+    codec = said_by(source, "codec")
+    return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
+
+
+def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
+    """Return the subjects of a check that are known before anything runs: the models, and the candidate's codec."""
+    subjects = {"candidate": describe_candidate(candidate), "reference": describe_model(reference)}
+    if said_by(compressed_dataset, "codec") is not None:
+        subjects["compressed_data"] = describe_data(compressed_dataset, None, len(LabeledData(compressed_dataset)))
+    return subjects
+
+
+def describe_pair(candidate: Observation, reference: Observation) -> Record:
+    """Return the subjects of a check: candidate, reference, data, and the candidate's own data where it differs.
+
+    Data stored by another codec is data of its own, though the codec may have lost nothing.
+    """
+    subjects: Record = {
+        "candidate": describe_candidate(candidate.model),
+        "reference": describe_model(reference.model),
+        "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
+    }
+    source, codec = candidate.data.source, getattr(reference.data.source, "codec", None)
+    if candidate.data_digest != reference.data_digest or getattr(source, "codec", codec) != codec:
+        subjects["compressed_data"] = describe_data(source, candidate.data_digest, len(candidate))
+    return subjects

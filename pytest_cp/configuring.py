@@ -1,0 +1,134 @@
+"""What is checked of a configuration before anything is collected: options, ini keys and the files they name."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import tempfile
+from pathlib import Path
+
+import iniconfig
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from cp_compress.base.error_reasons import reason_of
+from pytest_cp.baselines.entries import ENVIRONMENT_POLICIES
+from pytest_cp.baselines.tolerances import baseline_tolerances
+from pytest_cp.session.options import INI, MARKER_TEXTS, REPORTS, execution, in_ci, specification_path
+from pytest_cp.specification import SpecificationError, read_specified_waivers
+from pytest_cp.waivers.waivers import Waiver, WaiverError, Waivers, read_waivers
+
+
+def configure(config: pytest.Config) -> None:
+    """Declare markers and refuse options and ini keys that cannot be meant; raises pytest.UsageError."""
+    for marker in MARKER_TEXTS:
+        config.addinivalue_line("markers", marker)
+    _refuse_unknown_keys(config)
+    execution(config)
+    _check_report_paths(config)
+    baseline_tolerances(config)
+    _check_environment_policy(config)
+    _check_baseline_folder(config)
+    waivers(config)
+    _refuse_unsafe_baseline(config)
+
+
+def _check_report_paths(config: pytest.Config) -> None:
+    named: dict[Path, str] = {}
+    for option in REPORTS:
+        report = config.getoption(option)
+        if not report:
+            continue
+        path = config.invocation_params.dir / report
+        if path.is_dir():
+            raise pytest.UsageError(f"{option}={report}: is a folder; give the path of a file")
+        other = named.setdefault(path.resolve(), option)
+        if other != option:
+            raise pytest.UsageError(f"{other} and {option} both name {report}: give each its own file")
+        if not hasattr(config, "workerinput"):  # workers of pytest-xdist write no reports
+            _check_report_folder(f"{option}={report}", path.parent)
+
+
+def _check_report_folder(given: str, folder: Path) -> None:
+    """Make a report's folder and a file in it that vanishes at once: a long run must not end without its report."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(f"{given}: cannot be written: {reason_of(error)}") from error
+
+
+def _refuse_unknown_keys(config: pytest.Config) -> None:
+    known = [name for name, *_ in INI]
+    for override in config.getoption("override_ini", None) or ():
+        if override.startswith("cp_"):
+            raise pytest.UsageError(f"-o {override}: cp_ keys are policy and set in the ini file, not by a job line")
+    for key in _ini_keys(config.inipath):
+        if key.startswith("cp_") and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+            raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
+
+
+def _ini_keys(path: Path | None) -> list[str]:
+    """Return the keys of pytest's own section of an ini file; pytest has no public way to ask for unknown ones."""
+    if path is None:
+        return []
+    if path.suffix == ".toml":
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        tool = content.get("tool", {}).get("pytest", {})
+        return [*content.get("pytest", {}), *tool, *tool.get("ini_options", {})]
+    sections = iniconfig.IniConfig(str(path))
+    return [key for name in ("pytest", "tool:pytest") if name in sections for key in sections[name]]
+
+
+def _refuse_unsafe_baseline(config: pytest.Config) -> None:
+    mode = config.getoption("--cp-baseline")
+    if mode not in ("new", "update"):
+        return
+    if in_ci():
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write what it is held to")
+    if config.getoption("reruns", None):
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would keep the luckiest attempt")
+
+
+def _check_environment_policy(config: pytest.Config) -> None:
+    policy = config.getini("cp_baseline_environment")
+    if policy not in ENVIRONMENT_POLICIES:
+        raise pytest.UsageError(f"cp_baseline_environment = {policy}: must be {', '.join(ENVIRONMENT_POLICIES)}")
+
+
+def _check_baseline_folder(config: pytest.Config) -> None:
+    folder = Path(config.getini("cp_baseline_dir"))
+    if folder.is_absolute() or ".." in folder.parts or folder == Path():
+        rule = "must be a folder beside each test module, such as cp_baselines: modules of one name would share a file"
+        raise pytest.UsageError(f"cp_baseline_dir = {folder}: {rule}")
+
+
+def waivers(config: pytest.Config) -> Waivers:
+    """Return the known deviations of the file that the ini key names; none where it names none."""
+    found = _specified_waivers(config)
+    name = config.getini("cp_waivers")
+    if not name:
+        return Waivers(found)
+    folder = config.inipath.parent if config.inipath is not None else config.rootpath
+    try:
+        return Waivers((*read_waivers(folder / name).known, *found))
+    except WaiverError as error:
+        raise pytest.UsageError(f"cp_waivers: {error}") from error
+
+
+def _specified_waivers(config: pytest.Config) -> tuple[Waiver, ...]:
+    """Return the waivers that a specification holds; raises pytest.UsageError for what is wrong there."""
+    path = specification_path(config)
+    if path is None:
+        return ()
+    try:
+        return read_specified_waivers(path).known
+    except SpecificationError as error:
+        raise pytest.UsageError(f"--cp-spec: {error}") from error

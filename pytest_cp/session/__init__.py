@@ -1,0 +1,1 @@
+"""What is one run of pytest told, and what does it remember?"""

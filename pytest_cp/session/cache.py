@@ -1,0 +1,118 @@
+"""Compressed models, made once for each content: in memory, and on disk where there is a folder for it."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from cp_compress.model import Scheme
+
+_LOCK_SECONDS = 1800
+
+
+class CompressedModelCache:
+    """Compressed models by the content of their reference, their scheme, and the versions that made them.
+
+    `folder` is where they are kept between runs and shared by workers, or None for memory alone. A folder that
+    cannot be read or written, and a stored file that is damaged, cost time but change no result; `notes` says
+    so once.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        self._held: list[Scheme] = []
+        self._models: dict[tuple[str, str], nn.Module] = {}
+
+    def compress(self, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
+        """Return the model compressed by the scheme on the device, made now or before; do not change it."""
+        from cp_compress.base.digests import digest_model
+
+        digest = digest_model(model)
+        if digest is None:
+            kind = type(model).__name__
+            raise TypeError(f"reference_model is a {kind}; only a torch.nn.Module can be compressed by a scheme")
+        own = _is_named_by_its_text(scheme)
+        content = self._content_key(digest, scheme) if own else f"{digest} {id(scheme)}"
+        if not own:
+            self._held.append(scheme)  # so that its id stays its own
+        key = (content, str(device))
+        if key not in self._models:
+            folder = self.folder if own else None
+            self._models[key] = self._from_disk_or_new(folder, content, model, scheme, device)
+        return self._models[key]
+
+    @staticmethod
+    def _content_key(digest: str, scheme: Scheme) -> str:
+        import torch
+
+        import cp_compress
+        from cp_compress.base.digests import digest_text
+        from cp_compress.base.extensions import is_added
+        from cp_compress.base.identity import identify
+        from cp_compress.model.scheme import scheme_content
+
+        versions = (cp_compress.__version__, torch.__version__, platform.machine())
+        # what a user's own scheme does is in its code, which its text does not tell
+        code = identify(scheme) if is_added(scheme) else ""
+        return digest_text(digest, scheme_content(scheme), code, *versions)
+
+    def _from_disk_or_new(
+        self, folder: Path | None, key: str, model: nn.Module, scheme: Scheme, device: torch.device
+    ) -> nn.Module:
+        from filelock import FileLock, Timeout
+
+        from cp_compress.model.scheme import apply_scheme
+
+        on_device = _moved(model, device)
+        if folder is None:
+            return apply_scheme(scheme, on_device)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock", timeout=_LOCK_SECONDS):
+                return self._locked(folder / f"{key}.cp", on_device, scheme)
+        except (OSError, Timeout) as error:
+            self._note(f"compressed models are not kept in {folder}: {error}")
+            return apply_scheme(scheme, on_device)
+
+    def _locked(self, path: Path, model: nn.Module, scheme: Scheme) -> nn.Module:
+        from cp_compress.base.errors import CompressionError, CorruptStreamError
+        from cp_compress.model import load, save
+        from cp_compress.model.scheme import apply_scheme
+
+        if path.exists():
+            try:
+                return load(path, model)
+            except (CorruptStreamError, CompressionError) as error:
+                self._note(f"a stored compressed model was made again: {error}")
+        compressed = apply_scheme(scheme, model)
+        save(compressed, path)
+        return compressed
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _is_named_by_its_text(scheme: Scheme) -> bool:
+    """Tell whether a scheme's text says all about it; the text of a user's own may not."""
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.model import parse_scheme
+
+    try:
+        return bool(parse_scheme(str(scheme)) == scheme)
+    except InvalidArgumentError:
+        return False
+
+
+def _moved(model: nn.Module, device: torch.device) -> nn.Module:
+    from cp_compress.fidelity.observing.runner import model_device
+
+    own = model_device(model)
+    return model if own is None or own == device else copy.deepcopy(model).to(device)

@@ -1,0 +1,214 @@
+"""Command-line options, ini keys and markers: how a session is told what to run and where."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    pass
+else:
+    pass
+
+from cp_compress.base.documents import read_document
+from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.files import read_regular
+from pytest_cp.checks.execution import Execution
+
+if TYPE_CHECKING:
+    pass
+
+_LARGEST_RESULTS = 1 << 30
+BASELINE_MODES = ("check", "new", "update")
+ORIGIN_MODES = ("auto", "off")
+REPORTS = ("--cp-report-json", "--cp-report-html", "--cp-report-markdown")
+_CI_VARIABLES = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
+
+# name, type, default, help
+INI: tuple[tuple[str, Any, Any, str], ...] = (
+    ("cp_reference", "string", "", 'factory of the reference model, "package.module:factory"'),
+    ("cp_dataset", "string", "", 'factory of the labelled examples, "package.module:factory"'),
+    ("cp_schemes", "linelist", [], "compression schemes for compressed_model, one a line: prune(density=0.1)"),
+    ("cp_codecs", "linelist", [], "codecs for compressed_dataset, one a line: jpeg(quality=75)"),
+    ("cp_device", "string", "", "device to compress and observe on (default: CUDA where present, else CPU)"),
+    ("cp_seed", "string", "0", "seed of every random choice (default 0)"),
+    ("cp_batch_size", "string", "256", "largest number of examples in one forward call (default 256)"),
+    ("cp_origin", "string", "auto", "auto: a failing check says which layers carry the damage; off: it does not"),
+    ("cp_cache_dir", "string", "", "folder of compressed models (default: in pytest's own cache folder)"),
+    (
+        "cp_baseline_dir",
+        "string",
+        "cp_baselines",
+        "folder of baselines, beside each test module (default cp_baselines)",
+    ),
+    ("cp_search_results", "paths", [], "JSON results of searches: no gate is made on the examples that they have seen"),
+    ("cp_allow_searched_data", "bool", False, "let gates be made on examples that a search has seen"),
+    (
+        "cp_baseline_tolerance",
+        "string",
+        "0",
+        'how much worse than its baseline a metric may be: 0.001, 2%, or lines such as "psnr 2%" (default 0)',
+    ),
+    (
+        "cp_baseline_environment",
+        "string",
+        "note",
+        "note, fail or ignore: what follows when device or versions are not those of the baseline (default note)",
+    ),
+    ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
+    ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
+    ("cp_waivers", "string", "", "TOML file of known deviations: who answers for each, why, how large and until when"),
+)
+MARKER_TEXTS = (
+    "compress_model(scheme, ...): run the test once for each scheme, given as `compressed_model`",
+    "compress_dataset(codec, ...): run the test once for each codec, given as `compressed_dataset`",
+    "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
+    "cp_baseline(tolerance=None, ratchet=None): what the test's checks are held to beside their baselines",
+)
+MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the plugin's options and ini keys."""
+    group = parser.getgroup("cp", "preservation under compression (pytest_cp)")
+    scheme_help = "compress the reference model by SCHEME too, beside those of cp_schemes; repeatable"
+    group.addoption("--cp-scheme", action="append", default=[], metavar="SCHEME", help=scheme_help)
+    codec_help = "store the data set by CODEC too, beside those of cp_codecs; repeatable"
+    group.addoption("--cp-codec", action="append", default=[], metavar="CODEC", help=codec_help)
+    group.addoption("--cp-device", metavar="DEVICE", help="device to compress and observe on: cpu, cuda, cuda:1, …")
+    group.addoption("--cp-seed", type=int, metavar="N", help="seed of every random choice")
+    group.addoption("--cp-batch-size", type=int, metavar="N", help="largest number of examples in one forward call")
+    origin_help = "auto: a failing check says which layers carry the damage (default); off: it does not"
+    group.addoption("--cp-origin", choices=ORIGIN_MODES, help=origin_help)
+    spec_help = "TOML file of a gate without test code, run by: pytest --pyargs pytest_cp.gate --cp-spec PATH"
+    group.addoption("--cp-spec", action="append", metavar="PATH", help=spec_help)
+    group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
+    group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
+    html_help = "write an HTML page for an approver to PATH: verdict, evidence, images; one file, no network"
+    group.addoption("--cp-report-html", metavar="PATH", help=html_help)
+    markdown_help = "write the report as Markdown to PATH, as for a pull request"
+    group.addoption("--cp-report-markdown", metavar="PATH", help=markdown_help)
+    baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
+    baseline_help += "update: replace those that ran"
+    group.addoption("--cp-baseline", choices=BASELINE_MODES, help=baseline_help)
+    for name, kind, default, text in INI:
+        parser.addini(name, text, type=kind, default=default)
+
+
+def in_ci() -> bool:
+    """Tell whether a build server runs this process, by the variables that such servers set."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in _CI_VARIABLES)
+
+
+def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execution:
+    """Return where and how checks run: from the command line, then the marker, then the ini file.
+
+    Raises pytest.UsageError for values that are not allowed.
+    """
+    marked = _marker_arguments(marker)
+    device = _first(config.getoption("--cp-device"), marked.get("device"), config.getini("cp_device") or None)
+    if device is not None and not re.fullmatch(r"[a-z]+(:\d+)?", str(device)):
+        raise pytest.UsageError(f"cp device {device!r}: must be a torch device such as cpu, cuda or cuda:1")
+    seed = _first(config.getoption("--cp-seed"), marked.get("seed"), config.getini("cp_seed"))
+    size = _first(config.getoption("--cp-batch-size"), marked.get("batch_size"), config.getini("cp_batch_size"))
+    origin = _first(config.getoption("--cp-origin"), marked.get("origin"), config.getini("cp_origin"))
+    if origin not in ORIGIN_MODES:
+        raise pytest.UsageError(f"cp origin {origin!r}: must be {' or '.join(ORIGIN_MODES)}")
+    return Execution(
+        device=None if device is None else str(device),
+        seed=_whole("cp seed", seed, at_least=0),
+        batch_size=_whole("cp batch size", size, at_least=1),
+        origin=origin == "auto",
+        evidence_folder=_evidence_folder(config),
+        illustrate=bool(config.getoption("--cp-report-html")),
+        searched=_searched_examples(config.getini("cp_search_results")),
+        allow_searched_data=config.getini("cp_allow_searched_data"),
+    )
+
+
+def _evidence_folder(config: pytest.Config) -> Path | None:
+    report = config.getoption("--cp-report-json") or config.getoption("--cp-report-html")
+    return config.invocation_params.dir / Path(report).parent / "divergences" if report else None
+
+
+def _searched_examples(paths: list[Path]) -> frozenset[str]:
+    digests: set[str] = set()
+    for path in paths:
+        try:
+            content = read_document(read_regular(path, _LARGEST_RESULTS))
+            digests |= {str(digest) for digest in content["search_digests"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"cp_search_results: {path} is no JSON result of a search: {reason_of(error)}"
+            raise pytest.UsageError(told) from error
+    return frozenset(digests)
+
+
+def specification_named(config: pytest.Config) -> str | None:
+    """Return what --cp-spec names, or None; raises pytest.UsageError for two: the second would hide the first."""
+    named: list[str] = list(dict.fromkeys(config.getoption("--cp-spec") or ()))
+    if len(named) > 1:
+        raise pytest.UsageError(f"--cp-spec={', '.join(named)}: a session runs one specification; run each on its own")
+    return named[0] if named else None
+
+
+def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
+    """Return the command-line arguments that change what is compressed and how checks run."""
+    names = ("--cp-scheme", "--cp-codec")
+    added = [f"{name}={value}" for name in names for value in config.getoption(name)]
+    specification = specification_named(config)
+    if specification is not None:
+        added.append(f"--cp-spec={specification}")
+    given = [(name, config.getoption(name)) for name in ("--cp-device", "--cp-seed", "--cp-batch-size")]
+    return (*added, *(f"{name}={value}" for name, value in given if value is not None))
+
+
+def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
+    if marker is None:
+        return {}
+    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "origin"}
+    if marker.args or unknown:
+        given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
+        raise pytest.UsageError(
+            f"cp_execution({given}): its arguments are device, seed, batch_size and origin, by keyword"
+        )
+    return marker.kwargs
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _whole(name: str, value: Any, *, at_least: int) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = at_least - 1
+    if number < at_least:
+        raise pytest.UsageError(f"{name} {value!r}: must be a whole number of {at_least} or more")
+    return number
+
+
+def schemes(config: pytest.Config) -> list[str]:
+    """Return the schemes of the ini file, then those that the command line adds; it cannot take any away."""
+    return _union(config.getini("cp_schemes"), config.getoption("--cp-scheme"))
+
+
+def codecs(config: pytest.Config) -> list[str]:
+    """Return the codecs of the ini file, then those that the command line adds; it cannot take any away."""
+    return _union(config.getini("cp_codecs"), config.getoption("--cp-codec"))
+
+
+def _union(*lists: list[str]) -> list[str]:
+    return list(dict.fromkeys(entry.strip() for entries in lists for entry in entries if entry.strip()))
+
+
+def specification_path(config: pytest.Config) -> Path | None:
+    """Return the file that --cp-spec names, or None; raises pytest.UsageError for two."""
+    name = specification_named(config)
+    return None if name is None else Path(os.path.normpath(config.invocation_params.dir / name))

@@ -1,0 +1,106 @@
+"""What one pytest process remembers over its session."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_cp.baselines import Baselines
+from pytest_cp.checks.records import Record
+from pytest_cp.session.cache import CompressedModelCache
+from pytest_cp.waivers.waivers import Waivers
+
+if TYPE_CHECKING:
+    from cp_compress.data import Codec, CompressedDataset
+
+
+@dataclass
+class SessionState:
+    """Compressed subjects, failed checks of this process, and the records that reports are made of."""
+
+    models: CompressedModelCache
+    baselines: Baselines
+    waivers: Waivers = field(default_factory=Waivers)
+    records: list[Record] = field(default_factory=list)
+    gate_tests: set[str] = field(default_factory=set)
+    collected_gates: set[str] = field(default_factory=set)
+    not_run: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    used_options: set[str] = field(default_factory=set)
+    failed_attempts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+    own_notes: list[str] = field(default_factory=list)
+    collected: set[str] = field(default_factory=set)
+    unread_modules: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)
+    gate_subjects: Any = None
+    _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
+    _held: list[Any] = field(default_factory=list)
+
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """The gates that compared nothing, by their tests, and why."""
+        return self.skipped | self.unchecked | self.not_run
+
+    def told(self) -> list[str]:
+        """Return the notes of this process, for the one that writes the reports."""
+        return [*self.models.notes, *self.own_notes]
+
+    def compressed_dataset(self, dataset: Any, codec: Codec) -> CompressedDataset:
+        """Return the data set stored by the codec, encoded once a session."""
+        from cp_compress.data import CompressedDataset
+
+        key = (id(dataset), codec)
+        if key not in self._datasets:
+            self._datasets[key] = CompressedDataset(dataset, codec)
+            self._held.append(dataset)  # so that its id stays its own
+        return self._datasets[key]
+
+
+_STATE = pytest.StashKey[SessionState]()
+
+
+def start_session(config: pytest.Config, waivers: Waivers) -> None:
+    """Give a session its empty state, and a worker of pytest-xdist its share of the cores."""
+    if is_worker(config):
+        _share_cores(int(config.workerinput["workercount"]))  # type: ignore[attr-defined]
+    models = CompressedModelCache(_cache_folder(config))
+    config.stash[_STATE] = SessionState(models, Baselines(config), waivers)
+
+
+def session_state(config: pytest.Config) -> SessionState:
+    """Return the state of the session."""
+    return config.stash[_STATE]
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Tell whether this process is a worker of pytest-xdist, which writes no files."""
+    return hasattr(config, "workerinput")
+
+
+def _share_cores(workers: int) -> None:
+    """Limit torch's threads: workers that each use every core run many times slower than with one thread."""
+    share = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    torch = sys.modules.get("torch")
+    if torch is not None:  # too late for the environment to count
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _cache_folder(config: pytest.Config) -> Path | None:
+    given = config.getoption("--cp-cache-dir") or config.getini("cp_cache_dir")
+    if given:
+        return Path(config.rootpath, given)
+    if not config.pluginmanager.has_plugin("cacheprovider"):
+        return None
+    folder = Path(config.getini("cache_dir"))
+    return (folder if folder.is_absolute() else config.rootpath / folder) / "cp"

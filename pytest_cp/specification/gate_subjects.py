@@ -1,0 +1,200 @@
+"""What a specification names, made when a test first asks for it: models, data, slices and bounds from noise."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+import torch
+
+import pytest_cp
+from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
+from cp_compress.artifacts.guards import MAX_BYTES
+from cp_compress.artifacts.recognition import recognise
+from cp_compress.base.factories import make_from
+from cp_compress.base.identity import identify
+from cp_compress.data import CompressedDataset, parse_codec
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.metadata import Metadata, read_metadata
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.model import compression_steps, parse_scheme
+from pytest_cp.checks.call_options import is_requirement
+from pytest_cp.checks.naming import candidate_called
+from pytest_cp.checks.records import Recorder, recording
+from pytest_cp.session.fixtures import chosen_device
+from pytest_cp.session.state import session_state
+from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY, range_of, slack_of
+from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
+from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
+
+Made = TypeVar("Made")
+
+
+class GateSubjects:
+    """The subjects of a specification; each is made once in a process."""
+
+    def __init__(self, specification: Specification, config: pytest.Config) -> None:
+        self._specification = specification
+        self._folder = specification.path.parent
+        self._config = config
+        self._made: dict[str, Any] = {}
+        if str(self._folder) not in sys.path:  # the factories that a specification names lie beside it
+            sys.path.insert(0, str(self._folder))
+
+    def check(self, candidate: Table, requirements: Requirements) -> Check:
+        """Hold a candidate to one table of requirements; raises what the assertion of its level raises."""
+        __tracebackhide__ = True
+        level = requirements.level
+        arguments = self._arguments(requirements)
+        if level == "reconstruction":
+            return LEVELS[level](self._stored(candidate), self._dataset, **arguments)
+        subjects = [self._model(candidate), self._reference]
+        if level == "footprint":
+            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+        else:
+            subjects.append(self._dataset)
+        if "codec" in candidate and level not in ("divergence", "footprint"):
+            arguments["compressed_dataset"] = self._stored(candidate)
+        with candidate_called(_model_name(candidate)):
+            return LEVELS[level](*subjects, **arguments)
+
+    @property
+    def _reference(self) -> Model:
+        return self._once("reference", lambda: self._read_model(self._specification.reference, "reference"))
+
+    @property
+    def _dataset(self) -> Any:
+        return self._once("data", lambda: _read_data(self._specification.data, self._folder))
+
+    @property
+    def _metadata(self) -> Metadata:
+        path = self._folder / self._specification.data["metadata"]
+        return self._once("metadata", lambda: read_metadata(path, len(LabeledData(self._dataset))))
+
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
+        if name not in self._made:
+            self._made[name] = make()
+        return cast(Made, self._made[name])
+
+    def _model(self, candidate: Table) -> Model:
+        if "scheme" in candidate:
+            return self._once(f"scheme {candidate['scheme']}", lambda: self._compressed(candidate["scheme"]))
+        if not candidate.keys() & {"model", "file", "command"}:
+            return self._reference
+        return self._once(f"candidate {candidate['name']}", lambda: self._read_model(candidate, candidate["name"]))
+
+    def _compressed(self, scheme: str) -> Model:
+        if not isinstance(self._reference, torch.nn.Module):
+            kind = type(self._reference).__name__
+            raise SpecificationError(
+                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module is compressed"
+            )
+        models = session_state(self._config).models
+        return models.compress(self._reference, parse_scheme(scheme), chosen_device(self._config))
+
+    def _stored(self, candidate: Table) -> CompressedDataset:
+        return session_state(self._config).compressed_dataset(self._dataset, parse_codec(candidate["codec"]))
+
+    def _read_model(self, table: Table, name: str) -> Model:
+        if "command" in table:
+            return ProgramModel([self._beside(part) for part in table["command"]])
+        if "model" in table:
+            made: Model = make_from(table["model"], f"{name}.model")
+            return made
+        options = {key: table[key] for key in FILE_OPTIONS if key in table}
+        if "factory" in options:
+            factory = options["factory"]
+            options["factory"] = lambda: make_from(factory, f"{name}.factory")
+        return read_artifact(self._folder / table["file"], **options)
+
+    def _read_equivalent(self, path: Path) -> Model:
+        """Return the model of a file; weights alone go into the architecture of the reference."""
+        made_by = self._specification.reference.get("factory", self._specification.reference.get("model"))
+        alone = made_by is not None and recognise(path, MAX_BYTES) in ("cp", "safetensors", "torch")
+        return read_artifact(path, factory=made_by if alone else None)
+
+    def _beside(self, argument: str) -> str:
+        beside = self._folder / argument
+        return str(beside) if beside.is_file() else argument
+
+    def _arguments(self, requirements: Requirements) -> dict[str, Any]:
+        given = {name: value for name, value in requirements.arguments.items() if name != "candidates"}
+        for name, value in given.items():
+            if name == "slices":
+                given[name] = {label: self._slice(label, one) for label, one in value.items()}
+            elif isinstance(value, list):
+                given[name] = tuple(value)
+            elif name in MADE_BY_FACTORY and isinstance(value, str) and FACTORY.fullmatch(value):
+                given[name] = make_from(value, f"{requirements.level}.{name}")
+            elif name in ("replay", "save_to"):
+                given[name] = self._folder / value
+        for name, value in list(given.items()):
+            if is_requirement(name) and isinstance(value, str):
+                given[name] = self._noise_bound(requirements.level, name, value, given)
+        return given
+
+    def _slice(self, label: str, condition: Any) -> Any:
+        if isinstance(condition, Mapping):
+            return self._metadata.where(**condition)
+        return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
+
+    def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
+        """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
+        options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
+        asked = (
+            f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out
+        )
+        found = self._once(asked, lambda: self._noise(level, argument, options))
+        worst = min(found) if argument.startswith("min_") else max(found)
+        low, high = range_of(argument)
+        bound = min(high, max(low, worst + slack_of(text)))
+        of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        if bound == (low if argument.startswith("min_") else high):
+            rule = f"the bound would be {bound:.6g}, which no value could miss"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
+        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
+        notes = session_state(self._config).own_notes
+        if note not in notes:
+            notes.append(note)
+        return bound
+
+    def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
+        references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
+        check = getattr(pytest_cp, LEVELS[level].__name__.replace("assert_", "check_"))
+        values = []
+        with recording(Recorder("noise")):  # what the references are among each other is no result of the gate
+            for one, other in itertools.permutations(references, 2):
+                if compression_steps(other) and not compression_steps(one):
+                    continue  # the compressed one comes first
+                found: Check = check(one, other, self._dataset, **options, **{argument: 0.0})
+                values.append(found.worst.value)
+        return values
+
+    def _equivalent(self, text: str) -> Model:
+        """Return another reference: of a factory, a file, or this reference after a scheme."""
+        if (self._folder / text).is_file():
+            return self._once(f"file {text}", lambda: self._read_equivalent(self._folder / text))
+        if FACTORY.fullmatch(text):
+            return self._once(f"model {text}", lambda: cast(Model, make_from(text, "noise.references")))
+        return self._once(f"scheme {text}", lambda: self._compressed(text))
+
+
+def _model_name(candidate: Table) -> str | None:
+    """Return what a candidate's model is called, or None where its scheme says it, or the reference's own name."""
+    if not candidate.keys() & {"model", "file", "command"}:
+        return None
+    return str(candidate["name"]).removesuffix(f" + {candidate.get('codec')}")
+
+
+def _read_data(table: Table, folder: Path) -> Any:
+    if "file" in table:
+        options = {key: table[key] for key in DATA_OPTIONS if key in table}
+        if "size" in options:
+            options["size"] = tuple(options["size"])
+        return read_examples(folder / table["file"], **options)
+    return make_from(table["examples"], "data.examples")

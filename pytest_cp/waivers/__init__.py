@@ -1,0 +1,1 @@
+"""Which deviations are known, who answers for them, and until when?"""

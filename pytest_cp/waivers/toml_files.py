@@ -1,0 +1,67 @@
+"""TOML files as a stranger may have written them: one short sentence says what is wrong with one, and in which line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.files import read_regular_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_BYTES = 4 * 1024 * 1024
+_DEEPEST, _MOST_PARTS, _LARGEST = 64, 64, 1 << 63
+_DOTTED = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*)"""
+    rf"{{{_MOST_PARTS}}}"
+)
+
+
+class TomlError(Exception):
+    """A file is no TOML; the message names it, and the line where there is one."""
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and tables; raises TomlError.
+
+    Refused is also what TOML lets each reader choose to refuse: numbers of more than 64 bits, tables within tables
+    without end, and keys of so many parts that reading them takes for ever.
+    """
+    try:
+        text = read_regular_text(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise TomlError(f"{path}: cannot be read: {reason_of(error)}") from error
+    dotted = _DOTTED.search(text)
+    if dotted is not None:
+        line = text.count("\n", 0, dotted.start()) + 1
+        raise TomlError(f"{path}:{line}: no TOML: a key of more than {_MOST_PARTS} parts")
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        line_told = re.search(r"at line (\d+)", str(error))
+        where = f"{path}:{line_told[1]}" if line_told else str(path)
+        raise TomlError(f"{where}: no TOML: {reason_of(error)}") from error
+    trouble = _trouble(tables)
+    if trouble is not None:
+        raise TomlError(f"{path}: no TOML: {trouble}")
+    return text, tables
+
+
+def _trouble(tables: dict[str, Any]) -> str | None:
+    """Return what is wrong with values that a reader of TOML let through, or None."""
+    waiting: list[tuple[Any, int]] = [(tables, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return f"tables within tables, more than {_DEEPEST} deep"
+        if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            return "a number of more than 64 bits"
+        if isinstance(value, (dict, list)):
+            waiting += [(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+    return None

@@ -1,0 +1,211 @@
+"""Waivers: known deviations that somebody answers for, up to a size and a date.
+
+They are written in a TOML file that the ini key `cp_waivers` names. A waiver covers a requirement that does not hold,
+as long as the value is no worse than `at_worst` and the day is not past `expires`; it never covers a check that could
+not be made, nor one that is worse than its baseline.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import fnmatch
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cp_compress.base.error_reasons import shortened
+from pytest_cp.checks.records import Record
+from pytest_cp.waivers.toml_files import TomlError, read_toml
+
+_KEYS: dict[str, Any] = {
+    "test": str,
+    "metric": str,
+    "at_worst": (int, float),
+    "owner": str,
+    "reason": str,
+    "expires": datetime.date,
+}
+_MOST_TOLD = 20  # a stranger's table may have any number of keys
+
+
+class WaiverError(Exception):
+    """A file of waivers cannot be read, or one of them does not say what it must."""
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """One known deviation: in which tests, of which metric, how large, who answers for it, why, and until when."""
+
+    test: str
+    metric: str
+    at_worst: float
+    owner: str
+    reason: str
+    expires: datetime.date
+
+    def expired(self, today: datetime.date) -> bool:
+        """Tell whether the waiver's last day is past."""
+        return today > self.expires
+
+    def matches(self, test: str, metric: str) -> bool:
+        """Tell whether the waiver is about this metric of this test; `*` and `?` stand for any text."""
+        pattern = self.test.replace("[", "[[]")  # the brackets of parameters are themselves
+        return metric == self.metric and fnmatch.fnmatchcase(test, pattern)
+
+    def reaches(self, result: Record) -> bool:
+        """Tell whether a judged requirement is no worse than the deviation that is known."""
+        value = float(result["value"])
+        return value >= self.at_worst if result["direction"] == "min" else value <= self.at_worst
+
+    def to_json(self) -> Record:
+        """Return the waiver as plain Python types."""
+        return {
+            "test": self.test,
+            "metric": self.metric,
+            "at_worst": self.at_worst,
+            "owner": self.owner,
+            "reason": self.reason,
+            "expires": self.expires.isoformat(),
+        }
+
+
+class Waivers:
+    """The waivers of a session."""
+
+    def __init__(self, waivers: Iterable[Waiver] = (), today: datetime.date | None = None) -> None:
+        self.known = tuple(waivers)
+        self._today = today if today is not None else datetime.date.today()
+
+    def cover(self, record: Record) -> list[Record]:
+        """Return the waivers that cover all requirements of a check that do not hold; empty when one is not covered."""
+        broken = [result for result in record["requirements"] if result["outcome"] != "pass"]
+        if any(result["outcome"] == "error" for result in broken):
+            return []
+        found = [self._waiver_of(record["test"], result) for result in broken]
+        if not found or any(waiver is None for waiver in found):
+            return []
+        return [
+            waiver.to_json() | {"requirement": result["requirement"]}
+            for waiver, result in zip(found, broken, strict=True)
+            if waiver is not None
+        ]
+
+    def _waiver_of(self, test: str, result: Record) -> Waiver | None:
+        fitting = (one for one in self.known if one.matches(test, result["metric"]) and not one.expired(self._today))
+        return next((waiver for waiver in fitting if waiver.reaches(result)), None)
+
+    def hints(self, record: Record) -> list[str]:
+        """Return for a check that fails why a waiver that is about it does not cover it."""
+        hints = []
+        for result in record["requirements"]:
+            for waiver in self.known:
+                if result["outcome"] == "pass" or not waiver.matches(record["test"], result["metric"]):
+                    continue
+                if waiver.expired(self._today):
+                    hints.append(f"the waiver of {waiver.owner} for {waiver.metric} expired on {waiver.expires}")
+                elif result["outcome"] != "error" and not waiver.reaches(result):
+                    hints.append(f"the waiver of {waiver.owner} covers {waiver.metric} up to {waiver.at_worst:g} only")
+        return hints
+
+    def report(self, records: Iterable[Record]) -> list[Record]:
+        """Return every waiver with whether it is expired and which tests used it."""
+        seen = list(records)
+        rows = []
+        for waiver in self.known:
+            plain = waiver.to_json()
+            used = sorted(
+                {record["test"] for record in seen for one in record["waivers"] if plain.items() <= one.items()}
+            )
+            rows.append(plain | {"expired": waiver.expired(self._today), "used_by": used})
+        return rows
+
+
+def read_waivers(path: Path) -> Waivers:
+    """Return the waivers of a TOML file, one table `[[waiver]]` each; raises WaiverError with what is wrong."""
+    try:
+        content = read_toml(path)[1]
+    except TomlError as error:
+        raise WaiverError(str(error)) from error
+    tables = content.pop("waiver", [])
+    if content or not isinstance(tables, list):
+        held = shortened(", ".join(content) or "waiver", 200)
+        raise WaiverError(f"{path}: holds {held}; a file of waivers has tables [[waiver]] only")
+    return parse_waivers(tables, str(path))
+
+
+def parse_waivers(tables: Iterable[Any], where: str) -> Waivers:
+    """Return waivers written as mappings; raises WaiverError that begins with `where`."""
+    return Waivers(_parse(table, f"{where}, waiver {number}") for number, table in enumerate(tables, start=1))
+
+
+def _parse(table: Any, where: str) -> Waiver:
+    problems = waiver_problems(table)
+    if problems:
+        raise WaiverError("\n".join(f"{where}: {told}" for _, told in problems))
+    return Waiver(**{**table, "at_worst": float(table["at_worst"])})
+
+
+def waiver_problems(table: Any) -> list[tuple[str | None, str]]:
+    """Return all that is wrong with a waiver: the key that each is about, or None for the whole, and what it is."""
+    if not isinstance(table, dict):
+        return [(None, f"must be a table with {', '.join(_KEYS)}")]
+    found: list[tuple[str | None, str]] = []
+    missing = sorted(_KEYS.keys() - table.keys())
+    if missing:
+        found.append((None, f"lacks {', '.join(missing)}; a waiver has {', '.join(_KEYS)}"))
+    for key in sorted(table.keys() - _KEYS.keys())[:_MOST_TOLD]:
+        found.append((key, f"unknown key {shortened(key, 200)}; {_advice(key, _KEYS, 'a waiver has')}"))
+    for key in _KEYS:
+        told = _value_problem(key, table[key]) if key in table else None
+        if told is not None:
+            found.append((key, told))
+    if not found:
+        told = _limit_problem(table["metric"], table["at_worst"])
+        found += [("at_worst", told)] if told is not None else []
+    return found
+
+
+def _value_problem(key: str, value: Any) -> str | None:
+    """Return what is wrong with one value of a waiver, or None."""
+    if not isinstance(value, _KEYS[key]) or isinstance(value, (bool, datetime.datetime)):
+        form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a text"
+        return f"{key} = {shortened(repr(value), 80)}: must be {form}"
+    if isinstance(value, str) and not value.strip():
+        return f"{key} is empty"
+    if key == "at_worst" and not math.isfinite(value):
+        return f"at_worst = {value}: a deviation without limit cannot be waived"
+    return _metric_problem(value) if key == "metric" else None
+
+
+def _metric_problem(metric: str) -> str | None:
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.fidelity.judging.measurement import METRICS, find_comparison
+
+    try:
+        find_comparison(metric)
+    except InvalidArgumentError as error:
+        known = [name for metrics in METRICS.values() for name in metrics]
+        close = difflib.get_close_matches(metric, known, n=1)
+        if not close:
+            return str(error)
+        return f"metric = {shortened(repr(metric), 80)}: no comparison gives it; did you mean {close[0]}?"
+    return None
+
+
+def _limit_problem(metric: str, at_worst: float) -> str | None:
+    from cp_compress.fidelity.judging.measurement import metric_range
+
+    low, high = metric_range(metric)
+    if low < at_worst < high:
+        return None
+    rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"
+    return f"at_worst = {at_worst:g}: {rule}"
+
+
+def _advice(name: str, known: Collection[str], else_told: str) -> str:
+    """Return the known name that is meant, where one is close, else all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"{else_told} {', '.join(known)}"
