@@ -14,7 +14,7 @@ from filelock import FileLock
 from hostile_cases import CASES, groups
 
 RUNNER = Path(__file__).parent / "hostile_runner.py"
-SECONDS = 300
+SECONDS = 3000
 MOST_DEATHS = 3
 LEAST_CASES = 200
 LONGEST_MESSAGE, LONGEST_OUTPUT = 2500, 6000
