@@ -58,5 +58,9 @@ class FootprintNotReducedError(PreservationError):
     """The compressed model is not as much smaller or faster as is required."""
 
 
+class ComparisonNotPreservedError(PreservationError):
+    """A comparison or a measurement of the user's own does not hold what is required of it."""
+
+
 class BaselineError(PreservationError):
     """A check is worse than its baseline, has none, or the baseline is of other subjects."""

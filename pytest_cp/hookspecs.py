@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cp_compress.data import Codec
+    from cp_compress.fidelity import Comparison
     from cp_compress.fidelity.boundaries.directions import Directions
     from cp_compress.fidelity.observing.observation import Observation
     from cp_compress.model import Scheme
@@ -97,6 +98,30 @@ def pytest_cp_directions() -> Mapping[str, Callable[[Observation, Tensor, int], 
     def pytest_cp_directions():
         return {"axes": axes}
     ```
+    """
+
+
+@pytest.hookspec
+def pytest_cp_comparisons() -> Iterable[Comparison]:  # type: ignore[empty-body]
+    """Return comparisons of your own, with the metrics that they give.
+
+    `assert_comparison` takes them by name, a specification has a table of each, and their metrics can be required,
+    waived and held to baselines as those of this package:
+
+    ```python
+    def compare_confidence(candidate, reference):
+        changes = (candidate.logits.softmax(1).amax(1) - reference.logits.softmax(1).amax(1)).abs()
+        return Measurement(
+            "confidence", {"confidence_change": changes.mean().item()}, {"confidence_change": len(changes)}
+        )
+
+    def pytest_cp_comparisons():
+        change = Metric("confidence_change", "The mean change of the largest probability.", "lower", unchanged=0.0)
+        return [Comparison("confidence", compare_confidence, (change,))]
+    ```
+
+    Then `assert_comparison(compressed_model, reference_model, dataset, "confidence", max_confidence_change=0.05)`
+    gates it, and so does the table `[confidence]` with `max_confidence_change = 0.05`.
     """
 
 

@@ -11,7 +11,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.expressions import format_expression
 
 _METHODS = {"scheme": "compress", "codec": "encode"}
-_added: dict[str, dict[str, Any]] = {"scheme": {}, "codec": {}, "directions": {}}
+_added: dict[str, dict[str, Any]] = {"scheme": {}, "codec": {}, "directions": {}, "comparison": {}}
 
 
 def added(kind: str) -> Mapping[str, Any]:
@@ -60,6 +60,8 @@ def by_expression_name(classes: Any, kind: str) -> dict[str, type[Any]]:
 
 
 def _check_extension(kind: str, name: str, extension: Any) -> None:
+    if kind == "comparison":
+        return  # an object that has checked itself when it was made
     if kind == "directions":
         if not callable(extension):
             reject("extending", kind, name, "must be a function (observation, indices, seed) that returns Directions")

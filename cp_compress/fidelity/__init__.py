@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.search import search_boundaries as search_boundaries
     from cp_compress.fidelity.boundaries.survival import kaplan_meier_median as kaplan_meier_median
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
+    from cp_compress.fidelity.comparisons import Comparison as Comparison
+    from cp_compress.fidelity.comparisons import Need as Need
     from cp_compress.fidelity.divergence.comparison import DivergenceSearch as DivergenceSearch
     from cp_compress.fidelity.divergence.comparison import compare_divergence as compare_divergence
     from cp_compress.fidelity.divergence.comparison import find_divergence as find_divergence
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Requirement as Requirement
     from cp_compress.fidelity.judging.judgement import judge as judge
     from cp_compress.fidelity.judging.measurement import Measurement as Measurement
+    from cp_compress.fidelity.judging.metrics import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
@@ -84,6 +87,9 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BoundarySearch": "boundaries.search",
+    "Comparison": "comparisons",
+    "Metric": "judging.metrics",
+    "Need": "comparisons",
     "Check": "judging.judgement",
     "Deconvolution": "attributions.methods",
     "DeepLift": "attributions.methods",

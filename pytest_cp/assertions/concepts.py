@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cp_compress.fidelity.attributions.concepts import compare_concepts
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import ConceptsBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import ConceptsNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["concepts"].values())
 def assert_concepts_preserved(
     compressed: Model,
     reference: Model,
@@ -28,10 +29,8 @@ def assert_concepts_preserved(
     random_sets: int | Sequence[Any] = 5,
     examples: int | Sequence[int] | None = None,
     min_class_examples: int = 10,
-    max_concept_change: float | None = None,
-    max_mean_concept_change: float | None = None,
-    min_concept_agreement: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[ConceptsBounds],
 ) -> Check:
     """Level C: assert that concepts play the same part for each class (TCAV).
 
@@ -43,31 +42,21 @@ def assert_concepts_preserved(
     and NothingComparedError when model and data are the same on both sides.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_concepts_preserved",
-        confidence,
-        at_least={"concept_agreement": min_concept_agreement},
-        at_most={"max_concept_change": max_concept_change, "mean_concept_change": max_mean_concept_change},
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_concepts(
-            candidate,
-            original,
-            layer,
-            concepts,
-            random_sets=random_sets,
-            examples=examples,
-            min_class_examples=min_class_examples,
-            seed=current_execution().seed,
-        )
-
-    return assert_pair(
+    assertion = "assert_concepts_preserved"
+    requirements = build_requirements(assertion, METRICS["concepts"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["concepts"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_concepts_preserved",
+        assertion,
         ConceptsNotPreservedError,
+        {
+            "layer": layer,
+            "concepts": concepts,
+            "random_sets": random_sets,
+            "examples": examples,
+            "min_class_examples": min_class_examples,
+        },
     )
 
 

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence
 from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
 from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.observing.sampling import choose_examples
-from pytest_cp.checks.call_options import is_default, keeping_options
+from pytest_cp.assertions.bounds import DivergenceBounds
+from pytest_cp.checks.call_options import is_default, taking_bounds
 from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.errors import DivergenceFoundError
@@ -25,13 +29,12 @@ from pytest_cp.errors import DivergenceFoundError
 _ASSERTION = "assert_no_divergence"
 
 
-@keeping_options
+@taking_bounds(METRICS["divergence"].values())
 def assert_no_divergence(
     compressed: Model,
     reference: Model,
     dataset: Any,
     *,
-    max_divergence_rate: float | None = None,
     epsilon: float | None = None,
     norm: str = "linf",
     lattice: str | None = None,
@@ -43,6 +46,7 @@ def assert_no_divergence(
     save_to: str | Path | None = None,
     replay: str | Path | None = None,
     confidence: float | None = None,
+    **limits: Unpack[DivergenceBounds],
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
 
@@ -60,11 +64,7 @@ def assert_no_divergence(
     NothingComparedError when both models are the same, or fewer than half of the examples count.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        _ASSERTION,
-        confidence,
-        at_most={"divergence_rate": max_divergence_rate},
-    )
+    requirements = build_requirements(_ASSERTION, METRICS["divergence"].values(), limits, confidence)
     if replay is not None:
         search = {"epsilon": epsilon, "norm": norm, "lattice": lattice, "guide": guide, "bounds": bounds}
         _refuse_with_replay(**search, examples=examples, queries=queries, restarts=restarts, save_to=save_to)

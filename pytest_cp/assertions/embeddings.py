@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.fidelity.embeddings.comparison import Layers, compare_embeddings
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
+from cp_compress.fidelity.embeddings.comparison import Layers
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import EmbeddingsBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import EmbeddingsNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["embeddings"].values())
 def assert_embeddings_preserved(
     compressed: Model,
     reference: Model,
@@ -27,13 +29,8 @@ def assert_embeddings_preserved(
     examples: int | Sequence[int] | None = None,
     neighbors: int = 10,
     pool: str = "mean",
-    min_cka: float | None = None,
-    min_kernel_cka: float | None = None,
-    max_mean_angle: float | None = None,
-    min_neighbor_overlap: float | None = None,
-    max_hardness_change: float | None = None,
-    max_procrustes_distance: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[EmbeddingsBounds],
 ) -> Check:
     """Level B: assert that the compressed model represents the examples as the reference does.
 
@@ -44,29 +41,15 @@ def assert_embeddings_preserved(
     on both sides.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_embeddings_preserved",
-        confidence,
-        at_least={"cka": min_cka, "kernel_cka": min_kernel_cka, "neighbor_overlap": min_neighbor_overlap},
-        at_most={
-            "mean_angle": max_mean_angle,
-            "hardness_change": max_hardness_change,
-            "procrustes_distance": max_procrustes_distance,
-        },
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        seed = current_execution().seed
-        return compare_embeddings(
-            candidate, original, layer, examples=examples, neighbors=neighbors, pool=pool, seed=seed
-        )
-
-    return assert_pair(
+    assertion = "assert_embeddings_preserved"
+    requirements = build_requirements(assertion, METRICS["embeddings"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["embeddings"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_embeddings_preserved",
+        assertion,
         EmbeddingsNotPreservedError,
+        {"layer": layer, "examples": examples, "neighbors": neighbors, "pool": pool},
     )
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.attributions.pointing import compare_pointing
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
+from pytest_cp.assertions.bounds import PointingBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import PointingNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["pointing"].values())
 def assert_pointing(
     compressed: Model,
     reference: Model,
@@ -27,11 +29,8 @@ def assert_pointing(
     must_not_look: Any = None,
     method: Any = "saliency",
     examples: int | Sequence[int] | None = None,
-    min_pointing_mass: float | None = None,
-    max_pointing_mass_drop: float | None = None,
-    min_pointing_hits: float | None = None,
-    max_forbidden_mass: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[PointingBounds],
 ) -> Check:
     """Level C: assert that the compressed model looks where it must, and not where it must not.
 
@@ -44,24 +43,20 @@ def assert_pointing(
     NothingComparedError when model and data are the same on both sides.
     """
     __tracebackhide__ = True
-    looking = {"pointing_mass": min_pointing_mass, "pointing_hits": min_pointing_hits}
-    avoiding = {"pointing_mass_drop": max_pointing_mass_drop, "forbidden_mass": max_forbidden_mass}
-    requirements = build_requirements("assert_pointing", confidence, at_least=looking, at_most=avoiding)
+    assertion = "assert_pointing"
+    requirements = build_requirements(assertion, METRICS["pointing"].values(), bounds, confidence)
     masks = {"must_look": must_look, "must_not_look": must_not_look}
     for requirement in requirements:
         needed = "must_not_look" if requirement.metric == "forbidden_mass" else "must_look"
         if masks[needed] is None:
-            reject("assert_pointing", needed, None, f"{requirement.metric} is the share inside this mask: give it")
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_pointing(candidate, original, method, examples=examples, **masks)
-
-    return assert_pair(
+            reject(assertion, needed, None, f"{requirement.metric} is the share inside this mask: give it")
+    return assert_behaviour(
+        COMPARISONS["pointing"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_pointing",
+        assertion,
         PointingNotPreservedError,
+        {"method": method, "examples": examples, "must_look": must_look, "must_not_look": must_not_look},
     )
 
 

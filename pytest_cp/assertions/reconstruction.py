@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.reconstruction import compare_reconstruction
-from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.assertions.bounds import ReconstructionBounds
+from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data
 from pytest_cp.checks.records import Record
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["reconstruction"].values())
 def assert_reconstruction(
     decoded: Any,
     original: Any,
     *,
-    max_error: float | None = None,
-    max_rmse: float | None = None,
-    min_psnr: float | None = None,
-    min_ssim: float | None = None,
-    max_bytes_per_example: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[ReconstructionBounds],
 ) -> Check:
     """Assert that decoded data is close to the original, and small.
 
@@ -34,12 +34,7 @@ def assert_reconstruction(
     """
     __tracebackhide__ = True
     assertion = "assert_reconstruction"
-    requirements = build_requirements(
-        assertion,
-        confidence,
-        at_least={"psnr": min_psnr, "ssim": min_ssim},
-        at_most={"max_error": max_error, "rmse": max_rmse, "bytes_per_example": max_bytes_per_example},
-    )
+    requirements = build_requirements(assertion, METRICS["reconstruction"].values(), bounds, confidence)
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         if decoded is original:

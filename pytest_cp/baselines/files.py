@@ -71,13 +71,10 @@ def _trouble(entry: Any) -> str | None:
 
 def _range_of(metric: str) -> tuple[float, float]:
     """Return the values that a metric can take; all where no comparison gives it, which only makes an entry stale."""
-    from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import metric_range  # here, since it loads torch
+    from cp_compress.fidelity.judging.metrics import known_metric
 
-    try:
-        return metric_range(metric)
-    except InvalidArgumentError:
-        return -math.inf, math.inf
+    found = known_metric(metric)
+    return (-math.inf, math.inf) if found is None else (found.low, found.high)
 
 
 def _is_number(value: Any) -> bool:

@@ -86,7 +86,7 @@ class Policy:
 
 def _known_metric(name: str) -> str:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import find_comparison
+    from cp_compress.fidelity.judging.metrics import find_comparison
 
     try:
         find_comparison(name)

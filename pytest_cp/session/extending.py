@@ -21,12 +21,14 @@ def add_extensions(config: pytest.Config) -> None:
     codecs = _lists("pytest_cp_codecs", hook.pytest_cp_codecs(), "classes of codecs")
     tables = _tables("pytest_cp_directions", hook.pytest_cp_directions(), "functions that make directions")
     families = {name: make for table in tables for name, make in table.items()}
-    if not (schemes or codecs or families):
+    comparisons = _lists("pytest_cp_comparisons", hook.pytest_cp_comparisons(), "comparisons")
+    if not (schemes or codecs or families or comparisons):
         return
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.base.extensions import by_expression_name, extending
     from cp_compress.data.registry import known_codecs
     from cp_compress.fidelity.boundaries.gate_directions import FAMILIES
+    from cp_compress.fidelity.comparisons import COMPARISONS, by_name
     from cp_compress.model.registry import known_schemes
 
     stack = config.stash[_EXTENSIONS] = contextlib.ExitStack()
@@ -34,6 +36,7 @@ def add_extensions(config: pytest.Config) -> None:
         stack.enter_context(extending("scheme", by_expression_name(schemes, "scheme"), known_schemes()))
         stack.enter_context(extending("codec", by_expression_name(codecs, "codec"), known_codecs()))
         stack.enter_context(extending("directions", families, dict.fromkeys(FAMILIES)))
+        stack.enter_context(extending("comparison", by_name(comparisons), COMPARISONS))
     except InvalidArgumentError as error:
         stack.close()
         raise pytest.UsageError(str(error)) from error

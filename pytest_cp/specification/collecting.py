@@ -11,7 +11,8 @@ import pytest
 
 from pytest_cp.session.options import specification_path
 from pytest_cp.session.state import session_state
-from pytest_cp.specification.reading import Requirements, SpecificationError, Table, read_specification
+from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.reading import Requirements, Table, read_specification
 
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
 

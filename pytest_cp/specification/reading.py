@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import shortened
+from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
+    from cp_compress.fidelity.judging.metrics import Metric
     from pytest_cp.waivers.waivers import Waivers
 
 Table = Mapping[str, Any]
@@ -21,10 +23,6 @@ FACTORY = re.compile(r"[\w.]+:[\w.]+")
 
 _MOST_TOLD = 20  # a stranger's table may have any number of keys
 _MODELS = ("scheme", "model", "file", "command")
-
-
-class SpecificationError(Exception):
-    """A specification cannot be read, or does not say what it must."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,13 @@ def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
 
 def read_specification(path: Path) -> Specification:
     """Return the specification of a TOML file, checked by its schema; raises SpecificationError with file and line."""
-    from pytest_cp.specification.levels import LEVELS
+    from pytest_cp.specification.levels import levels
 
     text, tables = read_tables(path)
     _check(path, text, tables)
     requirements = [
         Requirements(level, level if len(entries) == 1 else f"{level}-{position + 1}", entry)
-        for level in LEVELS
+        for level in levels()
         if level in tables
         for entries in [_as_list(tables[level])]
         for position, entry in enumerate(entries)
@@ -175,8 +173,7 @@ def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str |
 def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list[str | int], str]]:
     """Yield what no schema can say: a path, and what is wrong there."""
     from pytest_cp.baselines.tolerances import Tolerances
-    from pytest_cp.checks.call_options import is_requirement
-    from pytest_cp.specification.levels import LEVELS, arguments_of
+    from pytest_cp.specification.levels import bounds_of, levels
 
     for where, table, options in _tables_of_files(tables):
         stray = [name for name in options if name in table]
@@ -186,21 +183,20 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
         Tolerances.parse(tables.get("baseline", {}).get("tolerance", 0))
     except ValueError as error:
         yield ["baseline", "tolerance"], f"baseline.tolerance = {shortened(error)}"
-    levels = [level for level in LEVELS if level in tables]
-    if not levels:
-        yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
-    for level in levels:
+    given = [level for level in levels() if level in tables]
+    if not given:
+        yield [], f"nothing is required; add a table such as {', '.join(levels())}"
+    for level in given:
         many = isinstance(tables[level], list)
         for position, entry in enumerate(_as_list(tables[level])):
             place: list[str | int] = [level, position] if many else [level]
-            asked = [name for name in entry if is_requirement(name)]
+            asked = [name for name in entry if name in bounds_of(level)]
             if not asked:
-                known = ", ".join(name for name in arguments_of(level) if is_requirement(name))
-                yield place, f"{level} requires nothing; give at least one of {known}"
+                yield place, f"{level} requires nothing; give at least one of {', '.join(bounds_of(level))}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
                 yield place, 'a bound is "noise", but no table noise names other references'
             for name in asked:
-                if isinstance(entry[name], str) and _excuses_everything(name, entry[name]):
+                if isinstance(entry[name], str) and _excuses_everything(bounds_of(level)[name], entry[name]):
                     told = f"{level}.{name} = {entry[name]!r}: no value could miss it, whatever the noise is"
                     yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
@@ -209,18 +205,17 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
                     yield [*place, "slices"], f"slice {columns[0]} needs data.metadata, a CSV with one row an example"
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
-    if levels:
-        yield from _never_compared(tables["candidate"], [one for level in levels for one in _as_list(tables[level])])
+    if given:
+        yield from _never_compared(tables["candidate"], [one for level in given for one in _as_list(tables[level])])
     yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
 
 
-def _excuses_everything(name: str, text: str) -> bool:
+def _excuses_everything(metric: Metric, text: str) -> bool:
     """Tell whether the slack beside a noise is as large as the range of the metric that it is about."""
-    from pytest_cp.specification.levels import range_of, slack_of
+    from pytest_cp.specification.levels import slack_of
 
-    low, high = range_of(name)
     slack = slack_of(text)
-    return (slack if name.startswith("max_") else -slack) >= high - low
+    return (slack if metric.direction == "max" else -slack) >= metric.high - metric.low
 
 
 def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
@@ -235,14 +230,16 @@ def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, It
 def _chosen_candidates(
     level: str, entry: Table, place: list[str | int], candidates: Sequence[Table]
 ) -> Iterator[tuple[list[str | int], str]]:
+    from pytest_cp.specification.levels import levels, reads_data_of_candidate
+
     known = {_with_name(candidate)["name"]: candidate for candidate in candidates}
     for name in entry.get("candidates", known):
         if name not in known:
             yield [*place, "candidates"], f"no candidate is called {name!r}; known are {', '.join(known)}"
-        elif level == "reconstruction" and "codec" not in known[name]:
+        elif levels()[level].kind == "data" and "codec" not in known[name]:
             told = f"{level} compares data before and after a codec, and candidate {name} has none"
             yield place, f"{told}: name those that it is about in candidates"
-        elif level in ("footprint", "divergence") and not any(key in known[name] for key in _MODELS):
+        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in _MODELS):
             told = f"{level} compares models, and candidate {name} stores the data only"
             yield place, f"{told}: name those that it is about in candidates"
 

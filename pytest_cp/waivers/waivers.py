@@ -182,12 +182,12 @@ def _value_problem(key: str, value: Any) -> str | None:
 
 def _metric_problem(metric: str) -> str | None:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import METRICS, find_comparison
+    from cp_compress.fidelity.judging.metrics import find_comparison, known_metrics
 
     try:
         find_comparison(metric)
     except InvalidArgumentError as error:
-        known = [name for metrics in METRICS.values() for name in metrics]
+        known = [name for metrics in known_metrics().values() for name in metrics]
         close = difflib.get_close_matches(metric, known, n=1)
         if not close:
             return str(error)
@@ -196,9 +196,10 @@ def _metric_problem(metric: str) -> str | None:
 
 
 def _limit_problem(metric: str, at_worst: float) -> str | None:
-    from cp_compress.fidelity.judging.measurement import metric_range
+    from cp_compress.fidelity.judging.metrics import find_metric
 
-    low, high = metric_range(metric)
+    found = find_metric(metric)
+    low, high = found.low, found.high
     if low < at_worst < high:
         return None
     rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"

@@ -16,7 +16,7 @@ IMPORTS = """
 import copy, dataclasses, io, os
 import numpy as np
 import torch
-from cp_compress.fidelity import Directions
+from cp_compress.fidelity import Comparison, Directions, Measurement, Metric
 """
 GATE = """
 def test_gate(compressed_model, reference_model, dataset):
@@ -47,6 +47,7 @@ def test_every_hook_has_its_test():
         "pytest_cp_schemes",
         "pytest_cp_codecs",
         "pytest_cp_directions",
+        "pytest_cp_comparisons",
         "pytest_cp_provenance",
         "pytest_cp_report_sections",
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -185,12 +184,24 @@ def compare_divergence(
     *,
     epsilon: float | None,
     examples: int | Sequence[int] | Tensor | None = 64,
-    **options: Any,
+    norm: str = "linf",
+    lattice: str | None = None,
+    guide: str = "gradient",
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    restarts: int = 8,
+    queries: int = 200,
+    verify: bool = True,
+    min_margin: float = _SMALLEST_MARGIN,
+    minimise: bool = False,
+    refine: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> Measurement:
     """Measure how many examples have an input near them on which the candidate says something else.
 
-    The seeds are `examples` of the reference's data, a number spread evenly, indices, or None for all; `epsilon` and
-    `options` are those of `find_divergence`.
+    The seeds are `examples` of the reference's data, a number spread evenly, indices, or None for all; the other
+    arguments are those of `find_divergence`, and the device is by default the reference's.
 
     Metrics: `divergence_rate`, the share of the seeds around which something was asked near which such an input was
     found (0 when none was: that none was found within the budget does not prove that there is none). A seed on which
@@ -204,9 +215,24 @@ def compare_divergence(
     """
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
-    options.setdefault("device", reference.runner.device)
     found = find_divergence(
-        candidate.model, reference.model, reference.data.select(chosen)[0], epsilon=epsilon, **options
+        candidate.model,
+        reference.model,
+        reference.data.select(chosen)[0],
+        epsilon=epsilon,
+        norm=norm,
+        lattice=lattice,
+        guide=guide,
+        bounds=bounds,
+        restarts=restarts,
+        queries=queries,
+        verify=verify,
+        min_margin=min_margin,
+        minimise=minimise,
+        refine=refine,
+        batch_size=batch_size,
+        seed=seed,
+        device=reference.runner.device if device is None else device,
     )
     return as_measurement(found, chosen, reference)
 

@@ -7,14 +7,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import Measurement, metric_range
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import Direction, find_metric, known_metric
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Requirement:
     """
 
     metric: str
-    direction: Literal["min", "max"]
+    direction: Direction
     bound: float
     confidence: float | None = None
 
@@ -40,6 +41,10 @@ class Requirement:
         if self.confidence is not None:
             rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+        metric = known_metric(self.metric)
+        if metric is not None:
+            metric.check_direction("Requirement", self.direction, self.bound)
+            metric.check_confidence("Requirement", self.confidence)
 
     @classmethod
     def parse(cls, text: str, confidence: float | None = None) -> Requirement:
@@ -58,9 +63,7 @@ class Requirement:
             value = float(bound)
         except ValueError:
             reject("Requirement.parse", "text", text, f"{bound!r} is no number")
-        low, high = metric_range(metric)
-        rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
-        value = check_real("Requirement.parse", "bound", value, rule, at_least=low, at_most=high)
+        value = find_metric(metric).check_bound("Requirement.parse", "bound", value)
         return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
 
     def __str__(self) -> str:

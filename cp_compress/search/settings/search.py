@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cp_compress.fidelity as fidelity
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.data.dataset import CompressedDataset
+from cp_compress.fidelity.comparisons import comparison_of, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
-from cp_compress.fidelity.judging.measurement import Measurement, find_comparison
+from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import forget_observations, observe
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, mark_as_searched, shared_examples
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.observing.runner import Model
 
 _OWNER = "find_smallest"
-_OF_DATA, _OF_MODELS_ALONE = "reconstruction", "footprint"
 
 
 def find_smallest(
@@ -137,15 +137,14 @@ class _Judge:
         batch_size: int,
     ) -> None:
         self.model, self.reference, self.requirements = model, reference, requirements
-        self.options, self.device, self.batch_size = options, device, batch_size
-        self.comparison = find_comparison(requirements[0].metric)
-        self.compare: Callable[..., Measurement] = getattr(fidelity, f"compare_{self.comparison}")
+        self.device, self.batch_size = device, batch_size
+        self.comparison = comparison_of(requirements[0].metric)
+        self.options = {**self.comparison.implied([one.metric for one in requirements]), **options}
         try:
-            inspect.signature(self.compare).bind(None, None, **options)
+            inspect.signature(self.comparison.compare).bind(None, None, **self.options)
         except TypeError as error:
-            reject(
-                _OWNER, "options", sorted(options), f"the comparison {self.comparison!r} does not take them: {error}"
-            )
+            name = self.comparison.name
+            reject(_OWNER, "options", sorted(options), f"the comparison {name!r} does not take them: {error}")
 
     def __call__(self, candidate: Model, stored: Any, data: LabeledData) -> tuple[Check, Measurement | None]:
         """Return the check, and what a candidate that is not the model itself does on the original data."""
@@ -162,7 +161,7 @@ class _Judge:
 
     def rehearse(self, data: LabeledData) -> None:
         """Reject requirements that the model does not meet even on the original data."""
-        if self.comparison == _OF_DATA:
+        if self.comparison.kind == "data":
             return
         check = judge(self._compare(self.model, data, data), self.requirements)
         if not check.passed:
@@ -170,9 +169,10 @@ class _Judge:
             reject(_OWNER, "requirements", ", ".join(map(str, self.requirements)), rule)
 
     def _compare(self, candidate: Model, stored: Any, data: LabeledData) -> Measurement:
-        if self.comparison == _OF_DATA:
-            return self.compare(stored, data, **self.options)
-        return self.compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
+        compare = self.comparison.compare
+        if self.comparison.kind == "data":
+            return compare(stored, data, **self.options)
+        return compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
 
     def _observe(self, model: Model, data: Any) -> fidelity.Observation:
         return observe(model, data, device=self.device, batch_size=self.batch_size)
@@ -185,8 +185,8 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
     if not found or not all(isinstance(one, Requirement) for one in found):
         rule = 'give at least one Requirement or text, such as "accuracy_drop <= 0.02"'
         reject(_OWNER, "requirements", given, rule)
-    comparisons = {find_comparison(one.metric) for one in found}
-    if len(comparisons) > 1 or comparisons == {_OF_MODELS_ALONE}:
+    comparisons = {comparison_of(one.metric).name for one in found}
+    if len(comparisons) > 1 or known_comparisons()[min(comparisons)].kind == "size":
         rule = f"all must be on metrics of one comparison of what data does, not of {', '.join(sorted(comparisons))}"
         reject(_OWNER, "requirements", ", ".join(map(str, found)), rule)
     return found

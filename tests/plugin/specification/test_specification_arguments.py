@@ -30,10 +30,10 @@ def read(folder, table):
     return read_specification(path)
 
 
-@pytest.mark.parametrize("level", levels.LEVELS)
+@pytest.mark.parametrize("level", levels.levels())
 def test_what_an_assertion_does_by_itself_can_be_written(level):
     schema = levels.level_schema(level)["properties"]
-    for name, parameter in inspect.signature(levels.LEVELS[level]).parameters.items():
+    for name, parameter in inspect.signature(levels.assertion_of(level)).parameters.items():
         default = parameter.default
         if name in schema and default is not None and default is not parameter.empty:
             written = list(default) if isinstance(default, tuple) else default
