@@ -139,5 +139,15 @@ def resolve(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
+def used_value(model: nn.Module, name: str) -> Tensor | None:
+    """Return what a model computes with under a dotted name, in whatever form it is held, or None where it has none."""
+    try:
+        module, attribute = resolve(model, name)
+    except AttributeError:
+        return None
+    value = getattr(module, attribute, None)
+    return value.detach() if isinstance(value, Tensor) else None
+
+
 def _text(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

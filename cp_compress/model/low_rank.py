@@ -12,8 +12,8 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import NoEffectError
 from cp_compress.model.layers import Weight, copy_model, find_weights
-from cp_compress.model.order import require_order
-from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.order import record_scheme, require_order
+from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.representations.low_rank_layers import low_rank_obstacle, to_low_rank_layer
 from cp_compress.model.scheme import Piped
@@ -48,6 +48,8 @@ class LowRank(Piped):
 
     expression_name: ClassVar[str] = "low_rank"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("factors",)
+    undoes: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.energy is None):
@@ -88,7 +90,7 @@ class LowRank(Piped):
             raise NoEffectError(f"{self}: no weight of the model would become smaller ({listed})")
         for module, parts in planned.items():
             to_low_rank_layer(module, parts)
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _factorise(self, weight: Weight) -> tuple[str, tuple[Tensor, Tensor] | None]:

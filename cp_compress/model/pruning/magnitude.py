@@ -45,6 +45,8 @@ class Prune(Piped):
 
     expression_name: ClassVar[str] = "prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))

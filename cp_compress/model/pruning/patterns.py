@@ -54,6 +54,8 @@ class BlockPrune(Piped):
 
     expression_name: ClassVar[str] = "block_prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density("BlockPrune", self.density, "blocks"))
@@ -113,6 +115,8 @@ class NMPrune(Piped):
 
     expression_name: ClassVar[str] = "nm_prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         rule = "m is the number of neighbouring inputs in a group, a whole number of 2 or more"

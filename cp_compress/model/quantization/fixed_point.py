@@ -11,8 +11,8 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
+from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.rounding import choose_weights, to_integers
-from cp_compress.model.record import Step, add_step
 from cp_compress.model.representations.formats import IntegerFormat, fitting_fraction_bits, quantize_fixed
 from cp_compress.model.scheme import Piped
 from cp_compress.model.targets import as_patterns
@@ -46,6 +46,8 @@ class FixedPoint(Piped):
 
     expression_name: ClassVar[str] = "fixed_point"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         rule = "bits is the whole width of a number, sign included, and must be a whole number in 2..16"
@@ -69,7 +71,7 @@ class FixedPoint(Piped):
         weights, skips = choose_weights(str(self), candidate, self.include, self.exclude)
         form = IntegerFormat(self.bits, fixed=True)
         changes, skips = to_integers(str(self), weights, skips, form, "weight", self._round)
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _round(self, weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:

@@ -10,6 +10,7 @@ import torch
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
+from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.calibration import (
     CalibrationData,
     as_calibration,
@@ -17,7 +18,7 @@ from cp_compress.model.quantization.calibration import (
     read_calibration,
 )
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
-from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.formats import IntegerFormat, quantize
 from cp_compress.model.representations.half_computed import cast_model, find_casts
 from cp_compress.model.representations.half_stored import find_holding, hold_model
@@ -68,6 +69,8 @@ class Quantize(Piped):
 
     expression_name: ClassVar[str] = "quantize"
     positional_fields: ClassVar[tuple[str, ...]] = ("dtype",)
+    leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_choice("Quantize", "dtype", self.dtype, (*_FLOATS, *_INTEGERS))
@@ -109,7 +112,7 @@ class Quantize(Piped):
             changes, skips = self._to_integers(candidate)
         else:
             changes, skips = self._to_float(candidate), []
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _to_float(self, model: nn.Module) -> list[Change]:

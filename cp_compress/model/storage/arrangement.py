@@ -28,6 +28,7 @@ from cp_compress.model.representations.low_rank_layers import (
     to_low_rank_layer,
 )
 from cp_compress.model.storage.integer_arrangement import IntegerLayer, describe_integers, shape_integers
+from cp_compress.model.storage.steps import describe_step, read_step
 from cp_compress.model.structure.recurrent import level_suffixes
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -46,7 +47,7 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     steps = read_steps(model)
     structural = any(step.structural for step in steps)
     return {
-        "steps": [step.to_json() for step in steps],
+        "steps": [describe_step(step) for step in steps],
         "low_rank": [[path, low_rank_ranks(layer)] for path, layer in low_rank_layers(model)],
         "integers": describe_integers(model),
         "casts": _dtype_names(casts),
@@ -73,7 +74,7 @@ def read_arrangement(content: Any) -> Arrangement:
     """Return an arrangement from plain Python types; raises CorruptStreamError for what cannot have been written."""
     try:
         return Arrangement(
-            tuple(Step.from_json(step) for step in content["steps"]),
+            tuple(read_step(step) for step in content["steps"]),
             tuple((str(path), _read_ranks(ranks)) for path, ranks in content["low_rank"]),
             tuple(map(IntegerLayer.from_json, content["integers"])),
             _read_dtypes(content["casts"]),

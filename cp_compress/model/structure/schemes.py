@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import copy_model, find_weights
-from cp_compress.model.order import require_order
+from cp_compress.model.order import record_scheme, require_order
 from cp_compress.model.pruning.magnitude import check_density
-from cp_compress.model.record import Skip, Step, add_step
+from cp_compress.model.record import Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.scheme import Piped
 from cp_compress.model.structure.criteria import CRITERIA
@@ -68,6 +68,16 @@ class _UnitPrune(Piped):
         for name in ("include", "exclude"):
             object.__setattr__(self, name, as_patterns(owner, name, getattr(self, name)))
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Which of the kinds of `cp_compress.model.Scheme` it leaves behind: without `shrink` units are zeroed."""
+        return ("removed_channels",) if self.shrink else ("zeros",)
+
+    @property
+    def undoes(self) -> tuple[str, ...]:
+        """Which of the kinds of `cp_compress.model.Scheme` it undoes: a removal moves the weights of a pattern."""
+        return ("pattern",) if self.shrink else ()
+
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model without the weakest units.
 
@@ -89,7 +99,7 @@ class _UnitPrune(Piped):
         if not done.changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
             raise NoEffectError(f"{self} changes nothing ({listed})")
-        add_step(candidate, Step(str(self), done.changes, (*skips, *done.skips), structural=done.structural))
+        record_scheme(self, candidate, done.changes, [*skips, *done.skips], done.structural)
         return candidate
 
     def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
