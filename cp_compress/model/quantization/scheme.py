@@ -20,8 +20,8 @@ from cp_compress.model.quantization.calibration import (
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
 from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.formats import IntegerFormat, quantize
-from cp_compress.model.representations.half_computed import cast_model, find_casts
-from cp_compress.model.representations.half_stored import find_holding, hold_model
+from cp_compress.model.representations.half_computed import cast_model
+from cp_compress.model.representations.half_stored import find_half, hold_model
 from cp_compress.model.representations.integer_layers import MODES, require_float_weights
 from cp_compress.model.scheme import Piped
 from cp_compress.model.targets import as_patterns
@@ -116,7 +116,7 @@ class Quantize(Piped):
         return candidate
 
     def _to_float(self, model: nn.Module) -> list[Change]:
-        narrow = find_casts(model) or find_holding(model)
+        narrow = find_half(model)
         if narrow is not None:
             raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
         if self.mode == "dynamic":

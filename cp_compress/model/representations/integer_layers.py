@@ -110,15 +110,6 @@ def integers_of(module: nn.Module, name: str) -> Tensor:
     return unstore(stored, shapes[name], form)
 
 
-def stored_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Return one place (layer, name) of every weight that is held as integers, once where it is shared."""
-    places: dict[int, tuple[nn.Module, str]] = {}
-    for module in model.modules():
-        for name, form in formats_of(module).items():
-            places.setdefault(id(module._buffers[stored_names(name, form)[0]]), (module, name))
-    return list(places.values())
-
-
 def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mode: str) -> None:
     """Turn a layer, in place, into one whose named weights are buffers yet to be filled by `fill`."""
     module.integer_shapes = {name: tuple(module._parameters[name].shape) for name in formats}  # type: ignore[assignment, union-attr]
