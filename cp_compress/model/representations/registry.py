@@ -55,5 +55,5 @@ def nested_whole(model: nn.Module) -> str | None:
     """Return the path of a part of a model that is held in a form of whole models, or None."""
     for path, module in model.named_modules():
         if path and any(form.whole and form.describe(module) for form in REPRESENTATIONS):
-            return path
+            return str(path)
     return None
