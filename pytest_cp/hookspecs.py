@@ -31,6 +31,8 @@ def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
     class Shrink:
         expression_name = "shrink"
         positional_fields = ()
+        leaves = ()
+        undoes = ()
         factor: float
 
         def compress(self, model):
@@ -45,6 +47,11 @@ def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
     ```
 
     Then `--cp-scheme "shrink(factor=0.9)"` compresses by it.
+
+    `leaves` and `undoes` are optional. They hold any of "zeros", "pattern", "removed_channels", "factors" and
+    "rounded_numbers": what later schemes must keep, and what this one destroys in a weight that it changes. A scheme
+    that undoes what an earlier one left is refused. Without them the scheme is judged by its result: zeros that it
+    makes must be kept, and zeros that an earlier scheme left must not be filled (`cp_compress.model.Scheme`).
     """
 
 

@@ -30,7 +30,15 @@ from cp_compress.model.tracing import running
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model costs; `flops` (two for each multiply-add) is None when no example input was given."""
+    """What a model costs.
+
+    Attributes:
+        parameters: The number of parameters, once where tied; weights held as integers are counted.
+        nonzero: The number of parameters that are not zero.
+        artifact_bytes: The size of a file that `save` wrote.
+        resident_bytes: The bytes of all parameters and buffers.
+        flops: The floating-point operations on one batch, two for each multiply-add; None without an example input.
+    """
 
     parameters: int
     nonzero: int
@@ -79,6 +87,18 @@ def measure_latency(
     """Return the median seconds of one call of the candidate and of the reference, measured in turns after a warm-up.
 
     Both are run in evaluation mode without gradients, each on its own device.
+
+    Args:
+        candidate: The compressed model.
+        reference: The model that it was made from.
+        example_input: What both are called with: a tensor, a tuple of arguments or a dict of keywords.
+        repeats: The number of measured calls of each, 1 or more.
+
+    Returns:
+        The seconds of the candidate and of the reference.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
     """
     ours, theirs = time_in_turns(candidate, reference, example_input, repeats)
     return statistics.median(ours), statistics.median(theirs)

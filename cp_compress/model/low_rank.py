@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LowRank(Piped):
-    """Replace each weight by a product of two matrices of rank r: the closest there is in the sum of squares.
+    """Replace each weight by a product of two matrices of rank r: the closest one in the sum of squares.
 
-    A weight is taken as a matrix of its first dimension by all others. Either `rank` is given, or `energy` in (0, 1):
-    then r is the smallest rank whose part of the sum of squared singular values is at least that. A weight is left
-    alone, and named, where the two factors would hold as many numbers as itself. Linear layers, convolutions without
-    groups and embeddings (named by `include`) compute with the factors one after the other; attention projections,
-    convolutions in groups and transposed ones store the factors and multiply them out when used. `include` and
-    `exclude` are those of `Prune`. Sources: Eckart and Young 1936; for convolutions Zhang et al. 2015, "Accelerating
-    very deep convolutional networks", without its nonlinear part.
+    A weight is taken as a matrix of its first dimension by all others. It is left unchanged, and named in the report,
+    if the two factors would hold as many numbers as the weight itself. Linear layers, convolutions without groups and
+    embeddings (named by `include`) compute with the factors one after the other; attention projections, convolutions in
+    groups and transposed ones store the factors and multiply them when they are used. Sources: Eckart and Young 1936;
+    for convolutions Zhang et al. 2015, "Accelerating very deep convolutional networks", without its nonlinear part.
+
+    Args:
+        rank: The rank r, 1 or more; give either this or `energy`.
+        energy: The share of the sum of squared singular values to keep, in (0, 1); r is the smallest rank that does.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or both or none of `rank` and `energy` are given.
 
     >>> from torch import nn
     >>> layer = LowRank(rank=2).compress(nn.Linear(16, 8))

@@ -17,7 +17,20 @@ from cp_compress.model.representations.registry import held_weights, stored_numb
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One tensor before and after; the facts after it are None where the candidate has no such tensor."""
+    """One tensor before and after; the facts after it are None where the candidate has no such tensor.
+
+    Attributes:
+        name: The name of the tensor in the reference.
+        shape_before: Its shape in the reference.
+        shape_after: Its shape in the candidate.
+        dtype_before: Its dtype in the reference.
+        dtype_after: The dtype, or format such as "int8", in which the candidate stores it.
+        nonzero_before: How many of its values in the reference are not zero.
+        nonzero_after: How many of the numbers that the candidate stores for it are not zero.
+        density: `nonzero_after` as a share of all values in the reference.
+        changed: Whether dtype, shape or any value differs.
+        actions: What each recorded step did to it.
+    """
 
     name: str
     shape_before: tuple[int, ...]
@@ -42,10 +55,13 @@ class SkippedLayer:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What changed and what was skipped; `steps` are the expressions of the schemes, where the candidate knows them.
+    """What changed and what was skipped.
 
-    `density` of a layer is its non-zero values after, as a share of all its values before. `added` names parameters
-    of the candidate that the reference does not have.
+    Attributes:
+        steps: The expressions of the schemes that made the candidate, as far as it records them.
+        layers: One entry for each tensor.
+        skipped: The tensors that a scheme left unchanged, and why.
+        added: The parameters of the candidate that the reference does not have.
     """
 
     steps: tuple[str, ...]

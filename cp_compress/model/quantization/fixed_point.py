@@ -27,11 +27,19 @@ _MOST_FRACTION_BITS = 126  # 2^-126 is the smallest normal float32
 class FixedPoint(Piped):
     """Round weights to two's-complement numbers of `bits` bits, `fraction_bits` of them behind the binary point.
 
-    In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes
-    round(w·2^n)/2^n, halves to even; what lies outside [−2^m, 2^m − 2^−n] is saturated, and the report counts it.
-    Without `fraction_bits` each layer gets the most with which its largest magnitude lies in that range. `bits` lies
-    in 2..16 and values take 2, 4, 8 or 16 bits in memory and in a file. Biases, inputs and sums stay as they are.
-    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`.
+    In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes round(w·2^n)/2^n,
+    halves to even; values outside [−2^m, 2^m − 2^−n] are saturated, and the report counts them. Values take 2, 4, 8 or
+    16 bits in memory and in a file. Biases, inputs and sums are not rounded.
+
+    Args:
+        bits: The whole width of a number with its sign, in 2…16.
+        fraction_bits: The bits behind the binary point, in −126…126; if None, each layer gets the most with which its
+            largest magnitude is not saturated.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> from torch import nn
     >>> layer = FixedPoint(bits=8, fraction_bits=4).compress(nn.Linear(2, 2))

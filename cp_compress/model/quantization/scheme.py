@@ -37,22 +37,27 @@ _INTEGERS = {"int8": 8, "int4": 4}
 class Quantize(Piped):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
 
-    "float16" and "bfloat16" hold every parameter in that dtype and compute in the model's own (`mode="weight"`), or
-    cast every floating-point tensor and compute in that dtype, with casts around the model (`mode="dynamic"`, as
-    `model.half()` would; slow on a CPU without float16 arithmetic).
-
     "int8" and "int4" store the weights of linear layers, convolutions, attention projections and recurrent layers as
-    symmetric integers, two of four bits in a byte, with one scale for each output channel, or for each `group_size`
-    consecutive weights of a channel (the last group may be shorter), and compute with their product
-    (`mode="weight"`). `mode="dynamic"` rounds the input of each linear layer and convolution to 8 bits as well, with
-    a scale for each example, and sums exactly. `mode="static"` does so with a range for each layer that is found on
-    `calibration`: the name of a factory, as "package.module:factory", which returns a data set, or `CalibrationData`
-    (see `cp_compress.model.quantization.calibration`).
+    symmetric integers, two of four bits in a byte, with one scale for each output channel or group. Patterns allow
+    several formats in one model: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. Models held
+    in 16 bits are exported by `torch.export`, but not with strict=True.
 
-    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`, for integers only; so several
-    formats may be mixed: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. The tables of
-    embeddings are quantised, by rows, only where `include` names them, or a layer shares them. Models held in 16 bits
-    are exported by `torch.export`, not with strict=True.
+    Args:
+        dtype: "float16" or "bfloat16" for all parameters, "int8" or "int4" for weights.
+        mode: How the model computes. "weight" computes in its own dtype with the rounded weights. "dynamic" casts a
+            model in 16 bits as `model.half()` does, with casts around it (slow on a CPU without float16 arithmetic);
+            with integers it also rounds the input of each linear layer and convolution to 8 bits, with a scale for each
+            example, and sums exactly. "static" does the latter with one range for each layer, found on `calibration`.
+        group_size: How many consecutive weights of a channel share a scale (the last group may be shorter), 1 or more;
+            None for one scale per channel. For integers with `mode="weight"` only.
+        calibration: The data for `mode="static"`: the name of a factory that returns a data set, as
+            "package.module:factory", or `CalibrationData`.
+        include: Patterns on the paths or types of layers, as in `Prune`; for integers only. Tables of embeddings are
+            quantised, by rows, only where a pattern names them, or where a layer shares them.
+        exclude: Patterns of the layers to leave unchanged; for integers only.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or does not go with `dtype` and `mode`.
 
     >>> from torch import nn
     >>> layer = Quantize("int8").compress(nn.Linear(4, 2))
