@@ -45,15 +45,10 @@ class Effect:
         judged by the values: it must not fill zeros that an earlier step left, nor change the shape of a weight with
         a pattern.
         """
-        declared = undoes_of(self.scheme)
         for step in read_steps(self.before):
             for left in step.leaves:
                 for name in left.tensors:
-                    reason = ""
-                    if declared is None:
-                        reason = self._filled(left.kind, name)
-                    elif left.kind in declared and self._changed(name):
-                        reason = loss_of(self.scheme, left.kind)
+                    reason = self._loss(left.kind, name)
                     if reason:
                         raise order_error(self.scheme, step.scheme, self._name(name), reason)
 
@@ -72,6 +67,13 @@ class Effect:
         values = ((value, self._after(name)) for name, value in held)
         structural = any(now is not None and now.shape != value.shape for value, now in values)
         return Step(name_of(self.scheme), (), (), structural, leaves)
+
+    def _loss(self, kind: str, name: str) -> str:
+        """Return what of a kind was lost in a weight, or an empty text."""
+        declared = undoes_of(self.scheme)
+        if declared is None:
+            return self._filled(kind, name)
+        return loss_of(self.scheme, kind) if kind in declared and self._changed(name) else ""
 
     def _filled(self, kind: str, name: str) -> str:
         """Return how the values show that something of a kind was undone, or an empty text."""

@@ -53,7 +53,7 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise CompressionError(f"the model cannot be copied, and it is never changed itself: {error}") from error
+        raise CompressionError(f"the model cannot be copied, and the original is never changed: {error}") from error
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

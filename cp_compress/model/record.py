@@ -1,4 +1,4 @@
-"""The record that a compressed model carries: what each step did to each tensor, what it left alone and why."""
+"""The record that a compressed model carries: what each step did to each tensor, what it left unchanged and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ATTRIBUTE = "_cp_compression_steps"
 
 @dataclass(frozen=True)
 class Change:
-    """What a step did to one tensor, in words."""
+    """What a step did to one tensor, as text."""
 
     tensor: str
     action: str
@@ -46,7 +46,7 @@ class Step:
     leaves: tuple[Left, ...] = ()
 
     def inside(self, path: str) -> Step:
-        """Return the step as it is called from a module that holds the model at a path."""
+        """Return the step with the names that its tensors have in a module that holds the model at a path."""
         changes = tuple(Change(f"{path}.{change.tensor}", change.action) for change in self.changes)
         skips = tuple(Skip(f"{path}.{skip.tensor}", skip.reason) for skip in self.skips)
         leaves = tuple(Left(left.kind, tuple(f"{path}.{name}" for name in left.tensors)) for left in self.leaves)
@@ -80,8 +80,8 @@ class Step:
 def read_steps(model: object) -> tuple[Step, ...]:
     """Return the steps recorded on a model, or on a part of it, oldest first; none for one that no scheme made.
 
-    A candidate may stand behind a normalisation, inside another module: tensors then have the names that they have
-    there.
+    A candidate may be part of another module, such as one that normalises its inputs: its tensors then have the names
+    that they have in that module.
     """
     steps: tuple[Step, ...] = getattr(model, _ATTRIBUTE, ())
     if steps or not isinstance(model, nn.Module):

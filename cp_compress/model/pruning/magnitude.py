@@ -79,7 +79,7 @@ class Prune(Piped):
 
 def check_density(owner: str, density: object, unit: str) -> float:
     """Return a density as a float, or reject it."""
-    rule = f'density is the kept share of {unit} and must lie in (0, 1]; for "keep nothing removed" use density=1'
+    rule = f"density is the kept share of {unit} and must lie in (0, 1]; density=1 removes nothing"
     return check_real(owner, "density", density, rule, above=0, at_most=1)
 
 

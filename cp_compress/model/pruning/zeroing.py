@@ -25,7 +25,7 @@ class MaskingScheme(Protocol):
 
 
 class EmptiedLayerError(CompressionError):
-    """A layer would be left without any weight; `candidate` is the model that was refused, for who only looks."""
+    """A layer would be left without any weight; `candidate` is the refused model, to read its weights."""
 
     def __init__(self, message: str, candidate: nn.Module) -> None:
         super().__init__(message)

@@ -34,7 +34,7 @@ class HeldForward:
     """The `forward` of a model whose parameters are widened, for one call, from `held` to `computed`.
 
     It is an attribute of the instance, so that the model keeps its class, its paths and its hooks. Threads take turns.
-    The model is one whole: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
+    The model is one unit: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
     find narrow parameters; for those use `mode="dynamic"`.
     """
 
@@ -65,7 +65,7 @@ def hold_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
         raise CompressionError(f"nothing to round: the model has no floating-point parameter outside {dtype}")
     if len(dtypes) > 1:
         kinds = ", ".join(sorted(map(str, dtypes)))
-        raise CompressionError(f"the parameters are of several dtypes ({kinds}): there is no one to compute in")
+        raise CompressionError(f"the parameters are of several dtypes ({kinds}): no single dtype to compute in")
     if "forward" in vars(model):
         raise CompressionError("the model's forward was replaced on the instance: its parameters cannot be widened")
     require_range(wide, dtype)

@@ -73,7 +73,7 @@ class RecurrentIntegerWeights(IntegerWeights):
         pass
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer returns with the weights that its integers stand for."""
+        """Return what the layer returns with the weights that its integers represent."""
         with warnings.catch_warnings():
             # cuDNN copies weights that are not laid out in one piece, and says so
             warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
