@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +18,20 @@ _DECLARE = "its class can declare in `undoes` what it undoes, or () where that i
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """The models before and after a scheme, and the path of the first inside the second, "" where it is not wrapped."""
+    """A scheme, with the models before and after it."""
 
     scheme: object
     before: nn.Module
     after: nn.Module
-    path: str
 
-    @staticmethod
-    def of(scheme: object, before: nn.Module, after: nn.Module) -> Effect:
-        """Return the effect of a scheme; the model may have become a part of another module."""
-        names = [name for name, _ in before.named_parameters()]
-        for path, module in after.named_modules():
+    @functools.cached_property
+    def path(self) -> str:
+        """The path of the model within the one after, which may hold it as a part; "" where it does not."""
+        names = [name for name, _ in self.before.named_parameters()]
+        for path, module in self.after.named_modules():
             if all(used_value(module, name) is not None for name in names):
-                return Effect(scheme, before, after, path)
-        return Effect(scheme, before, after, "")
+                return str(path)
+        return ""
 
     def earlier(self) -> tuple[Step, ...]:
         """Return the steps of the model before, with the names that their tensors have after."""

@@ -136,11 +136,10 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     if made is model or not isinstance(made, nn.Module):
         what = "the model that it was given" if made is model else f"a {type(made).__name__}"
         raise CompressionError(f"{name_of(scheme)} returned {what}: a scheme returns a new torch.nn.Module")
-    effect = Effect.of(scheme, model, made)
+    effect = Effect(scheme, model, made)
     effect.require_kept()
-    earlier = effect.earlier()
-    if len(read_steps(made)) <= len(earlier):
-        write_steps(made, (*earlier, effect.step()))
+    if len(read_steps(made)) <= len(read_steps(model)):
+        write_steps(made, (*effect.earlier(), effect.step()))
     return made
 
 
