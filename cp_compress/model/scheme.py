@@ -131,6 +131,8 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
+    if isinstance(scheme, Compose):  # its schemes are judged and recorded one by one
+        return scheme.compress(model)
     leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work
     made = scheme.compress(model)
     if made is model or not isinstance(made, nn.Module):

@@ -125,6 +125,7 @@ def test_the_error_names_schemes_tensor_and_count():
 def test_a_declaration_decides():
     declared = Own("regrow", densify, undoes=())
     assert Compose(Prune(0.5), declared).compress(network())[0].weight.count_nonzero() == 256
+    assert apply_scheme(Compose(declared, Quantize("int8")), Prune(0.5).compress(network()))
     incidental = Own("drop_half", drop_half, leaves=())
     assert Compose(incidental, LOW_RANK).compress(network())
     mild = Own("mild", scale, undoes=("zeros",))
