@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
-    """Return classes of schemes that markers, ini files, command lines and specifications may name.
+    """Return scheme classes, for use in markers, ini files, command lines and specifications.
 
-    A scheme is a frozen dataclass with `expression_name`, `positional_fields` (those written without their names) and
-    `compress(model)`, which returns a new model:
+    A scheme is a frozen dataclass. It has an `expression_name`, `positional_fields` (the fields that are written
+    without their names) and a method `compress(model)` that returns a new model:
 
     ```python
     @dataclasses.dataclass(frozen=True)
     class Shrink:
         expression_name = "shrink"
         positional_fields = ()
+        leaves = ()
+        undoes = ()
         factor: float
 
         def compress(self, model):
@@ -45,7 +47,12 @@ def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
         return [Shrink]
     ```
 
-    Then `--cp-scheme "shrink(factor=0.9)"` compresses by it.
+    `--cp-scheme "shrink(factor=0.9)"` then compresses the reference model with it.
+
+    `leaves` and `undoes` are optional. They hold any of "zeros", "pattern", "removed_channels", "factors" and
+    "rounded_numbers": what later schemes must keep, and what this one destroys in a weight that it changes. A scheme
+    that undoes what an earlier one left is refused. Without them the scheme is judged by its result: zeros that it
+    makes must be kept, and zeros that an earlier scheme left must not be filled (`cp_compress.model.Scheme`).
     """
 
 

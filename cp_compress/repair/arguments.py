@@ -18,8 +18,7 @@ from cp_compress.fidelity.observing.refusals import same_data
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, shared_examples
 from cp_compress.inputs.wrapping import said_by
-from cp_compress.model.representations.half_computed import find_casts
-from cp_compress.model.representations.half_stored import find_holding
+from cp_compress.model.representations.half_stored import find_half
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.training.arguments import check_module, identify_model
 from cp_compress.training.distributed import world
@@ -106,7 +105,7 @@ def refuse_rounded(model: nn.Module) -> None:
     remedy = "adapt the model that it was made from, and round the result"
     require_float_weights(f"{_OWNER} ({remedy})", model)
     for path, module in model.named_modules():
-        if find_casts(module) or find_holding(module):
+        if find_half(module):
             raise CompressionError(f"{_OWNER}: {path or 'the model'} is held in 16 bits; {remedy}")
 
 
