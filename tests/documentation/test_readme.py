@@ -1,4 +1,4 @@
-"""What the README shows runs as it is written there, and so does what it once showed, on the pages where that is now."""
+"""What the README shows runs as it is written, and so do the examples on the pages that it points to."""
 
 import re
 import subprocess
