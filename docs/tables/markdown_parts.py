@@ -13,7 +13,13 @@ from typing import Any
 DOCS = Path(__file__).resolve().parents[1]
 _DESCRIBED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 _CODE = re.compile(
-    r'`[^`]*`|\{[^{}]*\}|"[^"]*"|(?<![\w-])--[a-z][a-z-]+|\b\w+\([^()]*\)|\b[a-z]+(?:_[a-z]+)+(?:\.\w+)*\b'
+    r"`[^`]*`"
+    r"|\bpytest --\S.*$"
+    r"|\{[^{}]*\}"
+    r'|"[^"]{2,}"'
+    r"|(?<![\w-])--[a-z][a-z-]+"
+    r"|\b\w+\([^()]*\)"
+    r"|\b[a-z]+(?:_[a-z]+)+(?:\.\w+)*\b"
 )
 
 
