@@ -68,14 +68,12 @@ def metrics() -> str:
     """Return a section with the metrics of each comparison; a column that has nothing to say is left out."""
     columns: list[tuple[str, Callable[[_Metric], str]]] = [
         ("metric", lambda metric: f"`{metric.name}`"),
-        ("meaning", lambda metric: metric.sentence),
-        ("values", _values),
-        ("unit", lambda metric: metric.unit),
+        ("meaning", lambda metric: metric.sentence + (f" {metric.source}." if metric.source else "")),
+        ("values", lambda metric: f"{_values(metric)} {metric.unit}".strip()),
         ("better", lambda metric: metric.better or "–"),
         ("unchanged model", lambda metric: _number(metric.unchanged)),
         ("requirement", lambda metric: f"`{metric.argument}`" if metric.argument else "reported only"),
         ("`confidence`", lambda metric: {True: "yes", False: "no", None: ""}[metric.claims]),
-        ("source", lambda metric: metric.source),
     ]
     sections = []
     for comparison, members in _metrics().items():
