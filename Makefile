@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup demo test test-gpu docs clean
+.PHONY: setup demo test test-gpu tables docs clean
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ test: setup
 
 test-gpu: setup
 	$(PYTHON) -m pytest -m gpu
+
+tables: setup
+	$(PYTHON) docs/tables/generate.py
 
 docs: setup
 	$(PYTHON) -m pip install --quiet --editable ".[docs]"

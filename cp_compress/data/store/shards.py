@@ -1,7 +1,7 @@
 """One file of a store: the streams and labels of consecutive examples, in a safetensors file.
 
-Of the containers that were measured (docs/benchmarks.md) safetensors and Arrow add the fewest bytes and read fastest at
-random, and safetensors brings no new dependency; its header is plain JSON, so that no file can run code.
+Of the containers that were measured (docs/benchmarks/stored-data.md) safetensors and Arrow add the fewest bytes and
+read fastest at random, and safetensors brings no new dependency; its header is plain JSON, so no file can run code.
 """
 
 from __future__ import annotations
