@@ -1,6 +1,16 @@
 """Settings of the project's own test run."""
 
 import importlib.util
+import os
+
+from hypothesis import settings
+
+# the time that an example takes says nothing about the code on a busy machine
+if "CI" in os.environ:
+    settings.register_profile("suite", deadline=None, derandomize=True, database=None, print_blob=True)
+else:
+    settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 pytest_plugins = ["pytester"]
 # its doctests are collected by importing it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 # `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
 import torchvision  # noqa: F401
+from hypothesis import settings
 
 import cp_compress.examples  # noqa: F401
 import pytest_cp.assertions.attributions
@@ -100,6 +102,14 @@ def _read_junit(path: Path) -> tuple[dict[str, int], list[str]]:
     counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
     messages = [entry.get("message", "") for kind in ("failure", "error") for entry in suite.iter(kind)]
     return counts, messages
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+    """Return pytest's own fixture; runs in this process have Hypothesis' own profile, as a user's tests have."""
+    settings.load_profile("default")
+    yield pytester
+    settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 
 @given(bits=st.sampled_from((8, 16)), values=st.lists(st.integers(0, 65535), min_size=6, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_pixels_are_shares_of_white(folder, bits, values):
     dtype, white = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
     grey = (np.array(values).reshape(2, 3) * white // 65535).astype(dtype)

@@ -45,7 +45,7 @@ CHOOSERS = {
 
 
 @pytest.mark.parametrize("name", CHOOSERS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(count=st.integers(1, 25), seed=st.integers(0, 1000), by_class=st.booleans(), copies=st.booleans())
 def test_laws_of_every_selection(name, count, seed, by_class, copies):
     rows = points(25, seed=seed)

@@ -10,7 +10,7 @@ from cp_compress.fidelity import DirectionBasis
 from pytest_cp import direction_batches
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(directions=direction_batches((3, 8, 8), size=5, max_terms=2))
 def test_batches_have_their_size_and_unit_length(directions):
     assert directions.tensor.shape == (5, 3, 8, 8)
@@ -21,7 +21,7 @@ def test_batches_have_their_size_and_unit_length(directions):
 _OPPOSITE = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(directions=direction_batches(basis=DirectionBasis(("brighter", "darker", "blob"), _OPPOSITE), size=3))
 def test_combinations_that_cancel_are_not_drawn(directions):
     assert directions.tensor.flatten(1).norm(dim=1).sub(1).abs().max() < 1e-5

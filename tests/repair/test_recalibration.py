@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from machine import needs_integer_kernels
 from torch import nn
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NoEffectError, ObservationError
@@ -295,6 +296,10 @@ def test_what_cannot_be_measured_is_refused():
     huge = Scaled(scale=1e30).eval()
     with pytest.raises(CompressionError, match="cannot hold"):
         recalibrate_batchnorm(huge, data())
+
+
+@needs_integer_kernels
+def test_a_lowered_model_is_refused():
     static = parse_scheme("quantize(int8, mode=static, calibration='cp_compress.examples:digits_training')")
     with pytest.raises(CompressionError, match="lowered"):
         recalibrate_batchnorm(lower(static.compress(digits_cnn())), digits_training())

@@ -66,7 +66,7 @@ words = st.text(st.sampled_from("ab1 -+#>.)~`*_[]()<&|\\!@:/=wW"), min_size=1, m
 
 
 @given(words)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(NASTY[0])
 @example(NASTY[1])
 @example(NASTY[2])

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 import search_subjects
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress import InvalidArgumentError
@@ -50,7 +50,6 @@ def test_bisection_in_batches_divides_the_range_by_one_more_than_the_batch(place
 
 
 @given(st.integers(1, 300), st.integers(1, 200), st.sampled_from(["linear", "log"]), st.data())
-@settings(deadline=None)
 def test_bisection_of_whole_numbers_finds_the_smallest_and_then_stops(low, span, scale, data):
     smallest = data.draw(st.integers(low, low + span))
     searched = SchemeSpace("prune(density={n})", n=Integer(low, low + span, scale))

@@ -7,6 +7,7 @@ saturate partial sums, which gives other results.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +62,15 @@ class LoweredForward:
         bias = None if layer.bias is None else layer.bias.detach().float()
         kernel = torch.ops.onednn.qconv2d_pointwise if convolves else torch.ops.onednn.qlinear_pointwise
         flat = codes if convolves else codes.reshape(-1, codes.shape[-1])
-        start = (flat, packed.scale, packed.zero, packed.weight, packed.scales, packed.zeros, bias)
-        outputs: Tensor = kernel.default(*start, *packed.settings, 1.0, 0, torch.float32, "none", [], "")
+        outputs = _run(kernel, flat, packed, bias)
         whole = outputs if convolves else outputs.view(*inputs.shape[:-1], -1)
         return whole.to(inputs.dtype)
+
+
+def _run(kernel: Any, codes: Tensor, packed: _Packed, bias: Tensor | None) -> Tensor:
+    start = (codes, packed.scale, packed.zero, packed.weight, packed.scales, packed.zeros, bias)
+    outputs: Tensor = kernel.default(*start, *packed.settings, 1.0, 0, torch.float32, "none", [], "")
+    return outputs
 
 
 def _pack(layer: Any) -> _Packed:
@@ -109,9 +115,19 @@ def lower(model: nn.Module) -> nn.Module:
     return candidate
 
 
+@functools.cache
 def has_integer_kernels() -> bool:
-    """Tell whether this CPU and this torch compute exact 8-bit dot products."""
-    return bool(torch._C._has_mkldnn and torch.cpu._is_vnni_supported())
+    """Tell whether this CPU and this torch compute exact 8-bit dot products.
+
+    One dot product is tried, because oneDNN can be held to older instructions than the CPU has (ONEDNN_MAX_CPU_ISA).
+    """
+    if not (torch._C._has_mkldnn and torch.cpu._is_vnni_supported()):
+        return False
+    length = 16
+    weight = torch.full((1, length), 127, dtype=torch.int8)
+    packed = _Packed(1.0, 0, torch.ops.onednn.qlinear_prepack(weight, None), torch.ones(1), torch.zeros(1).int(), ())
+    codes = torch.full((1, length), _CODES, dtype=torch.uint8)
+    return bool(_run(torch.ops.onednn.qlinear_pointwise, codes, packed, None) == length * _CODES * 127)
 
 
 def is_lowered(model: nn.Module) -> bool:

@@ -57,7 +57,7 @@ def test_pixels_are_those_that_pillow_decodes(channels, quality, subsampling):
         assert torch.equal(found, decoded_by_pillow(images, quality, subsampling)), size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     quality=st.integers(1, 100),
     subsampling=st.sampled_from(SUBSAMPLINGS),

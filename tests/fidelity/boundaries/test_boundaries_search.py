@@ -50,7 +50,7 @@ def first_place(flags, places):
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1, 7, 64, 1000]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_linear_models_have_exact_distances(seed, batch_size):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(4, 8, generator=generator, dtype=torch.float64)
@@ -127,7 +127,6 @@ def test_an_excursion_narrower_than_a_step_may_be_missed_and_a_finer_grid_finds_
 
 
 @given(st.floats(0.01, 9.99), st.integers(0, 20))
-@settings(deadline=None)
 def test_narrowing_keeps_its_promise_without_a_margin_to_follow(place, bisections):
     model = Intervals((place, 100.0))
     found = search_boundaries(

@@ -254,7 +254,7 @@ def test_every_family_serves_the_comparison():
         compare_boundaries(observe(candidate, data), observe(model, data), "lucky")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=2, max_size=40))
 def test_medians_are_those_of_statsmodels(rays):
     times, events = np.array([time for time, _ in rays], dtype=float), np.array([seen for _, seen in rays])

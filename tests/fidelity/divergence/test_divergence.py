@@ -241,7 +241,7 @@ def test_same_seed_same_inputs_whatever_the_batch_size():
     assert torch.equal(first.queries, again.queries)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 255), min_size=6, max_size=6),
     st.lists(st.integers(0, 255), min_size=6, max_size=6),

@@ -77,7 +77,7 @@ def test_moves_shorter_than_a_level_change_some_coordinates():
     assert torch.equal((again * 255).round(), (seeds * 255).round())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
     st.sampled_from(["linf", "l2"]),

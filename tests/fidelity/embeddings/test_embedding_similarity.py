@@ -86,7 +86,7 @@ def test_minibatches_estimate_the_same_number_whatever_their_size():
     assert abs(minibatch_cka(*unrelated, minibatch=32)) < 0.05
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0.1, 10), st.integers(2, 9))
 def test_cka_ignores_rotation_and_scale(seed, scale, width):
     x, y = related(40, width, 6, seed)
@@ -107,7 +107,7 @@ def test_cka_has_a_gradient():
     assert float(linear_cka((x + step).detach(), y)) > float(linear_cka(x.detach(), y))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.integers(4, 40), st.integers(1, 90))
 def test_unbiased_cka_is_that_of_one_minibatch_and_has_a_gradient(seed, count, width):
     x, y = related(count, width, 6, seed)
@@ -141,7 +141,7 @@ def test_overlap_of_unrelated_embeddings_is_at_chance():
     assert float(neighbor_overlap(x, y, 50).mean()) == pytest.approx(50 / 1499, rel=0.1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, math.pi), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_angles_are_exact(angle, first, second):
     a = first * torch.tensor([[1.0, 0.0]], dtype=torch.float64)

@@ -39,7 +39,7 @@ LIKE = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     places=st.lists(st.integers(1, 6), min_size=1, max_size=2),
     channels=st.integers(2, 6),

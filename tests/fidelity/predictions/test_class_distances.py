@@ -39,7 +39,7 @@ def test_a_root_may_be_written_with_none_above_it():
     assert torch.equal(tree_distance({**ANIMALS, "thing": None}, NAMES), tree_distance(ANIMALS, NAMES))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(3, 25), st.integers(0, 1000))
 def test_tree_distances_are_heights_of_common_ancestors(size, seed):
     tree = networkx.DiGraph([(int(place), child) for child, place in enumerate(random_parents(size, seed), start=1)])

@@ -21,7 +21,7 @@ from cp_compress.fidelity.origin.stages import find_stages
 from cp_compress.model import parse_scheme
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), min_size=1, max_size=60),
     st.floats(-0.95, 0.95),

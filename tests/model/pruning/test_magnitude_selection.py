@@ -40,7 +40,7 @@ def weights_and_count(draw):
     return tensors, count
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(weights_and_count())
 def test_masks_are_those_of_a_stable_sort(case):
     tensors, count = case
@@ -48,7 +48,7 @@ def test_masks_are_those_of_a_stable_sort(case):
         assert torch.equal(mask, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weights_and_count())
 def test_zeroing_is_the_mask_applied(case):
     tensors, count = case

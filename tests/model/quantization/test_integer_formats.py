@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -28,7 +28,6 @@ from cp_compress.model.representations.formats import (
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([2, 3, 4, 5, 8, 9, 16]), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_storing_keeps_every_code_in_the_fewest_bytes(bits, count, seed):
     form = IntegerFormat(bits, fixed=True)
@@ -145,7 +144,6 @@ def exact(value: float, bits: int, places: int) -> Fraction:
     return Fraction(max(-(2 ** (bits - 1)), min(2 ** (bits - 1) - 1, steps))) / Fraction(2) ** places
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=20),
     st.integers(2, 16),

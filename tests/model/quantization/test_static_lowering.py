@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import torchvision
+from machine import needs_integer_kernels
 from model_networks import Depthwise, SmallCNN, TinyTransformer, Waves, inputs_for, make, shake_norms
 from torch import nn
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model import CalibrationData, Quantize, compression_report, lower, measure_latency, save
-from cp_compress.model.quantization.lowering import has_integer_kernels
 
-pytestmark = pytest.mark.skipif(not has_integer_kernels(), reason="no exact 8-bit dot products here")
+REFUSAL = """
+import torch
+from cp_compress.base.errors import CompressionError
+from cp_compress.model import CalibrationData, Quantize, lower
+layer, inputs = torch.nn.Linear(4, 2), torch.ones(3, 4)
+try:
+    lower(Quantize("int8", "static", calibration=CalibrationData(inputs)).compress(layer))
+except CompressionError as error:
+    print(error)
+"""
 
 
 def static(model, inputs, dtype="int8"):
     return Quantize(dtype, "static", calibration=CalibrationData(inputs)).compress(model)
 
 
+@needs_integer_kernels
 @pytest.mark.parametrize("kind", [SmallCNN, Depthwise, TinyTransformer, Waves])
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_values_paths_and_hooks_stay(kind, dtype):
@@ -42,6 +55,7 @@ def test_values_paths_and_hooks_stay(kind, dtype):
     assert not any("forward" in vars(module) for module in candidate.modules())
 
 
+@needs_integer_kernels
 @pytest.mark.parametrize("layer", [nn.Linear(3000, 9), nn.Conv2d(64, 9, 3, stride=2, padding=1, dilation=2, groups=1)])
 def test_one_layer_is_exact_to_float_rounding(layer):
     generator = torch.Generator().manual_seed(0)
@@ -55,6 +69,7 @@ def test_one_layer_is_exact_to_float_rounding(layer):
         assert lower(candidate)(inputs[:0]).shape == candidate(inputs[:0]).shape
 
 
+@needs_integer_kernels
 def test_a_resnet18_gives_its_classes_and_can_be_timed():
     torch.manual_seed(0)
     model = shake_norms(torchvision.models.resnet18(weights=None)).eval()
@@ -68,6 +83,7 @@ def test_a_resnet18_gives_its_classes_and_can_be_timed():
     assert all(seconds > 0 for seconds in measure_latency(lowered, model, images, repeats=1))
 
 
+@needs_integer_kernels
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_are_models_of_their_own(copied):
     images = inputs_for(SmallCNN)
@@ -81,6 +97,7 @@ def test_copies_are_models_of_their_own(copied):
         assert torch.equal(lowered(images), expected)
 
 
+@needs_integer_kernels
 def test_gradients_take_the_layers_own_way():
     candidate = static(make(SmallCNN), inputs_for(SmallCNN))
     gradients = []
@@ -91,6 +108,7 @@ def test_gradients_take_the_layers_own_way():
     assert torch.equal(*gradients)
 
 
+@needs_integer_kernels
 def test_what_is_left_is_named_and_nothing_is_refused_silently(tmp_path):
     model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Linear(8, 4))
     inputs = torch.randn(2, 2, 10)
@@ -102,3 +120,9 @@ def test_what_is_left_is_named_and_nothing_is_refused_silently(tmp_path):
             lower(wrong)
     with pytest.raises(CompressionError, match="lowered for this CPU"):
         save(lowered, tmp_path / "model.cp")
+
+
+def test_kernels_that_saturate_partial_sums_are_refused():
+    held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", REFUSAL], env=held, capture_output=True, text=True, check=True)
+    assert "no exact 8-bit dot products" in done.stdout

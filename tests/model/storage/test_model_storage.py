@@ -96,7 +96,7 @@ ANY_DTYPE = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_packing_keeps_every_bit(data):
     packer, tensors = Packer(), []
