@@ -64,9 +64,9 @@ class ArtifactError(RuntimeError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed; the message names the extra, and the command that installs what it needs.
+    """An optional dependency is not installed; the message names the extra, and a command that installs its packages.
 
-    The command names the packages and not the extra, so that it works wherever pytest-cp was installed from.
+    It names the packages instead of the extra, so that it works wherever pytest-cp was installed from.
     """
 
     def __init__(self, feature: str, extra: str) -> None:
