@@ -1,4 +1,4 @@
-"""The examples for build servers and this project's own jobs: the servers can read them; the examples run as written."""
+"""The examples for build servers, and the jobs of this project: servers can read them; the examples run as written."""
 
 import json
 import os
