@@ -2,7 +2,7 @@
 
 import importlib.util
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "missing_extras"]
 # its doctests are collected by importing it; triton 3.2 imports setuptools without requiring it
 _compiler = all(map(importlib.util.find_spec, ("triton", "setuptools")))
 collect_ignore = [] if _compiler else ["cp_compress/data/zfp/kernel.py"]

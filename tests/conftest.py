@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from missing_extras import require_plugins
 
 # `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
 import torchvision  # noqa: F401
@@ -84,6 +85,7 @@ class Project:
 
     def run(self, *arguments: str, subprocess: bool = False) -> Outcome:
         """Run pytest here, writing JUnit XML and the JSON report beside the tests."""
+        require_plugins(arguments)
         junit, report = self.path / "junit.xml", self.path / "report.json"
         for leftover in (junit, report):
             leftover.unlink(missing_ok=True)
