@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from missing_extras import require_plugins
 
 # `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
 import torchvision  # noqa: F401
+from missing_extras import require_plugins
 
 import cp_compress.examples  # noqa: F401
 import pytest_cp.assertions.attributions
