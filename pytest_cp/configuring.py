@@ -105,7 +105,7 @@ def _check_environment_policy(config: pytest.Config) -> None:
 
 def _check_baseline_folder(config: pytest.Config) -> None:
     folder = Path(config.getini("cp_baseline_dir"))
-    if folder.is_absolute() or ".." in folder.parts or folder == Path():
+    if folder.anchor or ".." in folder.parts or folder == Path():
         rule = "must be a folder beside each test module, such as cp_baselines: modules of one name would share a file"
         raise pytest.UsageError(f"cp_baseline_dir = {folder}: {rule}")
 

@@ -13,6 +13,7 @@ import pytest
 # `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
 import torchvision  # noqa: F401
 from hypothesis import settings
+from missing_extras import require_plugins
 
 import cp_compress.examples  # noqa: F401
 import pytest_cp.assertions.attributions
@@ -86,6 +87,7 @@ class Project:
 
     def run(self, *arguments: str, subprocess: bool = False) -> Outcome:
         """Run pytest here, writing JUnit XML and the JSON report beside the tests."""
+        require_plugins(arguments)
         junit, report = self.path / "junit.xml", self.path / "report.json"
         for leftover in (junit, report):
             leftover.unlink(missing_ok=True)

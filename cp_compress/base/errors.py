@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 
 from cp_compress.base.error_reasons import shortened
 
@@ -62,11 +64,26 @@ class ArtifactError(RuntimeError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra, and a command that installs its packages.
+
+    It names the packages instead of the extra, so that it works wherever pytest-cp was installed from.
+    """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'pytest-cp[{extra}]'")
+        message = f"{feature} needs packages that are not installed, the extra pytest-cp[{extra}]"
+        packages = " ".join(f'"{package}"' for package in _packages_of(extra))
+        super().__init__(f"{message}: pip install {packages}" if packages else message)
         self.extra = extra
+
+
+def _packages_of(extra: str) -> list[str]:
+    """Return the requirements of an extra as the installed distribution declares them; none where it declares none."""
+    try:
+        declared = importlib.metadata.requires("pytest-cp") or []
+    except importlib.metadata.PackageNotFoundError:  # imported from a folder, without having been installed
+        return []
+    parts = [requirement.partition(";") for requirement in declared]
+    return [package.strip() for package, _, marker in parts if re.search(rf"extra == .{re.escape(extra)}.", marker)]
 
 
 FORESEEN: tuple[type[Exception], ...] = (

@@ -23,6 +23,8 @@ from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_b
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
+# torch 2.6 cannot index these: their rows are taken as those of the signed type with the same bits
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _UNREADABLE = (
     OSError,
     LookupError,
@@ -77,7 +79,7 @@ class LabeledData(Digested):
         """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
         positions = [int(index) for index in indices]
         if self.tensors is not None:
-            inputs, labels = (tensor[positions] for tensor in self.tensors)
+            inputs, labels = (_rows(tensor, positions) for tensor in self.tensors)
         else:
             inputs, labels = self._read(positions)
         if self.task != "single_label":
@@ -189,6 +191,12 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
         shapes = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
         raise ObservationError(f"dataset has {shapes}: the first dimensions must be equal")
     return inputs, labels
+
+
+def _rows(tensor: Tensor, positions: list[int]) -> Tensor:
+    """Return the rows of a tensor (n, ...) at positions."""
+    signed = _SIGNED.get(tensor.dtype)
+    return tensor[positions] if signed is None else tensor.view(signed)[positions].view(tensor.dtype)
 
 
 def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:

@@ -198,7 +198,7 @@ def test_site_builds_strictly(tmp_path):
         name for name in ("mkdocs", "material", "mkdocstrings", "latex2mathml") if not importlib.util.find_spec(name)
     ]
     if missing:
-        pytest.skip(f"{', '.join(missing)} missing: pip install 'pytest-cp[docs]'")
+        pytest.skip(f"{', '.join(missing)} missing: pip install '.[docs]'")
     # a proxy that is not there: a build that asked for anything would fail
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,13 +90,21 @@ def load_transformer(
     with tempfile.TemporaryDirectory(prefix="cp-transformer-") as copy:
         Path(copy, "config.json").write_text(json.dumps(checked.config), encoding="utf-8")
         for name, file in checked.files.items():
-            Path(copy, name).symlink_to(file)
+            _link(file, Path(copy, name))
         with told(checked.path, "transformers' reading it"):
             config, kind = _architecture(copy, checked)
             _require_size(config, kind, checked)
             network = _load(copy, config, kind, checked)
     content = json.dumps(checked.config, sort_keys=True)
     return TransformerModel(network.eval(), digest_text("transformer", kind.__name__, content))
+
+
+def _link(file: Path, place: Path) -> None:
+    """Make a file known in another place: by a link, or as a copy where users may make none, as on Windows."""
+    try:
+        place.symlink_to(file)
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, Path]:

@@ -18,10 +18,10 @@ from cp_compress.data import (
     ZFP,
     CompressedDataset,
     StoredDataset,
-    store,
     verify_store,
     write_store,
 )
+from cp_compress.data.store import writing as store
 from cp_compress.inputs.reading import LabeledData
 
 

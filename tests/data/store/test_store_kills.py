@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -12,6 +13,9 @@ from torch.utils.data import Dataset
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.data import JPEG, StoredDataset, verify_store, write_store
+
+if sys.platform == "win32":
+    pytest.skip("this system has no SIGKILL", allow_module_level=True)
 
 SHARD = 5
 CODEC = JPEG(80)
