@@ -11,7 +11,8 @@ from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
-from cp_compress.fidelity.attributions.methods import AttributionMethod, as_attribution_method
+from cp_compress.fidelity.attributions.methods.known import as_attribution_method
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod
 from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
 from cp_compress.fidelity.attributions.similarity import check_fraction
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement

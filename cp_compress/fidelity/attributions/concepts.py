@@ -18,7 +18,7 @@ from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.concept_vectors import ConceptVectors, find_concept_vectors
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import Saliency
+from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.intervals import BoundedMean
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation

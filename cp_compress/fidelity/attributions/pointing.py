@@ -16,7 +16,8 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
 from cp_compress.fidelity.attributions.masks import Mask, read_masks
-from cp_compress.fidelity.attributions.methods import AttributionMethod, as_attribution_method
+from cp_compress.fidelity.attributions.methods.known import as_attribution_method
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod
 from cp_compress.fidelity.attributions.similarity import place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement

@@ -9,9 +9,8 @@ from attribution_networks import WithFunctions, images
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity import compare_pointing, observe
+from cp_compress.fidelity import compare_pointing, observe, parse_attribution_method
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import parse_attribution_method
 from cp_compress.fidelity.judging.judgement import Requirement, judge
 
 
