@@ -6,6 +6,7 @@ from torch import nn
 
 from cp_compress.artifacts.exported_programs.models import ExportedModel
 from cp_compress.base.arguments import check_choice, reject
+from cp_compress.fidelity.attributions.methods.known import methods_without_needs
 from cp_compress.fidelity.observing.runner import Model
 
 LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
@@ -32,7 +33,8 @@ def served_levels(model: Model, *, role: str = "candidate") -> dict[str, str | N
     if isinstance(model, nn.Module):
         return reasons
     no_gradients = "its outputs carry no gradients: it is no torch.nn.Module"
-    reasons["attributions"] = f'{no_gradients}; method="occlusion" needs none'
+    methods = " or ".join(f'method="{name}"' for name in methods_without_needs())
+    reasons["attributions"] = f"{no_gradients}; {methods} needs none"
     reasons["footprint"] = "its size and operations are not known: it is no torch.nn.Module"
     if role == "reference":
         reasons["boundaries"] = f"{no_gradients}, along which the gate's directions go; directions=… needs none"

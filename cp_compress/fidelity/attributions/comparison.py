@@ -14,6 +14,7 @@ from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_
 from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod
 from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
+from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import check_fraction
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation
@@ -72,6 +73,7 @@ def compare_attributions(
     check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)
+    require_model_dependence(reference, asked, chosen, targets, before.maps)
     after = attribution_maps(candidate, asked, chosen, targets, batch_size)
     if before.maps.shape != after.maps.shape:
         raise ObservationError(

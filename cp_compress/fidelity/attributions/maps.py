@@ -57,7 +57,7 @@ def attribution_maps(
     attributions.
     """
     key = ("attributions", method, digest_tensors([indices, targets]), batch_size)
-    found = observation.remember(key, lambda: _compute(observation, method, indices, targets, batch_size))
+    found = observation.remember(key, lambda: compute_maps(observation, method, indices, targets, batch_size))
     _keep(observation, key, found.maps.nbytes)
     return found
 
@@ -73,9 +73,14 @@ def _keep(observation: Observation, key: Hashable, size: int) -> None:
             seen.forget(old)
 
 
-def _compute(
-    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None
+def compute_maps(
+    observation: Observation,
+    method: AttributionMethod,
+    indices: Tensor,
+    targets: Tensor,
+    batch_size: int | None = None,
 ) -> AttributionMaps:
+    """Return the maps as `attribution_maps`, and keep nothing."""
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size)
     layer, modules = _prepare(observation, method, indices)

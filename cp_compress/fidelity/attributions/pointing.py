@@ -18,6 +18,7 @@ from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_
 from cp_compress.fidelity.attributions.masks import Mask, read_masks
 from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod
+from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
@@ -91,6 +92,7 @@ def compare_pointing(
     targets = original.predictions[chosen]
     subjects = {"candidate": candidate} if reference is None else {"candidate": candidate, "reference": reference}
     maps = {name: attribution_maps(seen, asked, chosen, targets, batch_size) for name, seen in subjects.items()}
+    require_model_dependence(original, asked, chosen, targets, list(maps.values())[-1].maps)
     check_completeness(asked, {name: found.completeness_gap for name, found in maps.items()}, limit)
     found = {mask: {name: _point(asked, these, masks[mask]) for name, these in maps.items()} for mask in masks}
     zeros = {name: int((~these.maps.flatten(1).any(dim=1)).sum()) for name, these in maps.items()}

@@ -67,6 +67,11 @@ def known_methods() -> Mapping[str, type[AttributionMethod]]:
     return dict(sorted(found.items()))
 
 
+def methods_without_needs() -> list[str]:
+    """Return the names of this package's methods that need nothing of a model but its logits."""
+    return [name for name, kind in known_methods().items() if not kind.needs]
+
+
 def is_users_own(method: AttributionMethod) -> bool:
     """Tell whether a method, or the one that it averages, is none of this package's."""
     package = set(known_methods().values())
