@@ -73,7 +73,7 @@ def compare_attributions(
     check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)
-    require_model_dependence(reference, asked, chosen, targets, before.maps)
+    require_model_dependence(reference, asked, chosen, targets)
     after = attribution_maps(candidate, asked, chosen, targets, batch_size)
     if before.maps.shape != after.maps.shape:
         raise ObservationError(

@@ -92,7 +92,7 @@ def compare_pointing(
     targets = original.predictions[chosen]
     subjects = {"candidate": candidate} if reference is None else {"candidate": candidate, "reference": reference}
     maps = {name: attribution_maps(seen, asked, chosen, targets, batch_size) for name, seen in subjects.items()}
-    require_model_dependence(original, asked, chosen, targets, list(maps.values())[-1].maps)
+    require_model_dependence(original, asked, chosen, targets)
     check_completeness(asked, {name: found.completeness_gap for name, found in maps.items()}, limit)
     found = {mask: {name: _point(asked, these, masks[mask]) for name, these in maps.items()} for mask in masks}
     zeros = {name: int((~these.maps.flatten(1).any(dim=1)).sum()) for name, these in maps.items()}

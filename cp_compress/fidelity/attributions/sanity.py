@@ -19,26 +19,25 @@ _TRIED_EXAMPLES = 4
 
 
 def require_model_dependence(
-    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, maps: Tensor
+    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor
 ) -> None:
     """Raise ObservationError for a user's own method that gives another model the same maps.
 
     The other model has the same parts, with shuffled parameters, and logits scaled by a function of the input (the
-    randomisation test of Adebayo et al. 2018, "Sanity checks for saliency maps"). `maps` (k, ...) are those of the
-    examples at `indices` (k,) for the classes `targets` (k,); the first four are tried. The methods of this package
-    are not tried, and maps that are all zero are left to the comparisons, which refuse them.
+    randomisation test of Adebayo et al. 2018, "Sanity checks for saliency maps"). `indices` (k,) are examples and
+    `targets` (k,) their classes, of which the first four are tried. The methods of this package are not tried.
     """
-    few = slice(0, _TRIED_EXAMPLES)
-    if is_users_own(method) and bool(maps[few].any()):
-        key = ("depends on the model", method, tuple(indices[few].tolist()), tuple(targets[few].tolist()))
-        observation.remember(
-            key, lambda: _try_another_model(observation, method, indices[few], targets[few], maps[few])
-        )
+    if is_users_own(method):
+        few, classes = indices[:_TRIED_EXAMPLES], targets[:_TRIED_EXAMPLES]
+        key = ("depends on the model", method, tuple(few.tolist()), tuple(classes.tolist()))
+        observation.remember(key, lambda: _try_another_model(observation, method, few, classes))
 
 
-def _try_another_model(
-    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, maps: Tensor
-) -> None:
+def _try_another_model(observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor) -> None:
+    # in one batch as the other model's: a method may do with a batch what it likes
+    maps = compute_maps(observation, method, indices, targets).maps
+    if not bool(maps.any()):  # comparisons refuse maps that are all zero
+        return
     runner = observation.runner
     other = Observation(_other_model(runner), observation.data, runner.device, len(indices))
     try:
