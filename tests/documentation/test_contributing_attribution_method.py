@@ -67,16 +67,16 @@ def test_its_own_tests_and_both_gates_pass(pytester):
     result = pytester.runpytest_subprocess("-q")
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["pass *prune(density=0.8)*mean_iou*"])
+    result.stdout.fnmatch_lines(["pass *prune(density=0.8)*corrected_iou*"])
     gate = ("-q", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml")
     result = pytester.runpytest_subprocess(*gate)
     assert result.ret == 0, result.stdout.str()
-    result.stdout.fnmatch_lines(["pass *prune(density=0.8)*mean_iou*"])
+    result.stdout.fnmatch_lines(["pass *prune(density=0.8)*corrected_iou*"])
     specification = pytester.path / "gate.toml"
-    specification.write_text(FILES["gate.toml"].replace("min_mean_iou = 0.5", "min_mean_iou = 0.999"))
+    specification.write_text(FILES["gate.toml"].replace("min_corrected_iou = 0.8", "min_corrected_iou = 0.999"))
     result = pytester.runpytest_subprocess(*gate)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*mean_iou*0.999*"])
+    result.stdout.fnmatch_lines(["*corrected_iou*0.999*"])
     (pytester.path / "conftest.py").write_text("")
     result = pytester.runpytest_subprocess(*gate)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
