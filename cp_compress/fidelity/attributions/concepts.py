@@ -287,7 +287,7 @@ def _notes(
     notes = [f"largest change of a score: {change}"]
     for concept, found in _accuracies(before, after, concepts).items():
         notes.append(
-            f"concept {concept} is told from random inputs with an accuracy of {found['before']:.2f} in the "
+            f"concept {concept} is separated from random inputs with an accuracy of {found['before']:.2f} in the "
             f"reference and {found['after']:.2f} in the candidate"
         )
     left_out = sorted(set(targets.tolist()) - set(classes))

@@ -23,8 +23,16 @@ _DEVIATION_RULE = "deviation is the standard deviation of the noise in units of 
 class SmoothGrad(AttributionMethod):
     """The mean of a method's maps over inputs with Gaussian noise added (Smilkov et al. 2017).
 
-    `samples` patterns of noise with the standard `deviation`, in units of the input, are drawn by `seed` and added to
-    every example, in both models. `method` is the expression of what is averaged, such as "saliency".
+    The same patterns of noise are added to every example, in both models.
+
+    Args:
+        samples: The number of noise patterns, 1 or more.
+        deviation: The standard deviation of the noise in units of the input, above 0.
+        method: The method whose maps are averaged, or its expression; one without random draws.
+        seed: Draws the noise, a whole number of 0 or more.
+
+    Raises:
+        InvalidArgumentError: An argument is out of its range.
     """
 
     samples: int = 16
@@ -60,10 +68,18 @@ class SmoothGrad(AttributionMethod):
 class GradientShap(AttributionMethod):
     """Expected gradients between baselines and noisy inputs, an approximation of SHAP values (Lundberg and Lee 2017).
 
-    For each of `samples` draws, Gaussian noise of standard `deviation` (in units of the input) is added to the
-    example, a point is taken at random between it and a baseline, and the gradient there is multiplied by the way
-    from the baseline. `baselines` is "data", an example of the data set for each draw, or "zero". `seed` draws
-    noise, points and baselines, the same for all examples and both models.
+    For each draw, Gaussian noise is added to the example, a point is taken at random between it and a baseline, and the
+    gradient there is multiplied by the difference between example and baseline. The draws are the same for all
+    examples and both models.
+
+    Args:
+        samples: The number of draws, 1 or more.
+        deviation: The standard deviation of the noise in units of the input, 0 or more.
+        baselines: "data", an example of the data set for each draw, or "zero".
+        seed: Draws noise, points and baselines, a whole number of 0 or more.
+
+    Raises:
+        InvalidArgumentError: An argument is out of its range.
     """
 
     samples: int = 16
@@ -88,7 +104,7 @@ class GradientShap(AttributionMethod):
         return {"noise": noise, "baselines": baselines, "shares": shares}
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
-        """Return the mean products of gradient and way."""
+        """Return the mean products of the gradient and the difference from the baseline."""
         gradient = attr.Saliency(subject.logits)
 
         def one(noise: Tensor, baseline: Tensor, share: Tensor) -> Tensor:
