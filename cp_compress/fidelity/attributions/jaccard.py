@@ -12,8 +12,8 @@ def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:
     """Return Σ min(a, b) / Σ max(a, b) of maps that are nowhere negative.
 
     `first` and `second` are maps (n, ...) of one shape and any real dtype; the result (n,) is float64 in [0, 1]: 1
-    for equal maps, 0 for maps that are nowhere both positive. Two all-zero maps give 1, one all-zero map 0. The maps are
-    taken as they are, without normalisation (Ružička 1958).
+    for equal maps, 0 for maps that are nowhere both positive. Two all-zero maps give 1, one all-zero map 0. The maps
+    are taken as they are, without normalisation (Ružička 1958).
 
     Raises InvalidArgumentError for maps of different shapes, NaN, infinite and negative values: on signed maps
     this quotient is no similarity, because it leaves [0, 1]; use `split_jaccard` for those.

@@ -15,6 +15,7 @@ from cp_compress.fidelity.attributions.maps import attribution_maps
 from cp_compress.fidelity.attributions.methods.known import (
     as_attribution_method,
     attribution_methods_by_name,
+    check_method_class,
     known_methods,
     parse_attribution_method,
 )
@@ -256,9 +257,11 @@ def test_names_that_are_refused(name):
         pass
 
 
-def test_every_method_of_the_package_is_exported():
+def test_every_method_of_the_package_is_exported_and_has_a_name_of_its_own():
     import cp_compress.fidelity as fidelity
 
     exported = {getattr(fidelity, name) for name in fidelity.__all__}
-    assert len(known_methods()) == 12
-    assert set(known_methods().values()) <= exported
+    methods = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, AttributionMethod)}
+    assert set(known_methods().values()) == methods - {AttributionMethod}
+    for kind in known_methods().values():
+        check_method_class(kind)
