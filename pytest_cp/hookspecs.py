@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cp_compress.data import Codec
-    from cp_compress.fidelity import Comparison
+    from cp_compress.fidelity import AttributionMethod, Comparison
     from cp_compress.fidelity.boundaries.directions import Directions
     from cp_compress.fidelity.observing.observation import Observation
     from cp_compress.model import Scheme
@@ -86,6 +86,33 @@ def pytest_cp_codecs() -> Iterable[type[Codec]]:  # type: ignore[empty-body]
     def pytest_cp_codecs():
         return [Half]
     ```
+    """
+
+
+@pytest.hookspec
+def pytest_cp_attribution_methods() -> Iterable[type[AttributionMethod]]:  # type: ignore[empty-body]
+    """Return classes of attribution methods that `method="…"` of assertions and specifications may name.
+
+    A method is a frozen dataclass that subclasses `cp_compress.fidelity.AttributionMethod`, with `expression_name` and
+    `attribute(subject, inputs, target)`, which returns maps of the inputs' shape. `subject.logits` is the model;
+    `inputs` (n, ...) require gradients; `target` (n,) are the classes that are explained:
+
+    ```python
+    @dataclasses.dataclass(frozen=True)
+    class ProbabilityGradient(AttributionMethod):
+        expression_name = "probability_gradient"
+        temperature: float = 1.0
+
+        def attribute(self, subject, inputs, target):
+            shares = (subject.logits(inputs) / self.temperature).softmax(dim=1)
+            return torch.autograd.grad(shares.gather(1, target[:, None]).sum(), inputs)[0]
+
+    def pytest_cp_attribution_methods():
+        return [ProbabilityGradient]
+    ```
+
+    Then `assert_attribution_iou(…, method="probability_gradient(temperature=2.0)")` compares its maps. Maps of another
+    shape, NaN, and maps that do not depend on the model are errors of the check.
     """
 
 

@@ -37,7 +37,7 @@ def _why_not(model: Model, role: str, needs: Sequence[Need]) -> str | None:
     for need in needs:
         reason = _MISSING[need.what](model) if need.of in ("both", role) else None
         if reason is not None:
-            return f"{reason}; {need.unless} needs none" if need.unless else reason
+            return f"{reason}; {need.remedy} needs none" if need.remedy else reason
     return None
 
 

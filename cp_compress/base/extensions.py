@@ -1,4 +1,4 @@
-"""What users add by name: schemes, codecs and families of directions of their own."""
+"""What users add by name: schemes, codecs, attribution methods and families of directions of their own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.base.expressions import format_expression
 
-_METHODS = {"scheme": "compress", "codec": "encode"}
-_added: dict[str, dict[str, Any]] = {"scheme": {}, "codec": {}, "directions": {}, "comparison": {}}
+_METHODS = {"scheme": "compress", "codec": "encode", "attribution method": "attribute"}
+_added: dict[str, dict[str, Any]] = {kind: {} for kind in (*_METHODS, "directions", "comparison")}
 
 
 def added(kind: str) -> Mapping[str, Any]:
-    """Return what was added of a kind ("scheme", "codec" or "directions"), by name."""
+    """Return what was added of a kind ("scheme", "codec", "attribution method" or "directions"), by name."""
     return dict(_added[kind])
 
 
@@ -30,8 +30,9 @@ def is_added(value: object) -> bool:
 def extending(kind: str, extensions: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[None]:
     """Make extensions known by their names while the work inside goes on; `known` are the names that are taken.
 
-    Schemes and codecs are frozen dataclasses with `expression_name`, `positional_fields` and the method `compress` or
-    `encode`; directions are functions. Raises InvalidArgumentError for anything else, and for a name that is taken.
+    Schemes, codecs and attribution methods are frozen dataclasses with `expression_name`, `positional_fields` and the
+    method `compress`, `encode` or `attribute`; directions are functions. Raises InvalidArgumentError for anything else,
+    and for a name that is taken.
     """
     for name, extension in extensions.items():
         if not name.isidentifier():

@@ -31,13 +31,18 @@ class Need:
         what: "layers" (modules with names), "gradients" (outputs that can be differentiated in the inputs) or "module"
             (a `torch.nn.Module`, whose parameters and operations are known).
         of: "both" models, or the "reference" alone.
-        unless: The arguments with which the comparison does without, such as 'method="occlusion"'; empty if there are
-            none.
+        unless: The arguments with which the comparison does without, such as 'guide="examples"', or a function that
+            returns them; empty if there are none.
     """
 
     what: Literal["layers", "gradients", "module"]
     of: Literal["both", "reference"] = "both"
-    unless: str = ""
+    unless: str | Callable[[], str] = ""
+
+    @property
+    def remedy(self) -> str:
+        """The arguments with which the comparison does without."""
+        return self.unless if isinstance(self.unless, str) else self.unless()
 
 
 def _nothing(metrics: Sequence[str]) -> Mapping[str, Any]:
@@ -127,6 +132,12 @@ def _quantiles(metrics: Sequence[str]) -> Mapping[str, Any]:
     return {"quantiles": tuple(levels)} if levels else {}
 
 
+def _methods_without_gradients() -> str:
+    from cp_compress.fidelity.attributions.methods.known import methods_without_needs
+
+    return " or ".join(f'method="{name}"' for name in methods_without_needs())
+
+
 def _sizes(metrics: Sequence[str]) -> Mapping[str, Any]:
     return {"metrics": tuple(metrics)} if metrics else {}
 
@@ -153,7 +164,7 @@ COMPARISONS: Mapping[str, Comparison] = {
         _declare(
             "attributions",
             "attributions.comparison:compare_attributions",
-            needs=(Need("gradients", unless='method="occlusion"'),),
+            needs=(Need("gradients", unless=_methods_without_gradients),),
             made=("method",),
             proposed=("mean_iou",),
             proposed_options={"examples": 64},
@@ -162,7 +173,7 @@ COMPARISONS: Mapping[str, Comparison] = {
         _declare(
             "pointing",
             "attributions.pointing:compare_pointing",
-            needs=(Need("gradients", unless='method="occlusion"'),),
+            needs=(Need("gradients", unless=_methods_without_gradients),),
             made=("method", "must_look", "must_not_look"),
             required=("must_look", "must_not_look"),
         ),

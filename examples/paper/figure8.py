@@ -16,7 +16,7 @@ import torch
 
 from cp_compress import CompressedDataset, compare_attributions, observe, parse_codec
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import Occlusion
+from cp_compress.fidelity.attributions.methods.occlusion import Occlusion
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.fidelity.attributions.jaccard import split_jaccard, unit_maps
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import as_attribution_method
+from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
@@ -87,7 +87,7 @@ def _add_maps(
     rows: list[Record], chosen: Tensor, candidate: Observation, reference: Observation, notes: list[str]
 ) -> None:
     """Add where both models look, of the class that the reference predicts, and how far that is the same."""
-    method, targets = as_attribution_method("saliency"), reference.predictions[chosen]
+    method, targets = Saliency(), reference.predictions[chosen]
     try:
         maps = [attribution_maps(seen, method, chosen, targets).maps for seen in (reference, candidate)]
     except Exception as error:  # pictures without maps are more than none
