@@ -304,4 +304,4 @@ def test_it_runs_as_a_module_too(module, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("cp-compress: ")
-    assert "no store" in done.stderr
+    assert "not a finished store" in done.stderr
