@@ -193,7 +193,7 @@ for _name, (_make, _tells) in _FILES.items():
     )
 
 
-@hostile(GROUP, "a result of 4 TB", tells="more memory than there is", names="the model")
+@hostile(GROUP, "a result of 4 TB", tells="more memory than is available", names="the model")
 def _(folder):
     inputs = [
         {"name": "self", "arg": {"as_tensor": {"name": "input"}}, "kind": 1},

@@ -224,7 +224,7 @@ def _(folder):
     return lambda: observe(action(), (torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64))).logits
 
 
-@hostile(GROUP, "2^45 numbers while it runs", tells="more memory than there is", names="onnxruntime")
+@hostile(GROUP, "2^45 numbers while it runs", tells="more memory than is available", names="onnxruntime")
 def _(folder):
     action = reading(folder / "model.onnx", graph(_huge_constant))
     return lambda: observe_logits(action())

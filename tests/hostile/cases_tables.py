@@ -179,7 +179,7 @@ for _name, _make in _CHECKPOINTS.items():
         GROUP,
         f"a checkpoint: {_name}",
         lambda folder, make=_make: _checkpoint(folder, make()),
-        tells="no checkpoint that can be read: .|a run with another epochs",
+        tells="cannot be read as a checkpoint: .|a run with another epochs",
         names="training.pt",
     )
 

@@ -318,7 +318,7 @@ def test_data_that_is_not_of_the_same_examples_is_refused():
 
     with pytest.raises(ObservationError, match="decoded holds 19 examples, originals 20"):
         start((decoded[0][:-1], decoded[1][:-1]), originals)
-    with pytest.raises(ObservationError, match="other labels at example #"):
+    with pytest.raises(ObservationError, match="different labels at example #"):
         start((decoded[0], decoded[1].flip(0)), originals)
     with pytest.raises(ObservationError, match="one shape and dtype"):
         start((decoded[0].double(), decoded[1]), originals)

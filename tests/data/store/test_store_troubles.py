@@ -146,7 +146,7 @@ def test_folders_of_others_are_not_removed(data, tmp_path):
         assert (path / name).read_text() == "mine"
         (path / name).unlink()
     (tmp_path / "store.partial").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=r"store\.partial.*no folder"):
+    with pytest.raises(InvalidArgumentError, match=r"store\.partial.*not a folder"):
         write_store(data, JPEG(70), path, shard_size=8, overwrite=True)
     assert (tmp_path / "store.partial").read_text() == "mine"
 
