@@ -185,9 +185,7 @@ def test_a_candidate_that_is_no_smaller_than_the_reference_is_none():
 
 def test_a_specification_that_the_reference_does_not_pass_is_refused_before_the_first_trial():
     never = []
-    with pytest.raises(
-        InvalidArgumentError, match=r"the reference itself .*more examples would decide"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"the reference itself .*more examples would decide"):
         find(search_subjects.agreement(0.99, 0.95), finish=lambda *arguments: never.append(arguments))
     accuracy = Preserved(
         "predictions", (search_subjects.data()[0], torch.ones(64).long()), Requirement("accuracy", "min", 0.5)
