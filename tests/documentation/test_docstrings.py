@@ -95,7 +95,7 @@ def sections_of(value):
 
 
 def names_in(kinds, *wanted):
-    return [item.name for kind in wanted for section in kinds.get(kind, ()) for item in section]
+    return [item.name.lstrip("*") for kind in wanted for section in kinds.get(kind, ()) for item in section]
 
 
 def refuses_arguments(value):

@@ -126,7 +126,7 @@ _TEXTS = {
             "[predictions]\nmin_agreement = 0.5",
             '[divergence]\nmax_divergence_rate = 0.5\nreplay = "evil.py"',
         ),
-        "evil.py holds no saved divergence",
+        "evil.py is not a saved divergence",
     ),
     "a device that is not there": (GOOD + '\n[execution]\ndevice = "warp:9"\n', "device 'warp:9' cannot be used here"),
     "a tolerance that is no number": (GOOD + '\n[baseline]\ntolerance = "much"\n', "'much': must be a number"),

@@ -115,7 +115,7 @@ for _name, _make in _DIVERGENCES.items():
         GROUP,
         f"a saved divergence: {_name}",
         lambda folder, make=_make: _divergence(folder, make()),
-        tells="holds no saved divergence, or is damaged: .",
+        tells="is not a saved divergence, or is damaged: .",
         names="saved.npz",
     )
 

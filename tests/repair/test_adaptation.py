@@ -337,7 +337,7 @@ def test_pairs_that_are_mixed_up_within_a_class_are_refused(stored):
         places = (labels == label).nonzero()[:, 0]
         order[places] = places.roll(1)
     mixed = JPEG(30).roundtrip(images)[order], labels
-    with pytest.raises(ObservationError, match="not the same examples in one order"):
+    with pytest.raises(ObservationError, match="not the same examples in the same order"):
         adapt(model, model, mixed, TRAINING, validation=(stored[1], TEST), epochs=1)
 
 

@@ -252,5 +252,7 @@ def test_slices_are_of_whole_examples(task):
 
 
 def test_a_slice_without_answers_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): no example of it has an answer"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): all positions of its examples are ignored"
+    ):
         compare_predictions(*answers("dense"), slices={"none": [3]})
