@@ -80,4 +80,4 @@ FORESEEN: tuple[type[Exception], ...] = (
     ObservationError,
     OSError,
 )
-"""What says by itself what is wrong, so that nobody needs its traceback."""
+"""Errors whose message is sufficient, so that it is shown without a traceback."""

@@ -132,7 +132,7 @@ def find_smallest_subset(
     def attempt(count: int) -> SubsetTrial:
         selection = choose(count)
         if not isinstance(selection, Selection) or len(selection) != count:
-            reject(_OWNER, "choose", selection, f"it must return a Selection of the {count} examples asked for")
+            reject(_OWNER, "choose", selection, f"it must return a Selection of {count} examples")
         part = selection.subset(data)
         checks = []
         for seed, reference in references.items():

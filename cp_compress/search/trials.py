@@ -67,7 +67,7 @@ class Trial:
         """Read a record; raises KeyError, TypeError or ValueError if it is malformed."""
         trial = cls(**{**record, "margins": tuple(record["margins"]), "values": tuple(record["values"])})
         if trial.outcome not in SEVERITY:
-            raise ValueError(f"{trial.outcome!r} is no outcome")
+            raise ValueError(f"{trial.outcome!r} is not an outcome")
         return trial
 
 

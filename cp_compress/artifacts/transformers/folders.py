@@ -119,7 +119,7 @@ def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
             waiting += [(key, part) for part in value]
         elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
             rule = f"at most {_MOST_LABELS:,} are allowed"
-            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
+            raise ArtifactError(path / _CONFIG, f"has {key} = {shortened(value, 40)}; {rule}")
         elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > max(tensors, _MOST_REPEATED):
             rule = f"its files hold {tensors:,} tensors"
-            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
+            raise ArtifactError(path / _CONFIG, f"has {key} = {shortened(value, 40)}; {rule}")

@@ -14,7 +14,7 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.inputs.reading import LabeledData
 
 Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""Chooses so many of the examples at these positions: their places among them, and weights that sum to all of them."""
+"""Chooses a number of the examples at some positions: their places among them, and weights with the sum of their number."""
 
 
 @dataclass(frozen=True, eq=False)
