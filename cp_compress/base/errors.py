@@ -1,4 +1,4 @@
-"""The exceptions that `cp_compress` raises, one for each kind of trouble."""
+"""The exceptions that `cp_compress` raises, one for each kind of failure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class InvalidArgumentError(ValueError):
 
 
 class CompressionError(RuntimeError):
-    """A scheme or codec cannot be applied to what it was given, or would have no effect on it."""
+    """A scheme or codec cannot be applied to a model or data, or would have no effect on it."""
 
 
 class NoEffectError(CompressionError):
-    """A scheme would leave the model as it is: what it asks for holds already."""
+    """A scheme or repair would leave the model unchanged, because what it would do is already the case."""
 
 
 class FactoryError(RuntimeError):
@@ -26,7 +26,7 @@ class FactoryError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: a loss that is no number, or a checkpoint of another run."""
+    """Training cannot continue: the loss is not finite, or a checkpoint belongs to another run."""
 
 
 class CorruptStreamError(ValueError):
@@ -97,4 +97,4 @@ FORESEEN: tuple[type[Exception], ...] = (
     ObservationError,
     OSError,
 )
-"""What says by itself what is wrong, so that nobody needs its traceback."""
+"""Errors whose message is sufficient, so that it is shown without a traceback."""

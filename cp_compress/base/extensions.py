@@ -1,4 +1,4 @@
-"""What users add by name: schemes, codecs, attribution methods and families of directions of their own."""
+"""What users register by name: their own schemes, codecs, attribution methods, directions and comparisons."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def extending(kind: str, extensions: Mapping[str, Any], known: Mapping[str, Any]
     """
     for name, extension in extensions.items():
         if not name.isidentifier():
-            reject("extending", kind, name, "its name must be a word that Python could use as a name")
+            reject("extending", kind, name, "its name must be a valid Python identifier")
         if name in known or _added[kind].get(name, extension) is not extension:
             reject("extending", kind, name, "this name is taken")
         _check_extension(kind, name, extension)
@@ -55,7 +55,7 @@ def by_expression_name(classes: Any, kind: str) -> dict[str, type[Any]]:
     for extension in classes:
         name = getattr(extension, "expression_name", None)
         if not isinstance(name, str):
-            reject("extending", kind, extension, "a class must say its expression_name, such as prune")
+            reject("extending", kind, extension, "a class must have an expression_name, such as prune")
         found[name] = extension
     return found
 

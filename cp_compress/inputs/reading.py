@@ -1,7 +1,7 @@
-"""Labelled data in any form that a torch user has it, read in one way.
+"""Labelled data in every form that torch users have, read in one way.
 
 Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors (inputs,
-labels), and a `DataLoader` that keeps its order, of which those examples count that it yields. A data set may bring its
+labels), and a `DataLoader` with a fixed order, of which the examples that it yields are used. A data set may have its
 own batched read: a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
 """
 
@@ -58,7 +58,7 @@ class LabeledData(Digested):
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
         if len(self) == 0:
-            raise ObservationError("dataset is empty: with no examples nothing can be compared")
+            raise ObservationError("dataset is empty: there is nothing to compare")
 
     @property
     def wrapped_dataset(self) -> Any:
@@ -210,7 +210,7 @@ def _told(labels: Tensor, count: int) -> str:
     told = f"labels of {count} examples have shape {tuple(labels.shape)}; expected ({count},)"
     if labels.ndim < 2 or len(labels) != count:
         return told
-    return f"{told}, or TaskDataset(dataset, task=…) around a data set of several labels or places an example"
+    return f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example"
 
 
 def _loader_of(source: Any) -> DataLoader[Any] | None:

@@ -1,4 +1,4 @@
-"""What each method does between the steps of training: compress, lower the density, or move the compressed target."""
+"""What each method does between training steps: compress, lower the density, or move the compressed target."""
 
 from __future__ import annotations
 

@@ -111,7 +111,11 @@ def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
     ("arguments", "code", "message"),
     [
         (["compare", MODEL, MODEL, "--data", DATA], 4, "nothing was compressed"),
-        (["compare", MODEL, "{pruned}", "--data", DATA, "--architecture", MODEL], 2, "compressed model comes first"),
+        (
+            ["compare", MODEL, "{pruned}", "--data", DATA, "--architecture", MODEL],
+            2,
+            "compressed model must be the first",
+        ),
         (["compare", "{pruned}", MODEL, "--data", "nowhere:data"], 2, "nowhere"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agrement >= 1"], 2, "agrement"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement > 1"], 2, "metric >= bound"),
@@ -304,4 +308,4 @@ def test_it_runs_as_a_module_too(module, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("cp-compress: ")
-    assert "no store" in done.stderr
+    assert "not a finished store" in done.stderr

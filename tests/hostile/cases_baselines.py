@@ -91,7 +91,7 @@ for _name, (_text, _tells) in _TEXTS.items():
     add_case(GROUP, _name, lambda folder, text=_text: reads(folder, text), tells=_tells, names="test_gate.json")
 
 
-@hostile(GROUP, "more than 64 MiB", tells="allowed are 67,108,864", names="test_gate.json")
+@hostile(GROUP, "more than 64 MiB", tells="at most 67,108,864", names="test_gate.json")
 def _(folder):
     return reads(folder, " " * (64 << 20) + _TEXT)
 

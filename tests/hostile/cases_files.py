@@ -60,7 +60,7 @@ for _name, _head, _told in (
     ("a script", b"#!/bin/sh\ntouch canary\n", "ProgramModel"),
     ("a gzip file", b"\x1f\x8b\x08", "unpack it first"),
     ("an HDF5 file", b"\x89HDF\r\n\x1a\n", "HDF5"),
-    ("random bytes", bytes(range(200, 256)), "of no kind that is read"),
+    ("random bytes", bytes(range(200, 256)), "not a supported kind"),
 ):
     add_case(
         GROUP,

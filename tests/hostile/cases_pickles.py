@@ -147,7 +147,7 @@ def _(folder):
     )
 
 
-@hostile(GROUP, "a bare pickle of protocol 0", tells="of no kind that is read", names="model.pt")
+@hostile(GROUP, "a bare pickle of protocol 0", tells="not a supported kind", names="model.pt")
 def _(folder):
     return reading(folder / "model.pt", pickle.dumps(Reduced(os.system, shell_command()), protocol=0), factory=make_mlp)
 

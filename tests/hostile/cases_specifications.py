@@ -138,7 +138,7 @@ for _name, (_text, _tells) in _TEXTS.items():
     add_case(GROUP, _name, lambda folder, text=_text: reads(folder, text), tells=_tells, names="gate.toml")
 
 
-@hostile(GROUP, "more than 4 MiB", tells="allowed are 4,194,304", names="gate.toml")
+@hostile(GROUP, "more than 4 MiB", tells="at most 4,194,304", names="gate.toml")
 def _(folder):
     return reads(folder, GOOD + "#" * (4 << 20))
 

@@ -115,7 +115,7 @@ for _name, _make in _DIVERGENCES.items():
         GROUP,
         f"a saved divergence: {_name}",
         lambda folder, make=_make: _divergence(folder, make()),
-        tells="holds no saved divergence, or is damaged: .",
+        tells="is not a saved divergence, or is damaged: .",
         names="saved.npz",
     )
 
@@ -179,7 +179,7 @@ for _name, _make in _CHECKPOINTS.items():
         GROUP,
         f"a checkpoint: {_name}",
         lambda folder, make=_make: _checkpoint(folder, make()),
-        tells="no checkpoint that can be read: .|a run with another epochs",
+        tells="cannot be read as a checkpoint: .|a run with another epochs",
         names="training.pt",
     )
 

@@ -81,7 +81,7 @@ for _name, (_text, _tells) in _TEXTS.items():
     add_case(GROUP, _name, lambda folder, text=_text: reads(folder, text), tells=_tells, names="waivers.toml")
 
 
-@hostile(GROUP, "more than 4 MiB", tells="allowed are 4,194,304", names="waivers.toml")
+@hostile(GROUP, "more than 4 MiB", tells="at most 4,194,304", names="waivers.toml")
 def _(folder):
     return reads(folder, GOOD + "#" * (4 << 20))
 

@@ -76,7 +76,7 @@ def test_swapped(compressed_model, reference_model, dataset):
 """)
     outcome = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True)
     assert outcome.failed_everywhere
-    outcome.result.stdout.fnmatch_lines(["*the compressed model comes first*"])
+    outcome.result.stdout.fnmatch_lines(["*the compressed model must be the first*"])
 
 
 def test_a_scheme_of_ones_own_that_changes_nothing_compares_nothing(with_conftest):

@@ -207,7 +207,7 @@ SUBJECT_CASES = {
     "reference in a function": ("lambda x: reference_model(x) + 0, reference_model, dataset", "bit for bit"),
     "swapped": (
         "subjects.make_model(), __import__('cp_compress').Prune(0.4).compress(reference_model), dataset",
-        "the compressed model comes first",
+        "the compressed model must be the first",
     ),
     "same model, copied data": (
         "reference_model, reference_model, dataset, compressed_dataset=subjects.make_data()",

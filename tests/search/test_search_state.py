@@ -150,7 +150,7 @@ def test_a_changed_candidate_from_an_earlier_run_is_judged_again(tmp_path):
         trial["digest"] = "0" * 64
     state.write_text(json.dumps(document))
     found = find(state=state, trials=6)
-    assert f"trial {found.trial.number} was made again and came out otherwise: pass" in found.notes
+    assert f"trial {found.trial.number} was repeated with another outcome: pass" in found.notes
     assert found.trial.digest == digest_model(found.best)
 
 

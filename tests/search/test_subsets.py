@@ -79,7 +79,7 @@ def test_seeds_may_be_any_whole_numbers_in_a_row():
     expected = str(run((0, 1)))
     assert all(str(run(seeds)) == expected for seeds in (torch.tensor([0, 1]), range(2)))
     for seeds in (torch.tensor(0), 3, "01", (0.5,), torch.tensor([])):
-        with pytest.raises(InvalidArgumentError, match=r"seeds=.*one seed or more, whole numbers"):
+        with pytest.raises(InvalidArgumentError, match=r"seeds=.*at least one seed, whole numbers"):
             run(seeds)
 
 

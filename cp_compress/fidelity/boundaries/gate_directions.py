@@ -1,4 +1,4 @@
-"""The gate's own set of directions: fixed by data, reference and seed, the same for every candidate."""
+"""The gate's own set of directions: determined by data, reference and seed, the same for every candidate."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_an_unfinished_store_goes_on_with_the_same_data_only(data, tmp_path):
     path = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         write_store(Interrupted(list(data)), JPEG(80), path, shard_size=8)
-    with pytest.raises(InvalidArgumentError, match=r"no store.*not finished"):
+    with pytest.raises(InvalidArgumentError, match=r"not a finished store.*unfinished"):
         StoredDataset(path)
     images, labels = data.tensors
     other = TensorDataset(images.flip(0), labels)

@@ -100,11 +100,11 @@ def check_what_is_left(path, whole):
     for shard in shards(path):
         assert shard.read_bytes() == (whole / shard.name).read_bytes()
     if not path.exists():
-        with pytest.raises(InvalidArgumentError, match="no store"):
+        with pytest.raises(InvalidArgumentError, match="not a finished store"):
             StoredDataset(path)
         for other in path.parent.iterdir():
             if other.is_dir() and not (other / "manifest.json").exists():
-                with pytest.raises(InvalidArgumentError, match="no store"):
+                with pytest.raises(InvalidArgumentError, match="not a finished store"):
                     StoredDataset(other)
         return False
     assert verify_store(path).intact

@@ -244,7 +244,7 @@ def test_a_model_that_needs_its_activations_in_place_is_refused():
             return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
 
     examples = (torch.randn(9, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(9, dtype=torch.int64))
-    with pytest.raises(ObservationError, match="goes on with what an activation returns"):
+    with pytest.raises(ObservationError, match="the value that each activation returns"):
         maps(Careless(), "guided_backprop", examples=examples)
     assert torch.equal(maps(Careless(), "saliency", examples=examples).maps != 0, examples[0] > 0)
 

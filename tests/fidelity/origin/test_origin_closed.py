@@ -65,4 +65,4 @@ def test_a_layer_that_one_model_uses_at_more_places_is_named():
     candidate.again = copy.deepcopy(candidate.first)
     candidate = damaged(candidate, "again", 0.5)
     found = find_origin(observe(candidate, data), observe(model, data))
-    assert any("(again): it is used at 1 places of the candidate, and at 2" in note for note in found.notes)
+    assert any("(again): it is used in 1 places of the candidate, and in 2" in note for note in found.notes)

@@ -133,7 +133,7 @@ def test_directions_need_one_class_before_the_model_is_asked(task):
     seen = observe(model, data)
     makers = class_gradient_directions, worst_case_directions, benign_directions, gate_directions
     for make in (*makers, lambda seen: find_directions("gate", seen, 4, 0)):
-        with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class an example"):
+        with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class per example"):
             make(seen)
     with pytest.raises(ObservationError, match="one class an example"):
         search_boundaries(seen.runner, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), max_distance=1.0)
@@ -252,5 +252,7 @@ def test_slices_are_of_whole_examples(task):
 
 
 def test_a_slice_without_answers_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): no example of it has an answer"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): all positions of its examples are ignored"
+    ):
         compare_predictions(*answers("dense"), slices={"none": [3]})
