@@ -55,7 +55,8 @@ def _without_tests(baselines: Baselines, path: Path, tests: set[str]) -> list[st
         names = sorted(baselines.read(path))
     except BaselineFileError as error:
         return [str(error)]
-    return [f"{path} holds a check whose test is gone: {name}" for name in names if checked_test(name) not in tests]
+    lost = [name for name in names if checked_test(name) not in tests]
+    return [f"{path} contains a check whose test no longer exists: {name}" for name in lost]
 
 
 def _without_module(session: pytest.Session, path: Path, home: Path, walked: bool) -> list[str]:
@@ -63,9 +64,9 @@ def _without_module(session: pytest.Session, path: Path, home: Path, walked: boo
     if module.exists():
         if not walked or _ignored(session, module):  # beside a module that was asked for alone
             return []
-        return [f"{path} holds checks of a module that was not collected, or has no test left: {module.name}"]
+        return [f"{path} contains checks of a module that was not collected or has no tests left: {module.name}"]
     # of another file, such as a specification, only its own run can tell what it still makes
-    return [] if (home / path.stem).exists() else [f"{path} holds checks of a module that is gone"]
+    return [] if (home / path.stem).exists() else [f"{path} contains checks of a module that no longer exists"]
 
 
 def _collected_folders(session: pytest.Session) -> Iterator[Path]:

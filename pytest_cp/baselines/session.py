@@ -68,7 +68,7 @@ class Baselines:
                 continue
             here = {test: outcome for test, outcome in outcomes.items() if self.path(test) == path}
             for names in self._not_made(made, here).values():
-                lost += [f"{path} holds a check that was not made: {name}" for name in names]
+                lost += [f"{path} contains a check that was not made in this session: {name}" for name in names]
         return lost
 
     def write(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
@@ -141,7 +141,7 @@ def read_policy(config: pytest.Config, marker: pytest.Mark | None) -> Policy:
         return Policy(tolerances, ratchet)
     if marker.args or not marker.kwargs.keys() <= {"tolerance", "ratchet"}:
         given = ", ".join([*map(repr, marker.args), *sorted(marker.kwargs)])
-        raise pytest.UsageError(f"cp_baseline({given}): its arguments are tolerance and ratchet, by keyword")
+        raise pytest.UsageError(f"cp_baseline({given}): takes only the keyword arguments tolerance and ratchet")
     try:
         if "tolerance" in marker.kwargs:
             tolerances = type(tolerances).parse(marker.kwargs["tolerance"], tolerances)

@@ -31,7 +31,7 @@ class Tolerance:
         except ValueError:
             amount = -1.0
         if isinstance(value, bool) or not 0 <= amount < math.inf:
-            raise ValueError(f'{value!r}: must be a number of 0 or more, such as 0.01, or a share such as "2%"')
+            raise ValueError(f'{value!r}: must be a number of 0 or more such as 0.01, or a percentage such as "2%"')
         return cls(amount / 100 if relative else amount, relative)
 
     def __str__(self) -> str:

@@ -57,7 +57,7 @@ def build_requirements(
     if not asked:
         known = [f"min_{metric}" for metric in at_least or {}] + [f"max_{metric}" for metric in at_most or {}]
         known = [_argument_name(name) for name in known]
-        reject(assertion, "requirements", None, f"nothing is required; give at least one of {', '.join(known)}")
+        reject(assertion, "requirements", None, f"no requirement is given; give at least one of {', '.join(known)}")
     return asked
 
 
@@ -68,7 +68,7 @@ def _requirement(
         return None
     argument = _argument_name(f"{direction}_{metric}")
     low, high = metric_range(metric)
-    rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
+    rule = f"must lie in [{low:g}, {high:g}], the range of {metric}"
     checked = check_real(assertion, argument, bound, rule, at_least=low, at_most=high)
     return Requirement(metric, direction, checked, confidence)
 

@@ -33,8 +33,8 @@ _LARGEST_SIDE = 96
 _PRINTED_VALUES = 12
 _TASKS = {
     "multi_label": "each example has several labels",
-    "dense": "each example has an answer at every place",
-    "sequence": "each example has an answer at every place",
+    "dense": "each example has one answer per position",
+    "sequence": "each example has one answer per position",
 }
 # dark to light through purple and orange: ordered in lightness, so that it reads in grey too
 _HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
@@ -79,7 +79,7 @@ def _examples(
     if reference.task == "single_label":
         _add_maps(rows, chosen, candidate, reference, notes)
     else:
-        notes.append(f"no attribution maps: a map explains one answer, and {_TASKS[reference.task]}")
+        notes.append(f"no attribution maps: a map explains a single answer, but {_TASKS[reference.task]}")
     return rows
 
 

@@ -20,7 +20,7 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
 _VERDICTS = {"pass": "✅", "fail": "❌", "noted": "⚠️"}
-_CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
+_CUT = "\n\n… truncated here; the HTML and JSON reports are complete.\n"
 _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
 _SIGNS = re.compile(r"[\\`*_\[\]~#]")
@@ -107,8 +107,8 @@ def _lists(document: dict[str, Any]) -> list[str]:
             notes = record["baseline"]["notes"]
             lines += [f"- baseline: {_text(entry_name(record))}: {_text(note)}" for note in notes]
     for waiver in document["waivers"]:
-        state = "expired on" if waiver["expired"] else "until"
-        what = f"{waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}"
+        state = "EXPIRED on" if waiver["expired"] else "expires on"
+        what = f"{waiver['metric']} in {waiver['test']}, {waiver['at_worst']:g} at worst"
         who = f"{_text(waiver['owner'])}: {_text(waiver['reason'])}"
         lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
     lines += [f"- {_text(name)}: {_text(value)}" for name, value in document["provenance"].items()]

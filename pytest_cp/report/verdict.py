@@ -22,14 +22,14 @@ def session_verdict(document: dict[str, Any]) -> Verdict:
     """Return the verdict of a report; checks that are not asserted fail nothing, and an interrupted session failed."""
     status = document["exit_status"]
     if status == _INTERRUPTED:
-        return Verdict("fail", "Interrupted: what follows is what was found until then")
+        return Verdict("fail", "Interrupted: the results are incomplete")
     outcomes = [shown_outcome(record) for record in document["checks"] if record["asserted"]]
     others = [shown_outcome(record) for record in document["checks"] if not record["asserted"]]
     bad, bad_others = _counted(outcomes), _counted(others)
     if bad:
         return Verdict("fail", f"Not preserved: {bad}")
     if status != 0 and document["not_compared"]:
-        return Verdict("fail", "Failed: see what was not compared")
+        return Verdict("fail", "Failed: some gates compared nothing")
     if status == _TESTS_FAILED:
         return Verdict("fail", "Failed: other tests failed")
     if status != 0:

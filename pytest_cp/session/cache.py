@@ -78,7 +78,7 @@ class CompressedModelCache:
             with FileLock(folder / f"{key}.lock", timeout=_LOCK_SECONDS):
                 return self._locked(folder / f"{key}.cp", on_device, scheme)
         except (OSError, Timeout) as error:
-            self._note(f"compressed models are not kept in {folder}: {error}")
+            self._note(f"compressed models are not cached in {folder}: {error}")
             return apply_scheme(scheme, on_device)
 
     def _locked(self, path: Path, model: nn.Module, scheme: Scheme) -> nn.Module:
@@ -90,7 +90,7 @@ class CompressedModelCache:
             try:
                 return load(path, model)
             except (CorruptStreamError, CompressionError) as error:
-                self._note(f"a stored compressed model was made again: {error}")
+                self._note(f"a cached compressed model could not be read and was created again: {error}")
         compressed = apply_scheme(scheme, model)
         save(compressed, path)
         return compressed

@@ -1,4 +1,4 @@
-"""A specification as pytest sees it: a file with one test for each candidate and each table of requirements."""
+"""A specification as pytest collects it: one test for each candidate and each table of requirements."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class GateSubjects:
         if not isinstance(self._reference, torch.nn.Module):
             kind = type(self._reference).__name__
             raise SpecificationError(
-                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module is compressed"
+                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module can be compressed"
             )
         models = session_state(self._config).models
         return models.compress(self._reference, parse_scheme(scheme), chosen_device(self._config))
@@ -153,11 +153,11 @@ class GateSubjects:
         worst = min(found) if argument.startswith("min_") else max(found)
         low, high = range_of(argument)
         bound = min(high, max(low, worst + slack_of(text)))
-        of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        of_what = f"the worst of {len(found)} pairs of equivalent references has {worst:.6g}"
         if bound == (low if argument.startswith("min_") else high):
-            rule = f"the bound would be {bound:.6g}, which no value could miss"
-            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
-        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
+            rule = f"so the bound would be {bound:.6g}, which every value meets"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, {rule}")
+        note = f"{level}.{argument} = {text!r} means {bound:.6g}: {of_what}"
         notes = session_state(self._config).own_notes
         if note not in notes:
             notes.append(note)

@@ -135,7 +135,7 @@ def _explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
     known = list(error.schema["properties"])
     for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
         close = difflib.get_close_matches(unknown, known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
+        advice = f"did you mean {close[0]}?" if close else f"known keys of {where} are {', '.join(known)}"
         yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"
 
 
@@ -148,7 +148,7 @@ def _explain(error: Any) -> str:
     where = _where(error)
     if error.validator == "oneOf":
         names = [entry["required"][0] for entry in error.schema["oneOf"]]
-        return f"{where} must name exactly one of {', '.join(names)}"
+        return f"{where} must have exactly one of {', '.join(names)}"
     if error.validator == "anyOf":
         limits = error.schema["anyOf"][0]
         low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
@@ -156,7 +156,7 @@ def _explain(error: Any) -> str:
         if len(error.schema["anyOf"]) > 1:
             rule += ', or "noise", "noise + 0.01" or "noise - 0.01"'
         elif isinstance(error.instance, str):
-            rule += ": equivalent references differ in no size and in no data, so that this level has no noise"
+            rule += "; this level has no noise, because equivalent references have equal sizes and equal data"
         return f"{where} = {shortened(repr(error.instance), 80)}: {rule}"
     if error.validator == "const":
         return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"
@@ -181,14 +181,14 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
     for where, table, options in _tables_of_files(tables):
         stray = [name for name in options if name in table]
         if stray and "file" not in table:
-            yield [*where, stray[0]], f"{stray[0]} says something of a file, and {where[0]} names none"
+            yield [*where, stray[0]], f"{stray[0]} applies to a file, but {where[0]} has no file"
     try:
         Tolerances.parse(tables.get("baseline", {}).get("tolerance", 0))
     except ValueError as error:
         yield ["baseline", "tolerance"], f"baseline.tolerance = {shortened(error)}"
     levels = [level for level in LEVELS if level in tables]
     if not levels:
-        yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
+        yield [], f"no requirements; add at least one of the tables {', '.join(LEVELS)}"
     for level in levels:
         many = isinstance(tables[level], list)
         for position, entry in enumerate(_as_list(tables[level])):
@@ -196,17 +196,18 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             asked = [name for name in entry if is_requirement(name)]
             if not asked:
                 known = ", ".join(name for name in arguments_of(level) if is_requirement(name))
-                yield place, f"{level} requires nothing; give at least one of {known}"
+                yield place, f"{level} has no requirement; add at least one of {known}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
-                yield place, 'a bound is "noise", but no table noise names other references'
+                yield place, 'a bound is "noise", but there is no table [noise] with references'
             for name in asked:
                 if isinstance(entry[name], str) and _excuses_everything(name, entry[name]):
-                    told = f"{level}.{name} = {entry[name]!r}: no value could miss it, whatever the noise is"
+                    told = f"{level}.{name} = {entry[name]!r}: every value would meet it, whatever the noise is"
                     yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
                 columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
                 if columns:
-                    yield [*place, "slices"], f"slice {columns[0]} needs data.metadata, a CSV with one row an example"
+                    told = f"slice {columns[0]} needs data.metadata, a CSV file with one row per example"
+                    yield [*place, "slices"], told
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
     if levels:
@@ -238,13 +239,13 @@ def _chosen_candidates(
     known = {_with_name(candidate)["name"]: candidate for candidate in candidates}
     for name in entry.get("candidates", known):
         if name not in known:
-            yield [*place, "candidates"], f"no candidate is called {name!r}; known are {', '.join(known)}"
+            yield [*place, "candidates"], f"unknown candidate {name!r}; known candidates are {', '.join(known)}"
         elif level == "reconstruction" and "codec" not in known[name]:
-            told = f"{level} compares data before and after a codec, and candidate {name} has none"
-            yield place, f"{told}: name those that it is about in candidates"
+            told = f"{level} compares data before and after a codec, but candidate {name} has no codec"
+            yield place, f"{told}; list the candidates to compare under candidates"
         elif level in ("footprint", "divergence") and not any(key in known[name] for key in _MODELS):
-            told = f"{level} compares models, and candidate {name} stores the data only"
-            yield place, f"{told}: name those that it is about in candidates"
+            told = f"{level} compares models, but candidate {name} compresses only the data"
+            yield place, f"{told}; list the candidates to compare under candidates"
 
 
 def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
@@ -252,7 +253,7 @@ def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> It
     for position, candidate in enumerate(candidates):
         name = _with_name(candidate)["name"]
         if not any(name in entry.get("candidates", [name]) for entry in entries):
-            told = f"candidate {name} is never compared: every table has candidates that leave it out"
+            told = f"candidate {name} is never compared: every table leaves it out of its candidates"
             yield ["candidate", position], told
 
 
@@ -267,7 +268,7 @@ def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[l
         try:
             parse_scheme(text)
         except InvalidArgumentError as error:
-            rule = "it is no file and no package.module:factory, and as a scheme"
+            rule = "not a file, not package.module:factory, and not a scheme"
             yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
 
 
@@ -288,9 +289,9 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         place: list[str | int] = ["candidate", position]
         sources = [key for key in _MODELS if key in candidate]
         if len(sources) > 1:
-            yield place, f"a candidate has one of scheme, model, file or command, not {' and '.join(sources)}"
+            yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
         elif not sources and "codec" not in candidate:
-            yield place, "a candidate needs a scheme, model, file or command, a codec, or one of each"
+            yield place, "a candidate needs a scheme, model, file, command or codec"
         for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
             try:
                 if key in candidate:
@@ -299,7 +300,7 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
                 yield [*place, key], shortened(error)
         name = _with_name(candidate)["name"]
         if name in names:
-            yield place, f"two candidates are called {name}; give each its own name"
+            yield place, f"two candidates are named {name}; give each its own name"
         names[name] = position
 
 
