@@ -67,7 +67,7 @@ def describe_store(stored: StoredDataset) -> str:
         ("on disk", f"{number(stored.nbytes)} bytes, labels and manifest included"),
         (
             "per example",
-            f"{number(stored.bytes_per_example)} bytes, {number(stored.payload_bytes / count)} of them payload of the codec",
+            f"{number(stored.bytes_per_example)} bytes, {number(stored.payload_bytes / count)} from the codec",
         ),
         ("compression of the inputs as given", _ratio(stored.raw_bytes, stored)),
         ("compression of 8-bit values", _ratio(stored.values, stored)),
