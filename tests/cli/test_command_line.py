@@ -166,7 +166,7 @@ def test_search_goes_on_from_its_state_and_refuses_that_of_another(tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "needs --require"),
+        ([], 2, "at least one --require"),
         (["--require", "agreement >= 0.9", "--gate-data", DATA], 2, "600 of its examples"),
         (["--require", "agreement >= 0.9", "--parameter", "n=integer(1, 2)"], 2, "in braces"),
         (["--require", "agreement >= 0.9", "--parameter", "density"], 2, "must have the form"),
