@@ -163,7 +163,11 @@ _GATES = {
         "no baseline in",
     ),
     "other data, checked": (_TEXT, ("--cp-baseline=check",), "stale, since these changed: candidate, data"),
-    "other requirements, checked": (_TEXT.replace("min", "max"), ("--cp-baseline=check",), "stale, since these changed"),
+    "other requirements, checked": (
+        _TEXT.replace("min", "max"),
+        ("--cp-baseline=check",),
+        "stale, since these changed",
+    ),
     "an environment of lists, checked": (
         changed("checks", _NAME, "environment", {"device": [1, {}]}),
         ("--cp-baseline=check",),

@@ -47,7 +47,10 @@ _TEXTS = {
     "a bracket that stays open": ("[reference\n", "gate.toml:1: not valid TOML"),
     "a text that stays open": (changed('"subjects:make_model"', '"subjects'), "gate.toml:4: not valid TOML"),
     "a value that is missing": (changed("0.5", ""), "gate.toml:13: not valid TOML"),
-    "a key twice": (changed(_BOUND, f"{_BOUND}\n{_BOUND}"), "gate.toml:14: not valid TOML|not valid TOML: Cannot overwrite"),
+    "a key twice": (
+        changed(_BOUND, f"{_BOUND}\n{_BOUND}"),
+        "gate.toml:14: not valid TOML|not valid TOML: Cannot overwrite",
+    ),
     "a table twice": (GOOD + "\n[predictions]\n", "not valid TOML: Cannot declare"),
     "a table that is a value": (GOOD + "\n[predictions.min_agreement]\n", "not valid TOML"),
     "JSON": ('{"schema_version": 1}', "gate.toml:1: not valid TOML"),
@@ -63,8 +66,14 @@ _TEXTS = {
     "lists within lists, 100 000 deep": ("a = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
     "lists within lists, 200 deep": ("a = " + "[" * 200 + "]" * 200, "more than 64 deep|nested too deeply"),
     "tables within tables, 200 deep": ("a = " + "{a = " * 200 + "1" + "}" * 200, "more than 64 deep|nested too deeply"),
-    "a key of 50 000 parts": ("execution." + "a." * 50_000 + "b = 1", "gate.toml:1: not valid TOML: a dotted key of more than 64"),
-    "a table of 50 000 parts": ("[" + "a." * 50_000 + "b]", "gate.toml:1: not valid TOML: a dotted key of more than 64"),
+    "a key of 50 000 parts": (
+        "execution." + "a." * 50_000 + "b = 1",
+        "gate.toml:1: not valid TOML: a dotted key of more than 64",
+    ),
+    "a table of 50 000 parts": (
+        "[" + "a." * 50_000 + "b]",
+        "gate.toml:1: not valid TOML: a dotted key of more than 64",
+    ),
     "quoted keys of 50 000 parts": ('"a b".' * 50_000 + "b = 1", "a dotted key of more than 64"),
     "a number of 70 bits": (changed("0.5", str(1 << 70)), "a number of more than 64 bits"),
     "a number of 40 000 bits, in hexadecimal": (changed("0.5", "0x" + "f" * 10_000), "a number of more than 64 bits"),
