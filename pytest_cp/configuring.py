@@ -24,7 +24,7 @@ from pytest_cp.waivers.waivers import Waiver, WaiverError, Waivers, read_waivers
 
 
 def configure(config: pytest.Config) -> None:
-    """Declare markers and refuse options and ini keys that cannot be meant; raises pytest.UsageError."""
+    """Declare markers and refuse invalid options and ini keys; raises pytest.UsageError."""
     for marker in MARKER_TEXTS:
         config.addinivalue_line("markers", marker)
     _refuse_unknown_keys(config)
@@ -54,7 +54,7 @@ def _check_report_paths(config: pytest.Config) -> None:
 
 
 def _check_report_folder(given: str, folder: Path) -> None:
-    """Make a report's folder and a file in it that vanishes at once: a long run must not end without its report."""
+    """Create a report's folder and a temporary file in it: a long run must not end without its report."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

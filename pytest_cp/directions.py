@@ -44,7 +44,7 @@ def direction_batches(
     coefficient = st.integers(1, _LARGEST_COEFFICIENT) | st.integers(-_LARGEST_COEFFICIENT, -1)
     term = st.tuples(st.integers(0, len(known.names) - 1), coefficient)
     combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0])
-    # of a basis that depends on itself some combinations are no direction
+    # some combinations of linearly dependent vectors are zero
     combination = combination.filter(lambda drawn: not known.cancels(dict(drawn)))
     return _combinations(known, st.lists(combination, min_size=count, max_size=count))
 

@@ -1,4 +1,4 @@
-"""Baseline files: one sorted JSON a test module, read with suspicion and replaced whole."""
+"""Baseline files: one sorted JSON file per test module, validated on reading and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_entries(path: Path, entries: dict[str, Record]) -> None:
 
 
 def _trouble(entry: Any) -> str | None:
-    """Return what keeps an entry from being compared with, or None."""
+    """Return what makes an entry unusable, or None."""
     parts = ("metrics", "measured_on", "environment")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), dict) for part in parts):
         return f"must contain the objects {', '.join(parts)}"

@@ -53,7 +53,7 @@ class Tolerances:
     def parse(cls, value: Any, base: Tolerances | None = None) -> Tolerances:
         """Read one tolerance, or a mapping from metrics to tolerances; what it does not name stays as in `base`.
 
-        Raises ValueError for a tolerance that is none and for a metric that no comparison gives.
+        Raises ValueError for an invalid tolerance and for an unknown metric.
         """
         start = base if base is not None else cls()
         if not isinstance(value, Mapping):
@@ -78,7 +78,7 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a test's checks are held to: tolerances, and whether an improvement must be written down."""
+    """How a test's checks are compared with baselines: tolerances, and whether improvements must be saved."""
 
     tolerances: Tolerances = Tolerances()
     ratchet: bool = False

@@ -1,4 +1,4 @@
-"""A check beside its baseline: ok, regressed, improved, missing or stale."""
+"""A check compared with its baseline: ok, regressed, improved, missing or stale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SEVERITY = ("ok", "improved", "regressed", "stale", "missing")
 
 
 def find_unbound(record: Record, path: Path) -> Record | None:
-    """Return the verdict of a check whose reference does not tell what it is, so that no baseline can be of it."""
+    """Return the verdict of a check whose reference cannot be identified, so that it cannot have a baseline."""
     reference = record["subjects"].get("reference")
     if reference is None or reference["digest"] is not None:
         return None

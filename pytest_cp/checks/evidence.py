@@ -1,6 +1,6 @@
-"""What a report shows of a check beside its numbers: images, attribution maps, distances and sizes, as plain JSON.
+"""Evidence of a check in addition to its numbers: images, attribution maps, distances and sizes, as plain JSON.
 
-It is gathered only where an HTML report was asked for, of the examples that differ most, and changes no outcome.
+It is collected only for an HTML report, from the examples that differ most, and never changes an outcome.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 19
 
 
 def gather_evidence(measurement: Measurement, candidate: Observation, reference: Observation) -> Record:
-    """Return the evidence of a check of two models; what cannot be shown is told in its notes."""
+    """Return the evidence of a check of two models; its notes say what cannot be shown."""
     evidence: Record = {"examples": [], "distances": None, "sizes": None, "notes": []}
     parts: dict[str, Callable[[], Any]] = {
         "examples": lambda: _examples(measurement, candidate, reference, evidence["notes"]),
@@ -90,7 +90,7 @@ def _add_maps(
     method, targets = as_attribution_method("saliency"), reference.predictions[chosen]
     try:
         maps = [attribution_maps(seen, method, chosen, targets).maps for seen in (reference, candidate)]
-    except Exception as error:  # pictures without maps are more than none
+    except Exception as error:  # pictures without maps are better than none
         notes.append(f"attribution maps cannot be shown: {reason_of(error)}")
         return
     shared = split_jaccard(maps[0], maps[1]).tolist()

@@ -18,7 +18,7 @@ def failure_message(record: Record, hint: str = "") -> str:
         lines += [f"  {entry['outcome']}: {finding(entry)}" for entry in record["requirements"]]
     for entry in record["requirements"]:
         lines += _group_lines(entry)
-    told = decisive_requirement(record) is not None  # the headline tells the first problem
+    told = decisive_requirement(record) is not None  # the headline contains the first problem
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"][told:]]
     lines += [f"  {hint}" for hint in record["waiver_hints"]]
     lines += _subject_lines(record["subjects"])
@@ -48,7 +48,7 @@ def _headline(record: Record) -> str:
 
 
 def finding(entry: Record) -> str:
-    """Return what was found beside what is required, with interval, n and what would decide it, in one line."""
+    """Return the value found and the bound required, with interval, n and what would decide it, in one line."""
     sign = "≥" if entry["direction"] == "min" else "≤"
     text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
     if entry["interval"] is not None:
@@ -68,7 +68,7 @@ def finding(entry: Record) -> str:
 
 
 def _group_lines(entry: Record) -> list[str]:
-    """Say which groups break their bound, and which are not known to keep it; p-values are Holm's."""
+    """Name the groups that exceed their bound and those that are undecided, with Holm-adjusted p-values."""
     if entry["outcome"] == "pass":
         return []
     lines = []

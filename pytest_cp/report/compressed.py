@@ -1,4 +1,4 @@
-"""What was compressed, over all checks: its name, its accuracy and its size, and which none beats in both."""
+"""What was compressed, over all checks: name, accuracy and size, and the front that no other point dominates."""
 
 from __future__ import annotations
 

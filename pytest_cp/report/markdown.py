@@ -26,7 +26,7 @@ _LISTED_SLICES = 8
 _SIGNS = re.compile(r"[\\`*_\[\]~#]")
 # what begins a list or a quotation where a line begins
 _STARTS = re.compile(r"^(|\d+)([-+>.)])")
-# GitHub looks for these in what is shown already, where no escape is left; a space of no width parts them
+# GitHub looks for these in the rendered text, where no escape is left; a zero-width space separates them
 _LINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
 
 
@@ -46,7 +46,7 @@ def append_summary(document: dict[str, Any]) -> None:
 
 
 def render_markdown(document: dict[str, Any]) -> str:
-    """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
+    """Return the report as Markdown: verdict, table of checks, and details of each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
     verdict = session_verdict(document)
     lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
@@ -82,7 +82,7 @@ def _row(record: Record) -> str:
 
 
 def _failure(record: Record) -> list[str]:
-    # GitHub takes such a line for HTML, in which Markdown's own escapes would be seen
+    # GitHub treats such a line as HTML, in which the escapes of Markdown would be visible
     lines = [f"<details><summary>{_html(shown_outcome(record))}: {_html(record['test'])}</summary>", ""]
     lines += [f"- {_text(finding(entry))}" for entry in record["requirements"] if entry["outcome"] != "pass"]
     if record["error"]:
@@ -122,7 +122,7 @@ def _cell(text: str) -> str:
 
 
 def _text(text: Any) -> str:
-    """Return a text that shows as it is: no tags, line breaks, links, mentions, lists or emphasis of its own."""
+    """Return a text that is shown literally, without tags, line breaks, links, mentions, lists or emphasis."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
     plain = _SIGNS.sub(r"\\\g<0>", plain)
     plain = _STARTS.sub(r"\1\\\2", plain)
@@ -130,12 +130,12 @@ def _text(text: Any) -> str:
 
 
 def _lines(text: Any) -> str:
-    """Return a text of several lines as one paragraph that shows them as they are."""
+    """Return a text of several lines as one paragraph that shows the lines literally."""
     return "<br>".join(map(_text, str(text).strip().splitlines()))
 
 
 def _html(text: Any) -> str:
-    """Return a text on one line as HTML that shows it as it is."""
+    """Return a text on one line as HTML that shows it literally."""
     shown = _unlinked(html.escape(" ".join(str(text).split()), quote=False))
     return shown.replace("[", "&#91;")  # some renderers look for links within HTML too
 

@@ -151,7 +151,7 @@ def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
 
 
 def _footprint_rows(details: Record) -> list[tuple[str, str, str]]:
-    """Return what a check of the footprint measured of both models, beside the ratios that are required."""
+    """Return the measurements of both models in a footprint check, in addition to the required ratios."""
     if not details:
         return []
     before, after = details["reference"], details["candidate"]

@@ -1,4 +1,4 @@
-"""The JSON Schema of the JSON report, published beside it for those who read reports by program."""
+"""The JSON Schema of the JSON report, published for programs that read reports."""
 
 from __future__ import annotations
 

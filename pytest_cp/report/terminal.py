@@ -87,7 +87,7 @@ def _row(record: Record) -> tuple[str, ...]:
 
 
 def _short_test(record: Record) -> str:
-    """Return the test's name, with what it says beside the scheme and codec of the row."""
+    """Return the test's name and parameters, without the scheme and codec that the row already shows."""
     path, _, parameters = record["test"].partition("[")
     name = path.rpartition("::")[2]
     rest = name.removeprefix(f"{compressed_name(record)} ")

@@ -1,4 +1,4 @@
-"""The verdict of a whole session in one line, which every report tells in the same words."""
+"""The verdict of a whole session in one line, with the same wording in every report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BAD = ("fail", "error", "inconclusive")
 
 
 class Verdict(NamedTuple):
-    """Whether all that was required holds ("noted": and what was looked at beside it does not); what to say of it."""
+    """Whether all requirements hold ("noted": except in checks that are not asserted), and the sentence to show."""
 
     kind: Literal["pass", "fail", "noted"]
     text: str

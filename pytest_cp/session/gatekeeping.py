@@ -24,7 +24,7 @@ _HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def held_to(item: pytest.Item) -> HeldTo:
-    """Return what the checks of a test are held to beside their requirements."""
+    """Return what applies to the checks of a test in addition to their requirements."""
     state = session_state(item.config)
     policy = read_policy(item.config, item.get_closest_marker("cp_baseline"))
     return HeldTo(
@@ -45,13 +45,13 @@ def refuse_lucky_baselines(session: pytest.Session) -> None:
 
 
 def note_collected_gates(session: pytest.Session) -> None:
-    """Remember which gates a session is about to run, so that none of them can be missing without a word."""
+    """Remember which gates a session is about to run, so that a missing one is reported."""
     if not session.config.option.collectonly:
         session_state(session.config).collected_gates.update(item.nodeid for item in session.items if is_gate(item))
 
 
 def note_leftovers(session: pytest.Session) -> None:
-    """Remember the baselines for which none of the tests that this process collected answers."""
+    """Remember the saved baselines that belong to none of the collected tests."""
     state = session_state(session.config)
     collected = state.collected | {item.nodeid for item in session.items}
     state.leftovers = find_leftovers(session, state.baselines, collected, state.unread_modules)
@@ -196,7 +196,7 @@ def _fail_if_nothing_was_compared(session: pytest.Session) -> None:
 
 
 def _fail_session(session: pytest.Session, name: str, message: str) -> None:
-    """Report a failed test that no function stands for, so that the exit code and every report agree."""
+    """Report a failed test without a test function, so that the exit code and every report agree."""
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
         report = pytest.TestReport(
             nodeid=f"pytest_cp::{name}",
@@ -249,7 +249,7 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
         state.records.append(record)
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
     state.collected_gates.update(getattr(report, "cp_collected_gates", ()))
-    # what pytest-xdist says of a test that its worker died in comes from no test, and does not know that it is a gate
+    # if a worker crashed, the report comes from pytest-xdist, which does not know that the test is a gate
     if getattr(report, "cp_gate", False) or report.nodeid in state.collected_gates:
         state.gate_tests.add(report.nodeid)
         if report.skipped and hasattr(report, "wasxfail"):

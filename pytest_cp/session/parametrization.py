@@ -20,7 +20,7 @@ _SUBJECTS: tuple[tuple[str, str, str, Callable[[pytest.Config], list[str]]], ...
 
 
 def is_gate(item: pytest.Item) -> bool:
-    """Tell whether a test asks for a compressed model or data set, so that it must compare something."""
+    """Tell whether a test uses a compressed model or data set, so that it must compare something."""
     names = getattr(item, "fixturenames", ())
     return getattr(item, "cp_is_gate", False) or any(
         fixture in names or item.get_closest_marker(marker) is not None for fixture, marker, *_ in _SUBJECTS
@@ -59,7 +59,7 @@ def refuse_misspelt_markers(item: pytest.Item) -> None:
     """Fail for an unregistered marker whose name is close to one of the plugin's markers."""
     registered = {re.split(r"[:(]", line, maxsplit=1)[0].strip() for line in item.config.getini("markers")}
     for marker in item.iter_markers():
-        if marker.name in registered:  # the plugin's own are; of others, whoever registered one answers for it
+        if marker.name in registered:  # the plugin's own markers, and those that others registered
             continue
         own = marker.name.startswith("cp_")
         close = difflib.get_close_matches(marker.name, options.MARKERS, n=1, cutoff=0.5 if own else 0.85)

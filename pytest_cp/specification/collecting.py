@@ -68,7 +68,7 @@ class GateFile(pytest.File):
 
 
 class GateItem(pytest.Item):
-    """One candidate held to one table of requirements."""
+    """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
     candidate: Table

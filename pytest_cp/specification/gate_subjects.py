@@ -47,7 +47,7 @@ class GateSubjects:
             sys.path.insert(0, str(self._folder))
 
     def check(self, candidate: Table, requirements: Requirements) -> Check:
-        """Hold a candidate to one table of requirements; raises what the assertion of its level raises."""
+        """Check a candidate against one table of requirements; raises what the assertion of its level raises."""
         __tracebackhide__ = True
         level = requirements.level
         arguments = self._arguments(requirements)
@@ -144,7 +144,7 @@ class GateSubjects:
         return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
 
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
-        """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
+        """Return the bound that equivalent references meet among each other, plus the slack in the text."""
         options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
         asked = (
             f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out

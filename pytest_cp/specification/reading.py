@@ -19,12 +19,12 @@ Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MOST_TOLD = 20  # a stranger's table may have any number of keys
+_MOST_TOLD = 20  # an untrusted table may have any number of keys
 _MODELS = ("scheme", "model", "file", "command")
 
 
 class SpecificationError(Exception):
-    """A specification cannot be read, or does not say what it must."""
+    """A specification cannot be read, or is invalid."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Specification:
 
 
 def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a specification's text and tables as they are written; raises SpecificationError for what is no TOML."""
+    """Return a specification's text and tables as they are written; raises SpecificationError for invalid TOML."""
     try:
         return read_toml(path)
     except TomlError as error:
@@ -144,7 +144,7 @@ def _where(error: Any) -> str:
 
 
 def _explain(error: Any) -> str:
-    """Say what a schema's error means to who wrote the file."""
+    """Explain a schema error to the author of the file."""
     where = _where(error)
     if error.validator == "oneOf":
         names = [entry["required"][0] for entry in error.schema["oneOf"]]
@@ -164,7 +164,7 @@ def _explain(error: Any) -> str:
 
 
 def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
-    """Yield each NaN, which no limit of a schema keeps out: nothing is smaller or larger than it."""
+    """Yield each NaN; the limits of a schema do not exclude it, because it compares with no number."""
     if isinstance(value, float) and value != value:
         yield place, f"{'.'.join(map(str, place))} = nan: must be a number"
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -173,7 +173,7 @@ def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str |
 
 
 def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list[str | int], str]]:
-    """Yield what no schema can say: a path, and what is wrong there."""
+    """Yield errors that a schema cannot express: the path, and what is wrong there."""
     from pytest_cp.baselines.tolerances import Tolerances
     from pytest_cp.checks.call_options import is_requirement
     from pytest_cp.specification.levels import LEVELS, arguments_of
@@ -216,7 +216,7 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
 
 
 def _excuses_everything(name: str, text: str) -> bool:
-    """Tell whether the slack beside a noise is as large as the range of the metric that it is about."""
+    """Tell whether the slack added to a noise is at least as large as the range of the metric."""
     from pytest_cp.specification.levels import range_of, slack_of
 
     low, high = range_of(name)
@@ -249,7 +249,7 @@ def _chosen_candidates(
 
 
 def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
-    """Yield each candidate that no table is about: the gate would be green without a look at it."""
+    """Yield each candidate that no table covers: the gate would pass without checking it."""
     for position, candidate in enumerate(candidates):
         name = _with_name(candidate)["name"]
         if not any(name in entry.get("candidates", [name]) for entry in entries):
@@ -258,7 +258,7 @@ def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> It
 
 
 def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[list[str | int], str]]:
-    """Yield the references of the noise that cannot be made, whether a bound asks for them or not."""
+    """Yield the noise references that cannot be created, whether a bound uses them or not."""
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.model import parse_scheme
 

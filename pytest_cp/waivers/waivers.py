@@ -1,6 +1,6 @@
-"""Waivers: known deviations that somebody answers for, up to a size and a date.
+"""Waivers: known deviations with an owner, a limit and an expiry date.
 
-They are written in a TOML file that the ini key `cp_waivers` names. A waiver covers a requirement that does not hold,
+They are read from the TOML file named by the ini key `cp_waivers`. A waiver covers a requirement that does not hold,
 as long as the value is no worse than `at_worst` and the day is not past `expires`; it never covers a check that could
 not be made, nor one that is worse than its baseline.
 """
@@ -28,16 +28,16 @@ _KEYS: dict[str, Any] = {
     "reason": str,
     "expires": datetime.date,
 }
-_MOST_TOLD = 20  # a stranger's table may have any number of keys
+_MOST_TOLD = 20  # an untrusted table may have any number of keys
 
 
 class WaiverError(Exception):
-    """A file of waivers cannot be read, or one of them does not say what it must."""
+    """A file of waivers cannot be read, or one of the waivers is invalid."""
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """One known deviation: in which tests, of which metric, how large, who answers for it, why, and until when."""
+    """One known deviation: its tests, metric, limit, owner, reason and expiry date."""
 
     test: str
     metric: str
@@ -51,12 +51,12 @@ class Waiver:
         return today > self.expires
 
     def matches(self, test: str, metric: str) -> bool:
-        """Tell whether the waiver is about this metric of this test; `*` and `?` stand for any text."""
+        """Tell whether the waiver applies to this metric of this test; `*` and `?` are wildcards."""
         pattern = self.test.replace("[", "[[]")  # the brackets of parameters are themselves
         return metric == self.metric and fnmatch.fnmatchcase(test, pattern)
 
     def reaches(self, result: Record) -> bool:
-        """Tell whether a judged requirement is no worse than the deviation that is known."""
+        """Tell whether the value of a judged requirement is no worse than the limit of the waiver."""
         value = float(result["value"])
         return value >= self.at_worst if result["direction"] == "min" else value <= self.at_worst
 
@@ -98,7 +98,7 @@ class Waivers:
         return next((waiver for waiver in fitting if waiver.reaches(result)), None)
 
     def hints(self, record: Record) -> list[str]:
-        """Return for a check that fails why a waiver that is about it does not cover it."""
+        """Return why waivers that match a failed check do not cover it."""
         hints = []
         for result in record["requirements"]:
             for waiver in self.known:
