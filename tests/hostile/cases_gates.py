@@ -69,7 +69,7 @@ _MODEL, _DATA, _SCHEME = "subjects:make_model", "subjects:make_data", 'scheme = 
 _TEXTS = {
     "a specification that is no TOML": ("[reference\n", "gate.toml:1: not valid TOML"),
     "a specification of another encoding": (GOOD.encode("utf-16"), "gate.toml: cannot be read"),
-    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "requires nothing"),
+    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "has no requirement"),
     "a number of 40 000 bits": (changed("0.5", "0x" + "f" * 10_000), "more than 64 bits"),
     "a bound that is no number": (changed("0.5", "nan"), "min_agreement = nan: must be a number"),
     "a factory that ends the process": (changed(_MODEL, "os:abort"), "os is a module of Python itself"),

@@ -37,11 +37,11 @@ def changed(old: str, new: str) -> str:
 
 _TEXTS = {
     "a bracket that stays open": ("[[waiver]\n", "waivers.toml:1: not valid TOML"),
-    "a waiver that is a number": ("waiver = 3\n", "holds waiver"),
+    "a waiver that is a number": ("waiver = 3\n", "unexpected waiver"),
     "waivers that are numbers": ("waiver = [1, 2]\n", "waiver 1: must be a table"),
     "tables of another name": (changed("[[waiver]]", "[[waver]]"), "unexpected waver; a waiver file may contain only"),
     "a key beside the waivers": ("all = true\n" + GOOD, "unexpected all; a waiver file"),
-    "a key of 100 000 letters beside them": ("k" * 100_000 + " = true\n" + GOOD, "holds kkk"),
+    "a key of 100 000 letters beside them": ("k" * 100_000 + " = true\n" + GOOD, "unexpected kkk"),
     "JSON": ('{"waiver": []}', "waivers.toml:1: not valid TOML"),
     "another encoding": (GOOD.encode("utf-16"), "can't decode"),
     "bytes that are no UTF-8": (GOOD.encode() + b"# \xff", "can't decode byte"),
