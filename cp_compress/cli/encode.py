@@ -16,7 +16,8 @@ from cp_compress.cli.models_and_data import read_count, read_data
 from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 _EXAMPLE = """\
-Images in a folder (folder/class/image.png) are read as RGB. Alpha and the EXIF orientation are ignored.
+For this command, DATA is a factory or a folder of images (folder/class/image.png). The images are read as RGB; alpha
+and the EXIF orientation are ignored.
 
 example:
   cp-compress encode cp_compress.examples:digits --codec "jpeg(quality=75)" --output digits.store

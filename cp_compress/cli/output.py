@@ -32,7 +32,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="PATH",
         type=lambda text: text if text == "-" else read_target(text),
-        help='write the result, or the error, as JSON to PATH; "-" prints the JSON instead of the text',
+        help='write the result, or the error unless options are invalid, as JSON; "-" prints it instead of the text',
     )
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
 
