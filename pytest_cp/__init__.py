@@ -1,6 +1,6 @@
-"""A pytest plugin for specs of behaviour that compression must preserve.
+"""A pytest plugin that checks whether a compressed model still behaves like the original.
 
-Everything is imported when it is first used: `import pytest_cp` loads neither torch nor Hypothesis.
+Everything is imported on first use: `import pytest_cp` loads neither torch nor Hypothesis.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Hypothesis strategies that explore directions, and shrink to one that a person can read.
+"""Hypothesis strategies that explore directions and shrink to a readable one.
 
-A direction is drawn as a sparse integer combination over a named basis: Hypothesis cannot draw a dense image, and a
-drawn seed shrinks to nothing useful, but such a combination shrinks to a single term within some twenty calls. One
-Hypothesis example is one fixed-size batch of directions, so that exploring costs few, large forward passes.
+A direction is drawn as a sparse integer combination over a named basis. Hypothesis cannot draw a dense image, and a
+random seed does not shrink to anything useful, but such a combination shrinks to a single term within some twenty
+calls. One Hypothesis example is one fixed-size batch of directions, so that exploration needs few, large forward
+passes.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def direction_batches(
 ) -> st.SearchStrategy[Directions]:
     """Return a strategy that draws batches of `size` directions for inputs of a shape.
 
-    `input_shape` is that of one example, without the batch dimension: its low-frequency waves are the basis. Give
-    `basis` instead for another. A direction combines at most `max_terms` of the basis with whole coefficients
-    between −4 and 4, and shrinks towards a single term; combinations that cancel, as of a vector and its opposite, are
-    not drawn. Raises InvalidArgumentError for arguments that cannot be.
+    `input_shape` is the shape of one example, without the batch dimension; the basis then consists of low-frequency
+    waves. Pass `basis` instead to use another basis. A direction combines at most `max_terms` vectors of the basis with
+    integer coefficients between −4 and 4, and shrinks towards a single term. Combinations that cancel, such as a vector
+    and its opposite, are not drawn. Raises InvalidArgumentError for invalid arguments.
 
     >>> str(direction_batches((1, 8, 8)).example().names[0])  # doctest: +SKIP
     'one horizontal wave'
@@ -43,7 +44,7 @@ def direction_batches(
     coefficient = st.integers(1, _LARGEST_COEFFICIENT) | st.integers(-_LARGEST_COEFFICIENT, -1)
     term = st.tuples(st.integers(0, len(known.names) - 1), coefficient)
     combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0])
-    # of a basis that depends on itself some combinations are no direction
+    # some combinations of linearly dependent vectors are zero
     combination = combination.filter(lambda drawn: not known.cancels(dict(drawn)))
     return _combinations(known, st.lists(combination, min_size=count, max_size=count))
 

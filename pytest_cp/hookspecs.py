@@ -1,6 +1,7 @@
-"""The hooks with which a conftest.py or another plugin adds to this one; each has an example that works.
+"""Hooks that a conftest.py or another plugin can implement to extend pytest_cp; each has a working example.
 
-They are called once, when the session starts, but for the report's, which are called when it ends.
+Each is called once per session. The hooks for the report (provenance and sections) are called when the session ends,
+all others when it starts.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def pytest_cp_schemes() -> Iterable[type[Scheme]]:  # type: ignore[empty-body]
 
 @pytest.hookspec
 def pytest_cp_codecs() -> Iterable[type[Codec]]:  # type: ignore[empty-body]
-    """Return classes of codecs that markers, ini files, command lines and specifications may name.
+    """Return codec classes, for use in markers, ini files, command lines and specifications.
 
-    A codec is a frozen dataclass as a scheme is, with `encode(batch)`, a list of bytes, one stream an example, which
-    knows its shape; `decode(streams)`, a batch; `roundtrip(batch)`; and `lossless`:
+    Like a scheme, a codec is a frozen dataclass with an `expression_name` and `positional_fields`. `encode(batch)`
+    returns a list of bytes, one stream per example, and each stream records the shape of its example. `decode(streams)`
+    returns a batch. `roundtrip(batch)` encodes and decodes. `lossless` says whether the round trip is exact:
 
     ```python
     @dataclasses.dataclass(frozen=True)
@@ -118,9 +120,10 @@ def pytest_cp_attribution_methods() -> Iterable[type[AttributionMethod]]:  # typ
 
 @pytest.hookspec
 def pytest_cp_directions() -> Mapping[str, Callable[[Observation, Tensor, int], Directions]]:  # type: ignore[empty-body]
-    """Return families of directions by name, for `assert_boundary_distance(directions="axes")`.
+    """Return families of directions by name, for use as `assert_boundary_distance(directions="axes")`.
 
-    A family is a function of the reference's observation, the indices of the examples (k,) and the seed:
+    A family is a function that takes the reference's observation, the indices of the examples (k,) and the seed, and
+    returns `Directions`:
 
     ```python
     def axes(observation, indices, seed):
@@ -161,7 +164,7 @@ def pytest_cp_comparisons() -> Iterable[Comparison]:  # type: ignore[empty-body]
 
 @pytest.hookspec
 def pytest_cp_provenance(config: pytest.Config) -> Mapping[str, str]:  # type: ignore[empty-body]
-    """Return facts that every report must carry, by name: where the weights come from, who asked for the run.
+    """Return facts to include in every report, by name: where the weights come from, who started the run.
 
     ```python
     def pytest_cp_provenance(config):
@@ -172,7 +175,9 @@ def pytest_cp_provenance(config: pytest.Config) -> Mapping[str, str]:  # type: i
 
 @pytest.hookspec
 def pytest_cp_report_sections(document: dict[str, Any]) -> Iterable[Mapping[str, str]]:  # type: ignore[empty-body]
-    """Return sections to add to every report: `title` and `text`, both plain; `document` is a copy of its data.
+    """Return sections to add to every report, each with a plain-text `title` and `text`.
+
+    `document` is a copy of the report's data:
 
     ```python
     def pytest_cp_report_sections(document):

@@ -57,7 +57,7 @@ def build_requirements(
         if bounds.get(argument) is not None
     ]
     if not asked:
-        rule = f"nothing is required; give at least one of {', '.join(arguments)}"
+        rule = f"no requirement is given; give at least one of {', '.join(arguments)}"
         reject(assertion, "requirements", None, rule)
     return asked
 

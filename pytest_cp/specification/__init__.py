@@ -1,4 +1,4 @@
-"""Gates without test code: what one TOML file requires, of which candidates, on which data."""
+"""Gates without test code: one TOML file names the candidates, the data and the requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A specification as pytest sees it: a file with one test for each candidate and each table of requirements."""
+"""A specification as pytest collects it: one test for each candidate and each table of requirements."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class GateFile(pytest.File):
 
 
 class GateItem(pytest.Item):
-    """One candidate held to one table of requirements."""
+    """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
     candidate: Table

@@ -48,7 +48,7 @@ class GateSubjects:
             sys.path.insert(0, str(self._folder))
 
     def check(self, candidate: Table, requirements: Requirements) -> Check:
-        """Hold a candidate to one table of requirements; raises what the assertion of its level raises."""
+        """Check a candidate against one table of requirements; raises what the assertion of its level raises."""
         __tracebackhide__ = True
         level = requirements.level
         assertion = assertion_of(level)
@@ -95,7 +95,7 @@ class GateSubjects:
         if not isinstance(self._reference, torch.nn.Module):
             kind = type(self._reference).__name__
             raise SpecificationError(
-                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module is compressed"
+                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module can be compressed"
             )
         models = session_state(self._config).models
         return models.compress(self._reference, parse_scheme(scheme), chosen_device(self._config))
@@ -148,7 +148,7 @@ class GateSubjects:
         return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
 
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
-        """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
+        """Return the bound that equivalent references meet among each other, plus the slack in the text."""
         bounds = bounds_of(level)
         options = {name: value for name, value in given.items() if name not in bounds and name != "confidence"}
         asked = (
@@ -159,11 +159,11 @@ class GateSubjects:
         worst = min(found) if metric.direction == "min" else max(found)
         low, high = metric.low, metric.high
         bound = min(high, max(low, worst + slack_of(text)))
-        of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
+        of_what = f"the worst of {len(found)} pairs of equivalent references has {worst:.6g}"
         if bound == (low if metric.direction == "min" else high):
-            rule = f"the bound would be {bound:.6g}, which no value could miss"
-            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
-        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
+            rule = f"so the bound would be {bound:.6g}, which every value meets"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, {rule}")
+        note = f"{level}.{argument} = {text!r} means {bound:.6g}: {of_what}"
         notes = session_state(self._config).own_notes
         if note not in notes:
             notes.append(note)

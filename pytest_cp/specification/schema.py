@@ -19,13 +19,13 @@ _COMMAND = {
     "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
 }
 FILE_OPTIONS = {
-    "factory": _FACTORY | {"description": "of the model that a file of weights is loaded into"},
-    "key": _TEXT | {"description": "of the weights within a file that holds more"},
+    "factory": _FACTORY | {"description": "a function that returns the model to load the weights into"},
+    "key": _TEXT | {"description": "key of the weights in a file that also contains other data"},
     "dtype": _TEXT,
     "input": _TEXT,
     "output": _TEXT,
     "layers": {"type": "boolean", "description": "keep the layers of an exported program, for embeddings"},
-    "allow_pickle": {"type": "boolean", "description": "read a file that runs code: only for your own files"},
+    "allow_pickle": {"type": "boolean", "description": "read a file that may run code; only for your own files"},
 }
 """What a table may say of a file, beside its path."""
 
@@ -48,7 +48,7 @@ def specification_schema() -> dict[str, Any]:
         raise SpecificationError(f"comparison {name}: a specification has another table of this name")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "a gate of pytest_cp",
+        "title": "pytest_cp gate specification",
         "type": "object",
         "properties": {**fixed, **tables},
         "$defs": {level: level_schema(level) for level in levels()},
@@ -65,8 +65,9 @@ def _fixed_tables() -> dict[str, Any]:
         "data": _one_of(
             {
                 "examples": _FACTORY,
-                "file": _FILE | {"description": "an .npz file of inputs and labels, or a folder of class folders"},
-                "metadata": _FILE | {"description": "CSV, one row an example"},
+                "file": _FILE
+                | {"description": "an .npz file of inputs and labels, or a folder with a subfolder per class"},
+                "metadata": _FILE | {"description": "a CSV file with one row per example"},
                 **DATA_OPTIONS,
             },
             ("examples", "file"),

@@ -49,8 +49,8 @@ def test_inspect_says_what_is_there_and_what_each_ratio_divides(store, capsys):
         "600",
         "1×8×8 float32",
         "jpeg(quality=75",
-        "256 bytes an example before",
-        "64 bytes an example before",
+        "256 bytes per example before",
+        "64 bytes per example before",
     ):
         assert text in out
 
@@ -109,8 +109,8 @@ def test_a_folder_of_images(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["encode", "nowhere", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 2, "no folder and not of the form"),
-        (["encode", "{tmp}", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 4, "one folder a class"),
+        (["encode", "nowhere", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 2, "neither a folder nor of the form"),
+        (["encode", "{tmp}", "--codec", "jpeg(quality=75)", "-o", "{tmp}/x"], 4, "one subfolder of images per class"),
         (["encode", DATA, "--codec", "jpg(quality=75)", "-o", "{tmp}/x"], 2, "jpg"),
         (["encode", DATA, "--codec", "jpeg(quality=75)", "-o", "/nowhere/x/y"], 2, "nowhere"),
         (["encode", DATA, "--codec", "jpeg(quality=75)"], 2, "--output"),

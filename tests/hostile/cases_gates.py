@@ -67,9 +67,9 @@ def runs(folder: Path, content: bytes | str, *arguments: str, **files: bytes | s
 _UP = "../" * 40
 _MODEL, _DATA, _SCHEME = "subjects:make_model", "subjects:make_data", 'scheme = "prune(density=0.4)"'
 _TEXTS = {
-    "a specification that is no TOML": ("[reference\n", "gate.toml:1: no TOML"),
+    "a specification that is no TOML": ("[reference\n", "gate.toml:1: not valid TOML"),
     "a specification of another encoding": (GOOD.encode("utf-16"), "gate.toml: cannot be read"),
-    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "requires nothing"),
+    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "has no requirement"),
     "a number of 40 000 bits": (changed("0.5", "0x" + "f" * 10_000), "more than 64 bits"),
     "a bound that is no number": (changed("0.5", "nan"), "min_agreement = nan: must be a number"),
     "a factory that ends the process": (changed(_MODEL, "os:abort"), "os is a module of the standard library"),
@@ -130,7 +130,7 @@ _TEXTS = {
     ),
     "a device that is not there": (GOOD + '\n[execution]\ndevice = "warp:9"\n', "device 'warp:9' cannot be used here"),
     "a tolerance that is no number": (GOOD + '\n[baseline]\ntolerance = "much"\n', "'much': must be a number"),
-    "a waiver that says nothing": (GOOD + "\n[[waiver]]\n", "waiver 1: lacks at_worst"),
+    "a waiver that says nothing": (GOOD + "\n[[waiver]]\n", "waiver 1: missing at_worst"),
 }
 _FILES = {
     "evil__py": (

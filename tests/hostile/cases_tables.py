@@ -187,8 +187,8 @@ _RESULTS = {
     "an empty file": ("", "Expecting value"),
     "no digests": ("{}", "it has no 'search_digests'"),
     "100 000 brackets": ("[" * 100_000, "nested too deeply"),
-    "digests that are a number": ('{"search_digests": 7}', "no JSON result of a search: ."),
-    "bytes that are no text": (b"\xff\xfe", "no JSON result of a search: ."),
+    "digests that are a number": ('{"search_digests": 7}', "not a JSON result of a search: ."),
+    "bytes that are no text": (b"\xff\xfe", "not a JSON result of a search: ."),
 }
 for _name, (_text, _tells) in _RESULTS.items():
 

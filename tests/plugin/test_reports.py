@@ -110,7 +110,7 @@ def test_checks_up_to_an_interrupt_are_reported(project):
     project.write_test(GATE.format(density=0.9, bound=0.5) + "\ndef test_stop():\n    raise KeyboardInterrupt\n")
     outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html", subprocess=True)
     assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
-    told = "Interrupted: what follows is what was found until then"
+    told = "Interrupted: the results are incomplete"
     assert (project.path / "report.md").read_text().startswith(f"## ❌ {told}\n\n1 pass\n")
     assert f"</span> {told}</h1>" in (project.path / "page.html").read_text()
     assert len(outcome.report["checks"]) == 1
