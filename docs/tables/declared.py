@@ -21,6 +21,8 @@ from markdown_parts import (
     with_code,
 )
 
+from cp_compress.fidelity.judging.metrics import METRICS, Metric
+
 _ASSERTS = re.compile(r"^(?:Level [A-D]: )?[Aa]ssert that ")
 _DEFAULT = re.compile(r"\s*\(default:? (?P<value>[^()]*(?:\([^()]*\))?[^()]*)\)$")
 _NO_DEFAULTS = {"": "none", "[]": "none", "False": "`false`"}
@@ -66,17 +68,18 @@ def twins() -> str:
 
 def metrics() -> str:
     """Return a section with the metrics of each comparison; a column that has nothing to say is left out."""
-    columns: list[tuple[str, Callable[[_Metric], str]]] = [
+    columns: list[tuple[str, Callable[[Metric], str]]] = [
         ("metric", lambda metric: f"`{metric.name}`"),
         ("meaning", lambda metric: metric.sentence + (f" {metric.source}." if metric.source else "")),
         ("values", lambda metric: f"{_values(metric)} {metric.unit}".strip()),
         ("better", lambda metric: metric.better or "–"),
         ("unchanged model", lambda metric: _number(metric.unchanged)),
         ("requirement", lambda metric: f"`{metric.argument}`" if metric.argument else "reported only"),
-        ("`confidence`", lambda metric: {True: "yes", False: "no", None: ""}[metric.claims]),
+        ("`confidence`", lambda metric: "yes" if metric.claims else "no"),
     ]
     sections = []
-    for comparison, members in _metrics().items():
+    for comparison, declared in METRICS.items():
+        members = declared.values()
         shown = [column for column in columns if any(column[1](metric) for metric in members)]
         rows = [[cell(metric) for _, cell in shown] for metric in members]
         made = table([head for head, _ in shown], rows)
@@ -148,55 +151,27 @@ TABLES: Mapping[str, Callable[..., str]] = {
 """The tables by the names that pages call them by; `command` takes the name of one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Metric:
-    name: str
-    low: float
-    high: float
-    better: str | None
-    argument: str | None
-    unchanged: float | None = None
-    claims: bool | None = None
-    unit: str = ""
-    sentence: str = ""
-    source: str = ""
-
-
-def _metrics() -> dict[str, list[_Metric]]:
-    """Return the metrics of each comparison, from their ranges and the arguments of the assertions."""
-    from cp_compress.fidelity.judging.measurement import METRICS
-
-    arguments = [bound for *_, bounds in _assertions() for bound in bounds]
-    found: dict[str, list[_Metric]] = {}
-    for comparison, ranges in METRICS.items():
-        for name, (low, high) in ranges.items():
-            argument = next((one for one in arguments if one in (name, f"min_{name}", f"max_{name}")), None)
-            better = None if argument is None else "higher" if argument.startswith("min_") else "lower"
-            found.setdefault(comparison, []).append(_Metric(name, low, high, better, argument))
-    return found
-
-
 def _made_by(comparison: str) -> str:
     """Return the sentence that names the function that measures a comparison, and the assertion that requires it."""
-    from pytest_cp.specification.levels import LEVELS
+    from pytest_cp.assertions.names import ASSERTIONS
 
     candidates = (f"cp_compress.fidelity.compare_{comparison}", f"cp_compress.compare_{comparison}")
     measured = [link(target) for target in candidates if target in pages_of_objects()]
     by = f"Measured by {measured[0]}; required by" if measured else "Measured and required by"
-    required = link(f"pytest_cp.{LEVELS[comparison].__name__}")
+    required = link(f"pytest_cp.assert_{ASSERTIONS[comparison]}")
     return f"{by} {required} or by the table `[{comparison}]` of a specification."
 
 
 def _assertions() -> list[tuple[str, Callable[..., Any], list[str]]]:
     """Return each assertion with its name and the arguments that are requirements."""
     import pytest_cp
-    from pytest_cp.checks.call_options import is_requirement
 
+    arguments = {metric.argument for members in METRICS.values() for metric in members.values()}
     found = []
     for name in described_names("pytest_cp"):
         if name.startswith("assert_"):
             assertion = getattr(pytest_cp, name)
-            bounds = [argument for argument in inspect.signature(assertion).parameters if is_requirement(argument)]
+            bounds = [argument for argument in inspect.signature(assertion).parameters if argument in arguments]
             found.append((name, assertion, bounds))
     return found
 
@@ -288,7 +263,7 @@ def _split_default(text: str) -> tuple[str, str]:
     return (text[: found.start()], found["value"]) if found else (text, "")
 
 
-def _values(metric: _Metric) -> str:
+def _values(metric: Metric) -> str:
     low = "(" if math.isinf(metric.low) else "["
     high = ")" if math.isinf(metric.high) else "]"
     return f"{low}{_number(metric.low)}, {_number(metric.high)}{high}"
