@@ -174,7 +174,7 @@ def test_it_is_held_to_its_baseline(own):
     ("returned", "told"),
     [
         ("[object()]", "must be a Comparison"),
-        ("[CONFIDENCE, CONFIDENCE]", "two comparisons have this name"),
+        ("[CONFIDENCE, Comparison('confidence', print, (CHANGE,))]", "two comparisons have this name"),
         ("[Comparison('predictions', print, (CHANGE,))]", "name is taken"),
         ("[Comparison('mine', print, (Metric('agreement', 'mine', 'lower'),))]", "agreement is another comparison's"),
         ("[Comparison('mine', print, (Metric('a b', 'mine', 'lower'),))]", "a word that Python"),
