@@ -32,13 +32,27 @@ def assert_attribution_iou(
 ) -> Check:
     """Level C: assert that the compressed model looks at the same parts of its inputs.
 
-    `method` is an attribution method or its expression, such as "integrated_gradients(steps=50)"; `examples` a
-    number of examples, spread evenly over the data set, or their indices (default: all). IoU values lie in
-    [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
-    `min_agreeing_mean_iou` counts the examples on which both models predict one class, `min_rank_correlation`
-    compares the order of all values, in [-1, 1], and `min_top_fraction_iou` the strongest places, a share
-    `top_fraction` of all. Raises AttributionsNotPreservedError, and NothingComparedError when model and data are the
-    same on both sides.
+    `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        method: An attribution method or its expression, such as "integrated_gradients(steps=50)".
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        top_fraction: The share of all places that count as the strongest, for `top_fraction_iou`.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        AttributionsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_attribution_iou"

@@ -34,15 +34,33 @@ def assert_boundary_distance(
 ) -> Check:
     """Level D: assert that decision boundaries lie as far from the inputs as before.
 
-    `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
-    images in [0, 1]: fixed by the seed, the same for every candidate), "worst" (each model along its own worst case),
-    "benign" (along changes that should not matter), a `Directions` value such as Hypothesis draws
-    from `direction_batches`, or a tensor (directions, *input). `examples` is a number of examples, spread evenly
-    over the data set, or their indices. Distances are L2 in units of the input, searched up to `max_distance` (by
-    default the median distance between
-    two of the examples); `bounds` clips moved inputs to a range such as (0, 1). A ray is preserved when its
-    distance changes by at most the share `tolerance`. Raises BoundariesNotPreservedError, and
-    NothingComparedError when model and data are the same on both sides.
+    Distances are L2, in units of the input. A ray along which a model meets no other class is censored: it is counted,
+    and never taken for a number.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        directions: "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
+            images in [0, 1]: fixed by the seed, the same for every candidate), "worst" (each model along its own worst
+            case), "benign" (along changes that should not matter), a family that a hook adds, a `Directions` value such
+            as Hypothesis draws from `direction_batches`, or a tensor (directions, *input).
+        examples: A number of examples, spread evenly over the data set, or their indices.
+        max_distance: How far to search; by default the median distance between two of the examples.
+        bounds: A range such as (0, 1) to which moved inputs are clipped.
+        tolerance: By what share a distance may change for its ray to be preserved.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **limits: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        BoundariesNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_boundary_distance"

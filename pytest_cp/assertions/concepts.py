@@ -34,12 +34,29 @@ def assert_concepts_preserved(
 ) -> Check:
     """Level C: assert that concepts play the same part for each class (TCAV).
 
-    `concepts` maps names to inputs (k, *input) that show them, `random_sets` are tensors of inputs that show nothing
-    in particular or the number of sets to draw from the data set, and `layer` is the path of the layer in which both
-    are told apart. A class's score for a concept is the share of its examples whose logit grows along the concept,
-    in [0, 1]: `max_concept_change` bounds the largest change of a score, `max_mean_concept_change` the mean one, and
-    `min_concept_agreement` the share of examples and concepts that keep their sign. Raises ConceptsNotPreservedError,
-    and NothingComparedError when model and data are the same on both sides.
+    A class's score for a concept is the share of its examples whose logit grows along the concept.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        layer: The path of the layer in which concepts and random inputs are told apart.
+        concepts: Inputs (k, *input) that show each concept, by its name.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        random_sets: Tensors of inputs that show nothing in particular, or the number of sets to draw from the data.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        min_class_examples: How many examples a class needs to have scores.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        ConceptsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_concepts_preserved"

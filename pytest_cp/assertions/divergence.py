@@ -50,18 +50,37 @@ def assert_no_divergence(
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
 
-    `compressed` may give logits (n, classes) or classes (n,) or (n, 1). `find_divergence` looks within `epsilon` (by
-    `norm`, in units of the inputs) of so many `examples`, each with at most `queries` inputs; its other arguments have
-    the same names here. `max_divergence_rate`, in [0, 1], bounds the share of examples near which such an input was
-    found; examples on which the models disagree only by rounding, or only within a batch, and those around which
-    nothing could be asked do not count.
+    Examples on which the models disagree only by rounding, or only within a batch, and those around which nothing could
+    be asked do not count. When the check fails, the inputs that were found are moved as near to their examples as they
+    go on to disagree, and written to a file; the message names it.
 
-    When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
-    written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
-    (`--cp-report-json`), and nowhere without one. A file that holds something else, as of another candidate, stays; the
-    message names the new one. `replay` names such a file: then its inputs alone are asked about, and the options of the
-    search are refused, which makes it a regression test. Raises DivergenceFoundError, and
-    NothingComparedError when both models are the same, or fewer than half of the examples count.
+    Args:
+        compressed: The candidate; it may give logits (n, classes), or classes (n,) or (n, 1).
+        reference: The model that it is compared with.
+        dataset: The labelled examples around which to search.
+        epsilon: The largest distance from an example by `norm`, in units of the inputs.
+        norm: "linf" or "l2".
+        lattice: "uint8" to search among images k/255 only; None for any values.
+        guide: "gradient" to follow the reference's gradients, or "examples" to walk towards other examples.
+        bounds: The range of inputs; None for any values.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        queries: How many inputs may be asked about for each example.
+        restarts: From how many starting points to search.
+        save_to: A `.npz` file or a folder for the inputs that were found; by default the folder `divergences` beside
+            the JSON report (`--cp-report-json`), and nowhere without one. A file of another candidate is kept.
+        replay: A file of such inputs. Only these are checked again, and the options of the search are refused, which
+            makes it a regression test.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **limits: The requirement.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        DivergenceFoundError: If such inputs were found near more examples than allowed.
+        NothingComparedError: If both models are the same, or fewer than half of the examples count.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     requirements = build_requirements(_ASSERTION, METRICS["divergence"].values(), limits, confidence)

@@ -34,11 +34,29 @@ def assert_embeddings_preserved(
 ) -> Check:
     """Level B: assert that the compressed model represents the examples as the reference does.
 
-    `layer` is the path of a module, several, or a mapping from the reference's to the candidate's; of several layers
-    the worst counts; by default it is what goes into the last linear layer. The other arguments and the metrics are
-    those of `compare_embeddings`: angles in radians, all else in [0, 1]. Only `max_mean_angle` at a single layer takes
-    a `confidence`. Raises EmbeddingsNotPreservedError, and NothingComparedError when model and data are the same
-    on both sides.
+    Only `max_mean_angle` at a single layer takes a `confidence`.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        layer: The path of a module, several of them, or a mapping from the reference's to the candidate's; of several
+            the worst counts. By default it is what goes into the last linear layer.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        neighbors: How many nearest neighbours count for `neighbor_overlap`.
+        pool: How values at many places become one vector: "mean" over the places, or "flatten".
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        EmbeddingsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_embeddings_preserved"

@@ -29,10 +29,20 @@ def assert_footprint(
 ) -> Check:
     """Assert that the compressed model is smaller, or faster, than the reference.
 
-    `min_compression` bounds reference bytes / compressed bytes of the files that `save` writes;
-    `max_flops_ratio` the compressed model's FLOPs as a share of the reference's; `min_speedup` the ratio of
-    median latencies, measured in turns. The last two need `example_input`, a batch. Raises
-    FootprintNotReducedError, and NothingComparedError when both models are the same.
+    Args:
+        compressed: The candidate.
+        reference: The model that it is compared with.
+        example_input: A batch, which `max_flops_ratio` and `min_speedup` need.
+        **bounds: The requirements; one or more. Sizes are those of the files that `save` writes, latencies are measured
+            in turns.
+
+    Returns:
+        The check, whose `measurement` holds what was measured of each model.
+
+    Raises:
+        FootprintNotReducedError: If a requirement does not hold.
+        NothingComparedError: If both models are the same.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_footprint"

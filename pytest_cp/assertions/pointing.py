@@ -34,13 +34,29 @@ def assert_pointing(
 ) -> Check:
     """Level C: assert that the compressed model looks where it must, and not where it must not.
 
-    `must_look` and `must_not_look` are masks as in `compare_pointing`: a boolean tensor (h, w) or (n, h, w), the name
-    of an attribute of the data set that holds one, or a function of (inputs, labels). Of the attribution by `method`,
-    `min_pointing_mass` bounds the mean share inside `must_look`, `max_pointing_mass_drop` how much less that is than
-    the reference's, `min_pointing_hits` the share of examples whose strongest place is inside, and
-    `max_forbidden_mass` the mean share inside `must_not_look`; all are shares in [0, 1]. `examples` is a number of
-    examples, spread evenly over the data set, or their indices (default: all). Raises PointingNotPreservedError, and
-    NothingComparedError when model and data are the same on both sides.
+    A mask is a boolean tensor (h, w) or (n, h, w), the name of an attribute of the data set that holds one, or a
+    function of (inputs, labels).
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        must_look: The mask of the places where the model must look.
+        must_not_look: The mask of the places where it must not look.
+        method: An attribution method or its expression.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        PointingNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_pointing"

@@ -35,12 +35,29 @@ def assert_preserved_predictions(
 ) -> Check:
     """Level A: assert that the compressed model's predictions are the reference's.
 
-    `compressed_dataset` is what the compressed model reads instead of `dataset`. Shares and drops are numbers in
-    [0, 1]; `class_distance` and `weights` define the cost, `slices` the named subsets of the examples, as in
-    `compare_predictions`, which says what each metric is. A claim about the worst class or slice (`confidence=`) says
-    of each what is proven and refuted, with Holm's correction. For multi-label, dense and sequence data
-    (`TaskDataset`) the metrics are those of `compare_structured`. Raises PredictionsNotPreservedError, and
-    NothingComparedError when model and data are the same on both sides.
+    For multi-label, dense and sequence data (`TaskDataset`) the metrics are those of all answers of an example. A claim
+    about the worst class or slice (`confidence=`) says of each what is proven and refuted, with Holm's correction.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        class_distance: Distances between classes, which make `cost`: a matrix, or groups within which a change is free.
+        weights: The weight of each example, or of each class, in `cost`.
+        slices: Named subsets of the examples, each a mask or indices, for the requirements on slices.
+        top_k: How many of the most likely classes count for `top_k_agreement`.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        PredictionsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_preserved_predictions"

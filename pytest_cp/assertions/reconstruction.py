@@ -27,10 +27,20 @@ def assert_reconstruction(
 ) -> Check:
     """Assert that decoded data is close to the original, and small.
 
-    `decoded` and `original` are data sets or tensors (n, ...) of the same examples; a `CompressedDataset` also
-    brings its bytes an example. Errors are in units of the data, PSNR in dB for a data range of 1. Raises
-    ReconstructionNotPreservedError, and NothingComparedError when both are one object or hold the same content
-    and no codec stored it.
+    Args:
+        decoded: A data set or a tensor (n, ...); a `CompressedDataset` also brings its bytes an example.
+        original: The same examples before a codec stored them.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more. Errors are in units of the data, PSNR in dB for a data range of 1.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        ReconstructionNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If both are one object, or hold the same content and no codec stored it.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_reconstruction"

@@ -32,10 +32,27 @@ def assert_robustness(
 ) -> Check:
     """Level D: assert that the compressed model answers corrupted images as the reference does.
 
-    The arguments are those of `compare_robustness`. `min_corrupted_agreement` and `max_corrupted_accuracy_drop` bound
-    means over all corruptions and severities, the `worst` ones their worst cell, all in [0, 1];
-    `max_corruption_error_ratio` the candidate's errors over the reference's. Only `min_corrupted_agreement` takes a
-    `confidence`. Raises RobustnessNotPreservedError, and NothingComparedError when model and data are the same.
+    Only `min_corrupted_agreement` takes a `confidence`.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        corruptions: Names of corruptions of Hendrycks and Dietterich, or "all".
+        severities: Severities of 1 to 5.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        RobustnessNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_robustness"
