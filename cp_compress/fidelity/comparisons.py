@@ -224,6 +224,8 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
         if not isinstance(comparison, Comparison) or comparison.kind != "behaviour":
             rule = 'must be a Comparison of the kind "behaviour": a function of two observations with its metrics'
             reject("extending", "comparison", comparison, rule)
+        if found.get(comparison.name) is comparison:  # two plugins share it
+            continue
         if comparison.name in found:
             reject("extending", "comparison", comparison.name, "two comparisons have this name")
         for metric in comparison.metrics:

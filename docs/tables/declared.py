@@ -63,8 +63,8 @@ def assertions() -> str:
 
 def twins() -> str:
     """Return the table of the checks that do not raise."""
-    names = [assertion.__name__ for _, assertion in _comparisons()]
-    rows = [(f"`{name.replace('assert', 'check', 1)}`", link(f"pytest_cp.{name}")) for name in names]
+    described = [name for name in pages_of_objects() if name.startswith("pytest_cp.assert_")]
+    rows = [(f"`{name.removeprefix('pytest_cp.').replace('assert', 'check', 1)}`", link(name)) for name in described]
     return table(("check", "twin of"), rows)
 
 

@@ -81,7 +81,8 @@ class Attempt:
         if self.is_gate and self.recorder.comparisons == 0:
             pytest.fail(
                 "nothing was compared: the test uses a compressed model or data set but made no check; "
-                "call one of pytest_cp's assertions",
+                "call one of pytest_cp's assertions; for a measure of your own, call assert_comparison or "
+                "assert_measurement",
                 pytrace=False,
             )
 

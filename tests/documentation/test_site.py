@@ -187,7 +187,7 @@ def test_every_public_name_of_the_library_is_listed():
 
 
 def test_every_metric_is_explained():
-    from cp_compress.fidelity.judging.measurement import METRICS
+    from cp_compress.fidelity.judging.metrics import METRICS
 
     explained = "".join(text_of(page) for page in PAGES if page.startswith("explanation/"))
     assert [name for metrics in METRICS.values() for name in metrics if f"`{name}`" not in explained] == []
