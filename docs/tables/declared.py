@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markdown_parts import (
     capitalised,
-    described_names,
     first_sentence,
     link,
     listed,
@@ -21,10 +19,13 @@ from markdown_parts import (
     with_code,
 )
 
-from cp_compress.fidelity.judging.metrics import METRICS, Metric
+if TYPE_CHECKING:
+    from cp_compress.fidelity.comparisons import Comparison, Need
+    from cp_compress.fidelity.judging.metrics import Metric
 
 _ASSERTS = re.compile(r"^(?:Level [A-D]: )?[Aa]ssert that ")
 _DEFAULT = re.compile(r"\s*\(default:? (?P<value>[^()]*(?:\([^()]*\))?[^()]*)\)$")
+_NEEDS = {"layers": "layers with names", "gradients": "gradients", "module": "the parameters and operations"}
 _NO_DEFAULTS = {"": "none", "[]": "none", "False": "`false`"}
 
 
@@ -44,25 +45,26 @@ def codecs() -> str:
 
 def attribution_methods() -> str:
     """Return the table of attribution methods."""
-    from cp_compress import fidelity
+    from cp_compress.fidelity.attributions.methods.known import known_methods
 
-    public = [getattr(fidelity, name) for name in described_names("cp_compress.fidelity")]
-    methods = {found.expression_name: found for found in public if hasattr(found, "expression_name")}
-    return _expressions(methods, "cp_compress.fidelity")
+    return _expressions(known_methods(), "cp_compress.fidelity")
 
 
 def assertions() -> str:
     """Return the table of assertions with the requirements that each takes."""
+    from cp_compress.fidelity.judging.metrics import bound_arguments
+
     rows = [
-        (link(f"pytest_cp.{name}"), capitalised(_ASSERTS.sub("", first_sentence(assertion))), listed(bounds))
-        for name, assertion, bounds in _assertions()
+        (link(f"pytest_cp.{assertion.__name__}"), _asserted(assertion), listed(bound_arguments(comparison.metrics)))
+        for comparison, assertion in _comparisons()
     ]
     return table(("assertion", "what it requires", "requirements"), rows)
 
 
 def twins() -> str:
     """Return the table of the checks that do not raise."""
-    rows = [(f"`{name.replace('assert', 'check', 1)}`", link(f"pytest_cp.{name}")) for name, *_ in _assertions()]
+    described = [name for name in pages_of_objects() if name.startswith("pytest_cp.assert_")]
+    rows = [(f"`{name.removeprefix('pytest_cp.').replace('assert', 'check', 1)}`", link(name)) for name in described]
     return table(("check", "twin of"), rows)
 
 
@@ -73,17 +75,16 @@ def metrics() -> str:
         ("meaning", lambda metric: metric.sentence + (f" {metric.source}." if metric.source else "")),
         ("values", lambda metric: f"{_values(metric)} {metric.unit}".strip()),
         ("better", lambda metric: metric.better or "–"),
-        ("unchanged model", lambda metric: _number(metric.unchanged)),
+        ("unchanged model", lambda metric: "" if metric.unchanged is None else _number(metric.unchanged)),
         ("requirement", lambda metric: f"`{metric.argument}`" if metric.argument else "reported only"),
         ("`confidence`", lambda metric: "yes" if metric.claims else "no"),
     ]
     sections = []
-    for comparison, declared in METRICS.items():
-        members = declared.values()
+    for comparison, assertion in _comparisons():
+        members = comparison.metrics
         shown = [column for column in columns if any(column[1](metric) for metric in members)]
-        rows = [[cell(metric) for _, cell in shown] for metric in members]
-        made = table([head for head, _ in shown], rows)
-        sections.append(f"## `{comparison}`\n\n{_made_by(comparison)}\n\n{made}")
+        made = table([head for head, _ in shown], [[cell(metric) for _, cell in shown] for metric in members])
+        sections.append(f"## `{comparison.name}`\n\n{_made_by(comparison, assertion)}\n\n{made}")
     return "\n\n".join(sections)
 
 
@@ -151,29 +152,32 @@ TABLES: Mapping[str, Callable[..., str]] = {
 """The tables by the names that pages call them by; `command` takes the name of one."""
 
 
-def _made_by(comparison: str) -> str:
-    """Return the sentence that names the function that measures a comparison, and the assertion that requires it."""
-    from pytest_cp.assertions.names import ASSERTIONS
+def _comparisons() -> list[tuple[Comparison, Callable[..., Any]]]:
+    """Return the comparisons of this package, each with its assertion."""
+    from cp_compress.fidelity.comparisons import COMPARISONS
+    from pytest_cp.specification.levels import assertion_of
 
-    candidates = (f"cp_compress.fidelity.compare_{comparison}", f"cp_compress.compare_{comparison}")
+    return [(comparison, assertion_of(name)) for name, comparison in COMPARISONS.items()]
+
+
+def _asserted(assertion: Callable[..., Any]) -> str:
+    return capitalised(_ASSERTS.sub("", first_sentence(assertion)))
+
+
+def _made_by(comparison: Comparison, assertion: Callable[..., Any]) -> str:
+    """Return the function that measures a comparison, the assertion that requires it, and what it needs of models."""
+    function = f"compare_{comparison.name}"
+    candidates = (f"cp_compress.fidelity.{function}", f"cp_compress.{function}")
     measured = [link(target) for target in candidates if target in pages_of_objects()]
     by = f"Measured by {measured[0]}; required by" if measured else "Measured and required by"
-    required = link(f"pytest_cp.assert_{ASSERTIONS[comparison]}")
-    return f"{by} {required} or by the table `[{comparison}]` of a specification."
+    required = f"{link(f'pytest_cp.{assertion.__name__}')} or by the table `[{comparison.name}]` of a specification"
+    return " ".join([f"{by} {required}.", *map(_needed, comparison.needs)])
 
 
-def _assertions() -> list[tuple[str, Callable[..., Any], list[str]]]:
-    """Return each assertion with its name and the arguments that are requirements."""
-    import pytest_cp
-
-    arguments = {metric.argument for members in METRICS.values() for metric in members.values()}
-    found = []
-    for name in described_names("pytest_cp"):
-        if name.startswith("assert_"):
-            assertion = getattr(pytest_cp, name)
-            bounds = [argument for argument in inspect.signature(assertion).parameters if argument in arguments]
-            found.append((name, assertion, bounds))
-    return found
+def _needed(need: Need) -> str:
+    of = "both models" if need.of == "both" else "the reference"
+    unless = " or ".join(f"`{argument}`" for argument in need.remedy.split(" or ") if argument)
+    return f"It needs {_NEEDS[need.what]} of {of}{unless and f', unless {unless} is given'}."
 
 
 def _expressions(known: Mapping[str, type[Any]], package: str) -> str:
@@ -269,8 +273,6 @@ def _values(metric: Metric) -> str:
     return f"{low}{_number(metric.low)}, {_number(metric.high)}{high}"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
+def _number(value: float) -> str:
     known = {math.inf: "∞", math.pi: "π"}
     return ("−" if value < 0 else "") + known.get(abs(value), f"{abs(value):g}")

@@ -59,11 +59,6 @@ def pages_of_objects() -> Mapping[str, str]:
     return {name: f"reference/{page.name}" for page in pages for name in _DESCRIBED.findall(page.read_text("utf-8"))}
 
 
-def described_names(package: str) -> list[str]:
-    """Return the names of a package that the reference describes."""
-    return [name.removeprefix(f"{package}.") for name in pages_of_objects() if name.rpartition(".")[0] == package]
-
-
 def link(target: str, shown: str | None = None) -> str:
     """Return a link to an object of the reference, which `relative_links` completes."""
     return f"[`{shown or target.rpartition('.')[2]}`](<{target}>)"
