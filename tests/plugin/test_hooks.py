@@ -167,7 +167,7 @@ def test_a_hook_that_fails_loses_no_report(with_conftest):
         ("schemes", "[object]", "expression_name"),
         ("schemes", "[type('A', (), {'expression_name': 'a'})]", "frozen dataclass"),
         ("schemes", "[cp_compress.model.Prune]", "taken"),
-        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "a word"),
+        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "identifier"),
         ("directions", "{'gate': print}", "taken"),
         ("directions", "{'mine': 3}", "function"),
     ],
