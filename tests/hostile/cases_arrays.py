@@ -92,8 +92,8 @@ _FILES = {
     "a header of 4 GiB": (lambda: _with(inputs=b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}"), "no .npy array"),
     "a version that is not there": (lambda: _with(inputs=b"\x93NUMPY\x09\x00" + bytes(100)), "version .9, 0."),
     "another mark": (lambda: _with(inputs=b"\x93NUMPI\x01\x00" + bytes(100)), "no .npy array"),
-    "an array cut off": (lambda: _with(inputs=npy(_INPUTS)[:-1]), "191 are there"),
-    "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are there"),
+    "an array cut off": (lambda: _with(inputs=npy(_INPUTS)[:-1]), "191 are present"),
+    "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are present"),
     "an empty array file": (lambda: _with(inputs=b""), "no .npy array"),
     "no inputs": (lambda: _with(inputs=None), "no array 'inputs'; it holds labels"),
     "no labels": (lambda: _with(labels=None), "no array 'labels'; it holds inputs"),
@@ -152,7 +152,7 @@ for _name, _labels in (
     )
 
 
-@hostile(GROUP, "data in the place of a model", tells="data and no model", names="model.npz")
+@hostile(GROUP, "data in the place of a model", tells="data and not a model", names="model.npz")
 def _(folder):
     return reading(folder / "model.npz", examples())
 

@@ -105,8 +105,8 @@ def _special(folder: Path, make):
 
 SPECIAL = {
     "a folder": (Path.mkdir, "is a folder"),
-    "a FIFO": (os.mkfifo, "no regular file"),
-    "a link to an endless device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "a FIFO": (os.mkfifo, "not a regular file"),
+    "a link to an endless device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),
     "a link to another's file": (lambda path: path.symlink_to("/etc/hostname"), "cannot be read|schema version"),
     "a name below a file": (lambda path: path.symlink_to("/etc/hostname/x"), "Not a directory"),
@@ -154,7 +154,7 @@ def _with(folder: Path, content, *arguments: str):
 _GATES = {
     "half a file, checked": (_TEXT[:90], ("--cp-baseline=check",), "cannot be read"),
     "half a file, updated": (_TEXT[:90], ("--cp-baseline=update",), "cannot be read|CI"),
-    "a FIFO, checked": (os.mkfifo, ("--cp-baseline=check",), "no regular file"),
+    "a FIFO, checked": (os.mkfifo, ("--cp-baseline=check",), "not a regular file"),
     "a folder, checked": (Path.mkdir, ("--cp-baseline=check",), "is a folder"),
     "a value of 400 digits, checked": (_metric("value", 10**400), ("--cp-baseline=check",), "which is not a number"),
     "a link to nowhere, checked": (

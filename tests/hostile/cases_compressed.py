@@ -183,7 +183,7 @@ def _(folder):
     return lambda: load(folder / "model.cp", make_mlp())
 
 
-@hostile(GROUP, "an endless device, read without the front door", tells="no regular file", names="model.cp")
+@hostile(GROUP, "an endless device, read without the front door", tells="not a regular file", names="model.cp")
 def _(folder):
     from cp_compress.model import load
 

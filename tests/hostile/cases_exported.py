@@ -113,7 +113,7 @@ _FILES = {
     "an operator that loads libraries": (_node(target="torch.ops.load_library"), _CODE),
     "an operator that is eval": (_node(target="builtins.eval"), _CODE),
     "an operator that reads a file": (_node(target="torch.ops.aten.from_file.default"), _CODE),
-    "an operator that is not there": (_node(target="torch.ops.aten.lineal.default"), "not known here"),
+    "an operator that is not there": (_node(target="torch.ops.aten.lineal.default"), "this torch does not have"),
     "an operator of another's library": (_node(target="torch.ops.evil.run.default"), _CODE),
     "an argument that is a call": (_argument({"as_string": "__import__('os')"}), _CODE),
     "an argument that is an object": (_argument({"as_custom_obj": {"name": "o", "class_fqn": "x.Y"}}), "is a pickle"),

@@ -16,7 +16,7 @@ def _(folder):
     return lambda: load_torch(folder / "model.pt", make_mlp)
 
 
-@hostile(GROUP, "a FIFO that nobody writes to", tells="no regular file", names="model.pt")
+@hostile(GROUP, "a FIFO that nobody writes to", tells="not a regular file", names="model.pt")
 def _(folder):
     import os
 
@@ -26,7 +26,7 @@ def _(folder):
     return lambda: read_artifact(folder / "model.pt", factory=make_mlp)
 
 
-@hostile(GROUP, "a link to an endless device", tells="no regular file", names="model.pt")
+@hostile(GROUP, "a link to an endless device", tells="not a regular file", names="model.pt")
 def _(folder):
     from cp_compress.artifacts import read_artifact
 

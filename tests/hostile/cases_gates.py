@@ -78,13 +78,16 @@ _TEXTS = {
         changed(_MODEL, "builtins:input"),
         "builtins is a module of the standard library",
     ),
-    "a factory that starts a debugger": (changed(_MODEL, "builtins:breakpoint"), "a module of Python itself"),
+    "a factory that starts a debugger": (changed(_MODEL, "builtins:breakpoint"), "a module of the standard library"),
     "a factory that crashes": (changed(_MODEL, "faulthandler:_sigsegv"), "faulthandler is a module of Python itself"),
     "a factory that interrupts": (changed(_MODEL, "_thread:interrupt_main"), "_thread is a module of Python itself"),
-    "a factory that opens a browser": (changed(_MODEL, "antigravity:webbrowser.open"), "module of Python itself"),
+    "a factory that opens a browser": (
+        changed(_MODEL, "antigravity:webbrowser.open"),
+        "of the standard library",
+    ),
     "a factory of Python behind another module": (
         changed(_MODEL, "pytest_cp.session.state:os.abort"),
-        "a module of Python",
+        "a module of the standard library",
     ),
     "a factory that exits": (changed(_MODEL, "evil:leave"), "raised SystemExit"),
     "a factory that asks for too much memory": (changed(_MODEL, "evil:hoard"), "raised MemoryError"),
@@ -110,10 +113,13 @@ _TEXTS = {
     "a model that is no model": (changed(_SCHEME, 'file = "subjects.py"'), "not a supported kind"),
     "a model that is the specification": (changed(_SCHEME, 'file = "gate.toml"'), "not a supported kind"),
     "a model that is the folder": (changed(_SCHEME, 'file = "."'), "without a config.json"),
-    "a model that is an endless device": (changed(_SCHEME, 'file = "/dev/zero"'), "no regular file"),
+    "a model that is an endless device": (changed(_SCHEME, 'file = "/dev/zero"'), "not a regular file"),
     "a model of many dots": (changed(_SCHEME, f'file = "{_UP}etc/passwd"'), "not a supported kind"),
     "a program that fails": (changed(_SCHEME, 'command = ["false", "{input}", "{output}"]'), "ended with exit code 1"),
-    "a program that is not there": (changed(_SCHEME, 'command = ["nowhere", "{input}", "{output}"]'), "no program"),
+    "a program that is not there": (
+        changed(_SCHEME, 'command = ["nowhere", "{input}", "{output}"]'),
+        "an executable program",
+    ),
     "a program without its input": (changed(_SCHEME, 'command = ["true"]'), "must have {input}"),
     "metadata that are no CSV": (
         changed(_DATA + '"', _DATA + '"\nmetadata = "evil.py"').replace(

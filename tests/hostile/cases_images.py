@@ -129,7 +129,7 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a link to itself", tells="Symlink loop|no regular file", names="image.png")
+@hostile(GROUP, "a link to itself", tells="Symlink loop|not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     (folder / "data/cat/image.png").symlink_to("image.png")
@@ -143,14 +143,14 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a FIFO", tells="no regular file", names="image.png")
+@hostile(GROUP, "a FIFO", tells="not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     os.mkfifo(folder / "data/cat/image.png")
     return action
 
 
-@hostile(GROUP, "a folder that is called as an image is", tells="no regular file", names="image.png")
+@hostile(GROUP, "a folder that is called as an image is", tells="not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     (folder / "data/cat/image.png").mkdir()

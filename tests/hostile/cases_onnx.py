@@ -155,15 +155,15 @@ _FILES = {
     "no opset": (_changed(lambda model: model.ClearField("opset_import")), _READ),
     "no nodes": (_changed(lambda model: model.graph.ClearField("node")), "it has no graph"),
     "two inputs": (_changed(_one_more_input), "takes a single batch"),
-    "two results": (_changed(_two_outputs), "say with output="),
+    "two results": (_changed(_two_outputs), "output="),
     "texts as input": (_changed(_texts), f"a tensor .n, ....|{_READ}"),
     "an input that is one number": (_changed(_no_batch), f"a tensor .n, ....|{_READ}"),
     "a batch of none": (lambda: graph(batch=0), "not a possible batch size|failed"),
     "half a file": (lambda: graph()[: len(graph()) // 2], "reading it as ONNX failed|" + _READ),
     "a file of three bytes": (lambda: b"\x08\x08\x3a", "reading it as ONNX failed"),
-    "a flipped bit in a length": (lambda: damage(graph(), graph().index(b":") + 1, 6), "failed|no ONNX"),
+    "a flipped bit in a length": (lambda: damage(graph(), graph().index(b":") + 1, 6), "failed|not an ONNX"),
     "a flipped bit in an operator": (lambda: damage(graph(), graph().index(b"Relu"), 1), _READ),
-    "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|no ONNX"),
+    "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|not an ONNX"),
 }
 _ELSEWHERE = {"a tensor in a file that is not there": "nowhere", "a tensor in the folder itself": "/"}
 for _name, (_make, _tells) in _FILES.items():
@@ -190,7 +190,7 @@ def _(folder):
     return reading(folder / "model.onnx", _external(location="weights")())
 
 
-@hostile(GROUP, "a tensor in a FIFO", tells="no regular file", names="weights")
+@hostile(GROUP, "a tensor in a FIFO", tells="not a regular file", names="weights")
 def _(folder):
     import os
 

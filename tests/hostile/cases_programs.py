@@ -32,7 +32,7 @@ _PROGRAMS = {
         "import pickle; n.save(made, n.array([print] * 8, dtype=object), allow_pickle=True)",
         "no pickled objects",
     ),
-    "half an array": ("n.save(made, x[:, :3]); os.truncate(made, 150)", "are there"),
+    "half an array": ("n.save(made, x[:, :3]); os.truncate(made, 150)", "are present"),
     "a header of 10^15 numbers": (
         "n.save(made, x[:, :3]); b = open(made, 'rb').read().replace(b'(8, 3)', b'(8,9999999)')[:128]; "
         "open(made, 'wb').write(b)",
@@ -139,7 +139,7 @@ def _(folder):
     return lambda: model(make_data()[0])
 
 
-@hostile(GROUP, "reads weights from a FIFO", tells="no regular file", names="weights")
+@hostile(GROUP, "reads weights from a FIFO", tells="not a regular file", names="weights")
 def _(folder):
     import os
 

@@ -31,14 +31,14 @@ _TABLES = {
     "a row too few": (_ROWS[:-6], "holds 2 rows for 3 examples"),
     "a row too many": (_ROWS + "d,day\n", "holds 4 rows for 3 examples"),
     "a row of three columns": (_ROWS.replace("b,night", "b,night,x"), "row 3 does not have the 2 columns"),
-    "a column twice": (_ROWS.replace("time", "name"), "different column names"),
-    "a column without a name": (_ROWS.replace("time", ""), "different column names"),
-    "columns of 100 000 letters": ("k" * 100_000 + "," + "k" * 100_000 + "\n", "different column names"),
-    "a quote that stays open": (_ROWS.replace("night", '"night'), "no CSV file"),
-    "a field of 10^6 letters": (_ROWS.replace("night", "n" * 10**6), "no CSV file"),
-    "bytes that are no UTF-8": (_ROWS.encode() + b"\xff,\xfe\n", "no CSV file"),
-    "another encoding": (_ROWS.encode("utf-16"), "no CSV file"),
-    "zeros": (bytes(100), "no CSV file|holds|header"),
+    "a column twice": (_ROWS.replace("time", "name"), "distinct column names"),
+    "a column without a name": (_ROWS.replace("time", ""), "distinct column names"),
+    "columns of 100 000 letters": ("k" * 100_000 + "," + "k" * 100_000 + "\n", "distinct column names"),
+    "a quote that stays open": (_ROWS.replace("night", '"night'), "not a CSV file"),
+    "a field of 10^6 letters": (_ROWS.replace("night", "n" * 10**6), "not a CSV file"),
+    "bytes that are no UTF-8": (_ROWS.encode() + b"\xff,\xfe\n", "not a CSV file"),
+    "another encoding": (_ROWS.encode("utf-16"), "not a CSV file"),
+    "zeros": (bytes(100), "not a CSV file|holds|header"),
 }
 for _name, (_text, _tells) in _TABLES.items():
     add_case(
@@ -50,7 +50,7 @@ for _name, (_text, _tells) in _TABLES.items():
     )
 
 
-@hostile(GROUP, "metadata: a FIFO", tells="no regular file", names="rows.csv")
+@hostile(GROUP, "metadata: a FIFO", tells="not a regular file", names="rows.csv")
 def _(folder):
     from cp_compress.inputs.metadata import read_metadata
 

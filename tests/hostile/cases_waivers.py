@@ -111,7 +111,7 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a gate with a FIFO", tells="cp_waivers: .*no regular file", names="waivers.toml")
+@hostile(GROUP, "a gate with a FIFO", tells="cp_waivers: .*not a regular file", names="waivers.toml")
 def _(folder):
     import os
 

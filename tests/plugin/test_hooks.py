@@ -188,7 +188,7 @@ def test_a_hook_that_fails_loses_no_report(with_conftest):
         ("schemes", "[object]", "expression_name"),
         ("schemes", "[type('A', (), {'expression_name': 'a'})]", "frozen dataclass"),
         ("schemes", "[cp_compress.model.Prune]", "taken"),
-        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "a word"),
+        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "identifier"),
         ("attribution_methods", "[object]", "subclass of cp_compress.fidelity.AttributionMethod"),
         ("attribution_methods", "[cp_compress.fidelity.Saliency]", "saliency*taken"),
         ("attribution_methods", "[cp_compress.fidelity.AttributionMethod]", "defines attribute"),

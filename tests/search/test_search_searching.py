@@ -190,7 +190,7 @@ def test_a_specification_that_the_reference_does_not_pass_is_refused_before_the_
     accuracy = Preserved(
         "predictions", (search_subjects.data()[0], torch.ones(64).long()), Requirement("accuracy", "min", 0.5)
     )
-    with pytest.raises(InvalidArgumentError, match="even the reference"):
+    with pytest.raises(InvalidArgumentError, match="the reference itself"):
         find(accuracy, finish=lambda *arguments: never.append(arguments))
     assert not never
 

@@ -118,7 +118,7 @@ def test_trials_of_other_schemes_are_noticed(tmp_path):
     state = tmp_path / "state.json"
     find(state=state, trials=2)
     state.write_text(state.read_text().replace('"scheme": "prune(density=', '"scheme": "prune(scope=layer, density='))
-    with pytest.raises(InvalidArgumentError, match="other library versions"):
+    with pytest.raises(InvalidArgumentError, match="library versions"):
         find(state=state, trials=2)
 
 

@@ -265,9 +265,9 @@ def test_networks_and_losses_that_are_none_are_told():
     [
         ({"requirements": []}, "nothing else counts"),
         ({"choose": 3}, "function of a number"),
-        ({"choose": lambda count: random_selection(200, 7)}, "examples asked for"),
+        ({"choose": lambda count: random_selection(200, 7)}, "Selection of"),
         ({"trials": 0}, "trials"),
-        ({"seeds": ()}, "one seed or more"),
+        ({"seeds": ()}, "at least one seed"),
         ({"smallest": 200}, "1…199"),
     ],
 )

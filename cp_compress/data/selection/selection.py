@@ -14,7 +14,7 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.inputs.reading import LabeledData
 
 Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""Chooses a number of the examples at some positions; returns their places and weights that sum to their number."""
+"""Chooses a number of the examples at some positions: their places among them, and weights that sum to the number."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -332,7 +332,7 @@ def test_a_dead_worker_process_is_told(data, tmp_path, monkeypatch):
         yield
 
     monkeypatch.setattr(store, "run_parallel", die)
-    with pytest.raises(CompressionError, match="run it again"):
+    with pytest.raises(CompressionError, match="to continue"):
         write_store(data, JPEG(80), tmp_path / "store")
 
 

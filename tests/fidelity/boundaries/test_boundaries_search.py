@@ -241,8 +241,8 @@ def test_batches_halve_when_memory_runs_out():
     [
         ({"examples": torch.zeros(0, 2)}, "n of 1 or more"),
         ({"examples": torch.zeros(1, 2, dtype=torch.uint8)}, "floating-point"),
-        ({"directions": torch.zeros(1, 2)}, "must point somewhere"),
-        ({"directions": torch.tensor([[1.0, torch.nan]])}, "must point somewhere"),
+        ({"directions": torch.zeros(1, 2)}, "zero or not finite"),
+        ({"directions": torch.tensor([[1.0, torch.nan]])}, "zero or not finite"),
         ({"directions": torch.eye(3)}, "made for inputs"),
         ({"directions": torch.ones(3, 1, 2)}, "there are 1 examples"),
         ({"directions": torch.zeros(0, 2)}, "at least one direction"),

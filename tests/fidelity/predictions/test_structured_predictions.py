@@ -120,7 +120,7 @@ def test_embeddings_serve_every_task():
 
 @pytest.mark.parametrize("compare", [compare_attributions, compare_boundaries])
 def test_what_needs_one_class_says_so(compare):
-    with pytest.raises(ObservationError, match="one class an example"):
+    with pytest.raises(ObservationError, match="one class per example"):
         compare(*answers("dense"))
 
 
@@ -135,12 +135,12 @@ def test_directions_need_one_class_before_the_model_is_asked(task):
     for make in (*makers, lambda seen: find_directions("gate", seen, 4, 0)):
         with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class per example"):
             make(seen)
-    with pytest.raises(ObservationError, match="one class an example"):
+    with pytest.raises(ObservationError, match="one class per example"):
         search_boundaries(seen.runner, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), max_distance=1.0)
 
 
 def test_costs_need_one_class():
-    with pytest.raises(InvalidArgumentError, match="one class an example"):
+    with pytest.raises(InvalidArgumentError, match="one class per example"):
         compare_predictions(*answers("sequence"), weights={0: 2.0})
 
 
@@ -148,7 +148,7 @@ def test_costs_need_one_class():
     ("task", "targets", "message"),
     [
         ("dense", torch.zeros(60, dtype=torch.int64), "takes"),
-        ("dense", torch.zeros(60, 4, 4, dtype=torch.int64), "do not fit"),
+        ("dense", torch.zeros(60, 4, 4, dtype=torch.int64), "the targets have shape"),
         ("dense", torch.full((60, 8, 8), 7), "outside 0 to 2"),
         ("dense", torch.full((60, 8, 8), 0.5), "whole numbers"),
         ("sequence", torch.zeros(60, 8, 8, dtype=torch.int64), "takes"),
