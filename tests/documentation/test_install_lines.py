@@ -85,7 +85,9 @@ def test_no_text_installs_the_bare_name():
 def test_the_wheel_that_texts_name_is_that_of_this_version():
     from cp_compress import __version__
 
-    named = {name for path in TEXTS for name in re.findall(r"pytest_cp-[\w.-]+?\.whl", path.read_text(encoding="utf-8"))}
+    named = {
+        name for path in TEXTS for name in re.findall(r"pytest_cp-[\w.-]+?\.whl", path.read_text(encoding="utf-8"))
+    }
     assert named == {WHEEL}
     assert PROJECT["version"] == __version__
 
