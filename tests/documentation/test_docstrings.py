@@ -18,13 +18,7 @@ PACKAGES = ["cp_compress", *(f"cp_compress.{name}" for name in ("artifacts", "da
 PACKAGES += ["pytest_cp"]
 DOCUMENTED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 # modules whose docstrings have no sections yet
-EXEMPT = (
-    "cp_compress.fidelity.attributions.",
-    "cp_compress.fidelity.judging.",
-    "cp_compress.model.",
-    "cp_compress.search.constraints.",
-    "pytest_cp.",
-)
+EXEMPT = ()
 MOST_WITHOUT_SECTIONS = 3
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 REFUSALS = ("check_", "reject", "refuse_", "require_")
