@@ -25,12 +25,23 @@ def direction_batches(
     size: int = 4,
     max_terms: int = 3,
 ) -> st.SearchStrategy[Directions]:
-    """Return a strategy that draws batches of `size` directions for inputs of a shape.
+    """Return a strategy that draws batches of directions.
 
-    `input_shape` is the shape of one example, without the batch dimension; the basis then consists of low-frequency
-    waves. Pass `basis` instead to use another basis. A direction combines at most `max_terms` vectors of the basis with
-    integer coefficients between −4 and 4, and shrinks towards a single term. Combinations that cancel, such as a vector
-    and its opposite, are not drawn. Raises InvalidArgumentError for invalid arguments.
+    A direction combines vectors of a basis with integer coefficients between −4 and 4, and shrinks towards a single
+    term. Combinations that cancel, such as a vector and its opposite, are not drawn.
+
+    Args:
+        input_shape: The shape of one example, without the batch dimension; the basis then consists of low-frequency
+            waves.
+        basis: Another basis, instead of `input_shape`.
+        size: The number of directions in a batch.
+        max_terms: The largest number of vectors in a direction.
+
+    Returns:
+        A Hypothesis strategy of `Directions`.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> str(direction_batches((1, 8, 8)).example().names[0])  # doctest: +SKIP
     'one horizontal wave'

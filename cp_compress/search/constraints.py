@@ -30,13 +30,18 @@ Constraint = Callable[["nn.Module", "nn.Module"], Check]
 class Preserved:
     """A comparison of candidate and reference on a data set, and what it must show.
 
-    `comparison` names one of models ("predictions", "robustness", "footprint", …) or is a callable
-    (candidate observation, reference observation, **options) -> Measurement; `requirements` are judged on its
-    metrics, each with its own confidence level or none; `options` go to the comparison. The candidate is run on
-    `device`, by default where it is, in batches of `batch_size`.
+    Args:
+        comparison: The name of a comparison of models, such as "predictions", "robustness" or "footprint", or a
+            callable (candidate observation, reference observation, **options) -> Measurement.
+        dataset: The labelled examples that both models read.
+        requirements: What is required of its metrics, each with its own confidence or none.
+        options: Options of the comparison.
+        device: Where the models run; by default where they are.
+        batch_size: The largest number of examples in one call.
 
-    Raises InvalidArgumentError for an unknown comparison or option and when nothing is required, ObservationError for
-    an empty data set.
+    Raises:
+        InvalidArgumentError: If the comparison or an option is unknown, or nothing is required.
+        ObservationError: If the data set is empty.
 
     >>> from cp_compress.examples import digits
     >>> print(Preserved("predictions", digits(), [Requirement("agreement", "min", 0.98, confidence=0.95)]))

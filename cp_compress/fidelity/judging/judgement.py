@@ -20,11 +20,19 @@ from cp_compress.fidelity.judging.metrics import Direction, find_metric, known_m
 
 @dataclass(frozen=True)
 class Requirement:
-    """A metric, the side it must stay on, the bound, and a confidence level or None.
+    """A bound that a metric must keep.
 
-    Without a confidence level the metric's value on the given data is compared with the bound. With one, the
-    requirement is a claim about the population: it passes when the one-sided confidence bound lies on the right
-    side (non-inferiority), fails when the opposite bound lies on the wrong side, else it is inconclusive.
+    Args:
+        metric: The name of the metric.
+        direction: "min" for a value of at least `bound`, "max" for one of at most `bound`. A metric of this package can
+            only be required on the side where a worse candidate misses the bound.
+        bound: The bound, a finite number.
+        confidence: None to compare the value on the given data with the bound. A confidence in [0.5, 1) makes the
+            requirement a claim about the population: it passes if the one-sided confidence bound lies on the right side
+            (non-inferiority), fails if the opposite bound lies on the wrong side, and is inconclusive otherwise.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or no claim can be made from the metric.
 
     >>> str(Requirement("agreement", "min", 0.99))
     'agreement ≥ 0.99'

@@ -30,11 +30,16 @@ class ExampleChange:
 class Measurement:
     """The result of one comparison; it knows no threshold.
 
-    `metrics` maps names to values; `counts` gives the number of samples behind each; `evidence` the samples
-    themselves where a claim about the population can be made from them. `per_example` holds tensors whose first
-    dimension follows the order of the data; they are copies, so that work on them in place changes no later
-    comparison. `details` is plain JSON for reports: tables by class, flips, floors.
-    `notes` are sentences that a reader must see beside the numbers.
+    Args:
+        comparison: The name of the comparison.
+        metrics: The values by the names of the metrics.
+        counts: The number of samples behind each metric; 0 for one that has no value on this data.
+        evidence: The samples themselves, for metrics from which a claim about the population can be made.
+        per_example: Tensors whose first dimension follows the order of the data. They are copied, so that changing them
+            in place changes no later comparison.
+        examples: The examples that differ most.
+        details: Plain JSON for reports: tables by class, changes by class pair, chance levels.
+        notes: Sentences that a reader must see beside the numbers.
     """
 
     comparison: str
