@@ -140,10 +140,8 @@ def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved
 
     requirements = read_requirements(options)
     own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
-    compare, chosen = read_comparison(level, options, requirements)
-    comparison = level if level in ("predictions", "attributions") else compare
-    given = {name: value for name, value in chosen.items() if value is not None}
-    return Preserved(comparison, data, own, given, batch_size=options.batch_size)
+    _, chosen = read_comparison(level, options, requirements)
+    return Preserved(level, data, own, chosen, batch_size=options.batch_size)
 
 
 def _first_batch(data: Any, batch_size: int) -> Any:

@@ -55,14 +55,24 @@ def propose(
 ) -> list[Proposal]:
     """Return bounds within which a compressed model differs little more than equivalent references do.
 
-    `references` are two observations or more of the same examples, the reference first: networks trained from other
-    seeds, or this one in another number format. A bound lies `slack` times as far from the value of an unchanged
-    model as the worst pair does, and at least as far as chance alone can move the worst pair's value on so many
-    examples (the one-sided 95 % bound, where the metric has one). It is rounded outwards to three digits.
-    `candidates` are compared with the first reference, so that a reader sees who keeps the bounds. `levels` are of
-    "predictions", "embeddings", "attributions" and "boundaries".
+    A bound lies `slack` times as far from the value of an unchanged model as the worst pair of references does, and at
+    least as far as chance alone can move the worst pair's value on so many examples (the one-sided 95 % bound, if the
+    metric has one). It is rounded outwards to three digits.
 
-    Raises InvalidArgumentError for fewer than two references, unknown levels and a slack below 1.
+    Args:
+        references: Two observations or more of the same examples, the reference first: networks trained from other
+            seeds, or this one in another number format.
+        candidates: Observations by name; they are compared with the first reference, so that a reader sees which of
+            them keep the bounds.
+        levels: Names of comparisons that declare metrics to propose bounds for.
+        slack: How many times the noise is allowed, 1 or more.
+        seed: The seed of every random choice.
+
+    Returns:
+        One proposal for each metric that has a value.
+
+    Raises:
+        InvalidArgumentError: If there are fewer than two references, a level is unknown, or the slack is below 1.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -86,8 +96,20 @@ def propose_applicable(
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return what `propose` does for the levels that can be compared, and why others, and single metrics, are left out.
 
-    The reasons have names of levels, such as "boundaries", and of metrics in them, such as "predictions.agreement".
-    Raises what `propose` raises where not even predictions can be compared.
+    Args:
+        references: As in `propose`.
+        candidates: As in `propose`.
+        levels: As in `propose`.
+        slack: As in `propose`.
+        seed: As in `propose`.
+
+    Returns:
+        The proposals, and the reasons by the names of levels, such as "boundaries", and of metrics in them, such as
+        "predictions.agreement".
+
+    Raises:
+        InvalidArgumentError: As in `propose`.
+        ObservationError: If not even predictions can be compared.
     """
     _check_arguments(levels, slack)
     found: list[Proposal] = []
