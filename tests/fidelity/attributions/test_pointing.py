@@ -191,7 +191,7 @@ def test_the_largest_and_the_smallest_gradients_give_the_same_shares():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "without a mask"),
+        ({}, "must_look or must_not_look"),
         ({"must_look": torch.zeros(4, 4)}, "holds no place"),
         ({"must_not_look": torch.ones(4, 4)}, "holds every place"),
         ({"must_look": torch.ones(3, 3)}, r"shape \(4, 4\) or \(3, 4, 4\)"),
