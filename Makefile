@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup demo lint check test test-gpu schemas docs clean
+.PHONY: setup demo lint check test test-gpu schemas tables docs clean
 
 setup: $(READY)
 
@@ -36,35 +36,14 @@ check: lint
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 
+test-gpu: setup
+	$(PYTHON) -m pytest -m gpu
+
 schemas: setup
 	$(PYTHON) tests/helpers/schemas.py
 
-test-gpu schemas docs clean
-
-setup: $(READY)
-
-$(READY): pyproject.toml
-	$(BASE_PYTHON) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet --editable ".[test]"
-	touch $(READY)
-
-demo: setup
-	$(PYTHON) -m pytest examples/digits -q -n 2 --cp-report-json=reports/digits.json
-	@echo "--- The next gate is meant to fail: density 0.02 without fine-tuning, and JPEG quality 5. ---"
-	@rm -f reports/digits_caught.json
-	$(PYTHON) -m pytest examples/digits_caught -q --cp-report-json=reports/digits_caught.json || true
-	$(PYTHON) examples/digits_caught/expect_failures.py reports/digits_caught.json
-
-test: setup
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/lint-imports
-	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -n 2 --dist worksteal
-
-test-gpu: setup
-	$(PYTHON) -m pytest -m gpu
+tables: setup
+	$(PYTHON) docs/tables/generate.py
 
 docs: setup
 	$(PYTHON) -m pip install --quiet --editable ".[docs]"

@@ -1,6 +1,6 @@
-"""A pytest plugin for specs of behaviour that compression must preserve.
+"""A pytest plugin that checks whether a compressed model still behaves like the original.
 
-Everything is imported when it is first used: `import pytest_cp` loads neither torch nor Hypothesis.
+Everything is imported on first use: `import pytest_cp` loads neither torch nor Hypothesis.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cp_compress.base.lazy import lazy_exports
+from pytest_cp.assertions.names import ASSERTIONS
 
 if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import assert_attribution_iou as assert_attribution_iou
     from pytest_cp.assertions.attributions import check_attribution_iou as check_attribution_iou
     from pytest_cp.assertions.boundaries import assert_boundary_distance as assert_boundary_distance
     from pytest_cp.assertions.boundaries import check_boundary_distance as check_boundary_distance
+    from pytest_cp.assertions.comparison import assert_comparison as assert_comparison
+    from pytest_cp.assertions.comparison import check_comparison as check_comparison
     from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
     from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
     from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.measurement import assert_measurement as assert_measurement
+    from pytest_cp.assertions.measurement import check_measurement as check_measurement
     from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
     from pytest_cp.assertions.pointing import check_pointing as check_pointing
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import AttributionsNotPreservedError as AttributionsNotPreservedError
     from pytest_cp.errors import BaselineError as BaselineError
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
+    from pytest_cp.errors import ComparisonNotPreservedError as ComparisonNotPreservedError
     from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
@@ -45,22 +51,11 @@ if TYPE_CHECKING:
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
     from pytest_cp.errors import RobustnessNotPreservedError as RobustnessNotPreservedError
 
-_ASSERTIONS = {
-    "attribution_iou": "attributions",
-    "boundary_distance": "boundaries",
-    "concepts_preserved": "concepts",
-    "embeddings_preserved": "embeddings",
-    "footprint": "footprint",
-    "no_divergence": "divergence",
-    "pointing": "pointing",
-    "preserved_predictions": "predictions",
-    "reconstruction": "reconstruction",
-    "robustness": "robustness",
-}
 _ERRORS = (
     "AttributionsNotPreservedError",
     "BaselineError",
     "BoundariesNotPreservedError",
+    "ComparisonNotPreservedError",
     "ConceptsNotPreservedError",
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
@@ -73,7 +68,7 @@ _ERRORS = (
     "RobustnessNotPreservedError",
 )
 _MODULES = {
-    **{f"{verb}_{name}": f"assertions.{home}" for verb in ("assert", "check") for name, home in _ASSERTIONS.items()},
+    **{f"{verb}_{name}": f"assertions.{home}" for verb in ("assert", "check") for home, name in ASSERTIONS.items()},
     **dict.fromkeys(_ERRORS, "errors"),
     "direction_batches": "directions",
 }

@@ -24,7 +24,7 @@ from pytest_cp.waivers.waivers import Waiver, WaiverError, Waivers, read_waivers
 
 
 def configure(config: pytest.Config) -> None:
-    """Declare markers and refuse options and ini keys that cannot be meant; raises pytest.UsageError."""
+    """Declare markers and refuse invalid options and ini keys; raises pytest.UsageError."""
     for marker in MARKER_TEXTS:
         config.addinivalue_line("markers", marker)
     _refuse_unknown_keys(config)
@@ -54,7 +54,7 @@ def _check_report_paths(config: pytest.Config) -> None:
 
 
 def _check_report_folder(given: str, folder: Path) -> None:
-    """Make a report's folder and a file in it that vanishes at once: a long run must not end without its report."""
+    """Create a report's folder and a temporary file in it: a long run must not end without its report."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -67,11 +67,12 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
     known = [name for name, *_ in INI]
     for override in config.getoption("override_ini", None) or ():
         if override.startswith("cp_"):
-            raise pytest.UsageError(f"-o {override}: cp_ keys are policy and set in the ini file, not by a job line")
+            rule = "cp_ keys are policy; set them in the ini file, not on the command line"
+            raise pytest.UsageError(f"-o {override}: {rule}")
     for key in _ini_keys(config.inipath):
         if key.startswith("cp_") and key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+            hint = f"; did you mean {close[0]}?" if close else f"; known keys are {', '.join(known)}"
             raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
 
 
@@ -92,21 +93,21 @@ def _refuse_unsafe_baseline(config: pytest.Config) -> None:
     if mode not in ("new", "update"):
         return
     if in_ci():
-        raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write what it is held to")
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write its own baseline")
     if config.getoption("reruns", None):
-        raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would keep the luckiest attempt")
+        raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would save the luckiest attempt")
 
 
 def _check_environment_policy(config: pytest.Config) -> None:
     policy = config.getini("cp_baseline_environment")
     if policy not in ENVIRONMENT_POLICIES:
-        raise pytest.UsageError(f"cp_baseline_environment = {policy}: must be {', '.join(ENVIRONMENT_POLICIES)}")
+        raise pytest.UsageError(f"cp_baseline_environment = {policy}: must be one of {', '.join(ENVIRONMENT_POLICIES)}")
 
 
 def _check_baseline_folder(config: pytest.Config) -> None:
     folder = Path(config.getini("cp_baseline_dir"))
-    if folder.is_absolute() or ".." in folder.parts or folder == Path():
-        rule = "must be a folder beside each test module, such as cp_baselines: modules of one name would share a file"
+    if folder.anchor or ".." in folder.parts or folder == Path():
+        rule = "must be a relative folder such as cp_baselines, so that each test module has its own beside it"
         raise pytest.UsageError(f"cp_baseline_dir = {folder}: {rule}")
 
 

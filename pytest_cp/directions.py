@@ -1,8 +1,9 @@
-"""Hypothesis strategies that explore directions, and shrink to one that a person can read.
+"""Hypothesis strategies that explore directions and shrink to a readable one.
 
-A direction is drawn as a sparse integer combination over a named basis: Hypothesis cannot draw a dense image, and a
-drawn seed shrinks to nothing useful, but such a combination shrinks to a single term within some twenty calls. One
-Hypothesis example is one fixed-size batch of directions, so that exploring costs few, large forward passes.
+A direction is drawn as a sparse integer combination over a named basis. Hypothesis cannot draw a dense image, and a
+random seed does not shrink to anything useful, but such a combination shrinks to a single term within some twenty
+calls. One Hypothesis example is one fixed-size batch of directions, so that exploration needs few, large forward
+passes.
 """
 
 from __future__ import annotations
@@ -24,12 +25,23 @@ def direction_batches(
     size: int = 4,
     max_terms: int = 3,
 ) -> st.SearchStrategy[Directions]:
-    """Return a strategy that draws batches of `size` directions for inputs of a shape.
+    """Return a strategy that draws batches of directions.
 
-    `input_shape` is that of one example, without the batch dimension: its low-frequency waves are the basis. Give
-    `basis` instead for another. A direction combines at most `max_terms` of the basis with whole coefficients
-    between −4 and 4, and shrinks towards a single term; combinations that cancel, as of a vector and its opposite, are
-    not drawn. Raises InvalidArgumentError for arguments that cannot be.
+    A direction combines vectors of a basis with integer coefficients between −4 and 4, and shrinks towards a single
+    term. Combinations that cancel, such as a vector and its opposite, are not drawn.
+
+    Args:
+        input_shape: The shape of one example, without the batch dimension; the basis then consists of low-frequency
+            waves.
+        basis: Another basis, instead of `input_shape`.
+        size: The number of directions in a batch.
+        max_terms: The largest number of vectors in a direction.
+
+    Returns:
+        A Hypothesis strategy of `Directions`.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> str(direction_batches((1, 8, 8)).example().names[0])  # doctest: +SKIP
     'one horizontal wave'
@@ -43,7 +55,7 @@ def direction_batches(
     coefficient = st.integers(1, _LARGEST_COEFFICIENT) | st.integers(-_LARGEST_COEFFICIENT, -1)
     term = st.tuples(st.integers(0, len(known.names) - 1), coefficient)
     combination = st.lists(term, min_size=1, max_size=terms, unique_by=lambda drawn: drawn[0])
-    # of a basis that depends on itself some combinations are no direction
+    # some combinations of linearly dependent vectors are zero
     combination = combination.filter(lambda drawn: not known.cancels(dict(drawn)))
     return _combinations(known, st.lists(combination, min_size=count, max_size=count))
 

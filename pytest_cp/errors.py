@@ -1,4 +1,4 @@
-"""The failures that assertions raise: one class for each kind of behaviour, so that tools can tell them apart."""
+"""The failures that assertions raise: one class per kind of behaviour, so that tools can distinguish them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class PreservationError(AssertionError):
-    """Behaviour was not preserved, or not proven to be; `check` holds what was required and found."""
+    """Behaviour was not preserved, or not proven to be; `check` holds the requirements and the measured values."""
 
     def __init__(self, message: str, check: Check) -> None:
         super().__init__(message)
@@ -23,19 +23,19 @@ class PredictionsNotPreservedError(PreservationError):
 
 
 class EmbeddingsNotPreservedError(PreservationError):
-    """The compressed model represents the examples otherwise than is allowed."""
+    """The compressed model's embeddings differ by more than is allowed."""
 
 
 class AttributionsNotPreservedError(PreservationError):
-    """The compressed model looks at other parts of its inputs than is allowed."""
+    """The compressed model's attributions differ by more than is allowed."""
 
 
 class PointingNotPreservedError(PreservationError):
-    """The compressed model does not look where it must, or looks where it must not."""
+    """The compressed model's attributions miss a required region, or fall into a forbidden one."""
 
 
 class ConceptsNotPreservedError(PreservationError):
-    """The compressed model's answers rest on other concepts than is allowed."""
+    """The compressed model's sensitivity to concepts differs by more than is allowed."""
 
 
 class BoundariesNotPreservedError(PreservationError):
@@ -43,11 +43,11 @@ class BoundariesNotPreservedError(PreservationError):
 
 
 class RobustnessNotPreservedError(PreservationError):
-    """The compressed model answers corrupted inputs otherwise than is allowed."""
+    """The compressed model's answers to corrupted inputs differ by more than is allowed."""
 
 
 class DivergenceFoundError(PreservationError):
-    """Inputs were found on which the compressed model says something else than its reference."""
+    """Inputs were found on which the compressed model and its reference predict different classes."""
 
 
 class ReconstructionNotPreservedError(PreservationError):
@@ -55,8 +55,12 @@ class ReconstructionNotPreservedError(PreservationError):
 
 
 class FootprintNotReducedError(PreservationError):
-    """The compressed model is not as much smaller or faster as is required."""
+    """The compressed model is not as much smaller or faster as required."""
+
+
+class ComparisonNotPreservedError(PreservationError):
+    """A comparison or a measurement of the user's own does not hold what is required of it."""
 
 
 class BaselineError(PreservationError):
-    """A check is worse than its baseline, has none, or the baseline is of other subjects."""
+    """A check is worse than its baseline, has no baseline, or its baseline was measured on other subjects."""

@@ -1,5 +1,5 @@
 """The ready-made gate: `pytest --pyargs pytest_cp.gate --cp-spec gate.toml` runs what a specification requires.
 
-No test is written here: pytest finds this module by its name, and the plugin puts a test in its place for each
-candidate and each table of requirements of the specification.
+This module contains no tests. pytest finds it by its name, and the plugin replaces it by one test for each candidate
+and each table of requirements of the specification.
 """

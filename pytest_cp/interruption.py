@@ -1,4 +1,4 @@
-"""The plugin by which `cp-compress gate` tells a run that was interrupted from one that could not be collected.
+"""The plugin with which `cp-compress gate` distinguishes an interrupted run from one that could not be collected.
 
 pytest ends with exit code 2 for both.
 """

@@ -78,7 +78,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Remember a test, also where one is not selected: its baselines are still answered for."""
+    """Remember every collected test, even if it is not selected: its saved baselines still have a test."""
     session_state(item.config).collected.add(item.nodeid)
 
 
@@ -86,7 +86,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Remember a module of which nobody knows the tests: it was skipped, or failed, as a whole."""
+    """Remember a module whose tests are unknown, because it was skipped or failed as a whole."""
     report = yield
     if not report.passed:
         session_state(collector.config).unread_modules.add(collector.nodeid)
@@ -99,7 +99,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse schemes and codecs on the command line that no test takes; workers leave that to their controller."""
+    """Refuse schemes and codecs on the command line that no test uses; workers leave this to their controller."""
     refuse_lucky_baselines(session)
     require_gate(session)
     note_leftovers(session)
@@ -122,7 +122,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check, or that has an unknown marker of the plugin."""
-    parametrization.refuse_misspelt_markers(item)  # of a function it was told before; there are other kinds of tests
+    parametrization.refuse_misspelt_markers(item)  # functions were checked before; there are other kinds of tests
     result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result
@@ -164,14 +164,14 @@ def pytest_runtest_makereport(
             add_properties(item, report)
         state = session_state(item.config)
         report.cp_notes = state.told()  # type: ignore[attr-defined]
-        if is_worker(item.config) and state.collected_gates:  # told once: the controller collects nothing itself
+        if is_worker(item.config) and state.collected_gates:  # sent once: the controller collects nothing itself
             report.cp_collected_gates = sorted(state.collected_gates)  # type: ignore[attr-defined]
             state.collected_gates = set()
     return report
 
 
 class _Collector:
-    """Gathers reports where they come together: in the only process, or the controlling one."""
+    """Collects the test reports in the process that receives all of them: the only or the controlling one."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -212,12 +212,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         unwritten = write_reports(session)
         if unwritten:
             fail_unwritten_reports(session, unwritten)
-            write_reports(session)  # those that can be written say that the session failed, and why
+            write_reports(session)  # the others then say that the session failed, and why
         append_step_summary(session)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show one row a check."""
+    """Show one row per check."""
     from pytest_cp.report.terminal import write_summary
 
     write_summary(terminalreporter, session_state(config))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from forks import run_program
 from hypothesis import settings
+from missing_extras import require_plugins
 
 import cp_compress
 import pytest_cp
@@ -90,6 +91,7 @@ class Project:
 
     def run(self, *arguments: str, subprocess: bool = False) -> Outcome:
         """Run pytest here, writing JUnit XML and the JSON report beside the tests."""
+        require_plugins(arguments)
         junit, report = self.path / "junit.xml", self.path / "report.json"
         for leftover in (junit, report):
             leftover.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Models and data from files that others have made, and programs as models.
+"""Models and data from files of any origin, and programs as models.
 
-Everything is imported when it is first used. A file is believed nothing: reading one never runs code that it brings,
-unless `allow_pickle=True` says so, and what is damaged, hostile or too large is an ArtifactError that names it.
+Everything is imported when it is first used. No file is trusted: reading one never runs code that it contains, unless
+`allow_pickle=True` permits it, and a damaged, hostile or too large file is an ArtifactError that names it.
 """
 
 from __future__ import annotations

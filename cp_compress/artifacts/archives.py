@@ -1,4 +1,4 @@
-"""Zip archives from a stranger (`.pt2`, `.pt` and `.npz` are such): looked through before anything is unpacked."""
+"""Untrusted zip archives (such as `.pt2`, `.pt` and `.npz`), checked before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def open_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
     except Exception as error:  # damaged tables make zipfile raise much besides BadZipFile
-        raise ArtifactError(path, f"is no whole zip archive: {reason_of(error)}") from error
+        raise ArtifactError(path, f"is not a complete zip archive: {reason_of(error)}") from error
     if not members or len(members) > _MOST_MEMBERS:
-        raise ArtifactError(path, f"is an archive of {len(members):,} members; allowed are 1 to {_MOST_MEMBERS:,}")
+        raise ArtifactError(path, f"is an archive of {len(members):,} members; 1 to {_MOST_MEMBERS:,} are allowed")
     names: set[str] = set()
     for member in members:
         _check_member(member, path)
@@ -43,7 +43,7 @@ def open_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: int) -
         names.add(member.filename.lower())
     unpacked = sum(member.file_size for member in members)
     if unpacked > max_bytes:
-        raise ArtifactError(path, f"unpacks to {unpacked:,} bytes; allowed are {max_bytes:,} (max_bytes=)")
+        raise ArtifactError(path, f"unpacks to {unpacked:,} bytes; at most {max_bytes:,} are allowed (max_bytes=)")
     if sum(member.compress_size for member in members) > size_of(file):
         raise ArtifactError(path, "is an archive whose members overlap")
     return archive
@@ -68,11 +68,11 @@ def _check_member(member: zipfile.ZipInfo, path: str | os.PathLike[str]) -> None
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArtifactError(path, f"holds {name}, which is a link or a device")
     if member.flag_bits & _ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ArtifactError(path, f"holds {name}, which is encrypted or packed in a way that is not read")
+        raise ArtifactError(path, f"holds {name}, which is encrypted or compressed in a way that is not supported")
 
 
 def _check_ratio(member: zipfile.ZipInfo, path: str | os.PathLike[str]) -> None:
     if member.file_size > _SMALL and member.file_size > _LARGEST_RATIO * max(1, member.compress_size):
         packed = f"{member.compress_size:,} bytes that unpack to {member.file_size:,}"
         name = shortened(member.filename, 120)
-        raise ArtifactError(path, f"holds {name}, {packed}: a zip bomb, unless you allow its size by max_bytes=")
+        raise ArtifactError(path, f"holds {name}, {packed}: a zip bomb, unless its size is allowed by max_bytes=")

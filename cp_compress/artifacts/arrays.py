@@ -1,4 +1,4 @@
-"""`.npy` arrays from a stranger: a header is weighed against the bytes that are there before memory is taken."""
+"""Untrusted `.npy` arrays: the header is checked against the size of the file before memory is allocated."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def read_array(
             version = npy.read_magic(counted)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
             if read is None:
-                raise ArtifactError(path, f"{name}version {version} of the .npy format is not read")
+                raise ArtifactError(path, f"{name}version {version} of the .npy format is not supported")
             shape, fortran, dtype = read(counted)
     except ArtifactError:
         raise
     except Exception as error:  # of a header, an expression of Python that NumPy parses
-        raise ArtifactError(path, f"{name}is no .npy array: {reason_of(error)}") from error
+        raise ArtifactError(path, f"{name}is not a .npy array: {reason_of(error)}") from error
     if dtype.hasobject or dtype.kind not in kinds:
         wanted = "texts" if kinds == "U" else "numbers"
         raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
@@ -49,10 +49,10 @@ def read_array(
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}")
     held, expected = size - counted.position, math.prod(shape) * dtype.itemsize
     if held != expected:
-        raise ArtifactError(path, f"{name}has a header that asks for {expected:,} bytes of values; {held:,} are there")
+        raise ArtifactError(path, f"{name}states {expected:,} bytes of values, but {held:,} are present")
     content = counted.read(expected)
     if len(content) != expected:
-        raise ArtifactError(path, f"{name}ends early")
+        raise ArtifactError(path, f"{name}is truncated")
     try:
         array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
     except ValueError as error:  # such as a shape (0, 2**60)

@@ -40,10 +40,16 @@ class ArrayExamples(TensorDataset):
 
 
 class ImageFolder:
-    """A map-style data set of images in class folders, each read when it is asked for; make it with `read_examples`.
+    """A map-style data set of images in class folders, each read on access; `read_examples` makes it.
 
-    An example is the image (channels, height, width), float32 in [0, 1], and the number of its class. `classes` are
-    the names of the class folders in sorted order, `labels` (n,) the classes of all images, `files` their paths.
+    An example is the image (channels, height, width), float32 in [0, 1], and the number of its class.
+
+    Args:
+        files: The paths of all images.
+        labels: The classes (n,) of all images.
+        classes: The names of the class folders, in sorted order.
+        size: The (height, width) that all images are resized to, or None.
+        channels: 3 or 1.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return an image and its class; raises ArtifactError, naming the file, for one that cannot be read."""
+        """Return an image and its class; raises ArtifactError, naming the file, if it cannot be read."""
         return self._image(self.files[index]), int(self.labels[index])
 
     def _image(self, path: Path) -> Tensor:
@@ -75,13 +81,13 @@ class ImageFolder:
             try:
                 opened_image = Image.open(file, formats=_FORMATS)
             except UnidentifiedImageError as error:
-                raise ArtifactError(path, f"is no image of a kind that is read: {', '.join(_FORMATS)}") from error
+                raise ArtifactError(path, f"is not a supported image: {', '.join(_FORMATS)}") from error
             with opened_image as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise ArtifactError(path, f"has {image.width} × {image.height} pixels; allowed are {MAX_PIXELS:,}")
+                    raise ArtifactError(path, f"has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}")
                 deep = is_deep(image.mode)
                 if deep and (image.format != "PNG" or not image.mode.startswith("I;16")):
-                    rule = "of more than 8 bits a channel only grey PNG files of 16 bits have a known range"
+                    rule = "with more than 8 bits per channel only grey PNG files of 16 bits have a known range"
                     raise ArtifactError(path, f"is a {image.format} image of mode {image.mode}: {rule}")
                 # Pillow's own conversion to 8 bits cuts off at 255
                 made = image_of_numbers(image) if deep else image.convert(_MODES[self._channels])
@@ -102,17 +108,29 @@ def read_examples(
     max_examples: int = MAX_EXAMPLES,
     max_bytes: int = MAX_BYTES,
 ) -> ArrayExamples | ImageFolder:
-    """Return the labelled examples of a `.npz` file, or of a folder that holds a folder of images for each class.
+    """Return the labelled examples of a `.npz` file, or of a folder that has one folder of images per class.
 
-    Of a file, `inputs` and `labels` name the arrays ("inputs" and "labels" by default), of which the second holds class
-    numbers; an array `classes` of texts, where there is one, names the classes. Of a folder, each folder in it is a
-    class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF, `channels` is 3 (the default) or 1, and `size`
-    (height, width) what all are resized to, bilinearly; without it they must be of one size. White is 255, in grey PNG
-    files of 16 bits 65535; other images of more than 8 bits a channel are refused. Pickled arrays are never read.
+    In a folder each sub-folder is a class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF. White is 255,
+    and 65535 in grey PNG files of 16 bits; other images of more than 8 bits per channel are refused. Pickled arrays are
+    never read.
 
-    Raises ArtifactError, naming the file, for what is damaged, empty, larger than `max_bytes` (unpacked) or more than
-    `max_examples`, for links that leave the folder, and for files in it that are no images; InvalidArgumentError for
-    arguments that the kind found does not take.
+    Args:
+        path: The file or the folder.
+        size: For a folder, the (height, width) that all images are resized to, bilinearly; None if they have one size.
+        channels: For a folder, 3 (the default) or 1.
+        inputs: For a file, the name of the array of inputs (n, ...); "inputs" by default.
+        labels: For a file, the name of the array of class numbers (n,); "labels" by default. An array `classes` of
+            texts, if present, names the classes.
+        max_examples: The largest number of examples.
+        max_bytes: The largest size of the file, also when unpacked.
+
+    Returns:
+        A data set with the names of the classes as `classes`.
+
+    Raises:
+        ArtifactError: If the file is damaged, empty, too large or has too many examples; if a link leaves the folder,
+            or a file in it is not an image. The file is named.
+        InvalidArgumentError: If an argument is not as described, or does not apply to the file or folder.
     """
     limit = check_max_bytes(_OWNER, max_bytes)
     most = check_integer(_OWNER, "max_examples", max_examples, "must be a whole number of 1 or more", at_least=1)
@@ -124,7 +142,12 @@ def read_examples(
         ("labels", labels, False),
     ):
         if value is not None and of_folder != folder:
-            reject(_OWNER, name, value, f"{os.fspath(path)} is a {'folder' if folder else 'file'}: no such option")
+            reject(
+                _OWNER,
+                name,
+                value,
+                f"{os.fspath(path)} is a {'folder' if folder else 'file'}, which does not take this argument",
+            )
     if folder:
         return _read_folder(Path(path), _checked_size(size), _checked_channels(channels), most)
     return _read_arrays(path, inputs or "inputs", labels or "labels", most, limit)
@@ -135,16 +158,16 @@ def _read_arrays(
 ) -> ArrayExamples:
     with opened(path, max_bytes) as file:
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            raise ArtifactError(path, "is no .npz file")
+            raise ArtifactError(path, "is not a .npz file")
         archive = open_archive(file, path, max_bytes)
         values, numbers = (_member(archive, name, path) for name in (inputs, labels))
         named = "classes.npy" in archive.namelist()
         names = _member(archive, "classes", path, kinds="U").ravel().tolist() if named else None
     if values.ndim < 2 or numbers.ndim != 1 or len(values) != len(numbers) or not len(values):
         shapes = f"{inputs} of shape {values.shape} and {labels} of shape {numbers.shape}"
-        raise ArtifactError(path, f"has {shapes}; expected (n, ...) and (n,) with one example or more")
+        raise ArtifactError(path, f"has {shapes}; expected (n, ...) and (n,) with at least one example")
     if len(values) > max_examples:
-        raise ArtifactError(path, f"has {len(values):,} examples; allowed are {max_examples:,} (max_examples=)")
+        raise ArtifactError(path, f"has {len(values):,} examples; at most {max_examples:,} are allowed (max_examples=)")
     try:
         truth = as_labels(numbers, len(numbers))
     except ObservationError as error:
@@ -193,9 +216,9 @@ def _check_image_file(file: Path, root: Path) -> None:
     if not place.is_relative_to(root):
         raise ArtifactError(file, "is a link to a file outside of its folder")
     if not file.is_file():
-        raise ArtifactError(file, "is no regular file")
+        raise ArtifactError(file, "is not a regular file")
     if file.suffix.lower() not in _ENDINGS:
-        raise ArtifactError(file, f"is no image by its name; read are {', '.join(_ENDINGS)}")
+        raise ArtifactError(file, f"is not an image by its name; supported are {', '.join(_ENDINGS)}")
 
 
 def _checked_size(size: Any) -> tuple[int, int] | None:

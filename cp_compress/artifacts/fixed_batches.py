@@ -1,4 +1,4 @@
-"""Models that take batches of certain sizes only: what is asked of them is padded and cut until it fits."""
+"""Models that take batches of certain sizes only: batches are padded and split to fit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_in_sizes(function: Callable[[Tensor], Tensor], batch: Tensor, sizes: Bat
         if output.ndim == 0 or len(output) != len(padded):  # cutting more off would hide rows that are not examples'
             shape = tuple(output.shape)
             raise ObservationError(
-                f"a batch of {len(padded)} inputs gives an output of shape {shape}; expected (n, ...)"
+                f"for a batch of {len(padded)} inputs the output has shape {shape}; expected (n, ...)"
             )
         results.append(output[: len(rows)])
     return results[0] if len(results) == 1 else torch.cat(results)

@@ -1,4 +1,4 @@
-"""What every reader asks of a file before it believes a byte of it: a regular file, not empty, not too large."""
+"""Checks of every file before it is read: a regular file, not empty, not too large."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, CompressionError, CorruptStreamError, MissingExtraError
 
 MAX_BYTES = 16 << 30
-_HUGE_RULE = "is the largest size in bytes that is read, a whole number of 1 or more"
+_HUGE_RULE = "must be the largest size in bytes to read, a whole number of 1 or more"
 
 
 def check_max_bytes(owner: str, max_bytes: int) -> int:
@@ -33,17 +33,17 @@ def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:  # the second for a zero byte in the path
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENXIO:
-            reason = "it is no regular file"
+            reason = "it is not a regular file"
         raise ArtifactError(path, f"cannot be opened: {reason}") from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise ArtifactError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
+        raise ArtifactError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         if found.st_size == 0:
             raise ArtifactError(path, "is empty")
         if found.st_size > max_bytes:
-            raise ArtifactError(path, f"has {found.st_size:,} bytes; allowed are {max_bytes:,} (max_bytes=)")
+            raise ArtifactError(path, f"has {found.st_size:,} bytes; at most {max_bytes:,} are allowed (max_bytes=)")
         yield file
 
 

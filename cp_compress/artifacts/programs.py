@@ -1,6 +1,6 @@
 """Any program as a model: it reads a batch from a `.npy` file and writes the logits to another.
 
-So a deployed runtime, an emulator or a board behind a cable is held to the same requirements as a module in torch.
+So a deployed runtime, an emulator or an attached board can be held to the same requirements as a module in torch.
 """
 
 from __future__ import annotations
@@ -36,19 +36,24 @@ _TOLD = 2000
 class ProgramModel:
     """A program that maps a batch to logits, run once for each batch, without a shell.
 
-    `command` is the program and its arguments, in which {input} and {output} stand for the paths of `.npy` files: the
-    first holds the batch (n, ...) in the data set's dtype, the second must hold floating-point logits (n, classes)
-    when the program has ended with exit code 0. Both lie in a folder of their own that is removed afterwards; the
-    program runs in the current one, with `environment` added to its own. It has `timeout` seconds a call.
-    `batch_size` is for programs that take batches of one size only: others are filled up and cut.
+    The batch and the logits are files in a temporary folder; the program runs in the current folder. The program, all
+    arguments that are files, and `files` determine `content_digest`, by which baselines recognise the model; a change
+    of any of them while the model is in use is an error. Calls raise ObservationError, with the end of what the program
+    printed, for an exit code other than 0, a timeout, and an output that is not as described.
 
-    `files` are what the program reads beside what `command` names, such as weights: they, the program and all
-    arguments that are files give `content_digest`, by which baselines know it again, and a change of any of them
-    while the model is in use is an error.
+    Args:
+        command: The program and its arguments, in which {input} and {output} stand for the paths of `.npy` files. The
+            first holds the batch (n, ...) in the data set's dtype; the second must hold floating-point logits (n,
+            classes) when the program has ended with exit code 0.
+        files: Further files that the program reads, such as weights.
+        environment: Environment variables to add to those of this process.
+        batch_size: The only batch size that the program takes: other batches are padded and split. None for any size.
+        timeout: The largest duration of one call, in seconds.
+        max_bytes: The largest size of the output file.
 
-    Raises InvalidArgumentError for a command without {input} or {output}, and ArtifactError for a program or file that
-    is not there. Calls raise ObservationError, with the end of what the program printed, for an exit code that is not
-    0, a call that takes too long and an output that is not as described.
+    Raises:
+        InvalidArgumentError: If the command lacks {input} or {output}, or another argument is not as described.
+        ArtifactError: If the program or a file does not exist.
 
     >>> import sys
     >>> code = "import sys, numpy as n; x = n.load(sys.argv[1]); n.save(sys.argv[2], n.stack([x, -x], 1))"
@@ -78,7 +83,7 @@ class ProgramModel:
             self._sizes = BatchSizes(size, size, size)
         program = shutil.which(self.command[0], path=self.environment.get("PATH"))
         if program is None:
-            raise ArtifactError(self.command[0], "is no program that can be run")
+            raise ArtifactError(self.command[0], "is not an executable program")
         named = [argument for argument in self.command[1:] if _is_file(argument)]
         self._files = {os.fspath(path): _state(path) for path in (program, *named, *files)}
         digests = [self._digest(path) for path in self._files]
@@ -92,7 +97,7 @@ class ProgramModel:
         """Return the logits (n, classes) of a batch (n, ...), on the batch's device."""
         for path, state in self._files.items():
             if _state(path) != state:
-                raise ArtifactError(path, "has changed since the model was made: make it anew")
+                raise ArtifactError(path, "has changed since the model was made: make a new model")
         return run_in_sizes(self._run, batch, self._sizes)
 
     def _digest(self, path: str) -> str:
@@ -154,9 +159,9 @@ class ProgramModel:
 
 def _checked_command(command: Any) -> tuple[str, ...]:
     if isinstance(command, (str, bytes)) or not isinstance(command, Sequence) or not command:
-        reject(_OWNER, "command", command, "must be a list: the program, then its arguments; no shell reads it")
+        reject(_OWNER, "command", command, "must be a list of the program and its arguments, because no shell is used")
     if not all(isinstance(part, (str, os.PathLike)) for part in command):
-        reject(_OWNER, "command", command, "must hold texts and paths alone")
+        reject(_OWNER, "command", command, "must hold only texts and paths")
     parts = tuple(os.fspath(part) for part in command)
     for placeholder in (_INPUT, _OUTPUT):
         if not any(placeholder in part for part in parts[1:]):

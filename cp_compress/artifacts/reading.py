@@ -1,4 +1,4 @@
-"""One front door: a model from whatever file it comes in, told by content."""
+"""One entry point: a model from a file of any kind, recognised by its content."""
 
 from __future__ import annotations
 
@@ -51,13 +51,36 @@ def read_artifact(
 ) -> Model:
     """Return the model that a file or folder holds, a callable that maps a batch (n, ...) to logits.
 
-    What it is, is told by its content, whatever its name says: a program of `torch.export` (`load_exported`), a
-    `torch.save` file (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX
-    (`load_onnx`), or a folder of transformers (`load_transformer`); the arguments are those of these functions.
+    The kind is recognised by content, not by name: a program of `torch.export` (`load_exported`), a `torch.save` file
+    (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX (`load_onnx`), or a
+    folder of transformers (`load_transformer`). An argument that does not apply to the kind is refused.
 
-    Raises ArtifactError, naming the file, for what is damaged, larger than `max_bytes`, of another kind, or would have
-    to run code in order to be read, which `allow_pickle=True` permits; InvalidArgumentError for arguments that the
-    kind found does not take.
+    Args:
+        path: The file or folder.
+        max_bytes: The largest size of the file, also when unpacked.
+
+    Args: Tensors for a model of the user's own
+        factory: A function without arguments, or "package.module:factory", that makes the architecture; for torch,
+            safetensors and `.cp` files.
+        dtype: What to do if a floating-point tensor has another dtype in the file: "equal", "model" or "file"; for
+            torch and safetensors files.
+        key: The entry of a checkpoint that holds the state dict; for torch files.
+        allow_pickle: Whether the file may run code when it is read; for torch files and exported programs.
+
+    Args: Graphs and programs
+        input: The expected name of the input; for ONNX.
+        output: The name of the output with the logits; for ONNX.
+        providers: Execution providers of onnxruntime; for ONNX.
+        layers: Whether to restore named modules; for exported programs.
+        device: Where to run; for exported programs.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: If the file is damaged, too large, of an unknown kind, or could be read only by running code that
+            `allow_pickle` does not permit. The file is named.
+        InvalidArgumentError: If an argument is not as described, or does not apply to the kind.
     """
     limit = check_max_bytes(_OWNER, max_bytes)
     if type(allow_pickle) is not bool:
@@ -68,7 +91,7 @@ def read_artifact(
     given = {name: value for name, value in asked.items() if value is not None}
     for name, value in given.items():
         if name not in _TAKEN[kind]:
-            reject(_OWNER, name, value, f"{os.fspath(path)} holds {kind}, which takes no such argument")
+            reject(_OWNER, name, value, f"{os.fspath(path)} holds {kind}, which does not take this argument")
     if "allow_pickle" in _TAKEN[kind]:  # permission to read pickles does no harm where there are none
         given["allow_pickle"] = allow_pickle
     read = (
@@ -88,7 +111,7 @@ def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory |
 
 
 def _refuse_data(path: str | os.PathLike[str], *, max_bytes: int) -> Model:
-    raise ArtifactError(path, "holds arrays, which are data and no model: read them by read_examples")
+    raise ArtifactError(path, "holds arrays, which are data and not a model: use read_examples")
 
 
 _OWN: dict[str, Callable[..., Any]] = {"cp": _load_cp, "npz": _refuse_data}

@@ -1,4 +1,4 @@
-"""What a file is, by its content: its name can say anything."""
+"""The kind of a file, recognised by its content because its name is not reliable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recognise(path: str | os.PathLike[str], max_bytes: int) -> str:
     """
     if Path(path).is_dir():
         if not Path(path, "config.json").is_file():
-            raise ArtifactError(path, "is a folder without a config.json: no model of Hugging Face's transformers")
+            raise ArtifactError(path, "is a folder without a config.json: not a model of Hugging Face's transformers")
         return "transformers"
     with opened(path, max_bytes) as file:
         head = file.read(_HEAD)
@@ -46,13 +46,13 @@ def recognise(path: str | os.PathLike[str], max_bytes: int) -> str:
         if head.startswith(ZIP_MAGIC):
             return _kind_of_archive(file, path, max_bytes)
         if head.startswith(NPY_MAGIC):
-            raise ArtifactError(path, "is a single .npy array: data is a .npz file of inputs and labels")
+            raise ArtifactError(path, "is a single .npy array: give data as a .npz file of inputs and labels")
         if head.startswith(_PICKLE) and not _has_header(file, path):
             return "torch"
         if head[8:9] == b"{":
             return "cp" if {"table", "sha256"} <= set(read_header(file, path)) else "safetensors"
     if head[:1] not in (b"\x08", b"\x12", b"\x1a", b"\x3a", b"\x42"):  # the first field of a protobuf ModelProto
-        raise ArtifactError(path, f"begins with {head[:8]!r}: of no kind that is read")
+        raise ArtifactError(path, f"begins with {head[:8]!r}, which is not a supported kind")
     return "onnx"
 
 
@@ -80,4 +80,4 @@ def _kind_of_archive(file: BinaryIO, path: str | os.PathLike[str], max_bytes: in
         return "torch"
     if all(name.endswith(".npy") for name in names):
         return "npz"
-    raise ArtifactError(path, "is a zip archive of no kind that is read")
+    raise ArtifactError(path, "is a zip archive of an unsupported kind")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from cp_compress.artifacts.exported_programs.models import ExportedModel
 from cp_compress.base.arguments import check_choice, reject
+from cp_compress.fidelity.comparisons import Need, comparisons_of_models
 from cp_compress.fidelity.observing.runner import Model
 
-LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
 _OWNER = "served_levels"
 
 
@@ -27,17 +29,16 @@ def served_levels(model: Model, *, role: str = "candidate") -> dict[str, str | N
     if not callable(model):
         reject(_OWNER, "model", model, "a model is anything that maps a batch to logits")
     check_choice(_OWNER, "role", role, ("candidate", "reference"))
-    reasons: dict[str, str | None] = dict.fromkeys(LEVELS)
-    reasons["embeddings"] = _why_no_layers(model)
-    if isinstance(model, nn.Module):
-        return reasons
-    no_gradients = "its outputs carry no gradients: it is no torch.nn.Module"
-    reasons["attributions"] = f'{no_gradients}; method="occlusion" needs none'
-    reasons["footprint"] = "its size and operations are not known: it is no torch.nn.Module"
-    if role == "reference":
-        reasons["boundaries"] = f"{no_gradients}, along which the gate's directions go; directions=… needs none"
-        reasons["divergence"] = f'{no_gradients}; guide="examples" needs none'
-    return reasons
+    served = {name: one for name, one in comparisons_of_models().items() if not one.required}
+    return {name: _why_not(model, role, comparison.needs) for name, comparison in served.items()}
+
+
+def _why_not(model: Model, role: str, needs: Sequence[Need]) -> str | None:
+    for need in needs:
+        reason = _MISSING[need.what](model) if need.of in ("both", role) else None
+        if reason is not None:
+            return f"{reason}; {need.remedy} needs none" if need.remedy else reason
+    return None
 
 
 def _why_no_layers(model: Model) -> str | None:
@@ -48,3 +49,14 @@ def _why_no_layers(model: Model) -> str | None:
     if not any(type(part).__name__.endswith("Linear") for part in model.modules()):
         return "it has no linear layer, whose input is the embedding; layer=… names another"
     return None
+
+
+def _why_no_gradients(model: Model) -> str | None:
+    return None if isinstance(model, nn.Module) else "its outputs carry no gradients: it is no torch.nn.Module"
+
+
+def _why_no_module(model: Model) -> str | None:
+    return None if isinstance(model, nn.Module) else "its size and operations are not known: it is no torch.nn.Module"
+
+
+_MISSING = {"layers": _why_no_layers, "gradients": _why_no_gradients, "module": _why_no_module}

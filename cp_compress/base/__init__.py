@@ -1,1 +1,1 @@
-"""What does everything else stand on? Errors, checks of arguments, digests, files, expressions and batches."""
+"""What does every other folder use? Errors, checks of arguments, digests, files, expressions and batches."""

@@ -1,4 +1,4 @@
-"""How the values of a search are written: for people, and to know a search again in another process."""
+"""How the values of a search are written: for people, and to recognise the same search in another process."""
 
 from __future__ import annotations
 

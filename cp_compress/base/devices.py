@@ -1,4 +1,4 @@
-"""Devices that somebody named, tried before any work is done on them."""
+"""Devices named by the user, tested before any work is done on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of content: what a model, a tensor or a data set is, whatever object holds it."""
+"""Digests of content: of a model, a tensor or a data set, independent of the object that holds it."""
 
 from __future__ import annotations
 

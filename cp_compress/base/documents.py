@@ -1,4 +1,4 @@
-"""JSON documents from a stranger: one meaning each, or none."""
+"""JSON documents from untrusted sources, refused unless they have exactly one meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_document(content: bytes | str) -> Any:
     >>> read_document('{"a": 1, "a": 2}')
     Traceback (most recent call last):
     ...
-    ValueError: it says 'a' twice
+    ValueError: it has the key 'a' twice
     """
     try:
         return json.loads(content, object_pairs_hook=_table)
@@ -28,6 +28,6 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if key in table:
-            raise ValueError(f"it says {shortened(repr(key), 100)} twice")
+            raise ValueError(f"it has the key {shortened(repr(key), 100)} twice")
         table[key] = value
     return table

@@ -1,4 +1,4 @@
-"""Why something failed, in one printable line for a person: what a library or a stranger's file said is in it."""
+"""The reason for a failure in one printable line; the text of a library or an untrusted file may be part of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reason_of(error: BaseException) -> str:
     first = error.args[0] if error.args else None
     text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
-        return "it asks for more memory than there is"
+        return "it needs more memory than is available"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, EOFError):

@@ -1,8 +1,10 @@
-"""The exceptions that `cp_compress` raises, one for each kind of trouble."""
+"""The exceptions that `cp_compress` raises, one for each kind of failure."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 
 from cp_compress.base.error_reasons import shortened
 
@@ -12,11 +14,11 @@ class InvalidArgumentError(ValueError):
 
 
 class CompressionError(RuntimeError):
-    """A scheme or codec cannot be applied to what it was given, or would have no effect on it."""
+    """A scheme or codec cannot be applied to a model or data, or would have no effect on it."""
 
 
 class NoEffectError(CompressionError):
-    """A scheme would leave the model as it is: what it asks for holds already."""
+    """A scheme or repair would leave the model unchanged, because what it would do is already the case."""
 
 
 class FactoryError(RuntimeError):
@@ -24,7 +26,7 @@ class FactoryError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: a loss that is no number, or a checkpoint of another run."""
+    """Training cannot continue: the loss is not finite, or a checkpoint belongs to another run."""
 
 
 class CorruptStreamError(ValueError):
@@ -62,11 +64,26 @@ class ArtifactError(RuntimeError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra, and a command that installs its packages.
+
+    It names the packages instead of the extra, so that it works wherever pytest-cp was installed from.
+    """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'pytest-cp[{extra}]'")
+        message = f"{feature} needs packages that are not installed, the extra pytest-cp[{extra}]"
+        packages = " ".join(f'"{package}"' for package in _packages_of(extra))
+        super().__init__(f"{message}: pip install {packages}" if packages else message)
         self.extra = extra
+
+
+def _packages_of(extra: str) -> list[str]:
+    """Return the requirements of an extra as the installed distribution declares them; none where it declares none."""
+    try:
+        declared = importlib.metadata.requires("pytest-cp") or []
+    except importlib.metadata.PackageNotFoundError:  # imported from a folder, without having been installed
+        return []
+    parts = [requirement.partition(";") for requirement in declared]
+    return [package.strip() for package, _, marker in parts if re.search(rf"extra == .{re.escape(extra)}.", marker)]
 
 
 FORESEEN: tuple[type[Exception], ...] = (
@@ -80,4 +97,4 @@ FORESEEN: tuple[type[Exception], ...] = (
     ObservationError,
     OSError,
 )
-"""What says by itself what is wrong, so that nobody needs its traceback."""
+"""Errors whose message is sufficient, so that it is shown without a traceback."""

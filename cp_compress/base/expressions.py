@@ -1,7 +1,7 @@
 """Frozen dataclasses as text and back: `prune(density=0.1) | quantize(float16)`.
 
-Schemes, codecs and attribution methods share this grammar, so that a marker, an ini line, a report and a
-command all name one thing in the same way, and `parse(str(value)) == value`.
+Schemes, codecs and attribution methods share this grammar, so that a marker, an ini line, a report and a command write
+a value in the same way, and `parse(str(value)) == value`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse_expression(text: str, registry: Mapping[str, type[Any]], kind: str) ->
     try:
         return [_build(node, text, registry, kind) for node in _split_pipe(_parse(text, kind).body)]
     except RecursionError:
-        raise InvalidArgumentError(f"{kind} {text[:60]!r}…: it has too many parts within one another") from None
+        raise InvalidArgumentError(f"{kind} {text[:60]!r}…: it is nested too deeply") from None
 
 
 def parse_one(text: str, kinds: Iterable[type[Any]], kind: str) -> Any:

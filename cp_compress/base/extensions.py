@@ -1,4 +1,4 @@
-"""What users add by name: schemes, codecs and families of directions of their own."""
+"""What users register by name: their own schemes, codecs, attribution methods, directions and comparisons."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.base.expressions import format_expression
 
-_METHODS = {"scheme": "compress", "codec": "encode"}
-_added: dict[str, dict[str, Any]] = {"scheme": {}, "codec": {}, "directions": {}}
+_METHODS = {"scheme": "compress", "codec": "encode", "attribution method": "attribute"}
+_added: dict[str, dict[str, Any]] = {kind: {} for kind in (*_METHODS, "directions", "comparison")}
 
 
 def added(kind: str) -> Mapping[str, Any]:
-    """Return what was added of a kind ("scheme", "codec" or "directions"), by name."""
+    """Return what was added of a kind ("scheme", "codec", "attribution method" or "directions"), by name."""
     return dict(_added[kind])
 
 
@@ -30,12 +30,13 @@ def is_added(value: object) -> bool:
 def extending(kind: str, extensions: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[None]:
     """Make extensions known by their names while the work inside goes on; `known` are the names that are taken.
 
-    Schemes and codecs are frozen dataclasses with `expression_name`, `positional_fields` and the method `compress` or
-    `encode`; directions are functions. Raises InvalidArgumentError for anything else, and for a name that is taken.
+    Schemes, codecs and attribution methods are frozen dataclasses with `expression_name`, `positional_fields` and the
+    method `compress`, `encode` or `attribute`; directions are functions. Raises InvalidArgumentError for anything else,
+    and for a name that is taken.
     """
     for name, extension in extensions.items():
         if not name.isidentifier():
-            reject("extending", kind, name, "its name must be a word that Python could use as a name")
+            reject("extending", kind, name, "its name must be a valid Python identifier")
         if name in known or _added[kind].get(name, extension) is not extension:
             reject("extending", kind, name, "this name is taken")
         _check_extension(kind, name, extension)
@@ -54,12 +55,14 @@ def by_expression_name(classes: Any, kind: str) -> dict[str, type[Any]]:
     for extension in classes:
         name = getattr(extension, "expression_name", None)
         if not isinstance(name, str):
-            reject("extending", kind, extension, "a class must say its expression_name, such as prune")
+            reject("extending", kind, extension, "a class must have an expression_name, such as prune")
         found[name] = extension
     return found
 
 
 def _check_extension(kind: str, name: str, extension: Any) -> None:
+    if kind == "comparison":
+        return  # an object that has checked itself when it was made
     if kind == "directions":
         if not callable(extension):
             reject("extending", kind, name, "must be a function (observation, indices, seed) that returns Directions")

@@ -62,7 +62,7 @@ def _refuse_python(module_name: str, what: str) -> None:
     found = importlib.util.find_spec(top)
     origin = None if found is None else found.origin
     if origin in (None, "built-in", "frozen") or Path(origin).is_relative_to(sysconfig.get_path("stdlib")):
-        raise InvalidArgumentError(f"{what}: {top} is a module of Python itself, which makes no models and no data")
+        raise InvalidArgumentError(f"{what}: {top} is a module of the standard library, which makes no models or data")
 
 
 def _told(what: str, error: BaseException) -> FactoryError:

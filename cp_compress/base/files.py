@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read only when they are files."""
+"""Files that are written completely or not at all, and read only if they are regular files."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file")
+            raise ValueError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is not a regular file")
         if found.st_size > max_bytes:
-            raise ValueError(f"it has {found.st_size:,} bytes; allowed are {max_bytes:,}")
+            raise ValueError(f"it has {found.st_size:,} bytes; at most {max_bytes:,} are allowed")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:

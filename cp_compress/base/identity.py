@@ -1,6 +1,6 @@
-"""What a value is by its content, told as a digest: so that a run that goes on is known to be the same run.
+"""The content of a value as a digest, so that a resumed run can be recognised as the same run.
 
-A callable's name is not enough: a closure over another learning rate has the same name. Here its code counts, and
+A callable's name is not enough: a closure over another learning rate has the same name. The digest covers its code, and
 what the code can see: defaults, captured variables, the module's variables that it reads, attributes of objects.
 """
 

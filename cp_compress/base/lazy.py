@@ -1,4 +1,4 @@
-"""Names that a package offers without importing the modules behind them until they are used."""
+"""Names that a package exports without importing the modules behind them until they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a check, or a command, can end; nothing heavy is imported for this."""
+"""The possible outcomes of a check or a command; importing this module loads nothing heavy."""
 
 from __future__ import annotations
 

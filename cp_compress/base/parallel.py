@@ -71,4 +71,4 @@ def _require_client(owner: str) -> None:
     try:
         get_client()
     except ValueError:
-        reject(owner, "backend", "dask", "it needs an active distributed.Client: make one first")
+        reject(owner, "backend", "dask", "it needs an active distributed.Client; create one first")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
+from cp_compress.fidelity.comparisons import COMPARISONS
+from cp_compress.fidelity.judging.metrics import find_comparison
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check, Requirement, Result
     from cp_compress.fidelity.judging.measurement import Measurement
     from cp_compress.fidelity.observing.observation import Observation
 
-_LEVELS = ("predictions", "embeddings", "attributions", "boundaries", "divergence", "robustness", "footprint")
+_LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
 _LISTED = 5
 
 
@@ -86,7 +88,7 @@ def read_requirements(options: argparse.Namespace) -> list[Requirement]:
 
     requirements = []
     for text in options.require:
-        exact = find_level(Requirement.parse(text).metric) == "footprint"  # no sample stands behind a size
+        exact = COMPARISONS[find_level(Requirement.parse(text).metric)].kind == "size"  # it has no sampling error
         requirements.append(Requirement.parse(text, None if exact else options.confidence))
     return requirements
 
@@ -95,45 +97,36 @@ def read_comparison(
     level: str, options: argparse.Namespace, requirements: Sequence[Requirement]
 ) -> tuple[Callable[..., Measurement], dict[str, Any]]:
     """Return the comparison of a level and what the command line sets of its options."""
-    from cp_compress.fidelity.attributions.comparison import compare_attributions
-    from cp_compress.fidelity.boundaries.gate_directions import compare_standard_boundaries
-    from cp_compress.fidelity.divergence.comparison import compare_divergence
-    from cp_compress.fidelity.embeddings.comparison import compare_embeddings
-    from cp_compress.fidelity.footprints import compare_observed_footprints
-    from cp_compress.fidelity.predictions.comparison import compare_predictions
-    from cp_compress.fidelity.robustness import compare_robustness
-
-    asked = [requirement.metric for requirement in requirements]
-    if level == "predictions":
-        return compare_predictions, {"class_distance": _read_groups(options.class_groups)}
-    if level == "attributions":
-        quantiles = tuple(_quantile(metric) for metric in asked if metric.startswith("iou_quantile_"))
-        chosen = {"method": options.method, "examples": options.examples, "seed": options.seed}
-        return compare_attributions, {**chosen, "quantiles": quantiles}
-    if level == "embeddings":
-        return compare_embeddings, {"layer": options.layer, "examples": options.examples, "seed": options.seed}
-    if level == "divergence":
-        if options.epsilon is None:
-            raise InvalidArgumentError("--epsilon is needed: how far from the examples to look for divergence")
-        where = {"epsilon": options.epsilon, "lattice": options.lattice}
-        return compare_divergence, {**where, "examples": options.examples or 64, "seed": options.seed}
-    if level == "robustness":
-        return compare_robustness, {"examples": options.examples, "seed": options.seed}
-    if level == "boundaries":
-        reach = {"max_distance": options.max_distance, "tolerance": options.tolerance}
-        return compare_standard_boundaries, {**reach, "examples": options.examples or 32, "seed": options.seed}
-    sizes = [metric for metric in asked if find_level(metric) == level]
-    metrics = tuple(sizes) or ("compression", "flops_ratio", "speedup")
-    return compare_observed_footprints, {"metrics": metrics, "batch_size": options.batch_size}
+    comparison = COMPARISONS[level]
+    given = {
+        "layer": options.layer,
+        "method": options.method,
+        "epsilon": options.epsilon,
+        "lattice": options.lattice,
+        "examples": options.examples,
+        "max_distance": options.max_distance,
+        "tolerance": options.tolerance,
+        "class_distance": _read_groups(options.class_groups),
+        "batch_size": options.batch_size if comparison.kind == "size" else None,
+        "seed": options.seed,
+    }
+    chosen = {name: value for name, value in given.items() if name in comparison.options and value is not None}
+    missing = [
+        name for name, option in comparison.options.items() if option.default is option.empty and name not in chosen
+    ]
+    if missing:
+        raise InvalidArgumentError(f"--{missing[0].replace('_', '-')} is needed to compare {level}")
+    asked = [requirement.metric for requirement in requirements if find_level(requirement.metric) == level]
+    asked = asked or [metric.name for metric in comparison.metrics]
+    return comparison.compare, {**comparison.implied(asked), **chosen}
 
 
 def find_level(metric: str) -> str:
     """Return the comparison that gives a metric; raises InvalidArgumentError for one that is not of two models."""
-    from cp_compress.fidelity.judging.measurement import find_comparison
-
     level = find_comparison(metric)
-    if level in ("pointing", "concepts"):
-        raise InvalidArgumentError(f"{metric} needs masks or concepts, which are given in Python: use compare_{level}")
+    if COMPARISONS[level].required:
+        rule = f"{metric} needs {' or '.join(COMPARISONS[level].required)}, which are given in Python"
+        raise InvalidArgumentError(f"{rule}: use compare_{level}")
     if level not in _LEVELS:
         raise InvalidArgumentError(f"{metric} compares data, not models: it cannot be required here")
     return level
@@ -174,13 +167,6 @@ def _read_groups(text: str | None) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InvalidArgumentError(f"--class-groups {text!r} is no JSON: {error}") from error
-
-
-def _quantile(metric: str) -> float:
-    try:
-        return float(metric.removeprefix("iou_quantile_"))
-    except ValueError:
-        raise InvalidArgumentError(f"{metric!r} names no quantile such as iou_quantile_0.1") from None
 
 
 def _describe(measurement: Measurement, check: Check | None) -> str:

@@ -1,4 +1,4 @@
-"""Compress a model by a scheme and write it to one file."""
+"""Compress a model with a scheme and write it to one file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress compress`."""
     parser.add_argument("model", metavar="MODEL", help="the model to compress")
-    parser.add_argument("--scheme", required=True, help='such as "prune(density=0.1) | quantize(float16)"')
-    help_output = "where to write the compressed model"
+    parser.add_argument(
+        "--scheme", required=True, help='how to compress, such as "prune(density=0.1) | quantize(float16)"'
+    )
+    help_output = "file for the compressed model"
     parser.add_argument("--output", "-o", required=True, type=read_target, metavar="FILE", help=help_output)
-    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind MODEL, where that is a file")
+    parser.add_argument("--architecture", metavar="FACTORY", help="factory of the original model, if MODEL is a file")
     add_device(parser)
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compress, save, read back and check, and say what was done to each layer and what it saved."""
+    """Compress, save, read back and verify; print the change of each layer and the sizes."""
     from cp_compress.model import compression_report, footprint, parse_scheme
     from cp_compress.model.scheme import apply_scheme
 
@@ -69,5 +71,5 @@ def _saved(candidate: nn.Module, options: argparse.Namespace, device: torch.devi
         save(candidate, path)
         again = read_model(str(path), options.architecture or options.model, device)
         if digest_model(again) != digest_model(candidate):
-            raise CompressionError(f"{options.output} would not read back as the model: it is not written")
+            raise CompressionError(f"{options.output} was not written: it would not read back as the same model")
         return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Write a labelled data set compressed, as a folder of shards."""
+"""Compress a labelled data set and write it as a folder of shards."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from cp_compress.cli.models_and_data import read_count, read_data
 from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 _EXAMPLE = """\
-DATA is "package.module:factory", a function without arguments that returns labelled examples, or a folder of images
-with one folder a class in it (folder/class/image.png), which are read as RGB, without
-alpha and not turned as EXIF may ask.
+For this command, DATA is a factory or a folder of images (folder/class/image.png). The images are read as RGB; alpha
+and the EXIF orientation are ignored.
 
 example:
   cp-compress encode cp_compress.examples:digits --codec "jpeg(quality=75)" --output digits.store
 
-A run that was stopped goes on where it was when the same command is given again.
+To resume a run that was stopped, repeat the same command.
 
 """
 _CONNECT_SECONDS = 15
@@ -33,24 +32,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress encode`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
     parser.add_argument("data", metavar="DATA", help="labelled examples, or a folder of images")
-    parser.add_argument("--codec", required=True, help='such as "jpeg(quality=75)" or "zfp(rate=4)"')
+    parser.add_argument("--codec", required=True, help='how to compress, such as "jpeg(quality=75)" or "zfp(rate=4)"')
     parser.add_argument(
         "--output",
         "-o",
         required=True,
         metavar="FOLDER",
-        help="where to write; made where missing, in a folder that is there",
+        help="folder to write to; it is created if missing, its parent must exist",
     )
-    parser.add_argument("--shard-size", type=read_count, default=1024, help="examples in a shard (default: 1024)")
+    parser.add_argument("--shard-size", type=read_count, default=1024, help="examples per shard (default: 1024)")
     parser.add_argument("--batch-size", type=read_count, default=256, help="examples encoded at once (default: 256)")
-    parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers see the same folders")
+    parser.add_argument("--jobs", type=read_count, default=1, help="number of processes (default: 1)")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="address of a Dask scheduler whose workers see the same folders"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already in FOLDER")
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Encode, going on from what an earlier run left, and say what it takes on disk."""
+    """Encode, resuming an earlier run if there is one, and print the size on disk."""
     from cp_compress.data import parse_codec, write_store
 
     codec = parse_codec(options.codec)
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 def _read_examples(name: str) -> Any:
     if not Path(name).is_dir():
         if ":" not in name:
-            raise InvalidArgumentError(f'DATA {name!r} is no folder and not of the form "package.module:factory"')
+            raise InvalidArgumentError(f'DATA {name!r} is neither a folder nor of the form "package.module:factory"')
         return read_data(name, "DATA")
     from torchvision.datasets import ImageFolder
 
@@ -82,7 +83,7 @@ def _read_examples(name: str) -> Any:
         return ImageFolder(name)
     except FileNotFoundError as error:
         told = " ".join(str(error).split())
-        raise ObservationError(f"DATA {name} is no folder of images, one folder a class: {told}") from error
+        raise ObservationError(f"DATA {name} is not a folder with one subfolder of images per class: {told}") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Measure what a model costs: parameters, bytes, operations and time, beside another if one is given."""
+"""Measure the parameters, bytes, operations and latency of a model, optionally compared with another."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress footprint`."""
     parser.add_argument("model", metavar="MODEL", help="the model to measure")
-    parser.add_argument("--reference", metavar="MODEL", help="a model to compare with")
-    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind models that are files")
-    parser.add_argument("--input-shape", type=read_shape, metavar="3,32,32", help="one example's shape: counts FLOPs")
-    parser.add_argument("--batch-size", type=read_count, default=1, help="examples in a batch (default: 1)")
-    parser.add_argument("--latency", action="store_true", help="time both models in turns (needs the two above)")
-    parser.add_argument("--repeats", type=read_count, default=20, help="timed calls of each model (default: 20)")
+    parser.add_argument("--reference", metavar="MODEL", help="model to compare with")
+    parser.add_argument(
+        "--architecture", metavar="FACTORY", help="factory of the original model, for models that are files"
+    )
+    parser.add_argument(
+        "--input-shape", type=read_shape, metavar="3,32,32", help="shape of one example, needed to count FLOPs"
+    )
+    parser.add_argument("--batch-size", type=read_count, default=1, help="examples per batch (default: 1)")
+    parser.add_argument(
+        "--latency", action="store_true", help="time both models alternately (needs --reference and --input-shape)"
+    )
+    parser.add_argument(
+        "--repeats", type=read_count, default=20, help="number of timed calls of each model (default: 20)"
+    )
     add_device(parser)
     add_output_arguments(parser)
 
@@ -31,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.model import footprint, measure_latency
 
     if options.latency and (options.reference is None or options.input_shape is None):
-        raise InvalidArgumentError("--latency is measured beside another model: give --reference and --input-shape")
+        raise InvalidArgumentError("--latency compares two models on a given input: add --reference and --input-shape")
     device = read_device(options)
     inputs = None if options.input_shape is None else example_input(options.input_shape, options.batch_size, device)
     with progress(options, 3) as bar:

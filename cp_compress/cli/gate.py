@@ -1,6 +1,6 @@
-"""Run the gate of a specification: what one TOML file requires, without test code.
+"""Run a gate from a specification: a TOML file instead of test code.
 
-Everything after the specification is handed on to pytest: -n 2, --cp-report-html=report.html, --cp-baseline=check, …
+All arguments after the specification are passed to pytest: -n 2, --cp-report-html=report.html, --cp-baseline=check, …
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from cp_compress.cli.output import FAILED, UNMET, USAGE
 # an interruption has a code of its own
 _CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED, INTERRUPTED: INTERRUPTED}
 _EXAMPLE = """\
+All further arguments are passed to pytest: -n 2, --cp-report-html=report.html, --cp-baseline=check, …
+
 example:
   cp-compress init package.module:model --data package.module:data
   cp-compress gate gate.toml -n 2
@@ -28,7 +30,9 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress gate`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
-    parser.add_argument("specification", metavar="GATE.toml", nargs="?", help="what is required of which candidates")
+    parser.add_argument(
+        "specification", metavar="GATE.toml", nargs="?", help="specification: candidates, data and requirements"
+    )
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a specification, for editors")
     parser.set_defaults(passes_on=True, json=None)
 
@@ -39,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         print(importlib.resources.files("pytest_cp.specification").joinpath("schema.json").read_text(encoding="utf-8"))
         return 0
     if options.specification is None:
-        raise InvalidArgumentError("name the specification: cp-compress gate gate.toml")
+        raise InvalidArgumentError("no specification is given; name one: cp-compress gate gate.toml")
     command = [sys.executable, "-m", "pytest", "-p", "pytest_cp.interruption", "--pyargs", "pytest_cp.gate"]
     command.append(f"--cp-spec={options.specification}")
     try:

@@ -11,6 +11,7 @@ from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
+from cp_compress.fidelity.judging.metrics import find_metric
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.proposals import Proposal
@@ -21,7 +22,6 @@ example:
   cp-compress gate gate.toml
 
 """
-_LEVELS = ("predictions", "embeddings", "attributions", "boundaries")
 _SCHEME = "quantize(int8)"
 _NOISE = "quantize(bfloat16)"
 _SHARE_OF_COMPRESSION = 0.9
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.artifacts import served_levels
     from cp_compress.fidelity import observe
     from cp_compress.fidelity.footprints import compare_footprints
-    from cp_compress.fidelity.proposals import propose_applicable
+    from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose_applicable
     from cp_compress.model import parse_scheme
     from cp_compress.model.scheme import apply_scheme
 
@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
-        reasons = {level: why for level in _LEVELS if (why := served[level]) is not None}
-        levels = [level for level in _LEVELS if level not in reasons]
+        reasons = {level: why for level in PROPOSED_LEVELS if (why := served[level]) is not None}
+        levels = [level for level in PROPOSED_LEVELS if level not in reasons]
         proposals, left_out = propose_applicable(
             references, candidates, levels=levels, slack=options.slack, seed=options.seed
         )
@@ -175,8 +175,7 @@ def _lines(
         for proposal in chosen:
             values = ", ".join(f"{name} has {number(value)}" for name, value in proposal.candidates.items())
             yield f"# noise {number(proposal.noise)} (n = {proposal.count}); {values}"
-            prefix = "" if proposal.metric.startswith(f"{proposal.direction}_") else f"{proposal.direction}_"
-            yield f"{prefix}{proposal.metric} = {proposal.bound!r}"
+            yield f"{find_metric(proposal.metric).argument} = {proposal.bound!r}"
         yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
         if level == "predictions":
             yield "# confidence = 0.95  # asks it of the population, not of these examples alone; needs more of them"

@@ -1,4 +1,4 @@
-"""Say what a compressed data set on disk holds, and what it saves."""
+"""Describe a compressed data set on disk and the space it saves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LISTED = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress inspect`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
-    parser.add_argument("folder", metavar="FOLDER", help="a folder that `cp-compress encode` wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="folder written by `cp-compress encode`")
     add_output_arguments(parser)
 
 
@@ -65,16 +65,20 @@ def describe_store(stored: StoredDataset) -> str:
         ("codec", str(stored.codec)),
         ("shards", number(stored.shards)),
         ("on disk", f"{number(stored.nbytes)} bytes, labels and manifest included"),
-        ("an example", f"{number(stored.bytes_per_example)} bytes, {number(stored.payload_bytes / count)} the codec's"),
-        ("against the inputs as given", _ratio(stored.raw_bytes, stored)),
-        ("against 8 bits a value", _ratio(stored.values, stored)),
+        (
+            "per example",
+            f"{number(stored.bytes_per_example)} bytes, {number(stored.payload_bytes / count)} from the codec",
+        ),
+        ("compression of the inputs as given", _ratio(stored.raw_bytes, stored)),
+        ("compression of 8-bit values", _ratio(stored.values, stored)),
         ("digest", stored.digest()),
     ]
     return table(facts)
 
 
 def _ratio(before: int, stored: StoredDataset) -> str:
-    return f"{before / stored.nbytes:.2f} ({number(before / len(stored))} bytes an example before, all on disk after)"
+    original = f"{number(before / len(stored))} bytes per example before"
+    return f"{before / stored.nbytes:.2f} ({original}, all bytes on disk after)"
 
 
 def _most_frequent(shapes: dict[str, int]) -> list[tuple[str, int]]:

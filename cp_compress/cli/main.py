@@ -1,4 +1,4 @@
-"""The entry point: arguments in, exit code out, and every trouble told in one line."""
+"""The entry point: arguments in, exit code out, and one line for every error."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, r
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _EPILOG = """\
-A MODEL is "package.module:factory", a function without arguments that returns the model, or the path of a file that
-`cp-compress compress` wrote or that holds weights (safetensors, torch.save), with --architecture naming the factory of
-the model that it was made from. DATA is such a function of labelled examples, or the path of an .npz file of inputs and
-labels, or of a folder of class folders of images. Modules are looked for in the current folder too.
+MODEL is either "package.module:factory" (a function without arguments that returns the model) or the path of a file:
+one written by `cp-compress compress`, or weights in safetensors or torch.save format. For a file, --architecture names
+the factory of the original model.
+DATA is either a factory of labelled examples, an .npz file of inputs and labels, or a folder with one subfolder of
+images per class.
+Modules are also searched in the current folder.
 
-exit codes: 0 done, and everything required holds; 1 a requirement does not hold, or no candidate was found that meets
-all; 2 wrong arguments; 3 inconclusive: more examples are needed; 4 the work could not be done; 130 interrupted.
+exit codes:
+    0  success; all requirements hold
+    1  a requirement does not hold, or a search found no candidate that meets all requirements
+    2  invalid arguments
+    3  inconclusive; more examples are needed
+    4  the command could not be completed
+  130  interrupted
 """
 
 
@@ -47,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _tell(options, "interrupted", INTERRUPTED)
     except Exception as error:
-        # 1 would stand for a requirement that does not hold; what was not foreseen is shown in full
+        # 1 would mean a requirement that does not hold; unforeseen errors are shown in full
         traceback.print_exc()
         return _tell(options, f"{type(error).__name__}: {error}", FAILED)
     return code

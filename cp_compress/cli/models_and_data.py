@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
-    parser.add_argument("--device", help="where models run, such as cuda:0 (default: cuda where present, else cpu)")
+    parser.add_argument("--device", help="device for the models, such as cuda:0 (default: cuda if available, else cpu)")
 
 
 def read_device(options: argparse.Namespace) -> torch.device:
@@ -36,12 +36,12 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
     """
     if Path(name).is_file():
         if architecture is None:
-            raise InvalidArgumentError(f"{what} {name} is a file: name its --architecture, as package.module:factory")
+            raise InvalidArgumentError(f"{what} {name} is a file: add --architecture package.module:factory")
         return _from_file(name, _module(architecture, "--architecture")).to(device).eval()
     if Path(name).is_dir():
-        raise InvalidArgumentError(f"{what} {name!r} is a folder; name a file, or a factory")
+        raise InvalidArgumentError(f"{what} {name!r} is a folder; give a file or a factory")
     if ":" not in name:
-        raise InvalidArgumentError(f'{what} {name!r} is no file and not of the form "package.module:factory"')
+        raise InvalidArgumentError(f'{what} {name!r} is neither a file nor of the form "package.module:factory"')
     return _module(name, what).to(device).eval()
 
 
@@ -68,7 +68,7 @@ def _module(name: str, what: str) -> nn.Module:
 
     model = make_from(name, what)
     if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"{what} {name} gives a {type(model).__name__}; it must give a torch.nn.Module")
+        raise InvalidArgumentError(f"{what} {name} returns a {type(model).__name__}; it must return a torch.nn.Module")
     return model
 
 
@@ -79,14 +79,14 @@ def read_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 3,32,32")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 3,32,32")
     return shape
 
 
 def read_count(text: str) -> int:
     """Return a whole number of 1 or more; for argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -97,7 +97,7 @@ def read_share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What the commands share in what they print: exit codes, JSON, tables and progress."""
+"""Output shared by the commands: exit codes, JSON, tables and progress."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="PATH",
         type=lambda text: text if text == "-" else read_target(text),
-        help='write the result as JSON, also errors but those of wrong options; "-" prints it in place of the text',
+        help='write the result, or the error unless options are invalid, as JSON; "-" prints it instead of the text',
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="do not show progress")
 
 
 def read_target(text: str) -> str:
     """Return the path of a file that can be written later; for argparse, before any work is done."""
     path = Path(text)
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; give the path of a file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: the folder {str(path.parent)!r} does not exist")
     return text
@@ -82,14 +82,14 @@ def emit_error(options: argparse.Namespace, message: str, code: int) -> None:
     if options.json == "-":
         _print(document)
     elif options.json:
-        with contextlib.suppress(OSError):  # the error that is told may be that this file cannot be written
+        with contextlib.suppress(OSError):  # the error itself may be that this file cannot be written
             write_atomically(options.json, (document + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # whoever read has read enough; the exit code still tells the verdict
+    except BrokenPipeError:  # the reader stopped reading; the exit code still gives the verdict
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

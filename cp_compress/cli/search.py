@@ -1,4 +1,4 @@
-"""Search for the smallest compressed model that still meets every requirement."""
+"""Search for the smallest compressed model that meets all requirements."""
 
 from __future__ import annotations
 
@@ -27,35 +27,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress search`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
     parser.add_argument("model", metavar="MODEL", help="the model to compress")
-    parser.add_argument("--scheme", required=True, help='a template, such as "prune(density={density})"')
+    parser.add_argument("--scheme", required=True, help='template of the scheme, such as "prune(density={density})"')
     parser.add_argument(
         "--parameter",
         required=True,
         action="append",
         metavar="NAME=RANGE",
-        help='a name of the template: "density=real(0.02, 1, scale=log)", "n=integer(1, 3)", '
+        help='range of a name in the template: "density=real(0.02, 1, scale=log)", "n=integer(1, 3)", '
         "\"dtype=categorical(('int8', 'float16'))\"; repeatable",
     )
-    parser.add_argument("--data", required=True, metavar="DATA", help="labelled examples to judge candidates on")
-    parser.add_argument("--gate-data", metavar="DATA", help="other examples, to judge the best candidate on again")
     parser.add_argument(
-        "--allow-shared-examples", action="store_true", help="let --gate-data hold examples of --data too"
+        "--data", required=True, metavar="DATA", help="labelled examples on which candidates are judged"
     )
-    parser.add_argument("--objective", default="artifact_bytes", help="to make small (default: artifact_bytes)")
-    parser.add_argument("--strategy", help='such as "bisection(noise=0.01)", "dr_ucb()", "bayesian()"')
-    parser.add_argument("--trials", type=read_count, default=12, help="candidates to try (default: 12)")
-    parser.add_argument("--state", metavar="FILE", type=read_target, help="keep the trials here and go on from them")
-    parser.add_argument("--jobs", type=read_count, default=1, help="processes (default: 1)")
-    help_output = "where to write the best candidate, unless --gate-data speaks against it"
+    parser.add_argument(
+        "--gate-data", metavar="DATA", help="other examples, on which the best candidate is judged again"
+    )
+    parser.add_argument(
+        "--allow-shared-examples", action="store_true", help="allow --gate-data to contain examples of --data"
+    )
+    parser.add_argument("--objective", default="artifact_bytes", help="quantity to minimise (default: artifact_bytes)")
+    parser.add_argument("--strategy", help='search strategy, such as "bisection(noise=0.01)", "dr_ucb()", "bayesian()"')
+    parser.add_argument("--trials", type=read_count, default=12, help="number of candidates to try (default: 12)")
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        type=read_target,
+        help="file that keeps the trials, so that a stopped search can be resumed",
+    )
+    parser.add_argument("--jobs", type=read_count, default=1, help="number of processes (default: 1)")
+    help_output = "file for the best candidate; not written if it does not pass on --gate-data"
     parser.add_argument("--output", "-o", metavar="FILE", type=read_target, help=help_output)
-    parser.add_argument("--architecture", metavar="FACTORY", help="the factory behind MODEL, where that is a file")
+    parser.add_argument("--architecture", metavar="FACTORY", help="factory of the original model, if MODEL is a file")
     add_requirement_arguments(parser)
     add_device(parser)
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, judge the best candidate on fresh data where there is some, and write it."""
+    """Search, judge the best candidate on --gate-data if given, and write it."""
     import sys
 
     from cp_compress.model import save
@@ -64,7 +73,9 @@ def run(options: argparse.Namespace) -> int:
     space = _read_space(options)
     requirements = read_requirements(options)
     if not requirements:
-        raise InvalidArgumentError("a search needs --require: without a requirement the smallest model would win")
+        raise InvalidArgumentError(
+            "a search needs at least one --require; without requirements the smallest model always wins"
+        )
     model = read_model(options.model, options.architecture, read_device(options))
     data = read_data(options.data)
     gate_data = None if options.gate_data is None else read_data(options.gate_data, "--gate-data")
@@ -94,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         save(result.best, written)
     told = f"\n\nwritten to {written}" if written else ""
     if options.output and not written:
-        told = f"\n\non fresh data the outcome is {outcome}{_not_written(options)}"
+        told = f"\n\noutcome on --gate-data: {outcome}{_not_written(options)}"
     emit(options, f"{result}{told}", {**result.to_json(), "output": written})
     return code
 
@@ -102,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 def _not_written(options: argparse.Namespace) -> str:
     if not options.output:
         return ""
-    old = "; the file that is there is of an earlier run" if Path(options.output).exists() else ""
+    old = "; the existing file is from an earlier run" if Path(options.output).exists() else ""
     return f"\n{options.output} was NOT written{old}"
 
 
@@ -129,10 +140,8 @@ def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved
 
     requirements = read_requirements(options)
     own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
-    compare, chosen = read_comparison(level, options, requirements)
-    comparison = level if level in ("predictions", "attributions") else compare
-    given = {name: value for name, value in chosen.items() if value is not None}
-    return Preserved(comparison, data, own, given, batch_size=options.batch_size)
+    _, chosen = read_comparison(level, options, requirements)
+    return Preserved(level, data, own, chosen, batch_size=options.batch_size)
 
 
 def _first_batch(data: Any, batch_size: int) -> Any:

@@ -1,4 +1,4 @@
-"""Check a compressed data set on disk, and say which examples are lost."""
+"""Verify a compressed data set on disk and list lost examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EXAMPLE = """\
 example:
   cp-compress verify digits.store
 
-With damage the exit code is 4; to write the lost shards again, run the `cp-compress encode` that made them.
+The exit code is 4 if the data set is damaged. To write the lost shards again, repeat the `cp-compress encode` command.
 
 """
 
@@ -19,7 +19,7 @@ With damage the exit code is 4; to write the lost shards again, run the `cp-comp
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress verify`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
-    parser.add_argument("folder", metavar="FOLDER", help="a folder that `cp-compress encode` wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="folder written by `cp-compress encode`")
     add_output_arguments(parser)
 
 

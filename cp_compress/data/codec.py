@@ -1,4 +1,4 @@
-"""What a codec is, how codecs are written, and what batches they take."""
+"""What a codec is, how codecs are written as text, and which batches they accept."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class Codec(Protocol):
     """An immutable, hashable, picklable value that stores each example of a batch as one stream of bytes.
 
-    A stream knows the shape and dtype of its example, so that `decode` needs nothing else; a batch on a GPU is
+    A stream contains the shape and dtype of its example, so that `decode` needs nothing else. A batch on a GPU is
     encoded on the CPU. Each stream can be decoded alone, with the same result.
     """
 
     @property
     def lossless(self) -> bool:
-        """Whether decoding gives back every bit."""
+        """Whether decoding restores every bit."""
         ...
 
     def encode(self, batch: Tensor) -> list[bytes]:
-        """Return one stream an example."""
+        """Return one stream per example."""
         ...
 
     def decode(self, streams: Sequence[bytes]) -> Tensor:
@@ -39,7 +39,7 @@ class Codec(Protocol):
         ...
 
     def roundtrip(self, batch: Tensor) -> Tensor:
-        """Return what decoding gives after encoding, on the device of the batch."""
+        """Return the decoded examples after encoding, on the device of the batch."""
         ...
 
 
@@ -65,7 +65,7 @@ def check_examples(owner: str, batch: Tensor) -> Tensor:
     if not isinstance(batch, Tensor):
         reject(owner, "batch", type(batch).__name__, "must be a tensor (n, ...)")
     if batch.ndim < 2 or batch.numel() == 0:
-        reject(owner, "batch", tuple(batch.shape), "must have shape (n, ...) with one example and one value or more")
+        reject(owner, "batch", tuple(batch.shape), "must have shape (n, ...) with at least one example and one value")
     if batch.dtype != torch.uint8 and batch.dtype not in _FLOATS:
         reject(owner, "batch", batch.dtype, "must be uint8 or of a floating-point dtype")
     return batch.detach()
@@ -95,13 +95,13 @@ def _first(wrong: Tensor) -> int:
 def open_streams(streams: Sequence[bytes], kind: Kind) -> list[Sealed]:
     """Open the envelopes of a batch; raises CorruptStreamError unless all hold one shape and dtype."""
     if isinstance(streams, (bytes, bytearray, str)) or not isinstance(streams, Sequence) or len(streams) == 0:
-        reject(kind.name, "streams", type(streams).__name__, "must be a sequence of one stream (bytes) or more")
+        reject(kind.name, "streams", type(streams).__name__, "must be a sequence of at least one stream (bytes)")
     opened = [unseal(stream, kind, index) for index, stream in enumerate(streams)]
     for index, sealed in enumerate(opened):
         if (sealed.shape, sealed.dtype) != (opened[0].shape, opened[0].dtype):
             raise CorruptStreamError(
                 f"example #{index} has shape {sealed.shape} and {sealed.dtype}, "
-                f"example #0 {opened[0].shape} and {opened[0].dtype}: they cannot form a batch",
+                f"example #0 {opened[0].shape} and {opened[0].dtype}: all examples of a batch need one shape and dtype",
                 index,
             )
     return opened

@@ -1,12 +1,12 @@
-"""The envelope around one encoded example: what it holds, its shape, and a checksum.
+"""The envelope around one encoded example: its codec, dtype and shape, and a checksum.
 
 Bytes: `cp` (2), kind of codec (1), dtype of the example (1), CRC-32 (4, little endian), number of dimensions (1), each
 dimension as a base-128 varint, then the codec's own payload. For a 3×32×32 image that is 12 bytes before the payload,
 for 3×1024×1024 it is 14.
 
-The checksum covers everything but the first two bytes and itself, and the settings that a decoder must share with the
-encoder: they cost no bytes, and a stream of another setting is refused as a damaged one is. Nothing of the payload
-reaches a decoder before the checksum and the shape were checked.
+The checksum covers everything but the first two bytes and itself, and also the settings that a decoder must share with
+the encoder: they take no bytes, and a stream of another setting is refused like a damaged one. A decoder receives the
+payload only after the checksum and the shape were checked.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
         raise CorruptStreamError(f"example #{index}: a stream is bytes, not {type(stream).__name__}", index)
     view = memoryview(stream).cast("B")
     if len(view) <= _FIXED.size:
-        raise CorruptStreamError(f"example #{index}: {len(view)} bytes are no {kind.name} stream", index)
+        raise CorruptStreamError(f"example #{index}: {len(view)} bytes are too few for a {kind.name} stream", index)
     magic, number, code, checksum = _FIXED.unpack_from(view)
     if magic != _MAGIC or number != kind.number or code >= len(_DTYPES):
-        raise CorruptStreamError(f"example #{index}: the stream does not begin as a {kind.name} stream does", index)
+        raise CorruptStreamError(f"example #{index}: the stream does not begin like a {kind.name} stream", index)
     if zlib.crc32(view[_FIXED.size :], kind.start_checksum(code)) != checksum:
-        settings = f", or made with other settings than {kind.settings.decode()}" if kind.settings else ""
+        settings = f", or was made with settings other than {kind.settings.decode()}" if kind.settings else ""
         rule = f"the {kind.name} stream is damaged{settings} (its checksum is wrong)"
         raise CorruptStreamError(f"example #{index}: {rule}", index)
     shape, start = _read_shape(view, index)

@@ -29,20 +29,25 @@ from cp_compress.inputs.wrapping import said_by
 
 
 class CompressedDataset(StreamDataset):
-    """A map-style data set of (decoded input, label): one stream an example, decoded in batches where read so.
+    """A map-style data set of (decoded input, label), held as one stream per example; batches are decoded together.
 
-    `dataset` is anything that `LabeledData` reads, with inputs that the codec takes; PIL images become uint8. It is
-    encoded once, in batches of `batch_size`. `transform` maps a decoded batch (n, ...) to what the model takes, one row
-    an example, each row from its own example only: a normalisation, say. It must be a picklable function where workers
-    are spawned.
+    The data is encoded once, when the data set is made. Streams, offsets and labels are held in one tensor each, which
+    the workers of a `DataLoader` share. `payload_bytes` is the size of all streams without their envelopes. `labels`
+    are (n,), int64; `classes` is that of `dataset` where it has one. Reading raises CorruptStreamError for a damaged
+    stream, with its position in the data set.
 
-    Streams, offsets and labels lie in one tensor each, which the workers of a `DataLoader` share. `payload_bytes`
-    is the size of all streams without their envelopes. `labels` are (n,), int64; `classes` is that of `dataset`
-    where it has one.
+    Args:
+        dataset: Labelled data in any form that comparisons accept, with one class per example and inputs that the codec
+            accepts; PIL images become uint8.
+        codec: The codec that stores the inputs, such as `JPEG(80)`.
+        transform: A function from a decoded batch (n, ...) to what the model takes, such as a normalisation. It must
+            return one row per example, and each row must depend on its own example only. It must be picklable if
+            workers are spawned.
+        batch_size: The number of examples that are encoded together.
 
-    Raises InvalidArgumentError for data of more than one class an example; InvalidArgumentError or CompressionError,
-    naming the example, for inputs that the codec cannot store, and CompressionError for inputs of different shapes or
-    dtypes; reading raises CorruptStreamError for a damaged stream, with its position in the data set.
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or the codec does not accept an input, which is named.
+        CompressionError: If inputs differ in shape or dtype, or the codec cannot store an input, which is named.
 
     >>> from cp_compress.data import JPEG
     >>> stored = CompressedDataset((torch.rand(4, 3, 16, 16), torch.arange(4)), JPEG(80))
@@ -83,11 +88,11 @@ class CompressedDataset(StreamDataset):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all streams, envelopes included."""
+        """The bytes of all streams, including their envelopes."""
         return len(self._stream)
 
     def digest(self) -> str:
-        """Return the hex digest of what is stored: codec, streams and labels; `transform` is no part of it."""
+        """Return the hex digest of the codec, the streams and the labels; `transform` is not part of it."""
         return digest_text(str(self.codec), digest_tensors([self._stream, self._offsets, self._labels]))
 
     def _streams(self, positions: list[int]) -> list[bytes]:
@@ -103,7 +108,7 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
         row = (tuple(inputs.shape[1:]), inputs.dtype)
         first = first or row
         if row != first:
-            rule = f"example #{len(streams)} is {row}, example #0 {first}: they cannot form a batch"
+            rule = f"example #{len(streams)} is {row}, example #0 {first}: all examples need one shape and dtype"
             raise CompressionError(f"CompressedDataset: {rule}")
         streams += encode_examples(codec, inputs, len(streams))
         labels.append(part)

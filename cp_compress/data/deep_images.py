@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel, whose values Pillow and torchvision's own loader would cut off."""
+"""Images of more than 8 bits per channel, whose values Pillow and torchvision's own loader would clip."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refuse_deep_images(source: Any, positions: Sequence[int]) -> None:
         path = source.samples[place][0]
         mode = _mode_of(path)
         if mode is not None and is_deep(mode):
-            rule = "images of more than 8 bits a channel must be given as tensors"
+            rule = "images of more than 8 bits per channel must be given as tensors"
             raise ObservationError(f"example #{number} is an image of mode {mode} ({path}): {rule}")
 
 

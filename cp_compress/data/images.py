@@ -1,4 +1,4 @@
-"""Examples of any labelled data set in runs of equal shape: tensors, arrays, and images as PIL reads them."""
+"""Examples of any labelled data set in runs of equal shape: tensors, arrays and PIL images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _as_tensor(example: Any, position: int) -> Tensor:
         rule = "it must be a tensor, an array or a PIL image"
         raise ObservationError(f"example #{position} has an input of type {type(example).__name__}; {rule}")
     if is_deep(mode):
-        rule = "images of more than 8 bits a channel must be given as tensors"
+        rule = "images of more than 8 bits per channel must be given as tensors"
         raise ObservationError(f"example #{position} is an image of mode {mode}: {rule}")
     try:
         image = example if mode in ("L", "RGB") else example.convert("L" if mode == "1" else "RGB")

@@ -1,4 +1,4 @@
-"""The codecs that expressions name: those of this package, and those that users add."""
+"""The codecs that expressions name: those of this package and those that users register."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cp_compress.data.zfp.codec import ZFP
 def parse_codec(text: str) -> Codec:
     """Read a codec from its expression: the inverse of `str(codec)`.
 
-    Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
+    Raises InvalidArgumentError if the text is not an expression, the name is unknown or an argument is out of range.
 
     >>> parse_codec("jpeg(quality=75)")
     JPEG(quality=75, subsampling='4:2:0', tables='shared')
@@ -25,7 +25,7 @@ def parse_codec(text: str) -> Codec:
         reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
     found: list[Codec] = parse_expression(text, known_codecs() | dict(added("codec")), "codec")
     if len(found) != 1:
-        raise InvalidArgumentError(f"codec {text!r}: codecs do not follow one another; give one")
+        raise InvalidArgumentError(f"codec {text!r}: codecs cannot be chained with |; give one")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Gradients through what has none: rounding is taken for the identity."""
+"""Gradients through rounding, which has none: the backward pass treats it as the identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(batch: Tensor, result: Tensor) -> Tensor:
-    """Return `result`, computed from a batch of its shape and dtype, with its gradient as that of the batch.
+    """Return `result`, computed from a batch of its shape and dtype, with its gradient passed on to the batch.
 
     The straight-through estimator: Bengio et al., "Estimating or Propagating Gradients", 2013.
 

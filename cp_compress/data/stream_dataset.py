@@ -1,4 +1,4 @@
-"""What data sets of encoded streams share: positions, decoding in batches, and the transform behind it."""
+"""What data sets of encoded streams share: positions, decoding in batches, and the transform after it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Return the examples at `indices`, decoded together; what a `DataLoader` calls for a batch."""
+        """Return the examples at `indices`, decoded together; a `DataLoader` calls this for a batch."""
         positions = [self._position(index) for index in indices]
         return list(zip(self._decode(positions), self._labels_at(positions), strict=True)) if positions else []
 
@@ -62,14 +62,14 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         return self._streams([self._position(index)])[0]
 
     def remake(self, inputs: Tensor) -> Tensor:
-        """Return what the data set holds of inputs (n, ...) like those that it was made from, transformed."""
+        """Return inputs (n, ...) encoded, decoded and transformed as those of the data set."""
         return self._transformed(self.codec.roundtrip(inputs))
 
     def _labels_at(self, positions: list[int]) -> Tensor:
         return self.labels[positions]
 
     def where(self, position: int) -> str:
-        """Return what an error adds to the number of an example: the file that holds it, say."""
+        """Return the text that errors append to the number of an example, such as the file that holds it."""
         return ""
 
     def _position(self, index: int) -> int:
@@ -90,7 +90,7 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         changed = self.transform(batch)
         if not isinstance(changed, Tensor) or changed.shape[:1] != batch.shape[:1]:
             found = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
-            rule = f"gave {found} for a batch {tuple(batch.shape)}; it must give a tensor with one row an example"
+            rule = f"gave {found} for a batch {tuple(batch.shape)}; it must return one row per example"
             reject(type(self).__name__, "transform", self.transform, rule)
         return changed
 
@@ -130,7 +130,7 @@ def check_transform(owner: str, transform: Any) -> None:
 def check_task(owner: str, data: LabeledData) -> None:
     """Reject data whose targets are more than one class an example."""
     if data.task != "single_label":
-        rule = f"its task is {data.task}; only examples of one class each can be stored"
+        rule = f"its task is {data.task}; only data with one class per example can be stored"
         reject(owner, "dataset", type(data.source).__name__, rule)
 
 

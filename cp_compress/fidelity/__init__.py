@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.attributions.concepts import compare_concepts as compare_concepts
     from cp_compress.fidelity.attributions.jaccard import split_jaccard as split_jaccard
     from cp_compress.fidelity.attributions.jaccard import weighted_jaccard as weighted_jaccard
-    from cp_compress.fidelity.attributions.methods import Deconvolution as Deconvolution
-    from cp_compress.fidelity.attributions.methods import DeepLift as DeepLift
-    from cp_compress.fidelity.attributions.methods import DeepLiftShap as DeepLiftShap
-    from cp_compress.fidelity.attributions.methods import GradCAM as GradCAM
-    from cp_compress.fidelity.attributions.methods import GradientShap as GradientShap
-    from cp_compress.fidelity.attributions.methods import GuidedBackprop as GuidedBackprop
-    from cp_compress.fidelity.attributions.methods import GuidedGradCAM as GuidedGradCAM
-    from cp_compress.fidelity.attributions.methods import InputXGradient as InputXGradient
-    from cp_compress.fidelity.attributions.methods import IntegratedGradients as IntegratedGradients
-    from cp_compress.fidelity.attributions.methods import Occlusion as Occlusion
-    from cp_compress.fidelity.attributions.methods import Saliency as Saliency
-    from cp_compress.fidelity.attributions.methods import SmoothGrad as SmoothGrad
-    from cp_compress.fidelity.attributions.methods import parse_attribution_method as parse_attribution_method
+    from cp_compress.fidelity.attributions.methods.gradients import GradCAM as GradCAM
+    from cp_compress.fidelity.attributions.methods.gradients import InputXGradient as InputXGradient
+    from cp_compress.fidelity.attributions.methods.gradients import IntegratedGradients as IntegratedGradients
+    from cp_compress.fidelity.attributions.methods.gradients import Saliency as Saliency
+    from cp_compress.fidelity.attributions.methods.known import parse_attribution_method as parse_attribution_method
+    from cp_compress.fidelity.attributions.methods.method import AttributionMethod as AttributionMethod
+    from cp_compress.fidelity.attributions.methods.method import AttributionSubject as AttributionSubject
+    from cp_compress.fidelity.attributions.methods.noise import GradientShap as GradientShap
+    from cp_compress.fidelity.attributions.methods.noise import SmoothGrad as SmoothGrad
+    from cp_compress.fidelity.attributions.methods.occlusion import Occlusion as Occlusion
+    from cp_compress.fidelity.attributions.methods.rules import Deconvolution as Deconvolution
+    from cp_compress.fidelity.attributions.methods.rules import DeepLift as DeepLift
+    from cp_compress.fidelity.attributions.methods.rules import DeepLiftShap as DeepLiftShap
+    from cp_compress.fidelity.attributions.methods.rules import GuidedBackprop as GuidedBackprop
+    from cp_compress.fidelity.attributions.methods.rules import GuidedGradCAM as GuidedGradCAM
     from cp_compress.fidelity.attributions.pointing import compare_pointing as compare_pointing
     from cp_compress.fidelity.attributions.similarity import rank_correlation as rank_correlation
     from cp_compress.fidelity.attributions.similarity import top_fraction_iou as top_fraction_iou
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.search import search_boundaries as search_boundaries
     from cp_compress.fidelity.boundaries.survival import kaplan_meier_median as kaplan_meier_median
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
+    from cp_compress.fidelity.comparisons import Comparison as Comparison
+    from cp_compress.fidelity.comparisons import Need as Need
     from cp_compress.fidelity.divergence.comparison import DivergenceSearch as DivergenceSearch
     from cp_compress.fidelity.divergence.comparison import compare_divergence as compare_divergence
     from cp_compress.fidelity.divergence.comparison import find_divergence as find_divergence
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Requirement as Requirement
     from cp_compress.fidelity.judging.judgement import judge as judge
     from cp_compress.fidelity.judging.measurement import Measurement as Measurement
+    from cp_compress.fidelity.judging.metrics import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
@@ -83,31 +88,36 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
 
 _MODULES = {
+    "AttributionMethod": "attributions.methods.method",
+    "AttributionSubject": "attributions.methods.method",
     "BoundarySearch": "boundaries.search",
+    "Comparison": "comparisons",
+    "Metric": "judging.metrics",
+    "Need": "comparisons",
     "Check": "judging.judgement",
-    "Deconvolution": "attributions.methods",
-    "DeepLift": "attributions.methods",
-    "DeepLiftShap": "attributions.methods",
+    "Deconvolution": "attributions.methods.rules",
+    "DeepLift": "attributions.methods.rules",
+    "DeepLiftShap": "attributions.methods.rules",
     "DirectionBasis": "boundaries.directions",
     "Directions": "boundaries.directions",
     "DivergenceSearch": "divergence.comparison",
     "Exemplars": "predictions.exemplars",
-    "GradCAM": "attributions.methods",
-    "GradientShap": "attributions.methods",
-    "GuidedBackprop": "attributions.methods",
-    "GuidedGradCAM": "attributions.methods",
-    "InputXGradient": "attributions.methods",
-    "IntegratedGradients": "attributions.methods",
+    "GradCAM": "attributions.methods.gradients",
+    "GradientShap": "attributions.methods.noise",
+    "GuidedBackprop": "attributions.methods.rules",
+    "GuidedGradCAM": "attributions.methods.rules",
+    "InputXGradient": "attributions.methods.gradients",
+    "IntegratedGradients": "attributions.methods.gradients",
     "Interval": "judging.intervals",
     "LayerDamage": "origin.layers",
     "Measurement": "judging.measurement",
     "NoiseFloor": "judging.noise_floors",
     "Observation": "observing.observation",
-    "Occlusion": "attributions.methods",
+    "Occlusion": "attributions.methods.occlusion",
     "Origin": "origin.layers",
     "Requirement": "judging.judgement",
-    "Saliency": "attributions.methods",
-    "SmoothGrad": "attributions.methods",
+    "Saliency": "attributions.methods.gradients",
+    "SmoothGrad": "attributions.methods.noise",
     "abstention_threshold": "predictions.abstention",
     "benign_directions": "boundaries.benign",
     "boundary_distances": "boundaries.search",
@@ -140,7 +150,7 @@ _MODULES = {
     "unbiased_cka": "embeddings.similarity",
     "noise_floor": "judging.noise_floors",
     "observe": "observing.observation",
-    "parse_attribution_method": "attributions.methods",
+    "parse_attribution_method": "attributions.methods.known",
     "rank_correlation": "attributions.similarity",
     "replay_divergence": "divergence.files",
     "residual_directions": "boundaries.families",

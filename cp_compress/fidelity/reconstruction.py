@@ -1,4 +1,4 @@
-"""How far decoded data is from the original, and what it costs to store."""
+"""How far decoded data is from the original, and how many bytes it takes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,26 @@ def compare_reconstruction(
 ) -> Measurement:
     """Measure how far decoded data is from the original.
 
-    `decoded` and `original` are tensors (n, ...) or data sets of the same examples in the same order, both of
-    floating-point or both of integer dtype. `bytes_per_example` is what an example takes when stored, one number or
-    one for each; by default `decoded.bytes_per_example` where it has that. `data_range` is the span of the data,
-    such as 1 for images in [0, 1] and 255 for `uint8`.
-
     Metrics: `max_error`, the largest absolute difference; `rmse`, the root of the mean squared difference over all
     values; `psnr` = 20 · log10(data_range / rmse) in dB, inf for equal data; `ssim`, the mean structural similarity,
-    only for images (n, channels, height, width) of 3×3 or larger; `bytes_per_example`, only where it is known. They
-    are also given for each example, except that each PSNR is then of the example's own error.
+    only for images (n, channels, height, width) of 3×3 or larger; `bytes_per_example`, only if it is known. They are
+    also given for each example, where each PSNR is that of the example's own error.
 
-    Raises InvalidArgumentError for malformed arguments; ObservationError for data of different lengths, shapes,
-    labels or kinds of dtype, and for NaN or infinite values.
+    Args:
+        decoded: A tensor (n, ...) or a data set.
+        original: The same examples in the same order; both must be of floating-point or both of integer dtype.
+        bytes_per_example: The stored size of an example, one number or one for each; by default
+            `decoded.bytes_per_example` if it has that.
+        data_range: The span of the data, such as 1 for images in [0, 1] and 255 for `uint8`.
+        batch_size: The number of examples that are read at a time.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the data differs in length, shape, labels or kind of dtype, or holds NaN or infinite
+            values.
 
     >>> found = compare_reconstruction(torch.full((2, 4), 0.6), torch.full((2, 4), 0.5))
     >>> round(found.metrics["psnr"], 2), found.counts["psnr"]
@@ -102,7 +110,7 @@ def _as_data(name: str, source: Any) -> LabeledData:
     if isinstance(source, (Tensor, np.ndarray)):
         tensor = torch.as_tensor(source)
         if tensor.ndim < 2 or not len(tensor):
-            reject(_OWNER, name, tuple(tensor.shape), "a tensor of one example or more (n, ...) is needed")
+            reject(_OWNER, name, tuple(tensor.shape), "a tensor (n, ...) of at least one example is needed")
         return LabeledData((tensor, torch.full((len(tensor),), -1)))
     return LabeledData(source)
 

@@ -1,4 +1,4 @@
-"""Does a compressed model stand corruptions as its reference does?"""
+"""Is a compressed model as robust to corruptions of images as its reference?"""
 
 from __future__ import annotations
 
@@ -30,20 +30,31 @@ def compare_robustness(
     examples: int | Sequence[int] | Tensor | None = None,
     seed: int = 0,
 ) -> Measurement:
-    """Measure whether two models answer corrupted images alike.
+    """Measure whether two models predict the same classes for corrupted images.
 
-    `corruptions` are names among the fifteen of `CORRUPTION_NAMES`, or "all"; `severities` whole numbers in 1..5;
-    `examples` a number spread evenly over the data set, indices, or None for all. Each model's own images are corrupted
-    with the same random numbers, drawn by `seed` for each example.
+    Each model's own images are corrupted with the same random numbers.
 
-    Metrics over all cells (a corruption at a severity): `corrupted_agreement`, the mean share of equal predictions;
+    Metrics over all cells (a corruption at a severity): `corrupted_agreement`, the mean fraction of equal predictions;
     `worst_corrupted_agreement`, that of the worst cell; `corrupted_accuracy_drop`, the mean drop of accuracy, and
     `worst_corrupted_accuracy_drop`, the largest; `corruption_error_ratio`, the mean over corruptions of the candidate's
-    summed errors over the reference's (mCE of Hendrycks and Dietterich 2019, with the reference in the place of
-    AlexNet, as a ratio), NaN where the reference makes no error on one of them. Details hold every cell.
+    summed errors over the reference's (mCE of Hendrycks and Dietterich 2019, with the reference in place of AlexNet, as
+    a ratio), NaN if the reference makes no error on one of them. Details hold every cell.
 
-    Raises InvalidArgumentError for unknown corruptions and severities, and for data that is not images in [0, 1];
-    ObservationError for NaN or infinite logits on corrupted images.
+    Args:
+        candidate: The observation of the compressed model, or of a model on compressed data.
+        reference: The observation of the reference on the same examples.
+        corruptions: Names among the fifteen of `CORRUPTION_NAMES`, or "all".
+        severities: Whole numbers in 1…5.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        seed: The seed of the random numbers of each example.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InvalidArgumentError: If a corruption or severity is unknown, or the data is not images in [0, 1].
+        ObservationError: If the observations are not of the same examples, or logits on corrupted images are NaN or
+            infinite.
     """
     check_comparable(candidate, reference)
     names, levels = _read_names(corruptions), _read_levels(severities)
@@ -107,7 +118,7 @@ def _read_names(corruptions: Sequence[str] | str) -> list[str]:
     given = [corruptions] if isinstance(corruptions, str) else list(corruptions)
     names = [check_choice(_OWNER, "corruptions", name, CORRUPTION_NAMES) for name in given]
     if not names or len(set(names)) < len(names):
-        reject(_OWNER, "corruptions", corruptions, "give one corruption or more, each once")
+        reject(_OWNER, "corruptions", corruptions, "give at least one corruption, each once")
     return names
 
 
@@ -117,7 +128,7 @@ def _read_levels(severities: Sequence[int]) -> list[int]:
         reject(_OWNER, "severities", severities, rule)
     levels = [check_integer(_OWNER, "severities", level, rule, at_least=1, at_most=5) for level in severities]
     if not levels or len(set(levels)) < len(levels):
-        reject(_OWNER, "severities", severities, "give one severity or more, each once")
+        reject(_OWNER, "severities", severities, "give at least one severity, each once")
     return levels
 
 

@@ -1,1 +1,1 @@
-"""What are models asked about? Labelled data in any form, read in one way."""
+"""On which data is a model run? Labelled data in any form, read in one way."""

@@ -1,4 +1,4 @@
-"""What a torch `DataLoader` yields, where its order is fixed."""
+"""The examples of a torch `DataLoader`, if its order is fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each example beside its input and label: a table with one row an example, for slices."""
+"""Metadata of each example beside its input and label: a table with one row per example, for slices."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def read_metadata(path: str | os.PathLike[str], count: int) -> Metadata:
         text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
     except (ValueError, csv.Error) as error:
-        reject("read_metadata", "path", str(path), f"no CSV file: {reason_of(error)}")
+        reject("read_metadata", "path", str(path), f"not a CSV file: {reason_of(error)}")
     if not header or len(set(header)) != len(header) or not all(header):
         reject(
             "read_metadata",
             "path",
             str(path),
-            f"needs a header of different column names; found {shortened(header, 200)}",
+            f"needs a header with distinct column names; found {shortened(header, 200)}",
         )
     ragged = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
     if ragged is not None:
@@ -100,7 +100,7 @@ def read_metadata(path: str | os.PathLike[str], count: int) -> Metadata:
             "read_metadata", "path", str(path), f"row {ragged} does not have the {len(header)} columns of the header"
         )
     if len(rows) != count:
-        reject("read_metadata", "path", str(path), f"holds {len(rows)} rows for {count} examples")
+        reject("read_metadata", "path", str(path), f"has {len(rows)} rows for {count} examples")
     return Metadata({name: tuple(row[position] for row in rows) for position, name in enumerate(header)})
 
 

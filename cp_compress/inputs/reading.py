@@ -1,7 +1,7 @@
-"""Labelled data in any form that a torch user has it, read in one way.
+"""Labelled data in every form that torch users have, read in one way.
 
 Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors (inputs,
-labels), and a `DataLoader` that keeps its order, of which those examples count that it yields. A data set may bring its
+labels), and a `DataLoader` with a fixed order, of which the examples that it yields are used. A data set may have its
 own batched read: a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
 """
 
@@ -23,6 +23,8 @@ from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_b
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
 
+# torch 2.6 cannot index these: their rows are taken as those of the signed type with the same bits
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _UNREADABLE = (
     OSError,
     LookupError,
@@ -56,7 +58,7 @@ class LabeledData(Digested):
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
         if len(self) == 0:
-            raise ObservationError("dataset is empty: with no examples nothing can be compared")
+            raise ObservationError("dataset is empty: there is nothing to compare")
 
     @property
     def wrapped_dataset(self) -> Any:
@@ -77,7 +79,7 @@ class LabeledData(Digested):
         """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
         positions = [int(index) for index in indices]
         if self.tensors is not None:
-            inputs, labels = (tensor[positions] for tensor in self.tensors)
+            inputs, labels = (_rows(tensor, positions) for tensor in self.tensors)
         else:
             inputs, labels = self._read(positions)
         if self.task != "single_label":
@@ -191,6 +193,12 @@ def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
     return inputs, labels
 
 
+def _rows(tensor: Tensor, positions: list[int]) -> Tensor:
+    """Return the rows of a tensor (n, ...) at positions."""
+    signed = _SIGNED.get(tensor.dtype)
+    return tensor[positions] if signed is None else tensor.view(signed)[positions].view(tensor.dtype)
+
+
 def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
     if labels.ndim > 1:
         raise ObservationError(
@@ -202,7 +210,7 @@ def _told(labels: Tensor, count: int) -> str:
     told = f"labels of {count} examples have shape {tuple(labels.shape)}; expected ({count},)"
     if labels.ndim < 2 or len(labels) != count:
         return told
-    return f"{told}, or TaskDataset(dataset, task=…) around a data set of several labels or places an example"
+    return f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example"
 
 
 def _loader_of(source: Any) -> DataLoader[Any] | None:

@@ -1,4 +1,4 @@
-"""Data that a search has seen, known again example by example."""
+"""Digests of examples, which show whether data was already used by a search."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ATTRIBUTE = "_cp_searched_digests"
 
 
 def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
-    """Return a short digest of each example's input, in order; labels do not count.
+    """Return a short digest of each example's input, in order; labels are not part of it.
 
     Inputs of equal shape and values have equal digests whatever their dtype; scaled or shifted ones do not. Raises
-    ObservationError for data that cannot be read.
+    ObservationError if the data cannot be read.
 
     >>> import torch
     >>> first, second = example_digests((torch.tensor([[0.5], [1.0]]), torch.tensor([0, 1])))
@@ -41,7 +41,7 @@ def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
 def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
     """Return the indices of the examples in a data set whose digests are among those given.
 
-    `digests` are a search's `search_digests`: an empty answer says that a gate on this data is a fresh one.
+    `digests` are the `search_digests` of a search: an empty result shows that it has not seen any example of this data.
 
     >>> import torch
     >>> data = torch.tensor([[0.5], [1.0]]), torch.tensor([0, 1])

@@ -1,4 +1,4 @@
-"""What a data set's targets are: one class an example, several labels, or a class at each place."""
+"""The targets of a data set: one class per example, several labels, or a class at each position."""
 
 from __future__ import annotations
 
@@ -18,26 +18,32 @@ from cp_compress.inputs.wrapping import said_by
 Task = Literal["single_label", "multi_label", "dense", "sequence"]
 TASKS: tuple[str, ...] = get_args(Task)
 IGNORED = -100
-"""The class of places that do not count, as in torch's cross-entropy."""
+"""The class of positions that are ignored, as in torch's cross-entropy."""
 
 
 class TaskDataset:
-    """A data set that says what its targets are.
+    """A data set that states what its targets are.
 
-    `dataset` is a map-style data set of (input, target), a pair of tensors, or an unshuffled `DataLoader`, whose
-    `collate_fn` then makes the batches. The `task` decides what models give and how targets look:
+    The `task` decides what models return and how targets look:
 
-    - "multi_label": logits (n, labels), a label holds where its logit is above 0; targets (n, labels) of 0 and 1;
+    - "multi_label": logits (n, labels), a label holds if its logit is above 0; targets (n, labels) of 0 and 1;
     - "dense": logits (n, classes, *space), such as segmentation; targets (n, *space) of class numbers;
     - "sequence": logits (n, length, classes), such as tagging; targets (n, length) of class numbers.
 
-    Places whose target is `ignore_index` do not count. `classes` names the classes or labels, by default those of
-    `dataset`. Any data set with attributes `task` and, where needed, `ignore_index` and `classes` says the same by
-    itself, also within a `DataLoader`, a `Subset` or a `CorruptedDataset`. A classifier of whole sequences is
-    "single_label", whatever its inputs. Where a `collate_fn` pads each batch to a length of its own, shorter batches
-    are filled up with places that do not count.
+    A classifier of whole sequences is "single_label", whatever its inputs. Any data set with attributes `task` and,
+    where needed, `ignore_index` and `classes` states the same without this class, also within a `DataLoader`, a
+    `Subset` or a `CorruptedDataset`. If a `collate_fn` pads each batch to a length of its own, shorter batches are
+    padded further with positions that are ignored.
 
-    Raises InvalidArgumentError for unknown tasks.
+    Args:
+        dataset: A map-style data set of (input, target), a pair of tensors, or an unshuffled `DataLoader`, whose
+            `collate_fn` then makes the batches.
+        task: "single_label", "multi_label", "dense" or "sequence".
+        ignore_index: Positions with this target are ignored.
+        classes: The names of the classes or labels; by default those of `dataset`.
+
+    Raises:
+        InvalidArgumentError: If the task is unknown, or a pair of tensors has different lengths.
 
     >>> TaskDataset((torch.zeros(2, 3), torch.tensor([[1, 0], [0, 1]])), "multi_label").task
     'multi_label'
@@ -82,8 +88,8 @@ def require_one_class(task: Task) -> None:
     """Raise ObservationError for data of many answers an example, of which there is no one class to compare."""
     if task != "single_label":
         raise ObservationError(
-            f"the data is of a {task} task: this comparison needs one class an example; predictions and "
-            "embeddings are compared for every task"
+            f"the data is of a {task} task: this comparison needs one class per example; predictions and "
+            "embeddings can be compared for every task"
         )
 
 
@@ -103,8 +109,8 @@ def as_targets(targets: Any, count: int, task: Task, ignore_index: int) -> Tenso
     if tensor.is_complex() or not bool((whole == tensor).all()):
         raise ObservationError(f"targets of a {task} task must be whole numbers; they are {tensor.dtype}")
     if ignore_index != IGNORED and bool((whole == IGNORED).any()):
-        rule = f"places that do not count have the data set's ignore_index, {ignore_index}"
-        raise ObservationError(f"targets of a {task} task hold {IGNORED}, which is no class; {rule}")
+        rule = f"ignored positions must have the ignore_index of the data set, {ignore_index}"
+        raise ObservationError(f"targets of a {task} task contain {IGNORED}, which is not a class; {rule}")
     return torch.where(whole == ignore_index, IGNORED, whole)
 
 
@@ -128,7 +134,7 @@ def join_batches(batches: Sequence[Tensor], task: Task, *, own: int, fill: float
         return torch.cat(list(batches))
     fixed = {(len(shape), shape[: own - 1]) for shape in shapes}
     if task not in ("dense", "sequence") or len(fixed) > 1:
-        raise ObservationError(f"batches of the data have rows of shapes {shapes[0]} and {shapes[1]}: they do not fit")
+        raise ObservationError(f"batches of the data have rows of different shapes, {shapes[0]} and {shapes[1]}")
     places = [max(sizes) for sizes in zip(*(shape[own - 1 :] for shape in shapes), strict=True)]
     count = sum(map(len, batches))
     joined = batches[0].new_full((count, *shapes[0][: own - 1], *places), fill)

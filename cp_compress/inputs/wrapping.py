@@ -1,4 +1,4 @@
-"""What a data set says of itself (its task, classes, codec, …), found through whatever it is wrapped in."""
+"""Attributes of a data set (its task, classes, codec, …), found through the wrappers around it."""
 
 from __future__ import annotations
 

@@ -23,14 +23,22 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
-from cp_compress.model.representations.integer_layers import integers_of, stored_weights
+from cp_compress.model.representations.registry import held_weights, tensors_of
 from cp_compress.model.storage.files import save
 from cp_compress.model.tracing import running
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model costs; `flops` (two for each multiply-add) is None when no example input was given."""
+    """What a model costs.
+
+    Attributes:
+        parameters: The number of parameters, once where tied; weights held as integers are counted.
+        nonzero: The number of parameters that are not zero.
+        artifact_bytes: The size of a file that `save` wrote.
+        resident_bytes: The bytes of all parameters and buffers.
+        flops: The floating-point operations on one batch, two for each multiply-add; None without an example input.
+    """
 
     parameters: int
     nonzero: int
@@ -57,14 +65,18 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """
     if not isinstance(model, nn.Module):
         reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
-    counted = [parameter.detach() for parameter in model.parameters()]
-    counted += [integers_of(layer, name) for layer, name in stored_weights(model)]
-    held = {id(tensor): tensor.numel() * tensor.element_size() for _, tensor in named_tensors(model)}
+    counted = {id(parameter): parameter.detach() for parameter in model.parameters()}
+    resident = {id(tensor): tensor for _, tensor in named_tensors(model)}
+    for _, layer, held in held_weights(model):
+        tensors = tensors_of(layer, held)
+        resident |= {id(tensor): tensor for tensor in tensors}
+        if held.numbers is not None and id(tensors[0]) not in counted:  # once where it is shared
+            counted[id(tensors[0])] = held.numbers()
     return Footprint(
-        parameters=sum(tensor.numel() for tensor in counted),
-        nonzero=sum(int(tensor.count_nonzero()) for tensor in counted),
+        parameters=sum(tensor.numel() for tensor in counted.values()),
+        nonzero=sum(int(tensor.count_nonzero()) for tensor in counted.values()),
         artifact_bytes=_artifact_bytes(model),
-        resident_bytes=sum(held.values()),
+        resident_bytes=sum(tensor.numel() * tensor.element_size() for tensor in resident.values()),
         flops=None if example_input is None else _count_flops(model, example_input),
     )
 
@@ -75,6 +87,18 @@ def measure_latency(
     """Return the median seconds of one call of the candidate and of the reference, measured in turns after a warm-up.
 
     Both are run in evaluation mode without gradients, each on its own device.
+
+    Args:
+        candidate: The compressed model.
+        reference: The model that it was made from.
+        example_input: What both are called with: a tensor, a tuple of arguments or a dict of keywords.
+        repeats: The number of measured calls of each, 1 or more.
+
+    Returns:
+        The seconds of the candidate and of the reference.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
     """
     ours, theirs = time_in_turns(candidate, reference, example_input, repeats)
     return statistics.median(ours), statistics.median(theirs)

@@ -53,7 +53,7 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise CompressionError(f"the model cannot be copied, and it is never changed itself: {error}") from error
+        raise CompressionError(f"the model cannot be copied, and the original is never changed: {error}") from error
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -113,6 +113,14 @@ def is_weight(place: Owner) -> bool:
     return False
 
 
+def level_suffixes(layer: nn.Module) -> list[str]:
+    """Return how the names of the parameters of each level end."""
+    if not isinstance(layer, nn.RNNBase):
+        return [""]
+    directions = ("", "_reverse") if layer.bidirectional else ("",)
+    return [f"_l{level}{direction}" for level in range(layer.num_layers) for direction in directions]
+
+
 def is_table(place: Owner) -> bool:
     """Tell whether a parameter is, in one place of its use, the table of an embedding."""
     return isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)) and place.attribute == "weight"
@@ -137,6 +145,24 @@ def resolve(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Return the module that holds the tensor of a dotted name, and the last part of the name."""
     path, _, attribute = name.rpartition(".")
     return model.get_submodule(path), attribute
+
+
+def find_layer(model: nn.Module, path: str) -> nn.Module:
+    """Return the layer of a path in a stored arrangement; raises CompressionError where the model has none."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise CompressionError(f"{path} is a layer in the file, not in the model") from error
+
+
+def used_value(model: nn.Module, name: str) -> Tensor | None:
+    """Return what a model computes with under a dotted name, in whatever form it is held, or None where it has none."""
+    try:
+        module, attribute = resolve(model, name)
+    except AttributeError:
+        return None
+    value = getattr(module, attribute, None)
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _text(dtype: torch.dtype) -> str:

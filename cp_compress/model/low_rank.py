@@ -12,8 +12,8 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import NoEffectError
 from cp_compress.model.layers import Weight, copy_model, find_weights
-from cp_compress.model.order import require_order
-from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.order import record_scheme, require_order
+from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.representations.low_rank_layers import low_rank_obstacle, to_low_rank_layer
 from cp_compress.model.scheme import Piped
@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LowRank(Piped):
-    """Replace each weight by a product of two matrices of rank r: the closest there is in the sum of squares.
+    """Replace each weight by a product of two matrices of rank r: the closest one in the sum of squares.
 
-    A weight is taken as a matrix of its first dimension by all others. Either `rank` is given, or `energy` in (0, 1):
-    then r is the smallest rank whose part of the sum of squared singular values is at least that. A weight is left
-    alone, and named, where the two factors would hold as many numbers as itself. Linear layers, convolutions without
-    groups and embeddings (named by `include`) compute with the factors one after the other; attention projections,
-    convolutions in groups and transposed ones store the factors and multiply them out when used. `include` and
-    `exclude` are those of `Prune`. Sources: Eckart and Young 1936; for convolutions Zhang et al. 2015, "Accelerating
-    very deep convolutional networks", without its nonlinear part.
+    A weight is taken as a matrix of its first dimension by all others. It is left unchanged, and named in the report,
+    if the two factors would hold as many numbers as the weight itself. Linear layers, convolutions without groups and
+    embeddings (named by `include`) compute with the factors one after the other; attention projections, convolutions in
+    groups and transposed ones store the factors and multiply them when they are used. Sources: Eckart and Young 1936;
+    for convolutions Zhang et al. 2015, "Accelerating very deep convolutional networks", without its nonlinear part.
+
+    Args:
+        rank: The rank r, 1 or more; give either this or `energy`.
+        energy: The share of the sum of squared singular values to keep, in (0, 1); r is the smallest rank that does.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or both or none of `rank` and `energy` are given.
 
     >>> from torch import nn
     >>> layer = LowRank(rank=2).compress(nn.Linear(16, 8))
@@ -48,6 +55,8 @@ class LowRank(Piped):
 
     expression_name: ClassVar[str] = "low_rank"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("factors",)
+    undoes: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.energy is None):
@@ -88,7 +97,7 @@ class LowRank(Piped):
             raise NoEffectError(f"{self}: no weight of the model would become smaller ({listed})")
         for module, parts in planned.items():
             to_low_rank_layer(module, parts)
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _factorise(self, weight: Weight) -> tuple[str, tuple[Tensor, Tensor] | None]:

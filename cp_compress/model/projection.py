@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError, NoEffectError
-from cp_compress.model.layers import resolve
+from cp_compress.model.layers import used_value
+from cp_compress.model.order import leaves_of
 from cp_compress.model.pruning.zeroing import EmptiedLayerError
 from cp_compress.model.scheme import Compose, Scheme, compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_ROUNDING = ("quantize", "fixed_point")
 
 
 def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
@@ -34,7 +33,7 @@ def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
         candidate = error.candidate
     values = {}
     for name, parameter in model.named_parameters():
-        value = _used_value(candidate, name)
+        value = used_value(candidate, name)
         if value is None or value.shape != parameter.shape:
             found = "none" if value is None else tuple(value.shape)
             raise CompressionError(
@@ -47,26 +46,18 @@ def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
     return values
 
 
-def _used_value(model: nn.Module, name: str) -> Tensor | None:
-    try:
-        module, attribute = resolve(model, name)
-    except AttributeError:
-        return None
-    value = getattr(module, attribute, None)
-    return value if isinstance(value, Tensor) else None
-
-
 def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
     """Return the part of a scheme that chooses what stays, and the part at its end that rounds numbers.
 
-    Raises CompressionError where rounding comes before something else.
+    A scheme rounds when it declares that it leaves "rounded_numbers". Raises CompressionError where rounding comes
+    before something else.
 
     >>> from cp_compress.model import Prune, Quantize
     >>> split_rounding(Prune(0.1) | Quantize("int8"))[1]
     Quantize(dtype='int8', mode='weight', ...)
     """
     parts = list(scheme.schemes if isinstance(scheme, Compose) else [scheme])
-    rounding = [getattr(part, "expression_name", "") in _ROUNDING for part in parts]
+    rounding = ["rounded_numbers" in (leaves_of(part) or ()) for part in parts]
     first = rounding.index(True) if True in rounding else len(parts)
     if not all(rounding[first:]):
         raise CompressionError(f"{scheme}: what rounds numbers must come last for a model to be trained under it")
@@ -85,10 +76,11 @@ def with_density(scheme: Scheme, share: float) -> Scheme:
     parts: Iterable[Any] = scheme.schemes if isinstance(scheme, Compose) else [scheme]
     changed: list[Any] = []
     for part in parts:
-        if not hasattr(part, "density"):
-            raise CompressionError(f"{part} has no density that could be lowered step by step")
-        if getattr(part, "shrink", False):
-            raise CompressionError(f"{part} removes what it drops, which cannot be done gradually; use shrink=False")
+        if not dataclasses.is_dataclass(part) or not hasattr(part, "density"):
+            raise CompressionError(f"{part} is no dataclass with a density, which could be lowered step by step")
+        if "removed_channels" in (leaves_of(part) or ()):
+            advice = "; use shrink=False" if hasattr(part, "shrink") else ""
+            raise CompressionError(f"{part} removes what it drops, which cannot be done gradually{advice}")
         changed.append(_replace_density(part, part.density if share == 1 else 1 - share * (1 - part.density)))
     return compose(changed)
 

@@ -1,4 +1,4 @@
-"""The record that a compressed model carries: what each step did to each tensor, what it left alone and why."""
+"""The record that a compressed model carries: what each step did to each tensor, what it left unchanged and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ATTRIBUTE = "_cp_compression_steps"
 
 @dataclass(frozen=True)
 class Change:
-    """What a step did to one tensor, in words."""
+    """What a step did to one tensor, as text."""
 
     tensor: str
     action: str
@@ -28,6 +28,14 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What a step left behind in tensors, by its kind (`cp_compress.model.order.KINDS`): zeros, rounded numbers, …"""
+
+    kind: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """One scheme's work on one model; `structural` when it changed the shapes of layers."""
 
@@ -35,12 +43,14 @@ class Step:
     changes: tuple[Change, ...]
     skips: tuple[Skip, ...]
     structural: bool = False
+    leaves: tuple[Left, ...] = ()
 
     def inside(self, path: str) -> Step:
-        """Return the step as it is called from a module that holds the model at a path."""
+        """Return the step with the names that its tensors have in a module that holds the model at a path."""
         changes = tuple(Change(f"{path}.{change.tensor}", change.action) for change in self.changes)
         skips = tuple(Skip(f"{path}.{skip.tensor}", skip.reason) for skip in self.skips)
-        return replace(self, changes=changes, skips=skips)
+        leaves = tuple(Left(left.kind, tuple(f"{path}.{name}" for name in left.tensors)) for left in self.leaves)
+        return replace(self, changes=changes, skips=skips, leaves=leaves)
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as plain Python types."""
@@ -49,24 +59,29 @@ class Step:
             "changes": [[change.tensor, change.action] for change in self.changes],
             "skips": [[skip.tensor, skip.reason] for skip in self.skips],
             "structural": self.structural,
+            "leaves": [[left.kind, list(left.tensors)] for left in self.leaves],
         }
 
     @staticmethod
     def from_json(content: Any) -> Step:
-        """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
+        """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else.
+
+        Nothing is left behind where the content does not say it.
+        """
         return Step(
             str(content["scheme"]),
             tuple(Change(str(tensor), str(action)) for tensor, action in content["changes"]),
             tuple(Skip(str(tensor), str(reason)) for tensor, reason in content["skips"]),
             bool(content["structural"]),
+            tuple(Left(str(kind), tuple(map(str, tensors))) for kind, tensors in content.get("leaves", ())),
         )
 
 
 def read_steps(model: object) -> tuple[Step, ...]:
     """Return the steps recorded on a model, or on a part of it, oldest first; none for one that no scheme made.
 
-    A candidate may stand behind a normalisation, inside another module: tensors then have the names that they have
-    there.
+    A candidate may be part of another module, such as one that normalises its inputs: its tensors then have the names
+    that they have in that module.
     """
     steps: tuple[Step, ...] = getattr(model, _ATTRIBUTE, ())
     if steps or not isinstance(model, nn.Module):

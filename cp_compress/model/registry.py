@@ -17,7 +17,7 @@ from cp_compress.model.structure.schemes import FilterPrune, NeuronPrune, Struct
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Read a scheme from its expression: the inverse of `str(scheme)`, but for calibration data given as an object.
+    """Read a scheme from its expression: the inverse of `str(scheme)`, except for calibration data given as an object.
 
     Raises InvalidArgumentError for a text that is no expression, an unknown name and arguments out of range.
 

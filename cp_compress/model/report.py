@@ -10,15 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
-from cp_compress.model.layers import factor_names, resolve
+from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
-from cp_compress.model.representations.integer_layers import formats_of, integers_of
-from cp_compress.model.representations.low_rank_layers import LowRankWeights, low_rank_layers
+from cp_compress.model.representations.registry import held_weights, stored_numbers
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One tensor before and after; the facts after it are None where the candidate has no such tensor."""
+    """One tensor before and after; the facts after it are None where the candidate has no such tensor.
+
+    Attributes:
+        name: The name of the tensor in the reference.
+        shape_before: Its shape in the reference.
+        shape_after: Its shape in the candidate.
+        dtype_before: Its dtype in the reference.
+        dtype_after: The dtype, or format such as "int8", in which the candidate stores it.
+        nonzero_before: How many of its values in the reference are not zero.
+        nonzero_after: How many of the numbers that the candidate stores for it are not zero.
+        density: `nonzero_after` as a share of all values in the reference.
+        changed: Whether dtype, shape or any value differs.
+        actions: What each recorded step did to it.
+    """
 
     name: str
     shape_before: tuple[int, ...]
@@ -43,10 +55,13 @@ class SkippedLayer:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What changed and what was skipped; `steps` are the expressions of the schemes, where the candidate knows them.
+    """What changed and what was skipped.
 
-    `density` of a layer is its non-zero values after, as a share of all its values before. `added` names parameters
-    of the candidate that the reference does not have.
+    Attributes:
+        steps: The expressions of the schemes that made the candidate, as far as it records them.
+        layers: One entry for each tensor.
+        skipped: The tensors that a scheme left unchanged, and why.
+        added: The parameters of the candidate that the reference does not have.
     """
 
     steps: tuple[str, ...]
@@ -100,11 +115,11 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     if read_steps(reference) and not steps:
         made = " | ".join(compression_steps(reference))
         reject("compression_report", "reference", made, "it was made by a scheme and the candidate was not: swapped?")
-    factors = _factors(candidate)
+    parts = _parts(candidate)
     actions: dict[str, list[str]] = {}
     for step in steps:
         for change in step.changes:
-            actions.setdefault(factors.get(change.tensor, change.tensor), []).append(change.action)
+            actions.setdefault(parts.get(change.tensor, change.tensor), []).append(change.action)
     layers = [
         _layer(name, tensor, _find(candidate, name), tuple(actions.get(name, ())))
         for name, tensor in reference.named_parameters()
@@ -115,7 +130,7 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
         if tensor.is_floating_point()
     ]
     layers += [layer for layer in buffers if layer.changed or layer.actions]
-    known = {name for name, _ in reference.named_parameters(remove_duplicate=False)} | set(factors)
+    known = {name for name, _ in reference.named_parameters(remove_duplicate=False)} | set(parts)
     return CompressionReport(
         compression_steps(candidate),
         tuple(layers),
@@ -124,12 +139,12 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     )
 
 
-def _factors(model: nn.Module) -> dict[str, str]:
-    """Return the names of the weights that are held as factors, by the names of the factors."""
+def _parts(model: nn.Module) -> dict[str, str]:
+    """Return the names of the weights that are held in other tensors, by the names of those."""
     weights: dict[str, str] = {}
-    for path, layer in low_rank_layers(model):
-        for name in layer.low_rank_names:
-            weights |= {f"{path}.{factor}".lstrip("."): f"{path}.{name}".lstrip(".") for factor in factor_names(name)}
+    for name, _, held in held_weights(model):
+        path = name.rpartition(".")[0]
+        weights |= {f"{path}.{part}".lstrip("."): name for part in held.parts}
     return weights
 
 
@@ -149,26 +164,8 @@ def _layer(
 
 def _find(model: nn.Module, name: str) -> tuple[Tensor, str, Tensor] | None:
     """Return a tensor of a model as it is stored, the name of its format, and as it is used."""
-    try:
-        module, attribute = resolve(model, name)
-    except AttributeError:
-        return None
-    value = getattr(module, attribute, None)
-    if not isinstance(value, Tensor):
-        return None
-    return *_stored(module, attribute), value.detach()
-
-
-def _stored(module: nn.Module, attribute: str) -> tuple[Tensor, str]:
-    """Return the numbers that a file holds for a tensor, and what they are called."""
-    if isinstance(module, LowRankWeights) and attribute in module.low_rank_names:
-        factors = [_stored(module, factor) for factor in factor_names(attribute)]
-        return torch.cat([numbers.flatten() for numbers, _ in factors]), factors[0][1]
-    form = formats_of(module).get(attribute)
-    if form is not None:
-        return integers_of(module, attribute), form.name
-    tensor: Tensor = getattr(module, attribute).detach()
-    return tensor, _dtype(tensor)
+    value = used_value(model, name)
+    return None if value is None else (*stored_numbers(*resolve(model, name)), value)
 
 
 def _dtype(tensor: Tensor) -> str:

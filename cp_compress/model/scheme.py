@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
-from cp_compress.model.record import Step, read_steps, write_steps
+from cp_compress.model.effects import Effect
+from cp_compress.model.order import leaves_of, name_of, undoes_of
+from cp_compress.model.record import read_steps, write_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +19,40 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Scheme(Protocol):
-    """An immutable, hashable value that makes a compressed model from a model."""
+    """An immutable, hashable value that makes a compressed model from a model.
+
+    Two optional attributes, or properties where they depend on the arguments, say which schemes may follow one another
+    on the same weight:
+
+    - `leaves`: a tuple of what the scheme leaves behind for later steps to keep;
+    - `undoes`: a tuple of what it destroys in a weight that it changes.
+
+    Both hold any of "zeros", "pattern" (zeros whose places matter, as n of every m neighbours), "removed_channels",
+    "factors" (of low rank) and "rounded_numbers"; `()` says that there is nothing. A scheme that undoes what an earlier
+    one left in the same weight is refused with CompressionError. What is declared is not checked against the result.
+
+    A scheme without `leaves` is judged by its result: in each weight matrix that it gave new zeros, later steps must
+    keep them. A scheme without `undoes` is refused where it fills zeros that an earlier step left, where it replaces
+    such a weight by something else, and where it changes the shape of a weight with a pattern. A scheme that rounds
+    must declare `leaves = ("rounded_numbers",)` for models to be trained under it.
+
+    >>> import copy, dataclasses, torch
+    >>> from cp_compress.model import LowRank
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class DropSmall:
+    ...     limit: float
+    ...     leaves = ("zeros",)
+    ...     undoes = ()
+    ...     def compress(self, model):
+    ...         made = copy.deepcopy(model)
+    ...         for parameter in made.parameters():
+    ...             parameter.data[parameter.abs() < self.limit] = 0
+    ...         return made
+    >>> Compose(DropSmall(0.05), LowRank(rank=2)).compress(torch.nn.Linear(16, 16))
+    Traceback (most recent call last):
+    ...
+    cp_compress.base.errors.CompressionError: low_rank(rank=2) cannot follow ... put low_rank first
+    """
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a new, compressed model; the given one is not touched."""
@@ -38,7 +73,8 @@ class Piped:
 class Compose(Piped):
     """Schemes applied one after the other; nested compositions are flattened, so `|` is associative.
 
-    Raises InvalidArgumentError for fewer than two schemes, and for anything that is no scheme.
+    Raises InvalidArgumentError for fewer than two schemes, for anything that is no scheme, and for a scheme that
+    declares an unknown kind of what it leaves or undoes.
 
     >>> from cp_compress.model import Prune, Quantize
     >>> str(Prune(0.1) | Quantize("float16"))
@@ -53,6 +89,8 @@ class Compose(Piped):
             if isinstance(scheme, type) or not isinstance(scheme, Scheme):
                 reject("Compose", "schemes", scheme, "every part must be a scheme, such as Prune(density=0.5)")
             flat.extend(scheme.schemes if isinstance(scheme, Compose) else [scheme])
+        for scheme in flat:
+            leaves_of(scheme), undoes_of(scheme)
         if len(flat) < 2:
             reject("Compose", "schemes", schemes, "a composition has two schemes or more; use a single one by itself")
         object.__setattr__(self, "schemes", tuple(flat))
@@ -67,7 +105,8 @@ class Compose(Piped):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a new model to which every scheme was applied, in order.
 
-        Raises what the schemes raise, for example CompressionError for pruning after quantising to int8.
+        Raises what the schemes raise, for example CompressionError for pruning after quantising to int8, and
+        CompressionError for a scheme that undoes what an earlier one left behind.
         """
         for scheme in self.schemes:
             model = apply_scheme(scheme, model)
@@ -77,7 +116,8 @@ class Compose(Piped):
 def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     """Return the model compressed by a scheme, and recorded as made by it where the scheme records nothing itself.
 
-    Raises what the scheme raises, and CompressionError for a scheme that does not return a new model.
+    Raises what the scheme raises, and CompressionError for a scheme that does not return a new model, or that undoes
+    what an earlier step left behind.
 
     >>> import copy, torch
     >>> from cp_compress.model import compression_steps
@@ -91,21 +131,18 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
-    before = read_steps(model)
+    if isinstance(scheme, Compose):  # its schemes are judged and recorded one by one
+        return scheme.compress(model)
+    leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work
     made = scheme.compress(model)
     if made is model or not isinstance(made, nn.Module):
         what = "the model that it was given" if made is model else f"a {type(made).__name__}"
-        raise CompressionError(f"{_text(scheme)} returned {what}: a scheme returns a new torch.nn.Module")
-    if len(read_steps(made)) <= len(before):
-        write_steps(made, (*before, Step(_text(scheme), (), ())))
+        raise CompressionError(f"{name_of(scheme)} returned {what}: a scheme returns a new torch.nn.Module")
+    effect = Effect(scheme, model, made)
+    effect.require_kept()
+    if len(read_steps(made)) <= len(read_steps(model)):
+        write_steps(made, (*effect.earlier(), effect.step()))
     return made
-
-
-def _text(scheme: Scheme) -> str:
-    """Return a scheme's text, or its class's name where that would be a place in memory."""
-    kind: Any = type(scheme)
-    plain = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-    return kind.__name__ if plain else str(scheme)
 
 
 def compose(schemes: Sequence[Scheme]) -> Scheme:

@@ -20,7 +20,7 @@ def as_patterns(owner: str, name: str, value: object) -> Patterns:
     """Return patterns as a tuple of texts, or reject them.
 
     A pattern is matched as in fnmatch: with the path of a layer ("layer1.*"), or after "type:" with the name of its
-    class or of one of its base classes ("type:Conv*"). A class such as `nn.Linear` stands for "type:Linear".
+    class or of one of its base classes ("type:Conv*"). A class such as `nn.Linear` is the same as "type:Linear".
 
     >>> as_patterns("Prune", "exclude", ("classifier.*", nn.Linear))
     ('classifier.*', 'type:Linear')

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.representations.half_computed import find_casts, model_dtype
-from cp_compress.model.representations.half_stored import find_holding
+from cp_compress.model.representations.half_computed import model_dtype
+from cp_compress.model.representations.half_stored import find_half
 
 _SIZES = (32, 224, 64, 28, 16, 8, 96, 128, 256, 299)
 _VOLUMES = (4, 6, 8, 16, 32, 64)  # a larger one could take all memory
@@ -147,6 +147,6 @@ def _random_batch(model: nn.Module, shape: tuple[int, ...], whole: bool, seed: i
     if whole:
         rows = [module.num_embeddings for module in model.modules() if isinstance(module, _EMBEDDINGS)]
         return torch.randint(0, min(rows, default=2), (_ROWS, *shape), generator=generator).to(device)
-    narrow = find_casts(model) or find_holding(model)
+    narrow = find_half(model)
     dtype = narrow[1] if narrow is not None else model_dtype(model)
     return torch.randn((_ROWS, *shape), generator=generator).to(device, dtype)

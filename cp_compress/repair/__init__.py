@@ -1,1 +1,1 @@
-"""How is a compressed model, or one that is fed compressed data, brought back towards its reference?"""
+"""How is a compressed model, or one that reads compressed data, brought back towards its reference?"""

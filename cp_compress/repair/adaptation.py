@@ -1,4 +1,4 @@
-"""A model trained on decoded data to do what the reference does on the originals."""
+"""A model trained on decoded data to behave as the reference does on the originals."""
 
 from __future__ import annotations
 
@@ -61,11 +61,14 @@ class BeforeAfter:
 
 @dataclass(frozen=True, eq=False)
 class AdaptationResult:
-    """An adapted model, one row of numbers an epoch, and what it does on the validation data, decoded and clean.
+    """An adapted model, its training history, and its comparisons with the reference on the validation data.
 
-    `decoded` compares the candidate on decoded examples, `clean` on the originals, both with the reference on the
-    originals. Each row of `history` holds `step`, `learning_rate`, the means of `loss` and of every term over the
-    epoch, and the multiplier of every term.
+    Attributes:
+        model: The adapted model.
+        history: One row of numbers per epoch: `step`, `learning_rate`, the means of `loss` and of every term over the
+            epoch, and the multiplier of every term.
+        decoded: The candidate on decoded examples, compared with the reference on the originals.
+        clean: The candidate on the originals, compared with the reference on the originals.
     """
 
     model: nn.Module
@@ -111,28 +114,53 @@ def adapt(
 ) -> AdaptationResult:
     """Return a copy of a model, trained on decoded data towards the reference's outputs on the originals.
 
-    `decoded` and `originals` hold the same examples in the same order, such as a `CompressedDataset` and the data that
-    it was made from; their labels are not used. `model` is often the reference itself, or a pruned or factored
-    candidate, whose zeros stay zero. Frozen parameters stay as they are, and so do frozen layers in evaluation mode
-    with the statistics that they keep. The loss is the Kullback–Leibler divergence of `PreserveAgreement` at this
-    `temperature`, on the decoded examples, plus `clean_weight` times that on the originals, which doubles the work.
-    `preserve` are further terms on the examples of the loss, with the reference on the originals, held as constraints
-    by multipliers that move by up to `multiplier_rate` a step.
+    The loss is the Kullback–Leibler divergence of `PreserveAgreement` on the decoded examples, plus `clean_weight`
+    times that on the originals. Labels of the training data are not used. Zeros of a pruned candidate stay zero. Frozen
+    parameters keep their values, and frozen layers in evaluation mode their statistics.
 
-    `validation` is a pair (decoded, originals) of labelled examples, none of which is among those trained on. The
-    result compares the model with the reference on it, decoded and clean, before and after: what is gained on decoded
-    data is often paid for on clean data. It chooses nothing: the model after the last epoch is returned.
+    The result compares the model with the reference on `validation`, decoded and clean, before and after: a gain on
+    decoded data is often paid for on clean data. The comparison chooses nothing: the model after the last epoch is
+    returned.
 
-    `optimizer` makes a torch optimiser of parameters (default: SGD, momentum 0.9), `schedule` (optimiser, number of
-    steps) a schedule of its learning rate that is stepped after each step (default: one cycle to 0.02). An incomplete
-    last batch of an epoch is left out. `checkpoint` names a file that is replaced after each epoch; a run that was
-    stopped goes on from it and ends with the same model. `precision` is "float32", or "bfloat16" or "float16" for
-    torch's automatic mixed precision. `progress` shows a bar.
+    Args:
+        model: The network to adapt: often the reference itself, or a pruned or factored candidate.
+        reference: The network whose outputs on the originals are the target.
+        decoded: The training examples after decoding, such as a `CompressedDataset`.
+        originals: The same examples in the same order, such as the data that `decoded` was made from.
+        validation: A pair (decoded, originals) of labelled data, without any example that is trained on.
 
-    Raises InvalidArgumentError for bad arguments, the checkpoint of another run and validation data that was trained
-    on; NoEffectError when the decoded data is the original; CompressionError for a model whose numbers a scheme has
-    rounded; ObservationError for data that is not of the same examples, as far as 64 of them show; TrainingError when
-    the loss is no longer a number.
+    Args: Loss
+        temperature: The temperature of the divergence, above 0.
+        clean_weight: The weight of the divergence on the originals, 0 or more; above 0 it doubles the work.
+        preserve: Further terms on the examples of the loss, with the reference on the originals: constraints whose
+            weights are Lagrange multipliers.
+        multiplier_rate: By how much a multiplier moves per step, at most.
+
+    Args: Optimisation
+        epochs: The number of epochs. An incomplete last batch of an epoch is left out.
+        optimizer: A function from parameters to a torch optimiser; by default SGD, momentum 0.9.
+        schedule: A function (optimiser, number of steps) to a learning-rate schedule, which is stepped after each
+            training step; by default one cycle to 0.02.
+        batch_size: The number of examples per step.
+        precision: "float32", or "bfloat16" or "float16" for torch's automatic mixed precision.
+
+    Args: The run
+        checkpoint: A file that is replaced after each epoch. An interrupted run continues from it and ends with the
+            same model.
+        device: Where to train; by default the device of `model`.
+        seed: The seed of everything random, 0…2³⁰.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The adapted model, its history and its comparisons with the reference.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, the checkpoint belongs to another run, or validation
+            data was trained on.
+        NoEffectError: If the decoded data equals the original data.
+        CompressionError: If a scheme has rounded the model's numbers, which training would undo.
+        ObservationError: If the two data sets do not hold the same examples, as far as a sample of 64 shows.
+        TrainingError: If the loss is NaN or infinite.
 
     >>> from cp_compress.data import JPEG, CompressedDataset
     >>> from cp_compress.examples import digits, digits_cnn, digits_training

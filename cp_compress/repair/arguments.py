@@ -1,4 +1,4 @@
-"""What `adapt` is asked for: checked before any work, and described so that a checkpoint is known again."""
+"""The arguments of `adapt`: checked before any work, and described to recognise a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from cp_compress.fidelity.observing.refusals import same_data
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, shared_examples
 from cp_compress.inputs.wrapping import said_by
-from cp_compress.model.representations.half_computed import find_casts
-from cp_compress.model.representations.half_stored import find_holding
+from cp_compress.model.representations.half_stored import find_half
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.training.arguments import check_module, identify_model
 from cp_compress.training.distributed import world
@@ -64,11 +63,11 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     pairs = Pairs(LabeledData(decoded), LabeledData(originals))
     kept = said_by(originals, "codec")
     if kept is not None and not getattr(kept, "lossless", False) and said_by(decoded, "codec") is None:
-        rule = f"they are decoded from {kept}, and `decoded` is not: are the two swapped?"
+        rule = f"they are decoded from {kept}, and `decoded` is not; check the order of the two arguments"
         reject(_OWNER, "originals", type(originals).__name__, rule)
     sizes = len(pairs.decoded), len(pairs.originals)
     if sizes[0] != sizes[1]:
-        raise ObservationError(f"decoded holds {sizes[0]} examples, originals {sizes[1]}: they must be the same ones")
+        raise ObservationError(f"decoded holds {sizes[0]} examples, originals {sizes[1]}; both must hold the same")
     spread = torch.linspace(0, sizes[0] - 1, min(sizes[0], _COMPARED)).long()
     after, before = (data.select(spread)[0] for data in (pairs.decoded, pairs.originals))
     if after.shape != before.shape or after.dtype != before.dtype:
@@ -78,7 +77,7 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     other = (pairs.decoded.read_labels() != labels).nonzero()
     if len(other):
         raise ObservationError(
-            f"decoded and originals hold other labels at example #{int(other[0])}: they must be in one order"
+            f"decoded and originals have different labels at example #{int(other[0])}; both must be in the same order"
         )
     require_same_examples(pairs.decoded, pairs.originals, labels)
     lossless = getattr(said_by(decoded, "codec"), "lossless", False)
@@ -103,11 +102,11 @@ def check_validation(validation: object, originals: LabeledData) -> Pairs:
 
 def refuse_rounded(model: nn.Module) -> None:
     """Raise CompressionError for a model whose numbers a scheme has rounded: training would undo that."""
-    remedy = "adapt the model that it was made from, and round the result"
+    remedy = "adapt the model before it is rounded, then round the result"
     require_float_weights(f"{_OWNER} ({remedy})", model)
     for path, module in model.named_modules():
-        if find_casts(module) or find_holding(module):
-            raise CompressionError(f"{_OWNER}: {path or 'the model'} is held in 16 bits; {remedy}")
+        if find_half(module):
+            raise CompressionError(f"{_OWNER}: {path or 'the model'} is stored in 16 bits; {remedy}")
 
 
 def identify_adaptation(

@@ -1,4 +1,4 @@
-"""Batch normalisation re-estimated: the statistics of its layers taken anew from other data, such as decoded data."""
+"""Batch normalisation recalibrated: the statistics of its layers estimated from other data, such as decoded data."""
 
 from __future__ import annotations
 
@@ -41,20 +41,31 @@ def recalibrate_batchnorm(
 ) -> nn.Module:
     """Return a copy of a model whose batch normalisation has the statistics of other data; nothing else changes.
 
-    `dataset` is anything that `LabeledData` reads, such as a `CompressedDataset`; its labels are not used. `examples`
-    is a number of examples spread evenly over it, their indices, or None for all; `batch_size` the largest number in
-    one call. The model given is not changed; the step is recorded on the copy, and so in every check of it.
+    The given model is not changed; the step is recorded on the copy, and so in every check of it.
 
-    With `momentum=None` a layer's statistics are the mean and the unbiased variance of all values of each channel
-    that reach it, pooled over the whole data exactly. By default all layers are measured in one pass, in which each
-    normalises by the statistics of the batch, as in training. With `layer_by_layer` each is measured while all layers
-    before it already have their new statistics, so that in evaluation mode the statistics are those of the data to
-    the last layer, whatever the batch size (a layer used twice in one call apart); that takes about half a pass a
-    layer. A `momentum` in (0, 1] moves the old statistics towards those of each batch in turn, by that share.
+    Args:
+        model: A network with batch normalisation that keeps running statistics.
+        dataset: Data in any form that comparisons accept, such as a `CompressedDataset`; its labels are not used.
+        examples: A number of examples spread evenly over the data, their indices, or None for all.
+        batch_size: The largest number of examples in one call.
+        momentum: None for the mean and the unbiased variance of all values of each channel that reach a layer, pooled
+            exactly over the whole data. A number in (0, 1] moves the old statistics towards those of each batch in
+            turn, by that fraction.
+        layer_by_layer: By default all layers are measured in one pass, in which each normalises by the statistics of
+            the batch, as in training. If True, each is measured while all layers before it already have their new
+            statistics, so that in evaluation mode the statistics are those of the data down to the last layer, whatever
+            the batch size (except for a layer used twice in one call). That takes about half a pass per layer.
+        device: Where to run the model; by default the device of `model`.
 
-    Raises NoEffectError for a model without batch normalisation that keeps statistics, or that calls none of its
-    layers, and when they are those of the data already; InvalidArgumentError for a ScriptModule; CompressionError for a
-    lowered model and statistics that their dtype cannot hold; ObservationError for data that the model cannot take.
+    Returns:
+        The recalibrated copy.
+
+    Raises:
+        NoEffectError: If the model has no batch normalisation that keeps statistics or calls none of its layers, or the
+            statistics are already those of the data.
+        InvalidArgumentError: If an argument is not as described, or the model is a ScriptModule.
+        CompressionError: If the model was lowered, or the dtype of the statistics cannot hold them.
+        ObservationError: If the model cannot take the data.
 
     >>> from cp_compress.data import JPEG, CompressedDataset
     >>> from cp_compress.examples import digits_cnn, digits_training
@@ -66,14 +77,14 @@ def recalibrate_batchnorm(
     rule = "must be a whole number of 1 or more"
     size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
     if momentum is not None:
-        rule = "must be the share of each batch, a number in (0, 1], or None for all values pooled"
+        rule = "must be the weight of each batch, a number in (0, 1], or None to pool all values"
         momentum = check_real(_OWNER, "momentum", momentum, rule, above=0, at_most=1)
     check_flag(_OWNER, "layer_by_layer", layer_by_layer)
     check_module(_OWNER, "model", model)
     with torch.inference_mode(False):  # a copy made within inference mode could not be changed
         copied = copy_model(_OWNER, model)
     if is_lowered(copied):
-        raise CompressionError(f"{_OWNER}: the model was lowered for this CPU; repair the model that `lower` was given")
+        raise CompressionError(f"{_OWNER}: the model was lowered for this CPU; recalibrate it before `lower`")
     layers, skips = _find_layers(copied)
     own = model_device(model) or torch.device("cpu")
     target = own if device is None else usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
@@ -89,10 +100,10 @@ def recalibrate_batchnorm(
             _set(layers[path], statistics)
     if not found:
         rule = "the model calls none of its layers of batch normalisation on this data, so nothing can be measured"
-        raise NoEffectError(f"{_OWNER}: {rule}; a function that takes their statistics is not seen")
+        raise NoEffectError(f"{_OWNER}: {rule}; calls of a function with their statistics are not observed")
     changes = _changes(before, layers)
     if not changes:
-        raise NoEffectError(f"{_OWNER}: the statistics of all layers are those of this data already")
+        raise NoEffectError(f"{_OWNER}: the statistics of all layers are already those of this data")
     skips += [Skip(path, "the model did not use this layer") for path in layers if path not in found]
     settings: dict[str, Any] = {"examples": len(chosen)}
     settings |= {} if momentum is None else {"momentum": momentum}
@@ -127,7 +138,7 @@ class _Moments:
     def variance(self) -> Tensor:
         """The unbiased variance, as torch keeps it."""
         if self.count < 2:
-            raise CompressionError(f"{_OWNER}: one value a channel has no variance: give more examples")
+            raise CompressionError(f"{_OWNER}: one value per channel has no variance; give more examples")
         return self.squares / (self.count - 1)
 
 
@@ -283,7 +294,7 @@ def _set(layer: _BatchNorm, statistics: _Statistics) -> None:
         assert buffer is not None
         rounded = value.to(buffer.dtype)
         if not bool(torch.isfinite(rounded).all()):
-            raise CompressionError(f"{_OWNER}: the data gives statistics that {buffer.dtype} cannot hold")
+            raise CompressionError(f"{_OWNER}: the data has statistics that {buffer.dtype} cannot hold")
         buffer.copy_(rounded)
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked.fill_(statistics.batches)

@@ -1,4 +1,4 @@
-"""How a repair is written down: one step in the record that a candidate carries into every check of it."""
+"""How a repair is recorded: one step in the record that a candidate carries into every check of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compress until the measures hold: search for the smallest candidate that still passes.
+"""Search for the smallest candidate that still meets every requirement.
 
 Everything is imported when it is first used.
 """

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-import cp_compress.fidelity as fidelity
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
 from cp_compress.fidelity.judging.judgement import Check, Requirement, Result, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import observe
@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 
 Constraint = Callable[["nn.Module", "nn.Module"], Check]
 """Anything that judges a candidate against its reference."""
-_PREFIX = "compare_"
-_OF_DATA = ("reconstruction",)  # a comparison of data, not of models
 
 
 @dataclass(frozen=True, eq=False)
 class Preserved:
     """A comparison of candidate and reference on a data set, and what it must show.
 
-    `comparison` names one of `cp_compress.fidelity` ("predictions", "attributions", "boundaries", …) or is a callable
-    (candidate observation, reference observation, **options) -> Measurement; `requirements` are judged on its
-    metrics, each with its own confidence level or none; `options` go to the comparison. The candidate is run on
-    `device`, by default where it is, in batches of `batch_size`.
+    Args:
+        comparison: The name of a comparison of models, such as "predictions", "robustness" or "footprint", or a
+            callable (candidate observation, reference observation, **options) -> Measurement.
+        dataset: The labelled examples that both models read.
+        requirements: What is required of its metrics, each with its own confidence or none.
+        options: Options of the comparison.
+        device: Where the models run; by default where they are.
+        batch_size: The largest number of examples in one call.
 
-    Raises InvalidArgumentError for an unknown comparison or option and when nothing is required, ObservationError for
-    an empty data set.
+    Raises:
+        InvalidArgumentError: If the comparison or an option is unknown, or nothing is required.
+        ObservationError: If the data set is empty.
 
     >>> from cp_compress.examples import digits
     >>> print(Preserved("predictions", digits(), [Requirement("agreement", "min", 0.98, confidence=0.95)]))
@@ -60,7 +63,7 @@ class Preserved:
         object.__setattr__(self, "options", dict(self.options))
         rule = "must be a whole number of 1 or more"
         check_integer("Preserved", "batch_size", self.batch_size, rule, at_least=1)
-        _check_options(self._compare, self.options)
+        _check_options(self._compare, self._all_options)
         if not isinstance(self.dataset, LabeledData):
             object.__setattr__(self, "dataset", LabeledData(self.dataset))
 
@@ -70,7 +73,7 @@ class Preserved:
             observe(model, self.dataset, device=self.device, batch_size=self.batch_size)
             for model in (candidate, reference)
         ]
-        return judge(self._compare(*seen, **self.options), self.requirements)
+        return judge(self._compare(*seen, **self._all_options), self.requirements)
 
     def __str__(self) -> str:
         name = self.comparison if isinstance(self.comparison, str) else describe(self.comparison)
@@ -85,13 +88,23 @@ class Preserved:
     def _compare(self) -> Callable[..., Measurement]:
         if callable(self.comparison):
             return self.comparison
-        named = (name.removeprefix(_PREFIX) for name in dir(fidelity) if name.startswith(_PREFIX))
-        known = [name for name in named if name not in _OF_DATA]
-        if self.comparison not in known:
+        return self._declared.compare
+
+    @property
+    def _declared(self) -> Comparison:
+        known = comparisons_of_models()
+        if not isinstance(self.comparison, str) or self.comparison not in known:
             rule = f"no comparison of that name; known are {', '.join(sorted(known))}"
             reject("Preserved", "comparison", self.comparison, rule)
-        compare: Callable[..., Measurement] = getattr(fidelity, _PREFIX + self.comparison)
-        return compare
+        return known[self.comparison]
+
+    @property
+    def _all_options(self) -> dict[str, Any]:
+        """The options of the comparison, those that follow from the requirements included."""
+        if callable(self.comparison):
+            return dict(self.options)
+        implied = self._declared.implied([requirement.metric for requirement in self.requirements])
+        return {**implied, **self.options}
 
 
 def conservative_margin(check: Check) -> float:

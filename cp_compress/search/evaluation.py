@@ -1,4 +1,4 @@
-"""One trial: make the candidate of a point, measure it, judge it; in this process or in a worker."""
+"""One trial: make the candidate of a point, measure it and judge it, in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def make_candidate(task: Task, number: int, scheme: Scheme) -> nn.Module:
             return candidate
         finished = task.finish(candidate, scheme)
     if not isinstance(finished, torch.nn.Module):
-        raise TypeError(f"finish returned {type(finished).__name__}; it must return the candidate")
+        raise TypeError(f"finish returned {type(finished).__name__}; it must return a torch.nn.Module, the candidate")
     return finished
 
 

@@ -1,4 +1,4 @@
-"""Gaussian processes of scikit-optimize: what trials let one believe at other places."""
+"""Gaussian processes of scikit-optimize: predictions of objectives and margins at points that were not tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search makes small: operations, parameters, bytes or time of a candidate, as printable values."""
+"""The objectives that a search minimises: operations, parameters, bytes or time of a candidate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Flops(Written):
-    """Floating-point operations of the graph that runs on the example input; zeros among the weights save none."""
+    """Floating-point operations of the graph that runs on the example input; zero weights do not reduce them."""
 
     expression_name: ClassVar[str] = "flops"
     positional_fields: ClassVar[tuple[str, ...]] = ()
@@ -47,8 +47,8 @@ class Flops(Written):
 class Parameters(Written):
     """The number of parameters: those that are not zero, or all that are stored as numbers (`count="total"`).
 
-    Unstructured pruning and masks change only the first, removing channels changes both. A zero saves bytes only in
-    a packed file (`ArtifactBytes`) and time only on kernels made for it (`Latency`).
+    Unstructured pruning and masks change only the first, removing channels changes both. A zero saves bytes only in a
+    packed file (`ArtifactBytes`) and time only with kernels made for sparse weights (`Latency`).
     """
 
     count: str = "nonzero"
@@ -97,11 +97,11 @@ class ResidentBytes(Written):
 
 @dataclass(frozen=True)
 class Latency(Written):
-    """The time of one call on the example input as a share of the reference's, both measured in turns.
+    """The time of one call on the example input, as a fraction of the reference's; both are timed in turns.
 
-    A share, because a busy machine slows both models alike. Noise must not pass for a gain: the objective of a
-    candidate is the upper 99 % confidence bound of the median share over `repeats` turns, that of the reference the
-    lower one of the reference timed beside itself, at most 1.
+    A fraction, because a busy machine slows both models alike. To keep noise from counting as a gain, the objective of
+    a candidate is the upper 99 % confidence bound of the median fraction over `repeats` turns; that of the reference is
+    the lower bound of the reference timed beside itself, at most 1.
     """
 
     repeats: int = 30
@@ -116,15 +116,15 @@ class Latency(Written):
         _check_repeats("Latency", self.repeats)
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
-        """Return the share of the reference's time that a candidate surely does not exceed."""
+        """Return the upper confidence bound of the candidate's fraction of the reference's time."""
         return _time_share(candidate, reference, example_input, self.repeats)
 
 
 @dataclass(frozen=True)
 class Throughput(Written):
-    """The time an example takes in batches of `batch_size`, as a share of the reference's: 1 / speed-up.
+    """The time per example in batches of `batch_size`, as a fraction of the reference's: 1 / speed-up.
 
-    The rows of the example input are repeated until the batch is full. It is bounded as `Latency` is.
+    The rows of the example input are repeated until the batch is full. The confidence bounds are those of `Latency`.
     """
 
     batch_size: int = 64
@@ -142,7 +142,7 @@ class Throughput(Written):
         _check_repeats("Throughput", self.repeats)
 
     def measure(self, candidate: nn.Module, reference: nn.Module, example_input: Any) -> float:
-        """Return the share of the reference's time that a candidate surely does not exceed."""
+        """Return the upper confidence bound of the candidate's fraction of the reference's time."""
         return _time_share(candidate, reference, self._fill(example_input), self.repeats)
 
     def _fill(self, example_input: Any) -> Any:
@@ -153,7 +153,7 @@ class Throughput(Written):
 
 
 def _check_repeats(owner: str, repeats: object) -> None:
-    rule = "must be a whole number of 7 or more: no bound on the median is to be had from fewer turns"
+    rule = "must be a whole number of 7 or more, because fewer turns give no confidence bound on the median"
     check_integer(owner, "repeats", repeats, rule, at_least=7)
 
 
@@ -187,5 +187,5 @@ def as_objective(owner: str, objective: object, example_input: Any) -> Objective
         known = ", ".join(kind.expression_name for kind in _KNOWN)
         reject(owner, "objective", objective, f"give a value with a method `measure`, or an expression of {known}")
     if getattr(objective, "needs_input", False) and example_input is None:
-        reject(owner, "example_input", None, f"{objective} runs the model: give one batch of its inputs")
+        reject(owner, "example_input", None, f"{objective} runs the model, so one batch of its inputs is needed")
     return objective  # type: ignore[return-value]

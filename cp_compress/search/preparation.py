@@ -1,4 +1,4 @@
-"""What is checked before the first trial: arguments, shared examples, and that the reference itself would pass."""
+"""Checks before the first trial: the arguments, shared examples, and whether the reference meets the constraints."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def check_arguments(model: object, space: object, finish: object, trials: int, s
             space.scheme(point)
         except Exception as error:  # a template of the user's own may raise anything
             told = str(error) if isinstance(error, InvalidArgumentError) else f"{type(error).__name__}: {error}"
-            reject(_OWNER, "space", str(space), f"there is no scheme at {describe_point(point)}: {told}")
+            reject(_OWNER, "space", str(space), f"no scheme can be made at {describe_point(point)}: {told}")
 
 
 def as_batch(batch: int | None, jobs: int, backend: str | None) -> int:
     """Return how many points are asked for at a time."""
     if backend is not None:
         check_choice(_OWNER, "backend", backend, BACKENDS)
-    rule = "must be a whole number of 1 or more: the points that are asked for at a time"
+    rule = "must be a whole number of 1 or more, the points that are chosen at a time"
     return jobs if batch is None else check_integer(_OWNER, "batch", batch, rule, at_least=1)
 
 
@@ -92,7 +92,7 @@ def read_search_data(constraints: Sequence[Constraint]) -> tuple[frozenset[str],
         digests.update(example_digests(data))
     for constraint in constraints:
         if not isinstance(constraint, Preserved):
-            notes.append(f"{describe(constraint)} is a callable: which examples it has seen is not known")
+            notes.append(f"{describe(constraint)} is a callable, so the examples that it has seen are not known")
     return frozenset(digests), notes
 
 
@@ -111,12 +111,12 @@ def prepare_gate(
         first = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
             f"{len(shared)} of its examples ({first}{', …' if len(shared) > 5 else ''}) are among those searched on, "
-            "so a verdict on them would be too good; take them out, or say allow_shared_examples=True"
+            "so a verdict on them would be too optimistic; remove them, or set allow_shared_examples=True"
         )
         reject(_OWNER, "gate_data", type(gate_data).__name__, rule)
     gates = tuple(specification.on(gate_data) for specification in specifications)
     count = len(shared)
-    return gates, [f"{count} examples of the gate are among those searched on: it is no fresh data"] if shared else []
+    return gates, [f"{count} examples of the gate data were used by the search: it is not fresh"] if shared else []
 
 
 def measure_reference(task: Task) -> float:
@@ -134,7 +134,7 @@ def rehearse(model: nn.Module, constraints: Sequence[Constraint]) -> None:
             check = constraint(model, model)
             # the reference has its own size by definition, and is no smaller than itself
             if not check.passed and check.measurement.comparison != "footprint":
-                rule = f"even the reference does not pass this ({describe_check(check)}), so no candidate can be found"
+                rule = f"the reference itself does not meet this ({describe_check(check)}), so no candidate can"
                 reject(_OWNER, "constraints", str(constraint), rule)
 
 

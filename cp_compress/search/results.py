@@ -1,4 +1,4 @@
-"""What a search found: the best feasible candidate, the trace of all trials, and the verdict on fresh data."""
+"""The result of a search: the best feasible candidate, all trials, and the verdict on fresh data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 class SearchResult:
     """The best feasible candidate of a search and how it was found.
 
-    `trial` is its record, `trials` all of them in order; `reference_objective` is what the reference costs. `gate`
-    holds the checks of `best` on fresh data, None when there was none. `search_digests` are those of the examples that
-    the search has seen, for `shared_examples`. `notes` are sentences that a reader must see beside the result.
+    Attributes:
+        best: The best candidate.
+        scheme: Its compression scheme.
+        trial: Its trial.
+        trials: All trials, in order.
+        objective: The expression of the objective.
+        reference_objective: The objective of the reference.
+        constraints: The constraints, as text.
+        strategy: The expression of the strategy.
+        gate: The checks of `best` on fresh data, or None if there was no such data.
+        search_digests: The digests of the examples that the search has seen, for `shared_examples`.
+        notes: Sentences that a reader must see beside the result.
+        objective_unit: The unit of the objective, empty if it has none.
     """
 
     best: nn.Module
@@ -40,7 +50,7 @@ class SearchResult:
 
     @property
     def gate_passed(self) -> bool | None:
-        """Whether the best candidate holds on fresh data too; None when that was not asked."""
+        """Whether the best candidate also passes on fresh data, or None if there was no such data."""
         return None if self.gate is None else all(check.passed for check in self.gate)
 
     def to_json(self) -> dict[str, Any]:

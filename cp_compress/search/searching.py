@@ -1,4 +1,4 @@
-"""Search for the smallest candidate that still passes."""
+"""Search for the smallest candidate that still meets every constraint."""
 
 from __future__ import annotations
 
@@ -61,25 +61,46 @@ def search(
 ) -> SearchResult:
     """Return the feasible candidate with the smallest objective among `trials` points of a space.
 
-    A candidate is made by the point's scheme from `model`, which stays as it is, and then by `finish` (candidate,
-    scheme) -> candidate, where it is given, for example to train it. It is feasible when every constraint passes;
-    "inconclusive" does not. `strategy` is by default `Bisection` for one number and `Bayesian` otherwise.
-    `example_input` is one batch, for objectives that run the model.
+    A candidate is feasible if every constraint passes; "inconclusive" does not count as passed. Judge on data that the
+    model was not trained on, because candidates agree with it more on training examples than on others.
 
-    Judge on data that the model was not trained on: candidates agree with it more on training examples than on others.
-    `gate_data` is labelled data on which the best candidate is judged once more, by all `Preserved` constraints; the
-    verdict is part of the result. No example of it may be among those searched on, unless `allow_shared_examples`.
+    Args:
+        model: The network to compress, which is not changed.
+        space: The parameters of a compression scheme.
 
-    `state` names a file that is written after each trial; a search that was stopped goes on from it and finds what it
-    would have found, and one that is done goes on with more `trials`, unless its strategy plans by their number.
-    `batch` points are asked for at a time, by default `jobs`, which is the number of processes;
-    what is found depends on `batch`, never on `jobs`. `backend` is "loky", or "dask" for the cluster whose
-    `distributed.Client` is active. `progress` shows a bar.
+    Args: What is required
+        objective: What to minimise, as a value or an expression such as "artifact_bytes".
+        constraints: One or more callables (candidate, reference) to a check, such as `Preserved`.
+        example_input: One batch of inputs, for objectives that run the model.
+        finish: A function (candidate, scheme) that returns the candidate to judge, for example after training.
 
-    Raises NoFeasibleCandidateError, with the trace, when no trial was feasible with less of the objective than the
-    reference; InvalidArgumentError for bad arguments, shared examples, the state file of another search, and a
-    constraint that the reference itself does not pass on this data; TrialError, naming the point, for an error in a
-    trial that is not the candidate's.
+    Args: Strategy
+        strategy: How points are chosen, as a value or an expression; by default `Bisection` for a single number and
+            `Bayesian` otherwise.
+        trials: The number of points to try.
+        seed: The seed of everything random, 0…2³⁰.
+        batch: The number of points that are chosen at a time; by default `jobs`. The result depends on it.
+
+    Args: Fresh data
+        gate_data: Labelled data on which the best candidate is judged once more, by all `Preserved` constraints; the
+            verdict is part of the result.
+        allow_shared_examples: Whether `gate_data` may hold examples on which candidates are judged.
+
+    Args: The run
+        state: A file that is written after each trial. An interrupted search continues from it with the same result; a
+            finished one can continue with more `trials`, unless its strategy plans by their number.
+        jobs: The number of processes; the result does not depend on it if `batch` is given.
+        backend: "loky" for processes on this machine, or "dask" for the cluster of the active `distributed.Client`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The best feasible candidate with all trials and the verdict on fresh data.
+
+    Raises:
+        NoFeasibleCandidateError: If no feasible trial has a smaller objective than the reference; it holds all trials.
+        InvalidArgumentError: If an argument is not as described, examples are shared, the state file belongs to another
+            search, or the reference itself does not meet a constraint on this data.
+        TrialError: If a trial ends with an error that is not due to the candidate; the point is named.
     """
     check_arguments(model, space, finish, trials, seed, jobs)
     at_a_time = as_batch(batch, jobs, backend)
@@ -97,7 +118,7 @@ def search(
         reference_objective = measure_reference(task)
         found = _run(task, run, trials, at_a_time, kept, workers, progress)
     if len(found.trials) < trials:
-        notes.append(f"the strategy had nothing left to ask after {len(found.trials)} of {trials} trials")
+        notes.append(f"the strategy had no further point to try after {len(found.trials)} of {trials} trials")
     notes += note_direction(space, chosen_strategy, found.trials)
     best, trial = _choose(task, run, found, reference_objective, notes, digests)
     mark_as_searched(best, digests)
@@ -167,8 +188,8 @@ def _is_made(space: SchemeSpace, state: State, number: int, point: Point) -> boo
     asked = f"{describe_point(point)} with {space.scheme(point)}"
     if made != asked:
         rule = (
-            f"trial {number} was made at {made} and would now be at {asked}: another space, another number of trials "
-            "(from which the strategy plans), or other library versions"
+            f"trial {number} was made at {made} and would now be at {asked}: the space, the number of trials "
+            "(by which the strategy plans), or library versions have changed"
         )
         reject(_OWNER, "state", str(state.path), rule)
     return True
@@ -201,9 +222,7 @@ def _choose(
         notes.append(f"{count} trials passed without being below the reference's {reference_objective:.6g}")
     trusted = [trial for trial in feasible if run.trusts(trial.point)]
     if len(trusted) < len(feasible):
-        notes.append(
-            f"{len(feasible) - len(trusted)} feasible trials were not trusted: other trials speak against them"
-        )
+        notes.append(f"{len(feasible) - len(trusted)} feasible trials were not accepted: other trials contradict them")
     for trial in trusted:
         if found.best is not None and found.best.trial.number == trial.number:
             assert found.best.candidate is not None
@@ -212,12 +231,12 @@ def _choose(
         again = evaluate(task, trial.number, trial.point)
         same = again.trial.digest == trial.digest
         if not same:
-            notes.append(f"trial {trial.number} was made again and came out otherwise: {again.trial.outcome}")
+            notes.append(f"trial {trial.number} was repeated with another outcome: {again.trial.outcome}")
         if again.candidate is not None and _rank(again.trial)[0] < reference_objective:
             return again.candidate, trial if same else again.trial
     reason = "no trial was feasible"
     if passed:
-        reason = f"no trial that passed could be accepted as one with less {task.objective} than the reference"
+        reason = f"no trial that passed could be accepted with less {task.objective} than the reference"
     shown = "\n".join([trial_table(found.trials), *(f"note: {note}" for note in notes)])
     raise NoFeasibleCandidateError(f"{reason} in {len(found.trials)} trials:\n{shown}", tuple(found.trials), digests)
 
@@ -231,12 +250,16 @@ def _describe_verdict(gate: tuple[Check, ...] | None) -> tuple[str, ...]:
     if gate is None:
         return (
             "the candidate was chosen on the data that it was judged on and has not been judged on fresh data: "
-            "its margins are those of the luckiest trial",
+            "its margins are those of the luckiest trial and too optimistic",
         )
     outcomes = {check.outcome for check in gate}
     if outcomes == {"pass"}:
         return ()
-    return ("the candidate fails on fresh data" if outcomes & {"fail", "error"} else "fresh data leaves it undecided",)
+    return (
+        "the candidate fails on fresh data"
+        if outcomes & {"fail", "error"}
+        else "the check on fresh data is inconclusive",
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Search spaces: named parameters, and the compression scheme that each point of them stands for."""
+"""Search spaces: named parameters, and the compression scheme of each point."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Real(Written):
 
 @dataclass(frozen=True)
 class Integer(Written):
-    """A whole number in `low`…`high`, on a linear or a logarithmic scale; each has its own cell of the unit interval.
+    """A whole number in `low`…`high`, on a linear or a logarithmic scale.
+
+    Each number has an interval of its own in [0, 1].
 
     >>> [Integer(1, 4).from_unit(unit) for unit in (0, 0.3, 0.6, 1)]
     [1, 2, 3, 4]
@@ -96,7 +98,7 @@ class Categorical(Written):
     def __post_init__(self) -> None:
         choices = tuple(self.choices) if isinstance(self.choices, (tuple, list)) else ()
         if len(choices) < 2 or len(set(choices)) < len(choices):
-            reject("Categorical", "choices", self.choices, "give two different values or more in a tuple")
+            reject("Categorical", "choices", self.choices, "give a tuple of at least two different values")
         if not all(isinstance(choice, (str, int, float)) for choice in choices):
             reject("Categorical", "choices", self.choices, "every choice must be a text or a number")
         object.__setattr__(self, "choices", choices)
@@ -117,10 +119,10 @@ def parse_parameter(text: str) -> Parameter:
 
 @dataclass(frozen=True, init=False)
 class SchemeSpace:
-    """Parameters, and a scheme for each of their points: a template of an expression, or a callable on the point.
+    """Parameters, and a scheme for each point: a template of an expression, or a function of the point.
 
-    A template names every parameter in braces; a callable takes the point, a mapping from names to values. Raises
-    InvalidArgumentError when there is no parameter, and when the template's names are not those of the parameters.
+    A template names every parameter in braces; a function takes the point, a mapping from names to values. Raises
+    InvalidArgumentError if there is no parameter, or the template's names are not those of the parameters.
 
     >>> space = SchemeSpace("prune(density={density})", density=Real(0.02, 1))
     >>> str(space.scheme({"density": 0.25}))
@@ -155,7 +157,7 @@ class SchemeSpace:
         return [{name: pair[end] for name, pair in pairs.items()} for end in (0, 1)]
 
     def scheme(self, point: Point) -> Scheme:
-        """Return the scheme of one point; raises what its construction raises."""
+        """Return the scheme of one point; raises the error of the scheme for a setting that it refuses."""
         from cp_compress.model.registry import parse_scheme
         from cp_compress.model.scheme import Scheme
 
@@ -189,7 +191,7 @@ def _check_template(template: str, names: set[str]) -> None:
     except ValueError as error:
         reject("SchemeSpace", "template", template, f"it cannot be read: {error}")
     if used != names:
-        rule = f"it names {sorted(used)} in braces, the parameters are {sorted(names)}; both must be the same"
+        rule = f"it names {sorted(used)} in braces, but the parameters are {sorted(names)}; both must be the same"
         reject("SchemeSpace", "template", template, rule)
 
 

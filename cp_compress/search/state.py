@@ -1,4 +1,4 @@
-"""The file from which a search that was stopped goes on: what search it is, and the trials that it has made."""
+"""The file from which an interrupted search continues: the identity of the search, and its trials."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class State:
             names = sorted(identity.keys() | self._identity.keys())
             other = [name for name in names if identity.get(name) != self._identity.get(name)]
             shown = "; ".join(f"{name}: {identity.get(name)} there, {self._identity.get(name)} here" for name in other)
-            reject("search", "state", str(path), f"this is the file of another search ({shown}); use another path")
+            reject("search", "state", str(path), f"this file belongs to another search ({shown}); use another path")
         self._trials = {trial.number: trial for trial in trials}
 
 

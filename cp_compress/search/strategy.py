@@ -1,4 +1,4 @@
-"""What a search strategy is: a printable value that starts a run, which is asked for points and told trials."""
+"""What a search strategy is: a value that starts a run, which proposes points and receives their trials."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def note_direction(space: SchemeSpace, strategy: Strategy, trials: Sequence[Tria
         return []
     other = "low" if feasible_at == "high" else "high"
     rule = f"the {feasible_at} end of {axis.name}, which should compress mildly, has the smaller objective"
-    return [f"{rule}: was feasible_at={other} meant?"]
+    return [f"{rule}; check whether it should be feasible_at={other}"]

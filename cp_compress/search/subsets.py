@@ -1,4 +1,4 @@
-"""The smallest part of a data set that still teaches a network to do what all of it teaches."""
+"""The smallest part of a data set on which a network learns the behaviour that all of it teaches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OWNER = "find_smallest_subset"
 
 @dataclass(frozen=True, eq=False)
 class SubsetTrial:
-    """One selection, and the checks of the networks trained on it against those trained on all, one a seed."""
+    """One selection, and for each seed the check of a network trained on it against one trained on all examples."""
 
     selection: Selection
     checks: tuple[Check, ...]
@@ -43,7 +43,10 @@ class SubsetTrial:
 
 @dataclass(frozen=True, eq=False)
 class SmallestSubset:
-    """What `find_smallest_subset` found: the best selection, None where only all examples do; all trials in order."""
+    """What `find_smallest_subset` found: the smallest selection that passed, and all trials in order.
+
+    `selection` is None if no smaller part than all examples passed.
+    """
 
     selection: Selection | None
     trials: tuple[SubsetTrial, ...]
@@ -70,18 +73,45 @@ def find_smallest_subset(
     optimizer: MakeOptimizer | None = None,
     device: torch.device | str | None = None,
 ) -> SmallestSubset:
-    """Return the smallest selection on which networks learn to do what those trained on all examples do.
+    """Return the smallest selection on which networks learn to behave like those trained on all examples.
 
-    `choose` makes a selection of so many examples, such as `lambda count: craig(gradients, count, labels=labels)`. For
-    each of the seeds a network of `make_model` is trained for `steps` on all of `dataset` and, from the same initial
-    values, on the selection with its weights; the second is the candidate and the first the reference of
-    `compare_predictions` on `judged_on`, which may hold no example of `dataset` unless `allow_shared_examples`. A text
-    such as "agreement >= 0.98" is a claim at this `confidence`, as with `find_smallest`. A selection passes when the
-    requirements hold for every seed, "inconclusive" does not. The number of examples is bisected on a logarithmic
-    scale between `smallest` (default: one a class) and all, which takes for granted that more examples are no worse:
-    the result is the smallest that was tried and passed.
+    For each seed a network is trained on all of `dataset` and, from the same initial values, on the selection with its
+    weights. `compare_predictions` compares the second, the candidate, with the first, the reference, on `judged_on`. A
+    selection passes if the requirements hold for every seed; "inconclusive" does not count as holding. The number of
+    examples is bisected on a logarithmic scale, which assumes that more examples are no worse; the result is the
+    smallest selection that was tried and passed.
 
-    Raises InvalidArgumentError for bad arguments and shared examples, and whatever `choose` raises.
+    Args:
+        make_model: A function without arguments that returns a new network with random initial values.
+        dataset: The labelled training data.
+        choose: A function of a number of examples that returns a selection of that many, such as `lambda count:
+            craig(gradients, count, labels=labels)`.
+        judged_on: Labelled data for the comparison.
+        requirements: One or more requirements on the metrics of `compare_predictions`. A `Requirement` is judged as it
+            is; a text such as "agreement >= 0.98" is a claim about the population at `confidence`.
+
+    Args: Comparison
+        confidence: The confidence of requirements given as text, in (0, 1), or None to judge the measured value.
+        allow_shared_examples: Whether `judged_on` may hold examples of `dataset`.
+
+    Args: Search
+        smallest: The smallest number of examples; by default one per class.
+        trials: The largest number of selections to try.
+        seeds: The seeds of the trainings, whole numbers in 0…2³⁰.
+
+    Args: Training
+        steps: The number of training steps.
+        batch_size: The number of examples per step.
+        optimizer: A function from parameters to a torch optimiser, as for `fit`.
+        device: Where to train; by default the CPU.
+
+    Returns:
+        The smallest selection that passed, with all trials.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or examples are shared.
+
+    The errors of `choose` are raised unchanged.
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     held = _as_requirements(requirements, confidence)
@@ -102,7 +132,7 @@ def find_smallest_subset(
     def attempt(count: int) -> SubsetTrial:
         selection = choose(count)
         if not isinstance(selection, Selection) or len(selection) != count:
-            reject(_OWNER, "choose", selection, f"it must return a Selection of the {count} examples asked for")
+            reject(_OWNER, "choose", selection, f"it must return a Selection of {count} examples")
         part = selection.subset(data)
         checks = []
         for seed, reference in references.items():
@@ -129,13 +159,13 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
     several = given if isinstance(given, (list, tuple)) else [given]
     found = tuple(Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several)
     if not found or not all(isinstance(one, Requirement) for one in found):
-        rule = 'give at least one Requirement or text, such as "agreement >= 0.98"; nothing else counts'
+        rule = 'give at least one Requirement or text, such as "agreement >= 0.98"'
         reject(_OWNER, "requirements", given, rule)
     return found
 
 
 def _as_seeds(seeds: object) -> list[int]:
-    rule = "give one seed or more, whole numbers in 0…2³⁰, such as (0, 1)"
+    rule = "give at least one seed, whole numbers in 0…2³⁰, such as (0, 1)"
     if not isinstance(seeds, Iterable) or isinstance(seeds, str) or getattr(seeds, "ndim", 1) != 1:
         reject(_OWNER, "seeds", seeds, rule)
     found = [check_integer(_OWNER, "seeds", seed, rule, at_least=0, at_most=2**30) for seed in seeds]
@@ -147,8 +177,8 @@ def _as_seeds(seeds: object) -> list[int]:
 def _refuse_shared(judged: LabeledData, data: LabeledData) -> None:
     shared = shared_examples(judged, example_digests(data))
     if shared:
-        rule = f"{len(shared)} of its examples are among those trained on, so a verdict on them would be too good"
-        told = f"{rule}; take them out, or say allow_shared_examples=True"
+        rule = f"{len(shared)} of its examples are trained on, so a verdict on them would be too optimistic"
+        told = f"{rule}; remove them, or set allow_shared_examples=True"
         reject(_OWNER, "judged_on", type(judged.source).__name__, told)
 
 
@@ -160,5 +190,5 @@ def _require_new_networks(make_model: MakeModel, seed: int) -> None:
             torch.manual_seed(other)
             digests.add(digest_model(make_model()))
     if len(digests) == 1:
-        rule = "it gives the same values for every seed: it must return a new network, not one that was trained"
+        rule = "it returns the same values for every seed; it must return a new network, not a trained one"
         reject(_OWNER, "make_model", getattr(make_model, "__name__", make_model), rule)

@@ -1,4 +1,4 @@
-"""The record of one trial: a point that was tried, what it cost, and how it was judged."""
+"""The record of one trial: a point that was tried, its objective, and how it was judged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from cp_compress.search.spaces import Point
 
 @dataclass(frozen=True)
 class Trial:
-    """One point tried, as plain JSON: nothing in it needs the model.
+    """One point that was tried, as plain JSON values without the model.
 
-    `objective` is smaller for a better candidate; it and each of `margins` (one a constraint, negative where the
-    constraint is violated) are None where there is no finite number. `outcome` is the worst of the constraints'.
-    `values` holds each constraint's required metrics as they were measured, `error` the reason why a candidate could
-    not be made, measured or judged, `digest` the content of the candidate; `too_mild` says that there is none because
-    so mild a compression would have changed nothing.
+    Attributes:
+        number: The number of the trial, from 1.
+        point: The point, by the names of its parameters.
+        scheme: The expression of the scheme.
+        outcome: The worst outcome of the constraints.
+        objective: The objective, smaller for a better candidate, or None if it is not finite.
+        margins: The distance of each constraint from being violated, negative if it is violated, or None if not finite.
+        values: For each constraint, the measured values of the required metrics.
+        error: The reason why a candidate could not be made, measured or judged.
+        digest: The digest of the candidate's content.
+        too_mild: Whether there is no candidate because so mild a compression would have changed nothing.
+        seconds: The duration of the trial, in seconds.
     """
 
     number: int
@@ -42,7 +49,7 @@ class Trial:
 
     @property
     def margin(self) -> float | None:
-        """The least margin of all constraints; None when one is not known."""
+        """The smallest margin of all constraints, or None if one is not known."""
         known = [margin for margin in self.margins if margin is not None]
         return min(known) if known and len(known) == len(self.margins) else None
 
@@ -57,17 +64,17 @@ class Trial:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
-        """Read a record; raises KeyError, TypeError or ValueError for one that is malformed."""
+        """Read a record; raises KeyError, TypeError or ValueError if it is malformed."""
         trial = cls(**{**record, "margins": tuple(record["margins"]), "values": tuple(record["values"])})
         if trial.outcome not in SEVERITY:
-            raise ValueError(f"{trial.outcome!r} is no outcome")
+            raise ValueError(f"{trial.outcome!r} is not an outcome")
         return trial
 
 
 class NoFeasibleCandidateError(RuntimeError):
     """No trial of a search was feasible.
 
-    `trials` holds the trace of all of them, `search_digests` those of the examples that the search has seen.
+    `trials` holds all trials, `search_digests` the digests of the examples that the search has seen.
     """
 
     def __init__(
@@ -78,7 +85,7 @@ class NoFeasibleCandidateError(RuntimeError):
         self.search_digests = search_digests
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is known as plain Python types, under the names of a search's result."""
+        """Return the trials as plain Python types, under the names of a search's result."""
         return {
             "scheme": None,
             "trials": [trial.to_json() for trial in self.trials],
@@ -88,7 +95,7 @@ class NoFeasibleCandidateError(RuntimeError):
 
 
 class TrialError(RuntimeError):
-    """A trial ended with an error that says nothing about the candidate; the message names the point."""
+    """A trial ended with an error that is not due to the candidate; the message names the point."""
 
 
 def finite_or_none(value: float) -> float | None:

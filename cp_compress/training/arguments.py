@@ -1,4 +1,4 @@
-"""What `train_compressed` is asked for: checked before any work, and described so that a checkpoint is known again."""
+"""The arguments of `train_compressed`: checked before any work, and described to recognise a checkpoint."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def check_training(
 def check_module(owner: str, argument: str, given: object, rule: str = "must be a torch.nn.Module") -> nn.Module:
     """Return a network whose layers can be worked on, or reject it as `owner`."""
     if isinstance(given, torch.jit.ScriptModule):
-        rule = "the layers of a ScriptModule can neither be copied nor trained; give the torch.nn.Module behind it"
+        rule = "the layers of a ScriptModule can neither be copied nor trained; pass the original torch.nn.Module"
         reject(owner, argument, type(given).__name__, rule)
     if not isinstance(given, nn.Module):
         reject(owner, argument, type(given).__name__, rule)
@@ -131,7 +131,7 @@ def check_optimizer(made: object, model: nn.Module, owner: str = _OWNER) -> torc
         reject(owner, "optimizer", type(made).__name__, "the factory must return a torch.optim.Optimizer")
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        reject(owner, "optimizer", type(made).__name__, "it calls the loss itself, by a closure; use another")
+        reject(owner, "optimizer", type(made).__name__, "it needs a closure, which is not supported")
     own = {id(parameter) for parameter in model.parameters()}
     if not all(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
         reject(owner, "optimizer", type(made).__name__, "it has parameters other than those that it was given")
@@ -147,5 +147,5 @@ def check_schedule(made: object, owner: str = _OWNER) -> Any:
     parameters = inspect.signature(step).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in any_number]
     if required:
-        reject(owner, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not known here")
+        reject(owner, "schedule", type(made).__name__, f"its step needs {', '.join(required)}, which is not available")
     return made

@@ -1,4 +1,4 @@
-"""Training that can be stopped at any moment: what a run needs to go on, in one file that is replaced as a whole."""
+"""Training that can be interrupted at any time: the state to resume a run, in one file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def read_checkpoint(
         content = torch.load(path, map_location=device, weights_only=True)
         kept, state = dict(content["identity"]), dict(content["state"])
     except Exception as error:
-        reject(owner, "checkpoint", os.fspath(path), f"it is no checkpoint that can be read: {reason_of(error)}")
+        reject(owner, "checkpoint", os.fspath(path), f"it cannot be read as a checkpoint: {reason_of(error)}")
     other = [name for name in identity if kept.get(name) != identity[name]]
     if other:
-        rule = f"it is of a run with another {', '.join(other)}; remove it, or name another file"
+        rule = f"it belongs to a run with another {', '.join(other)}; remove it, or use another file"
         reject(owner, "checkpoint", os.fspath(path), rule)
     found: dict[str, Any] = state
     return found

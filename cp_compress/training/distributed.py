@@ -1,6 +1,6 @@
-"""Several processes that train one model: each takes its share of every batch, and all end with the same weights.
+"""Several processes that train one model: each computes its share of every batch, and all end with the same weights.
 
-The gradients are summed by one call a step after the backward pass, and not by `DistributedDataParallel`, whose hooks
+The gradients are summed by one call per step after the backward pass, not by `DistributedDataParallel`, whose hooks
 allow neither second derivatives (attribution matching) nor weights that are exchanged for one step (rounding).
 """
 

@@ -1,4 +1,4 @@
-"""Epochs of one training: what each found, when to stop, and what is needed to go on after an interruption."""
+"""The epochs of one training: their results, when to stop, and the state to resume after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train a network from scratch on labelled, perhaps weighted, examples, and see what it does on them."""
+"""Train a network from scratch on labelled, optionally weighted, examples, and read its last layer."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _OWNER = "fit"
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained model in evaluation mode, on the CPU, and how often it was right on its examples.
+    """A trained model in evaluation mode, on the CPU, and which of its examples it predicted correctly.
 
-    `correct` (epochs, n), bool, says which examples each epoch's end found right (for `forgetting_scores`); it has no
-    rows unless it was asked for.
+    `correct` (epochs, n), bool, holds the correct examples after each epoch (for `forgetting_scores`); it has no rows
+    unless `history` was set.
     """
 
     model: nn.Module
@@ -39,9 +39,9 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """What a network has of each example at its last linear layer.
+    """The inputs and results of a network's last linear layer for each example.
 
-    `embeddings` (n, d), its inputs; `probabilities` (n, classes) of the network's logits; `labels` (n,).
+    `embeddings` (n, d) are its inputs, `probabilities` (n, classes) those of the network's logits, `labels` are (n,).
     """
 
     embeddings: Tensor
@@ -61,14 +61,30 @@ def fit(
     device: torch.device | str | None = None,
     history: bool = False,
 ) -> Fitted:
-    """Train what `make_model` makes for so many steps of cross entropy, on the examples of a labelled data set.
+    """Train a new network by cross entropy on the examples of a labelled data set.
 
-    `weights` (n,) count each example's loss: those of a `Selection`, say. The learning rate of `optimizer` (default:
-    SGD at 0.05, momentum 0.9, weight decay 5e-4) falls along a cosine to 0. Order and initial values come from `seed`.
-    With `history` the examples are looked at after each pass over them. Frozen parameters stay as they are, and frozen
-    layers in evaluation mode stay in it.
+    Frozen parameters keep their values, and frozen layers in evaluation mode stay in evaluation mode.
 
-    Raises InvalidArgumentError for bad arguments, TrainingError for a loss that is no number.
+    Args:
+        make_model: A function without arguments that returns a new network with random initial values; torch's seed is
+            set before it is called.
+        dataset: Labelled data in any form that comparisons accept.
+        steps: The number of training steps.
+        weights: The weight (n,) of each example's loss, such as those of a `Selection`; None for equal weights.
+        batch_size: The number of examples per step.
+        optimizer: A function from parameters to a `torch.optim.Optimizer`, whose learning rate is lowered along a
+            cosine to 0; by default SGD at 0.05, momentum 0.9, weight decay 5e-4.
+        seed: The seed of the initial values and of the order of examples, 0…2³⁰.
+        device: Where to train; by default the CPU.
+        history: Whether to record after each epoch which examples are predicted correctly.
+
+    Returns:
+        The trained network, and which examples it predicted correctly if `history` is set.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If a label lies outside the network's classes.
+        TrainingError: If the loss is NaN or infinite.
     """
     if optimizer is not None and not callable(optimizer):
         reject(_OWNER, "optimizer", optimizer, "must be a function of parameters that returns a torch.optim.Optimizer")
@@ -96,14 +112,14 @@ def _copy(made: object) -> nn.Module:
     try:
         return copy.deepcopy(network)
     except Exception as error:
-        rule = f"the network cannot be copied, and it is never changed itself: {error}"
+        rule = f"the network must be copyable, because a copy of it is trained: {error}"
         reject(_OWNER, "make_model", type(made).__name__, rule)
 
 
 def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256) -> LastLayer:
-    """Return what a network has of labelled examples at the last linear layer that it runs.
+    """Return the inputs and results of the last linear layer that a network runs, for labelled examples.
 
-    Raises ObservationError for a network that runs none, or whose logits are not that layer's outputs.
+    Raises ObservationError if the network runs no linear layer, or its logits are not the outputs of the last one.
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     runner, parts, labels = Runner(model), [], []
@@ -189,7 +205,7 @@ def _as_shares(weights: Tensor | None, count: int) -> Tensor:
         return torch.ones(count)
     if not isinstance(weights, Tensor) or weights.shape != (count,):
         found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        reject(_OWNER, "weights", found, f"must be one number an example ({count},)")
+        reject(_OWNER, "weights", found, f"must be one number per example ({count},)")
     if not bool(weights.isfinite().all()) or bool((weights < 0).any()) or not bool(weights.any()):
         reject(_OWNER, "weights", weights, "must be finite, not negative and not all 0")
     return (weights.double() / weights.double().mean()).float().cpu()

@@ -1,4 +1,4 @@
-"""The steps of training under compression: a batch, its loss with the terms that preserve, gradients, an update."""
+"""The steps of training under compression: a batch, its loss with preservation terms, gradients, an update."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ class Loop:
         if self.task.augment is not None:
             inputs = self.task.augment(inputs, self.task.generator(number, 1))
             if not isinstance(inputs, Tensor) or len(inputs) != len(labels):
-                reject(
-                    "train_compressed", "augment", self.task.augment, "it must return as many inputs as it was given"
-                )
+                reject("train_compressed", "augment", self.task.augment, "it must return the same number of inputs")
         return inputs.to(self.task.device), labels.to(self.task.device)
 
     def _backward(self, inputs: Tensor, labels: Tensor, number: int) -> Tensor:
@@ -129,7 +127,7 @@ class Loop:
         if not bool(torch.isfinite(found).all()):
             raise TrainingError(
                 f"the loss is {found.tolist()} at step {number + 1}: training has diverged; use a smaller learning "
-                "rate, or look at the data"
+                "rate, or check the data"
             )
         sum_gradients(self.subject.model.parameters())
         return found
@@ -146,7 +144,7 @@ class Loop:
         except IndexError as error:
             raise ObservationError(f"a label lies outside the model's {logits.shape[1]} classes: {error}") from error
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-            reject("train_compressed", "loss", loss, "it must give one number, a tensor that depends on the logits")
+            reject("train_compressed", "loss", loss, "it must return a scalar tensor that depends on the logits")
         return loss
 
     @contextlib.contextmanager
@@ -236,7 +234,7 @@ def _features(runner: Runner, layers: dict[str, nn.Module]) -> Iterator[dict[str
                 if layout is not None:
                     value = mean_over_places(value.float(), layout)
                 elif value.ndim > 2 and not has_one_place(value):
-                    raise ObservationError(f"layer {path} gives {tuple(value.shape)}, and {UNKNOWN_LAYOUT}")
+                    raise ObservationError(f"layer {path} returns shape {tuple(value.shape)}, and {UNKNOWN_LAYOUT}")
                 found[path] = value.flatten(1).to(torch.float32, copy=True)  # later parts may work on it in place
 
             return hook

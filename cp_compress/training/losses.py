@@ -1,8 +1,8 @@
-"""What training under compression may be asked to keep: terms of the loss, each with a bound that it has to hold.
+"""Terms of the training loss that preserve behaviour under compression, each with a bound that it has to meet.
 
-Each term is a number of 0 or more that is 0 when the candidate does what the reference does. Its weight is found
-during training, as the Lagrange multiplier of the constraint "at most `at_most`" (`cp_compress.training.multipliers`).
-They are the preservation losses of Joseph et al. 2020, section III.
+Each term is 0 or more, and 0 if the candidate behaves like the reference. Its weight is the Lagrange multiplier of the
+constraint "at most `at_most`", found during training (`cp_compress.training.multipliers`). The terms are the
+preservation losses of Joseph et al. 2020, section III.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class _Term:
 
 @dataclass(frozen=True)
 class PreserveAgreement(_Term):
-    """Keep the predicted probabilities: the mean Kullback–Leibler divergence from the reference's, in nats.
+    """Preserve the predicted probabilities: the mean Kullback–Leibler divergence from the reference's, in nats.
 
-    Both are softened by `temperature` T and the divergence is multiplied by T², so that its gradient keeps its size.
-    Hinton et al. 2015, "Distilling the knowledge in a neural network".
+    Both are softened by `temperature` T and the divergence is multiplied by T², so that the scale of its gradient does
+    not depend on T. Hinton et al. 2015, "Distilling the knowledge in a neural network".
     """
 
     at_most: float
@@ -102,11 +102,11 @@ class PreserveAgreement(_Term):
 
 @dataclass(frozen=True, eq=False)
 class PreserveCost(_Term):
-    """Keep costly changes rare: the mean distance from the reference's class to the candidate's, in expectation.
+    """Keep costly changes rare: the expected distance from the reference's class to the candidate's.
 
-    The expectation is over the candidate's probabilities; `class_distance` and `weights` are those of
-    `compare_predictions`, `weights` a mapping from classes, by the reference's class. It is the differentiable form
-    of Δ_{μ,d} of Joseph et al. 2020, section II-A.
+    The expectation is over the candidate's probabilities. `class_distance` and `weights` are those of
+    `compare_predictions`, `weights` as a mapping from the reference's class. It is the differentiable form of Δ_{μ,d}
+    of Joseph et al. 2020, section II-A.
     """
 
     at_most: float
@@ -133,12 +133,12 @@ class PreserveCost(_Term):
 
 @dataclass(frozen=True)
 class PreserveEmbedding(_Term):
-    """Keep the structure of a layer's features: 1 − the linear CKA of both models' features on a batch, in [0, 2].
+    """Preserve the structure of a layer's features: 1 − the linear CKA of both models' features on a batch, in [0, 2].
 
-    It is 1 − `cka` as `compare_embeddings` gives it, on the batch alone: features are averaged over places, and the
-    estimator is unbiased, so that unrelated features give about 1 whatever their width, to within about 1.4 / n on n
-    examples. Batches of 64 or more are enough for bounds of a few hundredths; fewer than 4 examples give 1,
-    without a gradient.
+    It is 1 − `cka` as `compare_embeddings` computes it, on the batch alone: features are averaged over positions, and
+    the estimator is unbiased, so that unrelated features give about 1 whatever their width, to within about 1.4 / n on
+    n examples. Batches of 64 or more are enough for bounds of a few hundredths; fewer than 4 examples give 1, without a
+    gradient.
 
     `layer` is the path of a layer that both models have. Kornblith et al. 2019, "Similarity of neural network
     representations revisited"; Nguyen et al. 2021, "Do wide and deep networks learn the same things?".
@@ -168,10 +168,10 @@ class PreserveEmbedding(_Term):
 
 @dataclass(frozen=True)
 class PreserveAttribution(_Term):
-    """Keep what the model looks at: half the mean L1 distance of both models' gradient maps, in [0, 1].
+    """Preserve the attributions: half the mean L1 distance of both models' gradient maps, in [0, 1].
 
     The maps are gradients of the reference's class with respect to the input, scaled to an absolute sum of 1; with
-    their distance D the weighted Jaccard index of the split maps is (2 − D) / (2 + D), see `split_jaccard`. It costs a
+    their distance D the weighted Jaccard index of the split maps is (2 − D) / (2 + D), see `split_jaccard`. It needs a
     second backward pass.
     """
 

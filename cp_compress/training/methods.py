@@ -1,4 +1,4 @@
-"""How a model is brought to what a scheme can express while it is trained: at once, step by step, or by a penalty."""
+"""How a model reaches what a scheme can express during training: at once, step by step, or by a penalty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cp_compress.base.describing import Written
 
 @dataclass(frozen=True)
 class Direct(Written):
-    """Compress first, then train what is left: zeros stay zero, rounded numbers are trained through the rounding."""
+    """Compress first, then train the rest: zeros stay zero, rounded numbers are trained through the rounding."""
 
     expression_name: ClassVar[str] = "direct"
     positional_fields: ClassVar[tuple[str, ...]] = ()
@@ -19,10 +19,11 @@ class Direct(Written):
 
 @dataclass(frozen=True)
 class Gradual(Written):
-    """Lower the density from 1 to the scheme's along a cubic curve, every `every` steps, then train what is left.
+    """Lower the density from 1 to the scheme's along a cubic curve, every `every` steps, then train the remaining
+    weights.
 
-    After the share x of the first `share` of all steps the density is 1 − (1 − d)(1 − (1 − x)³): Zhu and Gupta 2017,
-    "To prune, or not to prune". For schemes with a density, without removal of channels.
+    After the fraction x of the first `share` of all steps the density is 1 − (1 − d)(1 − (1 − x)³): Zhu and Gupta 2017,
+    "To prune, or not to prune". For schemes with a density that do not remove channels.
     """
 
     share: float = 0.7
@@ -54,13 +55,23 @@ class LC(Written):
     """Learning-compression: train freely, drawn towards the closest compressed model by an augmented Lagrangian.
 
     The L step minimises loss + μ/2‖w − θ‖² − λᵀ(w − θ) for `every` training steps; the C step sets θ = Π(w − λ/μ), the
-    scheme's projection, then λ ← λ − μ(w − θ), and μ grows by the factor `growth` from `mu`. It starts from direct
-    compression, θ = Π(w) with λ = 0. After the share 1 − `fine_tuning` of all steps the model becomes θ, and what is
-    left is trained as by `Direct`. Carreira-Perpiñán 2017, "Model compression as constrained optimization".
+    scheme's projection, then λ ← λ − μ(w − θ), and μ grows. It starts from direct compression, θ = Π(w) with λ = 0.
+    After the free steps the model becomes θ, and the rest is trained as by `Direct`. Carreira-Perpiñán 2017, "Model
+    compression as constrained optimization".
 
-    With `growth=None` μ reaches `largest_mu` at the end of the free steps, however many there are. The penalty is made
-    for plain gradient descent: optimisers that scale gradients, such as Adam, scale it away. The largest step that is
-    stable is about 4 / `largest_mu` with a momentum of 0.9.
+    The penalty is made for plain gradient descent: optimisers that scale gradients, such as Adam, scale it away. The
+    largest stable step is about 4 / `largest_mu` with a momentum of 0.9.
+
+    Args:
+        mu: The first weight μ of the penalty, above 0.
+        growth: The factor of μ after each C step, 1 or more; None for the factor with which μ reaches `largest_mu` at
+            the end of the free steps.
+        every: The number of training steps between two C steps.
+        largest_mu: The largest weight of the penalty, not below `mu`.
+        fine_tuning: The last fraction of all steps, in [0, 1), in which the model is θ and zeros stay zero.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
     """
 
     mu: float = 0.1

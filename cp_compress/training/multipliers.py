@@ -1,4 +1,4 @@
-"""Weights of loss terms, found while training: one Lagrange multiplier for each constraint, by dual ascent."""
+"""Weights of loss terms, found during training: one Lagrange multiplier for each constraint, by dual ascent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training steps on pairs: the candidate reads an example as decoded, the reference the same example as it was."""
+"""Training steps on pairs: the candidate reads a decoded example, the reference the original of the same example."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def logits_of(model: nn.Module, data: LabeledData, device: torch.device, batch_s
     if not bool(torch.isfinite(found).all()):
         place = int((~torch.isfinite(found).all(1)).nonzero()[0])
         raise ObservationError(
-            f"the reference gives NaN or infinite logits on the originals, first at example #{place}"
+            f"the reference returns NaN or infinite logits on the originals, first at example #{place}"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What each method does between the steps of training: compress, lower the density, or move the compressed target."""
+"""What each method does between training steps: compress, lower the density, or move the compressed target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cp_compress.base.errors import NoEffectError
 from cp_compress.model.projection import project, split_rounding, with_density
 from cp_compress.model.pruning.masks import apply_masks, find_masks
 from cp_compress.model.pruning.zeroing import EmptiedLayerError
-from cp_compress.model.scheme import Scheme
+from cp_compress.model.scheme import Scheme, apply_scheme
 from cp_compress.training.methods import LC, Direct, Gradual, Method
 
 
@@ -35,7 +35,7 @@ class Subject:
     def settle(self) -> nn.Module:
         """Replace the model by what the choosing part of the scheme makes of it; return the one before."""
         before = self.model
-        self.settle_as(before if self.choosing is None else self.choosing.compress(before))
+        self.settle_as(before if self.choosing is None else apply_scheme(self.choosing, before))
         return before
 
     def settle_as(self, model: nn.Module) -> None:
@@ -47,8 +47,8 @@ class Subject:
     def compressed(self) -> nn.Module:
         """Return what the scheme makes of the model as it is now; the model itself is left alone."""
         if not self.settled:
-            return self.scheme.compress(self.model)
-        return copy.deepcopy(self.model) if self.rounding is None else self.rounding.compress(self.model)
+            return apply_scheme(self.scheme, self.model)
+        return copy.deepcopy(self.model) if self.rounding is None else apply_scheme(self.rounding, self.model)
 
 
 def set_training(model: nn.Module) -> nn.Module:
@@ -289,7 +289,7 @@ class LCStage(DirectStage):
 
     def candidate(self) -> nn.Module:
         """Return what the scheme makes of w − λ/μ."""
-        return self.subject.compressed() if self.subject.settled else self.subject.scheme.compress(self._shifted())
+        return self.subject.compressed() if self.subject.settled else apply_scheme(self.subject.scheme, self._shifted())
 
     @property
     def complete(self) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the constraints of a training hold in the end: its terms, measured on the model that is returned."""
+"""Whether the constraints of a training hold at the end: its terms, measured on the returned model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cp_compress.training.losses import Batch, name_terms
 
 @dataclass(frozen=True)
 class TermResult:
-    """A constraint: the `value` of its term, a mean over the training data, beside its bound `at_most`.
+    """A constraint: the `value` of its term, a mean over the training data, and its bound `at_most`.
 
-    The value is NaN, and the constraint not held, where the term cannot be computed for the compressed model.
+    If the term cannot be computed for the compressed model, the value is NaN and the constraint does not hold.
     """
 
     name: str

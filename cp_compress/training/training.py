@@ -42,12 +42,17 @@ MakeSchedule = Callable[[Optimizer, int], Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """A compressed, trained model and how it came about: one row of numbers an epoch.
+    """A compressed, trained model and the history of its training.
 
-    Each row holds `step`, `learning_rate`, the means of `loss` and of every term over the epoch, the multiplier of
-    every term ("multiplier of …"), the method's own numbers, and with validation data `agreement`, `accuracy` and
-    `validation_loss`. `best_step` is the step after which the model was taken. `terms` says of each constraint of
-    `preserve` what the returned model gives on the training data, and whether it holds: training does not make sure.
+    Attributes:
+        model: The compressed model.
+        history: One row of numbers per epoch: `step`, `learning_rate`, the means of `loss` and of every term over the
+            epoch, the multiplier of every term ("multiplier of …"), the method's own numbers, and with validation data
+            `agreement`, `accuracy` and `validation_loss`.
+        best_step: The step after which the model was taken.
+        stopped_early: Whether `patience` ended the training.
+        terms: For each constraint of `preserve`, its value for the returned model on the training data, and whether it
+            holds. Training does not guarantee that.
     """
 
     model: nn.Module
@@ -93,31 +98,59 @@ def train_compressed(
     seed: int = 0,
     progress: bool = False,
 ) -> TrainingResult:
-    """Return a model compressed by a scheme and trained on labelled examples; the given model stays as it is.
+    """Return a model compressed by a scheme and trained on labelled examples; the given model is not changed.
 
-    `method` is `Direct()` (the default), `Gradual()` or `LC()`. The result is what the scheme makes, with its record:
-    zeros are zero, removed channels are gone, numbers are rounded. Frozen parameters are compressed, not trained;
-    frozen layers in evaluation mode stay in it, with the statistics that they keep. Give `epochs` or `steps`.
-    `optimizer` makes a torch optimiser of parameters (default: SGD at 0.02, momentum 0.9), `schedule` (optimiser,
-    number of steps) a schedule of its learning rate that is stepped after each step (default: cosine to zero). `loss`
-    takes logits and labels. `augment` changes a batch of inputs, with a generator for what is random in it.
-    `batch_size` examples make a step, in as many calls as memory asks for; an incomplete last batch of an epoch is left
-    out.
+    The result is what the scheme produces, with its record: zeros are zero, removed channels are gone, numbers are
+    rounded. Frozen parameters are compressed, not trained; frozen layers in evaluation mode keep their statistics.
 
-    `preserve` are terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers
-    that grow by up to `multiplier_rate` a step until they hold; the result's `terms` say whether they do at the end.
+    If `torch.distributed` is initialised, every process computes its share of each batch; all return the same model,
+    and the first writes checkpoints.
 
-    With `validation`, labelled examples, the compressed model is judged after each epoch, and the one with the best
-    `monitor` ("agreement" with the given model, "accuracy", or "loss") is returned; `patience` stops training after so
-    many epochs without a better one. `checkpoint` names a file that is replaced after each epoch; a run that was
-    stopped goes on from it and ends with the same model. `precision` is "float32", or "bfloat16" or "float16" for
-    torch's automatic mixed precision.
+    Args:
+        model: The network to compress and train.
+        scheme: The compression scheme, such as `Prune(0.1)`.
+        dataset: Labelled examples in any form that comparisons accept.
 
-    Where `torch.distributed` was initialised every process takes its share of each batch; all return the same model,
-    and the first writes checkpoints. `progress` shows a bar.
+    Args: Duration
+        epochs: The number of epochs; give either this or `steps`. An incomplete last batch of an epoch is left out.
+        steps: The number of training steps.
+        patience: The number of epochs without a better model after which training stops; needs `validation`.
 
-    Raises InvalidArgumentError for bad arguments and the checkpoint of another run, CompressionError for a scheme that
-    the method cannot train under, TrainingError when the loss is no longer a number.
+    Args: Compression and behaviour
+        method: `Direct()` (the default), `Gradual()` or `LC()`.
+        preserve: Terms such as `PreserveAgreement(at_most=0.05)`: constraints whose weights are Lagrange multipliers.
+            The result's `terms` state whether they hold at the end.
+        multiplier_rate: By how much a multiplier grows per step, at most, while its constraint is violated.
+
+    Args: Optimisation
+        loss: A function of logits and labels that returns a scalar.
+        optimizer: A function from parameters to a torch optimiser; by default SGD at 0.02, momentum 0.9.
+        schedule: A function (optimiser, number of steps) to a learning-rate schedule, which is stepped after each
+            training step; by default a cosine to zero.
+        batch_size: The number of examples per step, computed in as many calls as memory requires.
+        augment: A function (inputs, generator) that changes a batch of inputs, with the generator for random numbers.
+        precision: "float32", or "bfloat16" or "float16" for torch's automatic mixed precision.
+
+    Args: Choice of the model
+        validation: Labelled examples on which the compressed model is judged after each epoch; the best one is
+            returned. Without them the last model is returned.
+        monitor: What is best on `validation`: "agreement" with the given model, "accuracy", or "loss".
+
+    Args: The run
+        checkpoint: A file that is replaced after each epoch. An interrupted run continues from it and ends with the
+            same model.
+        device: Where to train; by default the device of `model`.
+        seed: The seed of everything random, 0…2³⁰.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The compressed model with the history of its training.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or the checkpoint belongs to another run.
+        CompressionError: If the method cannot train under the scheme.
+        ObservationError: If the data cannot be read, or a label lies outside the model's classes.
+        TrainingError: If the loss is NaN or infinite.
 
     >>> from cp_compress.examples import digits_cnn, digits_training
     >>> from cp_compress.model import Prune

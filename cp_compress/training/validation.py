@@ -1,4 +1,4 @@
-"""How a compressed model does on held-back examples while it is trained."""
+"""The evaluation of a compressed model on validation examples during training."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ class Validation:
         if len(wrong):
             first = int(wrong[0])
             raise ObservationError(
-                f"validation: the model gives NaN or Inf for example #{first}, and {len(wrong) - 1} more"
+                f"validation: the model returns NaN or Inf for example #{first}, and {len(wrong) - 1} more"
             )
         return found, torch.cat(labels)

@@ -8,7 +8,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut that subsamples and pads with zero channels where shapes change."""
+    """Two 3×3 convolutions with a shortcut that subsamples and pads with zero channels where shapes change."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def data_folder() -> Path:
 
 
 def network(name: str) -> ResNet:
-    """Return a trained network, or skip when its weights are not there."""
+    """Return a trained network, or skip if its weights are missing."""
     path = data_folder() / f"cifar10_{name}.pt"
     if not path.exists():
         pytest.skip(f"no trained {name}: set CP_DATA to the folder of {path.name}")
@@ -59,7 +59,7 @@ test_images.__test__ = False
 
 
 def training_images() -> Images:
-    """Return the training images of the folder, or skip when they are not there."""
+    """Return the training images of the folder, or skip if they are missing."""
     path = data_folder() / "cifar10_subset.npz"
     if not path.exists():
         pytest.skip(f"no training images: set CP_DATA to the folder of {path.name}")

@@ -1,4 +1,4 @@
-"""The release gate on CIFAR-10: predictions, attributions, boundaries, and data stored compressed."""
+"""The release gate on CIFAR-10: predictions, attributions, boundaries and compressed data."""
 
 from pytest_cp import (
     assert_attribution_iou,

@@ -1,4 +1,4 @@
-"""A release gate for a small model: copy the folder, name your model and data in pytest.ini, set your bounds."""
+"""A release gate for a small model. Copy the folder, name your model and data in pytest.ini, and set your bounds."""
 
 import torch
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Two compressions that break the model: this gate is meant to fail, to show what a failure says."""
+"""Two compressions that break the model. This gate is meant to fail, to show failure messages."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """The networks of Table II, and a small one, for inputs of any number of channels and any resolution.
 
-Each maps (n, channels, side, side) to logits (n, classes). Inputs of 32×32 give the networks of their papers; at 8×8,
-the resolution of ZFP's blocks, VGG leaves out the poolings that there is nothing left to pool for.
+Each maps (n, channels, side, side) to logits (n, classes). For inputs of 32×32 they are the networks of the papers. At
+8×8, the resolution of ZFP's blocks, VGG omits the poolings that would reduce the resolution below one pixel.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Learn CIFAR-10 from the coefficients of a codec, at several precisions of one stored data set, beside raw pixels.
+"""Learn CIFAR-10 from the coefficients of a codec, at several precisions of one stored data set, and from raw pixels.
 
 `python examples/learn_from_coefficients/train.py` trains the small network on a CPU (minutes); with a GPU
-`--network vgg19_bn resnet110 preresnet110 wrn28_10 densenet_bc100_12 --epochs 160 --full` makes the columns of Table II
-of Joseph et al. 2020. The images are those in the folder that CP_DATA names (or --data). `--full` takes the 50,000
-training images that were JPEG files once (quality 75); without it the 4,660 lossless ones are used. Accuracy is that on
-the 500 lossless test images. Finished rows are added to --rows, and rows that are there are not made again.
+`--network vgg19_bn resnet110 preresnet110 wrn28_10 densenet_bc100_12 --epochs 160 --full` computes the columns of
+Table II of Joseph et al. 2020. The images come from the folder named by CP_DATA or --data. `--full` uses the 50,000
+training images that were once JPEG files (quality 75); without it, the 4,660 lossless images are used. The accuracy is
+measured on the 500 lossless test images. Finished rows are added to the file --rows and are not computed again.
 """
 
 from __future__ import annotations
@@ -34,20 +34,18 @@ from cp_compress.inputs.reading import LabeledData
 def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=sorted(NETWORKS), default=["small"])
-    parser.add_argument("--codec", default="zfp(precision=16, layout='2d')", help="how the images are stored, once")
-    parser.add_argument(
-        "--precision", nargs="+", type=int, default=[2, 4, 6, 8, 10, 12], help="bit planes that are read"
-    )
+    parser.add_argument("--codec", default="zfp(precision=16, layout='2d')", help="codec of the stored images")
+    parser.add_argument("--precision", nargs="+", type=int, default=[2, 4, 6, 8, 10, 12], help="bit planes to read")
     parser.add_argument("--arrangement", nargs="+", choices=["channels", "image"], default=["channels"])
-    parser.add_argument("--no-pixels", action="store_true", help="leave out the rows of raw pixels")
+    parser.add_argument("--no-pixels", action="store_true", help="omit the rows for raw pixels")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.05, help="largest learning rate (one-cycle)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data", default=os.environ.get("CP_DATA"), help="folder of the images (default: CP_DATA)")
-    parser.add_argument("--full", action="store_true", help="train on 50,000 images that were JPEG files")
+    parser.add_argument("--full", action="store_true", help="train on the 50,000 former JPEG images")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rows", help="a file of finished rows, one JSON object a line")
+    parser.add_argument("--rows", help="file of finished rows, one JSON object per line")
     return parser.parse_args()
 
 
@@ -66,7 +64,7 @@ def read_images(folder, full):
         labels = torch.from_numpy(stored["labels"]).long()
     else:
         images, labels = torch.from_numpy(subset["train_images"]), torch.from_numpy(subset["train_labels"]).long()
-    # mirrored before they are encoded: coefficients cannot be flipped as pixels are
+    # mirrored before they are encoded: coefficients cannot be flipped like pixels
     return (torch.cat([images, images.flip(3)]), labels.repeat(2)), test
 
 
@@ -101,7 +99,7 @@ def train(network, training, test, options, seed):
 
 
 def settings(options):
-    """Yield what is compared: raw pixels, then every arrangement at every precision."""
+    """Yield the settings to compare: raw pixels, then every arrangement at every precision."""
     if not options.no_pixels:
         yield "pixels", None
     for arrangement in options.arrangement:
@@ -110,7 +108,7 @@ def settings(options):
 
 
 def prepare(kind, precision, images, stored):
-    """Return inputs and labels of a setting, and the bytes an image that they are read from."""
+    """Return the inputs and labels of a setting, and the bytes per image from which they are read."""
     if kind == "pixels":
         inputs, labels = images
         return TensorDataset(inputs / 255, labels).tensors, float(inputs[0].numel())
@@ -153,7 +151,7 @@ def main():
 
 
 def key(options, network, kind, precision, seed):
-    """Return all that a row depends on."""
+    """Return everything that a row depends on."""
     names = ("codec", "epochs", "batch_size", "rate", "full")
     return {"network": network, "kind": kind, "precision": precision, "seed": seed} | {
         name: getattr(options, name) for name in names

@@ -1,4 +1,4 @@
-"""The codec families of the paper's figures: a template of a codec and the values of its one setting."""
+"""The codec families of the paper's figures: the template of a codec and the values of its one setting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cp_compress.search import CodecSpace, Integer
 
 @dataclass(frozen=True)
 class Family:
-    """A codec with one setting; `values` are in order, and every `shown`-th is drawn."""
+    """A codec with one setting; `values` are sorted, and every `shown`-th value is drawn."""
 
     template: str
     values: Sequence[float]

@@ -1,8 +1,9 @@
-"""Figure 7: accuracy against the setting of each codec family, and against the bytes that an image takes.
+"""Figure 7: accuracy against the setting of each codec family, and against the bytes per image.
 
 `python examples/paper/figure7.py --output DIR [--networks resnet20 resnet56 digits] [--families "JPEG 4:2:0" …]`
 
-Networks read the decoded test images, not retrained. Shades are one-sided 95 % bounds of the paired drop of accuracy.
+The networks read the decoded test images without retraining. Shaded areas are one-sided 95 % bounds of the paired drop
+in accuracy.
 """
 
 import argparse
@@ -37,7 +38,7 @@ COLUMNS = {
 
 
 def measure(network, model, images, names):
-    """Return one row for each drawn setting of some families."""
+    """Return one row for each setting of some families that is drawn."""
     reference, rows = observe(model, images), []
     for name in names:
         for value, codec in FAMILIES[name].drawn():
@@ -96,7 +97,7 @@ def plot(rows):
 
 
 def _power_of_two(value, _position):
-    """Write small tolerances as fractions, which take less room than their digits."""
+    """Write small tolerances as fractions, which take less space than their digits."""
     return f"{value:g}" if value >= 1 else f"1/{round(1 / value)}"
 
 

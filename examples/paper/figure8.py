@@ -1,10 +1,10 @@
-"""Figure 8: where a network looks, by occlusion, on images that compression made wrong.
+"""Figure 8: occlusion maps of a network for images that it misclassifies after compression.
 
 `python examples/paper/figure8.py --output DIR [--network resnet20|resnet56|digits] [--codec "jpeg(quality=20)"]
 [--shown N] [--window N] [--stride N] [--seed N]`
 
-Maps are of the class that the network predicts for the original, on the original and on the decoded image; IoU is
-the weighted Jaccard index of the two maps split by sign, as `compare_attributions` defines it.
+The maps explain the class that the network predicts for the original, on the original and on the decoded image. The IoU
+is the weighted Jaccard index of the two maps, split by sign, as defined by `compare_attributions`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 
 from cp_compress import CompressedDataset, compare_attributions, observe, parse_codec
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import Occlusion
+from cp_compress.fidelity.attributions.methods.occlusion import Occlusion
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -37,7 +37,7 @@ def _with_bounds(row, name):
 
 
 def strata(candidate, reference, seed):
-    """Return the images that compression made wrong, and as many that it left right, drawn by a seed."""
+    """Return the images that compression made wrong, and as many that stayed right, drawn with a seed."""
     right, still = (seen.predictions == reference.labels for seen in (reference, candidate))
     wrong = (right & ~still).nonzero().flatten()
     kept = (right & still).nonzero().flatten()
@@ -56,7 +56,7 @@ def summarise(name, found):
 
 
 def plot(candidate, reference, method, indices, index_of_agreement, title):
-    """Return the figure: original, decoded, and the two maps, a column for each image."""
+    """Return the figure: original, decoded image and the two maps, one column per image."""
     names, targets = reference.class_names, reference.predictions[indices]
     maps = [attribution_maps(seen, method, indices, targets).maps.sum(1) for seen in (reference, candidate)]
     images = [seen.data.select(indices)[0] for seen in (reference, candidate)]
@@ -108,7 +108,7 @@ def main():
     rows, found = [], {}
     for name, indices in strata(candidate, reference, options.seed).items():
         if len(indices) < 2:
-            print(f"{options.codec} made {len(indices)} of {len(images)} images wrong: too few to compare their maps")
+            print(f"{options.codec} made {len(indices)} of {len(images)} images wrong, too few to compare their maps")
             return
         found[name] = compare_attributions(candidate, reference, method, examples=indices, seed=options.seed)
         rows.append(summarise(name, found[name]))

@@ -1,4 +1,4 @@
-"""What the figures are made from: networks, test and training images, and the files that they are written to."""
+"""Inputs and outputs of the figures: networks, test and training images, and the files that are written."""
 
 import json
 import os
@@ -29,12 +29,12 @@ class Images(TensorDataset):
 
 
 def folder():
-    """Return the folder that CP_DATA names, or shared/data beside the checkout."""
+    """Return the folder named by CP_DATA, or shared/data beside the checkout."""
     return Path(os.environ.get("CP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def missing(names):
-    """Return a line that says what is not there for some networks, or None."""
+    """Return a line that names missing files of some networks, or None."""
     wanted = ["cifar10_subset.npz"] * any(name != "digits" for name in names)
     wanted += [f"cifar10_{name}.pt" for name in names if name != "digits"]
     absent = [name for name in wanted if not (folder() / name).exists()]
@@ -65,19 +65,19 @@ def denominator(data):
 
 
 def spell_out(data):
-    """Return the sentence that says what a share is a share of."""
+    """Return the sentence that defines the shares."""
     values = denominator(data)
     shape = "×".join(map(str, data[0][0].shape))
     return (
         f"An image is {shape} = {values:,} values: {values:,} bytes as uint8 pixels, {4 * values:,} as float32. "
-        "Coded: entropy-coded bytes alone. Payload: what the codec stores of an image; with tables=inline a whole JPEG "
-        "file, 625 bytes of which are headers and tables at this size. Stored: that in the envelope of 10 to 14 bytes "
-        "(shape, dtype, checksum). Shares are of the coded bytes."
+        "Coded: entropy-coded bytes alone. Payload: what the codec stores per image; with tables=inline a whole JPEG "
+        "file, of which 625 bytes are headers and tables at this size. Stored: the payload with an envelope of 10 to "
+        "14 bytes (shape, dtype, checksum). Shares are shares of the coded bytes."
     )
 
 
 def coded_bytes(stored):
-    """Return the mean bytes of entropy-coded data an image: a JPEG file's scan, all of a ZFP stream."""
+    """Return the mean bytes of entropy-coded data per image: the scan of a JPEG file, a whole ZFP stream."""
     streams = (stored.stream(index) for index in range(len(stored)))
     payloads = [stream[len(stream) - payload_size(stream) :] for stream in streams]
     count = _scan if isinstance(stored.codec, JPEG) and stored.codec.tables == "inline" else len
@@ -94,7 +94,7 @@ def _scan(file):
 
 
 def is_json(line):
-    """Tell whether a line is whole: an interrupted run may have written half of its last one."""
+    """Tell whether a line is complete: an interrupted run may have written only part of its last line."""
     try:
         json.loads(line)
     except ValueError:
@@ -110,7 +110,7 @@ def markdown(rows, columns):
 
 
 def write(output, name, content):
-    """Write a text, or a value as JSON, into the folder of outputs, and say so."""
+    """Write a text, or a value as JSON, into the output folder, and print its path."""
     output.mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(output / name, text)
@@ -118,7 +118,7 @@ def write(output, name, content):
 
 
 def draw(output, name, figure):
-    """Save a figure as PNG and SVG into the folder of outputs."""
+    """Save a figure as PNG and SVG in the output folder."""
     output.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         figure.savefig(output / f"{name}.{kind}", dpi=150, bbox_inches="tight")

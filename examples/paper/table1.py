@@ -1,12 +1,13 @@
-"""Table I: the smallest setting of each codec family that holds a drop of accuracy, as it is and with repairs.
+"""Table I: the smallest setting of each codec family that holds a given drop in accuracy, without and with repairs.
 
 `python examples/paper/table1.py --output DIR [--networks resnet20 resnet56 digits] [--families "JPEG 4:2:0" …]
 [--repairs none recalibrate adapt] [--epsilon 0.02 0.05] [--every N] [--trials N] [--neighbours N] [--epochs N]
 [--clean-weight W] [--seed N]`
 
-A setting holds ε when the one-sided 95 % bound of the paired drop of top-1 accuracy is at most ε. Finished rows are
-kept in DIR/table1.jsonl and not made again; the table has them all, whatever options they were made with. Families that
-do not take a network's images are left out. Repairs use training images that the codec stored, `adapt` all of them.
+A setting holds ε if the one-sided 95 % bound of the paired drop in top-1 accuracy is at most ε. Finished rows are kept
+in DIR/table1.jsonl and are not computed again; the table contains all of them, whatever their options. Families that
+cannot encode the images of a network are left out. Repairs use training images stored with the codec; `adapt` uses all
+of them.
 """
 
 import argparse
@@ -27,7 +28,7 @@ _IN_COLUMNS = ("network", "family", "repair", "epsilon")
 
 
 def make_repair(name, options, training, test):
-    """Return the repair of a name, None for none; it repairs once for each codec."""
+    """Return the repair with this name, or None; it runs once for each codec."""
     if name == "none":
         return None
 
@@ -86,7 +87,7 @@ def make_row(network, name, repair, epsilon, options, subject):
 
 
 def append_line(path, line):
-    """Add a line to a file; what a stopped run left of its last one stays a line of its own."""
+    """Add a line to a file; an incomplete last line of a stopped run remains a separate line."""
     torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
     with path.open("a", encoding="utf-8") as file:
         file.write(("\n" if torn else "") + line + "\n")
@@ -141,7 +142,7 @@ def arguments():
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--repairs", nargs="+", choices=("none", "recalibrate", "adapt"), default=["none"])
     parser.add_argument("--epsilon", type=float, nargs="+", default=[0.02, 0.05])
-    parser.add_argument("--every", type=int, default=1, help="take every so many of a family's settings")
+    parser.add_argument("--every", type=int, default=1, help="use every N-th setting of a family")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--neighbours", type=int, default=2)
     parser.add_argument("--recalibration-examples", type=int, default=2000)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.base.arguments import check_real, reject
-from cp_compress.fidelity.attributions.comparison import compare_attributions
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import AttributionsBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import AttributionsNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["attributions"].values())
 def assert_attribution_iou(
     compressed: Model,
     reference: Model,
@@ -26,72 +26,45 @@ def assert_attribution_iou(
     compressed_dataset: Any = None,
     method: Any = "saliency",
     examples: int | Sequence[int] | None = None,
-    min_mean_iou: float | None = None,
-    min_median_iou: float | None = None,
-    min_corrected_iou: float | None = None,
-    min_iou_quantile: tuple[float, float] | None = None,
-    min_agreeing_mean_iou: float | None = None,
-    min_rank_correlation: float | None = None,
-    min_top_fraction_iou: float | None = None,
     top_fraction: float = 0.1,
     confidence: float | None = None,
+    **bounds: Unpack[AttributionsBounds],
 ) -> Check:
     """Level C: assert that the compressed model looks at the same parts of its inputs.
 
-    `method` is an attribution method or its expression, such as "integrated_gradients(steps=50)"; `examples` a
-    number of examples, spread evenly over the data set, or their indices (default: all). IoU values lie in
-    [0, 1]; `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
-    `min_agreeing_mean_iou` counts the examples on which both models predict one class, `min_rank_correlation`
-    compares the order of all values, in [-1, 1], and `min_top_fraction_iou` the strongest places, a share
-    `top_fraction` of all. Raises AttributionsNotPreservedError, and NothingComparedError when model and data are the
-    same on both sides.
+    `min_iou_quantile=(0.1, 0.3)` requires the 10 % quantile over examples to be 0.3 or more.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        method: An attribution method or its expression, such as "integrated_gradients(steps=50)".
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        top_fraction: The share of all places that count as the strongest, for `top_fraction_iou`.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        AttributionsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    quantile_metric, quantiles = _iou_quantile(min_iou_quantile)
-    requirements = build_requirements(
-        "assert_attribution_iou",
-        confidence,
-        at_least={
-            "mean_iou": min_mean_iou,
-            "median_iou": min_median_iou,
-            "corrected_iou": min_corrected_iou,
-            "agreeing_mean_iou": min_agreeing_mean_iou,
-            "rank_correlation": min_rank_correlation,
-            "top_fraction_iou": min_top_fraction_iou,
-            **quantile_metric,
-        },
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_attributions(
-            candidate,
-            original,
-            method,
-            examples=examples,
-            quantiles=quantiles,
-            top_fraction=top_fraction,
-            seed=current_execution().seed,
-        )
-
-    return assert_pair(
+    assertion = "assert_attribution_iou"
+    requirements = build_requirements(assertion, METRICS["attributions"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["attributions"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_attribution_iou",
+        assertion,
         AttributionsNotPreservedError,
+        {"method": method, "examples": examples, "top_fraction": top_fraction},
     )
-
-
-def _iou_quantile(requirement: tuple[float, float] | None) -> tuple[dict[str, float], tuple[float, ...]]:
-    if requirement is None:
-        return {}, ()
-    if not isinstance(requirement, (tuple, list)) or len(requirement) != 2:
-        rule = "must be a pair (quantile in (0, 1), smallest IoU)"
-        reject("assert_attribution_iou", "min_iou_quantile", requirement, rule)
-    rule = "must be a pair (quantile in (0, 1), smallest IoU)"
-    quantile = check_real("assert_attribution_iou", "min_iou_quantile", requirement[0], rule, above=0, below=1)
-    bound = requirement[1]
-    return {f"iou_quantile_{quantile:g}": bound}, (quantile,)
 
 
 check_attribution_iou = returning_twin(assert_attribution_iou)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.fidelity.boundaries.comparison import compare_boundaries
-from cp_compress.fidelity.boundaries.gate_directions import find_directions
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import BoundariesBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import BoundariesNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["boundaries"].values())
 def assert_boundary_distance(
     compressed: Model,
     reference: Model,
@@ -29,59 +29,55 @@ def assert_boundary_distance(
     max_distance: float | None = None,
     bounds: Any = None,
     tolerance: float = 0.1,
-    max_median_change: float | None = None,
-    max_mean_abs_log_ratio: float | None = None,
-    min_preserved_fraction: float | None = None,
-    min_median_distance_ratio: float | None = None,
-    max_censored_fraction: float | None = None,
     confidence: float | None = None,
+    **limits: Unpack[BoundariesBounds],
 ) -> Check:
     """Level D: assert that decision boundaries lie as far from the inputs as before.
 
-    `directions` is "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
-    images in [0, 1]: fixed by the seed, the same for every candidate), "worst" (each model along its own worst case),
-    "benign" (along changes that should not matter), a `Directions` value such as Hypothesis draws
-    from `direction_batches`, or a tensor (directions, *input). `examples` is a number of examples, spread evenly
-    over the data set, or their indices. Distances are L2 in units of the input, searched up to `max_distance` (by
-    default the median distance between
-    two of the examples); `bounds` clips moved inputs to a range such as (0, 1). A ray is preserved when its
-    distance changes by at most the share `tolerance`. Raises BoundariesNotPreservedError, and
-    NothingComparedError when model and data are the same on both sides.
+    Distances are L2, in units of the input. A ray along which a model meets no other class is censored: it is counted,
+    and never taken for a number.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        directions: "gate" (class gradients of the reference, low frequencies, Gaussian, and residuals of JPEG for
+            images in [0, 1]: fixed by the seed, the same for every candidate), "worst" (each model along its own worst
+            case), "benign" (along changes that should not matter), a family that a hook adds, a `Directions` value such
+            as Hypothesis draws from `direction_batches`, or a tensor (directions, *input).
+        examples: A number of examples, spread evenly over the data set, or their indices.
+        max_distance: How far to search; by default the median distance between two of the examples.
+        bounds: A range such as (0, 1) to which moved inputs are clipped.
+        tolerance: By what share a distance may change for its ray to be preserved.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **limits: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        BoundariesNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_boundary_distance",
-        confidence,
-        at_least={
-            "preserved_fraction": min_preserved_fraction,
-            "median_distance_ratio": min_median_distance_ratio,
-        },
-        at_most={
-            "median_change": max_median_change,
-            "mean_abs_log_ratio": max_mean_abs_log_ratio,
-            "censored_fraction": max_censored_fraction,
-        },
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        seed = current_execution().seed
-        return compare_boundaries(
-            candidate,
-            original,
-            find_directions(directions, original, examples, seed),
-            examples=examples,
-            max_distance=max_distance,
-            bounds=bounds,
-            tolerance=tolerance,
-            seed=seed,
-        )
-
-    return assert_pair(
+    assertion = "assert_boundary_distance"
+    requirements = build_requirements(assertion, METRICS["boundaries"].values(), limits, confidence)
+    return assert_behaviour(
+        COMPARISONS["boundaries"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_boundary_distance",
+        assertion,
         BoundariesNotPreservedError,
+        {
+            "directions": directions,
+            "examples": examples,
+            "max_distance": max_distance,
+            "bounds": bounds,
+            "tolerance": tolerance,
+        },
     )
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cp_compress.fidelity.attributions.concepts import compare_concepts
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import ConceptsBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import ConceptsNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["concepts"].values())
 def assert_concepts_preserved(
     compressed: Model,
     reference: Model,
@@ -28,46 +29,51 @@ def assert_concepts_preserved(
     random_sets: int | Sequence[Any] = 5,
     examples: int | Sequence[int] | None = None,
     min_class_examples: int = 10,
-    max_concept_change: float | None = None,
-    max_mean_concept_change: float | None = None,
-    min_concept_agreement: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[ConceptsBounds],
 ) -> Check:
     """Level C: assert that concepts play the same part for each class (TCAV).
 
-    `concepts` maps names to inputs (k, *input) that show them, `random_sets` are tensors of inputs that show nothing
-    in particular or the number of sets to draw from the data set, and `layer` is the path of the layer in which both
-    are told apart. A class's score for a concept is the share of its examples whose logit grows along the concept,
-    in [0, 1]: `max_concept_change` bounds the largest change of a score, `max_mean_concept_change` the mean one, and
-    `min_concept_agreement` the share of examples and concepts that keep their sign. Raises ConceptsNotPreservedError,
-    and NothingComparedError when model and data are the same on both sides.
+    A class's score for a concept is the share of its examples whose logit grows along the concept.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        layer: The path of the layer in which concepts and random inputs are told apart.
+        concepts: Inputs (k, *input) that show each concept, by its name.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        random_sets: Tensors of inputs that show nothing in particular, or the number of sets to draw from the data.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        min_class_examples: How many examples a class needs to have scores.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        ConceptsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_concepts_preserved",
-        confidence,
-        at_least={"concept_agreement": min_concept_agreement},
-        at_most={"max_concept_change": max_concept_change, "mean_concept_change": max_mean_concept_change},
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_concepts(
-            candidate,
-            original,
-            layer,
-            concepts,
-            random_sets=random_sets,
-            examples=examples,
-            min_class_examples=min_class_examples,
-            seed=current_execution().seed,
-        )
-
-    return assert_pair(
+    assertion = "assert_concepts_preserved"
+    requirements = build_requirements(assertion, METRICS["concepts"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["concepts"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_concepts_preserved",
+        assertion,
         ConceptsNotPreservedError,
+        {
+            "layer": layer,
+            "concepts": concepts,
+            "random_sets": random_sets,
+            "examples": examples,
+            "min_class_examples": min_class_examples,
+        },
     )
 
 

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence
 from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
 from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.observing.sampling import choose_examples
-from pytest_cp.checks.call_options import is_default, keeping_options
+from pytest_cp.assertions.bounds import DivergenceBounds
+from pytest_cp.checks.call_options import is_default, taking_bounds
 from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.errors import DivergenceFoundError
@@ -25,13 +29,12 @@ from pytest_cp.errors import DivergenceFoundError
 _ASSERTION = "assert_no_divergence"
 
 
-@keeping_options
+@taking_bounds(METRICS["divergence"].values())
 def assert_no_divergence(
     compressed: Model,
     reference: Model,
     dataset: Any,
     *,
-    max_divergence_rate: float | None = None,
     epsilon: float | None = None,
     norm: str = "linf",
     lattice: str | None = None,
@@ -43,28 +46,44 @@ def assert_no_divergence(
     save_to: str | Path | None = None,
     replay: str | Path | None = None,
     confidence: float | None = None,
+    **limits: Unpack[DivergenceBounds],
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
 
-    `compressed` may give logits (n, classes) or classes (n,) or (n, 1). `find_divergence` looks within `epsilon` (by
-    `norm`, in units of the inputs) of so many `examples`, each with at most `queries` inputs; its other arguments have
-    the same names here. `max_divergence_rate`, in [0, 1], bounds the share of examples near which such an input was
-    found; examples on which the models disagree only by rounding, or only within a batch, and those around which
-    nothing could be asked do not count.
+    Examples on which the models disagree only by rounding, or only within a batch, and those around which nothing could
+    be asked do not count. When the check fails, the inputs that were found are moved as near to their examples as they
+    go on to disagree, and written to a file; the message names it.
 
-    When the check fails, the inputs that were found, moved as near to their seeds as they go on to disagree, are
-    written to `save_to`, a `.npz` file or a folder; by default to the folder `divergences` beside the JSON report
-    (`--cp-report-json`), and nowhere without one. A file that holds something else, as of another candidate, stays; the
-    message names the new one. `replay` names such a file: then its inputs alone are asked about, and the options of the
-    search are refused, which makes it a regression test. Raises DivergenceFoundError, and
-    NothingComparedError when both models are the same, or fewer than half of the examples count.
+    Args:
+        compressed: The candidate; it may give logits (n, classes), or classes (n,) or (n, 1).
+        reference: The model that it is compared with.
+        dataset: The labelled examples around which to search.
+        epsilon: The largest distance from an example by `norm`, in units of the inputs.
+        norm: "linf" or "l2".
+        lattice: "uint8" to search among images k/255 only; None for any values.
+        guide: "gradient" to follow the reference's gradients, or "examples" to walk towards other examples.
+        bounds: The range of inputs; None for any values.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        queries: How many inputs may be asked about for each example.
+        restarts: From how many starting points to search.
+        save_to: A `.npz` file or a folder for the inputs that were found; by default the folder `divergences` beside
+            the JSON report (`--cp-report-json`), and nowhere without one. A file of another candidate is kept.
+        replay: A file of such inputs. Only these are checked again, and the options of the search are refused, which
+            makes it a regression test.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **limits: The requirement.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        DivergenceFoundError: If such inputs were found near more examples than allowed.
+        NothingComparedError: If both models are the same, or fewer than half of the examples count.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        _ASSERTION,
-        confidence,
-        at_most={"divergence_rate": max_divergence_rate},
-    )
+    requirements = build_requirements(_ASSERTION, METRICS["divergence"].values(), limits, confidence)
     if replay is not None:
         search = {"epsilon": epsilon, "norm": norm, "lattice": lattice, "guide": guide, "bounds": bounds}
         _refuse_with_replay(**search, examples=examples, queries=queries, restarts=restarts, save_to=save_to)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cp_compress.fidelity.embeddings.comparison import Layers, compare_embeddings
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
+from cp_compress.fidelity.embeddings.comparison import Layers
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import EmbeddingsBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import EmbeddingsNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["embeddings"].values())
 def assert_embeddings_preserved(
     compressed: Model,
     reference: Model,
@@ -27,46 +29,45 @@ def assert_embeddings_preserved(
     examples: int | Sequence[int] | None = None,
     neighbors: int = 10,
     pool: str = "mean",
-    min_cka: float | None = None,
-    min_kernel_cka: float | None = None,
-    max_mean_angle: float | None = None,
-    min_neighbor_overlap: float | None = None,
-    max_hardness_change: float | None = None,
-    max_procrustes_distance: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[EmbeddingsBounds],
 ) -> Check:
     """Level B: assert that the compressed model represents the examples as the reference does.
 
-    `layer` is the path of a module, several, or a mapping from the reference's to the candidate's; of several layers
-    the worst counts; by default it is what goes into the last linear layer. The other arguments and the metrics are
-    those of `compare_embeddings`: angles in radians, all else in [0, 1]. Only `max_mean_angle` at a single layer takes
-    a `confidence`. Raises EmbeddingsNotPreservedError, and NothingComparedError when model and data are the same
-    on both sides.
+    Only `max_mean_angle` at a single layer takes a `confidence`.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        layer: The path of a module, several of them, or a mapping from the reference's to the candidate's; of several
+            the worst counts. By default it is what goes into the last linear layer.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        neighbors: How many nearest neighbours count for `neighbor_overlap`.
+        pool: How values at many places become one vector: "mean" over the places, or "flatten".
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        EmbeddingsNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_embeddings_preserved",
-        confidence,
-        at_least={"cka": min_cka, "kernel_cka": min_kernel_cka, "neighbor_overlap": min_neighbor_overlap},
-        at_most={
-            "mean_angle": max_mean_angle,
-            "hardness_change": max_hardness_change,
-            "procrustes_distance": max_procrustes_distance,
-        },
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        seed = current_execution().seed
-        return compare_embeddings(
-            candidate, original, layer, examples=examples, neighbors=neighbors, pool=pool, seed=seed
-        )
-
-    return assert_pair(
+    assertion = "assert_embeddings_preserved"
+    requirements = build_requirements(assertion, METRICS["embeddings"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["embeddings"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_embeddings_preserved",
+        assertion,
         EmbeddingsNotPreservedError,
+        {"layer": layer, "examples": examples, "neighbors": neighbors, "pool": pool},
     )
 
 

@@ -4,42 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.fidelity.footprints import compare_footprints
 from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.refusals import require_difference
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.assertions.bounds import FootprintBounds
+from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_candidate, describe_model
 from pytest_cp.checks.records import Record
 from pytest_cp.errors import FootprintNotReducedError
 
 
-@keeping_options
+@taking_bounds(METRICS["footprint"].values())
 def assert_footprint(
     compressed: Model,
     reference: Model,
     *,
     example_input: Any = None,
-    min_compression: float | None = None,
-    max_flops_ratio: float | None = None,
-    min_speedup: float | None = None,
+    **bounds: Unpack[FootprintBounds],
 ) -> Check:
     """Assert that the compressed model is smaller, or faster, than the reference.
 
-    `min_compression` bounds reference bytes / compressed bytes of the files that `save` writes;
-    `max_flops_ratio` the compressed model's FLOPs as a share of the reference's; `min_speedup` the ratio of
-    median latencies, measured in turns. The last two need `example_input`, a batch. Raises
-    FootprintNotReducedError, and NothingComparedError when both models are the same.
+    Args:
+        compressed: The candidate.
+        reference: The model that it is compared with.
+        example_input: A batch, which `max_flops_ratio` and `min_speedup` need.
+        **bounds: The requirements; one or more. Sizes are those of the files that `save` writes, latencies are measured
+            in turns.
+
+    Returns:
+        The check, whose `measurement` holds what was measured of each model.
+
+    Raises:
+        FootprintNotReducedError: If a requirement does not hold.
+        NothingComparedError: If both models are the same.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_footprint"
-    requirements = build_requirements(
-        assertion,
-        None,
-        at_least={"compression": min_compression, "speedup": min_speedup},
-        at_most={"flops_ratio": max_flops_ratio},
-    )
+    requirements = build_requirements(assertion, METRICS["footprint"].values(), bounds, None)
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.attributions.pointing import compare_pointing
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
+from pytest_cp.assertions.bounds import PointingBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import PointingNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["pointing"].values())
 def assert_pointing(
     compressed: Model,
     reference: Model,
@@ -27,41 +29,50 @@ def assert_pointing(
     must_not_look: Any = None,
     method: Any = "saliency",
     examples: int | Sequence[int] | None = None,
-    min_pointing_mass: float | None = None,
-    max_pointing_mass_drop: float | None = None,
-    min_pointing_hits: float | None = None,
-    max_forbidden_mass: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[PointingBounds],
 ) -> Check:
     """Level C: assert that the compressed model looks where it must, and not where it must not.
 
-    `must_look` and `must_not_look` are masks as in `compare_pointing`: a boolean tensor (h, w) or (n, h, w), the name
-    of an attribute of the data set that holds one, or a function of (inputs, labels). Of the attribution by `method`,
-    `min_pointing_mass` bounds the mean share inside `must_look`, `max_pointing_mass_drop` how much less that is than
-    the reference's, `min_pointing_hits` the share of examples whose strongest place is inside, and
-    `max_forbidden_mass` the mean share inside `must_not_look`; all are shares in [0, 1]. `examples` is a number of
-    examples, spread evenly over the data set, or their indices (default: all). Raises PointingNotPreservedError, and
-    NothingComparedError when model and data are the same on both sides.
+    A mask is a boolean tensor (h, w) or (n, h, w), the name of an attribute of the data set that holds one, or a
+    function of (inputs, labels).
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        must_look: The mask of the places where the model must look.
+        must_not_look: The mask of the places where it must not look.
+        method: An attribution method or its expression.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        PointingNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    looking = {"pointing_mass": min_pointing_mass, "pointing_hits": min_pointing_hits}
-    avoiding = {"pointing_mass_drop": max_pointing_mass_drop, "forbidden_mass": max_forbidden_mass}
-    requirements = build_requirements("assert_pointing", confidence, at_least=looking, at_most=avoiding)
+    assertion = "assert_pointing"
+    requirements = build_requirements(assertion, METRICS["pointing"].values(), bounds, confidence)
     masks = {"must_look": must_look, "must_not_look": must_not_look}
     for requirement in requirements:
         needed = "must_not_look" if requirement.metric == "forbidden_mass" else "must_look"
         if masks[needed] is None:
-            reject("assert_pointing", needed, None, f"{requirement.metric} is the share inside this mask: give it")
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_pointing(candidate, original, method, examples=examples, **masks)
-
-    return assert_pair(
+            reject(assertion, needed, None, f"{requirement.metric} is the share inside this mask: give it")
+    return assert_behaviour(
+        COMPARISONS["pointing"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_pointing",
+        assertion,
         PointingNotPreservedError,
+        {"method": method, "examples": examples, "must_look": must_look, "must_not_look": must_not_look},
     )
 
 

@@ -4,42 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import Unpack
+
 from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.reconstruction import compare_reconstruction
-from pytest_cp.checks.call_options import keeping_options
+from pytest_cp.assertions.bounds import ReconstructionBounds
+from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data
 from pytest_cp.checks.records import Record
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["reconstruction"].values())
 def assert_reconstruction(
     decoded: Any,
     original: Any,
     *,
-    max_error: float | None = None,
-    max_rmse: float | None = None,
-    min_psnr: float | None = None,
-    min_ssim: float | None = None,
-    max_bytes_per_example: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[ReconstructionBounds],
 ) -> Check:
     """Assert that decoded data is close to the original, and small.
 
-    `decoded` and `original` are data sets or tensors (n, ...) of the same examples; a `CompressedDataset` also
-    brings its bytes an example. Errors are in units of the data, PSNR in dB for a data range of 1. Raises
-    ReconstructionNotPreservedError, and NothingComparedError when both are one object or hold the same content
-    and no codec stored it.
+    Args:
+        decoded: A data set or a tensor (n, ...); a `CompressedDataset` also brings its bytes an example.
+        original: The same examples before a codec stored them.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more. Errors are in units of the data, PSNR in dB for a data range of 1.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        ReconstructionNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If both are one object, or hold the same content and no codec stored it.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
     assertion = "assert_reconstruction"
-    requirements = build_requirements(
-        assertion,
-        confidence,
-        at_least={"psnr": min_psnr, "ssim": min_ssim},
-        at_most={"max_error": max_error, "rmse": max_rmse, "bytes_per_example": max_bytes_per_example},
-    )
+    requirements = build_requirements(assertion, METRICS["reconstruction"].values(), bounds, confidence)
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         if decoded is original:

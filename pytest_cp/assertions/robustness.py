@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import Unpack
+
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
-from cp_compress.fidelity.robustness import compare_robustness
-from pytest_cp.checks.call_options import keeping_options
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
-from pytest_cp.checks.execution import current_execution
+from pytest_cp.assertions.bounds import RobustnessBounds
+from pytest_cp.checks.call_options import taking_bounds
+from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import RobustnessNotPreservedError
 
 
-@keeping_options
+@taking_bounds(METRICS["robustness"].values())
 def assert_robustness(
     compressed: Model,
     reference: Model,
@@ -26,46 +27,43 @@ def assert_robustness(
     corruptions: Sequence[str] | str = "all",
     severities: Sequence[int] = (1, 3, 5),
     examples: int | Sequence[int] | None = None,
-    min_corrupted_agreement: float | None = None,
-    min_worst_corrupted_agreement: float | None = None,
-    max_corrupted_accuracy_drop: float | None = None,
-    max_worst_corrupted_accuracy_drop: float | None = None,
-    max_corruption_error_ratio: float | None = None,
     confidence: float | None = None,
+    **bounds: Unpack[RobustnessBounds],
 ) -> Check:
     """Level D: assert that the compressed model answers corrupted images as the reference does.
 
-    The arguments are those of `compare_robustness`. `min_corrupted_agreement` and `max_corrupted_accuracy_drop` bound
-    means over all corruptions and severities, the `worst` ones their worst cell, all in [0, 1];
-    `max_corruption_error_ratio` the candidate's errors over the reference's. Only `min_corrupted_agreement` takes a
-    `confidence`. Raises RobustnessNotPreservedError, and NothingComparedError when model and data are the same.
+    Only `min_corrupted_agreement` takes a `confidence`.
+
+    Args:
+        compressed: The candidate: a `torch.nn.Module`, or anything that maps a batch to logits.
+        reference: The model that it is compared with.
+        dataset: The labelled examples that both models read.
+        compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
+        corruptions: Names of corruptions of Hendrycks and Dietterich, or "all".
+        severities: Severities of 1 to 5.
+        examples: A number of examples, spread evenly over the data set, or their indices; None for all.
+        confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
+            data with their bounds.
+        **bounds: The requirements; one or more.
+
+    Returns:
+        The check, whose `measurement` holds all metrics.
+
+    Raises:
+        RobustnessNotPreservedError: If a requirement does not hold.
+        NothingComparedError: If model and data are the same on both sides.
+        InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(
-        "assert_robustness",
-        confidence,
-        at_least={
-            "corrupted_agreement": min_corrupted_agreement,
-            "worst_corrupted_agreement": min_worst_corrupted_agreement,
-        },
-        at_most={
-            "corrupted_accuracy_drop": max_corrupted_accuracy_drop,
-            "worst_corrupted_accuracy_drop": max_worst_corrupted_accuracy_drop,
-            "corruption_error_ratio": max_corruption_error_ratio,
-        },
-    )
-
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return compare_robustness(
-            candidate, original, corruptions, severities, examples=examples, seed=current_execution().seed
-        )
-
-    return assert_pair(
+    assertion = "assert_robustness"
+    requirements = build_requirements(assertion, METRICS["robustness"].values(), bounds, confidence)
+    return assert_behaviour(
+        COMPARISONS["robustness"],
         (compressed, reference, dataset, compressed_dataset),
-        compare,
         requirements,
-        "assert_robustness",
+        assertion,
         RobustnessNotPreservedError,
+        {"corruptions": corruptions, "severities": severities, "examples": examples},
     )
 
 

@@ -1,4 +1,4 @@
-"""Baselines: checks saved from an earlier run, that later runs may not fall behind."""
+"""Baselines: checks saved from an earlier run, which later runs must not fall below."""
 
 from __future__ import annotations
 

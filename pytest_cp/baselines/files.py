@@ -1,4 +1,4 @@
-"""Baseline files: one sorted JSON a test module, read with suspicion and replaced whole."""
+"""Baseline files: one sorted JSON file per test module, validated on reading and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def read_entries(path: Path) -> dict[str, Record]:
     if version != SCHEMA_VERSION:
         shown = shortened(repr(version), 80)
         remedy = "delete the file and write it again with --cp-baseline=new"
-        raise BaselineFileError(f"baseline {path} has schema version {shown}; read is {SCHEMA_VERSION}: {remedy}")
+        raise BaselineFileError(f"baseline {path} has schema version {shown}, not {SCHEMA_VERSION}: {remedy}")
     checks = content.get("checks")
     if not isinstance(checks, dict):
-        raise BaselineFileError(f"baseline {path} has no table of checks")
+        raise BaselineFileError(f'baseline {path} has no object "checks"')
     for name, entry in checks.items():
         trouble = _trouble(entry)
         if trouble is not None:
@@ -52,32 +52,29 @@ def write_entries(path: Path, entries: dict[str, Record]) -> None:
 
 
 def _trouble(entry: Any) -> str | None:
-    """Return what keeps an entry from being compared with, or None."""
+    """Return what makes an entry unusable, or None."""
     parts = ("metrics", "measured_on", "environment")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), dict) for part in parts):
-        return f"must hold the tables {', '.join(parts)}"
+        return f"must contain the objects {', '.join(parts)}"
     for metric, saved in entry["metrics"].items():
         if not isinstance(saved, dict) or saved.get("direction") not in _DIRECTIONS:
             return f"{shortened(metric, 80)} must have a value and a direction, min or max"
         if not _is_number(saved.get("value")):
             value = shortened(repr(saved.get("value")), 80)
-            return f"{shortened(metric, 80)} has the value {value}, which is no number"
+            return f"{shortened(metric, 80)} has the value {value}, which is not a number"
         low, high = _range_of(metric)
         if not low <= float(saved["value"]) <= high:
             value = shortened(str(saved["value"]), 80)
-            return f"{shortened(metric, 80)} has the value {value}, and it lies in [{low:g}, {high:g}]"
-    return None if entry["metrics"] else "holds no metric"
+            return f"{shortened(metric, 80)} has the value {value}, outside its range [{low:g}, {high:g}]"
+    return None if entry["metrics"] else "contains no metric"
 
 
 def _range_of(metric: str) -> tuple[float, float]:
     """Return the values that a metric can take; all where no comparison gives it, which only makes an entry stale."""
-    from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import metric_range  # here, since it loads torch
+    from cp_compress.fidelity.judging.metrics import known_metric
 
-    try:
-        return metric_range(metric)
-    except InvalidArgumentError:
-        return -math.inf, math.inf
+    found = known_metric(metric)
+    return (-math.inf, math.inf) if found is None else (found.low, found.high)
 
 
 def _is_number(value: Any) -> bool:

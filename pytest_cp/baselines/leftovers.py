@@ -1,4 +1,4 @@
-"""Baselines that no test answers for: whole files, and checks of tests that are gone."""
+"""Saved baselines without a test: whole files, and checks whose test no longer exists."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ _NARROWING = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise"
 def find_leftovers(
     session: pytest.Session, baselines: Baselines, collected: Collection[str], unread: Collection[str]
 ) -> list[str]:
-    """Return a sentence for each saved check whose test is gone, and for each file whose module is.
+    """Return a sentence for each saved check without its test, and for each file without its module.
 
-    Looked at are the folders that were collected, but for those that pytest was told to ignore, and the folders of
-    `collected`, the node ids of tests. `unread` are those of modules that were skipped, or failed, as a whole. Without
-    `--cp-baseline=check`, and where the command line picks single tests, there is none. A damaged file is told as one
-    of the sentences.
+    The collected folders are examined, except those that pytest ignores, and the folders of `collected`, the node IDs
+    of tests. `unread` are the node IDs of modules that were skipped or failed as a whole. The result is empty without
+    `--cp-baseline=check`, and if the command line selects individual tests. A damaged file gives one of the sentences.
     """
     if baselines.mode != "check" or _picks_tests(session.config):
         return []
@@ -55,7 +54,8 @@ def _without_tests(baselines: Baselines, path: Path, tests: set[str]) -> list[st
         names = sorted(baselines.read(path))
     except BaselineFileError as error:
         return [str(error)]
-    return [f"{path} holds a check whose test is gone: {name}" for name in names if checked_test(name) not in tests]
+    lost = [name for name in names if checked_test(name) not in tests]
+    return [f"{path} contains a check whose test no longer exists: {name}" for name in lost]
 
 
 def _without_module(session: pytest.Session, path: Path, home: Path, walked: bool) -> list[str]:
@@ -63,9 +63,9 @@ def _without_module(session: pytest.Session, path: Path, home: Path, walked: boo
     if module.exists():
         if not walked or _ignored(session, module):  # beside a module that was asked for alone
             return []
-        return [f"{path} holds checks of a module that was not collected, or has no test left: {module.name}"]
-    # of another file, such as a specification, only its own run can tell what it still makes
-    return [] if (home / path.stem).exists() else [f"{path} holds checks of a module that is gone"]
+        return [f"{path} contains checks of a module that was not collected or has no tests left: {module.name}"]
+    # only a run of another file, such as a specification, knows which checks it still makes
+    return [] if (home / path.stem).exists() else [f"{path} contains checks of a module that no longer exists"]
 
 
 def _collected_folders(session: pytest.Session) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The baselines of a session: where they lie, and what `--cp-baseline` does with them.
+"""The baselines of a session: where they are stored, and what `--cp-baseline` does with them.
 
 Comparison happens inside the assertion, so that a regression, a missing entry and an entry of other subjects are
 failed tests; files are written by the controlling process alone, from checks of tests that passed.
@@ -38,9 +38,9 @@ class Baselines:
         return (self._root / test.partition("::")[0]).parent
 
     def judge(self, record: Record, policy: Policy) -> Record | None:
-        """Return a check's verdict beside its baseline; None where none is asked for."""
+        """Return a check's verdict against its baseline, or None if the session uses no baselines."""
         if self.mode is None or not _is_saved(record):
-            return None  # what Hypothesis draws gives no fixed value to hold on to
+            return None  # what Hypothesis draws has no fixed value
         path = self.path(record["test"])
         unbound = find_unbound(record, path)
         if unbound is not None or self.mode != "check":
@@ -54,7 +54,7 @@ class Baselines:
     def unmade(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
         """Return a sentence for each saved check that was not made, though its test ran and passed.
 
-        `outcomes` are those of the tests that ran. A damaged file is told as one of the sentences.
+        `outcomes` are those of the tests that ran. A damaged file gives one of the sentences.
         """
         if self.mode != "check":
             return []
@@ -68,11 +68,11 @@ class Baselines:
                 continue
             here = {test: outcome for test, outcome in outcomes.items() if self.path(test) == path}
             for names in self._not_made(made, here).values():
-                lost += [f"{path} holds a check that was not made: {name}" for name in names]
+                lost += [f"{path} contains a check that was not made in this session: {name}" for name in names]
         return lost
 
     def write(self, records: Iterable[Record], outcomes: Mapping[str, str]) -> list[str]:
-        """Save the asserted checks of tests that passed as `--cp-baseline` asks, and return a sentence a change.
+        """Save the asserted checks of passed tests as `--cp-baseline` says, and return one sentence per change.
 
         `update` also removes what these tests no longer make: the next check would miss it.
 
@@ -127,21 +127,21 @@ class Baselines:
 
 
 def _is_saved(record: Record) -> bool:
-    """Tell whether a check is of those that baselines hold: asserted, and not of what Hypothesis draws."""
+    """Tell whether a check belongs in baselines: it is asserted and not drawn by Hypothesis."""
     return bool(record["asserted"]) and not record["explored"]
 
 
 def read_policy(config: pytest.Config, marker: pytest.Mark | None) -> Policy:
-    """Return what a test's checks are held to: the ini file's tolerances and ratchet, and its marker's.
+    """Return how a test's checks are compared with baselines: from the ini file, and from the test's marker.
 
-    Raises pytest.UsageError for a marker that cannot be meant.
+    Raises pytest.UsageError for an invalid marker.
     """
     tolerances, ratchet = baseline_tolerances(config), config.getini("cp_ratchet")
     if marker is None:
         return Policy(tolerances, ratchet)
     if marker.args or not marker.kwargs.keys() <= {"tolerance", "ratchet"}:
         given = ", ".join([*map(repr, marker.args), *sorted(marker.kwargs)])
-        raise pytest.UsageError(f"cp_baseline({given}): its arguments are tolerance and ratchet, by keyword")
+        raise pytest.UsageError(f"cp_baseline({given}): takes only the keyword arguments tolerance and ratchet")
     try:
         if "tolerance" in marker.kwargs:
             tolerances = type(tolerances).parse(marker.kwargs["tolerance"], tolerances)

@@ -31,7 +31,7 @@ class Tolerance:
         except ValueError:
             amount = -1.0
         if isinstance(value, bool) or not 0 <= amount < math.inf:
-            raise ValueError(f'{value!r}: must be a number of 0 or more, such as 0.01, or a share such as "2%"')
+            raise ValueError(f'{value!r}: must be a number of 0 or more such as 0.01, or a percentage such as "2%"')
         return cls(amount / 100 if relative else amount, relative)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Tolerances:
     def parse(cls, value: Any, base: Tolerances | None = None) -> Tolerances:
         """Read one tolerance, or a mapping from metrics to tolerances; what it does not name stays as in `base`.
 
-        Raises ValueError for a tolerance that is none and for a metric that no comparison gives.
+        Raises ValueError for an invalid tolerance and for an unknown metric.
         """
         start = base if base is not None else cls()
         if not isinstance(value, Mapping):
@@ -78,7 +78,7 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a test's checks are held to: tolerances, and whether an improvement must be written down."""
+    """How a test's checks are compared with baselines: tolerances, and whether improvements must be saved."""
 
     tolerances: Tolerances = Tolerances()
     ratchet: bool = False
@@ -86,7 +86,7 @@ class Policy:
 
 def _known_metric(name: str) -> str:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import find_comparison
+    from cp_compress.fidelity.judging.metrics import find_comparison
 
     try:
         find_comparison(name)

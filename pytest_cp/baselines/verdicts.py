@@ -1,4 +1,4 @@
-"""A check beside its baseline: ok, regressed, improved, missing or stale."""
+"""A check compared with its baseline: ok, regressed, improved, missing or stale."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pytest_cp.baselines.entries import differences, entry_name, environment, me
 from pytest_cp.baselines.tolerances import Policy
 from pytest_cp.checks.records import Record
 
-_UPDATE = "accept it with --cp-baseline=update"
+_UPDATE = "--cp-baseline=update"
 _ROUNDING = 8 * sys.float_info.epsilon
 _SEVERITY = ("ok", "improved", "regressed", "stale", "missing")
 
 
 def find_unbound(record: Record, path: Path) -> Record | None:
-    """Return the verdict of a check whose reference does not tell what it is, so that no baseline can be of it."""
+    """Return the verdict of a check whose reference cannot be identified, so that it cannot have a baseline."""
     reference = record["subjects"].get("reference")
     if reference is None or reference["digest"] is not None:
         return None
     problem = (
-        f"no baseline can be bound to the reference {reference['name']}, which does not tell what it computes with: "
-        "give it an attribute content_digest, a text that changes when it does, such as the digest of its file"
+        f"the reference {reference['name']} cannot have a baseline, because its content cannot be identified: "
+        "give it an attribute content_digest, a string that changes when the model changes, such as its file's digest"
     )
     return _verdict(path) | {"verdict": "stale", "stale": ["reference"], "problems": [problem]}
 
@@ -47,7 +47,7 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
     if environments == "fail":
         stale += moved
     elif environments == "note" and moved:
-        verdict["notes"] = [f"the baseline was measured with other {', '.join(moved)}"]
+        verdict["notes"] = [f"the environment changed since the baseline was saved: {', '.join(moved)}"]
     stale += [name for name in _required(record) if name not in entry["metrics"]]
     stale += [
         f"direction of {result['metric']}"
@@ -56,7 +56,8 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
     ]
     if stale:
         verdict["stale"] = stale
-        verdict["problems"] = [f"the baseline was measured on other {' and '.join(stale)}; {_UPDATE}"]
+        changed = f"the baseline is stale, since these changed: {', '.join(stale)}"
+        verdict["problems"] = [f"{changed}; accept the change with {_UPDATE}"]
         return verdict | {"verdict": "stale"}
     compared = [_compare(result, entry["metrics"][result["metric"]], policy) for result in record["requirements"]]
     verdict["metrics"] = {
@@ -100,6 +101,7 @@ def _compare(result: Record, saved: dict[str, Any], policy: Policy) -> Record:
 
 def _sentence(metric: str, found: Record) -> str:
     then, now, tolerance = float(found["then"]), float(found["now"]), found["tolerance"]
+    beyond = f"than its baseline {then:.6g} by more than the tolerance {tolerance:g}"
     if found["verdict"] == "regressed":
-        return f"{metric} = {now:.6g} is worse than its baseline {then:.6g} by more than {tolerance:g}"
-    return f"{metric} = {now:.6g} is better than its baseline {then:.6g} by more than {tolerance:g}; keep it: {_UPDATE}"
+        return f"{metric} = {now:.6g} is worse {beyond}"
+    return f"{metric} = {now:.6g} is better {beyond}; save it with {_UPDATE}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cp_compress.base.identity import identify
-from cp_compress.fidelity.judging.measurement import METRICS
+from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
 from pytest_cp.checks.exploring import exploring
 from pytest_cp.checks.records import called_with
 
@@ -18,35 +19,70 @@ Result = TypeVar("Result")
 
 SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
 _ELSEWHERE = {"confidence", "save_to"}  # told by the requirement, and without effect on what is found
-_METRIC_NAMES = frozenset(name for metrics in METRICS.values() for name in metrics)
 _DIGITS = 16
 
 
-def is_requirement(argument: str) -> bool:
-    """Tell whether an argument of an assertion is a bound: `min_` or `max_` before a metric."""
-    bare = argument.removeprefix("min_").removeprefix("max_")
-    return argument != bare and (bare in _METRIC_NAMES or argument in _METRIC_NAMES)
+def bounds_of(metrics: Iterable[Metric]) -> list[inspect.Parameter]:
+    """Return the parameters by which an assertion bounds metrics."""
+    return [
+        inspect.Parameter(
+            argument,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation="tuple[float, float] | None" if metric.leveled else "float | None",
+        )
+        for argument, metric in bound_arguments(metrics).items()
+    ]
 
 
-def keeping_options(assertion: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let the checks of an assertion carry the options that its caller chose."""
-    parameters = inspect.signature(assertion).parameters
-    defaults = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in SUBJECTS | _ELSEWHERE and not is_requirement(name)
-    }
+def taking_bounds(
+    metrics: Iterable[Metric],
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Let an assertion with `**bounds` take the bounds of metrics, and its checks carry the options that were chosen.
 
-    @functools.wraps(assertion)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        __tracebackhide__ = True
-        chosen = {
-            name: value for name, value in kwargs.items() if name in defaults and not is_default(value, defaults[name])
-        }
-        with called_with({name: _describe(value) for name, value in sorted(chosen.items())}):
-            return assertion(*args, **kwargs)
+    The signature that callers see names each bound. Raises TypeError for any other keyword, as Python itself does, with
+    the argument that is meant.
+    """
+    named = {parameter.name: parameter for parameter in bounds_of(metrics)}
+    known = {metric.argument: metric for metric in metrics}
 
-    return call
+    def decorate(assertion: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature = inspect.signature(assertion)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        options = {one.name: one.default for one in own if one.name not in SUBJECTS | _ELSEWHERE}
+
+        @functools.wraps(assertion)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            __tracebackhide__ = True
+            for name in kwargs:
+                if name not in named and name not in signature.parameters:
+                    raise TypeError(_unexpected(assertion.__name__, name, known, options))
+            chosen = {
+                name: value
+                for name, value in kwargs.items()
+                if name in options and not is_default(value, options[name])
+            }
+            with called_with({name: _describe(value) for name, value in sorted(chosen.items())}):
+                return assertion(*args, **kwargs)
+
+        call.__signature__ = signature.replace(parameters=[*own, *named.values()])  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def _unexpected(assertion: str, name: str, known: Mapping[str | None, Metric], options: Iterable[str]) -> str:
+    """Return what is wrong with a keyword that an assertion does not take, and which one is meant."""
+    told = f"{assertion}() got an unexpected keyword argument {name!r}"
+    bare = name.removeprefix("min_").removeprefix("max_")
+    metric = next((one for one in known.values() if bare != name and one.name in (bare, name)), None)
+    if metric is not None and metric.argument is None:
+        return f"{told}: {metric.name} is reported only, and nothing can be required of it"
+    if metric is not None:
+        return f"{told}: of {metric.name}, {metric.better} is better, so it is bounded by {metric.argument}"
+    names = [*filter(None, known), *options]
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"{told}; did you mean {close[0]}?" if close else f"{told}; it takes {', '.join(names)}"
 
 
 def is_default(value: Any, default: Any) -> bool:

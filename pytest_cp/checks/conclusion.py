@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, ParamSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ParamSpec
 
 from cp_compress.base.arguments import check_real, reject
+from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
-from cp_compress.fidelity.judging.measurement import Measurement, metric_range
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -45,36 +47,51 @@ def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameter
 
 
 def build_requirements(
-    assertion: str,
-    confidence: float | None,
-    *,
-    at_least: dict[str, float | None] | dict[str, float] | None = None,
-    at_most: dict[str, float | None] | None = None,
+    assertion: str, metrics: Iterable[Metric], bounds: Mapping[str, Any], confidence: float | None
 ) -> list[Requirement]:
-    lower = [_requirement(assertion, metric, "min", bound, confidence) for metric, bound in (at_least or {}).items()]
-    upper = [_requirement(assertion, metric, "max", bound, confidence) for metric, bound in (at_most or {}).items()]
-    asked = [requirement for requirement in lower + upper if requirement is not None]
+    """Return the requirements that the bounds of an assertion's call make; raises InvalidArgumentError for none."""
+    arguments = bound_arguments(metrics)
+    asked = [
+        _requirement(assertion, argument, metric, bounds[argument], confidence)
+        for argument, metric in arguments.items()
+        if bounds.get(argument) is not None
+    ]
     if not asked:
-        known = [f"min_{metric}" for metric in at_least or {}] + [f"max_{metric}" for metric in at_most or {}]
-        known = [_argument_name(name) for name in known]
-        reject(assertion, "requirements", None, f"nothing is required; give at least one of {', '.join(known)}")
+        rule = f"no requirement is given; give at least one of {', '.join(arguments)}"
+        reject(assertion, "requirements", None, rule)
     return asked
 
 
-def _requirement(
-    assertion: str, metric: str, direction: Literal["min", "max"], bound: float | None, confidence: float | None
-) -> Requirement | None:
-    if bound is None:
-        return None
-    argument = _argument_name(f"{direction}_{metric}")
-    low, high = metric_range(metric)
-    rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
-    checked = check_real(assertion, argument, bound, rule, at_least=low, at_most=high)
-    return Requirement(metric, direction, checked, confidence)
+def _requirement(assertion: str, argument: str, metric: Metric, bound: Any, confidence: float | None) -> Requirement:
+    name = metric.name
+    if metric.leveled:
+        rule = "must be a pair: the level of the quantile, in (0, 1), and its bound"
+        if not isinstance(bound, (tuple, list)) or len(bound) != 2:
+            reject(assertion, argument, bound, rule)
+        level = check_real(assertion, argument, bound[0], rule, above=0, below=1)
+        name, bound = f"{metric.name}_{level:g}", bound[1]
+    direction = metric.direction
+    assert direction is not None  # an argument bounds it
+    return Requirement(name, direction, metric.check_bound(assertion, argument, bound), confidence)
 
 
-def _argument_name(text: str) -> str:
-    return text.replace("max_max_", "max_").replace("min_min_", "min_")
+def assert_behaviour(
+    comparison: Comparison,
+    subjects: tuple[Model, Model, Any, Any],
+    requirements: list[Requirement],
+    assertion: str,
+    failure: type[PreservationError],
+    options: Mapping[str, Any],
+) -> Check:
+    """Compare a pair by a comparison with these options and what its requirements imply, and conclude."""
+    __tracebackhide__ = True
+    implied = comparison.implied([requirement.metric for requirement in requirements])
+    seeded = {"seed": current_execution().seed} if "seed" in comparison.options else {}
+
+    def compare(candidate: Observation, original: Observation) -> Measurement:
+        return comparison.compare(candidate, original, **{**implied, **seeded, **options})
+
+    return assert_pair(subjects, compare, requirements, assertion, failure)
 
 
 def assert_pair(

@@ -1,6 +1,6 @@
-"""What a report shows of a check beside its numbers: images, attribution maps, distances and sizes, as plain JSON.
+"""Evidence of a check in addition to its numbers: images, attribution maps, distances and sizes, as plain JSON.
 
-It is gathered only where an HTML report was asked for, of the examples that differ most, and changes no outcome.
+It is collected only for an HTML report, from the examples that differ most, and never changes an outcome.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.fidelity.attributions.jaccard import split_jaccard, unit_maps
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import as_attribution_method
+from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
@@ -33,15 +33,15 @@ _LARGEST_SIDE = 96
 _PRINTED_VALUES = 12
 _TASKS = {
     "multi_label": "each example has several labels",
-    "dense": "each example has an answer at every place",
-    "sequence": "each example has an answer at every place",
+    "dense": "each example has one answer per position",
+    "sequence": "each example has one answer per position",
 }
 # dark to light through purple and orange: ordered in lightness, so that it reads in grey too
 _HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 
 
 def gather_evidence(measurement: Measurement, candidate: Observation, reference: Observation) -> Record:
-    """Return the evidence of a check of two models; what cannot be shown is told in its notes."""
+    """Return the evidence of a check of two models; its notes say what cannot be shown."""
     evidence: Record = {"examples": [], "distances": None, "sizes": None, "notes": []}
     parts: dict[str, Callable[[], Any]] = {
         "examples": lambda: _examples(measurement, candidate, reference, evidence["notes"]),
@@ -79,7 +79,7 @@ def _examples(
     if reference.task == "single_label":
         _add_maps(rows, chosen, candidate, reference, notes)
     else:
-        notes.append(f"no attribution maps: a map explains one answer, and {_TASKS[reference.task]}")
+        notes.append(f"no attribution maps: a map explains a single answer, but {_TASKS[reference.task]}")
     return rows
 
 
@@ -87,10 +87,10 @@ def _add_maps(
     rows: list[Record], chosen: Tensor, candidate: Observation, reference: Observation, notes: list[str]
 ) -> None:
     """Add where both models look, of the class that the reference predicts, and how far that is the same."""
-    method, targets = as_attribution_method("saliency"), reference.predictions[chosen]
+    method, targets = Saliency(), reference.predictions[chosen]
     try:
         maps = [attribution_maps(seen, method, chosen, targets).maps for seen in (reference, candidate)]
-    except Exception as error:  # pictures without maps are more than none
+    except Exception as error:  # pictures without maps are better than none
         notes.append(f"attribution maps cannot be shown: {reason_of(error)}")
         return
     shared = split_jaccard(maps[0], maps[1]).tolist()

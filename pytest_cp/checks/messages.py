@@ -1,4 +1,4 @@
-"""What a failing check tells a person: required and found, who pays, which examples, how to see it again."""
+"""The message of a failing check: required and found, classes and examples affected, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def failure_message(record: Record, hint: str = "") -> str:
         lines += [f"  {entry['outcome']}: {finding(entry)}" for entry in record["requirements"]]
     for entry in record["requirements"]:
         lines += _group_lines(entry)
-    told = decisive_requirement(record) is not None  # the headline tells the first problem
+    told = decisive_requirement(record) is not None  # the headline contains the first problem
     lines += [f"  baseline: {problem}" for problem in record["baseline_problems"][told:]]
     lines += [f"  {hint}" for hint in record["waiver_hints"]]
     lines += _subject_lines(record["subjects"])
@@ -40,13 +40,15 @@ def _headline(record: Record) -> str:
     if decisive is None:
         return f"{record['assertion']}: {record['error']}"
     if record["baseline_problems"]:
-        return f"{decisive['metric']} = {number(decisive['value'])}: {record['baseline_problems'][0]}"
+        problem = record["baseline_problems"][0]
+        names_value = any(problem.startswith(f"{entry['metric']} = ") for entry in record["requirements"])
+        return problem if names_value else f"{decisive['metric']} = {number(decisive['value'])}: {problem}"
     extra = f"; {len(record['requirements'])} requirements" if len(record["requirements"]) > 1 else ""
     return f"{finding(decisive)}{extra}"
 
 
 def finding(entry: Record) -> str:
-    """Return what was found beside what is required, with interval, n and what would decide it, in one line."""
+    """Return the value found and the bound required, with interval, n and what would decide it, in one line."""
     sign = "≥" if entry["direction"] == "min" else "≤"
     text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
     if entry["interval"] is not None:
@@ -58,7 +60,7 @@ def finding(entry: Record) -> str:
         text += ": inconclusive, " + (
             f"about {needed:,} more examples would decide it"
             if needed
-            else "no number of such examples would decide it"
+            else "more examples like these would not decide it"
         )
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
@@ -66,7 +68,7 @@ def finding(entry: Record) -> str:
 
 
 def _group_lines(entry: Record) -> list[str]:
-    """Say which groups break their bound, and which are not known to keep it; p-values are Holm's."""
+    """Name the groups that exceed their bound and those that are undecided, with Holm-adjusted p-values."""
     if entry["outcome"] == "pass":
         return []
     lines = []
@@ -139,7 +141,7 @@ def _worst_lines(record: Record) -> list[str]:
     if worst is None:
         return []
     found = f"{worst['metric']} = {number(worst['value'])}"
-    heading = f"  the worst of {record['runs']} runs (this one is the simplest found): {found}"
+    heading = f"  worst of {record['runs']} runs (the failure above is the simplest one): {found}"
     return [heading, *map(_example_line, worst["examples"])]
 
 
@@ -153,10 +155,10 @@ def _origin_lines(origin: Record | None) -> list[str]:
     flips = origin.get("asked", 0)
     rows = [_layer_line(layer, flips) for layer in origin["layers"][:_LISTED_LAYERS]]
     if rows:
-        flipped = f"share of {flips} flips that come back when one is put back as it was"
-        rows = [f"  layers that carry the damage ({flipped if flips else 'by the noise that each adds'}):", *rows]
+        restored = f"share of the {flips} changed predictions that restoring the layer alone brings back"
+        rows = [f"  layers that cause the damage ({restored if flips else 'by the noise that each adds'}):", *rows]
     rows += [
-        f"  stage {stage['scheme']} introduced {stage['share']:.0%} of {stage['flips']} flips"
+        f"  stage {stage['scheme']} introduced {stage['share']:.0%} of the {stage['flips']} changed predictions"
         for stage in origin["stages"]
     ]
     return rows + [f"  note: {note}" for note in origin["notes"]]
@@ -166,7 +168,7 @@ def _layer_line(layer: Record, flips: int) -> str:
     noise = layer["added_snr"]
     texts = [f"{layer['share']:.0%}"] if flips else []
     if isinstance(noise, float):
-        texts.append(f"signal to own noise {noise:.1f} dB")
+        texts.append(f"signal-to-noise ratio {noise:.1f} dB")
     return f"    {layer['name']} ({layer['kind']}): {', '.join(texts) or 'unknown'}"
 
 

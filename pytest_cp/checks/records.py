@@ -27,10 +27,10 @@ REPORT_ATTRIBUTE = "cp_checks"
 
 @dataclass(frozen=True)
 class HeldTo:
-    """What the checks of a test are held to beside their own requirements.
+    """What applies to the checks of a test in addition to their own requirements.
 
-    `baseline` gives a check's verdict beside its baseline or None; `waivers` those that cover its failure; `hints` why
-    a waiver does not.
+    `baseline` returns a check's verdict against its baseline, or None; `waivers` returns the waivers that cover its
+    failure; `hints` returns why other waivers do not.
     """
 
     baseline: Callable[[Record], Record | None]
@@ -55,7 +55,7 @@ class Recorder:
     def number(self, record: Record) -> int:
         """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on.
 
-        A look at a result (`check_…`) and an assertion about the same are of one number.
+        A `check_…` call and an assertion about the same subjects share one number.
         """
         name, numbers = _name(record), {_matter(kept): kept["ordinal"] for kept in self._records.values()}
         others = {_matter(kept) for kept in self._records.values() if _name(kept) == name}
@@ -109,7 +109,7 @@ class Recorder:
 
 
 def stands(record: Record) -> bool:
-    """Tell whether a check passed, or is a known deviation, and keeps up with its baseline."""
+    """Tell whether a check passed or is waived, and is no worse than its baseline."""
     return (record["outcome"] == "pass" or bool(record["waivers"])) and not record["baseline_problems"]
 
 
@@ -122,7 +122,7 @@ def _is_milder(record: Record, earlier: Record) -> bool:
 
 
 def _key(record: Record) -> tuple[str, ...]:
-    """Return what makes two records runs of one check: a look forgives no assertion, and stands in no place of one."""
+    """Return what makes two records runs of one check; a `check_…` call never counts as a run of an assertion."""
     return "asserted" if record["asserted"] else "looked at", *_matter(record)
 
 
@@ -273,7 +273,7 @@ def _hand_over(record: Record) -> Record:
 
 
 def _hold(record: Record, held_to: HeldTo) -> None:
-    """Set a check beside its baseline, and let waivers cover what does not hold."""
+    """Compare a check with its baseline, and apply waivers to requirements that do not hold."""
     if record["outcome"] != "pass" and record["asserted"]:
         record["waivers"] = held_to.waivers(record)
         record["waiver_hints"] = [] if record["waivers"] else held_to.hints(record)

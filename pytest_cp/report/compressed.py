@@ -1,4 +1,4 @@
-"""What was compressed, over all checks: its name, its accuracy and its size, and which none beats in both."""
+"""What was compressed, over all checks: name, accuracy and size, and the front that no other point dominates."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def _titled(charts: dict[_Place, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     references, data = (_labels(dict.fromkeys(column)) for column in zip(*pairs, strict=True)) if pairs else ({}, {})
     found = []
     for place, points in sorted(charts.items(), key=lambda entry: entry[0].stored):
-        title, axis = ("Stored data", "bytes an example") if place.stored else ("Models", "bytes on disk")
+        title, axis = ("Stored data", "bytes per example") if place.stored else ("Models", "bytes on disk")
         if len(pairs) > 1:
-            title += f" beside {references[place.reference]} on {data[place.data]}"
+            title += f" compared with {references[place.reference]} on {data[place.data]}"
         found.append({"title": title, "axis": axis, "points": points})
     return found
 

@@ -57,7 +57,7 @@ def shown_outcome(record: Record) -> str:
 
 
 def count_verdicts(records: list[Record]) -> dict[str, int]:
-    """Return how many records have each verdict beside their baselines."""
+    """Return how many records have each baseline verdict."""
     found = [record["baseline"]["verdict"] for record in records if record["baseline"] is not None]
     return {verdict: found.count(verdict) for verdict in sorted(set(found))}
 

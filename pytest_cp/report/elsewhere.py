@@ -1,4 +1,4 @@
-"""Checks in the reports of others: properties in JUnit XML, and a table in pytest-html."""
+"""Checks in reports of other tools: properties in JUnit XML, and a table in pytest-html."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
 _SYMBOLS = {"pass": "✅", "fail": "❌", "error": "⛔", "inconclusive": "❔", "waived": "⚠️"}
 _VERDICTS = {"pass": "✅", "fail": "❌", "noted": "⚠️"}
-_CUT = "\n\n… cut here: the HTML and JSON reports hold the rest.\n"
+_CUT = "\n\n… truncated here; the HTML and JSON reports are complete.\n"
 _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
 _SIGNS = re.compile(r"[\\`*_\[\]~#]")
 # what begins a list or a quotation where a line begins
 _STARTS = re.compile(r"^(|\d+)([-+>.)])")
-# GitHub looks for these in what is shown already, where no escape is left; a space of no width parts them
+# GitHub looks for these in the rendered text, where no escape is left; a zero-width space separates them
 _LINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
 
 
@@ -46,7 +46,7 @@ def append_summary(document: dict[str, Any]) -> None:
 
 
 def render_markdown(document: dict[str, Any]) -> str:
-    """Return the report as Markdown: verdict, table of checks, and what stands behind each that does not pass."""
+    """Return the report as Markdown: verdict, table of checks, and details of each that does not pass."""
     counts = {name: count for name, count in document["outcomes"].items() if count}
     verdict = session_verdict(document)
     lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
@@ -82,7 +82,7 @@ def _row(record: Record) -> str:
 
 
 def _failure(record: Record) -> list[str]:
-    # GitHub takes such a line for HTML, in which Markdown's own escapes would be seen
+    # GitHub treats such a line as HTML, in which the escapes of Markdown would be visible
     lines = [f"<details><summary>{_html(shown_outcome(record))}: {_html(record['test'])}</summary>", ""]
     lines += [f"- {_text(finding(entry))}" for entry in record["requirements"] if entry["outcome"] != "pass"]
     if record["error"]:
@@ -107,8 +107,8 @@ def _lists(document: dict[str, Any]) -> list[str]:
             notes = record["baseline"]["notes"]
             lines += [f"- baseline: {_text(entry_name(record))}: {_text(note)}" for note in notes]
     for waiver in document["waivers"]:
-        state = "expired on" if waiver["expired"] else "until"
-        what = f"{waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}"
+        state = "EXPIRED on" if waiver["expired"] else "expires on"
+        what = f"{waiver['metric']} in {waiver['test']}, {waiver['at_worst']:g} at worst"
         who = f"{_text(waiver['owner'])}: {_text(waiver['reason'])}"
         lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
     lines += [f"- {_text(name)}: {_text(value)}" for name, value in document["provenance"].items()]
@@ -122,7 +122,7 @@ def _cell(text: str) -> str:
 
 
 def _text(text: Any) -> str:
-    """Return a text that shows as it is: no tags, line breaks, links, mentions, lists or emphasis of its own."""
+    """Return a text that is shown literally, without tags, line breaks, links, mentions, lists or emphasis."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
     plain = _SIGNS.sub(r"\\\g<0>", plain)
     plain = _STARTS.sub(r"\1\\\2", plain)
@@ -130,12 +130,12 @@ def _text(text: Any) -> str:
 
 
 def _lines(text: Any) -> str:
-    """Return a text of several lines as one paragraph that shows them as they are."""
+    """Return a text of several lines as one paragraph that shows the lines literally."""
     return "<br>".join(map(_text, str(text).strip().splitlines()))
 
 
 def _html(text: Any) -> str:
-    """Return a text on one line as HTML that shows it as it is."""
+    """Return a text on one line as HTML that shows it literally."""
     shown = _unlinked(html.escape(" ".join(str(text).split()), quote=False))
     return shown.replace("[", "&#91;")  # some renderers look for links within HTML too
 

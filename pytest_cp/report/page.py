@@ -1,4 +1,4 @@
-"""The HTML report: one file without network, that an approver can read, sort, print and keep."""
+"""The HTML report: one self-contained file that an approver can read, sort, print and archive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOOTPRINT = {
     "nonzero": "nonzero",
     "artifact_bytes": "bytes on disk",
     "resident_bytes": "bytes in memory",
-    "flops": "FLOPs a batch",
+    "flops": "FLOPs per batch",
 }
 _SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~"}
 _VERDICTS = {"pass": "✓", "fail": "✗", "noted": "~"}
@@ -145,19 +145,20 @@ def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
     before, after = sizes["reference"], sizes["candidate"]
     rows = _model_rows(before["model"], after["model"]) if before["model"] and after["model"] else []
     if before["bytes_per_example"] or after["bytes_per_example"]:
-        rows.append(("bytes an example", number_of(before["bytes_per_example"]), number_of(after["bytes_per_example"])))
+        was, now = (number_of(subject["bytes_per_example"]) for subject in (before, after))
+        rows.append(("bytes per example", was, now))
     return rows
 
 
 def _footprint_rows(details: Record) -> list[tuple[str, str, str]]:
-    """Return what a check of the footprint measured of both models, beside the ratios that are required."""
+    """Return the measurements of both models in a footprint check, in addition to the required ratios."""
     if not details:
         return []
     before, after = details["reference"], details["candidate"]
     rows = _model_rows(before, after)
     was, now = (model.get("latency_seconds") for model in (before, after))
     if was is not None and now is not None:
-        rows.append(("milliseconds a batch (median)", number(1000 * was), number(1000 * now)))
+        rows.append(("milliseconds per batch (median)", number(1000 * was), number(1000 * now)))
     return rows
 
 

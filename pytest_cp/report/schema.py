@@ -1,4 +1,4 @@
-"""The JSON Schema of the JSON report, published beside it for those who read reports by program."""
+"""The JSON Schema of the JSON report, published for programs that read reports."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def document_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a report; keys that are not listed may be added in later versions."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "report of pytest_cp",
+        "title": "pytest_cp report",
         **_object(
             {
                 "schema_version": {"const": SCHEMA_VERSION},
                 "created": _TEXT | {"description": "ISO 8601, local time with its offset"},
                 "duration": {"type": "number", "minimum": 0, "description": "seconds"},
-                "exit_status": _WHOLE | {"description": "that of pytest: 0 passed, 1 failed, 2 interrupted, …"},
+                "exit_status": _WHOLE | {"description": "pytest's exit status: 0 passed, 1 failed, 2 interrupted, …"},
                 "outcomes": {"type": "object", "additionalProperties": _WHOLE},
-                "checks": {"type": "array", "items": {"$ref": "#/$defs/check"}, "description": "the worst first"},
+                "checks": {"type": "array", "items": {"$ref": "#/$defs/check"}, "description": "worst first"},
                 "not_compared": _many({"test": _TEXT, "reason": _TEXT}),
                 "baselines": _object(
                     {"mode": {"enum": ["check", "new", "update", None]}, "verdicts": {"type": "object"}}
@@ -66,8 +66,8 @@ def _check() -> dict[str, Any]:
         {
             "test": _TEXT | {"description": "the node ID"},
             "assertion": _TEXT,
-            "asserted": _FLAG | {"description": "false for a check_ function, whose result fails nothing"},
-            "explored": _FLAG | {"description": "made while Hypothesis drew inputs"},
+            "asserted": _FLAG | {"description": "false for check_ functions, which never fail a test"},
+            "explored": _FLAG | {"description": "made while Hypothesis generated inputs"},
             "runs": _WHOLE,
             "ordinal": _WHOLE,
             "options": {"type": "object"},
@@ -88,7 +88,7 @@ def _check() -> dict[str, Any]:
             "notes": _TEXTS,
             "origin": {"type": ["object", "null"]},
             "worst": {"type": ["object", "null"]},
-            "evidence": {"type": ["object", "null"], "description": "only where an HTML report was asked for"},
+            "evidence": {"type": ["object", "null"], "description": "only if an HTML report was requested"},
             "error": {"type": ["string", "null"]},
             "baseline": {
                 "anyOf": [

@@ -1,4 +1,4 @@
-"""The terminal summary: one row a check, the worst first."""
+"""The terminal summary: one row per check, worst first."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
 
 
 def _waiver_line(waiver: Record) -> str:
-    used = f"used by {len(waiver['used_by'])} tests" if waiver["used_by"] else "not needed in this session"
-    until = f"{'EXPIRED on' if waiver['expired'] else 'until'} {waiver['expires']}"
+    tests = len(waiver["used_by"])
+    used = f"used by {tests} test{'s' if tests > 1 else ''}" if tests else "not used in this session"
+    until = f"{'EXPIRED' if waiver['expired'] else 'expires'} on {waiver['expires']}"
     who = f"{waiver['owner']}: {waiver['reason']}"
-    return f"waiver: {waiver['metric']} of {waiver['test']} up to {waiver['at_worst']:g}, {until}, {used} ({who})"
+    return f"waiver: {waiver['metric']} in {waiver['test']}, {waiver['at_worst']:g} at worst, {until}, {used} ({who})"
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ def _row(record: Record) -> tuple[str, ...]:
 
 
 def _short_test(record: Record) -> str:
-    """Return the test's name, with what it says beside the scheme and codec of the row."""
+    """Return the test's name and parameters, without the scheme and codec that the row already shows."""
     path, _, parameters = record["test"].partition("[")
     name = path.rpartition("::")[2]
     rest = name.removeprefix(f"{compressed_name(record)} ")

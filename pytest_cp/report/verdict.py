@@ -1,4 +1,4 @@
-"""The verdict of a whole session in one line, which every report tells in the same words."""
+"""The verdict of a whole session in one line, with the same wording in every report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BAD = ("fail", "error", "inconclusive")
 
 
 class Verdict(NamedTuple):
-    """Whether all that was required holds ("noted": and what was looked at beside it does not); what to say of it."""
+    """Whether all requirements hold ("noted": except in checks that are not asserted), and the sentence to show."""
 
     kind: Literal["pass", "fail", "noted"]
     text: str
@@ -22,14 +22,14 @@ def session_verdict(document: dict[str, Any]) -> Verdict:
     """Return the verdict of a report; checks that are not asserted fail nothing, and an interrupted session failed."""
     status = document["exit_status"]
     if status == _INTERRUPTED:
-        return Verdict("fail", "Interrupted: what follows is what was found until then")
+        return Verdict("fail", "Interrupted: the results are incomplete")
     outcomes = [shown_outcome(record) for record in document["checks"] if record["asserted"]]
     others = [shown_outcome(record) for record in document["checks"] if not record["asserted"]]
     bad, bad_others = _counted(outcomes), _counted(others)
     if bad:
         return Verdict("fail", f"Not preserved: {bad}")
     if status != 0 and document["not_compared"]:
-        return Verdict("fail", "Failed: see what was not compared")
+        return Verdict("fail", "Failed: some gates compared nothing")
     if status == _TESTS_FAILED:
         return Verdict("fail", "Failed: other tests failed")
     if status != 0:

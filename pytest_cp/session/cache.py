@@ -41,7 +41,7 @@ class CompressedModelCache:
         own = _is_named_by_its_text(scheme)
         content = self._content_key(digest, scheme) if own else f"{digest} {id(scheme)}"
         if not own:
-            self._held.append(scheme)  # so that its id stays its own
+            self._held.append(scheme)  # so that its id is not reused
         key = (content, str(device))
         if key not in self._models:
             folder = self.folder if own else None
@@ -59,7 +59,7 @@ class CompressedModelCache:
         from cp_compress.model.scheme import scheme_content
 
         versions = (cp_compress.__version__, torch.__version__, platform.machine())
-        # what a user's own scheme does is in its code, which its text does not tell
+        # the text of a user's own scheme does not identify its code
         code = identify(scheme) if is_added(scheme) else ""
         return digest_text(digest, scheme_content(scheme), code, *versions)
 
@@ -78,7 +78,7 @@ class CompressedModelCache:
             with FileLock(folder / f"{key}.lock", timeout=_LOCK_SECONDS):
                 return self._locked(folder / f"{key}.cp", on_device, scheme)
         except (OSError, Timeout) as error:
-            self._note(f"compressed models are not kept in {folder}: {error}")
+            self._note(f"compressed models are not cached in {folder}: {error}")
             return apply_scheme(scheme, on_device)
 
     def _locked(self, path: Path, model: nn.Module, scheme: Scheme) -> nn.Module:
@@ -90,7 +90,7 @@ class CompressedModelCache:
             try:
                 return load(path, model)
             except (CorruptStreamError, CompressionError) as error:
-                self._note(f"a stored compressed model was made again: {error}")
+                self._note(f"a cached compressed model could not be read and was created again: {error}")
         compressed = apply_scheme(scheme, model)
         save(compressed, path)
         return compressed
@@ -101,7 +101,7 @@ class CompressedModelCache:
 
 
 def _is_named_by_its_text(scheme: Scheme) -> bool:
-    """Tell whether a scheme's text says all about it; the text of a user's own may not."""
+    """Tell whether the text of a scheme defines it completely; that of a user's own scheme may not."""
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.model import parse_scheme
 

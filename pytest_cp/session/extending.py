@@ -15,25 +15,32 @@ _EXTENSIONS = pytest.StashKey[contextlib.ExitStack]()
 
 
 def add_extensions(config: pytest.Config) -> None:
-    """Make schemes, codecs and directions of the hooks known; raises pytest.UsageError for what is none."""
+    """Make what the hooks return known by name; raises pytest.UsageError for what cannot be used."""
     hook = config.hook
     schemes = _lists("pytest_cp_schemes", hook.pytest_cp_schemes(), "classes of schemes")
     codecs = _lists("pytest_cp_codecs", hook.pytest_cp_codecs(), "classes of codecs")
+    attributions = _lists("pytest_cp_attribution_methods", hook.pytest_cp_attribution_methods(), "classes of methods")
     tables = _tables("pytest_cp_directions", hook.pytest_cp_directions(), "functions that make directions")
     families = {name: make for table in tables for name, make in table.items()}
-    if not (schemes or codecs or families):
+    comparisons = _lists("pytest_cp_comparisons", hook.pytest_cp_comparisons(), "comparisons")
+    if not (schemes or codecs or attributions or families or comparisons):
         return
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.base.extensions import by_expression_name, extending
     from cp_compress.data.registry import known_codecs
+    from cp_compress.fidelity.attributions.methods.known import attribution_methods_by_name, known_methods
     from cp_compress.fidelity.boundaries.gate_directions import FAMILIES
+    from cp_compress.fidelity.comparisons import COMPARISONS, by_name
     from cp_compress.model.registry import known_schemes
 
     stack = config.stash[_EXTENSIONS] = contextlib.ExitStack()
     try:
         stack.enter_context(extending("scheme", by_expression_name(schemes, "scheme"), known_schemes()))
         stack.enter_context(extending("codec", by_expression_name(codecs, "codec"), known_codecs()))
+        methods = attribution_methods_by_name(attributions)
+        stack.enter_context(extending("attribution method", methods, known_methods()))
         stack.enter_context(extending("directions", families, dict.fromkeys(FAMILIES)))
+        stack.enter_context(extending("comparison", by_name(comparisons), COMPARISONS))
     except InvalidArgumentError as error:
         stack.close()
         raise pytest.UsageError(str(error)) from error

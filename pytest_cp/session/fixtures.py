@@ -37,20 +37,20 @@ To try the plugin out: {key} = "{example}"
 
 @pytest.fixture(scope="session")
 def reference_model(pytestconfig: pytest.Config) -> Model:
-    """The model before compression: override this fixture, or name a factory as `cp_reference`."""
+    """The model before compression: override this fixture, or set `cp_reference` to a factory."""
     model: Model = _made_by_factory(pytestconfig, "reference_model", "cp_reference", "cp_compress.examples:digits_cnn")
     return model
 
 
 @pytest.fixture(scope="session")
 def dataset(pytestconfig: pytest.Config) -> Any:
-    """Labelled examples, (input, label) each: override this fixture, or name a factory as `cp_dataset`."""
+    """Labelled examples, each (input, label): override this fixture, or set `cp_dataset` to a factory."""
     return _made_by_factory(pytestconfig, "dataset", "cp_dataset", "cp_compress.examples:digits")
 
 
 @pytest.fixture(scope="session")
 def cp_device(pytestconfig: pytest.Config) -> torch.device:
-    """The device that models are compressed and observed on: --cp-device, else CUDA where present, else CPU."""
+    """The device on which models are compressed and observed: --cp-device, else CUDA if available, else CPU."""
     return chosen_device(pytestconfig)
 
 
@@ -71,9 +71,9 @@ def chosen_device(config: pytest.Config) -> torch.device:
 
 @pytest.fixture(scope="session")
 def compressed_model(request: pytest.FixtureRequest, reference_model: Model, cp_device: torch.device) -> Model:
-    """The reference compressed by a scheme of the test's `compress_model` marker, `cp_schemes` or --cp-scheme.
+    """The reference, compressed with a scheme of the test's `compress_model` marker, `cp_schemes` or --cp-scheme.
 
-    It is shared by all tests that ask for the same scheme: do not change it.
+    All tests with the same scheme share it: do not change it.
     """
     scheme = _parameter(request, "compressed_model", "compress_model", "cp_schemes", "--cp-scheme")
     with _told_plainly(scheme):
@@ -82,7 +82,7 @@ def compressed_model(request: pytest.FixtureRequest, reference_model: Model, cp_
 
 @pytest.fixture(scope="session")
 def compressed_dataset(request: pytest.FixtureRequest, dataset: Any) -> CompressedDataset:
-    """The data set stored by a codec of the test's `compress_dataset` marker, `cp_codecs` or --cp-codec."""
+    """The data set, compressed with a codec of the test's `compress_dataset` marker, `cp_codecs` or --cp-codec."""
     codec = _parameter(request, "compressed_dataset", "compress_dataset", "cp_codecs", "--cp-codec")
     with _told_plainly(codec):
         return session_state(request.config).compressed_dataset(dataset, codec)
@@ -102,7 +102,7 @@ def scope_hint(failure: str) -> str | None:
     overridden = next((name for name in ("reference_model", "dataset") if name in failure), None)
     if "ScopeMismatch" not in failure or overridden is None:
         return None
-    return f'override {overridden} with @pytest.fixture(scope="session"): compressed subjects live for the session'
+    return f'override {overridden} with @pytest.fixture(scope="session"): compressed subjects have session scope'
 
 
 def _made_by_factory(config: pytest.Config, fixture: str, key: str, example: str) -> Any:
@@ -117,5 +117,7 @@ def _made_by_factory(config: pytest.Config, fixture: str, key: str, example: str
 
 def _parameter(request: pytest.FixtureRequest, fixture: str, marker: str, key: str, option: str) -> Any:
     if not hasattr(request, "param"):
-        pytest.fail(f"{fixture}: name what to compress by, with @pytest.mark.{marker}(...), {key} or {option}", False)
+        kind = option.removeprefix("--cp-")
+        remedy = f"name one with @pytest.mark.{marker}(...), {key} or {option}"
+        pytest.fail(f"{fixture}: no {kind} is given; {remedy}", pytrace=False)
     return request.param

@@ -24,7 +24,7 @@ _HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def held_to(item: pytest.Item) -> HeldTo:
-    """Return what the checks of a test are held to beside their requirements."""
+    """Return what applies to the checks of a test in addition to their requirements."""
     state = session_state(item.config)
     policy = read_policy(item.config, item.get_closest_marker("cp_baseline"))
     return HeldTo(
@@ -45,13 +45,13 @@ def refuse_lucky_baselines(session: pytest.Session) -> None:
 
 
 def note_collected_gates(session: pytest.Session) -> None:
-    """Remember which gates a session is about to run, so that none of them can be missing without a word."""
+    """Remember which gates a session is about to run, so that a missing one is reported."""
     if not session.config.option.collectonly:
         session_state(session.config).collected_gates.update(item.nodeid for item in session.items if is_gate(item))
 
 
 def note_leftovers(session: pytest.Session) -> None:
-    """Remember the baselines for which none of the tests that this process collected answers."""
+    """Remember the saved baselines that belong to none of the collected tests."""
     state = session_state(session.config)
     collected = state.collected | {item.nodeid for item in session.items}
     state.leftovers = find_leftovers(session, state.baselines, collected, state.unread_modules)
@@ -80,8 +80,9 @@ class Attempt:
         self.refuse_caught()
         if self.is_gate and self.recorder.comparisons == 0:
             pytest.fail(
-                "nothing was compared: the test asks for a compressed model or data set but made no check of it; "
-                "use one of pytest_cp's assertions",
+                "nothing was compared: the test uses a compressed model or data set but made no check; "
+                "call one of pytest_cp's assertions; for a measure of your own, call assert_comparison or "
+                "assert_measurement",
                 pytrace=False,
             )
 
@@ -110,16 +111,16 @@ class Attempt:
         earlier = session_state(self.item.config).failed_attempts.get(self.item.nodeid)
         if earlier is None:
             return None
-        return f"a rerun does not undo a failed check; an earlier attempt found: {earlier}"
+        return f"a rerun does not undo a failed check; an earlier attempt failed with: {earlier}"
 
     def _caught(self) -> str | None:
         caught = self.recorder.caught
         if caught is None:
             return None
         found = decisive_requirement(caught)
-        what = caught["error"] if found is None else f"{found['requirement']} found {found['value']}"
-        remedy = "use the check_ function of the same name to look at a result that need not pass"
-        return f"a failed check was caught on its way: {caught['assertion']}: {what}; {remedy}"
+        what = caught["error"] if found is None else f"required {found['requirement']}, found {found['value']}"
+        remedy = "to get a result that need not pass, call the check_ function of the same name"
+        return f"a failed check was caught and ignored: {caught['assertion']}: {what}; {remedy}"
 
 
 def fail_what_no_test_fails(session: pytest.Session) -> None:
@@ -146,11 +147,11 @@ def _fail_if_gates_did_not_run(session: pytest.Session) -> None:
     """List the gates that were collected and did not run to their end; a session must not end well without them."""
     state = session_state(session.config)
     missing = sorted(state.collected_gates - state.outcomes.keys())
-    reason = session.shouldfail or session.shouldstop or "the session ended before"
+    reason = session.shouldfail or session.shouldstop or "the session ended early"
     state.not_run = dict.fromkeys(missing, f"did not run: {reason}")
     if missing and session.exitstatus in _HARMLESS:
         listed = "\n".join(missing)
-        _fail_session(session, _NOT_RUN, f"{len(missing)} of the collected gates did not run:\n{listed}")
+        _fail_session(session, _NOT_RUN, f"{len(missing)} collected gates did not run:\n{listed}")
 
 
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
@@ -160,7 +161,7 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
     lost = [*state.leftovers, *state.baselines.unmade(state.records, state.outcomes)]
     lost = list(dict.fromkeys(lost))  # a damaged file is read where tests are collected and where they are judged
     if lost:
-        remedy = "restore the check, or remove its entry (--cp-baseline=update does where the test is still there)"
+        remedy = "restore the check, or remove its entry (--cp-baseline=update does so if the test still exists)"
         lines = [f"{lost[0]} ({len(lost)} in all); {remedy}", *lost[1:]]
         _fail_session(session, _NOT_MADE, "\n".join(lines))
 
@@ -175,8 +176,8 @@ def _fail_if_waivers_expired(session: pytest.Session) -> None:
     expired = [row for row in state.waivers.report(()) if row["expired"]]
     if not expired or not state.records:
         return
-    texts = [f"{row['metric']} of {row['test']}, {row['owner']}, expired on {row['expires']}" for row in expired]
-    _fail_session(session, _EXPIRED, f"{len(texts)} expired waivers: {'; '.join(texts)}: renew or remove them")
+    texts = [f"{row['metric']} in {row['test']} (owner {row['owner']}) on {row['expires']}" for row in expired]
+    _fail_session(session, _EXPIRED, f"renew or remove the waivers that expired: {'; '.join(texts)}")
 
 
 def _fail_if_nothing_was_compared(session: pytest.Session) -> None:
@@ -196,7 +197,7 @@ def _fail_if_nothing_was_compared(session: pytest.Session) -> None:
 
 
 def _fail_session(session: pytest.Session, name: str, message: str) -> None:
-    """Report a failed test that no function stands for, so that the exit code and every report agree."""
+    """Report a failed test without a test function, so that the exit code and every report agree."""
     for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
         report = pytest.TestReport(
             nodeid=f"pytest_cp::{name}",
@@ -216,7 +217,7 @@ def _what_happened(skipped: dict[str, str]) -> str:
     if not skipped:
         return "no test made a check"
     test, reason = next(iter(skipped.items()))
-    return f"{len(skipped)} gate tests were skipped, the first {test}: {reason}"
+    return f"{len(skipped)} gate tests were skipped; the first was {test}: {reason}"
 
 
 def collect_skipped_module(config: pytest.Config, report: pytest.CollectReport) -> None:
@@ -249,7 +250,7 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
         state.records.append(record)
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
     state.collected_gates.update(getattr(report, "cp_collected_gates", ()))
-    # what pytest-xdist says of a test that its worker died in comes from no test, and does not know that it is a gate
+    # if a worker crashed, the report comes from pytest-xdist, which does not know that the test is a gate
     if getattr(report, "cp_gate", False) or report.nodeid in state.collected_gates:
         state.gate_tests.add(report.nodeid)
         if report.skipped and hasattr(report, "wasxfail"):

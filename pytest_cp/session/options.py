@@ -1,4 +1,4 @@
-"""Command-line options, ini keys and markers: how a session is told what to run and where."""
+"""Command-line options, ini keys and markers: what a session runs, and where."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _CI_VARIABLES = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_U
 INI: tuple[tuple[str, Any, Any, str], ...] = (
     ("cp_reference", "string", "", 'factory of the reference model, "package.module:factory"'),
     ("cp_dataset", "string", "", 'factory of the labelled examples, "package.module:factory"'),
-    ("cp_schemes", "linelist", [], "compression schemes for compressed_model, one a line: prune(density=0.1)"),
-    ("cp_codecs", "linelist", [], "codecs for compressed_dataset, one a line: jpeg(quality=75)"),
-    ("cp_device", "string", "", "device to compress and observe on (default: CUDA where present, else CPU)"),
+    ("cp_schemes", "linelist", [], "schemes for compressed_model, one per line, such as prune(density=0.1)"),
+    ("cp_codecs", "linelist", [], "codecs for compressed_dataset, one per line, such as jpeg(quality=75)"),
+    ("cp_device", "string", "", "device to compress and observe on (default: CUDA if available, else CPU)"),
     ("cp_seed", "string", "0", "seed of every random choice (default 0)"),
     ("cp_batch_size", "string", "256", "largest number of examples in one forward call (default 256)"),
-    ("cp_origin", "string", "auto", "auto: a failing check says which layers carry the damage; off: it does not"),
-    ("cp_cache_dir", "string", "", "folder of compressed models (default: in pytest's own cache folder)"),
+    ("cp_origin", "string", "auto", "auto: a failing check names the layers that cause the damage; off: it does not"),
+    ("cp_cache_dir", "string", "", "cache folder for compressed models (default: in pytest's cache folder)"),
     (
         "cp_baseline_dir",
         "string",
         "cp_baselines",
         "folder of baselines, beside each test module (default cp_baselines)",
     ),
-    ("cp_search_results", "paths", [], "JSON results of searches: no gate is made on the examples that they have seen"),
-    ("cp_allow_searched_data", "bool", False, "let gates be made on examples that a search has seen"),
+    ("cp_search_results", "paths", [], "JSON results of searches; gates on the examples that they used are refused"),
+    ("cp_allow_searched_data", "bool", False, "allow gates on examples that a search has used"),
     (
         "cp_baseline_tolerance",
         "string",
@@ -59,17 +59,17 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "cp_baseline_environment",
         "string",
         "note",
-        "note, fail or ignore: what follows when device or versions are not those of the baseline (default note)",
+        "what to do when device or versions differ from the baseline: note, fail or ignore (default note)",
     ),
     ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
-    ("cp_waivers", "string", "", "TOML file of known deviations: who answers for each, why, how large and until when"),
+    ("cp_waivers", "string", "", "TOML file of waivers: known deviations with size, owner, reason and expiry date"),
 )
 MARKER_TEXTS = (
-    "compress_model(scheme, ...): run the test once for each scheme, given as `compressed_model`",
-    "compress_dataset(codec, ...): run the test once for each codec, given as `compressed_dataset`",
+    "compress_model(scheme, ...): run the test once per scheme, with the fixture `compressed_model`",
+    "compress_dataset(codec, ...): run the test once per codec, with the fixture `compressed_dataset`",
     "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
-    "cp_baseline(tolerance=None, ratchet=None): what the test's checks are held to beside their baselines",
+    "cp_baseline(tolerance=None, ratchet=None): how the test's checks are compared with their baselines",
 )
 MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
 
@@ -77,25 +77,26 @@ MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
 def add_options(parser: pytest.Parser) -> None:
     """Declare the plugin's options and ini keys."""
     group = parser.getgroup("cp", "preservation under compression (pytest_cp)")
-    scheme_help = "compress the reference model by SCHEME too, beside those of cp_schemes; repeatable"
+    scheme_help = "also compress the reference model with SCHEME, in addition to cp_schemes; repeatable"
     group.addoption("--cp-scheme", action="append", default=[], metavar="SCHEME", help=scheme_help)
-    codec_help = "store the data set by CODEC too, beside those of cp_codecs; repeatable"
+    codec_help = "also compress the data set with CODEC, in addition to cp_codecs; repeatable"
     group.addoption("--cp-codec", action="append", default=[], metavar="CODEC", help=codec_help)
     group.addoption("--cp-device", metavar="DEVICE", help="device to compress and observe on: cpu, cuda, cuda:1, …")
     group.addoption("--cp-seed", type=int, metavar="N", help="seed of every random choice")
     group.addoption("--cp-batch-size", type=int, metavar="N", help="largest number of examples in one forward call")
-    origin_help = "auto: a failing check says which layers carry the damage (default); off: it does not"
+    origin_help = "auto: a failing check names the layers that cause the damage (default); off: it does not"
     group.addoption("--cp-origin", choices=ORIGIN_MODES, help=origin_help)
-    spec_help = "TOML file of a gate without test code, run by: pytest --pyargs pytest_cp.gate --cp-spec PATH"
+    spec_help = "TOML file of a gate without test code; run it with: pytest --pyargs pytest_cp.gate --cp-spec PATH"
     group.addoption("--cp-spec", action="append", metavar="PATH", help=spec_help)
-    group.addoption("--cp-cache-dir", metavar="DIR", help="folder of compressed models, kept between runs")
-    group.addoption("--cp-report-json", metavar="PATH", help="write all checks, with their evidence, to PATH")
-    html_help = "write an HTML page for an approver to PATH: verdict, evidence, images; one file, no network"
+    group.addoption("--cp-cache-dir", metavar="DIR", help="cache folder for compressed models, kept between runs")
+    json_help = "write a JSON report of all checks and their evidence to PATH"
+    group.addoption("--cp-report-json", metavar="PATH", help=json_help)
+    html_help = "write a self-contained HTML report for an approver to PATH: verdict, evidence, images"
     group.addoption("--cp-report-html", metavar="PATH", help=html_help)
-    markdown_help = "write the report as Markdown to PATH, as for a pull request"
+    markdown_help = "write a Markdown report to PATH, for example for a pull request"
     group.addoption("--cp-report-markdown", metavar="PATH", help=markdown_help)
-    baseline_help = "check: no check may be missing from, or worse than, its baseline; new: add those missing; "
-    baseline_help += "update: replace those that ran"
+    baseline_help = "check: fail checks that are worse than their baseline or have none; new: add missing baselines; "
+    baseline_help += "update: replace the baselines of the checks that ran"
     group.addoption("--cp-baseline", choices=BASELINE_MODES, help=baseline_help)
     for name, kind, default, text in INI:
         parser.addini(name, text, type=kind, default=default)
@@ -144,7 +145,7 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
             content = read_document(read_regular(path, _LARGEST_RESULTS))
             digests |= {str(digest) for digest in content["search_digests"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"cp_search_results: {path} is no JSON result of a search: {reason_of(error)}"
+            told = f"cp_search_results: {path} is not a JSON result of a search: {reason_of(error)}"
             raise pytest.UsageError(told) from error
     return frozenset(digests)
 
@@ -153,7 +154,8 @@ def specification_named(config: pytest.Config) -> str | None:
     """Return what --cp-spec names, or None; raises pytest.UsageError for two: the second would hide the first."""
     named: list[str] = list(dict.fromkeys(config.getoption("--cp-spec") or ()))
     if len(named) > 1:
-        raise pytest.UsageError(f"--cp-spec={', '.join(named)}: a session runs one specification; run each on its own")
+        rule = "a session runs one specification; run them separately"
+        raise pytest.UsageError(f"--cp-spec={', '.join(named)}: {rule}")
     return named[0] if named else None
 
 
@@ -175,7 +177,7 @@ def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
     if marker.args or unknown:
         given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
         raise pytest.UsageError(
-            f"cp_execution({given}): its arguments are device, seed, batch_size and origin, by keyword"
+            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size and origin"
         )
     return marker.kwargs
 

@@ -20,7 +20,7 @@ _SUBJECTS: tuple[tuple[str, str, str, Callable[[pytest.Config], list[str]]], ...
 
 
 def is_gate(item: pytest.Item) -> bool:
-    """Tell whether a test asks for a compressed model or data set, so that it must compare something."""
+    """Tell whether a test uses a compressed model or data set, so that it must compare something."""
     names = getattr(item, "fixturenames", ())
     return getattr(item, "cp_is_gate", False) or any(
         fixture in names or item.get_closest_marker(marker) is not None for fixture, marker, *_ in _SUBJECTS
@@ -35,7 +35,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         wanted = fixture in metafunc.fixturenames
         if marker is not None and not wanted:
             test = metafunc.definition.nodeid
-            _refuse(f"{test}: marked {marker_name}, but it does not ask for the fixture {fixture}")
+            _refuse(f"{test}: has the marker {marker_name} but does not use the fixture {fixture}")
         if not wanted:
             continue
         names = _from_marker(marker) if marker is not None else configured(metafunc.config)
@@ -51,28 +51,28 @@ def unused_option(config: pytest.Config) -> str | None:
     for option in ("--cp-scheme", "--cp-codec"):
         if config.getoption(option) and option not in session_state(config).used_options:
             given = ", ".join(config.getoption(option))
-            return f"{option}={given}: no collected test takes it (a marker decides alone)"
+            return f"{option}={given}: no collected test uses it (a test with its own marker does not)"
     return None
 
 
 def refuse_misspelt_markers(item: pytest.Item) -> None:
-    """Fail for a marker that nobody registered and that is called as one of the plugin's, or nearly so."""
+    """Fail for an unregistered marker whose name is close to one of the plugin's markers."""
     registered = {re.split(r"[:(]", line, maxsplit=1)[0].strip() for line in item.config.getini("markers")}
     for marker in item.iter_markers():
-        if marker.name in registered:  # the plugin's own are; of others, whoever registered one answers for it
+        if marker.name in registered:  # the plugin's own markers, and those that others registered
             continue
         own = marker.name.startswith("cp_")
         close = difflib.get_close_matches(marker.name, options.MARKERS, n=1, cutoff=0.5 if own else 0.85)
         if own or close:
-            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(options.MARKERS)}"
-            rule = "markers of your own that start with cp_ are registered in the ini file under markers"
+            advice = f"did you mean {close[0]}?" if close else f"known markers are {', '.join(options.MARKERS)}"
+            rule = "register your own cp_ markers in the ini file, under markers"
             _refuse(f"{item.nodeid}: unknown marker {marker.name}; {advice}" + (f" ({rule})" if own else ""))
 
 
 def _from_marker(marker: pytest.Mark) -> Iterable[Any]:
     if marker.kwargs or not marker.args:
         given = ", ".join(f"{name}=…" for name in marker.kwargs)
-        _refuse(f"{marker.name}({given}): takes one or more schemes or codecs, by position")
+        _refuse(f"{marker.name}({given}): takes one or more schemes or codecs as positional arguments")
     return marker.args
 
 

@@ -1,4 +1,4 @@
-"""One line below a terminal's output that says what runs now and for how long still; nothing in a log."""
+"""One line below the output of a terminal with the running test and the remaining time; nothing in a log."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Progress:
 
 
 def show_progress(config: pytest.Config) -> None:
-    """Show the line where somebody watches: on a terminal, outside of CI, unless output is quiet or not captured."""
+    """Show the line on a terminal outside of CI, unless output is quiet or not captured."""
     stream = sys.stdout
     watched = stream.isatty() and not options.in_ci() and os.environ.get("TERM", "dumb") != "dumb"
     if watched and config.option.verbose >= 0 and config.option.capture != "no":

@@ -62,7 +62,7 @@ class SessionState:
         key = (id(dataset), codec)
         if key not in self._datasets:
             self._datasets[key] = CompressedDataset(dataset, codec)
-            self._held.append(dataset)  # so that its id stays its own
+            self._held.append(dataset)  # so that its id is not reused
         return self._datasets[key]
 
 

@@ -1,4 +1,4 @@
-"""A specification as pytest sees it: a file with one test for each candidate and each table of requirements."""
+"""A specification as pytest collects it: one test for each candidate and each table of requirements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from pytest_cp.session.options import specification_path
 from pytest_cp.session.state import session_state
-from pytest_cp.specification.reading import Requirements, SpecificationError, Table, read_specification
+from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.reading import Requirements, Table, read_specification
 
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
 
@@ -68,7 +69,7 @@ class GateFile(pytest.File):
 
 
 class GateItem(pytest.Item):
-    """One candidate held to one table of requirements."""
+    """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
     candidate: Table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +12,6 @@ from typing import Any, TypeVar, cast
 import pytest
 import torch
 
-import pytest_cp
 from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
 from cp_compress.artifacts.guards import MAX_BYTES
 from cp_compress.artifacts.recognition import recognise
@@ -23,13 +23,14 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.model import compression_steps, parse_scheme
-from pytest_cp.checks.call_options import is_requirement
+from pytest_cp.checks.conclusion import returning_twin
 from pytest_cp.checks.naming import candidate_called
 from pytest_cp.checks.records import Recorder, recording
 from pytest_cp.session.fixtures import chosen_device
 from pytest_cp.session.state import session_state
-from pytest_cp.specification.levels import LEVELS, MADE_BY_FACTORY, range_of, slack_of
-from pytest_cp.specification.reading import FACTORY, Requirements, Specification, SpecificationError, Table
+from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.levels import assertion_of, bounds_of, levels, slack_of
+from pytest_cp.specification.reading import FACTORY, Requirements, Specification, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 
 Made = TypeVar("Made")
@@ -47,21 +48,23 @@ class GateSubjects:
             sys.path.insert(0, str(self._folder))
 
     def check(self, candidate: Table, requirements: Requirements) -> Check:
-        """Hold a candidate to one table of requirements; raises what the assertion of its level raises."""
+        """Check a candidate against one table of requirements; raises what the assertion of its level raises."""
         __tracebackhide__ = True
         level = requirements.level
+        assertion = assertion_of(level)
+        taken = inspect.signature(assertion).parameters
         arguments = self._arguments(requirements)
-        if level == "reconstruction":
-            return LEVELS[level](self._stored(candidate), self._dataset, **arguments)
+        if levels()[level].kind == "data":
+            return assertion(self._stored(candidate), self._dataset, **arguments)
         subjects = [self._model(candidate), self._reference]
-        if level == "footprint":
-            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
-        else:
+        if "dataset" in taken:
             subjects.append(self._dataset)
-        if "codec" in candidate and level not in ("divergence", "footprint"):
+        if "example_input" in taken:
+            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+        if "codec" in candidate and "compressed_dataset" in taken:
             arguments["compressed_dataset"] = self._stored(candidate)
         with candidate_called(_model_name(candidate)):
-            return LEVELS[level](*subjects, **arguments)
+            return assertion(*subjects, **arguments)
 
     @property
     def _reference(self) -> Model:
@@ -92,7 +95,7 @@ class GateSubjects:
         if not isinstance(self._reference, torch.nn.Module):
             kind = type(self._reference).__name__
             raise SpecificationError(
-                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module is compressed"
+                f"scheme {scheme}: the reference is a {kind}; only a torch.nn.Module can be compressed"
             )
         models = session_state(self._config).models
         return models.compress(self._reference, parse_scheme(scheme), chosen_device(self._config))
@@ -129,12 +132,13 @@ class GateSubjects:
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
             elif isinstance(value, list):
                 given[name] = tuple(value)
-            elif name in MADE_BY_FACTORY and isinstance(value, str) and FACTORY.fullmatch(value):
+            elif name in levels()[requirements.level].made and isinstance(value, str) and FACTORY.fullmatch(value):
                 given[name] = make_from(value, f"{requirements.level}.{name}")
             elif name in ("replay", "save_to"):
                 given[name] = self._folder / value
-        for name, value in list(given.items()):
-            if is_requirement(name) and isinstance(value, str):
+        for name in bounds_of(requirements.level):
+            value = given.get(name)
+            if isinstance(value, str):
                 given[name] = self._noise_bound(requirements.level, name, value, given)
         return given
 
@@ -144,20 +148,22 @@ class GateSubjects:
         return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
 
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
-        """Return the bound that equivalent references keep among each other, with the slack that the text adds."""
-        options = {name: value for name, value in given.items() if not is_requirement(name) and name != "confidence"}
+        """Return the bound that equivalent references meet among each other, plus the slack in the text."""
+        bounds = bounds_of(level)
+        options = {name: value for name, value in given.items() if name not in bounds and name != "confidence"}
         asked = (
             f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out
         )
         found = self._once(asked, lambda: self._noise(level, argument, options))
-        worst = min(found) if argument.startswith("min_") else max(found)
-        low, high = range_of(argument)
+        metric = bounds[argument]
+        worst = min(found) if metric.direction == "min" else max(found)
+        low, high = metric.low, metric.high
         bound = min(high, max(low, worst + slack_of(text)))
-        of_what = f"the worst of {len(found)} pairs of references is {worst:.6g}"
-        if bound == (low if argument.startswith("min_") else high):
-            rule = f"the bound would be {bound:.6g}, which no value could miss"
-            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, and {rule}")
-        note = f"{level}.{argument} = {text!r} asks for {bound:.6g}: {of_what}"
+        of_what = f"the worst of {len(found)} pairs of equivalent references has {worst:.6g}"
+        if bound == (low if metric.direction == "min" else high):
+            rule = f"so the bound would be {bound:.6g}, which every value meets"
+            raise SpecificationError(f"{level}.{argument} = {text!r}: {of_what}, {rule}")
+        note = f"{level}.{argument} = {text!r} means {bound:.6g}: {of_what}"
         notes = session_state(self._config).own_notes
         if note not in notes:
             notes.append(note)
@@ -165,7 +171,7 @@ class GateSubjects:
 
     def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
         references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
-        check = getattr(pytest_cp, LEVELS[level].__name__.replace("assert_", "check_"))
+        check = returning_twin(assertion_of(level))
         values = []
         with recording(Recorder("noise")):  # what the references are among each other is no result of the gate
             for one, other in itertools.permutations(references, 2):

@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.measurement import METRICS
-from pytest_cp.assertions.attributions import assert_attribution_iou
-from pytest_cp.assertions.boundaries import assert_boundary_distance
-from pytest_cp.assertions.concepts import assert_concepts_preserved
-from pytest_cp.assertions.divergence import assert_no_divergence
-from pytest_cp.assertions.embeddings import assert_embeddings_preserved
-from pytest_cp.assertions.footprint import assert_footprint
-from pytest_cp.assertions.pointing import assert_pointing
-from pytest_cp.assertions.predictions import assert_preserved_predictions
-from pytest_cp.assertions.reconstruction import assert_reconstruction
-from pytest_cp.assertions.robustness import assert_robustness
-from pytest_cp.checks.call_options import SUBJECTS, is_requirement
+from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
+from pytest_cp.assertions.comparison import as_assertion
+from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.checks.call_options import SUBJECTS
 
-LEVELS: Mapping[str, Callable[..., Check]] = {
-    "predictions": assert_preserved_predictions,
-    "embeddings": assert_embeddings_preserved,
-    "attributions": assert_attribution_iou,
-    "pointing": assert_pointing,
-    "concepts": assert_concepts_preserved,
-    "boundaries": assert_boundary_distance,
-    "robustness": assert_robustness,
-    "divergence": assert_no_divergence,
-    "footprint": assert_footprint,
-    "reconstruction": assert_reconstruction,
-}
-"""The tables that a specification may have, and the assertion behind each."""
 
-MADE_BY_FACTORY = frozenset(
-    {
-        "bounds",
-        "class_distance",
-        "concepts",
-        "directions",
-        "method",
-        "must_look",
-        "must_not_look",
-        "random_sets",
-        "weights",
-    }
-)
-"""Arguments that a text such as "package.module:factory" makes, where they are no plain value."""
+def levels() -> Mapping[str, Comparison]:
+    """Return the comparisons that a specification may have tables of, those that users have added included."""
+    return known_comparisons()
+
+
+def assertion_of(level: str) -> Callable[..., Check]:
+    """Return the assertion behind the table of a level."""
+    if level not in COMPARISONS:
+        return as_assertion(levels()[level])
+    module = importlib.import_module(f"pytest_cp.assertions.{level}")
+    found: Callable[..., Check] = getattr(module, f"assert_{ASSERTIONS[level]}")
+    return found
+
 
 NOISE = r"^noise( [+-] [0-9]*\.?[0-9]+)?$"
 """A bound that the noise between equivalent references gives, with or without some slack."""
 
-WITHOUT_NOISE = frozenset({"footprint", "reconstruction"})
-"""Levels that compare sizes, or data with itself: references that are equivalent say nothing of what these may be."""
-
-_RANGES = {name: limits for metrics in METRICS.values() for name, limits in metrics.items()}
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _SLICE = {
     "type": ["object", "string", "array"],
@@ -76,13 +52,29 @@ _SLICE = {
 
 def arguments_of(level: str) -> list[str]:
     """Return the arguments that the table of a level may give."""
-    return [name for name in inspect.signature(LEVELS[level]).parameters if name not in SUBJECTS]
+    return [name for name in inspect.signature(assertion_of(level)).parameters if name not in SUBJECTS]
+
+
+def bounds_of(level: str) -> Mapping[str, Metric]:
+    """Return the arguments of a level's table that are bounds, and the metric of each."""
+    return bound_arguments(levels()[level].metrics)
+
+
+def reads_data_of_candidate(level: str) -> bool:
+    """Tell whether a level's assertion takes data that is the candidate's own, such as data that a codec has stored."""
+    return bool({"compressed_dataset", "decoded"} & set(inspect.signature(assertion_of(level)).parameters))
+
+
+def has_noise(level: str) -> bool:
+    """Tell whether equivalent references differ at a level: they say nothing of what sizes and stored data may be."""
+    return levels()[level].kind == "behaviour"
 
 
 def level_schema(level: str) -> dict[str, Any]:
     """Return the JSON Schema of the table of a level, made from its assertion's signature."""
-    hints = get_type_hints(LEVELS[level])
-    properties = {name: _argument_schema(level, name, hints[name]) for name in arguments_of(level)}
+    assertion = assertion_of(level)
+    hints = _hints(level)
+    properties = {name: _argument_schema(level, name, hints.get(name, Any)) for name in arguments_of(level)}
     properties["candidates"] = {
         "type": "array",
         "items": {"type": "string"},
@@ -91,10 +83,10 @@ def level_schema(level: str) -> dict[str, Any]:
     }
     required = [
         name
-        for name, parameter in inspect.signature(LEVELS[level]).parameters.items()
+        for name, parameter in inspect.signature(assertion).parameters.items()
         if name in properties and parameter.default is parameter.empty
     ]
-    sentence = inspect.getdoc(LEVELS[level]) or ""
+    sentence = inspect.getdoc(assertion) or ""
     return {
         "type": "object",
         "description": sentence.partition("\n")[0],
@@ -102,11 +94,6 @@ def level_schema(level: str) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
-
-
-def range_of(name: str) -> tuple[float, float]:
-    """Return the smallest and largest value of the metric that an argument such as `min_agreement` bounds."""
-    return _RANGES[name[4:]] if name[4:] in _RANGES else _RANGES[name]
 
 
 def slack_of(text: str) -> float:
@@ -118,17 +105,25 @@ def slack_of(text: str) -> float:
     return float(text.removeprefix("noise").replace(" ", "") or 0)
 
 
+def _hints(level: str) -> dict[str, Any]:
+    hints = get_type_hints(assertion_of(level))
+    if level not in COMPARISONS:
+        try:
+            hints |= get_type_hints(levels()[level].compare)
+        except Exception:  # names that are there for type checkers only: then everything is allowed
+            return hints
+    return hints
+
+
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
     if name == "confidence":
         return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
-    if name == "min_iou_quantile":
-        return {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
-    if is_requirement(name):
-        noise = [] if level in WITHOUT_NOISE else [{"type": "string", "pattern": NOISE}]
-        return {"anyOf": [_bound_schema(name), *noise]}
-    return {} if name in MADE_BY_FACTORY else _type_schema(hint)
+    metric = bounds_of(level).get(name)
+    if metric is not None:
+        return _bound_schema(metric, noise=has_noise(level))
+    return {} if name in levels()[level].made else _type_schema(hint)
 
 
 def _type_schema(hint: Any) -> dict[str, Any]:
@@ -150,7 +145,9 @@ def _type_schema(hint: Any) -> dict[str, Any]:
     return {"type": found if len(found) > 1 else found[0], **items}
 
 
-def _bound_schema(name: str) -> dict[str, Any]:
-    low, high = range_of(name)
-    limits = {"minimum": low, "maximum": high}
-    return {"type": "number", **{key: limit for key, limit in limits.items() if abs(limit) != float("inf")}}
+def _bound_schema(metric: Metric, *, noise: bool) -> dict[str, Any]:
+    limits = {"minimum": metric.low, "maximum": metric.high}
+    number = {"type": "number", **{key: limit for key, limit in limits.items() if abs(limit) != float("inf")}}
+    if metric.leveled:  # the level of a quantile, and its bound
+        return {"type": "array", "items": {**number, "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
+    return {"anyOf": [number, {"type": "string", "pattern": NOISE}] if noise else [number]}

@@ -1,4 +1,4 @@
-"""Where in a TOML text a value stands, so that an error can name its line."""
+"""The line of a value in a TOML text, for error messages."""
 
 from __future__ import annotations
 

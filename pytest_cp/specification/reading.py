@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import shortened
+from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
+    from cp_compress.fidelity.judging.metrics import Metric
     from pytest_cp.waivers.waivers import Waivers
 
 Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MOST_TOLD = 20  # a stranger's table may have any number of keys
+_MOST_TOLD = 20  # an untrusted table may have any number of keys
 _MODELS = ("scheme", "model", "file", "command")
-
-
-class SpecificationError(Exception):
-    """A specification cannot be read, or does not say what it must."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Specification:
 
 
 def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a specification's text and tables as they are written; raises SpecificationError for what is no TOML."""
+    """Return a specification's text and tables as they are written; raises SpecificationError for invalid TOML."""
     try:
         return read_toml(path)
     except TomlError as error:
@@ -60,13 +58,13 @@ def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
 
 def read_specification(path: Path) -> Specification:
     """Return the specification of a TOML file, checked by its schema; raises SpecificationError with file and line."""
-    from pytest_cp.specification.levels import LEVELS
+    from pytest_cp.specification.levels import levels
 
     text, tables = read_tables(path)
     _check(path, text, tables)
     requirements = [
         Requirements(level, level if len(entries) == 1 else f"{level}-{position + 1}", entry)
-        for level in LEVELS
+        for level in levels()
         if level in tables
         for entries in [_as_list(tables[level])]
         for position, entry in enumerate(entries)
@@ -135,7 +133,7 @@ def _explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
     known = list(error.schema["properties"])
     for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
         close = difflib.get_close_matches(unknown, known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"{where} has {', '.join(known)}"
+        advice = f"did you mean {close[0]}?" if close else f"known keys of {where} are {', '.join(known)}"
         yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"
 
 
@@ -144,11 +142,11 @@ def _where(error: Any) -> str:
 
 
 def _explain(error: Any) -> str:
-    """Say what a schema's error means to who wrote the file."""
+    """Explain a schema error to the author of the file."""
     where = _where(error)
     if error.validator == "oneOf":
         names = [entry["required"][0] for entry in error.schema["oneOf"]]
-        return f"{where} must name exactly one of {', '.join(names)}"
+        return f"{where} must have exactly one of {', '.join(names)}"
     if error.validator == "anyOf":
         limits = error.schema["anyOf"][0]
         low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
@@ -156,7 +154,7 @@ def _explain(error: Any) -> str:
         if len(error.schema["anyOf"]) > 1:
             rule += ', or "noise", "noise + 0.01" or "noise - 0.01"'
         elif isinstance(error.instance, str):
-            rule += ": equivalent references differ in no size and in no data, so that this level has no noise"
+            rule += "; this level has no noise, because equivalent references have equal sizes and equal data"
         return f"{where} = {shortened(repr(error.instance), 80)}: {rule}"
     if error.validator == "const":
         return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"
@@ -164,7 +162,7 @@ def _explain(error: Any) -> str:
 
 
 def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
-    """Yield each NaN, which no limit of a schema keeps out: nothing is smaller or larger than it."""
+    """Yield each NaN; the limits of a schema do not exclude it, because it compares with no number."""
     if isinstance(value, float) and value != value:
         yield place, f"{'.'.join(map(str, place))} = nan: must be a number"
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -173,54 +171,52 @@ def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str |
 
 
 def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list[str | int], str]]:
-    """Yield what no schema can say: a path, and what is wrong there."""
+    """Yield errors that a schema cannot express: the path, and what is wrong there."""
     from pytest_cp.baselines.tolerances import Tolerances
-    from pytest_cp.checks.call_options import is_requirement
-    from pytest_cp.specification.levels import LEVELS, arguments_of
+    from pytest_cp.specification.levels import bounds_of, levels
 
     for where, table, options in _tables_of_files(tables):
         stray = [name for name in options if name in table]
         if stray and "file" not in table:
-            yield [*where, stray[0]], f"{stray[0]} says something of a file, and {where[0]} names none"
+            yield [*where, stray[0]], f"{stray[0]} applies to a file, but {where[0]} has no file"
     try:
         Tolerances.parse(tables.get("baseline", {}).get("tolerance", 0))
     except ValueError as error:
         yield ["baseline", "tolerance"], f"baseline.tolerance = {shortened(error)}"
-    levels = [level for level in LEVELS if level in tables]
-    if not levels:
-        yield [], f"nothing is required; add a table such as {', '.join(LEVELS)}"
-    for level in levels:
+    given = [level for level in levels() if level in tables]
+    if not given:
+        yield [], f"no requirements; add at least one of the tables {', '.join(levels())}"
+    for level in given:
         many = isinstance(tables[level], list)
         for position, entry in enumerate(_as_list(tables[level])):
             place: list[str | int] = [level, position] if many else [level]
-            asked = [name for name in entry if is_requirement(name)]
+            asked = [name for name in entry if name in bounds_of(level)]
             if not asked:
-                known = ", ".join(name for name in arguments_of(level) if is_requirement(name))
-                yield place, f"{level} requires nothing; give at least one of {known}"
+                yield place, f"{level} has no requirement; add at least one of {', '.join(bounds_of(level))}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
-                yield place, 'a bound is "noise", but no table noise names other references'
+                yield place, 'a bound is "noise", but there is no table [noise] with references'
             for name in asked:
-                if isinstance(entry[name], str) and _excuses_everything(name, entry[name]):
-                    told = f"{level}.{name} = {entry[name]!r}: no value could miss it, whatever the noise is"
+                if isinstance(entry[name], str) and _excuses_everything(bounds_of(level)[name], entry[name]):
+                    told = f"{level}.{name} = {entry[name]!r}: every value would meet it, whatever the noise is"
                     yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
                 columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
                 if columns:
-                    yield [*place, "slices"], f"slice {columns[0]} needs data.metadata, a CSV with one row an example"
+                    told = f"slice {columns[0]} needs data.metadata, a CSV file with one row per example"
+                    yield [*place, "slices"], told
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
-    if levels:
-        yield from _never_compared(tables["candidate"], [one for level in levels for one in _as_list(tables[level])])
+    if given:
+        yield from _never_compared(tables["candidate"], [one for level in given for one in _as_list(tables[level])])
     yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
 
 
-def _excuses_everything(name: str, text: str) -> bool:
-    """Tell whether the slack beside a noise is as large as the range of the metric that it is about."""
-    from pytest_cp.specification.levels import range_of, slack_of
+def _excuses_everything(metric: Metric, text: str) -> bool:
+    """Tell whether the slack added to a noise is at least as large as the range of the metric."""
+    from pytest_cp.specification.levels import slack_of
 
-    low, high = range_of(name)
     slack = slack_of(text)
-    return (slack if name.startswith("max_") else -slack) >= high - low
+    return (slack if metric.direction == "max" else -slack) >= metric.high - metric.low
 
 
 def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
@@ -235,29 +231,31 @@ def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, It
 def _chosen_candidates(
     level: str, entry: Table, place: list[str | int], candidates: Sequence[Table]
 ) -> Iterator[tuple[list[str | int], str]]:
+    from pytest_cp.specification.levels import levels, reads_data_of_candidate
+
     known = {_with_name(candidate)["name"]: candidate for candidate in candidates}
     for name in entry.get("candidates", known):
         if name not in known:
-            yield [*place, "candidates"], f"no candidate is called {name!r}; known are {', '.join(known)}"
-        elif level == "reconstruction" and "codec" not in known[name]:
-            told = f"{level} compares data before and after a codec, and candidate {name} has none"
-            yield place, f"{told}: name those that it is about in candidates"
-        elif level in ("footprint", "divergence") and not any(key in known[name] for key in _MODELS):
-            told = f"{level} compares models, and candidate {name} stores the data only"
-            yield place, f"{told}: name those that it is about in candidates"
+            yield [*place, "candidates"], f"unknown candidate {name!r}; known candidates are {', '.join(known)}"
+        elif levels()[level].kind == "data" and "codec" not in known[name]:
+            told = f"{level} compares data before and after a codec, but candidate {name} has no codec"
+            yield place, f"{told}; list the candidates to compare under candidates"
+        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in _MODELS):
+            told = f"{level} compares models, but candidate {name} compresses only the data"
+            yield place, f"{told}; list the candidates to compare under candidates"
 
 
 def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
-    """Yield each candidate that no table is about: the gate would be green without a look at it."""
+    """Yield each candidate that no table covers: the gate would pass without checking it."""
     for position, candidate in enumerate(candidates):
         name = _with_name(candidate)["name"]
         if not any(name in entry.get("candidates", [name]) for entry in entries):
-            told = f"candidate {name} is never compared: every table has candidates that leave it out"
+            told = f"candidate {name} is never compared: every table leaves it out of its candidates"
             yield ["candidate", position], told
 
 
 def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[list[str | int], str]]:
-    """Yield the references of the noise that cannot be made, whether a bound asks for them or not."""
+    """Yield the noise references that cannot be created, whether a bound uses them or not."""
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.model import parse_scheme
 
@@ -267,7 +265,7 @@ def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[l
         try:
             parse_scheme(text)
         except InvalidArgumentError as error:
-            rule = "it is no file and no package.module:factory, and as a scheme"
+            rule = "not a file, not package.module:factory, and not a scheme"
             yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
 
 
@@ -288,9 +286,9 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         place: list[str | int] = ["candidate", position]
         sources = [key for key in _MODELS if key in candidate]
         if len(sources) > 1:
-            yield place, f"a candidate has one of scheme, model, file or command, not {' and '.join(sources)}"
+            yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
         elif not sources and "codec" not in candidate:
-            yield place, "a candidate needs a scheme, model, file or command, a codec, or one of each"
+            yield place, "a candidate needs a scheme, model, file, command or codec"
         for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
             try:
                 if key in candidate:
@@ -299,7 +297,7 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
                 yield [*place, key], shortened(error)
         name = _with_name(candidate)["name"]
         if name in names:
-            yield place, f"two candidates are called {name}; give each its own name"
+            yield place, f"two candidates are named {name}; give each its own name"
         names[name] = position
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_cp.specification.levels import LEVELS, level_schema
+from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.levels import level_schema, levels
 
 SCHEMA_VERSION = 1
 _TEXT = {"type": "string", "minLength": 1}
@@ -18,13 +19,13 @@ _COMMAND = {
     "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
 }
 FILE_OPTIONS = {
-    "factory": _FACTORY | {"description": "of the model that a file of weights is loaded into"},
-    "key": _TEXT | {"description": "of the weights within a file that holds more"},
+    "factory": _FACTORY | {"description": "a function that returns the model to load the weights into"},
+    "key": _TEXT | {"description": "key of the weights in a file that also contains other data"},
     "dtype": _TEXT,
     "input": _TEXT,
     "output": _TEXT,
     "layers": {"type": "boolean", "description": "keep the layers of an exported program, for embeddings"},
-    "allow_pickle": {"type": "boolean", "description": "read a file that runs code: only for your own files"},
+    "allow_pickle": {"type": "boolean", "description": "read a file that may run code; only for your own files"},
 }
 """What a table may say of a file, beside its path."""
 
@@ -41,41 +42,48 @@ _SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, **FILE_OPTION
 
 def specification_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a specification."""
+    tables = {level: _one_or_many({"$ref": f"#/$defs/{level}"}) for level in levels()}
+    fixed = _fixed_tables()
+    for name in fixed.keys() & tables:
+        raise SpecificationError(f"comparison {name}: a specification has another table of this name")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "a gate of pytest_cp",
+        "title": "pytest_cp gate specification",
         "type": "object",
-        "properties": {
-            "schema_version": {"const": SCHEMA_VERSION},
-            "reference": _one_of(_SUBJECT, ("model", "file", "command")),
-            "data": _one_of(
-                {
-                    "examples": _FACTORY,
-                    "file": _FILE | {"description": "an .npz file of inputs and labels, or a folder of class folders"},
-                    "metadata": _FILE | {"description": "CSV, one row an example"},
-                    **DATA_OPTIONS,
-                },
-                ("examples", "file"),
-            ),
-            "candidate": {"type": "array", "minItems": 1, "items": _candidate()},
-            "noise": _closed({"references": {"type": "array", "minItems": 1, "items": _TEXT}}, ["references"]),
-            "execution": _closed(
-                {
-                    "device": _TEXT,
-                    "seed": {"type": "integer", "minimum": 0},
-                    "batch_size": {"type": "integer", "minimum": 1},
-                    "origin": {"enum": ["auto", "off"]},
-                }
-            ),
-            "baseline": _closed(
-                {"tolerance": {"type": ["number", "string", "object"]}, "ratchet": {"type": "boolean"}}
-            ),
-            "waiver": {"type": "array", "items": {"type": "object"}},
-            **{level: _one_or_many({"$ref": f"#/$defs/{level}"}) for level in LEVELS},
-        },
-        "$defs": {level: level_schema(level) for level in LEVELS},
+        "properties": {**fixed, **tables},
+        "$defs": {level: level_schema(level) for level in levels()},
         "required": ["schema_version", "reference", "data", "candidate"],
         "additionalProperties": False,
+    }
+
+
+def _fixed_tables() -> dict[str, Any]:
+    """Return what a specification holds beside the tables of its levels."""
+    return {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "reference": _one_of(_SUBJECT, ("model", "file", "command")),
+        "data": _one_of(
+            {
+                "examples": _FACTORY,
+                "file": _FILE
+                | {"description": "an .npz file of inputs and labels, or a folder with a subfolder per class"},
+                "metadata": _FILE | {"description": "a CSV file with one row per example"},
+                **DATA_OPTIONS,
+            },
+            ("examples", "file"),
+        ),
+        "candidate": {"type": "array", "minItems": 1, "items": _candidate()},
+        "noise": _closed({"references": {"type": "array", "minItems": 1, "items": _TEXT}}, ["references"]),
+        "execution": _closed(
+            {
+                "device": _TEXT,
+                "seed": {"type": "integer", "minimum": 0},
+                "batch_size": {"type": "integer", "minimum": 1},
+                "origin": {"enum": ["auto", "off"]},
+            }
+        ),
+        "baseline": _closed({"tolerance": {"type": ["number", "string", "object"]}, "ratchet": {"type": "boolean"}}),
+        "waiver": {"type": "array", "items": {"type": "object"}},
     }
 
 

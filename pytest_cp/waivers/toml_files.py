@@ -1,4 +1,4 @@
-"""TOML files as a stranger may have written them: one short sentence says what is wrong with one, and in which line."""
+"""Reading of untrusted TOML files: an error is one short sentence that names the problem and its line."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DOTTED = re.compile(
 
 
 class TomlError(Exception):
-    """A file is no TOML; the message names it, and the line where there is one."""
+    """A file is not valid TOML; the message names the file and, if known, the line."""
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a file's text and tables; raises TomlError.
 
-    Refused is also what TOML lets each reader choose to refuse: numbers of more than 64 bits, tables within tables
-    without end, and keys of so many parts that reading them takes for ever.
+    Also refused are values for which TOML lets each reader choose a limit: integers of more than 64 bits, deeply nested
+    tables, and dotted keys of very many parts.
     """
     try:
         text = read_regular_text(path, _MAX_BYTES)
@@ -40,16 +40,16 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     dotted = _DOTTED.search(text)
     if dotted is not None:
         line = text.count("\n", 0, dotted.start()) + 1
-        raise TomlError(f"{path}:{line}: no TOML: a key of more than {_MOST_PARTS} parts")
+        raise TomlError(f"{path}:{line}: not valid TOML: a dotted key of more than {_MOST_PARTS} parts")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         line_told = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line_told[1]}" if line_told else str(path)
-        raise TomlError(f"{where}: no TOML: {reason_of(error)}") from error
+        raise TomlError(f"{where}: not valid TOML: {reason_of(error)}") from error
     trouble = _trouble(tables)
     if trouble is not None:
-        raise TomlError(f"{path}: no TOML: {trouble}")
+        raise TomlError(f"{path}: not valid TOML: {trouble}")
     return text, tables
 
 
@@ -59,9 +59,9 @@ def _trouble(tables: dict[str, Any]) -> str | None:
     while waiting:
         value, depth = waiting.pop()
         if depth > _DEEPEST:
-            return f"tables within tables, more than {_DEEPEST} deep"
+            return f"tables nested more than {_DEEPEST} deep"
         if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-            return "a number of more than 64 bits"
+            return "an integer of more than 64 bits"
         if isinstance(value, (dict, list)):
             waiting += [(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
     return None

@@ -1,6 +1,6 @@
-"""Waivers: known deviations that somebody answers for, up to a size and a date.
+"""Waivers: known deviations with an owner, a limit and an expiry date.
 
-They are written in a TOML file that the ini key `cp_waivers` names. A waiver covers a requirement that does not hold,
+They are read from the TOML file named by the ini key `cp_waivers`. A waiver covers a requirement that does not hold,
 as long as the value is no worse than `at_worst` and the day is not past `expires`; it never covers a check that could
 not be made, nor one that is worse than its baseline.
 """
@@ -28,16 +28,16 @@ _KEYS: dict[str, Any] = {
     "reason": str,
     "expires": datetime.date,
 }
-_MOST_TOLD = 20  # a stranger's table may have any number of keys
+_MOST_TOLD = 20  # an untrusted table may have any number of keys
 
 
 class WaiverError(Exception):
-    """A file of waivers cannot be read, or one of them does not say what it must."""
+    """A file of waivers cannot be read, or one of the waivers is invalid."""
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """One known deviation: in which tests, of which metric, how large, who answers for it, why, and until when."""
+    """One known deviation: its tests, metric, limit, owner, reason and expiry date."""
 
     test: str
     metric: str
@@ -51,12 +51,12 @@ class Waiver:
         return today > self.expires
 
     def matches(self, test: str, metric: str) -> bool:
-        """Tell whether the waiver is about this metric of this test; `*` and `?` stand for any text."""
+        """Tell whether the waiver applies to this metric of this test; `*` and `?` are wildcards."""
         pattern = self.test.replace("[", "[[]")  # the brackets of parameters are themselves
         return metric == self.metric and fnmatch.fnmatchcase(test, pattern)
 
     def reaches(self, result: Record) -> bool:
-        """Tell whether a judged requirement is no worse than the deviation that is known."""
+        """Tell whether the value of a judged requirement is no worse than the limit of the waiver."""
         value = float(result["value"])
         return value >= self.at_worst if result["direction"] == "min" else value <= self.at_worst
 
@@ -98,16 +98,17 @@ class Waivers:
         return next((waiver for waiver in fitting if waiver.reaches(result)), None)
 
     def hints(self, record: Record) -> list[str]:
-        """Return for a check that fails why a waiver that is about it does not cover it."""
+        """Return why waivers that match a failed check do not cover it."""
         hints = []
         for result in record["requirements"]:
             for waiver in self.known:
                 if result["outcome"] == "pass" or not waiver.matches(record["test"], result["metric"]):
                     continue
                 if waiver.expired(self._today):
-                    hints.append(f"the waiver of {waiver.owner} for {waiver.metric} expired on {waiver.expires}")
+                    hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) expired on {waiver.expires}")
                 elif result["outcome"] != "error" and not waiver.reaches(result):
-                    hints.append(f"the waiver of {waiver.owner} covers {waiver.metric} up to {waiver.at_worst:g} only")
+                    limit = f"covers {waiver.at_worst:g} at worst"
+                    hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) {limit}")
         return hints
 
     def report(self, records: Iterable[Record]) -> list[Record]:
@@ -132,7 +133,7 @@ def read_waivers(path: Path) -> Waivers:
     tables = content.pop("waiver", [])
     if content or not isinstance(tables, list):
         held = shortened(", ".join(content) or "waiver", 200)
-        raise WaiverError(f"{path}: holds {held}; a file of waivers has tables [[waiver]] only")
+        raise WaiverError(f"{path}: unexpected {held}; a waiver file may contain only [[waiver]] tables")
     return parse_waivers(tables, str(path))
 
 
@@ -155,9 +156,9 @@ def waiver_problems(table: Any) -> list[tuple[str | None, str]]:
     found: list[tuple[str | None, str]] = []
     missing = sorted(_KEYS.keys() - table.keys())
     if missing:
-        found.append((None, f"lacks {', '.join(missing)}; a waiver has {', '.join(_KEYS)}"))
+        found.append((None, f"missing {', '.join(missing)}; a waiver needs {', '.join(_KEYS)}"))
     for key in sorted(table.keys() - _KEYS.keys())[:_MOST_TOLD]:
-        found.append((key, f"unknown key {shortened(key, 200)}; {_advice(key, _KEYS, 'a waiver has')}"))
+        found.append((key, f"unknown key {shortened(key, 200)}; {_advice(key, _KEYS, 'known keys are')}"))
     for key in _KEYS:
         told = _value_problem(key, table[key]) if key in table else None
         if told is not None:
@@ -171,37 +172,38 @@ def waiver_problems(table: Any) -> list[tuple[str | None, str]]:
 def _value_problem(key: str, value: Any) -> str | None:
     """Return what is wrong with one value of a waiver, or None."""
     if not isinstance(value, _KEYS[key]) or isinstance(value, (bool, datetime.datetime)):
-        form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a text"
+        form = "a date such as 2030-01-31" if key == "expires" else "a number" if key == "at_worst" else "a string"
         return f"{key} = {shortened(repr(value), 80)}: must be {form}"
     if isinstance(value, str) and not value.strip():
         return f"{key} is empty"
     if key == "at_worst" and not math.isfinite(value):
-        return f"at_worst = {value}: a deviation without limit cannot be waived"
+        return f"at_worst = {value}: must be a finite number; a waiver needs a limit"
     return _metric_problem(value) if key == "metric" else None
 
 
 def _metric_problem(metric: str) -> str | None:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.fidelity.judging.measurement import METRICS, find_comparison
+    from cp_compress.fidelity.judging.metrics import find_comparison, known_metrics
 
     try:
         find_comparison(metric)
     except InvalidArgumentError as error:
-        known = [name for metrics in METRICS.values() for name in metrics]
+        known = [name for metrics in known_metrics().values() for name in metrics]
         close = difflib.get_close_matches(metric, known, n=1)
         if not close:
             return str(error)
-        return f"metric = {shortened(repr(metric), 80)}: no comparison gives it; did you mean {close[0]}?"
+        return f"metric = {shortened(repr(metric), 80)}: unknown metric; did you mean {close[0]}?"
     return None
 
 
 def _limit_problem(metric: str, at_worst: float) -> str | None:
-    from cp_compress.fidelity.judging.measurement import metric_range
+    from cp_compress.fidelity.judging.metrics import find_metric
 
-    low, high = metric_range(metric)
+    found = find_metric(metric)
+    low, high = found.low, found.high
     if low < at_worst < high:
         return None
-    rule = f"{metric} lies in [{low:g}, {high:g}], and at an end or beyond it all would be waived, or nothing"
+    rule = f"must lie inside the range of {metric}, [{low:g}, {high:g}]; a limit at or beyond its ends has no effect"
     return f"at_worst = {at_worst:g}: {rule}"
 
 

@@ -96,7 +96,7 @@ def test_older_versions_are_brought_up_to_date_by_the_model_itself(tmp_path):
     assert torch.equal(read.bias, state["offset"])
     state._metadata = {"": "version 1"}
     torch.save(state, tmp_path / "model.pt")
-    with pytest.raises(ArtifactError, match="_metadata is no table of versions"):
+    with pytest.raises(ArtifactError, match="_metadata is not a table of versions"):
         load_torch(tmp_path / "model.pt", Migrating)
 
 

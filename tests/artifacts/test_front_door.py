@@ -89,7 +89,7 @@ def test_surplus_rows_are_told_and_not_cut_off(tmp_path, kind, size):
     else:
         write_mlp(path, [model[0]], size, rows=(-1, 3))
     data = torch.randn(8, 6), torch.arange(8) % 3
-    with pytest.raises(ObservationError, match=rf"batch of {size} inputs gives an output of shape \({2 * size}, 3\)"):
+    with pytest.raises(ObservationError, match=rf"batch of {size} inputs the output has shape \({2 * size}, 3\)"):
         observe(read_artifact(path), data).logits  # noqa: B018
 
 

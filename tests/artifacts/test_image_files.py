@@ -60,8 +60,8 @@ def test_mostly_black_images_are_no_bomb(tmp_path, monkeypatch):
     np.savez_compressed(path, inputs=images, labels=np.arange(300) % 3)
     assert len(read_examples(path)) == 300
     monkeypatch.setattr(archives, "_SMALL", 1 << 20)
-    with pytest.raises(ArtifactError, match=r"a zip bomb, unless you allow its size by max_bytes="):
+    with pytest.raises(ArtifactError, match=r"a zip bomb, .* max_bytes="):
         read_examples(path)
     assert len(read_examples(path, max_bytes=100 << 20)) == 300
-    with pytest.raises(ArtifactError, match=r"allowed are 1,048,576 \(max_bytes=\)"):
+    with pytest.raises(ArtifactError, match=r"at most 1,048,576 are allowed \(max_bytes=\)"):
         read_examples(path, max_bytes=1 << 20)

@@ -63,12 +63,12 @@ def test_a_file_is_read_as_it_is(tmp_path):
     ("content", "told"),
     [
         (b"", "header"),
-        (b"a,a\n1,2\n3,4\n", "different column names"),
+        (b"a,a\n1,2\n3,4\n", "distinct column names"),
         (b"a,\n1,2\n3,4\n", "header"),
         (b"a,b\n1,2\n3\n", "row 3"),
         (b"a\n1\n", "1 rows for 2 examples"),
-        (b"a\n\xff\n1\n", "no CSV"),
-        (b'a\n"1\n2\n', "no CSV"),
+        (b"a\n\xff\n1\n", "not a CSV"),
+        (b'a\n"1\n2\n', "not a CSV"),
     ],
 )
 def test_a_file_that_does_not_fit(tmp_path, content, told):

@@ -208,7 +208,7 @@ min_agreement = 0.9
 
 @pytest.mark.parametrize(
     ("interrupt", "code"),
-    [("os.kill(os.getpid(), signal.SIGINT)", 130), ("pytest.exit('enough')", 130), ("raise ValueError", 1)],
+    [("signal.raise_signal(signal.SIGINT)", 130), ("pytest.exit('enough')", 130), ("raise ValueError", 1)],
 )
 def test_an_interrupted_gate_is_no_wrong_argument(tmp_path, interrupt, code):
     (tmp_path / "interrupting.py").write_text(INTERRUPTING.format(interrupt=interrupt))
@@ -219,7 +219,7 @@ def test_an_interrupted_gate_is_no_wrong_argument(tmp_path, interrupt, code):
 def test_the_schema_is_printed(capsys):
     code, out, _ = run(capsys, "gate", "--schema")
     assert code == 0
-    assert json.loads(out)["title"] == "a gate of pytest_cp"
+    assert json.loads(out)["title"] == "pytest_cp gate specification"
 
 
 def test_options_of_other_commands_are_still_checked(capsys):

@@ -111,7 +111,11 @@ def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
     ("arguments", "code", "message"),
     [
         (["compare", MODEL, MODEL, "--data", DATA], 4, "nothing was compressed"),
-        (["compare", MODEL, "{pruned}", "--data", DATA, "--architecture", MODEL], 2, "compressed model comes first"),
+        (
+            ["compare", MODEL, "{pruned}", "--data", DATA, "--architecture", MODEL],
+            2,
+            "compressed model must be the first",
+        ),
         (["compare", "{pruned}", MODEL, "--data", "nowhere:data"], 2, "nowhere"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agrement >= 1"], 2, "agrement"),
         (["compare", "{pruned}", MODEL, "--data", DATA, "--require", "agreement > 1"], 2, "metric >= bound"),
@@ -122,10 +126,10 @@ def test_class_groups_give_the_cost_of_an_error(pruned, capsys):
         (["compare", "{pruned}", MODEL, "--data", DATA, "--device", "tpu"], 2, "tpu"),
         (["compress", MODEL, "--scheme", "prun(density=1)", "-o", "x"], 2, "prun"),
         (["compress", MODEL, "--scheme", "prune(density=0.5)", "-o", "/nowhere/x.cp"], 2, "does not exist"),
-        (["compress", "model.cp", "--scheme", "prune(density=0.5)", "-o", "x"], 2, "no file"),
+        (["compress", "model.cp", "--scheme", "prune(density=0.5)", "-o", "x"], 2, "neither a file nor"),
         (["compress", DATA, "--scheme", "prune(density=0.5)", "-o", "x"], 2, "torch.nn.Module"),
         (["footprint", MODEL, "--input-shape", "1,8,9,9,9"], 4, "cannot be run on inputs"),
-        (["footprint", MODEL, "--input-shape", "0"], 2, "no shape"),
+        (["footprint", MODEL, "--input-shape", "0"], 2, "not a shape"),
         (["footprint"], 2, "MODEL"),
         ([], 2, "COMMAND"),
     ],
@@ -166,7 +170,7 @@ def test_search_goes_on_from_its_state_and_refuses_that_of_another(tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "needs --require"),
+        ([], 2, "at least one --require"),
         (["--require", "agreement >= 0.9", "--gate-data", DATA], 2, "600 of its examples"),
         (["--require", "agreement >= 0.9", "--parameter", "n=integer(1, 2)"], 2, "in braces"),
         (["--require", "agreement >= 0.9", "--parameter", "density"], 2, "must have the form"),
@@ -304,4 +308,4 @@ def test_it_runs_as_a_module_too(module, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("cp-compress: ")
-    assert "no store" in done.stderr
+    assert "not a finished store" in done.stderr

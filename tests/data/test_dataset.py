@@ -149,7 +149,7 @@ def test_examples_of_different_shapes_are_refused():
 @pytest.mark.parametrize("transform", [lambda batch: batch[0], lambda batch: batch.numpy(), torch.sum])
 def test_transform_that_loses_the_examples_is_refused(data, transform):
     stored = CompressedDataset(data, JPEG(80), transform=transform)
-    with pytest.raises(InvalidArgumentError, match="one row an example"):
+    with pytest.raises(InvalidArgumentError, match="one row per example"):
         stored.__getitems__([1, 2])
 
 

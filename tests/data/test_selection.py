@@ -220,7 +220,7 @@ def test_a_subset_reads_like_a_data_set():
     [
         (lambda: k_center(points(5), 0), r"1…5"),
         (lambda: k_center(points(5), 6), r"1…5"),
-        (lambda: k_center(torch.zeros(5), 2), "one row an example"),
+        (lambda: k_center(torch.zeros(5), 2), "one row per example"),
         (lambda: herding(torch.full((5, 2), float("nan")), 2), "must be a number"),
         (lambda: craig(points(5), 2, labels=torch.zeros(4, dtype=torch.int64)), r"\(5,\)"),
         (lambda: craig(points(5), 2, labels=torch.arange(5)), "there are 5 classes"),
@@ -234,10 +234,10 @@ def test_a_subset_reads_like_a_data_set():
         (lambda: random_selection(torch.tensor(2.5), 1), r"examples=tensor\(2.5000\)\): must be a whole number"),
         (lambda: random_selection(5, 1, seed=None), "seed"),
         (lambda: k_center(points(5), 2, seed=1.5), "seed"),
-        (lambda: el2n_scores(torch.ones(2, 2) / 2, torch.tensor([0, 2])), "of 2 classes"),
-        (lambda: self_influence(torch.ones(3, 2) / 2, points(1), torch.tensor([0, 1, 0])), "one row an example"),
+        (lambda: el2n_scores(torch.ones(2, 2) / 2, torch.tensor([0, 2])), "below 2"),
+        (lambda: self_influence(torch.ones(3, 2) / 2, points(1), torch.tensor([0, 1, 0])), "one row per example"),
         (lambda: select_by_score([1.0, 2.0], 1), "must be a tensor"),
-        (lambda: select_by_score(points(5), 1), r"scores=\(5, 3\)\): must be a tensor \(n,\), one number an example"),
+        (lambda: select_by_score(points(5), 1), r"scores=\(5, 3\)\): must be a tensor \(n,\), one number per example"),
         (lambda: select_by_score(torch.tensor([1.0, float("nan")]), 1), "scores='NaN'"),
     ],
 )

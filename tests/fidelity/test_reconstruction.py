@@ -181,7 +181,7 @@ def test_what_cannot_be_compared(decoded, original, message):
 @pytest.mark.parametrize(
     ("decoded", "original", "options", "message"),
     [
-        (torch.rand(4), torch.rand(4), {}, "one example or more"),
+        (torch.rand(4), torch.rand(4), {}, "at least one example"),
         (torch.rand(2, 4), torch.rand(2, 4), {"data_range": 0}, "data_range"),
         (torch.rand(2, 4), torch.rand(2, 4), {"batch_size": 0}, "batch_size"),
         (torch.zeros(2, 4).byte(), torch.zeros(2, 4).byte(), {}, "255 for uint8"),

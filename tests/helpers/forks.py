@@ -2,7 +2,7 @@
 
 They are forks of one server, which imports them once; `pytest_cp` is not among them: pytest itself must import it.
 So are the workers that pytest-xdist starts there: their interpreter is a program that asks a second server for a fork
-and hands over its standard streams. Where a system has no fork, each is a new interpreter.
+and hands over its standard streams. On another system than Linux each is a new interpreter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 SECONDS = 900
+_FORKS = sys.platform == "linux"  # elsewhere what torch loads may not be forked
 PROGRAMS = {"pytest": ("pytest", "main"), "cp-compress": ("cp_compress.cli.main", "main")}
 _IMPORTED = (
     "captum.attr",
@@ -46,7 +47,7 @@ def run_program(
     """Run one of `PROGRAMS` in a folder; return its exit code and what it printed."""
     variables = dict(os.environ if environment is None else environment)
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), variables.get("PYTHONPATH")]))
-    if not hasattr(os, "fork"):
+    if not _FORKS:
         module, name = PROGRAMS[program]
         command = [sys.executable, "-c", f"import sys, {module} as module; sys.exit(module.{name}(sys.argv[1:]))"]
         return subprocess.run(

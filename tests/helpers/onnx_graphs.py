@@ -1,8 +1,7 @@
 """Small ONNX graphs, written by hand from the weights of torch modules."""
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 
 def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opset=17, rows=None):
@@ -10,6 +9,11 @@ def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opse
 
     `rows` is a shape that the result is brought into.
     """
+    for name_of_package in ("onnx", "onnxruntime"):
+        pytest.importorskip(name_of_package, reason=f"{name_of_package} is not installed (extra: onnx)")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     nodes, tensors, current = [], [], "input"
     for index, layer in enumerate(linear_layers):
         for part, value in (("w", layer.weight), ("b", layer.bias)):

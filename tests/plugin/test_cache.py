@@ -96,7 +96,7 @@ def test_damaged_file_is_made_again(model, scheme, tmp_path):
     cache = CompressedModelCache(tmp_path)
     cache.compress(model, scheme, CPU)
     assert scheme.calls == 2
-    assert "made again" in cache.notes[0]
+    assert "created again" in cache.notes[0]
     CompressedModelCache(tmp_path).compress(model, scheme, CPU)
     assert scheme.calls == 2
 

@@ -16,7 +16,7 @@ IMPORTS = """
 import copy, dataclasses, io, os
 import numpy as np
 import torch
-from cp_compress.fidelity import Directions
+from cp_compress.fidelity import AttributionMethod, Comparison, Directions, Measurement, Metric
 """
 GATE = """
 def test_gate(compressed_model, reference_model, dataset):
@@ -46,7 +46,9 @@ def test_every_hook_has_its_test():
     assert hooks == {
         "pytest_cp_schemes",
         "pytest_cp_codecs",
+        "pytest_cp_attribution_methods",
         "pytest_cp_directions",
+        "pytest_cp_comparisons",
         "pytest_cp_provenance",
         "pytest_cp_report_sections",
     }
@@ -74,7 +76,7 @@ def test_swapped(compressed_model, reference_model, dataset):
 """)
     outcome = project.run("--cp-scheme=shrink(factor=0.9)", subprocess=True)
     assert outcome.failed_everywhere
-    outcome.result.stdout.fnmatch_lines(["*the compressed model comes first*"])
+    outcome.result.stdout.fnmatch_lines(["*the compressed model must be the first*"])
 
 
 def test_a_scheme_of_ones_own_that_changes_nothing_compares_nothing(with_conftest):
@@ -116,6 +118,25 @@ def test_gate(compressed_dataset, reference_model, dataset):
     outcome = project.run("--cp-codec=half", subprocess=True)
     assert outcome.result.ret == 0, outcome.result.stdout.str()
     assert outcome.report["checks"][0]["subjects"]["compressed_data"]["name"] == "half()"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])
+def test_an_attribution_method_of_ones_own(with_conftest, arguments):
+    project = with_conftest(example("pytest_cp_attribution_methods"))
+    project.write_test("""
+@pytest.mark.compress_model("prune(density=0.4)")
+@pytest.mark.parametrize("method", ["probability_gradient(temperature=2.0)", "probability", "saliency"])
+def test_gate(compressed_model, reference_model, dataset, method):
+    assert_attribution_iou(compressed_model, reference_model, dataset, method=method, min_mean_iou=0.01)
+""")
+    outcome = project.run(*arguments, subprocess=True)
+    assert outcome.junit["failures"] == 1
+    assert "'probability'; known are" in outcome.junit_messages[0]
+    assert "probability_gradient" in outcome.junit_messages[0]
+    passed = {check["details"]["method"]: check for check in outcome.report["checks"] if check["outcome"] == "pass"}
+    assert set(passed) == {"probability_gradient(temperature=2.0)", "saliency()"}
+    values = {check["metrics"]["mean_iou"] for check in passed.values()}
+    assert len(values) == 2
 
 
 def test_directions_of_ones_own(with_conftest):
@@ -167,13 +188,18 @@ def test_a_hook_that_fails_loses_no_report(with_conftest):
         ("schemes", "[object]", "expression_name"),
         ("schemes", "[type('A', (), {'expression_name': 'a'})]", "frozen dataclass"),
         ("schemes", "[cp_compress.model.Prune]", "taken"),
-        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "a word"),
+        ("codecs", "[type('A', (), {'expression_name': 'a b'})]", "identifier"),
+        ("attribution_methods", "[object]", "subclass of cp_compress.fidelity.AttributionMethod"),
+        ("attribution_methods", "[cp_compress.fidelity.Saliency]", "saliency*taken"),
+        ("attribution_methods", "[cp_compress.fidelity.AttributionMethod]", "defines attribute"),
         ("directions", "{'gate': print}", "taken"),
         ("directions", "{'mine': 3}", "function"),
     ],
 )
 def test_what_is_no_extension_is_refused(with_conftest, hook, returned, told):
-    project = with_conftest(f"\nimport cp_compress.model\ndef pytest_cp_{hook}():\n    return {returned}\n")
+    project = with_conftest(
+        f"\nimport cp_compress.fidelity, cp_compress.model\ndef pytest_cp_{hook}():\n    return {returned}\n"
+    )
     project.write_test(GATE)
     outcome = project.run(subprocess=True)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
@@ -181,11 +207,13 @@ def test_what_is_no_extension_is_refused(with_conftest, hook, returned, told):
 
 
 NO_LIST = [("schemes", "shrink"), ("schemes", 3), ("codecs", {}), ("directions", [print]), ("directions", "axes")]
+NO_LIST += [("attribution_methods", "saliency"), ("attribution_methods", object)]
 
 
 @pytest.mark.parametrize(("hook", "value"), NO_LIST)
 def test_a_hook_that_returns_something_else_is_told(hook, value):
-    returned = {"pytest_cp_schemes": [], "pytest_cp_codecs": [], "pytest_cp_directions": []}
+    kinds = ("schemes", "codecs", "attribution_methods", "directions")
+    returned: dict = {f"pytest_cp_{kind}": [] for kind in kinds}
     returned[f"pytest_cp_{hook}"] = [value]
     hooks = SimpleNamespace(**{name: lambda found=found: found for name, found in returned.items()})
     with pytest.raises(pytest.UsageError, match=rf"pytest_cp_{hook} returned .*: must be a (list|mapping) of"):

@@ -17,7 +17,7 @@ def test_a_failure_names_the_layer(project):
     project.write_test(GATE.format(bound=0.999))
     outcome = project.run()
     assert outcome.failed_everywhere
-    outcome.result.stdout.fnmatch_lines(["*layers that carry the damage*", "*  2 (Linear): 100%*"])
+    outcome.result.stdout.fnmatch_lines(["*layers that cause the damage*", "*  2 (Linear): 100%*"])
     (check,) = outcome.report["checks"]
     assert check["origin"]["layers"][0]["name"] == "2"
     assert check["origin"]["layers"][0]["share"] == 1

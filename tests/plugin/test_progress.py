@@ -2,15 +2,16 @@
 
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
 import sys
 import time
 
-import pyte
 import pytest
+
+pyte = pytest.importorskip("pyte", reason="pyte is not installed (extra: test)")
+pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
 
 SLOW = """
 import time

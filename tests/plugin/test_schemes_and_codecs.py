@@ -53,14 +53,14 @@ def test_what_no_test_takes_is_refused_on_the_command_line(project, option):
     project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
     outcome = project.run(option)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "no collected test takes it" in outcome.result.stderr.str()
+    assert "no collected test uses it" in outcome.result.stderr.str()
 
 
 def test_workers_refuse_it_too(project):
     project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
     outcome = project.run("-n2", "--cp-scheme=prune(density=0.95)", subprocess=True)
     assert outcome.failed_everywhere
-    assert "no collected test takes it" in outcome.junit_messages[0]
+    assert "no collected test uses it" in outcome.junit_messages[0]
     project.write_test(GATE, name="test_taking")
     assert project.run("-n2", "--cp-scheme=prune(density=0.95)", subprocess=True).result.ret == 0
 

@@ -61,7 +61,7 @@ def test_a_file_that_is_no_result_is_a_usage_error(project):
     use_result(project)
     outcome = project.run()
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.result.stderr.fnmatch_lines(["*search.json is no JSON result of a search*"])
+    outcome.result.stderr.fnmatch_lines(["*search.json is not a JSON result of a search*"])
 
 
 @pytest.mark.parametrize(("data", "passes"), [("half", False), ("rest", True)])

@@ -182,7 +182,7 @@ def test_baselines_waivers_and_slices(project):
     project.pytester.makeini("[pytest]\ncp_waivers = waivers.toml\n")
     session = ["no-waiver-may-be-expired", "every-saved-check-must-be-made"]
     names = [*(f"test_{row}[" for row in rows), *session, "test_misspelt"]
-    told = "test_renamed.json holds checks of a module that was not collected"
+    told = "test_renamed.json contains checks of a module that was not collected"
     arguments = ("--cp-baseline=check", "--continue-on-collection-errors")
     assert run_in_every_mode(project, names, *arguments, told=told) == []
 

@@ -49,10 +49,10 @@ def test_a_session_that_ends_early_does_not_end_well(project, summary):
     )
     outcome = project.run()
     assert outcome.failed_everywhere
-    assert missing(outcome) == {"test_c_late": "did not run: the session ended before"}
+    assert missing(outcome) == {"test_c_late": "did not run: the session ended early"}
     assert "test_c_late" in outcome.junit_messages[0]
     text = summary.read_text()
-    assert text.startswith("## ❌ Failed: see what was not compared")
+    assert text.startswith("## ❌ Failed: some gates compared nothing")
     assert "not compared: test\\_gate.py::test\\_c\\_late" in text
 
 

@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+if sys.platform == "win32":
+    pytest.skip("this system has no SIGKILL", allow_module_level=True)
+
 WRITER = """
 import os
 import sys

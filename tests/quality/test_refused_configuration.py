@@ -63,7 +63,7 @@ MISSPELT = {
     "cp_basline(tolerance=0.1)": "did you mean cp_baseline?",
     "cp_exec(seed=3)": "did you mean cp_execution?",
     "cp_ratchet": "unknown marker cp_ratchet",
-    "cp_": "known are compress_model, compress_dataset, cp_execution, cp_baseline",
+    "cp_": "known markers are compress_model, compress_dataset, cp_execution, cp_baseline",
 }
 CASE = """
 import unittest

@@ -318,7 +318,7 @@ def test_data_that_is_not_of_the_same_examples_is_refused():
 
     with pytest.raises(ObservationError, match="decoded holds 19 examples, originals 20"):
         start((decoded[0][:-1], decoded[1][:-1]), originals)
-    with pytest.raises(ObservationError, match="other labels at example #"):
+    with pytest.raises(ObservationError, match="different labels at example #"):
         start((decoded[0], decoded[1].flip(0)), originals)
     with pytest.raises(ObservationError, match="one shape and dtype"):
         start((decoded[0].double(), decoded[1]), originals)
@@ -337,7 +337,7 @@ def test_pairs_that_are_mixed_up_within_a_class_are_refused(stored):
         places = (labels == label).nonzero()[:, 0]
         order[places] = places.roll(1)
     mixed = JPEG(30).roundtrip(images)[order], labels
-    with pytest.raises(ObservationError, match="not the same examples in one order"):
+    with pytest.raises(ObservationError, match="not the same examples in the same order"):
         adapt(model, model, mixed, TRAINING, validation=(stored[1], TEST), epochs=1)
 
 

@@ -53,7 +53,7 @@ def test_each_reference_and_data_set_has_its_own_chart(differs):
     for chart, digest, accuracy, before in ((first, "1", 0.8, 0.85), (second, "2", 0.18, 0.2)):
         told = {"reference": "Net", "data": "TensorDataset", differs: None}
         told[differs] = f"{'Net' if differs == 'reference' else 'TensorDataset'} ({digest})"
-        assert chart["title"] == f"Models beside {told['reference']} on {told['data']}"
+        assert chart["title"] == f"Models compared with {told['reference']} on {told['data']}"
         found = {point["name"]: point["accuracy"] for point in chart["points"]}
         assert found == {"int8": accuracy, "the reference": before}
 

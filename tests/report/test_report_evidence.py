@@ -41,7 +41,7 @@ def page_of(measurement, requirement, evidence=None):
 @pytest.mark.parametrize(
     ("task", "network", "shape", "told"),
     [
-        ("dense", nn.Conv2d(3, 4, 1), (6, 8, 8), "an answer at every place"),
+        ("dense", nn.Conv2d(3, 4, 1), (6, 8, 8), "one answer per position"),
         ("multi_label", nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), (6, 5), "several labels"),
     ],
 )
@@ -86,8 +86,8 @@ def test_a_footprint_is_shown_in_absolute_figures_and_times(monkeypatch):
     page = page_of(measurement, Requirement("speedup", "min", 2.0))
     for title, before, after in (
         ("parameters", "11,200", "1,100"),
-        ("FLOPs a batch", "66,000", "6,000"),
-        ("milliseconds a batch (median)", "500", "500"),
+        ("FLOPs per batch", "66,000", "6,000"),
+        ("milliseconds per batch (median)", "500", "500"),
     ):
         assert f'<tr><th scope="row">{title}</th><td class="n">{before}</td><td class="n">{after}</td></tr>' in page
     assert "bytes on disk" in page

@@ -147,10 +147,10 @@ def test_markdown_lists_every_check_and_what_failed(written):
     [
         (0, ["pass", "pass"], "✅ Preserved: all 2 checks hold"),
         (1, ["fail", "pass", "error"], "❌ Not preserved: 1 fail, 1 error"),
-        (1, ["pass", "missing"], "❌ Failed: see what was not compared"),
+        (1, ["pass", "missing"], "❌ Failed: some gates compared nothing"),
         (1, ["pass"], "❌ Failed: other tests failed"),
         (3, ["pass"], "❌ Failed: pytest ended with exit status 3"),
-        (2, ["pass"], "❌ Interrupted: what follows is what was found until then"),
+        (2, ["pass"], "❌ Interrupted: the results are incomplete"),
         (0, ["fail not asserted", "pass"], "⚠️ Preserved: all 1 asserted checks hold; not asserted: 1 fail"),
         (0, ["pass not asserted", "pass"], "✅ Preserved: all 1 checks hold"),
         (0, ["pass not asserted"], "✅ Passed: no check was asserted"),
@@ -259,4 +259,4 @@ def test_a_run_without_checks_has_a_page_that_says_so(project):
     project.run("--cp-report-html=page.html")
     page = Page((project.path / "page.html").read_text())
     assert "no data" in page.text
-    assert "No check was made" in page.text
+    assert "No checks were made" in page.text

@@ -100,11 +100,11 @@ def test_no_candidate_but_the_best_stays_in_memory():
 def test_sharing_examples_with_the_gate_is_refused():
     inputs, labels = search_subjects.data(2.0)
     overlapping = torch.cat([inputs, search_subjects.data()[0][60:62].double()]), torch.cat([labels, labels[:2]])
-    with pytest.raises(InvalidArgumentError, match=r"2 of its examples \(#64, #65\) are among those searched on"):
+    with pytest.raises(InvalidArgumentError, match=r"2 of its examples \(#64, #65\) "):
         find(gate_data=overlapping)
     found = find(gate_data=(overlapping[0].float(), overlapping[1]), allow_shared_examples=True)
     assert found.gate_passed
-    assert any("2 examples of the gate are among those searched on" in note for note in found.notes)
+    assert any("2 examples of the gate data" in note for note in found.notes)
 
 
 def test_the_best_candidate_is_judged_on_fresh_data():
@@ -185,14 +185,12 @@ def test_a_candidate_that_is_no_smaller_than_the_reference_is_none():
 
 def test_a_specification_that_the_reference_does_not_pass_is_refused_before_the_first_trial():
     never = []
-    with pytest.raises(
-        InvalidArgumentError, match=r"even the reference does not pass this .*more examples would decide"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"the reference itself .*more examples would decide"):
         find(search_subjects.agreement(0.99, 0.95), finish=lambda *arguments: never.append(arguments))
     accuracy = Preserved(
         "predictions", (search_subjects.data()[0], torch.ones(64).long()), Requirement("accuracy", "min", 0.5)
     )
-    with pytest.raises(InvalidArgumentError, match="even the reference"):
+    with pytest.raises(InvalidArgumentError, match="the reference itself"):
         find(accuracy, finish=lambda *arguments: never.append(arguments))
     assert not never
 
@@ -213,7 +211,7 @@ def test_any_callable_is_a_constraint():
 
     found = find(keeps_half)
     assert kept_weights(found) == math.ceil(0.5 * search_subjects.EXAMPLES)
-    assert "which examples it has seen is not known" in found.notes[0]
+    assert "is a callable" in found.notes[0]
     with pytest.raises(InvalidArgumentError, match="gate_data"):
         find(keeps_half, gate_data=search_subjects.data())
 
@@ -238,7 +236,7 @@ def test_a_strategy_may_have_nothing_left_to_ask():
     space = SchemeSpace(lambda point: Prune(point["eighths"] / 8), eighths=Integer(1, 7))
     found = find(space=space, trials=10)
     assert len(found.trials) == 3
-    assert "nothing left to ask after 3 of 10" in found.notes[0]
+    assert "after 3 of 10 trials" in found.notes[0]
 
 
 def test_progress_is_shown_when_asked(capsys):

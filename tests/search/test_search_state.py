@@ -118,7 +118,7 @@ def test_trials_of_other_schemes_are_noticed(tmp_path):
     state = tmp_path / "state.json"
     find(state=state, trials=2)
     state.write_text(state.read_text().replace('"scheme": "prune(density=', '"scheme": "prune(scope=layer, density='))
-    with pytest.raises(InvalidArgumentError, match="other library versions"):
+    with pytest.raises(InvalidArgumentError, match="library versions"):
         find(state=state, trials=2)
 
 
@@ -150,7 +150,7 @@ def test_a_changed_candidate_from_an_earlier_run_is_judged_again(tmp_path):
         trial["digest"] = "0" * 64
     state.write_text(json.dumps(document))
     found = find(state=state, trials=6)
-    assert f"trial {found.trial.number} was made again and came out otherwise: pass" in found.notes
+    assert f"trial {found.trial.number} was repeated with another outcome: pass" in found.notes
     assert found.trial.digest == digest_model(found.best)
 
 

@@ -189,7 +189,7 @@ def test_fresh_data_judges_the_answer_once_more_and_may_not_be_searched_on():
     assert found.codec.level == 10
     assert found.gate.results[0].value == 0
     assert "the setting fails on fresh data" in found.notes
-    with pytest.raises(InvalidArgumentError, match="50 of its examples are among those searched on"):
+    with pytest.raises(InvalidArgumentError, match="50 of its examples"):
         find_smallest(family(), Sign(), data(), "accuracy >= 0.5", gate_data=data(100, start=EXAMPLES - 50))
     allowed = find_smallest(
         family(),
@@ -267,7 +267,7 @@ def test_a_codec_space_is_no_space_of_schemes():
         ({"batch_size": 0}, r"find_smallest\(batch_size=0\)"),
         ({"device": "nonsense"}, "nonsense"),
         ({"repair": 3}, r"find_smallest\(repair=3\)"),
-        ({"requirements": "agreement >= 0.999"}, "even the original data does not pass this"),
+        ({"requirements": "agreement >= 0.999"}, "the original data itself"),
         ({"codec_family": CodecSpace(lambda p: Flipping(1, (0, 400)), a=Integer(1, 2))}, "nothing to find"),
         (
             {"codec_family": CodecSpace(lambda p: Flipping(1), a=Integer(1, 2), b=Integer(1, 2))},

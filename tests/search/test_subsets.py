@@ -79,7 +79,7 @@ def test_seeds_may_be_any_whole_numbers_in_a_row():
     expected = str(run((0, 1)))
     assert all(str(run(seeds)) == expected for seeds in (torch.tensor([0, 1]), range(2)))
     for seeds in (torch.tensor(0), 3, "01", (0.5,), torch.tensor([])):
-        with pytest.raises(InvalidArgumentError, match=r"seeds=.*one seed or more, whole numbers"):
+        with pytest.raises(InvalidArgumentError, match=r"seeds=.*at least one seed, whole numbers"):
             run(seeds)
 
 
@@ -265,9 +265,9 @@ def test_networks_and_losses_that_are_none_are_told():
     [
         ({"requirements": []}, "nothing else counts"),
         ({"choose": 3}, "function of a number"),
-        ({"choose": lambda count: random_selection(200, 7)}, "examples asked for"),
+        ({"choose": lambda count: random_selection(200, 7)}, "Selection of"),
         ({"trials": 0}, "trials"),
-        ({"seeds": ()}, "one seed or more"),
+        ({"seeds": ()}, "at least one seed"),
         ({"smallest": 200}, "1…199"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_checkpoint_of_another_run_and_a_damaged_one_are_refused(reference, 
     with pytest.raises(InvalidArgumentError, match="another steps"):
         train_compressed(reference, Prune(0.2), data, **options)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(InvalidArgumentError, match="can be read"):
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
         train_compressed(reference, Prune(0.2), data, **options)
     assert path.read_bytes() == b"no checkpoint"
 

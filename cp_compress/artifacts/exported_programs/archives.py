@@ -1,7 +1,7 @@
-"""The archive of an exported program, made anew from the members that were checked: nothing else reaches torch.
+"""The archive of an exported program, rebuilt from the members that were checked: nothing else reaches torch.
 
-`torch.export.load` unpickles sample inputs, tensor subclasses and constants with all that pickles can do. The archive
-made here holds none: tensors are bytes with a shape, sample inputs are left out.
+`torch.export.load` unpickles sample inputs, tensor subclasses and constants without restriction. The archive rebuilt
+here has none: tensors are bytes with a shape, and sample inputs are left out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _by_inner_name(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> di
     """Return the members by their names below the archive's one folder."""
     members = {each.filename.partition("/")[2]: each for each in archive.infolist() if not each.is_dir()}
     if len({each.filename.partition("/")[0] for each in archive.infolist()}) != 1:
-        raise ArtifactError(path, "is no archive of an exported program: its members lie in several folders")
+        raise ArtifactError(path, "is not an archive of an exported program: its members are in several folders")
     return members
 
 
@@ -99,10 +99,10 @@ def _copy_tensors(
     folder, names, total = table.rpartition("/")[0], set(), 0
     for tensor, entry in entries.items():
         if not is_path(tensor) or not isinstance(entry, dict):
-            raise ArtifactError(path, f"{table} has an entry {shortened(tensor, 120)} that is no tensor")
+            raise ArtifactError(path, f"{table} has an entry {shortened(tensor, 120)} that is not a tensor")
         name = entry.get("path_name")
         if not isinstance(name, str) or not _TENSOR.fullmatch(name) or entry.get("use_pickle") is not False:
-            rule = "the program must hold plain tensors; allow_pickle=True trusts the file and runs what is in it"
+            rule = "the program must hold plain tensors; allow_pickle=True trusts the file and may run code in it"
             raise ArtifactError(path, f"{shortened(tensor, 120)} is stored as a pickle, which is refused: {rule}")
         if f"{folder}/{name}" not in members:
             raise ArtifactError(path, f"holds no {folder}/{name}")
@@ -111,7 +111,7 @@ def _copy_tensors(
         entry["tensor_meta"]["device"] = {"type": "cpu", "index": None}
         names.add(name)
     if total > max_bytes:
-        raise ArtifactError(path, f"has tensors of {total:,} bytes; allowed are {max_bytes:,} (max_bytes=)")
+        raise ArtifactError(path, f"has tensors of {total:,} bytes; at most {max_bytes:,} are allowed (max_bytes=)")
     new.writestr(f"archive/{table}", json.dumps({"config": entries}))
     for name in sorted(names):
         _copy(archive, members[f"{folder}/{name}"], new, f"archive/{folder}/{name}", path)
@@ -158,4 +158,4 @@ def _whole(values: Any) -> list[int] | None:
 
 
 def _refuse_meta(name: str, path: str | os.PathLike[str]) -> NoReturn:
-    raise ArtifactError(path, f"does not say what the tensor {shortened(name, 120)} is: dtype, shape and strides")
+    raise ArtifactError(path, f"does not state dtype, shape and strides of the tensor {shortened(name, 120)}")

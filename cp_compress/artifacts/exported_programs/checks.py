@@ -1,9 +1,9 @@
-"""The texts of an exported program: each is checked before torch sees it, because torch makes code of many of them.
+"""The texts of an exported program, checked before torch reads them, because torch turns many of them into code.
 
 `torch.export` evaluates shape expressions and guards as Python, writes names into Python source that it compiles, and
-looks operators up by any path below `torch`, so that a node may well be `torch.os.system`. Here every text is refused
-that is no name, no operator that only computes, no arithmetic of symbols, and no plain structure of tuples; what no
-model needs in order to run (guards, stack traces, metadata) is left out.
+looks operators up by any path below `torch`, so that a node may well be `torch.os.system`. A text is accepted only if
+it is a name, an operator that only computes, arithmetic of symbols, or a plain structure of tuples. What a model does
+not need in order to run (guards, stack traces, metadata) is left out.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def read_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[s
     try:
         value = read_document(content)
     except ValueError as error:
-        raise ArtifactError(path, f"{what} is no good JSON: {error}") from error
+        raise ArtifactError(path, f"{what} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ArtifactError(path, f"{what} is no table")
+        raise ArtifactError(path, f"{what} is not a JSON object")
     return value
 
 
@@ -101,7 +101,7 @@ class _Cleaner:
         if not is_path(key):
             self.refuse("a name", key)
         if key in _REFUSED_KEYS or (key == "custom_obj_values" and value):
-            raise ArtifactError(self.path, f"has an object of another kind than tensors ({key}), which is a pickle")
+            raise ArtifactError(self.path, f"has an object other than a tensor ({key}), which is a pickle")
         if key == "metadata":
             stack = value.get("nn_module_stack", "") if isinstance(value, dict) else ""
             return {"nn_module_stack": stack} if stack and _matches(_STACK, stack) else {}
@@ -140,7 +140,7 @@ class _Cleaner:
             self.refuse("an operator", target)
         schema = _schema(target)
         if schema is None:
-            raise ArtifactError(self.path, f"has an operator {shortened(target, 120)}, which is not known here")
+            raise ArtifactError(self.path, f"has an operator {shortened(target, 120)}, which this torch does not have")
         if found[1] == "aten":
             texts = [each.name for each in schema.arguments if "str" in str(each.type)]
             if not all(map(_TEXT_ARGUMENTS.fullmatch, texts)):
@@ -156,8 +156,8 @@ class _Cleaner:
                 plain = names is None or (isinstance(names, list) and all(map(_is_word, names)))
                 if spec["type"] not in _STRUCTURES or not plain:
                     kind = shortened(spec["type"], 120)
-                    rule = "takes and gives tensors in tuples, lists and dicts alone"
-                    raise ArtifactError(self.path, f"takes or gives a {kind}; a program that is read {rule}")
+                    rule = "may only take and return tensors in tuples, lists and dicts"
+                    raise ArtifactError(self.path, f"takes or returns a {kind}; a program {rule}")
                 waiting += spec["children_spec"]
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise ArtifactError(self.path, f"has a structure of arguments that cannot be read: {error}") from error

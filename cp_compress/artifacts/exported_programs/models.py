@@ -1,4 +1,4 @@
-"""Programs exported by `torch.export` as models, with gradients and, where wanted, with the names of their layers."""
+"""Programs exported by `torch.export` as models, with gradients and optionally with the names of their layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TRIED = 1024
 
 
 class ExportedModel(nn.Module):
-    """An exported program that maps a batch to logits; make it with `load_exported`.
+    """An exported program that maps a batch to logits; `load_exported` makes it.
 
-    `content_digest` is that of the file. Gradients pass through; layers have names where they were asked for.
+    `content_digest` is that of the file. Gradients pass through it. Its layers have names if `layers` was set.
     """
 
     def __init__(self, program: nn.Module, sizes: BatchSizes, content_digest: str) -> None:
@@ -63,16 +63,27 @@ def load_exported(
 ) -> ExportedModel:
     """Return a program that `torch.export.save` wrote as a model that maps a batch (n, ...) to logits.
 
-    A program that was exported for certain batch sizes only is called with those: batches are cut, and the last part
-    filled up with copies of its last row. `layers=True` gives the program the modules of the one that it was exported
-    from, by name, for checks of embeddings; it then runs a little slower. `device` is where it is to run, whatever
-    device it was exported on.
+    A program that was exported for certain batch sizes is called with those only: batches are split, and the last part
+    is padded with copies of its last row.
 
-    The archive is looked through and made anew before torch reads it: pickles, compiled libraries, and texts that
-    torch would evaluate are refused. With `allow_pickle=True` it is read as it is, and can run any code.
+    The archive is checked and rebuilt before torch reads it: pickles, compiled libraries and texts that torch would
+    evaluate are refused.
 
-    Raises ArtifactError, naming the file, for one that is damaged, refused, or larger than `max_bytes`, for programs
-    with several inputs or outputs, and for those that were exported in training mode or change their own buffers.
+    Args:
+        path: The `.pt2` file.
+        layers: Whether to restore the named modules of the module that was exported, for comparisons of embeddings. The
+            model then runs a little slower.
+        device: Where the model is to run, whatever device it was exported on.
+        allow_pickle: Whether to read the file without these checks. It can then run any code.
+        max_bytes: The largest size of the file, also when unpacked.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: If the file is damaged, refused or too large, the program has several inputs or outputs, was
+            exported in training mode, or changes its own buffers. The file is named.
+        InvalidArgumentError: If `max_bytes` is not a whole number of 1 or more, or the device cannot be used.
     """
     limit, place = check_max_bytes(_OWNER, max_bytes), usable_device(device, f"{_OWNER}(device)")
     with opened(path, limit) as file:
@@ -111,10 +122,10 @@ def _batch_sizes(program: ExportedProgram, path: str | os.PathLike[str]) -> Batc
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     fed = [placeholders[name] for name in names if isinstance(name, str) and name in placeholders]
     if len(fed) != 1 or len(names) != 1:
-        raise ArtifactError(path, f"takes {len(names)} inputs; a model takes one batch alone")
+        raise ArtifactError(path, f"takes {len(names)} inputs; a model takes a single batch")
     value = fed[0].meta.get("val")
     if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ArtifactError(path, "takes no tensor (n, ...)")
+        raise ArtifactError(path, "does not take a tensor (n, ...)")
     first = value.shape[0]
     if isinstance(first, int):
         if first < 1:
@@ -140,7 +151,7 @@ def _require_one_output(program: ExportedProgram, path: str | os.PathLike[str]) 
     structure = program.call_spec.out_spec
     named = structure is not None and structure.type is dict and "logits" in (structure.context or ())
     if len(outputs) != 1 and not named:
-        raise ArtifactError(path, f"gives {len(outputs)} outputs; expected logits alone, or a dict with them")
+        raise ArtifactError(path, f"returns {len(outputs)} outputs; expected only logits, or a dict with them")
 
 
 def _require_evaluation(program: ExportedProgram, path: str | os.PathLike[str]) -> None:

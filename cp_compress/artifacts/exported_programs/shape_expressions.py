@@ -1,7 +1,7 @@
-"""Expressions of symbolic sizes, as an exported program holds them: arithmetic of symbols and whole numbers.
+"""Expressions of symbolic sizes in an exported program: arithmetic of symbols and whole numbers.
 
-SymPy, which reads them for torch, evaluates any Python. So they are read here first, as a syntax tree, of which
-nothing is accepted but the nodes that sizes need.
+SymPy, which reads them for torch, evaluates any Python. So they are first parsed here into a syntax tree, of which only
+the nodes that sizes need are accepted.
 """
 
 from __future__ import annotations

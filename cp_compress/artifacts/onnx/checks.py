@@ -1,4 +1,4 @@
-"""What an ONNX file asks for besides computing: tensors in other files. They must lie beside it, and be files."""
+"""The tensors that an ONNX file stores in other files, which must be regular files beside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
     with told(path, "reading it as ONNX"):
         model = onnx.ModelProto.FromString(content)
     if not model.graph.node or not model.ir_version:
-        raise ArtifactError(path, "is no ONNX file: it holds no graph")
+        raise ArtifactError(path, "is not an ONNX file: it has no graph")
     names: dict[str, None] = {}
     for tensor in _tensors(model, path):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
@@ -62,7 +62,7 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
 def _location(tensor: onnx.TensorProto, path: str | os.PathLike[str]) -> str:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) != len(tensor.external_data) or not entries.get("location"):
-        raise ArtifactError(path, f"does not say where its tensor {shortened(tensor.name, 80)} lies")
+        raise ArtifactError(path, f"does not state where its tensor {shortened(tensor.name, 80)} is stored")
     return str(entries["location"])
 
 
@@ -76,7 +76,7 @@ def _inside(path: str | os.PathLike[str], name: str) -> Path:
     except (OSError, RuntimeError) as error:  # the second for links in a circle
         raise ArtifactError(path, f"has tensors in {shortened(name, 120)}: {reason_of(error)}") from error
     if outside:
-        raise ArtifactError(path, f"has tensors in {shortened(name, 120)}, which lies outside of its folder")
+        raise ArtifactError(path, f"has tensors in {shortened(name, 120)}, which is outside of its folder")
     return folder / name
 
 
@@ -88,13 +88,13 @@ def _tensors(model: onnx.ModelProto, path: str | os.PathLike[str]) -> Iterator[o
     while waiting:
         graph, depth = waiting.pop()
         if depth > _DEEPEST:
-            raise ArtifactError(path, f"has graphs within graphs, more than {_DEEPEST} deep")
+            raise ArtifactError(path, f"has graphs nested more than {_DEEPEST} deep")
         yield from getattr(graph, "initializer", ())
         for sparse in getattr(graph, "sparse_initializer", ()):
             yield from (sparse.values, sparse.indices)
         for node in graph.node:
             if node.op_type in _FILE_OPERATORS:
-                raise ArtifactError(path, f"has an operator {node.op_type}, which opens files of its own")
+                raise ArtifactError(path, f"has an operator {node.op_type}, which opens files")
         for attribute in (one for node in graph.node for one in node.attribute):
             yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))
             several = [*attribute.sparse_tensors, attribute.sparse_tensor]

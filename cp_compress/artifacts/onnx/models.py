@@ -40,10 +40,13 @@ _DTYPES = {
 
 
 class OnnxModel:
-    """An ONNX graph that maps a batch to logits; make it with `load_onnx`.
+    """An ONNX graph that maps a batch to logits; `load_onnx` makes it.
 
-    `input` and `output` are the names of what is fed and read, `content_digest` is that of the file, its external
-    tensors, and those names.
+    Args:
+        session: The session of onnxruntime.
+        input: The description of the graph's input in onnxruntime; its name is the attribute `input`.
+        output: The name of the output that is read.
+        content_digest: The digest of the file, its external tensors, and the names of input and output.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, input: Any, output: str, content_digest: str) -> None:
@@ -74,7 +77,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has an exception class of its own for each status
             raise ObservationError(f"onnxruntime: {_reason_of(error)}") from error
         if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiu":
-            raise ObservationError(f"output {self.output} of the ONNX graph is no tensor of numbers")
+            raise ObservationError(f"output {self.output} of the ONNX graph is not a tensor of numbers")
         return torch.from_numpy(output)
 
 
@@ -88,14 +91,25 @@ def load_onnx(
 ) -> OnnxModel:
     """Return an ONNX file as a model that maps a batch (n, ...) to logits, run by onnxruntime (extra `onnx`).
 
-    The graph must have one input; `input`, where it is given, makes sure of its name. `output` names what is read, and
-    is needed where there are several outputs, none of which is called "logits". A graph with a fixed batch size is fed
-    with batches of that size, the last one filled up. The file and the external tensors beside it may have `max_bytes`
-    bytes together. It runs on as many threads as torch has, on the first of the `providers`.
+    The graph must have one input. A graph with a fixed batch size is called with batches of that size, the last one
+    padded. It runs on as many threads as torch uses.
 
-    Raises ArtifactError, naming the file, for one that is damaged or too large, whose external tensors lie outside of
-    its folder, or whose inputs and outputs do not serve; InvalidArgumentError for names and providers that are not
-    there; MissingExtraError without onnxruntime.
+    Args:
+        path: The file.
+        input: The expected name of the graph's input, or None not to check it.
+        output: The name of the output with the logits; needed if there are several outputs, none of which is called
+            "logits".
+        providers: Execution providers of onnxruntime; the model runs on the first.
+        max_bytes: The largest size of the file together with its external tensors.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: If the file is damaged or too large, its external tensors are outside of its folder, or its
+            inputs and outputs do not fit. The file is named.
+        InvalidArgumentError: If a name or a provider does not exist.
+        MissingExtraError: If onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -134,31 +148,31 @@ def _choose_input(session: onnxruntime.InferenceSession, name: str | None, path:
     if len(inputs) != 1:
         found = _described(inputs.values()) or "nothing"
         raise ArtifactError(
-            path, f"takes {found}; a model takes one batch alone, make the others constants of the graph"
+            path, f"takes {found}; a model takes a single batch, so make the others constants of the graph"
         )
     chosen = next(iter(inputs.values()))
     if chosen.type not in _DTYPES or not chosen.shape:
         raise ArtifactError(path, f"takes {_described([chosen])}; a batch is a tensor (n, ...) of numbers")
     if isinstance(chosen.shape[0], int) and chosen.shape[0] < 1:
-        raise ArtifactError(path, f"takes {_described([chosen])}: no batch has that size")
+        raise ArtifactError(path, f"takes {_described([chosen])}, which is not a possible batch size")
     return chosen
 
 
 def _choose_output(session: onnxruntime.InferenceSession, name: str | None, path: str | os.PathLike[str]) -> str:
     outputs = {each.name: each for each in session.get_outputs()}
     if name is not None and name not in outputs:
-        reject(_OWNER, "output", name, f"the graph gives {_described(outputs.values())}")
+        reject(_OWNER, "output", name, f"the outputs of the graph are {_described(outputs.values())}")
     if name is not None:
         return name
     if len(outputs) > 1 and "logits" not in outputs:
-        raise ArtifactError(path, f"gives {_described(outputs.values())}: say with output= which of them are logits")
+        raise ArtifactError(path, f"has the outputs {_described(outputs.values())}: name the logits by output=")
     return "logits" if "logits" in outputs else next(iter(outputs))
 
 
 def _reason_of(error: Exception) -> str:
     """Return what onnxruntime says, without its codes and the places in its own source."""
     if "allocate memory" in str(error):
-        return "it asks for more memory than there is"
+        return "it needs more memory than is available"
     return shortened(_PLACES.sub("", str(error)), 300) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The folder of a model of transformers: which of its files are read, and what its configuration must not ask for."""
+"""The folder of a model of transformers: which of its files are read, and what its configuration must not contain."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_folder(path: Path, root: Path, max_bytes: int) -> CheckedFolder:
             tensors += len(read_header(weights, file))
         files[name] = file
     if total > max_bytes:
-        raise ArtifactError(path, f"has {total:,} bytes of weights; allowed are {max_bytes:,} (max_bytes=)")
+        raise ArtifactError(path, f"has {total:,} bytes of weights; at most {max_bytes:,} are allowed (max_bytes=)")
     if names != [_WHOLE]:
         files[_INDEX] = _inside(path / _INDEX, root)
     _check_config(config, path, tensors)
@@ -98,9 +98,9 @@ def _read_json(file: Path, root: Path) -> dict[str, Any]:
         try:
             value = read_document(content.read())
         except ValueError as error:
-            raise ArtifactError(file, f"is no good JSON: {error}") from error
+            raise ArtifactError(file, f"is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ArtifactError(file, "is no table")
+        raise ArtifactError(file, "is not a JSON object")
     return value
 
 
@@ -111,15 +111,15 @@ def _check_config(config: dict[str, Any], path: Path, tensors: int) -> None:
         key, value = waiting.pop()
         if _REFUSED.fullmatch(key) and value not in (None, False):
             raise ArtifactError(
-                path / _CONFIG, f"asks for {key}, which is refused: it can bring in other code or files"
+                path / _CONFIG, f"has the entry {key}, which is refused: it can load other code or files"
             )
         if isinstance(value, dict):
             waiting += value.items()
         elif isinstance(value, list):
             waiting += [(key, part) for part in value]
         elif key == "num_labels" and isinstance(value, int) and value > _MOST_LABELS:  # each gets a name
-            rule = f"allowed are {_MOST_LABELS:,}"
-            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
+            rule = f"at most {_MOST_LABELS:,} are allowed"
+            raise ArtifactError(path / _CONFIG, f"has {key} = {shortened(value, 40)}; {rule}")
         elif isinstance(value, int) and _REPEATED.fullmatch(key) and value > max(tensors, _MOST_REPEATED):
             rule = f"its files hold {tensors:,} tensors"
-            raise ArtifactError(path / _CONFIG, f"asks for {key} = {shortened(value, 40)}; {rule}")
+            raise ArtifactError(path / _CONFIG, f"has {key} = {shortened(value, 40)}; {rule}")

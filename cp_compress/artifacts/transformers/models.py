@@ -1,10 +1,11 @@
-"""Classifiers of Hugging Face's transformers, from a folder or the cache, without anyone's code but the library's."""
+"""Classifiers of Hugging Face's transformers, from a folder or the cache, running no code but the library's."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,11 +35,11 @@ _SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 
 
 class TransformerModel(nn.Module):
-    """A classifier of transformers that maps a batch to logits; make it with `load_transformer`.
+    """A classifier of transformers that maps a batch to logits; `load_transformer` makes it.
 
     `network` is the library's module. A floating-point batch is its `pixel_values`, an integer one its `input_ids`,
-    with an attention mask that leaves out the padding where the configuration has a `pad_token_id`; a mapping names
-    its inputs itself. `content_digest` is that of the configuration.
+    with an attention mask that leaves out the padding if the configuration has a `pad_token_id`; a mapping gives the
+    inputs by name. `content_digest` is that of the configuration.
     """
 
     def __init__(self, network: PreTrainedModel, content_digest: str) -> None:
@@ -47,7 +48,7 @@ class TransformerModel(nn.Module):
         self.content_digest = content_digest
 
     def forward(self, batch: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (n, classes) of a batch; raises ObservationError for inputs that the network has not."""
+        """Return the logits (n, classes) of a batch; raises ObservationError for inputs that the network lacks."""
         inputs = dict(batch) if isinstance(batch, Mapping) else self._named(batch)
         logits: Tensor = self.network(**inputs, return_dict=True).logits
         return logits
@@ -56,7 +57,7 @@ class TransformerModel(nn.Module):
         wanted = self.network.main_input_name
         given = "pixel_values" if batch.is_floating_point() else "input_ids"
         if given != wanted:
-            raise ObservationError(f"the network takes {wanted}, and {batch.dtype} inputs are its {given}")
+            raise ObservationError(f"the network takes {wanted}, but {batch.dtype} inputs are passed as {given}")
         padding = getattr(self.network.config, "pad_token_id", None)
         if given == "pixel_values" or padding is None:
             return {given: batch}
@@ -68,15 +69,15 @@ def load_transformer(
 ) -> TransformerModel:
     """Return a classifier of images or texts that transformers saved (extra `transformers`), in evaluation mode.
 
-    `folder_or_name` is a folder with config.json and safetensors files (a snapshot in the cache of the hub, whose files
-    are links within the model's own folder there, is one), or the name of a model on the hub, which is
-    looked for in the local cache, and fetched with `local_files_only=False` alone. Code of the model's authors is never
-    run, weights in pickles are never read, and nothing but the configuration and the weights reaches the library: it
-    computes with its plain ("eager") attention, in the dtype of the weights.
+    `folder_or_name` is a folder with config.json and safetensors files (also a snapshot in the cache of the hub, whose
+    files are links within the model's own folder there), or the name of a model on the hub, which is looked up in the
+    local cache, and downloaded only with `local_files_only=False`. Code of the model's authors is never run, pickled
+    weights are never read, and only the configuration and the weights are passed to the library, which computes with
+    its plain ("eager") attention, in the dtype of the weights.
 
-    Raises ArtifactError, naming the folder, for one that is damaged or larger than `max_bytes`, for architectures that
-    are no classifiers or not the library's own, and when any weight of the network is not in the files or the other
-    way round; MissingExtraError without transformers.
+    Raises ArtifactError, naming the folder, if it is damaged or larger than `max_bytes`, if the architecture is not a
+    classifier or not the library's own, and if the weights of the network and the files do not correspond;
+    MissingExtraError if transformers is not installed.
     """
     try:
         import transformers  # noqa: F401
@@ -89,7 +90,7 @@ def load_transformer(
     with tempfile.TemporaryDirectory(prefix="cp-transformer-") as copy:
         Path(copy, "config.json").write_text(json.dumps(checked.config), encoding="utf-8")
         for name, file in checked.files.items():
-            Path(copy, name).symlink_to(file)
+            _link(file, Path(copy, name))
         with told(checked.path, "transformers' reading it"):
             config, kind = _architecture(copy, checked)
             _require_size(config, kind, checked)
@@ -98,13 +99,21 @@ def load_transformer(
     return TransformerModel(network.eval(), digest_text("transformer", kind.__name__, content))
 
 
+def _link(file: Path, place: Path) -> None:
+    """Make a file known in another place: by a link, or as a copy where users may make none, as on Windows."""
+    try:
+        place.symlink_to(file)
+    except OSError:
+        shutil.copyfile(file, place)
+
+
 def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, Path]:
     """Return the folder of a model, and the folder that none of its files may lie outside of."""
     if Path(name).is_dir():
         place = Path(name).resolve()
         return Path(name), _repository_of(place) or place
     if not isinstance(name, str) or Path(name).exists() or name.startswith(("/", ".")):
-        raise ArtifactError(name, "is no folder")
+        raise ArtifactError(name, "is not a folder")
     import huggingface_hub
 
     wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
@@ -132,7 +141,9 @@ def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig
 
     kind = checked.config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        rule = "code of its own authors is never run" if "auto_map" in checked.config else "no such model is known"
+        rule = (
+            "code of a model's author is never run" if "auto_map" in checked.config else "transformers does not know it"
+        )
         raise ArtifactError(checked.path, f"has the model type {shortened(repr(kind), 80)}: {rule}")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     classes: list[Any] = []
@@ -142,7 +153,7 @@ def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig
     named = checked.config.get("architectures") or [each.__name__ for each in classes]
     chosen = next((each for each in classes if each.__name__ in named), None)
     if chosen is None:
-        rule = "no classifier of images or texts that transformers has"
+        rule = "which is not a classifier of images or texts in transformers"
         raise ArtifactError(checked.path, f"is a {shortened(named, 120)}, {rule}")
     return config, chosen
 
@@ -153,7 +164,7 @@ def _require_size(config: PretrainedConfig, kind: type[PreTrainedModel], checked
         network = kind(config)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
     if needed > _WIDENING * checked.bytes + _SPARE_BYTES:
-        raise ArtifactError(checked.path, f"asks for {needed:,} bytes of weights; its files have {checked.bytes:,}")
+        raise ArtifactError(checked.path, f"needs {needed:,} bytes of weights; its files have {checked.bytes:,}")
 
 
 @contextlib.contextmanager
@@ -166,7 +177,7 @@ def _counting_parts(most: int, checked: CheckedFolder) -> Iterator[None]:
         count += 1
         if count > most:
             rule = f"its files hold {checked.tensors:,} tensors"
-            raise ArtifactError(checked.path, f"asks for a network of more than {most:,} parts; {rule}")
+            raise ArtifactError(checked.path, f"describes a network of more than {most:,} parts; {rule}")
 
     handles = [register_module_module_registration_hook(note), register_module_parameter_registration_hook(note)]
     try:

@@ -1,1 +1,1 @@
-"""How does a file of tensors fill a model that the user's own code makes?"""
+"""How is a model from the user's own code filled from a file of tensors?"""

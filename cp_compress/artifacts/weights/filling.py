@@ -1,4 +1,4 @@
-"""A model from the user's own factory, filled with tensors that a file holds: names and shapes must all fit."""
+"""A model from the user's own factory, filled with the tensors of a file: names and shapes must all fit."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def make_model(owner: str, factory: Factory | None, path: str | os.PathLike[str]
     whose tensors have no memory (meta device) or no shape (lazy layers) yet.
     """
     if factory is None:
-        reject(owner, "factory", None, "the file holds tensors alone: give the factory of their architecture")
+        reject(owner, "factory", None, "the file holds only tensors: give the factory of their architecture")
     if isinstance(factory, nn.Module) or not (isinstance(factory, str) or callable(factory)):
         kind = type(factory).__name__
         reject(owner, "factory", kind, 'must be a function without arguments, or "package.module:factory"')
     model = make_from(factory, f"{owner}(factory)") if isinstance(factory, str) else factory()
     if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"{owner}: the factory gives a {type(model).__name__}; expected a torch.nn.Module")
+        raise InvalidArgumentError(f"{owner}: the factory made a {type(model).__name__}; expected a torch.nn.Module")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             rule = "has no shape yet: let the factory run a batch through its lazy layers"
@@ -65,7 +65,7 @@ def fill(
     places: dict[str, Any] = model.state_dict(keep_vars=True)
     odd = [name for name, value in [*tensors.items(), *places.items()] if not isinstance(value, Tensor)]
     if odd:
-        raise ArtifactError(path, f"{shortened(odd[0])} is no tensor: what modules store beside tensors cannot be read")
+        raise ArtifactError(path, f"{shortened(odd[0])} is not a tensor, and other state of modules cannot be read")
     known = [name for name in tensors if name in places]
     for name in known:
         _require_fit(name, tensors[name], places[name], dtype, path)

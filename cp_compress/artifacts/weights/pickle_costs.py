@@ -1,4 +1,4 @@
-"""What a pickle would cost to read, found without reading it: tuples that hold one another can be hashed for ever."""
+"""What reading a pickle would cost, found without reading it: nested tuples can take exponential time to hash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_pickle(file: BinaryIO, path: str | os.PathLike[str]) -> None:
     except Exception:  # whatever is wrong with it, the reader of pickles says so
         return
     if total > _HEAVIEST:
-        raise ArtifactError(path, "holds tuples within tuples that would take endless time to read")
+        raise ArtifactError(path, "has nested tuples that would take exponential time to read")
 
 
 def _weights(file: BinaryIO) -> Iterator[int]:

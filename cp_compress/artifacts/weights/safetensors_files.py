@@ -1,4 +1,4 @@
-"""safetensors files, filled into a model of the user's own factory; such files hold tensors and nothing that runs."""
+"""safetensors files, which hold tensors and no code, filled into a model of the user's own factory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ def load_safetensors(
 ) -> nn.Module:
     """Return the factory's model with the tensors of a safetensors file, in evaluation mode.
 
-    `factory` is a function without arguments, or "package.module:factory", that gives the architecture. Its
-    `load_state_dict` takes the tensors, hooks included; their names must be those that it takes, their shapes those of
-    its `state_dict`; tied tensors may be stored once. `dtype` says what holds where a
-    floating-point tensor has another dtype in the file: "equal" refuses it, "model" converts the values to the
-    model's, "file" lets the model have, and compute in, the file's. Other dtypes must be equal.
+    The model's `load_state_dict` takes the tensors, with all its hooks: their names must be those that it takes, and
+    their shapes those of its `state_dict`; tied tensors may be stored once.
 
-    Raises ArtifactError, naming the file, for one that is damaged, larger than `max_bytes`, or does not fit.
+    Args:
+        path: The file.
+        factory: A function without arguments, or "package.module:factory", that makes the architecture.
+        dtype: What to do if a floating-point tensor has another dtype in the file: "equal" refuses it, "model" converts
+            the values to the model's dtype, "file" changes the model to the file's dtype, in which it then computes.
+            Other dtypes must be equal.
+        max_bytes: The largest size of the file.
+
+    Returns:
+        The filled model.
+
+    Raises:
+        ArtifactError: If the file is damaged, too large, or does not fit the model. The file is named.
+        InvalidArgumentError: If an argument is not as described.
 
     >>> import tempfile, torch
     >>> from safetensors.torch import save_file
@@ -56,13 +66,13 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
     length = int.from_bytes(prefix, "little")
     room = size_of(file) - 8
     if len(prefix) < 8 or length > room:
-        raise ArtifactError(path, f"is no whole safetensors file: its header would have {length:,} bytes")
+        raise ArtifactError(path, f"is not a complete safetensors file: its header would have {length:,} bytes")
     if length > _LARGEST_HEADER:
-        raise ArtifactError(path, f"has a header of {length:,} bytes; allowed are {_LARGEST_HEADER:,}")
+        raise ArtifactError(path, f"has a header of {length:,} bytes; at most {_LARGEST_HEADER:,} are allowed")
     try:
         header = read_document(file.read(length))
     except ValueError as error:
-        raise ArtifactError(path, f"has a header that is no good JSON: {error}") from error
+        raise ArtifactError(path, f"has a header that is not valid JSON: {error}") from error
     if not isinstance(header, dict):
-        raise ArtifactError(path, "has a header that is no table of tensors")
+        raise ArtifactError(path, "has a header that does not list tensors")
     return {name: value for name, value in header.items() if name != "__metadata__"}

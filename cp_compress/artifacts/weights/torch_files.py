@@ -1,4 +1,4 @@
-"""Files of `torch.save`: state dicts, read without running what a pickle may hold; whole models only when allowed."""
+"""Files of `torch.save`: state dicts, read without running code of a pickle; whole models only with permission."""
 
 from __future__ import annotations
 
@@ -36,13 +36,25 @@ def load_torch(
 ) -> nn.Module:
     """Return the model of a `.pt` or `.pth` file that `torch.save` wrote, in evaluation mode.
 
-    The file holds a state dict, `key` names the entry of a checkpoint that does; `factory` and `dtype` ("equal" by
-    default) are as for `load_safetensors`. It is read by torch with `weights_only=True`: tensors and plain containers
-    are all that is made of it. A whole model is a pickle that can run any code when it is read: it is refused, unless
-    `allow_pickle=True` says that whoever made the file is trusted; then no `factory` is needed.
+    The file is read by torch with `weights_only=True`, which makes only tensors and plain containers of it. A whole
+    model is a pickle that can run any code when it is read, so it is refused unless `allow_pickle` is set.
 
-    Raises ArtifactError, naming the file, for one that is damaged, larger than `max_bytes` (also when unpacked),
-    holds anything else, or does not fit.
+    Args:
+        path: The file.
+        factory: A function without arguments, or "package.module:factory", that makes the architecture; not needed for
+            a whole model.
+        key: The entry of a checkpoint that holds the state dict; None if the file holds the state dict itself.
+        dtype: As for `load_safetensors`; "equal" by default.
+        allow_pickle: Whether the origin of the file is trusted, so that it may hold a whole model and run any code.
+        max_bytes: The largest size of the file, also when unpacked.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: If the file is damaged, too large, holds anything else, or does not fit the model. The file is
+            named.
+        InvalidArgumentError: If an argument is not as described, or does not apply to a whole model.
     """
     check_choice(_OWNER, "dtype", dtype or "equal", DTYPES)
     if type(allow_pickle) is not bool:
@@ -59,7 +71,7 @@ def load_torch(
     if isinstance(content, nn.Module):  # no reading without pickles makes one
         for name, value in (("factory", factory), ("dtype", dtype)):
             if value is not None:
-                reject(_OWNER, name, value, f"{os.fspath(path)} holds a whole model, which takes no such option")
+                reject(_OWNER, name, value, f"{os.fspath(path)} holds a whole model, which does not take this argument")
         return content.eval()
     tensors, versions = _state_dict(content, path), _versions(content, path)
     model = make_model(_OWNER, factory, path)
@@ -131,7 +143,7 @@ def _versions(content: Any, path: str | os.PathLike[str]) -> dict[str, dict[str,
     if found is None:
         return None
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in dict.values(found)):
-        raise ArtifactError(path, "has a state dict whose _metadata is no table of versions")
+        raise ArtifactError(path, "has a state dict whose _metadata is not a table of versions")
     return {name: dict(dict.items(value)) for name, value in dict.items(found)}
 
 

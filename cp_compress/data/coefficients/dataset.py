@@ -1,4 +1,4 @@
-"""Labelled data whose inputs are the coefficients of a codec instead of pixels, for networks that learn from them."""
+"""Labelled data whose inputs are the coefficients of a codec instead of pixels, for networks trained on them."""
 
 from __future__ import annotations
 
@@ -23,25 +23,30 @@ _OWNER = "CoefficientDataset"
 
 
 class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A map-style data set of (coefficients, label): what a network sees that learns without decoding.
+    """A map-style data set of (coefficients, label), for networks that read coefficients instead of decoded images.
 
-    `dataset` is one that is stored compressed (a `CompressedDataset`, a store), whose streams are read, or any labelled
-    images (channels, height, width) or PIL images, which `codec` then transforms when they are read. Stored data must
-    have no `transform`, which takes decoded examples. The coefficients are those that a decoder reads, float32, in the
-    units of the data. `precision` keeps only so many bit planes of those of ZFP: what was stored once can be read at
-    any lower precision, with the same result as if it had been stored at that one.
-
-    `arrangement="channels"` gives each frequency a channel of its own, at the resolution of the blocks: with ZFP in
-    layout "2d" an image (3, 32, 32) becomes (48, 8, 8), in layout "3d" (64, 8, 8). "image" leaves each coefficient at
-    its place within its block, in the shape of the image, for networks that are not to be changed; ZFP's layout "2d"
-    and JPEG at 4:4:4 or grey only. `labels` are (n,), int64; `classes` is that of `dataset` where it has one.
+    The coefficients are those that a decoder reads, float32, in the units of the data. `labels` are (n,), int64;
+    `classes` is that of `dataset` where it has one.
 
     Streams are read block by block: one stored RGB image of 256×256 takes about 10 s from ZFP, unless at a fixed rate,
-    and 2 s from JPEG on one thread, many images in one batch hardly longer. Read such images once, in large batches,
-    and keep the coefficients.
+    and 2 s from JPEG on one thread; many images in one batch take hardly longer. Read such images once, in large
+    batches, and keep the coefficients. Reading raises CorruptStreamError for a damaged stream, with its position in the
+    data set and, for a store, its file.
 
-    Raises InvalidArgumentError for data, codecs and precisions of which there are no such coefficients; reading raises
-    CorruptStreamError for a damaged stream, with its position in the data set and, of a store, its file.
+    Args:
+        dataset: A data set that is stored compressed, such as a `CompressedDataset` or a `StoredDataset`, whose streams
+            are read; or any labelled images, (channels, height, width) or PIL images, which `codec` transforms when
+            they are read. Stored data must have no `transform`, because a transform takes decoded examples.
+        codec: The codec for images; None for stored data, which has its own.
+        precision: The number of bit planes of ZFP coefficients to keep, 1…32, or None for all. Data that was stored
+            once can be read at any lower precision, with the same result as if it had been stored at that precision.
+        arrangement: "channels" gives each frequency a channel of its own, at the resolution of the blocks: with ZFP in
+            layout "2d" an image (3, 32, 32) becomes (48, 8, 8), in layout "3d" (64, 8, 8). "image" leaves each
+            coefficient at its place within its block, in the shape of the image, for networks whose architecture must
+            not change; it needs ZFP's layout "2d", or JPEG at 4:4:4 or grey.
+
+    Raises:
+        InvalidArgumentError: If the data, the codec or the precision has no such coefficients.
 
     >>> from cp_compress.data import ZFP
     >>> images = torch.rand(4, 3, 32, 32), torch.arange(4)
@@ -59,7 +64,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
             rule = "give a codec for images, and none for a data set that is stored compressed"
             reject(_OWNER, "codec", codec, rule)
         if stored is not None and getattr(dataset, "transform", None) is not None:
-            rule = "its `transform` takes decoded examples; open it without one, and let the network do its part"
+            rule = "its `transform` takes decoded examples; open it without, and normalise inside the network"
             reject(_OWNER, "dataset", type(dataset).__name__, rule)
         if precision is not None:
             rule = "precision must be a whole number of bit planes in 1..32, or None"
@@ -72,7 +77,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
             check_task(_OWNER, self._images)
         planes = getattr(chosen, "precision", None)
         if precision is not None and planes is not None and precision > planes:
-            reject(_OWNER, "precision", precision, f"{chosen} keeps {planes} bit planes: no more than that can be read")
+            reject(_OWNER, "precision", precision, f"{chosen} stores {planes} bit planes; ask for no more")
         self.labels: Tensor = _labels(dataset) if self._images is None else _read_labels(self._images)
         classes = said_by(dataset, "classes")
         if classes is not None:
@@ -86,7 +91,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Return the examples at `indices`, read together; what a `DataLoader` calls for a batch."""
+        """Return the examples at `indices`, read together; a `DataLoader` calls this for a batch."""
         positions = [self._position(index) for index in indices]
         if not positions:
             return []
@@ -101,7 +106,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         return list(zip(found, self.labels[positions], strict=True))
 
     def remake(self, inputs: Tensor) -> Tensor:
-        """Return the coefficients that the data set holds of images (n, ...) like those that it was made from."""
+        """Return the coefficients of images (n, ...), made as those of the data set were."""
         return maps_of_images(self.codec, inputs, self.precision, self.arrangement)
 
     def _of_streams(self, streams: list[bytes]) -> Tensor:
@@ -117,8 +122,8 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
 class ChannelNorm(nn.Module):
     """Shift and scale each channel (n, channels, …) by fixed numbers: the first layer of a network on coefficients.
 
-    Frequencies differ by orders of magnitude: without it the network sees the lowest one only. `of` takes the numbers
-    from training data.
+    Frequencies differ by orders of magnitude: without this layer the lowest frequency dominates. `of` computes the
+    numbers from training data.
     """
 
     mean: Tensor
@@ -137,8 +142,8 @@ class ChannelNorm(nn.Module):
     def of(cls, dataset: Any, *, batch_size: int = 256) -> ChannelNorm:
         """Return the layer that gives each channel of the data mean 0 and standard deviation 1.
 
-        A channel that is the same everywhere stays as it is, shifted to 0. Raises ObservationError for data that has
-        no channels or holds NaN or Inf.
+        A constant channel is shifted to 0 and not scaled. Raises ObservationError for data that has no channels or
+        holds NaN or Inf.
         """
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
         size = check_integer("ChannelNorm", "batch_size", batch_size, "must be 1 or more", at_least=1)
@@ -146,9 +151,9 @@ class ChannelNorm(nn.Module):
         for inputs, _ in data.batches(size):
             if inputs.ndim < 2:
                 rule = "examples must be (channels, ...)"
-                raise ObservationError(f"ChannelNorm.of: the inputs are {tuple(inputs.shape)}, one number each: {rule}")
+                raise ObservationError(f"ChannelNorm.of: the inputs have shape {tuple(inputs.shape)}; {rule}")
             if not bool(inputs.isfinite().all()):
-                raise ObservationError("ChannelNorm.of: the data holds NaN or Inf, which have no mean")
+                raise ObservationError("ChannelNorm.of: the data holds NaN or Inf; every value must be finite")
             values = inputs.double().transpose(0, 1).flatten(1)
             here, own = values.shape[1], values.mean(1)
             spread = (values - own.unsqueeze(1)).square().sum(1)
@@ -173,7 +178,7 @@ class ChannelNorm(nn.Module):
 def _labels(dataset: Any) -> Tensor:
     labels = getattr(dataset, "labels", None)
     if not isinstance(labels, Tensor) or not callable(getattr(dataset, "stream", None)):
-        reject(_OWNER, "dataset", type(dataset).__name__, "a stored data set has `labels` and `stream(index)`")
+        reject(_OWNER, "dataset", type(dataset).__name__, "a stored data set must have `labels` and `stream(index)`")
     return labels
 
 

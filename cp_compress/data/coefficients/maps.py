@@ -1,4 +1,4 @@
-"""Coefficients of images as the maps that convolutional networks take: a channel for each frequency, or in place."""
+"""Coefficients of images as maps for convolutional networks: a channel for each frequency, or each in its place."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _shape_of(streams: Sequence[bytes]) -> tuple[int, ...]:
 def _method(codec: Codec, name: str) -> Any:
     found = getattr(codec, name, None)
     if not callable(found):
-        reject(_OWNER, "codec", str(codec), "it has no coefficients; take JPEG or a lossy mode of ZFP")
+        reject(_OWNER, "codec", str(codec), "it has no coefficients; use JPEG or a lossy mode of ZFP")
     return found
 
 
 def _refuse_precision(codec: Codec, precision: int | None) -> None:
     if precision is not None:
-        reject(_OWNER, "precision", precision, f"{codec} has no bit planes: its coefficients have steps instead")
+        reject(_OWNER, "precision", precision, f"{codec} has no bit planes, so precision must be None")
 
 
 def _arrange(
@@ -97,20 +97,20 @@ def _as_image(
     parts: list[BlockCoefficients] | list[JpegCoefficients], grids: list[Tensor], shape: tuple[int, ...]
 ) -> Tensor:
     """Leave each coefficient at its place within its block, in examples of a shape."""
-    rule = "coefficients have a place in the image only in layout 2d and without subsampling"
+    rule = "this arrangement needs layout 2d and no chroma subsampling"
     first = parts[0]
     if _is_subsampled(parts) or grids[0].shape[-1] not in (16, 64):
         reject(_OWNER, "arrangement", "image", rule)
     if isinstance(first, JpegCoefficients):
         if any(extent % 8 for extent in first.size):
-            reject(_OWNER, "arrangement", "image", f"images of {first.size} are no whole number of blocks of 8×8")
+            reject(_OWNER, "arrangement", "image", f"the sides of images {first.size} must be multiples of 8")
         planes = [from_blocks(grid[:, 0].unflatten(-1, (8, 8))) for grid in grids]  # type: ignore[no-untyped-call]
         return torch.stack(planes, 1)
     if len(first.shape) != 2:
         reject(_OWNER, "arrangement", "image", rule)
     # of the image itself, since the array of several channels may be of whole blocks where each of them is not
     if any(extent % 4 for extent in shape[-2:]):
-        reject(_OWNER, "arrangement", "image", f"images of {shape[-2:]} are no whole number of blocks of 4×4")
+        reject(_OWNER, "arrangement", "image", f"the sides of images {shape[-2:]} must be multiples of 4")
     return torch.cat([from_small_blocks(grid[..., natural_order(2)], first.shape) for grid in grids], 1)
 
 

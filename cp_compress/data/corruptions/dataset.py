@@ -1,4 +1,4 @@
-"""Images as weather, cameras and codecs spoil them: corruptions of a batch and of a data set."""
+"""Common corruptions of images (weather, camera and compression effects), for a batch and for a data set."""
 
 from __future__ import annotations
 
@@ -23,13 +23,22 @@ def corrupt(
 ) -> Tensor:
     """Return corrupted images, in [0, 1].
 
-    `images` (n, channels, height, width) are floating-point pixels in [0, 1] with 1 or 3 channels; `corruption` is one
-    of `CORRUPTION_NAMES`, `severity` a whole number in 1..5. What is random depends on `seed` and on each image's index
-    (its place in the batch, or its entry in `indices`) alone, so that any batch gives the same. Hendrycks and
-    Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations"; settings of
-    CIFAR-10-C.
+    Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations";
+    settings of CIFAR-10-C. Random numbers depend only on `seed` and on each image's index, so that the result does not
+    depend on how images are batched.
 
-    Raises InvalidArgumentError for other images, names and severities.
+    Args:
+        images: Floating-point pixels (n, channels, height, width) in [0, 1] with 1 or 3 channels.
+        corruption: One of `CORRUPTION_NAMES`.
+        severity: A whole number in 1…5.
+        seed: The seed of the random numbers, a whole number of 0 or more.
+        indices: The index (n,) of each image for its random numbers; by default its place in the batch.
+
+    Returns:
+        The corrupted images (n, channels, height, width), in the dtype and on the device of `images`.
+
+    Raises:
+        InvalidArgumentError: If the images, the name, the severity, the seed or the indices are not as described.
 
     >>> corrupt(torch.full((1, 3, 8, 8), 0.5), "brightness", 2)[0, 0, 0, 0]
     tensor(0.6000)
@@ -73,10 +82,16 @@ class _Draw:
 
 
 class CorruptedDataset:
-    """A data set whose images are corrupted as they are read; labels, order and what it says of itself stay.
+    """A data set whose images are corrupted when they are read; labels, order and attributes such as `classes` stay.
 
-    `dataset` is anything that `LabeledData` reads, with images as `corrupt` takes them. Raises InvalidArgumentError as
-    `corrupt`.
+    Args:
+        dataset: Labelled data in any form that comparisons accept, with images as `corrupt` takes them.
+        corruption: One of `CORRUPTION_NAMES`.
+        severity: A whole number in 1…5.
+        seed: The seed of the random numbers, which also depend on each example's index.
+
+    Raises:
+        InvalidArgumentError: If `corrupt` does not accept the name, the severity or the images.
 
     >>> from cp_compress.examples import digits
     >>> CorruptedDataset(digits(), "fog", 3)[0][0].shape
@@ -95,7 +110,7 @@ class CorruptedDataset:
 
     @property
     def classes(self) -> Any:
-        """The names of the classes, None where the data set has none."""
+        """The names of the classes, or None if the data set has none."""
         return said_by(self.wrapped_dataset, "classes")
 
     def __len__(self) -> int:

@@ -1,9 +1,9 @@
 """Fifteen corruptions of images after Hendrycks and Dietterich 2019, batched, each a function of (images, level, draw).
 
 The settings are those of the authors' CIFAR-10-C for the five severities. "frost", which pastes photographs, is
-replaced by their extra type "speckle_noise"; "snow" and "fog" draw patterns of the same kind, "motion_blur" averages
-along a line where the authors call ImageMagick. Pixels stay real numbers where the authors round to 8 bits, on the way
-through "pixelate" and "glass_blur" too; sides that differ are zoomed each by itself.
+replaced by their extra type "speckle_noise"; "snow" and "fog" draw patterns of the same kind; "motion_blur" averages
+along a line where the authors call ImageMagick. Pixels stay real numbers where the authors round to 8 bits, also within
+"pixelate" and "glass_blur"; each side of an image that is not square is zoomed separately.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ _LARGEST_IMAGE = 2**26  # pixels; not far above, Pillow takes an image for a dec
 class JPEG(StreamCodec):
     """Baseline JPEG at a quality in 1..100, with chroma subsampling "4:2:0", "4:2:2" or "4:4:4" for RGB.
 
-    Batches are images (n, channels, height, width) with 1 or 3 channels: uint8, or floating point in [0, 1], which
-    is rounded to 8 bits. Decoding gives the dtype that was encoded.
+    Batches are images (n, channels, height, width) with 1 or 3 channels: uint8, or floating point in [0, 1], which is
+    rounded to 8 bits. Decoding returns the dtype that was encoded.
 
-    With `tables="shared"` a stream holds the coded image alone, and the codec itself stands for the tables and headers
-    that make a JPEG file of it, more than 600 bytes an image that are the same for all; such streams are decoded by
-    a codec of the same quality and subsampling only. "inline" stores whole files. Both decode to the same pixels.
+    With `tables="shared"` a stream holds only the coded image. The tables and headers of the JPEG file, more than 600
+    bytes that are the same for every image, follow from the codec; such streams are decoded only by a codec of the same
+    quality and subsampling. "inline" stores whole files. Both decode to the same pixels.
 
     >>> JPEG(90).roundtrip(torch.full((2, 3, 16, 16), 0.5)).shape
     torch.Size([2, 3, 16, 16])
@@ -59,11 +59,11 @@ class JPEG(StreamCodec):
 
     @property
     def lossless(self) -> bool:
-        """JPEG rounds: never."""
+        """Always False: JPEG rounds."""
         return False
 
     def encode(self, batch: Tensor) -> list[bytes]:
-        """Return one stream an image; raises InvalidArgumentError for what is no batch of images in [0, 1]."""
+        """Return one stream per image; raises InvalidArgumentError unless the batch holds images in [0, 1]."""
         values = check_batch("JPEG", batch)
         shape = tuple(values.shape[1:])
         rows = _as_pixels(values).permute(0, 2, 3, 1).contiguous().numpy()
@@ -90,11 +90,11 @@ class JPEG(StreamCodec):
         return _as_dtype(batch, opened[0].dtype)
 
     def decode_on(self, device: torch.device | str, streams: Sequence[bytes]) -> Tensor:
-        """Return images as `decode` does, on a device: on a GPU decoded there, all at once, by nvJPEG.
+        """Return images as `decode` does, on a device; on a GPU nvJPEG decodes the whole batch there.
 
-        nvJPEG may round, and fill in subsampled chroma, in another way than libjpeg: do not expect the pixels of
-        `decode`. Those of `coefficients_of_streams(streams)`, inverted by integer arithmetic, are the same. Raises as
-        `decode` does, and CompressionError where torchvision was built without nvJPEG.
+        nvJPEG may round and interpolate subsampled chroma differently from libjpeg, so its pixels can differ from those
+        of `decode`. Those of `coefficients_of_streams(streams)`, inverted by integer arithmetic, do not. Raises the
+        errors of `decode`, and CompressionError if torchvision was built without nvJPEG.
         """
         target = torch.device(device)
         if target.type != "cuda":
@@ -114,9 +114,9 @@ class JPEG(StreamCodec):
         return _as_dtype(batch, opened[0].dtype)
 
     def coefficients(self, batch: Tensor) -> JpegCoefficients:
-        """Return the quantised coefficients of images, on their device: those in the streams, to the bit.
+        """Return the quantised coefficients of images, on their device, bit for bit those in the streams.
 
-        Computed by tensor arithmetic, without coding. Raises InvalidArgumentError as `encode` does.
+        They are computed by tensor arithmetic, without coding. Raises InvalidArgumentError as `encode` does.
         """
         _check_first(batch)
         return analyse(_as_pixels(batch.detach()), self.quality, self.subsampling)
@@ -141,9 +141,9 @@ class JPEG(StreamCodec):
         return read_image_scans(scans, head, self.quality, self.subsampling, channels, (height, width))
 
     def requantise(self, batch: Tensor) -> Tensor:
-        """Return what `roundtrip` gives, to the bit, by tensor arithmetic on the device of the batch.
+        """Return what `roundtrip` returns, bit for bit, by tensor arithmetic on the device of the batch.
 
-        Gradients go through as if nothing was done (straight-through) where the batch is floating point. Raises
+        If the batch is floating point, gradients pass through unchanged (straight-through estimator). Raises
         InvalidArgumentError as `encode` does.
         """
         _check_first(batch)
@@ -187,7 +187,7 @@ def _check_shape(values: Tensor) -> None:
         reject("JPEG", "batch", tuple(values.shape), "must be images (n, channels, height, width), 1 or 3 channels")
     height, width = values.shape[2:]
     if max(height, width) > _LARGEST_SIDE or height * width > _LARGEST_IMAGE:
-        rule = f"a side may have {_LARGEST_SIDE} pixels, an image {_LARGEST_IMAGE}"
+        rule = f"a side may have at most {_LARGEST_SIDE} pixels, an image at most {_LARGEST_IMAGE}"
         reject("JPEG", "batch", tuple(values.shape), rule)
 
 
@@ -210,13 +210,13 @@ def _scan_of(file: memoryview, head: bytes, index: int) -> memoryview:
     try:
         return memoryview(cut_scan(bytes(file), head))
     except CompressionError as error:
-        rule = "the JPEG file has other tables than those of this codec"
+        rule = "the tables of the JPEG file differ from those of this codec"
         raise CorruptStreamError(f"example #{index}: {rule}", index) from error
 
 
 def _check_scan(scan: memoryview, index: int) -> None:
     if holds_marker(scan):
-        raise CorruptStreamError(f"example #{index}: the coded JPEG image is damaged: it holds markers", index)
+        raise CorruptStreamError(f"example #{index}: the coded JPEG image is damaged: it contains markers", index)
 
 
 def _check_sealed(sealed: Sealed, index: int) -> None:
@@ -224,7 +224,9 @@ def _check_sealed(sealed: Sealed, index: int) -> None:
         raise CorruptStreamError(f"example #{index}: shape {sealed.shape} is not that of an image", index)
     _, height, width = sealed.shape
     if max(height, width) > _LARGEST_SIDE or height * width > _LARGEST_IMAGE:
-        raise CorruptStreamError(f"example #{index}: an image of {height}×{width} is larger than any encoded", index)
+        raise CorruptStreamError(
+            f"example #{index}: an image of {height}×{width} is larger than this codec encodes", index
+        )
 
 
 def _decode_one(
@@ -238,4 +240,4 @@ def _decode_one(
                 return np.asarray(image).reshape(height, width, channels)
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         raise CorruptStreamError(f"example #{index}: the JPEG file is damaged: {reason_of(error)}", index) from error
-    raise CorruptStreamError(f"example #{index}: the JPEG file holds {found}, its envelope says {shape}", index)
+    raise CorruptStreamError(f"example #{index}: the JPEG file has shape {found}, its envelope states {shape}", index)

@@ -1,7 +1,7 @@
 """The coefficients in coded JPEG images, by a Huffman decoder that reads many images at once; no pixels are decoded.
 
-Every step reads one symbol of every image of the batch, so that there are as many steps as the longest image has
-symbols. ITU-T T.81, Annex F.2.
+Every step reads one symbol of every image of the batch, so the number of steps is the number of symbols of the longest
+image. ITU-T T.81, Annex F.2.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Reader:
         block, place = self.block[images], self.place[images]
         owner = self.owners[block]
         entry = self.tables[2 * np.minimum(owner, 1) + (place > 0), self._window(images)]
-        self._require(images, entry > 0, "its bits are no code")
+        self._require(images, entry > 0, "its bits are not a valid code")
         self.position[images] += entry >> 8
         symbol = entry & 0xFF
         size = np.where(place > 0, symbol & 15, symbol)
@@ -145,13 +145,13 @@ class _Reader:
         self.block[images] += done
         self.place[images] = np.where(done, 0, following)
         self.active = images[self.block[images] < len(self.owners)]
-        self._require(images, self.position[images] <= self.sizes[images], "it ends too early")
+        self._require(images, self.position[images] <= self.sizes[images], "it ends before its last block")
         return True
 
     def check_end(self) -> None:
         """Refuse images behind which more is stored than what fills up the last byte."""
         everything = np.arange(len(self.sizes))
-        self._require(everything, self.sizes - self.position < 8, "more bytes follow it")
+        self._require(everything, self.sizes - self.position < 8, "more bytes follow its last block")
 
     def _window(self, images: Integers) -> Integers:
         """Return the next 16 bits of each image."""

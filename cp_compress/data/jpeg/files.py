@@ -1,4 +1,4 @@
-"""JPEG files taken apart: the head, which all images of one codec and size share, and the coded image behind it."""
+"""JPEG files split into the head, which all images of one codec and size share, and the coded image after it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def file_head(quality: int, subsampling: str, channels: int, height: int, width:
 def cut_scan(file: bytes, head: bytes) -> bytes:
     """Return the coded image of a file that begins with a head, without the marker at its end."""
     if not file.startswith(head) or not file.endswith(_END):
-        raise CompressionError("Pillow wrote other headers than for an image of zeros: use tables=inline")
+        raise CompressionError("Pillow wrote headers that differ from those of an image of zeros; use tables='inline'")
     return file[len(head) : -len(_END)]
 
 

@@ -1,7 +1,7 @@
-"""What libjpeg computes between pixels and quantised coefficients, as integer arithmetic on tensors, equal to the bit.
+"""What libjpeg computes between pixels and quantised coefficients, as integer arithmetic on tensors, bit for bit.
 
-Both ways are those that libjpeg-turbo takes by default ("islow" transforms, "fancy" upsampling), which Pillow uses.
-Planes are int32 (n, height, width).
+Both directions are the defaults of libjpeg-turbo ("islow" transforms, "fancy" upsampling), which Pillow uses. Planes
+are int32 (n, height, width).
 """
 
 from __future__ import annotations

@@ -22,11 +22,23 @@ _ENTRIES = 2**24  # distances in memory at a time
 
 
 def k_center(embeddings: Tensor, count: int, *, labels: Tensor | None = None, seed: int = 0) -> Selection:
-    """Choose examples so that the farthest one from its nearest chosen one is near: at most twice the best possible.
+    """Choose examples so that the largest distance to a nearest chosen example is at most twice the smallest possible.
 
-    `embeddings` (n, d); the first is drawn by the seed, each further one is the farthest from those chosen (Gonzalez
-    1985; Sener and Savarese 2018). A weight is the number of examples that are nearest to it. With labels (n,), class
-    by class.
+    The first example is random; each further one is the farthest from those chosen (Gonzalez 1985; Sener and Savarese
+    2018). A weight is the number of examples whose nearest chosen example this is.
+
+    Args:
+        embeddings: One row per example, (n, d).
+        count: The number of examples to choose, 1…n, and at least one per class if there are labels.
+        labels: The class (n,) of each example, to choose within each class in proportion to its size; None for one
+            choice among all.
+        seed: The seed of the first example, 0…2³⁰.
+
+    Returns:
+        The selection, in the order in which examples were chosen.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or an embedding is NaN or Inf.
 
     >>> k_center(torch.tensor([[0.0], [0.1], [5.0], [9.0]]), 3).indices.sort().values[-2:].tolist()
     [2, 3]
@@ -53,10 +65,10 @@ def k_center(embeddings: Tensor, count: int, *, labels: Tensor | None = None, se
 
 
 def herding(embeddings: Tensor, count: int, *, labels: Tensor | None = None) -> Selection:
-    """Choose examples whose mean follows the mean of all, one after the other.
+    """Choose examples one by one so that their mean follows the mean of all.
 
-    `embeddings` (n, d). With μ their mean, w₀ = μ: x_t = argmax ⟨w_{t−1}, x⟩ among those not chosen yet, and
-    w_t = w_{t−1} + μ − x_t (Welling 2009). Weights are even. With labels (n,), class by class.
+    `embeddings` are (n, d). With μ their mean and w₀ = μ: x_t = argmax ⟨w_{t−1}, x⟩ among those not chosen yet, and w_t
+    = w_{t−1} + μ − x_t (Welling 2009). All weights are equal. With `labels` (n,) examples are chosen within each class.
 
     >>> herding(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 1).indices.tolist()
     [3]
@@ -82,13 +94,27 @@ def herding(embeddings: Tensor, count: int, *, labels: Tensor | None = None) -> 
 def craig(
     gradients: Tensor, count: int, *, labels: Tensor | None = None, sample: int | None = None, seed: int = 0
 ) -> Selection:
-    """Choose examples whose weighted gradients come near those of all: facility location (CRAIG).
+    """Choose examples whose weighted gradients approximate those of all examples: facility location (CRAIG).
 
-    `gradients` (n, d) stand for those of the loss: for a last linear layer, probabilities minus one-hot labels
-    (`last_layer_gradients`). Greedy maximum of Σ_i max_{j chosen} (D − ‖g_i − g_j‖), which is within 1 − 1/e of the
-    best (Mirzasoleiman, Bilmes and Leskovec 2020, Algorithm 1); evaluated lazily, with the same result. `sample` looks
-    at so many random candidates a step instead of all, for large data (Mirzasoleiman et al. 2015). A weight is the
-    number of examples that are nearest to it. With labels (n,), class by class.
+    The greedy maximum of Σ_i max_{j chosen} (D − ‖g_i − g_j‖), which is within 1 − 1/e of the best (Mirzasoleiman,
+    Bilmes and Leskovec 2020, Algorithm 1); evaluated lazily, with the same result. A weight is the number of examples
+    whose nearest chosen example this is.
+
+    Args:
+        gradients: One row per example, (n, d), that stands for the gradient of its loss: for a last linear layer,
+            probabilities minus one-hot labels (`last_layer_gradients`).
+        count: The number of examples to choose, 1…n, and at least one per class if there are labels.
+        labels: The class (n,) of each example, to choose within each class in proportion to its size; None for one
+            choice among all.
+        sample: The number of random candidates that each step considers instead of all, for large data (Mirzasoleiman
+            et al. 2015); None for all.
+        seed: The seed of the random candidates, 0…2³⁰.
+
+    Returns:
+        The selection, in the order in which examples were chosen.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or a gradient is NaN or Inf.
     """
     rows = _scaled(as_matrix("craig", "gradients", gradients))
     if sample is not None:
@@ -130,7 +156,7 @@ def last_layer_gradients(probabilities: Tensor, labels: Tensor) -> Tensor:
     classes = check_labels("last_layer_gradients", labels, len(rows)).long()
     if bool((classes < 0).any()) or bool((classes >= rows.shape[1]).any()):
         found = f"{int(classes.min())}…{int(classes.max())}"
-        reject("last_layer_gradients", "labels", found, f"there are probabilities of {rows.shape[1]} classes")
+        reject("last_layer_gradients", "labels", found, f"must be below {rows.shape[1]}, the number of classes")
     return rows - torch.nn.functional.one_hot(classes, rows.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""How much each example matters for training: scores from early models, from a training's history, from margins."""
+"""How much each example matters for training: scores from early models, from a training history, from margins."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cp_compress.data.selection.selection import as_matrix, check_labels
 
 
 def el2n_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return how wrong early models are about each example (n,), float64: E‖p(x) − y‖₂, in [0, √2].
+    """Return the mean error of early models on each example (n,), float64: E‖p(x) − y‖₂, in [0, √2].
 
-    `probabilities` (n, classes) of one model or (models, n, classes) of several that were trained for a few epochs from
-    different seeds; `labels` (n,). Paul, Ganguli and Dziugaite 2021, "Deep learning on a data diet".
+    `probabilities` are (n, classes) of one model, or (models, n, classes) of several that were trained for a few epochs
+    from different seeds; `labels` are (n,). Paul, Ganguli and Dziugaite 2021, "Deep learning on a data diet".
 
     >>> el2n_scores(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])).tolist()
     [0.0, 1.4142...]
@@ -23,22 +23,22 @@ def el2n_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def self_influence(probabilities: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Return how much each example (n,) would lower its own loss by a step on itself at the last layer, float64.
+    """Return how much a training step at the last layer on each example (n,) would lower its own loss, float64.
 
     That is the squared norm of the gradient of the cross entropy at a last linear layer with bias, ‖p − y‖² (‖h‖² + 1):
-    the influence of an example on itself in TracIn (Pruthi et al. 2020), which is high for hard, rare and wrong ones.
-    `probabilities` (n, classes) or (checkpoints, n, classes), `embeddings` (n, d) or (checkpoints, n, d), the inputs of
-    the last layer; `labels` (n,). Checkpoints are added up.
+    the influence of an example on itself in TracIn (Pruthi et al. 2020), which is high for hard, rare and mislabelled
+    examples. `probabilities` are (n, classes) or (checkpoints, n, classes), `embeddings` (n, d) or (checkpoints, n, d),
+    the inputs of the last layer; `labels` are (n,). Checkpoints are added up.
     """
     steps, inputs = _models(probabilities), _models(embeddings)
     if len(steps) != len(inputs):
-        reject("self_influence", "embeddings", tuple(embeddings.shape), f"there are {len(steps)} checkpoints")
+        reject("self_influence", "embeddings", tuple(embeddings.shape), f"must hold {len(steps)} checkpoints")
     total = torch.zeros(len(steps[0]), dtype=torch.float64)
     for part, features in zip(steps, inputs, strict=True):
         rows = as_matrix("self_influence", "embeddings", features).double()
         if len(rows) != len(part):
             reject(
-                "self_influence", "embeddings", tuple(features.shape), f"there must be one row an example ({len(part)})"
+                "self_influence", "embeddings", tuple(features.shape), f"must have one row per example ({len(part)})"
             )
         total += _errors("self_influence", part, labels).square().sum(1) * (rows.square().sum(1) + 1)
     return total
@@ -47,8 +47,8 @@ def self_influence(probabilities: Tensor, embeddings: Tensor, labels: Tensor) ->
 def forgetting_scores(correct: Tensor) -> Tensor:
     """Return how often each example (n,) was forgotten in a training, float64; infinity for those never learned.
 
-    `correct` (epochs, n), bool: whether the model was right after each epoch. Forgotten is an example that was right
-    and then is wrong (Toneva et al. 2019, "An empirical study of example forgetting").
+    `correct` (epochs, n), bool, says whether the model was right after each epoch. An example is forgotten if it was
+    right and then is wrong (Toneva et al. 2019, "An empirical study of example forgetting").
 
     >>> forgetting_scores(torch.tensor([[True, False], [False, False], [True, False]])).tolist()
     [1.0, inf]
@@ -61,10 +61,10 @@ def forgetting_scores(correct: Tensor) -> Tensor:
 
 
 def support_scores(embeddings: Tensor, labels: Tensor, *, penalty: float = 1.0) -> Tensor:
-    """Return how strongly each example (n,) holds the boundary of a linear support vector machine, float64.
+    """Return how strongly each example (n,) determines the boundary of a linear support vector machine, float64.
 
     The sum over all pairs of classes of the sizes of its dual coefficients, by scikit-learn's SVC with C = `penalty` on
-    standardised `embeddings` (n, d): 0 for every example that could be left out without moving a boundary. Time grows
+    standardised `embeddings` (n, d): 0 for every example that could be removed without moving a boundary. Time grows
     with the square of n.
     """
     from sklearn.preprocessing import StandardScaler
@@ -74,7 +74,7 @@ def support_scores(embeddings: Tensor, labels: Tensor, *, penalty: float = 1.0) 
     rows = as_matrix("support_scores", "embeddings", embeddings)
     classes = check_labels("support_scores", labels, len(rows))
     if len(torch.unique(classes)) < 2:
-        reject("support_scores", "labels", torch.unique(classes).tolist(), "there must be two classes or more")
+        reject("support_scores", "labels", torch.unique(classes).tolist(), "there must be at least two classes")
     machine = SVC(kernel="linear", C=penalty).fit(
         StandardScaler().fit_transform(rows.double().numpy()), classes.numpy()
     )

@@ -1,4 +1,4 @@
-"""Fewer examples (C_D): what a choice of examples is, and what all ways of choosing share."""
+"""Fewer examples (C_D): what a selection of examples is, and what all methods of selection share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.inputs.reading import LabeledData
 
 Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""Chooses so many of the examples at these positions: their places among them, and weights that sum to all of them."""
+"""Chooses a number of the examples at some positions: their places among them, and weights that sum to the number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Examples of a data set of `total` that stand for all of it.
+    """Chosen examples of a data set, with the number of examples that each stands for.
 
-    `indices` (k,), int64, are in the order in which they were chosen, without repetition; `weights` (k,), float64, say
-    for how many examples each stands, and sum to `total`.
+    Attributes:
+        indices: The chosen examples (k,), int64, in the order in which they were chosen, without repetition.
+        weights: How many examples each stands for (k,), float64; they sum to `total`.
+        total: The number of examples of the data set.
+        method: The name of the method that chose them.
     """
 
     indices: Tensor
@@ -34,9 +37,9 @@ class Selection:
         return len(self.indices)
 
     def subset(self, dataset: Any) -> Any:
-        """Return the selected examples of a data set as a map-style one, in the order of `indices`.
+        """Return the selected examples of a data set as a map-style data set, in the order of `indices`.
 
-        Raises InvalidArgumentError for a data set of another length than that which was selected from.
+        Raises InvalidArgumentError if the data set does not have `total` examples.
         """
         data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
         if len(data) != self.total:
@@ -69,7 +72,9 @@ class _Selected(Dataset[Any]):
 
 
 def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Selection:
-    """Choose examples at random: of so many, or of those with labels (n,), as many of each class as its share.
+    """Choose examples at random.
+
+    `examples` is their number, or their labels (n,): then each class keeps its share.
 
     >>> len(random_selection(100, 10)), random_selection(100, 10).weights.sum().item()
     (10, 100.0)
@@ -87,11 +92,24 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
 def select_by_score(
     scores: Tensor, count: int, *, keep: str = "highest", labels: Tensor | None = None, method: str = "select_by_score"
 ) -> Selection:
-    """Choose examples by a score (n,) each: the "highest", the "lowest", or those in the "middle" of the order.
+    """Choose examples by one score each.
 
-    With labels (n,) as many of each class as its share. Equal scores are chosen in the order of the data. Which end is
-    worth keeping depends on how many are kept: hard examples of a large subset, easy ones of a small one (Sorscher et
-    al. 2022, "Beyond neural scaling laws").
+    Which end of the order is worth keeping depends on how many are kept: hard examples of a large subset, easy ones of
+    a small one (Sorscher et al. 2022, "Beyond neural scaling laws"). Equal scores are chosen in the order of the data.
+
+    Args:
+        scores: One number per example, (n,); infinity is allowed, NaN is not.
+        count: The number of examples to choose, 1…n, and at least one per class if there are labels.
+        keep: "highest", "lowest", or "middle" for those in the middle of the order.
+        labels: The class (n,) of each example, to choose within each class in proportion to its size; None for one
+            choice among all.
+        method: The name that the selection records and that errors use.
+
+    Returns:
+        The selection, with equal weights within each class.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> select_by_score(torch.tensor([3.0, 1.0, 2.0]), 2).indices.tolist()
     [0, 2]
@@ -118,7 +136,7 @@ def select_within_classes(owner: str, total: int, count: int, labels: Tensor | N
         return Selection(places, weights, total, owner)
     groups = [(labels == label).nonzero().flatten() for label in torch.unique(check_labels(owner, labels, total))]
     if count < len(groups):
-        reject(owner, "count", count, f"there are {len(groups)} classes: choose one example of each or more")
+        reject(owner, "count", count, f"there are {len(groups)} classes; choose at least one example per class")
     parts = [
         (group, *choose(group, quota)) for group, quota in zip(groups, quotas([*map(len, groups)], count), strict=True)
     ]
@@ -154,7 +172,7 @@ def _as_scores(owner: str, scores: Tensor) -> Tensor:
     """Return scores (n,) on the CPU, to the last digit; infinity is a score, NaN is not."""
     if not isinstance(scores, Tensor) or scores.ndim != 1 or scores.numel() == 0 or scores.is_complex():
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        reject(owner, "scores", found, "must be a tensor (n,), one number an example")
+        reject(owner, "scores", found, "must be a tensor (n,), one number per example")
     values = scores.detach().cpu()
     if not values.is_floating_point():
         return values.long()
@@ -167,7 +185,7 @@ def as_matrix(owner: str, name: str, values: Tensor) -> Tensor:
     """Return rows (n, d) as float32 on the CPU, or float64 where they are; rejects other shapes, NaN and Inf."""
     if not isinstance(values, Tensor) or values.ndim != 2 or values.numel() == 0:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        reject(owner, name, found, "must be a tensor with one row an example")
+        reject(owner, name, found, "must be a tensor with one row per example")
     rows = values.detach().cpu()
     rows = rows if rows.dtype == torch.float64 else rows.float()
     if not bool(rows.isfinite().all()):

@@ -1,4 +1,4 @@
-"""The first file of a store: what it holds, how it was encoded, and which shards there are."""
+"""The first file of a store: what it holds, how it was encoded, and which shards it has."""
 
 from __future__ import annotations
 
@@ -85,21 +85,21 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        rule = "is no store: it has no manifest.json"
+        rule = "is not a finished store: it has no manifest.json"
         unfinished = folder.with_name(f"{folder.name}.partial").is_dir()
-        hint = "; one that is not finished lies beside it: write it again, and it goes on" if unfinished else ""
+        hint = "; there is an unfinished one beside it: call write_store again to continue it" if unfinished else ""
         raise InvalidArgumentError(f"{folder} {rule}{hint}")
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it has {path.stat().st_size} bytes")
         document = read_document(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
-            raise ValueError("it is no table")
+            raise ValueError("it is not a JSON object")
         if document[_CHECKSUM] != seal_document(document)[_CHECKSUM]:
             raise ValueError("its checksum is wrong")
         return _parse(document)
     except UNREADABLE as error:
-        raise CorruptStreamError(f"{path} is no manifest of a store: {reason_of(error)}") from error
+        raise CorruptStreamError(f"{path} is not a valid manifest of a store: {reason_of(error)}") from error
 
 
 def _parse(document: Any) -> Manifest:
@@ -114,7 +114,7 @@ def _parse(document: Any) -> Manifest:
         raise ValueError("its shards are not numbered one after another")
     classes = document["classes"]
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise ValueError("classes are no list of names")
+        raise ValueError("its classes are not a list of names")
     return Manifest(
         codec=parse_codec(document["codec"]),
         examples=examples,
@@ -129,7 +129,7 @@ def parse_record(record: Any) -> ShardRecord:
     """Return the record of a shard from plain types; raises one of `UNREADABLE` for what is none."""
     values = {part.name: record[part.name] for part in fields(ShardRecord)}
     if not isinstance(values["name"], str) or not is_shard_name(values["name"]):
-        raise ValueError(f"{values['name']!r} is no name of a shard")
+        raise ValueError(f"{values['name']!r} is not the name of a shard")
     for name in _TEXTS:
         if not isinstance(values[name], str):
             raise ValueError(f"{name} of {values['name']} is {values[name]!r}")

@@ -1,4 +1,4 @@
-"""A compressed data set on disk, read lazily: a file is opened when one of its examples is first asked for."""
+"""A compressed data set on disk, read lazily: a file is opened when one of its examples is first read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MOST_OPEN = 4096
 class StoredDataset(StreamDataset):
     """A map-style data set of (decoded input, label) in a folder that `write_store` wrote.
 
-    It is picklable and holds no file open across processes, so that a `DataLoader` may use as many workers as it
-    likes; of many shards it keeps the last few thousand open. Examples may differ in shape. `transform` is that of
-    `CompressedDataset`. `labels` are (n,), int64, read when first asked for; `classes` are those of the source where
-    it had some.
+    It is picklable and shares no open file between processes, so that a `DataLoader` may use any number of workers; of
+    many shards the few thousand used last stay open. Examples may differ in shape. `transform` is that of
+    `CompressedDataset`. `labels` are (n,), int64, read on first use; `classes` are those of the source where it had
+    some.
 
-    Raises InvalidArgumentError for a folder that is no finished store, CorruptStreamError for a damaged manifest;
-    reading raises CorruptStreamError for a damaged shard or stream and says which examples are lost, and OSError or
-    RuntimeError, as it comes, where memory or open files run out.
+    Raises InvalidArgumentError if the folder is not a finished store, and CorruptStreamError for a damaged manifest.
+    Reading raises CorruptStreamError for a damaged shard or stream, with the examples that are lost, and OSError or
+    RuntimeError, unchanged, if memory or open files run out.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, transform: Transform | None = None) -> None:
@@ -75,7 +75,7 @@ class StoredDataset(StreamDataset):
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of the packages that wrote the store."""
+        """The versions of the packages that wrote the store, by name."""
         return dict(self._manifest.versions)
 
     @property
@@ -90,7 +90,7 @@ class StoredDataset(StreamDataset):
 
     @property
     def raw_bytes(self) -> int:
-        """The bytes of all inputs as they were before they were encoded."""
+        """The bytes of all inputs before they were encoded."""
         return sum(shard.raw_bytes for shard in self._manifest.shards)
 
     @property
@@ -99,7 +99,7 @@ class StoredDataset(StreamDataset):
         return sum(shard.values for shard in self._manifest.shards)
 
     def digest(self) -> str:
-        """Return the hex digest of what is stored: codec, streams and labels; `transform` is no part of it."""
+        """Return the hex digest of the codec, the streams and the labels; `transform` is not part of it."""
         return digest_text(str(self.codec), *(shard.sha256 for shard in self._manifest.shards))
 
     def _streams(self, positions: list[int]) -> list[bytes]:
@@ -126,7 +126,7 @@ class StoredDataset(StreamDataset):
         return torch.stack([self._shard(number).labels[place] for number, place in places])
 
     def where(self, position: int) -> str:
-        """Return which file holds an example, and which others it holds."""
+        """Return the text that names the file of an example and the other examples in it."""
         shard = self._manifest.shards[self._find(position)]
         return f" in {self.path / shard.name}, which holds #{shard.start} to #{shard.stop - 1}"
 

@@ -1,4 +1,4 @@
-"""What is left of a safetensors file that lost its end or was added to, which its own library refuses as a whole."""
+"""The readable parts of a truncated or extended safetensors file, which its own library refuses as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One shard's work: read its examples, encode and write them, or find that this was done before; in any process."""
+"""The work of one shard, in any process: read its examples, encode and write them, or check those already written."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def encode_shard(source: Any, first: int, task: ShardTask) -> ShardRecord:
 
 def _require_same(task: ShardTask, tally: _Tally) -> None:
     if task.kept is not None and task.kept.source != tally.digest.hexdigest():
-        raise OtherDataError(f"{task.name} was made from other examples than #{task.start} to #{task.stop - 1} now are")
+        raise OtherDataError(
+            f"{task.name} was made from examples other than #{task.start} to #{task.stop - 1} of this data"
+        )
 
 
 def _write(task: ShardTask, tally: _Tally, streams: list[bytes], labels: Tensor) -> ShardRecord:

@@ -1,7 +1,8 @@
 """One file of a store: the streams and labels of consecutive examples, in a safetensors file.
 
-Of the containers that were measured (docs/benchmarks.md) safetensors and Arrow add the fewest bytes and read fastest at
-random, and safetensors brings no new dependency; its header is plain JSON, so that no file can run code.
+Of the containers that were measured (docs/benchmarks/stored-data.md) safetensors and Arrow add the fewest bytes and
+have the fastest random access, and safetensors needs no further dependency; its header is plain JSON, so that reading a
+file cannot run code.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Shard:
         try:
             identity, content, offsets, labels = _read(folder / record.name, record)
             if identity != record.content:  # streams of equal sizes have equal offsets
-                raise ValueError("it holds other streams than those that were written")
+                raise ValueError("its streams are not those that were written")
             if digest_tensors([offsets, labels]) != record.index:
                 raise ValueError("its offsets or labels are not those that were written")
             _check(content, offsets, labels, record.stop - record.start)

@@ -1,7 +1,7 @@
-"""A store that is being written: what it is to be, the shards that are done, and what a run leaves when it is killed.
+"""A store that is being written: its plan, the finished shards, and what a killed run leaves behind.
 
-Its folder holds a plan, the shards, and beside each a note with its record. Every run writes into a sub-folder of its
-own and moves whole files up; the next run removes that folder first, so that a process which outlived its run (a
+Its folder holds a plan, the shards, and beside each shard a file with its record. Every run writes into a sub-folder of
+its own and moves whole files up. The next run removes that sub-folder first, so that a process that outlived its run (a
 worker of a killed writer) can no longer add anything.
 """
 

@@ -1,4 +1,4 @@
-"""Whether a store is still what was written, byte by byte, and which examples are lost where it is not."""
+"""Whether a store still holds every byte that was written, and which examples are lost if not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cp_compress.data.store.shards import Shard, ShardRecord, file_is_whole, is_
 
 @dataclass(frozen=True)
 class DamagedShard:
-    """A shard that is not what was written, why, and the examples that are lost."""
+    """A shard that is not what was written: its name, the reason, and the examples that are lost."""
 
     name: str
     reason: str
@@ -41,7 +41,7 @@ class StoreReport:
         return sum(len(shard.lost) for shard in self.damaged)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain Python types; the last example of a range belongs to it."""
+        """Return the report as plain Python types; ranges of examples include their last example."""
         rows = [
             {"shard": shard.name, "reason": shard.reason, "lost": len(shard.lost), "lost_ranges": _ranges(shard.lost)}
             for shard in self.damaged
@@ -65,9 +65,10 @@ class StoreReport:
 
 
 def verify_store(path: str | os.PathLike[str], *, progress: bool = False) -> StoreReport:
-    """Compare every byte of a store with what was written, and say which examples are lost; `progress` shows a bar.
+    """Compare every byte of a store with what was written, and report which examples are lost.
 
-    Raises InvalidArgumentError for a folder that is no finished store, CorruptStreamError for a damaged manifest.
+    `progress` shows a progress bar. Raises InvalidArgumentError if the folder is not a finished store, and
+    CorruptStreamError for a damaged manifest.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Write a data set compressed to disk, shard by shard and in parallel, going on where a killed run left it."""
+"""Write a data set compressed to disk, shard by shard and in parallel; a killed run can be continued."""
 
 from __future__ import annotations
 
@@ -57,23 +57,40 @@ def write_store(
     overwrite: bool = False,
     progress: bool = False,
 ) -> StoredDataset:
-    """Encode labelled examples into a folder of shards of `shard_size` examples, and return the data set in it.
+    """Encode labelled examples into a folder of shards, and return the data set in it.
 
-    `dataset` is anything that `LabeledData` reads, or a torchvision data set such as `ImageFolder`, whose images may
-    differ in size. Shards are written by `jobs` processes (`backend="dask"`: by the active `distributed.Client`, whose
-    workers must see the same folder); what is written does not depend on them. A process holds one shard in memory.
-    Choose `shard_size` so that a shard has megabytes: each is brought to the disk by itself, which takes milliseconds
-    however small it is.
+    The folder appears when all shards are written; until then its name ends in ".partial". If a writer is killed, the
+    next call continues: it keeps the complete shards, reads their examples again to check that they are the same, and
+    encodes the others. If the folder is already a finished store of the same codec and examples, it is checked, damaged
+    shards are encoded again, and it is returned. Any other store, finished or not, is refused unless `overwrite` is
+    set.
 
-    The folder appears when all is written; until then its name ends in ".partial", and a writer that was killed goes
-    on from there: it keeps the shards that are whole, reads their examples again to see that they are the same, and
-    encodes the others. In the same way a finished store of the same codec and examples is checked, what is damaged of
-    it is encoded again, and it is returned. Any other store, finished or not, is refused; with `overwrite` it is
-    replaced when the new one is whole, by two renamings, unless its folder holds anything else. `progress` shows a bar.
+    What is written does not depend on `jobs` or `backend`. Each process holds one shard in memory.
 
-    Raises InvalidArgumentError for bad arguments and a folder that holds something else; CompressionError while another
-    process is writing there, and, naming the example, for what the codec cannot store (InvalidArgumentError for values
-    that it does not take); OSError where the folder cannot be written.
+    Args:
+        dataset: Labelled data in any form that comparisons accept, with one class per example, or a torchvision data
+            set such as `ImageFolder`, whose images may differ in size.
+        codec: The codec that stores the inputs.
+        path: The folder to write; its parent must exist.
+        shard_size: The number of examples per shard. Choose it so that a shard has megabytes, because flushing one to
+            the disk takes milliseconds however small it is.
+        batch_size: The number of examples that are encoded together.
+        jobs: The number of processes.
+        backend: None for processes on this machine, or "dask" for the active `distributed.Client`, whose workers must
+            see the same folder.
+        overwrite: Whether to replace another store. The new store replaces it, by two renamings, when it is complete; a
+            folder that holds any other file is refused nevertheless.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The data set in the folder.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, the folder holds something else, or the codec does not
+            accept a value; the example is named.
+        CompressionError: If another process is writing to the folder, or the codec cannot store an example, which is
+            named.
+        OSError: If the folder cannot be written.
 
     >>> import tempfile, torch
     >>> from cp_compress.data import JPEG
@@ -91,7 +108,7 @@ def write_store(
     check_task(_OWNER, data)
     target = Path(path).resolve()
     if not target.parent.is_dir() or not target.name:
-        reject(_OWNER, "path", os.fspath(path), "the folder in which it is to be does not exist")
+        reject(_OWNER, "path", os.fspath(path), "its parent folder does not exist")
     plan = Plan(str(codec), len(data), shard_size, _class_names(data.source))
     run = _Run(data, codec, plan, batch_size, jobs, backend, progress)
     with _locked(target):
@@ -123,7 +140,7 @@ class _Run:
         plan = self.plan
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink() and is_own_file(path.name):
-                reject(_OWNER, "path", str(folder), f"{path.name} in it is a folder, not a file; move it away")
+                reject(_OWNER, "path", str(folder), f"{path.name} in it is a folder, not a file; move it elsewhere")
         with staging_folder(folder) as staging:
             if finished is None:
                 write_plan(staging, folder, plan)
@@ -140,7 +157,7 @@ class _Run:
                     found.append(record)
                     advance(record.stop - record.start)
             except BrokenExecutor as error:
-                rule = f"{len(found)} shards are written: run it again"
+                rule = f"{len(found)} shards are written; call write_store again to continue"
                 raise CompressionError(f"{_OWNER}: a worker process died; {rule}") from error
         return tuple(sorted(found, key=lambda record: record.start))
 
@@ -168,7 +185,7 @@ class _Run:
         try:
             content = cloudpickle.dumps(self.data.source)
         except Exception as error:  # whatever the parts of a data set raise when they are pickled
-            rule = f"it cannot be sent to other processes, as more than one job needs: {error}"
+            rule = f"with jobs > 1 it must be picklable to be sent to other processes: {error}"
             reject(_OWNER, "dataset", type(self.data.source).__name__, rule)
         write_atomically(path, content)
         return path
@@ -186,9 +203,9 @@ def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
     except (InvalidArgumentError, CorruptStreamError) as error:
         if overwrite and (target / MANIFEST).is_file():  # a store, though one that cannot be read
             return False
-        reject(_OWNER, "path", str(target), f"it exists and is no store that can be gone on with: {error}")
+        reject(_OWNER, "path", str(target), f"it exists and is not a store that can be continued: {error}")
     found = Plan(str(manifest.codec), manifest.examples, manifest.shard_size, manifest.classes)
-    remedy = "to replace it say overwrite=True"
+    remedy = "use overwrite=True to replace it"
     if found != run.plan:
         if not overwrite:
             reject(_OWNER, "path", str(target), f"it holds another store ({found}); {remedy}")
@@ -209,12 +226,12 @@ def _write_new(run: _Run, target: Path, overwrite: bool) -> None:
         _refuse_foreign(target)
         _refuse_foreign(_replaced(target))
     if partial.exists() and not partial.is_dir():
-        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no folder; move it away")
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is not a folder; move it elsewhere")
     partial.mkdir(exist_ok=True)
     begun = read_plan(partial)
-    remedy = "to give it up say overwrite=True"
+    remedy = "use overwrite=True to discard it"
     if begun is None and not holds_nothing_else(partial):
-        reject(_OWNER, "path", str(target), f"{partial.name} beside it is no unfinished store; move it away")
+        reject(_OWNER, "path", str(target), f"{partial.name} beside it is not an unfinished store; move it elsewhere")
     if begun is not None and begun != run.plan:
         if not overwrite and holds_shards(partial):
             reject(_OWNER, "path", str(target), f"another store was begun there ({begun}); {remedy}")
@@ -243,7 +260,7 @@ def _refuse_foreign(folder: Path) -> None:
     foreign = foreign_names(folder)
     if foreign:
         shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        reject(_OWNER, "path", str(folder), f"it holds {shown}, no part of a store, and would be removed; move it away")
+        reject(_OWNER, "path", str(folder), f"it holds {shown}, not part of a store: move it elsewhere")
 
 
 def _replaced(target: Path) -> Path:
@@ -271,7 +288,7 @@ def _locked(target: Path) -> Iterator[None]:
             raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
         # some versions of filelock take a folder that cannot be written for a lock that is held
         number = errno.EACCES if isinstance(error, Timeout) or error.errno is None else error.errno
-        hint = "; the store in it is read by StoredDataset" if (target / MANIFEST).is_file() else ""
+        hint = "; to read the store in it, use StoredDataset" if (target / MANIFEST).is_file() else ""
         told = f"{_OWNER}: nothing can be written in {target.parent}: {os.strerror(number)}{hint}"
         raise OSError(number, told) from None
     try:

@@ -1,4 +1,4 @@
-"""Which arrays zfp sees of an example: all of it, luma and chroma, or one for each channel."""
+"""Which arrays zfp stores for an example: all of it, luma and chroma, or one for each channel."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Arrangement:
         else:
             groups = [slice(index, index + 1) for index in range(len(settings))]
             if len(shape) < 2 or shape[0] != len(settings):
-                rule = f"one tolerance for each of {len(settings)} channels needs a batch (n, {len(settings)}, ...)"
+                rule = f"{len(settings)} tolerances, one per channel, need a batch (n, {len(settings)}, ...)"
                 reject("ZFP", "batch", shape, rule)
         return [
             self._array(group, self._part_shape(group, shape), setting)

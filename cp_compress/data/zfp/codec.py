@@ -1,7 +1,7 @@
-"""ZFP, by zfpy and on tensors: floating-point arrays of one to four dimensions, one stream an example, guarded.
+"""ZFP, by zfpy and on tensors: floating-point arrays of one to four dimensions, one stream per example, guarded.
 
-zfpy trusts its input: it crashes on budgets below a block's header, returns numbers for NaN, garbage for blocks of
-tiny values, and reads on past the end of a short stream. Each of these is met here before zfpy is called.
+zfpy trusts its input: it crashes on budgets below a block's header, returns numbers for NaN and garbage for blocks of
+tiny values, and reads beyond the end of a short stream. Each of these is checked here before zfpy is called.
 """
 
 from __future__ import annotations
@@ -38,24 +38,30 @@ from cp_compress.data.zfp.transform import NUMBERS
 class ZFP(StreamCodec):
     """ZFP in exactly one of its modes: fixed rate, fixed precision, fixed accuracy, or reversible.
 
-    `rate` is in bits a value, in (0, 64]; `precision` the number of bit planes kept, 1..32 (float64: 1..64);
-    `tolerance` the largest absolute error; `reversible=True` keeps every bit, the sign of zero and denormals too.
-    Batches are arrays (n, ...) of one to four dimensions an example: float32, float64, float16 and bfloat16 (both
-    stored as float32), or uint8 (value / 255, so that `tolerance` and `clip` mean the same for it; in reversible
-    mode the whole number). Decoding gives the dtype that was encoded; rounding to a dtype other than float32 and
-    float64 may add to the error as much as `tolerance` again.
+    Batches are arrays (n, ...) of one to four dimensions per example: float32, float64, float16 and bfloat16 (both
+    stored as float32), or uint8 (value / 255, so that `tolerance` and `clip` mean the same for it; in reversible mode
+    the whole number). Decoding returns the dtype that was encoded; rounding to a dtype other than float32 and float64
+    may add to the error as much as `tolerance` again. In lossy modes magnitudes up to 2⁻⁹⁶ (float64: 2⁻⁹⁶⁰) become 0,
+    since zfp cannot hold blocks of them.
 
-    `layout="3d"` compresses an example with the dimensions it has, those of size 1 left out (an RGB image is one
-    3-D array, a grey one 2-D); "2d" lays its channels below one another in one 2-D array. Lossy decoding leaves the
-    range of the data: `clip` brings it back into a range (low, high) that the data must lie in, None leaves it.
-    In lossy modes magnitudes up to 2⁻⁹⁶ (float64: 2⁻⁹⁶⁰) become 0, since zfp cannot hold blocks of them.
+    Args:
+        rate: The bits per value, in (0, 64].
+        precision: The number of bit planes kept, 1..32 (float64: 1..64).
+        tolerance: The largest absolute error, or two or more of them: with `color="ycbcr"` two are for luma and for
+            chroma; otherwise there is one per channel. With several tolerances each channel is an array of its own.
+            They bound the errors of luma and chroma as they are stored, not those of the RGB values.
+        reversible: Whether to keep every bit, including the sign of zero and denormals.
+        layout: "3d" compresses an example with its own dimensions, without those of size 1 (an RGB image is one 3-D
+            array, a grey one 2-D); "2d" places its channels below one another in one 2-D array.
+        color: "rgb" stores images as they are, "ycbcr" stores images (n, 3, height, width) as luma and chroma (ITU-T
+            T.871).
+        chroma: The resolution of chroma: "4:4:4" full, "4:2:2" half the width, "4:2:0" half the width and height. At
+            half the resolution each channel is an array of its own.
+        clip: The range (low, high) that the data must lie in, to which decoded values are clipped, because lossy
+            decoding can leave the range of the data; None for neither.
 
-    `color="ycbcr"` stores images (n, 3, height, width) as luma and chroma (ITU-T T.871), chroma at the resolution that
-    `chroma` says: "4:4:4" whole, "4:2:2" half the width, "4:2:0" half of both. Two tolerances are for luma and for
-    chroma, several otherwise for one channel each; then, and with chroma at half the resolution, each is an array of
-    its own. The tolerances bound the errors of luma and chroma as they are stored, not those of the RGB values.
-
-    Raises InvalidArgumentError unless exactly one mode is given, and for settings out of these ranges.
+    Raises:
+        InvalidArgumentError: If not exactly one mode is given, or a setting is out of its range.
 
     >>> ZFP(tolerance=0.01).roundtrip(torch.full((1, 3, 8, 8), 0.3)).sub(0.3).abs().max().item() <= 0.01
     True
@@ -99,10 +105,10 @@ class ZFP(StreamCodec):
         return self.reversible
 
     def encode(self, batch: Tensor) -> list[bytes]:
-        """Return one stream an example.
+        """Return one stream per example.
 
-        Raises InvalidArgumentError for batches that cannot be stored: NaN, Inf, values outside `clip`, more than
-        four dimensions, a rate too low for the dimensions, a precision or tolerance beyond what the dtype holds.
+        Raises InvalidArgumentError for batches that cannot be stored: NaN, Inf, values outside `clip`, more than four
+        dimensions, a rate too low for the dimensions, a precision or tolerance beyond what the dtype holds.
         """
         examples = check_examples("ZFP", batch).cpu()
         shape, kind = tuple(examples.shape[1:]), self._kind()
@@ -114,11 +120,12 @@ class ZFP(StreamCodec):
     def decode(self, streams: Sequence[bytes], *, precision: int | None = None) -> Tensor:
         """Return examples (n, ...) in the shape and dtype that were encoded.
 
-        With a `precision` only so many bit planes of each block are used. Of streams of a higher precision this gives
-        what encoding at this precision would have given, bit for bit. It takes many times as long as without.
+        `precision` limits the number of bit planes of each block that are used. Decoding streams of a higher precision
+        this way gives, bit for bit, what encoding at this precision would have given. It takes many times as long as
+        without.
 
-        Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and those
-        of a codec in another mode, layout or colour; InvalidArgumentError for a precision above the stored one.
+        Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and those of a
+        codec in another mode, layout or colour; InvalidArgumentError for a precision above the stored one.
         """
         if precision is not None:
             return self._decode_at(streams, precision)
@@ -142,7 +149,7 @@ class ZFP(StreamCodec):
         try:
             return opened, self._plan(shape, dtype)
         except InvalidArgumentError as error:
-            raise CorruptStreamError(f"example #0: shape {shape} of {dtype} was never encoded: {error}", 0) from error
+            raise CorruptStreamError(f"example #0: shape {shape} of {dtype} is never encoded: {error}", 0) from error
 
     def _joined(
         self, arrays: Sequence[Tensor], plans: list[ArrayPlan], shape: tuple[int, ...], dtype: torch.dtype
@@ -155,10 +162,10 @@ class ZFP(StreamCodec):
         return self._finished(self._arrangement().join(arrays, plans, shape), dtype)
 
     def requantise(self, batch: Tensor) -> Tensor:
-        """Return what `roundtrip` gives, bit for bit, as tensor arithmetic on the device of the batch.
+        """Return what `roundtrip` returns, bit for bit, by tensor arithmetic on the device of the batch.
 
-        Gradients pass straight through: that of the batch is that of the result. Takes and raises what `encode`
-        does; in reversible mode the result is a copy.
+        Gradients pass through unchanged (straight-through estimator). Accepts the batches and raises the errors of
+        `encode`; in reversible mode the result is a copy.
 
         >>> batch = torch.rand(2, 3, 8, 8)
         >>> torch.equal(ZFP(rate=4).requantise(batch), ZFP(rate=4).roundtrip(batch))
@@ -178,8 +185,8 @@ class ZFP(StreamCodec):
     def size_bits(self, batch: Tensor) -> Tensor:
         """Return the exact size of each example's payload in bits, (n,), int64, without coding it.
 
-        It is 8 · `payload_size` of the stream, words that zfp fills up included. Takes and raises what `encode`
-        does; in reversible mode, which codes differently, the examples are encoded.
+        It is 8 · `payload_size` of the stream, including the padding of zfp's last words. Accepts the batches and
+        raises the errors of `encode`; in reversible mode, which is coded differently, the examples are encoded.
         """
         if self.reversible:
             sizes = [8 * payload_size(stream) for stream in self.encode(batch)]
@@ -192,13 +199,13 @@ class ZFP(StreamCodec):
     def coefficients(self, batch: Tensor, *, scaled: bool = False) -> BlockCoefficients:
         """Return the block coefficients that a decoder reads of a batch, on its device.
 
-        `values` are (n, channels, *grid, 4^d): an example is one array with one channel, but for layout "2d", and
-        for one tolerance a channel, where each channel has its own. In layout "2d" an image (3, 32, 32) gives
-        (3, 8, 8, 16); where the height is not a multiple of four, channels share blocks, and there is one. With
-        `scaled` they are floating-point numbers in the units of the data (pixels: of value / 255).
+        `values` are (n, channels, *grid, 4^d). An example is one array with one channel, except in layout "2d" and with
+        one tolerance per channel, where each channel has its own. In layout "2d" an image (3, 32, 32) gives (3, 8, 8,
+        16); if the height is not a multiple of four, channels share blocks, and there is one channel. With `scaled` the
+        values are floating-point numbers in the units of the data (pixels: of value / 255).
 
-        Takes and raises what `encode` does; InvalidArgumentError also in reversible mode, and where arrays have
-        different shapes, as with chroma at half the resolution: `coefficient_arrays` gives each.
+        Accepts the batches and raises the errors of `encode`; InvalidArgumentError also in reversible mode, and if
+        arrays have different shapes, as with chroma at half the resolution: `coefficient_arrays` returns each array.
 
         >>> ZFP(precision=8, layout="2d").coefficients(torch.rand(5, 3, 32, 32)).values.shape
         torch.Size([5, 3, 8, 8, 16])
@@ -206,7 +213,7 @@ class ZFP(StreamCodec):
         return join_channels(self.coefficient_arrays(batch, scaled=scaled))
 
     def coefficient_arrays(self, batch: Tensor, *, scaled: bool = False) -> tuple[BlockCoefficients, ...]:
-        """Return the block coefficients of each of the arrays of a batch: luma, then chroma, say."""
+        """Return the block coefficients of each array of a batch, for example luma, then chroma."""
         if self.reversible:
             reject("ZFP", "reversible", True, "coefficients are those of the lossy modes")
         examples = check_examples("ZFP", batch)
@@ -220,10 +227,11 @@ class ZFP(StreamCodec):
     def coefficients_of_streams(
         self, streams: Sequence[bytes], *, precision: int | None = None, scaled: bool = False
     ) -> BlockCoefficients:
-        """Return the block coefficients that streams hold, on the CPU: those that `coefficients` gave of the batch.
+        """Return the block coefficients that streams hold, on the CPU: those that `coefficients` returned for the
+        batch.
 
-        With a `precision` no more than so many bit planes of each: of streams of a higher precision, those of that
-        precision. Raises what `decode` and `coefficients` raise.
+        `precision` limits the number of bit planes: streams of a higher precision give the coefficients of that
+        precision. Raises the errors of `decode` and `coefficients`.
         """
         return join_channels(self.coefficient_arrays_of_streams(streams, precision=precision, scaled=scaled))
 
@@ -261,7 +269,7 @@ class ZFP(StreamCodec):
         """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be."""
         block_format, arrangement = _format(examples.dtype), self._arrangement()
         measured = examples.float() / 255 if examples.dtype == torch.uint8 else examples
-        largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or its own range")
+        largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or the range of the data")
         if self.reversible:  # whole numbers of pixels take a third of the bytes of their fractions
             return arrangement.split(examples.to(block_format.dtype), plans)
         block_format.check_magnitude(largest, min(tolerances(self.tolerance), default=None))

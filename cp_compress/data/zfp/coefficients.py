@@ -49,13 +49,13 @@ class BlockCoefficients:
         return replace(self, values=from_fixed_point(self.values, self.exponents))
 
     def integers(self) -> BlockCoefficients:
-        """Return the coefficients as whole numbers: the inverse of `scaled`."""
+        """Return the coefficients as integers: the inverse of `scaled`."""
         if not self.values.is_floating_point():
             return self
         return replace(self, values=to_fixed_point(self.values, self.exponents))
 
     def at_precision(self, precision: int) -> BlockCoefficients:
-        """Return the coefficients with no more than `precision` bit planes, in the same form.
+        """Return the coefficients with at most `precision` bit planes, in the same form.
 
         They are those that encoding at this precision would have stored, unless fewer planes were stored.
         """
@@ -101,7 +101,7 @@ def join_channels(parts: Sequence[BlockCoefficients]) -> BlockCoefficients:
     """Return the channels of several arrays side by side; raises InvalidArgumentError where their shapes differ."""
     shapes = [part.shape for part in parts]
     if len(set(shapes)) > 1:
-        rule = "the arrays of an example must have one shape here; coefficient_arrays and …_of_streams give each"
+        rule = "the arrays of an example must have one shape; use coefficient_arrays or coefficient_arrays_of_streams"
         reject("ZFP", "coefficients", shapes, rule)
     values = torch.cat([part.values for part in parts], dim=1)
     return BlockCoefficients(values, torch.cat([part.exponents for part in parts], dim=1), parts[0].shape)

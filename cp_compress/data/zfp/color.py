@@ -1,6 +1,6 @@
 """Luma and chroma for ZFP: the colour transform of JPEG, and chroma at half the resolution.
 
-Plain products and sums in a fixed order, so that every device gives the same bits.
+Products and sums are computed in a fixed order, so that every device gives the same bits.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 # ruff: noqa: ANN001, ANN202 -- what Triton compiles has types of its own
 """One Triton kernel that requantises in precision and tolerance mode, reading and writing each value once.
 
-For float32 arrays of up to three dimensions on CUDA, where Triton is installed; `block_requantise` asks it only once it
-has given the same bits as the steps.
+For float32 arrays of up to three dimensions on CUDA, if Triton is installed; `zfp.requantise` uses it only after it has
+given the same bits as the step-by-step computation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What zfp can hold: the shapes, settings and magnitudes beyond which it crashes or gives wrong numbers."""
+"""What zfp can hold: the shapes, settings and magnitudes beyond which it crashes or returns wrong numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BlockFormat:
             least = max(largest * self.least_relative_tolerance, self.smallest)
             if tolerance < least:
                 rule = f"{self.dtype} data of magnitudes up to {largest:.3g} needs a tolerance of {least:.3g} or more"
-                reject("ZFP", "tolerance", tolerance, f"{rule}; for every bit use reversible=True")
+                reject("ZFP", "tolerance", tolerance, f"{rule}; to keep every bit use reversible=True")
 
 
 # smallest: in blocks below, the scaling to integers leaves the exponent range, and garbage is decoded.
@@ -50,10 +50,10 @@ FORMATS = {
 def check_shape(inner: tuple[int, ...]) -> None:
     """Raise InvalidArgumentError for a shape that zfp cannot state."""
     if len(inner) > 4:
-        reject("ZFP", "batch", inner, "an example may have four dimensions larger than 1")
+        reject("ZFP", "batch", inner, "an example may have at most four dimensions larger than 1")
     limit = _LARGEST_EXTENT[len(inner)]
     if max(inner) > limit:
-        reject("ZFP", "batch", inner, f"in {len(inner)} dimensions each may be {limit} long at most")
+        reject("ZFP", "batch", inner, f"in {len(inner)} dimensions each may have a size of at most {limit}")
 
 
 def check_settings(

@@ -1,7 +1,7 @@
-"""The payload of a ZFP stream: one zfp array or several, without zfp's own headers, read so that zfpy cannot be hurt.
+"""The payload of a ZFP stream: one zfp array or several, without zfp's own headers, read safely from damaged input.
 
-Several arrays follow one another; in front of them stands, as a base-128 varint each, the number of 8-byte words of
-every array but the last.
+Several arrays follow one another; before them is, as a base-128 varint each, the number of 8-byte words of every array
+but the last.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _check_length(plan: ArrayPlan, length: int, index: int) -> None:
         bits = blocks * block_budget(len(plan.inner), plan.setting.rate)
         wrong = size != -(-bits // _WORD) * _WORD
     if wrong:
-        raise CorruptStreamError(f"example #{index}: {length} bytes are no ZFP payload of {plan.inner}", index)
+        raise CorruptStreamError(f"example #{index}: {length} bytes cannot be a ZFP payload of {plan.inner}", index)
 
 
 def payload_bits(bits: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,10 @@
 """How much of a block zfp stores: bit planes counted, cut off, or filled into a budget of bits.
 
-zfp codes the bit planes of a block from the top. Of each it writes the bits of the first n coefficients as they are,
-n being those with a bit set so far; then, for the rest, runs: a test whether any bit is left, and if so the bits up to
-and with the next one that is set. With s_i the top bit set among coefficients i and later, coefficient i belongs to the
-first n of a plane exactly when s_i is above it, so that sizes follow from s alone and nothing has to be coded.
+zfp codes the bit planes of a block from the top. For each plane it writes the bits of the first n coefficients
+unchanged, where n is the number of leading coefficients up to the last with a bit set so far; for the rest it writes
+runs: a test whether any bit is left, and if so the bits up to and including the next one that is set. With s_i the top
+bit set among coefficients i and later, coefficient i belongs to the first n of a plane exactly when s_i is above it, so
+that sizes follow from s alone and nothing has to be coded.
 
 Patterns are those of `encode_blocks`: (..., 4^d), int32 (float64 data: int64), in zfp's order.
 """

@@ -1,7 +1,7 @@
-"""What zfp makes of whole arrays, computed on tensors: decoded values, sizes and coefficients.
+"""The results of zfp for whole arrays, computed on tensors: decoded values, sizes and coefficients.
 
 Arrays are (n, shape) with a shape of one to four dimensions, float32 or float64, and magnitudes that are 0 or within
-what `zfp_limits` allows. Work goes in parts that fit the cache of a processor, or the memory of a GPU.
+the limits of `zfp.limits`. Work is split into parts that fit the cache of a processor, or the memory of a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of what a ZFP codec is given."""
+"""Checks of the arguments of a ZFP codec."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def check_color(color: str, chroma: str, reversible: bool, tolerance: float | tu
     check_choice("ZFP", "color", color, ("rgb", "ycbcr"))
     check_choice("ZFP", "chroma", chroma, tuple(HALVED))
     if color == "rgb" and chroma != "4:4:4":
-        reject("ZFP", "chroma", chroma, "chroma can be halved with color='ycbcr' only")
+        reject("ZFP", "chroma", chroma, "only color='ycbcr' can have chroma at half the resolution")
     if color == "ycbcr" and reversible:
-        reject("ZFP", "color", color, "the colour transform rounds: reversible mode keeps color='rgb'")
+        reject("ZFP", "color", color, "the colour transform rounds; reversible mode needs color='rgb'")
     if color == "ycbcr" and len(tolerances(tolerance)) > 3:
-        rule = "with color='ycbcr' it is one for all, one for luma and one for chroma, or one for each of three"
+        rule = "with color='ycbcr' give one tolerance for all, two for luma and chroma, or three for the channels"
         reject("ZFP", "tolerance", tolerance, rule)

@@ -1,8 +1,8 @@
 """The bit planes that zfp streams hold, read for all streams of a batch at once.
 
-zfp's library gives decoded values only; what was kept of each block is needed to leave out some of its planes. Blocks
-have no marked beginning, so that they are read one after the other, but the same block of all streams together; at a
-fixed rate, where the beginnings are known, all blocks together.
+zfp's library returns decoded values only, but to omit some planes of a block its stored planes are needed. Blocks have
+no marked beginning, so they are read one after the other, the same block of all streams together; at a fixed rate,
+where the beginnings are known, all blocks are read together.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _read_group(
     wrong |= (exponents == _IMPOSSIBLE).any(axis=1)
     if wrong.any():
         index = first + int(wrong.argmax())
-        raise CorruptStreamError(f"example #{index}: the ZFP payload holds no such blocks", index)
+        raise CorruptStreamError(f"example #{index}: the ZFP payload does not hold the blocks of its shape", index)
     signed = patterns.view(np.int32 if numbers.planes == 32 else np.int64)
     return StreamBlocks(torch.from_numpy(signed), torch.from_numpy(exponents))
 

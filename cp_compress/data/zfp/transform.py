@@ -1,8 +1,8 @@
 """zfp's blocks as tensors: cut out, scaled to integers, transformed and coded in negabinary, and back.
 
 Every step gives the integers that zfp's own code gives, on any device, for any batch shape. Values are float32 with
-int32 coefficients, or float64 with int64. A tensor of blocks has shape (..., 4^d), but lies in memory with the blocks
-along the last axis, so that every operation runs over long rows.
+int32 coefficients, or float64 with int64. A tensor of blocks has shape (..., 4^d), but its memory has the blocks along
+the last axis, so that every operation runs over long rows.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
-from cp_compress.fidelity.attributions.methods import AttributionMethod, as_attribution_method
+from cp_compress.fidelity.attributions.methods.known import as_attribution_method
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod
 from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
+from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import check_fraction
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation
@@ -37,24 +39,39 @@ def compare_attributions(
 ) -> Measurement:
     """Measure how much a candidate's attribution maps have in common with its reference's.
 
-    Both models are asked about the reference's predicted class, each on its own inputs. Maps are compared by
-    `split_jaccard` (IoU), a number in [0, 1] for each example; two all-zero maps count as 1, one all-zero map as
-    0. `method` is an attribution method or its expression; `examples` a number of examples spread evenly over the
-    data set, their indices, or None for all; `batch_size` the largest number of inputs in one call, by default 32
-    on a CPU and 512 elsewhere; `seed` draws the pairings of the chance floor.
+    Both models explain the class that the reference predicts, each on its own inputs. Maps are compared example by
+    example by `split_jaccard` (IoU), in [0, 1]; two all-zero maps count as 1, one all-zero map as 0.
 
     Metrics: `mean_iou`, `median_iou`; `chance_iou`, the mean IoU of maps of different examples; `corrected_iou` =
     (mean − chance) / (1 − chance), 1 for equal maps and about 0 for unrelated ones; `iou_quantile_<q>` for each
-    of `quantiles`, numbers in (0, 1); `agreeing_mean_iou`, over the examples on which both models predict one class;
-    `rank_correlation`, the mean of Spearman's over examples; `top_fraction_iou`, the mean IoU of the strongest places,
-    a share `top_fraction` in (0, 1) of all. The details have the chance level of each, and all means on agreeing and
-    disagreeing examples apart. With fewer than two examples there is no chance floor: `chance_iou` and
+    of `quantiles`; `agreeing_mean_iou`, over the examples on which both models predict one class; `rank_correlation`,
+    the mean over examples of Spearman's correlation, in [−1, 1]; `top_fraction_iou`, the mean IoU of the strongest
+    places. The details hold the chance level of each, and all means separately for the examples on which the
+    predictions agree and disagree. With fewer than two examples there is no chance level: `chance_iou` and
     `corrected_iou` are then NaN with a count of 0; so is `agreeing_mean_iou` where the models agree on none.
 
-    Raises InvalidArgumentError for malformed arguments; ObservationError for observations that are not of the
-    same examples, for a model without the gradients or the layer that the method needs, for NaN attributions,
-    when all maps of both models are zero, and when integrated gradients or DeepLIFT miss more than the share
-    `max_completeness_gap` of what they explain; but for DeepLIFT at a layer, which part of the input may pass by.
+    Args:
+        candidate: The compressed model's observation.
+        reference: The original model's observation, on the same examples.
+        method: An attribution method, its expression such as "integrated_gradients(steps=50)", or the function
+            "package.module:function" that returns one.
+        examples: A number of examples, spread evenly over the data set; their indices; or None for all.
+        quantiles: Which quantiles of the IoU over examples to report, numbers in (0, 1).
+        top_fraction: The share of the places, in (0, 1), that count as the strongest.
+        max_completeness_gap: How much of the logits' changes the maps of a complete method may miss, a share above 0:
+            those of integrated gradients and of DeepLIFT at the input.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        seed: Draws the pairs of the chance level, a whole number of 0 or more.
+
+    Returns:
+        The metrics, with evidence for claims at a confidence, the IoU of each example, and the 20 least similar ones.
+
+    Raises:
+        InvalidArgumentError: An argument is malformed or out of its range.
+        ObservationError: The observations are not of the same examples; a model lacks the gradients, the layer or the
+            activations that the method needs; attributions are NaN or infinite, have the wrong shape, or are all zero
+            for both models; they miss more than `max_completeness_gap`; or a method of your own does not depend on the
+            model.
 
     >>> from cp_compress.fidelity import observe
     >>> model, data = torch.nn.Linear(2, 2), (torch.eye(2), torch.tensor([0, 1]))
@@ -71,6 +88,7 @@ def compare_attributions(
     check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)
+    require_model_dependence(reference, asked, chosen, targets)
     after = attribution_maps(candidate, asked, chosen, targets, batch_size)
     if before.maps.shape != after.maps.shape:
         raise ObservationError(
@@ -162,7 +180,7 @@ def _notes(gaps: dict[str, float | None], zeros: dict[str, int], flips: int, cou
             f"{zeros['reference']} in the reference only, {zeros['candidate']} in the candidate only (counted as 0)"
         )
     if flips:
-        notes.append(f"predictions differ on {flips} of {count} examples; both models were asked for the reference's")
+        notes.append(f"predictions differ on {flips} of {count} examples; both models explain the reference's")
     if count < 2:
-        notes.append("one example has no other to be shuffled with: there is no chance floor")
+        notes.append("with one example there are no pairs of different examples, so there is no chance level")
     return tuple(notes)

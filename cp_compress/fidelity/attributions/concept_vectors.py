@@ -1,4 +1,4 @@
-"""Directions in a layer's outputs that stand for concepts, found by Captum's TCAV from examples that a person chose."""
+"""Directions in a layer's outputs that represent concepts, found by Captum's TCAV from examples of each concept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROUNDING = 1e-9  # of outputs of unit length: what a regression finds between e
 
 @dataclass(frozen=True)
 class ConceptVectors:
-    """Unit vectors (concepts, random sets, features) towards each concept, and how well each tells it apart.
+    """Unit vectors (concepts, random sets, features) towards each concept, and how well each separates it.
 
     `accuracies` (concepts, random sets) are shares of held-out examples of concept and random set, in [0, 1]. A vector
     is zero where the layer gives the same outputs for both.
@@ -35,7 +35,7 @@ class ConceptVectors:
 
     @property
     def known(self) -> Tensor:
-        """Which vectors point somewhere, (concepts, random sets)."""
+        """Which vectors are not zero, (concepts, random sets)."""
         return self.vectors.any(dim=-1)
 
 
@@ -50,8 +50,9 @@ def find_concept_vectors(
 ) -> ConceptVectors:
     """Return the vectors of `concepts` (k, *input) against each of the random sets, in a model's layer.
 
-    A vector is the normal of a logistic regression, on two thirds of the outputs, that tells the concept's from those
-    of random inputs (Kim et al. 2018, section 3.2). The files that Captum writes go to a folder that is removed.
+    A vector is the normal of a logistic regression, fitted to two thirds of the outputs, that separates the concept's
+    from those of random inputs (Kim et al. 2018, section 3.2). The files that Captum writes go to a folder that is
+    removed.
 
     Raises ObservationError when the layer gives NaN or infinite outputs.
     """

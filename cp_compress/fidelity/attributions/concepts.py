@@ -1,4 +1,4 @@
-"""Level C by concepts: do the model's answers still rest on what a person has a name for?"""
+"""Level C by concepts: do the model's answers still depend on the same concepts, given by examples?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.concept_vectors import ConceptVectors, find_concept_vectors
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import Saliency
+from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.intervals import BoundedMean
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation
@@ -55,28 +55,40 @@ def compare_concepts(
     batch_size: int | None = None,
     seed: int = 0,
 ) -> Measurement:
-    """Measure how the part that concepts play for each class changes (TCAV, Kim et al. 2018).
+    """Measure how much each class's answer comes to depend more or less on each concept (TCAV, Kim et al. 2018).
 
-    `concepts` maps names to inputs (k, *input) that show the concept, six or more; `random_sets` are inputs that show
-    nothing in particular, as tensors, or the number of sets to draw from the reference's data by `seed`, each as large
-    as the largest concept; all must be finite. `layer` is the path of a layer that both models have; its widths may
-    differ.
-    In each model, vectors that tell a concept's outputs from random ones are found in the layer. A class's score for a
-    concept is the share of its examples whose logit grows along that vector, in [0, 1], averaged over the random sets.
-    The examples of a class are those for which the reference predicts it; classes with fewer than
-    `min_class_examples` are left out, and named in the notes.
+    In each model, linear classifiers in the layer separate a concept's outputs from random ones; the normal of each is
+    the concept's vector. A class's score for a concept is the share of its examples whose logit grows along that
+    vector, in [0, 1], averaged over the random sets. The examples of a class are those for which the reference
+    predicts it.
 
     Metrics: `max_concept_change` and `mean_concept_change`, the largest and the mean absolute change of a score over
     classes and concepts; `concept_agreement`, the share of derivatives (examples, concepts, random sets) that keep
     their sign. The details list each score before and after with its deviation over the random sets, the magnitude
     (the mean derivative along the unit vector), the two-sided p-value of a t-test of the scores against 0.5, and
-    how well the vectors tell held-out examples apart: a concept near an accuracy of 0.5 is none to this layer. Claims
+    the accuracy of the classifiers on held-out examples: a concept near 0.5 is not represented in this layer. Claims
     with a confidence level hold for these concepts and random sets.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for observations that are not of the same
-    examples, for a model without this layer or without gradients, when no class has enough examples, and for a concept
-    that the layer does not tell from random inputs: not better than by chance in the reference, or that gives the same
-    outputs as they in one of the models.
+    Args:
+        candidate: The compressed model's observation.
+        reference: The original model's observation, on the same examples.
+        layer: The path of a layer that both models have, such as "layer3"; its widths may differ.
+        concepts: For each name of a concept, inputs (k, *input) that show it, six or more, all finite.
+        random_sets: Inputs without the concepts: a sequence of tensors (k, *input), or the number of sets to draw from
+            the reference's data, each as large as the largest concept.
+        examples: A number of examples, spread evenly over the data set; their indices; or None for all.
+        min_class_examples: Classes with fewer examples than this have no score; the notes name them.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        seed: Draws the random sets and the held-out examples, a whole number of 0 or more.
+
+    Returns:
+        The metrics, with evidence for `concept_agreement`, the scores, and the 20 examples that change most.
+
+    Raises:
+        InvalidArgumentError: An argument is malformed or out of its range.
+        ObservationError: The observations are not of the same examples; a model lacks this layer or gradients; no class
+            has enough examples; the reference's classifiers separate a concept from random inputs no better than
+            chance; or a layer gives the same outputs for both.
     """
     named = _check_concepts(concepts, reference)
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
@@ -178,13 +190,13 @@ def _scores(
 
 
 def _require_concepts(before: ConceptScores, after: ConceptScores, layer: str, concepts: list[str]) -> None:
-    """Refuse to compare derivatives along vectors that stand for nothing: those of any two models agree."""
+    """Refuse derivatives along vectors that represent nothing: those of any two models agree."""
     for column, concept in enumerate(concepts):
         accuracy = float(before.accuracies[column].mean())
         if accuracy <= 0.5 or not bool(before.known[column].all()):
             raise ObservationError(
-                f"the reference's layer {layer!r} cannot tell the concept {concept!r} from random inputs: of held-out "
-                f"ones it tells a share of {accuracy:.2f} (0.5 is chance), so no vector stands for the concept"
+                f"the reference's layer {layer!r} cannot tell the concept {concept!r} from random inputs: its accuracy "
+                f"on held-out examples is {accuracy:.2f}, where chance is 0.5, so no vector represents the concept"
             )
         if not bool(after.known[column].all()):
             raise ObservationError(
@@ -275,7 +287,7 @@ def _notes(
     notes = [f"largest change of a score: {change}"]
     for concept, found in _accuracies(before, after, concepts).items():
         notes.append(
-            f"concept {concept} is told from random inputs with an accuracy of {found['before']:.2f} in the "
+            f"concept {concept} is separated from random inputs with an accuracy of {found['before']:.2f} in the "
             f"reference and {found['after']:.2f} in the candidate"
         )
     left_out = sorted(set(targets.tolist()) - set(classes))

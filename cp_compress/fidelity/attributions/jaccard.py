@@ -1,4 +1,4 @@
-"""How much two attribution maps have in common: the weighted Jaccard index, plain and for signed maps."""
+"""How much two attribution maps have in common: the weighted Jaccard index, of positive and of signed maps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:
     """Return Σ min(a, b) / Σ max(a, b) of maps that are nowhere negative.
 
     `first` and `second` are maps (n, ...) of one shape and any real dtype; the result (n,) is float64 in [0, 1]: 1
-    for equal maps, 0 for maps without a common place. Two all-zero maps give 1, one all-zero map 0. The maps are
-    taken as they are, without normalisation (Ružička 1958).
+    for equal maps, 0 for maps that are nowhere both positive. Two all-zero maps give 1, one all-zero map 0. The maps
+    are taken as they are, without normalisation (Ružička 1958).
 
     Raises InvalidArgumentError for maps of different shapes, NaN, infinite and negative values: on signed maps
-    this quotient is no similarity, it leaves [0, 1]; `split_jaccard` is for those.
+    this quotient is no similarity, because it leaves [0, 1]; use `split_jaccard` for those.
 
     >>> weighted_jaccard(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 3.0]])).tolist()
     [0.5]

@@ -1,4 +1,4 @@
-"""The layer that an attribution method looks at: found by its path, and seen to give what the method needs."""
+"""The layer that an attribution method looks at: found by its path, with outputs that the method can use."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.attributions.methods import GradCAM, GuidedGradCAM
 from cp_compress.fidelity.observing.layer_outputs import find_layer
 from cp_compress.fidelity.observing.runner import Runner
 
 
-def find_used_layer(runner: Runner, owner: object, path: str, inputs: Tensor) -> nn.Module:
+def find_used_layer(runner: Runner, owner: str, path: str, inputs: Tensor, *, spatial: bool) -> nn.Module:
     """Return the layer at a path; `owner` is what errors call the method, `inputs` (1, ...) run it once.
 
     Raises ObservationError for a plain callable, an unknown path, and a layer that does not run, runs more than once,
-    gives no single tensor or, for Grad-CAM, no (n, channels, *space).
+    or gives something else than one tensor (n, ...); with `spatial`, than one tensor (n, channels, *space).
     """
-    layer = find_layer(runner, path, str(owner))
-    _check_outputs(owner, _outputs(runner, layer, inputs))
+    layer = find_layer(runner, path, owner)
+    _check_outputs(owner, _outputs(runner, layer, inputs), spatial)
     return layer
 
 
@@ -35,18 +34,13 @@ def _outputs(runner: Runner, layer: nn.Module, inputs: Tensor) -> list[Any]:
     return outputs
 
 
-def _check_outputs(owner: object, outputs: list[Any]) -> None:
+def _check_outputs(owner: str, outputs: list[Any], spatial: bool) -> None:
     if not outputs:
         raise ObservationError(f"{owner}: the model does not use this layer in its forward pass")
     if len(outputs) > 1:
         raise ObservationError(f"{owner}: the layer runs {len(outputs)} times in one forward pass; it must run once")
     output = outputs[0]
     found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    if isinstance(owner, (GradCAM, GuidedGradCAM)):
-        if not isinstance(output, Tensor) or output.ndim < 3:
-            raise ObservationError(
-                f"{owner}: the layer gives outputs of {found}; Grad-CAM needs a layer with outputs "
-                "(n, channels, *space), such as a convolution"
-            )
-    elif not isinstance(output, Tensor) or output.ndim < 2:
-        raise ObservationError(f"{owner}: the layer gives outputs of {found}; a tensor (n, ...) is needed")
+    if not isinstance(output, Tensor) or output.ndim < (3 if spatial else 2):
+        needed = "(n, channels, *space), such as a convolution's" if spatial else "(n, ...)"
+        raise ObservationError(f"{owner}: the layer gives outputs of {found}; this method needs a tensor {needed}")

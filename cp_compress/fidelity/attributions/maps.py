@@ -1,39 +1,27 @@
-"""Attribution maps of one observed model, all computed by Captum, in batches, once."""
+"""Attribution maps of one observed model, computed in batches, once."""
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.digests import digest_tensors
-from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.attributions.captum_calls import Subject, attribute
+from cp_compress.base.errors import FORESEEN, ObservationError
+from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.layers import find_used_layer
-from cp_compress.fidelity.attributions.methods import (
-    AttributionMethod,
-    Deconvolution,
-    DeepLift,
-    DeepLiftShap,
-    GuidedBackprop,
-    GuidedGradCAM,
-    Occlusion,
-    SmoothGrad,
-    averaged_method,
-    layer_of,
-)
-from cp_compress.fidelity.attributions.methods.draws import draw
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.sampling import batch_size_for
 
-_GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCAM)
-_RULED = (*_GUIDED, DeepLift, DeepLiftShap)
 _TRACED_EXAMPLES = 2
 _KEPT_BYTES = 2**30
 _kept: list[tuple[weakref.ref[Observation], Hashable, int]] = []  # the maps used last stand last
@@ -65,10 +53,11 @@ def attribution_maps(
     gigabyte or less; beyond that those used last stay, the last two in any case.
 
     Raises ObservationError when the model offers no gradients, no layers or no activations where the method needs
-    them, when the layer does not exist, and for NaN or infinite attributions.
+    them, when the layer does not exist, when the method fails or gives maps of another form, and for NaN or infinite
+    attributions.
     """
-    key = ("attributions", str(method), digest_tensors([indices, targets]), batch_size)
-    found = observation.remember(key, lambda: _compute(observation, method, indices, targets, batch_size))
+    key = ("attributions", method, digest_tensors([indices, targets]), batch_size)
+    found = observation.remember(key, lambda: compute_maps(observation, method, indices, targets, batch_size))
     _keep(observation, key, found.maps.nbytes)
     return found
 
@@ -84,25 +73,34 @@ def _keep(observation: Observation, key: Hashable, size: int) -> None:
             seen.forget(old)
 
 
-def _compute(
-    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None
+def compute_maps(
+    observation: Observation,
+    method: AttributionMethod,
+    indices: Tensor,
+    targets: Tensor,
+    batch_size: int | None = None,
 ) -> AttributionMaps:
+    """Return the maps as `attribution_maps`, and keep nothing."""
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size)
     layer, modules = _prepare(observation, method, indices)
-    draws = draw(method, observation.data, tuple(observation.data.select(indices[:1])[0].shape[1:]))
+    draws = _draw(method, observation, indices)
     maps: list[Tensor] = []
     gaps: list[Tensor] = []
 
     def run(part: slice) -> None:
         inputs, _ = observation.data.select(indices[part])
         leaf, target = differentiable(runner, inputs), targets[part].to(runner.device, copy=True)
-        found = attribute(method, Subject(runner, modules, layer, draws, batch.limit), leaf, target)
+        subject = AttributionSubject(runner, modules, layer, draws, batch.limit)
+        found, change = check_maps(method, _ask(method, lambda: method.attribute(subject, leaf, target)), leaf)
         if not maps:  # at its final size from the start: joining parts would hold everything twice
-            maps.append(torch.empty(len(indices), *found.maps.shape[1:], dtype=found.maps.dtype))
-        if found.gap is not None:
-            gaps.append(found.gap.double().cpu())
-        maps[0][part] = found.maps.detach().cpu()
+            maps.append(torch.empty(len(indices), *found.shape[1:], dtype=found.dtype))
+        if maps[0].shape[1:] != found.shape[1:]:
+            sizes = f"{tuple(maps[0].shape[1:])} and {tuple(found.shape[1:])}"
+            raise ObservationError(f"{method} returned maps of the shapes {sizes} in two batches: all must have one")
+        if change is not None:
+            gaps.append(torch.stack([sum_of(found) - change, change], dim=1).double().cpu())
+        maps[0][part] = found.cpu()
 
     with differentiating(runner):
         batch.run(len(indices), run)
@@ -117,20 +115,40 @@ def _prepare(
     observation: Observation, method: AttributionMethod, indices: Tensor
 ) -> tuple[nn.Module | None, ActivationModules | None]:
     """Return the layer that a method looks at, and the model with its activations as modules, where it needs them."""
-    runner = observation.runner
-    inner = averaged_method(method) if isinstance(method, SmoothGrad) else method
+    runner, inner = observation.runner, method.inner
     first = observation.data.select(indices[:_TRACED_EXAMPLES])[0]
-    if not isinstance(inner, Occlusion):
+    if "gradients" in inner.needs:
         require_gradients(runner, first[:1], f"attribution by {method}")
-    path = layer_of(inner)
-    layer = None if path is None else find_used_layer(runner, inner, path, first[:1])
-    if layer is None and not isinstance(inner, _RULED):
+    spatial, layer = "spatial layer" in inner.needs, None
+    if inner.at_layer is not None:
+        layer = find_used_layer(runner, str(inner), inner.at_layer, first[:1], spatial=spatial)
+    if layer is None and not {"activation modules", "relu"} & set(inner.needs):
         return None, None
     with differentiating(runner):
         modules = ActivationModules(runner.logits, differentiable(runner, first))
-    if isinstance(inner, _GUIDED) and not modules.has(nn.ReLU):
-        raise ObservationError(f"{method}: no ReLU is seen in the model's forward pass; without any this is saliency")
+    if "relu" in inner.needs and not modules.has(nn.ReLU):
+        raise ObservationError(f"{method} needs a ReLU in the model's forward pass, and no ReLU is seen there")
     return layer, modules
+
+
+def _draw(method: AttributionMethod, observation: Observation, indices: Tensor) -> dict[str, Tensor]:
+    shape = tuple(observation.data.select(indices[:1])[0].shape[1:])
+    drawn = _ask(method, lambda: method.draws(observation.data, shape))
+    if not isinstance(drawn, dict) or not all(isinstance(part, Tensor) for part in drawn.values()):
+        raise ObservationError(f"{method} drew a {type(drawn).__name__}: draws must be tensors by name, in a dict")
+    return drawn
+
+
+def _ask(method: AttributionMethod, call: Callable[[], Any]) -> Any:
+    """Return what a method's code gives; raises ObservationError, with its cause, for an error that it did not mean."""
+    try:
+        return call()
+    except FORESEEN:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):  # smaller batches may fit
+            raise
+        raise ObservationError(f"{method} failed: {type(error).__name__}: {error}") from error
 
 
 def _check_finite(maps: Tensor, indices: Tensor, method: AttributionMethod) -> None:

@@ -1,4 +1,4 @@
-"""Which places of an example a requirement speaks of: masks, given in several forms and checked once."""
+"""Masks of the places of an example that a requirement is about, given in several forms and checked once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_masks(owner: str, name: str, mask: Mask, observation: Observation, chos
 
     `space` is (h, w) for inputs (n, channels, h, w), and all but the first dimension for inputs without channels.
     Raises InvalidArgumentError for other forms, shapes and values, and for an example whose mask is empty or holds
-    every place: what it asks for could not be, or could not fail.
+    every place: a requirement on it could never be met, or never fail.
     """
     space = place_shape(tuple(observation.data.select(chosen[:1])[0].shape[1:]))
     masks = _read(owner, name, mask, observation, chosen, space, size)
@@ -36,7 +36,9 @@ def read_masks(owner: str, name: str, mask: Mask, observation: Observation, chos
     if len(pointless):
         row = int(pointless[0])
         found = "every place" if bool(rows[row].all()) else "no place"
-        rule = f"the mask of example #{int(chosen[row])} holds {found}: it would require nothing, or what cannot be"
+        rule = (
+            f"the mask of example #{int(chosen[row])} holds {found}: a requirement on it could not fail, or not be met"
+        )
         reject(owner, name, _shown(mask), rule)
     return masks
 

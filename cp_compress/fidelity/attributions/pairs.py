@@ -23,7 +23,7 @@ _CHANCE_PAIRS_OF_OTHERS = 64
 FLOOR_DEFINITION = (
     "mean over pairs of the reference's map of one example and the candidate's map of another; of the index over as "
     f"many pairings as give {_CHANCE_PAIRS} pairs (one to {_CHANCE_ROUNDS}), of the others over up to "
-    f"{_CHANCE_PAIRS_OF_OTHERS} pairs; pairings are seeded, and in none an example meets itself"
+    f"{_CHANCE_PAIRS_OF_OTHERS} pairs; pairings are seeded, and none pairs an example with itself"
 )
 
 
@@ -91,7 +91,7 @@ class Chance:
 
 
 def chance_level(after: Tensor, before: Tensor, fraction: float, seed: int) -> Chance:
-    """Return how alike the pairs are in which every example meets another, none twice the same."""
+    """Return how alike the pairs are in which every example is paired with others, no pair twice."""
     count = len(before)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     rounds = min(_CHANCE_ROUNDS, count - 1, math.ceil(_CHANCE_PAIRS / count))

@@ -1,4 +1,4 @@
-"""Level C with a person's knowledge: does the model look where it must, and not where it must not?"""
+"""Level C with masks that a person has drawn: does the model look where it must, and not where it must not?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
 from cp_compress.fidelity.attributions.masks import Mask, read_masks
-from cp_compress.fidelity.attributions.methods import AttributionMethod, as_attribution_method
+from cp_compress.fidelity.attributions.methods.known import as_attribution_method
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod
+from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
@@ -51,21 +53,37 @@ def compare_pointing(
 ) -> Measurement:
     """Measure which share of a candidate's attribution lies where it must, or must not, and what the reference's does.
 
-    A mask is a boolean tensor (h, w), or (n, h, w) with one for each example of the data set; the name of an attribute
-    of the data set that holds such a tensor; or a function of (inputs (k, ...), labels (k,)) that gives (k, h, w). For
-    inputs without space, masks are (features,). Functions are called with the reference's data. A place's
-    strength is its attribution without the sign, over all channels; maps of a layer are enlarged to the mask by nearest
-    neighbours. Both models are asked about the reference's predicted class, a candidate alone about its own.
+    A place's strength is its attribution without the sign, summed over all channels; maps of a layer are enlarged to
+    the mask by nearest neighbours. Both models explain the class that the reference predicts; a candidate alone, the
+    class that it predicts.
 
     Metrics of `must_look`: `pointing_mass`, the mean share of a map's strength inside the mask, in [0, 1];
     `pointing_hits`, the share of examples in which a place inside is stronger than all places outside (the pointing
     game of Zhang et al. 2016, without tolerance); `pointing_mass_drop`, the reference's mean mass less the
-    candidate's. Metric of `must_not_look`: `forbidden_mass`, the mean share inside that mask. An all-zero map looks
-    nowhere: it counts as mass 0 and no hit where the model must look, and as mass 1 where it must not. The details
-    say which share of the places the masks hold: the mass of a map that is even everywhere.
+    candidate's. Metric of `must_not_look`: `forbidden_mass`, the mean share inside that mask. An all-zero map counts
+    as mass 0 and no hit in `must_look`, and as mass 1 in `must_not_look`. The details hold the share of the places
+    that each mask covers: the mass of a map that has the same value everywhere.
 
-    Raises InvalidArgumentError for malformed arguments, without any mask, and for masks that hold no place or all;
-    ObservationError as `compare_attributions`, and when all the candidate's maps are zero.
+    Args:
+        candidate: The compressed model's observation.
+        reference: The original model's observation on the same examples, or None to measure the candidate alone.
+        method: An attribution method, its expression, or the function "package.module:function" that returns one.
+        must_look: The mask where the attribution should lie: a boolean tensor (h, w), or (n, h, w) with one mask for
+            each example of the data set; the name of an attribute of the data set that holds such a tensor; or a
+            function of (inputs (k, ...), labels (k,)) of the reference's data that returns (k, h, w). For inputs
+            without space, masks are (features,).
+        must_not_look: The mask where the attribution should not lie, in the same forms.
+        examples: A number of examples, spread evenly over the data set; their indices; or None for all.
+        max_completeness_gap: As in `compare_attributions`.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+
+    Returns:
+        The metrics of the masks that were given, with evidence, and the 20 examples that look most at the wrong places.
+
+    Raises:
+        InvalidArgumentError: An argument is malformed, no mask is given, or a mask holds no place or every place.
+        ObservationError: As for `compare_attributions`; all the candidate's maps are zero; or the maps have no places
+            that the masks fit.
 
     >>> from cp_compress.fidelity import observe
     >>> model = torch.nn.Linear(4, 2, bias=False)
@@ -79,7 +97,7 @@ def compare_pointing(
     given = {"must_look": must_look, "must_not_look": must_not_look}
     wanted = {name: mask for name, mask in given.items() if mask is not None}
     if not wanted:
-        reject(_OWNER, "must_look", None, "without a mask, must_look or must_not_look, nothing is asked")
+        reject(_OWNER, "must_look", None, "nothing would be measured: give must_look or must_not_look, or both")
     original = candidate if reference is None else reference
     chosen = choose_examples(_OWNER, examples, len(original))
     if reference is not None:
@@ -90,11 +108,14 @@ def compare_pointing(
     targets = original.predictions[chosen]
     subjects = {"candidate": candidate} if reference is None else {"candidate": candidate, "reference": reference}
     maps = {name: attribution_maps(seen, asked, chosen, targets, batch_size) for name, seen in subjects.items()}
+    require_model_dependence(original, asked, chosen, targets)
     check_completeness(asked, {name: found.completeness_gap for name, found in maps.items()}, limit)
     found = {mask: {name: _point(asked, these, masks[mask]) for name, these in maps.items()} for mask in masks}
     zeros = {name: int((~these.maps.flatten(1).any(dim=1)).sum()) for name, these in maps.items()}
     if zeros["candidate"] == len(chosen):
-        raise ObservationError(f"{asked} gives all-zero maps for the candidate on every example: it looks nowhere")
+        raise ObservationError(
+            f"{asked} gives all-zero maps for the candidate on every example: nothing can be measured"
+        )
     return _measure(found, masks, chosen, (candidate, original), str(asked), zeros)
 
 
@@ -189,4 +210,4 @@ def _worst_examples(
 def _notes(details: dict[str, Any], found: dict[str, dict[str, Pointing]]) -> tuple[str, ...]:
     notes = [f"{name} holds {details[name]['share_of_places']:.0%} of the places" for name in found]
     zeros = {name: count for name, count in details["zero_maps"].items() if count}
-    return (*notes, *(f"{count} all-zero maps of the {name} look nowhere" for name, count in zeros.items()))
+    return (*notes, *(f"{count} all-zero maps of the {name} count against it" for name, count in zeros.items()))

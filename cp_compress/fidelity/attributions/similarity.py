@@ -23,7 +23,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's rank correlation of the values of two maps.
 
     `first` and `second` are maps (n, ...) of one shape; the result (n,) is float64 in [-1, 1]. Equal values share
-    their mean rank. A map of equal values ranks nothing: two of them give 1, one of them 0.
+    their mean rank. Of maps whose values are all equal, two give 1 and one gives 0.
 
     Raises InvalidArgumentError for maps of different shapes, NaN and infinite values. Spearman 1904; for attribution
     maps Adebayo et al. 2018, "Sanity checks for saliency maps".
@@ -41,7 +41,7 @@ def top_fraction_iou(first: Tensor, second: Tensor, fraction: float = 0.1) -> Te
     `first` and `second` are maps (n, ...) of one shape. A place's strength is its value without the sign; in maps
     (n, channels, *space) that of all channels together. Of p places, the strongest round(`fraction` · p), one or more,
     are taken; places that tie for the last of them share it evenly. The result (n,) is float64 in [0, 1]; two all-zero
-    maps give 1, one all-zero map 0. Maps that have nothing to do with one another have about f / (2 − f) in common.
+    maps give 1, one all-zero map 0. Unrelated maps have about f / (2 − f) in common.
 
     Raises InvalidArgumentError for maps of different shapes, NaN and infinite values, and a fraction outside (0, 1).
 

@@ -1,1 +1,1 @@
-"""Level D: how far is it from an example to the next class, and has that changed?"""
+"""Level D: how far is the decision boundary from an example, and has that changed?"""

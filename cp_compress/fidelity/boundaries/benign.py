@@ -40,17 +40,18 @@ def benign_directions(
     *,
     kinds: Sequence[str] | None = None,
 ) -> Directions:
-    """Return, for each example, directions along which a person would not expect another answer.
+    """Return, for each example, directions along which a person would not expect another prediction.
 
-    For images (n, channels, height, width): brightness and contrast up and down, a shift by one pixel and a rotation
-    by 5°, with the border repeated, a Gaussian blur of 0.7 pixels, and for images in [0, 1] with 1 or 3 channels JPEG:
-    the direction is from the image to the changed one. For inputs of every shape: towards the nearest other of all
-    examples that the reference puts into the same class.
-    `kinds` chooses among their names; by default all that exist for the inputs are given. What leaves an example as it
-    is, such as a shift of a blank image, is absent for this example, and left out where it does so for all.
+    For images (n, channels, height, width) these are brightness and contrast up and down, a shift by one pixel and a
+    rotation by 5°, with the border repeated, a Gaussian blur of 0.7 pixels, and for images in [0, 1] with 1 or 3
+    channels JPEG: the direction is from the image to the changed one. For inputs of every shape there is the direction
+    towards the nearest other example that the reference puts into the same class. `examples` is a number of examples
+    spread evenly over the data set, their indices, or None for all. `kinds` chooses directions by their names; by
+    default all that exist for the inputs. A change that leaves an example as it is, such as a shift of a blank image,
+    is absent for this example, and left out if it changes no example.
 
-    Raises InvalidArgumentError for unknown kinds, ObservationError for data of many answers an example, where a kind
-    that was asked for leaves an example as it is, and where none is left.
+    Raises InvalidArgumentError for unknown kinds; ObservationError for data with several predictions per example, if a
+    kind in `kinds` leaves an example as it is, and if no direction is left.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -118,7 +119,7 @@ class BenignChanges:
         """Leave out the changes that leave all inputs as they are, by what `still` gave for all; raise if all do."""
         kept = (~still.all(dim=0)).nonzero().flatten()
         if not len(kept):
-            raise ObservationError("every benign change leaves the examples as they are: there is no such direction")
+            raise ObservationError("every benign change leaves the examples as they are, so there is no direction")
         kinds = tuple(self.kinds[column] for column in kept.tolist())
         return BenignChanges(self.reference, self.chosen, self.inputs, kinds, self._nearest), still[:, kept]
 

@@ -1,4 +1,4 @@
-"""Directions of many examples that are made a block of examples at a time, so that memory does not grow with them."""
+"""Directions of many examples, made for a block of examples at a time to bound the memory."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def as_rays(
         return as_directions(owner, directions, examples, input_shape)
     if (directions.examples, directions.input_shape) != (examples, input_shape):
         found = f"{directions.examples} examples {directions.input_shape}"
-        reject(owner, "directions", found, f"there are {examples} examples {input_shape}")
+        reject(owner, "directions", found, f"must be directions for {examples} examples {input_shape}")
     return directions
 
 

@@ -1,4 +1,4 @@
-"""Level D: are the decision boundaries still as far from the inputs as they were?"""
+"""Level D: are the decision boundaries as far from the inputs as they were?"""
 
 from __future__ import annotations
 
@@ -48,33 +48,55 @@ def compare_boundaries(
 ) -> Measurement:
     """Measure how far a candidate's decision boundaries have moved along given directions.
 
-    Each model starts from its own inputs, and only at examples on which both predict the same class; the others
-    are counted and listed. `directions` is "gate" (`gate_directions` of the reference, drawn by `seed`), "worst"
-    (`worst_case_directions`, each model walking its own), "benign" (`benign_directions` of the reference), a
-    `Directions` value or a tensor (directions, *input); one made for each example follows the order of `examples`,
-    which is a number spread evenly over the data set, indices, or None for all. `max_distance`, L2 in units of the
-    inputs, is by default the median distance between two of the examples. `bounds`, `steps` and `bisections` are
-    those of `search_boundaries`, with its guarantee: no excursion wider than max_distance / steps is missed.
-    `batch_size`, by default 32 on a CPU and 512 elsewhere, is the largest number of inputs in one call and bounds the
-    memory: directions that are named are made for at most so many examples at a time and not kept.
+    Each model starts from its own inputs, and only at examples on which both predict the same class; the others are
+    counted and listed. No excursion into another class wider than max_distance / steps is missed.
 
-    A ray on which a model meets no other class within `max_distance` is *censored* for it: it has no distance.
-    With d of the reference and d̃ of the candidate, each metric is made for each example from its own rays, and
-    then over the examples, which are what is independent; `counts` are numbers of examples.
+    A ray on which a model meets no other class within `max_distance` is *censored* for it: it has no distance. With d
+    of the reference and d̃ of the candidate, each metric is computed for each example from its own rays, and then over
+    the examples, because examples are independent and rays are not; `counts` are numbers of examples.
 
     - `median_change`: median over examples of the median |d̃ − d| / d of the rays that both reach. It has no sign:
       boundaries that came nearer and that went away both count, and do not cancel.
     - `mean_abs_log_ratio`: mean of the mean |ln(d̃ / d)| of the rays that both reach.
-    - `preserved_fraction`: mean share of the rays with |d̃ − d| ≤ `tolerance` · d among those that at least one of
+    - `preserved_fraction`: mean fraction of the rays with |d̃ − d| ≤ `tolerance` · d among those that at least one of
       the two reaches; a ray that only one reaches is not preserved, a ray that neither reaches is left out.
     - `median_distance_ratio`: the Kaplan–Meier median of all rays' distances after, over that before; rays that a model
-      does not reach count as longer than `max_distance`. NaN where more than half of the rays stay unreached.
-    - `censored_fraction`: mean share of the rays that one or both do not reach, which have no part in the first two.
+      does not reach count as longer than `max_distance`. NaN if more than half of the rays are not reached.
+    - `censored_fraction`: mean fraction of the rays that one or both do not reach, which the first two metrics leave
+      out.
 
-    An example without such rays has no part in a metric; with none at all it is NaN with a count of 0.
+    An example without such rays is left out of a metric; without any example the metric is NaN with a count of 0.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for observations that are not of the same
-    examples, NaN logits on the way, and a reference without gradients where directions are to be made from them.
+    Args:
+        candidate: The observation of the compressed model, or of a model on compressed data.
+        reference: The observation of the reference on the same examples.
+
+    Args: Rays
+        directions: "gate" (`gate_directions` of the reference with `seed`), "worst" (`worst_case_directions` of each
+            model itself), "benign" (`benign_directions` of the reference), a `Directions` value, or a tensor
+            (directions, *input). Directions made for each example follow the order of `examples`.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        max_distance: How far to search, L2 in units of the inputs; by default the median distance between two of the
+            examples.
+        seed: The seed of the random directions of "gate".
+
+    Args: Search
+        steps: The number of equal steps on a ray.
+        bisections: The number of halvings within a step.
+        bounds: The pair (low, high) to which moved inputs are clipped, or None; see `search_boundaries`.
+        batch_size: The largest number of inputs in one call, which bounds the memory; by default 32 on a CPU and 512
+            elsewhere. Named directions are made for at most that many examples at a time and not kept.
+
+    Args: Metric
+        tolerance: The relative change of a distance that counts as preserved, in (0, 1).
+
+    Returns:
+        The measurement, with the ray of each example that moved most.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the observations are not of the same examples, logits on a ray are NaN, or the reference
+            has no gradients for directions that need them.
 
     >>> from cp_compress.fidelity import observe
     >>> data = (torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -168,7 +190,7 @@ def _default_distance(inputs: Tensor) -> float:
     distances = torch.pdist(rows)
     median = float(distances.median()) if len(distances) else 0.0
     if not 0 < median < math.inf:
-        rule = "there is no default, because half of the examples or more are equal, or there is only one"
+        rule = "must be given, because at least half of the examples are equal, or there is only one"
         reject(_OWNER, "max_distance", None, rule)
     return median
 
@@ -252,7 +274,7 @@ def _notes(pairs: RayPairs, left_out: int, asked: int, reach: float, steps: int)
     ]
     absent = pairs.before.numel() - counts["compared"]
     if absent:
-        notes.append(f"{absent} rays do not exist, such as towards a blank image shifted, and were not compared")
+        notes.append(f"{absent} rays do not exist, such as towards a shifted blank image, and were not compared")
     if left_out:
-        notes.append(f"{left_out} of {asked} examples were left out: the models already disagree there")
+        notes.append(f"{left_out} of {asked} examples were left out, because the models disagree on them")
     return tuple(notes)

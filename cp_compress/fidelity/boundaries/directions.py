@@ -1,4 +1,4 @@
-"""Directions to move inputs along: unit vectors with names that a person can read, and combinations of them."""
+"""Directions along which inputs are moved: unit vectors with readable names, and combinations of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,21 @@ _AMOUNTS = ("", "half a", "one", "one and a half", "two", "two and a half", "thr
 class Directions:
     """Directions of unit length in the space of inputs.
 
-    `tensor` is (directions, *input), shared by all examples, or with `per_example` (examples, directions, *input),
-    of a floating-point dtype; it is scaled to unit L2 length. `names` and `families` hold one text for each
-    direction: what it is, and which kind it belongs to. `digest` identifies the set; by default it is that of the
-    content, which a set computed by a model replaces by that of what it was computed from, because gradients
-    differ in their last bits between machines. `absent` (examples, directions), bool, marks those that an example does
-    not have, such as towards the shifted one of a blank image: they are zero, and their rays are not compared.
+    `digest` identifies the set: by default by its content. For a set computed by a model it is that of what it was
+    computed from, because gradients differ in their last bits between machines.
 
-    Raises InvalidArgumentError for directions that are zero or not finite, and for names that do not fit.
+    Args:
+        tensor: Directions (directions, *input), shared by all examples, or with `per_example` (examples, directions,
+            *input), of a floating-point dtype; they are scaled to unit L2 length.
+        names: What each direction is.
+        families: The kind of each direction.
+        per_example: Whether each example has its own directions.
+        origin: The digest of what the directions were computed from, or None for that of their content.
+        absent: A mask (examples, directions), bool, of directions that an example does not have, such as towards a
+            shifted copy of a blank image: they are zero, and their rays are not compared.
+
+    Raises:
+        InvalidArgumentError: If a direction is zero or not finite, or names, families or `absent` do not fit.
 
     >>> Directions(torch.tensor([[0.0, 2.0]]), ("up",), ("axis",)).tensor
     tensor([[0., 1.]])
@@ -52,7 +59,7 @@ class Directions:
             form = "(examples, directions, *input)" if self.per_example else "(directions, *input)"
             reject("Directions", "tensor", found, f"directions are a floating-point tensor {form}")
         if 0 in tensor.shape:
-            reject("Directions", "tensor", tuple(tensor.shape), "there must be one direction or more")
+            reject("Directions", "tensor", tuple(tensor.shape), "there must be at least one direction")
         count = tensor.shape[first - 1]
         for field in ("names", "families"):
             texts = tuple(getattr(self, field))
@@ -80,7 +87,7 @@ class Directions:
         if bool(bad.any()):
             place = bad.nonzero()[0].tolist()
             where = f" for example {place[0]} of the set" if self.per_example else ""
-            rule = f"{int(bad.sum())} directions are zero or not finite; a direction must point somewhere"
+            rule = f"{int(bad.sum())} directions are zero or not finite"
             reject("Directions", "tensor", self.names[place[-1]] + where, rule)
         flat, sizes = rows.flatten(0, -2), largest.flatten()[:, None]
         unit = torch.empty_like(flat, memory_format=torch.contiguous_format)
@@ -105,7 +112,7 @@ class Directions:
         return direction_digest(origin, self.per_example, self.names, self.families)
 
     def select(self, rows: Tensor) -> Directions:
-        """Return the directions of the examples at `rows` (k,); of shared ones, all."""
+        """Return the directions of the examples at `rows` (k,); shared ones are returned unchanged."""
         if not self.per_example:
             return self
         absent = None if self.absent is None else self.absent[rows]
@@ -147,7 +154,7 @@ def as_directions(
     if directions.input_shape != input_shape:
         reject(owner, "directions", directions, f"made for inputs {directions.input_shape}, not {input_shape}")
     if directions.per_example and len(directions.tensor) != examples:
-        reject(owner, "directions", directions, f"there are {examples} examples, and each needs its own set")
+        reject(owner, "directions", directions, f"must hold one set of directions for each of {examples} examples")
     return directions
 
 
@@ -156,7 +163,7 @@ def join_directions(parts: Sequence[Directions]) -> Directions:
     sizes = {len(part.tensor) for part in parts if part.per_example}
     shapes = {part.input_shape for part in parts}
     if not parts or len(sizes) > 1 or len(shapes) > 1:
-        reject("join_directions", "parts", list(parts), "sets of one input shape and number of examples are needed")
+        reject("join_directions", "parts", list(parts), "all sets need the same input shape and number of examples")
     dtype = functools.reduce(torch.promote_types, (part.tensor.dtype for part in parts))
     tensors = [part.tensor.to(dtype) for part in parts]
     for count in sizes:
@@ -216,15 +223,15 @@ class DirectionBasis:
                 if whole:
                     kept[place] = whole
             if not kept:
-                reject("combine", "combinations", dict(terms), "with every coefficient 0 no direction is left")
+                reject("combine", "combinations", dict(terms), "at least one coefficient must differ from 0")
             names.append(self._name(kept))
         if not names:
-            reject("combine", "combinations", combinations, "give one combination or more")
+            reject("combine", "combinations", combinations, "give at least one combination")
         mixed = (coefficients @ self.tensor.double().flatten(1)).view(-1, *self.tensor.shape[1:])
         return Directions(mixed.to(self.tensor.dtype), tuple(names), ("combination",) * len(names))
 
     def cancels(self, terms: Mapping[int, int]) -> bool:
-        """Tell whether a combination leaves nothing but rounding, as it may of vectors that depend on each other.
+        """Return whether a combination is zero up to rounding, as it can be for linearly dependent vectors.
 
         >>> DirectionBasis(("up", "down"), torch.tensor([[1.0], [-1.0]])).cancels({0: 2, 1: 2})
         True
@@ -259,7 +266,7 @@ def low_frequency_basis(input_shape: Sequence[int], *, half_waves: int = 2) -> D
     rule = "must be a whole number of half waves in 0..8"
     limit = check_integer("low_frequency_basis", "half_waves", half_waves, rule, at_least=0, at_most=8)
     if not 1 <= len(shape) <= 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        rule = "waves are known for (channels, height, width), (height, width) and (features,); give a tensor instead"
+        rule = "waves exist for (channels, height, width), (height, width) and (features,); pass a tensor instead"
         reject("low_frequency_basis", "input_shape", shape, rule)
     spatial, channels = shape[-2:], shape[0] if len(shape) == 3 else 1
     waves = [_cosines(size, min(limit, size - 1)) for size in spatial]

@@ -1,4 +1,4 @@
-"""Families of directions that tell something: class gradients, slow waves, noise, compression residuals."""
+"""Families of directions with a meaning: class gradients, low frequencies, noise, compression residuals."""
 
 from __future__ import annotations
 
@@ -28,14 +28,24 @@ def class_gradient_directions(
     count: int = 9,
     batch_size: int | None = None,
 ) -> Directions:
-    """Return, for each example, the steepest ways from its predicted class towards its `count` likeliest others.
+    """Return, for each example, the steepest directions from its predicted class towards its most likely other classes.
 
-    A direction is the gradient of (another class's logit − the predicted class's) with respect to the input, at
-    the example. `examples` is as for `choose_examples`: a number, indices or None for all. With fewer other
-    classes than `count` there is one direction for each. The digest is that of the model and the inputs.
+    A direction is the gradient of (another class's logit − the predicted class's) with respect to the input, at the
+    example. Its digest is that of the model and the inputs.
 
-    Raises ObservationError for data of many answers an example, for a model that is not differentiable in its inputs,
-    and where a gradient is zero or not finite.
+    Args:
+        observation: The observed model and data.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        count: The number of other classes; with fewer classes there is one direction for each.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+
+    Returns:
+        The directions of each example.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the data has several predictions per example, the model is not differentiable in its
+            inputs, or a gradient is zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -106,7 +116,7 @@ def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Di
     start = check_integer("gaussian_directions", "seed", seed, "must be a whole number of 0 or more", at_least=0)
     shape = tuple(input_shape)
     if not shape or math.prod(shape) < 1:
-        reject("gaussian_directions", "input_shape", shape, "the shape of one input, with one value or more")
+        reject("gaussian_directions", "input_shape", shape, "must be the shape of one input with at least one value")
     drawn = torch.randn(asked, *shape, generator=torch.Generator().manual_seed(start))
     names = tuple(f"Gaussian {number} of seed {start}" for number in range(asked))
     return Directions(drawn, names, ("Gaussian",) * asked)
@@ -115,8 +125,8 @@ def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Di
 def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
     """Return, for each example, the direction from an original input (n, *input) to its decoded version.
 
-    Raises InvalidArgumentError when the shapes differ, and names the examples that were decoded without any error:
-    they have no such direction, so leave them out.
+    Raises InvalidArgumentError if the shapes differ, and, naming them, for examples that were decoded without any
+    error: they have no such direction and must be left out.
 
     >>> residual_directions(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).tensor
     tensor([[[0.6000, 0.8000]]])
@@ -147,17 +157,30 @@ def gate_directions(
     gaussian: int = 8,
     batch_size: int | None = None,
 ) -> Directions:
-    """Return the fixed set of directions that a gate asks every candidate about, the same for each.
+    """Return the fixed set of directions of a gate, the same for every candidate.
 
-    For each of the reference's `examples` these are its class gradients, the slowest waves (where the inputs have
-    a shape that waves are known for), seeded Gaussian directions, and `residuals` as `residual_directions` makes
-    them for the same examples. Along class gradients the next class is near, along random directions far away: of
-    the latter alone the distances are loose upper bounds. But the reference's gradients are the reference's worst
-    case, not the candidate's: along them a candidate looks more robust than it is. The digest tells reference,
-    examples and seed apart.
+    For each example these are the reference's class gradients, low-frequency waves (if the inputs have a shape for
+    which waves exist), random Gaussian directions, and `residuals`. Along class gradients the next class is near, along
+    random directions far away, so that random directions alone give loose upper bounds of the distance. But the
+    reference's gradients are the reference's worst case, not the candidate's: along them a candidate looks more robust
+    than it is. The digest depends on the reference, the examples and the seed.
 
-    Raises InvalidArgumentError for counts below 1 and residuals of other examples, ObservationError for a reference
-    without gradients and for data of many answers an example.
+    Args:
+        reference: The observed reference and data.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        seed: The seed of the Gaussian directions.
+        residuals: The `residual_directions` of the same examples, or None.
+        class_gradients: The number of class gradients.
+        low_frequency: The number of low-frequency waves.
+        gaussian: The number of Gaussian directions.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+
+    Returns:
+        The directions of each example.
+
+    Raises:
+        InvalidArgumentError: If a number is below 1, or the residuals are of other examples.
+        ObservationError: If the reference has no gradients, or the data has several predictions per example.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -195,5 +218,5 @@ def _check_gradients(gradients: Tensor, chosen: Tensor) -> None:
     if len(bad):
         raise ObservationError(
             f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
-            "there is no direction along it"
+            "it gives no direction"
         )

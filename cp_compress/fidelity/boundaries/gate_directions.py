@@ -1,9 +1,11 @@
-"""The gate's own set of directions: fixed by data, reference and seed, the same for every candidate."""
+"""The gate's own set of directions: determined by data, reference and seed, the same for every candidate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
@@ -13,6 +15,7 @@ from cp_compress.fidelity.boundaries.comparison import FAMILIES as FAMILIES
 from cp_compress.fidelity.boundaries.comparison import compare_boundaries
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.boundaries.families import residual_directions
+from cp_compress.fidelity.boundaries.search import Bounds
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.sampling import choose_examples
@@ -37,13 +40,19 @@ def standard_directions(
     return gate_blocks(reference, chosen, seed=seed, residuals=residuals, batch_size=batch_size)
 
 
-def find_directions(directions: Any, reference: Observation, examples: int | Sequence[int] | None, seed: int) -> Any:
+def find_directions(
+    directions: Any,
+    reference: Observation,
+    examples: int | Sequence[int] | None,
+    seed: int,
+    batch_size: int | None = None,
+) -> Any:
     """Return the directions that a name stands for, "gate" or a family that was added; anything else as it is."""
     require_one_class(reference.task)
     if not isinstance(directions, str):
         return directions
     if directions == "gate":
-        return standard_directions(reference, examples, seed)
+        return standard_directions(reference, examples, seed, batch_size)
     make = added("directions").get(directions)
     if make is None:
         if directions not in FAMILIES:
@@ -59,14 +68,34 @@ def find_directions(directions: Any, reference: Observation, examples: int | Seq
 def compare_standard_boundaries(
     candidate: Observation,
     reference: Observation,
+    directions: Directions | DirectionBlocks | Tensor | str = "gate",
     *,
+    max_distance: float | None = None,
     examples: int | Sequence[int] | None = 32,
+    tolerance: float = 0.1,
+    bounds: Bounds | None = None,
+    steps: int = 32,
+    bisections: int = 14,
+    batch_size: int | None = None,
     seed: int = 0,
-    **options: Any,
 ) -> Measurement:
-    """Measure as `compare_boundaries` along the standard directions; `options` are that function's."""
-    directions = standard_directions(reference, examples, seed, options.get("batch_size"))
-    return compare_boundaries(candidate, reference, directions, examples=examples, seed=seed, **options)
+    """Measure as `compare_boundaries`, whose arguments these are, with the gate's directions as the default.
+
+    `directions` may also name a family that a user has added.
+    """
+    return compare_boundaries(
+        candidate,
+        reference,
+        find_directions(directions, reference, examples, seed, batch_size),
+        max_distance=max_distance,
+        examples=examples,
+        tolerance=tolerance,
+        bounds=bounds,
+        steps=steps,
+        bisections=bisections,
+        batch_size=batch_size,
+        seed=seed,
+    )
 
 
 def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:

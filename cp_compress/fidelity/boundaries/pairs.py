@@ -1,4 +1,4 @@
-"""The distances along rays before and after compression, and what they say over examples and families."""
+"""The distances along rays before and after compression, summarised over examples and families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for the first class change along each of many rays, all of them together."""
+"""The search for the first class change along many rays, all of them together."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ Bounds = tuple[float | Tensor, float | Tensor]
 class BoundarySearch:
     """Where rays leave the class of their seed.
 
-    `distances` (examples, directions), float64, are inf where no change was found; `classes` the class reached
-    there, −1 where none was; `seed_classes` (examples,) the class at the seed; `evaluations` the number of inputs
-    that the model was run on.
+    Attributes:
+        distances: The distances (examples, directions), float64, inf if no change was found.
+        classes: The classes (examples, directions) reached there, −1 if none was.
+        seed_classes: The classes (examples,) at the seeds.
+        evaluations: The number of inputs that the model was run on.
     """
 
     distances: Tensor
@@ -46,9 +48,29 @@ def boundary_distances(
     batch_size: int | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Return the distances (examples, directions) to the first class change, inf where none was found.
+    """Return the distances to the first class change along every direction from every example.
 
-    The arguments and the guarantee are those of `search_boundaries`.
+    The method and its guarantee are those of `search_boundaries`, which also returns the classes.
+
+    Args:
+        model: A callable that maps a batch to logits.
+        examples: Inputs (n, *input) of a floating-point dtype, where the rays start.
+        directions: A `Directions` value, or a tensor (directions, *input) shared by all examples or (n, directions,
+            *input); a tensor is scaled to unit L2 length.
+        max_distance: How far to search, L2 in units of the inputs.
+        steps: The number of equal steps on a ray.
+        bisections: The number of halvings within a step, 0…40.
+        bounds: The pair (low, high), numbers or tensors for each channel, to which moved inputs are clipped; the
+            distance is then that of the unclipped move. None for no clipping.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        device: Where to run; by default where the model is.
+
+    Returns:
+        The distances (examples, directions), float64, inf if no change was found.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If logits are NaN or infinite.
 
     >>> plane = torch.nn.Linear(2, 2)
     >>> with torch.no_grad():  # the class changes where x₀ = 1
@@ -83,26 +105,39 @@ def search_boundaries(
 ) -> BoundarySearch:
     """Find the first class change along every direction from every example.
 
-    `examples` are inputs (n, *input) of a floating-point dtype; `directions` a `Directions` value, or a tensor
-    (directions, *input) shared by all examples or (n, directions, *input), scaled here to unit L2 length.
-    Distances are L2 in units of the inputs. A ray is evaluated at `steps` equal steps up to `max_distance` until
-    the model's class differs from its class at the seed; then the change is narrowed down within that step to
-    max_distance / steps / 2^bisections, and the end at which the class was seen to differ is the distance. So **no
-    excursion into another class that is wider than a step is missed**; a narrower one may be, and several changes
-    within one step are told apart no further. `bounds=(low, high)`, numbers or tensors for each channel, clips
-    the moved inputs; the distance is then that of the unclipped move. `batch_size` is by default 32 on a CPU and
-    512 elsewhere; `device` is by default the model's.
+    A ray is evaluated at `steps` equal steps up to `max_distance` until the model's class differs from its class at the
+    seed. Then the change is located within that step to max_distance / steps / 2^bisections, and the distance is the
+    end of that interval at which the class differs. So **no excursion into another class that is wider than a step is
+    missed**; a narrower one may be, and several changes within one step are not distinguished.
 
-    The narrowing follows the logits' margin by the ITP method (Oliveira and Takahashi 2020), which takes at most one
-    evaluation more than so many bisections and mostly far fewer.
+    The location follows the margin of the logits by the ITP method (Oliveira and Takahashi 2020), which takes at most
+    one evaluation more than `bisections` and mostly far fewer.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for NaN or infinite logits on the way, and for
-    a `Runner` of a task with many answers an example; of a bare model the largest logit is taken for its one class.
+    Args:
+        model: A callable that maps a batch to logits.
+        examples: Inputs (n, *input) of a floating-point dtype, where the rays start.
+        directions: A `Directions` value, or a tensor (directions, *input) shared by all examples or (n, directions,
+            *input); a tensor is scaled to unit L2 length.
+        max_distance: How far to search, L2 in units of the inputs.
+        steps: The number of equal steps on a ray.
+        bisections: The number of halvings within a step, 0…40.
+        bounds: The pair (low, high), numbers or tensors for each channel, to which moved inputs are clipped; the
+            distance is then that of the unclipped move. None for no clipping.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        device: Where to run; by default where the model is.
+
+    Returns:
+        The distances and the classes reached.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If logits are NaN or infinite, or a `Runner` has a task with several predictions per example.
+            For any other callable the largest logit is its one class.
     """
     owner = "boundary_distances"
     if not isinstance(examples, Tensor) or not examples.is_floating_point() or examples.ndim < 2 or not len(examples):
         found = f"{examples.dtype} {tuple(examples.shape)}" if isinstance(examples, Tensor) else examples
-        reject(owner, "examples", found, "examples are a floating-point tensor (n, *input) with n of 1 or more")
+        reject(owner, "examples", found, "must be a floating-point tensor (n, *input) with n of 1 or more")
     input_shape = tuple(examples.shape[1:])
     known = as_rays(owner, directions, len(examples), input_shape)
     rule = "must be a positive, finite L2 distance"
@@ -225,7 +260,7 @@ class _Search:
             where = (
                 f"at example {row}" if slots is None else f"along a ray from example {int(slots[row]) // self.width}"
             )
-            raise ObservationError(f"the model gives NaN or infinite logits {where}: no class can be told there")
+            raise ObservationError(f"the model returns NaN or infinite logits {where}, so it has no class there")
         label = logits.argmax(dim=1)
         own = (label if seed_class is None else seed_class)[:, None]
         margin = logits.gather(1, own).squeeze(1) - logits.scatter(1, own, -torch.inf).amax(dim=1)

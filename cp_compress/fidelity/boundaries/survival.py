@@ -1,4 +1,4 @@
-"""Medians of distances of which many are only known to be larger than the search went."""
+"""Medians of distances, some of which are only known to be larger than the search range."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def kaplan_meier_median(distances: Tensor, seen: Tensor) -> float:
-    """Return the median by the product-limit estimate, NaN where the curve does not come down to one half.
+    """Return the median by the product-limit estimate, NaN if the curve does not fall to one half.
 
-    `distances` (n,), float64, are where an event was seen (`seen` true) or how far was looked without one. The median
-    is the smallest distance at which the estimated share of rays without an event, Π (1 − events / at risk), is at
+    `distances` (n,), float64, are where an event was seen (`seen` true) or how far was searched without one. The median
+    is the smallest distance at which the estimated fraction of rays without an event, Π (1 − events / at risk), is at
     most 1/2. Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations".
 
     >>> kaplan_meier_median(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([True, False, True, True]))

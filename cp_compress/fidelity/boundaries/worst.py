@@ -1,4 +1,4 @@
-"""Each model's own worst case: the directions in which its nearest boundary seems to lie."""
+"""Each model's own worst case: the directions in which its nearest boundary is estimated to lie."""
 
 from __future__ import annotations
 
@@ -31,16 +31,28 @@ def worst_case_directions(
     overshoot: float = _OVERSHOOT,
     batch_size: int | None = None,
 ) -> Directions:
-    """Return, for each example, the direction in which this model's own nearest boundary seems to lie.
+    """Return, for each example, estimates of the direction of this model's own nearest boundary.
 
-    "gradient" is the gradient of (the runner-up's logit − the predicted class's); "deepfool" the way to where the
-    class changes after at most `steps` linearisations towards the nearest of the ten likeliest classes, each
-    overstepped by the share `overshoot` (Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2). A candidate walks
-    along its own: along the reference's it looks more robust than it is. `examples` and `batch_size` are as in
-    `class_gradient_directions`.
+    A candidate must be searched along its own directions, because along the reference's it looks more robust than it
+    is.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for data of many answers an example, for a
-    model without gradients, and where a gradient is zero or not finite.
+    Args:
+        observation: The observed model and data.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        methods: "gradient" for the gradient of (the runner-up's logit − the predicted class's); "deepfool" for the
+            direction to where the class changes after at most `steps` linearisations towards the nearest of the ten
+            most likely classes (Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2).
+        steps: The largest number of linearisations.
+        overshoot: By which fraction each step goes beyond the linearised boundary, 0 or more.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+
+    Returns:
+        The directions of each example, one for each method.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the data has several predictions per example, the model has no gradients, or a gradient is
+            zero or not finite.
 
     >>> from cp_compress.fidelity import observe
     >>> seen = observe(torch.nn.Linear(4, 3), (torch.ones(2, 4), torch.tensor([0, 1])))
@@ -76,7 +88,7 @@ def worst_case_directions(
     if len(bad):
         raise ObservationError(
             f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
-            "there is no worst-case direction"
+            "it gives no worst-case direction"
         )
     origin = worst_case_origin(observation, inputs, methods, limit, overshoot)
     names = worst_case_names(methods)

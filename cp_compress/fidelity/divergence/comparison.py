@@ -1,11 +1,10 @@
-"""A counterexample: an input near a given one on which a candidate says something else than its reference."""
+"""A counterexample: an input near a given one for which a candidate predicts another class than its reference."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +29,23 @@ _SMALLEST_MARGIN = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class DivergenceSearch:
-    """What was found around each of n seeds.
+    """The result of a search around each of n seeds.
 
-    `found` (n,) says where an input was found, `inputs` (n, *input) hold it (elsewhere the seed), `already` (n,)
-    where the seed itself is one. `reference_classes`, `candidate_classes` and `seed_classes` (n,) are the
-    classes there, and the reference's at the seed; `reference_margins` and `candidate_margins` (n,), float64, the
-    largest minus the second logit, NaN where unknown. `queries` (n,) counts inputs that both models were asked about
-    beside the seed. `linf` and `l2` (n,), float64, are distances from the seed in units of the inputs, NaN where
-    nothing was found. `guided` (n,) says where something led the way: a gradient other than zero, or an input of
-    another class. `unconfirmed` (n,) counts disagreements that did not hold when looked at closely; `precisions`
-    are those in which candidate and reference were asked then, None where nothing was asked.
+    Attributes:
+        inputs: The inputs (n, *input) found, or the seed if none was.
+        found: Whether (n,) an input was found.
+        already: Whether (n,) the models already disagree on the seed.
+        seed_classes: The reference's classes (n,) on the seeds.
+        reference_classes: The reference's classes (n,) on the inputs.
+        candidate_classes: The candidate's classes (n,) on the inputs.
+        reference_margins: The reference's largest minus second logit (n,), float64, NaN if unknown.
+        candidate_margins: The candidate's largest minus second logit (n,), float64, NaN if unknown.
+        queries: The number (n,) of inputs that both models were run on beside the seed.
+        linf: The L∞ distances (n,) from the seeds, float64, in units of the inputs, NaN if none was found.
+        l2: The L2 distances (n,) from the seeds, float64, in units of the inputs, NaN if none was found.
+        guided: Whether (n,) the search had a direction: a gradient other than zero, or an input of another class.
+        unconfirmed: The number (n,) of disagreements that verification rejected.
+        precisions: The precisions of candidate and reference in the verification, or None without one.
     """
 
     inputs: Tensor
@@ -59,11 +65,12 @@ class DivergenceSearch:
 
     @property
     def asked(self) -> Tensor:
-        """Where (n,) inputs were looked for beside the seed, or the seed itself is one; elsewhere nothing is known.
+        """Whether (n,) inputs beside the seed were tried, or the seed itself is a counterexample; elsewhere nothing is
+        known.
 
-        That is around a seed to which `guide="examples"` has no other class, around one at which the reference's
-        gradient is zero and from which no way leads to another class, and around one on which the models disagree in a
-        way that does not hold when looked at closely.
+        Nothing is known for a seed to which `guide="examples"` has no other class, for one at which the reference's
+        gradient is zero and no path leads to another class, and for one on which the models disagree in a way that
+        verification rejects.
         """
         return self.found | (self.guided & (self.queries > 0))
 
@@ -89,32 +96,61 @@ def find_divergence(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> DivergenceSearch:
-    """Find, near each seed, an input on which the two models give different classes.
+    """Find, near each seed, an input for which the two models predict different classes.
 
-    `seeds` are inputs (n, *input) of a floating-point dtype; inputs are looked for within `epsilon` of them (None for
-    anywhere) by `norm` "linf" or "l2" in units of the inputs, inside `bounds` (a pair of numbers or None), and with
-    `lattice="uint8"` only among images k / 255 with whole k. From a seed on which both say y a path is laid to an
-    input on which the reference says something else, by a few gradient steps on the reference (`guide="gradient"`) or
-    towards another of the seeds (`guide="examples"`, no gradients at all; also where a gradient is zero), and halved:
-    both models change their answer on each half that is kept, and unless they do so at the same place a disagreement is
-    met after about log₂(length / resolution) halvings. The candidate is asked for classes only: it may be any callable
-    that gives logits (n, classes) or classes (n,) or (n, 1). `restarts` more paths, from random points, are tried where
-    the crossings coincide; `queries` bounds the inputs asked about for each seed.
+    From a seed for which both predict y a path leads to an input for which the reference predicts another class. The
+    path is halved: both models change their prediction on each half that is kept, and unless they do so at the same
+    point a disagreement is met after about log₂(length / resolution) halvings. The candidate is queried for classes
+    only. Seeds on which the models already disagree are found at distance 0.
 
-    With `verify` a disagreement counts when it holds on a batch of one input and, for modules that run in float64, on
-    float64 copies of the models, which hold the same rounded or pruned weights; one of the margins (largest minus
-    second logit) must exceed `min_margin`, a share of the spread of that model's logits (largest minus smallest, mean
-    over the seeds): rounding turns an answer only where both models waver. A copy that gives other logits for the seeds
-    than rounding explains, as under autocast, does not speak for its model: there, and where the model's own margin is
-    more than rounding makes of its logits, the model's own answer counts. With `minimise` each input is then moved
-    towards its seed for as long as they disagree with both margins that large; with `refine` it is moved, within the
-    ball, to where both models are surer of their answers, as far as 40 more queries find such a place. Seeds on which
-    they disagree already are found at distance 0. `batch_size` is by default 32 on a CPU and 512 elsewhere; `seed`
-    decides all random choices; `device` is by default the models'.
+    With `verify` a disagreement counts if it holds on a batch of one input and, for modules that run in float64, on
+    float64 copies of the models, which hold the same rounded or pruned weights, and if one of the margins (largest
+    minus second logit) exceeds `min_margin`: rounding changes a prediction only where both models are undecided. A
+    float64 copy whose logits for the seeds differ by more than rounding explains, as under autocast, is not used for
+    its model. There, and where the model's own margin exceeds the rounding of its logits, the model's own prediction
+    counts.
 
-    Similar searches: DFLARE (Tian et al. 2023), DiffChaser (Xie et al. 2019), DIVA (Hao et al. 2022), DiverGet
-    (Yahmed et al. 2022). Raises InvalidArgumentError for malformed arguments, ObservationError for NaN logits, with
-    `verify` for a model that answers at random, and with `guide="gradient"` for a reference without gradients.
+    Similar searches: DFLARE (Tian et al. 2023), DiffChaser (Xie et al. 2019), DIVA (Hao et al. 2022), DiverGet (Yahmed
+    et al. 2022).
+
+    Args:
+        candidate: Any callable that returns logits (n, classes), or classes (n,) or (n, 1).
+        reference: The reference, differentiable in its inputs for `guide="gradient"`.
+        seeds: Inputs (n, *input) of a floating-point dtype.
+
+    Args: Where to search
+        epsilon: The largest distance from the seed by `norm`, in units of the inputs; None for no limit.
+        norm: "linf" or "l2".
+        lattice: "uint8" to search only among images k / 255 with whole k, or None.
+        bounds: The range (low, high) of valid values, or None.
+
+    Args: How to search
+        guide: How a path is found: "gradient" by a few gradient steps on the reference, or "examples" towards another
+            of the seeds, without gradients; the latter is also used where a gradient is zero.
+        restarts: The number of further paths, from random points, if the models change at the same point.
+        queries: The largest number of inputs that are tried for each seed.
+        minimise: Whether to move each input towards its seed while the models disagree with both margins above
+            `min_margin`.
+        refine: Whether to move each input, within the ball, to where both models have larger margins, by at most 40
+            more queries.
+
+    Args: Verification
+        verify: Whether to verify disagreements as described above.
+        min_margin: The margin that counts, relative to the spread of that model's logits (largest minus smallest, mean
+            over the seeds).
+
+    Args: The run
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        seed: The seed of all random choices.
+        device: Where to run; by default where the reference is.
+
+    Returns:
+        What was found around each seed.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If logits are NaN, with `verify` if a model's outputs are random, or with `guide="gradient"`
+            if the reference has no gradients.
 
     >>> class Above(torch.nn.Module):
     ...     def __init__(self, level):
@@ -185,28 +221,76 @@ def compare_divergence(
     *,
     epsilon: float | None,
     examples: int | Sequence[int] | Tensor | None = 64,
-    **options: Any,
+    norm: str = "linf",
+    lattice: str | None = None,
+    guide: str = "gradient",
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    restarts: int = 8,
+    queries: int = 200,
+    verify: bool = True,
+    min_margin: float = _SMALLEST_MARGIN,
+    minimise: bool = False,
+    refine: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> Measurement:
-    """Measure how many examples have an input near them on which the candidate says something else.
+    """Measure how many examples have an input near them for which the candidate predicts another class.
 
-    The seeds are `examples` of the reference's data, a number spread evenly, indices, or None for all; `epsilon` and
-    `options` are those of `find_divergence`.
+    Metrics: `divergence_rate`, the fraction of the seeds searched near which such an input was found (0 if none was:
+    that none was found within the budget does not prove that there is none). A seed on which the models disagree only
+    by rounding or only within a batch, and a seed without a path, do not count; a note states their number. Over the
+    seeds with such an input: `mean_queries`, the mean number of inputs tried, `median_linf` and `median_l2`, the
+    distances in units of the inputs; these are NaN with a count of 0 if none was found. `per_example["input"]` holds
+    the inputs.
 
-    Metrics: `divergence_rate`, the share of the seeds around which something was asked near which such an input was
-    found (0 when none was: that none was found within the budget does not prove that there is none). A seed on which
-    the models disagree only by rounding, or only within a batch, and one without a path do not count, and a note says
-    how many they are. Over the seeds with one, `mean_queries`, the mean
-    number of inputs asked about, `median_linf` and `median_l2`, the distances in units of the inputs; these are NaN
-    with a count of 0 where nothing was found. `per_example["input"]` holds the inputs.
+    Args:
+        candidate: The observation of the compressed model.
+        reference: The observation of the reference on the same examples.
+        epsilon: The largest distance from an example, in units of the inputs; None for no limit.
+        examples: The seeds of the reference's data: a number of examples spread evenly, their indices, or None for all.
+        norm: As in `find_divergence`.
+        lattice: As in `find_divergence`.
+        guide: As in `find_divergence`.
+        bounds: As in `find_divergence`.
+        restarts: As in `find_divergence`.
+        queries: As in `find_divergence`.
+        verify: As in `find_divergence`.
+        min_margin: As in `find_divergence`.
+        minimise: As in `find_divergence`.
+        refine: As in `find_divergence`.
+        batch_size: As in `find_divergence`.
+        seed: As in `find_divergence`.
+        device: Where the search runs; by default where the reference was observed.
 
-    Raises as `find_divergence`, ObservationError for observations that are not of the same examples, and
-    NothingComparedError where fewer than half of the seeds count.
+    Returns:
+        The measurement.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the observations are not of the same examples, or `find_divergence` cannot run the models.
+        NothingComparedError: If fewer than half of the seeds count.
     """
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
-    options.setdefault("device", reference.runner.device)
     found = find_divergence(
-        candidate.model, reference.model, reference.data.select(chosen)[0], epsilon=epsilon, **options
+        candidate.model,
+        reference.model,
+        reference.data.select(chosen)[0],
+        epsilon=epsilon,
+        norm=norm,
+        lattice=lattice,
+        guide=guide,
+        bounds=bounds,
+        restarts=restarts,
+        queries=queries,
+        verify=verify,
+        min_margin=min_margin,
+        minimise=minimise,
+        refine=refine,
+        batch_size=batch_size,
+        seed=seed,
+        device=reference.runner.device if device is None else device,
     )
     return as_measurement(found, chosen, reference)
 
@@ -223,7 +307,7 @@ def as_measurement(
     if 2 * asked < len(chosen):
         counted = f"only {asked} of the {len(chosen)} examples count"
         if not asked:
-            counted = f"nothing was asked around any of the {len(chosen)} examples"
+            counted = f"no input could be tried around any of the {len(chosen)} examples"
         raise NothingComparedError(f"{counted}: {'; '.join(_unasked_notes(found))}")
     metrics = {
         "divergence_rate": hits / asked,
@@ -260,9 +344,11 @@ def as_measurement(
 
 
 def _notes(found: DivergenceSearch) -> list[str]:
-    notes = [f"{int(found.queries.sum())} inputs were asked about around {int(found.asked.sum())} examples"]
+    notes = [f"{int(found.queries.sum())} inputs were tried around {int(found.asked.sum())} examples"]
     if found.precisions is not None:
-        notes.append(f"hits hold one at a time: candidate in {found.precisions[0]}, reference in {found.precisions[1]}")
+        notes.append(
+            f"hits were verified singly: candidate in {found.precisions[0]}, reference in {found.precisions[1]}"
+        )
     if bool(found.already.any()):
         notes.append(f"on {int(found.already.sum())} examples the models disagree without any change")
     unclear = found.asked & ~found.found & (found.unconfirmed > 0)
@@ -291,7 +377,7 @@ def _unasked_notes(found: DivergenceSearch) -> list[str]:
         )
     if bool(alone.any()):
         notes.append(
-            f"{int(alone.sum())} examples do not count: none of the others is of another class to them, and no "
+            f"{int(alone.sum())} examples do not count: no other example is of another class, and no "
             "gradient leads away from them"
         )
     return notes

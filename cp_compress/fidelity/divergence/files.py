@@ -1,4 +1,4 @@
-"""Inputs on which two models disagree, kept as files that a later run can ask again."""
+"""Inputs on which two models disagree, saved as files for later runs."""
 
 from __future__ import annotations
 
@@ -44,17 +44,27 @@ class SavedDivergence:
 
 
 def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor, labels: Tensor) -> Path:
-    """Write the inputs that a search found, atomically, as a NumPy `.npz` file; return its path.
+    """Write the inputs that a search found, atomically, as a NumPy `.npz` file.
 
-    `examples` and `labels` (n,) belong to the seeds of the search. Images k / 255 are stored as uint8, all others as
-    they are. A path without the suffix `.npz` is a folder: the file is then named by its content, so that processes
-    that write at the same time never write different things to one file. A file that is there already with something
-    else in it, such as what was found for another candidate, stays: the digest of the content is then added to the
-    name. Raises InvalidArgumentError when nothing was found.
+    Images k / 255 are stored as uint8, all others unchanged. An existing file with other content, such as inputs found
+    for another candidate, is kept: the digest of the content is then added to the name.
+
+    Args:
+        path: The file. A path without the suffix `.npz` is a folder, in which the file is named by its content, so that
+            processes that write at the same time never write different content to one file.
+        found: The result of `find_divergence`.
+        examples: The indices (n,) of the seeds in their data set.
+        labels: The true classes (n,) of the seeds.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InvalidArgumentError: If no input was found.
     """
     rows = found.found.nonzero().flatten()
     if not len(rows):
-        reject("save_divergence", "found", 0, "nothing was found, so there is nothing to save")
+        reject("save_divergence", "found", 0, "no input was found, so there is nothing to save")
     inputs = found.inputs[rows].detach().cpu()
     levels = (inputs * 255).round()
     on_lattice = bool(((levels / 255) == inputs).all()) and bool((inputs >= 0).all()) and bool((inputs <= 1).all())
@@ -89,10 +99,10 @@ def _as_known_to_numpy(inputs: Tensor) -> Tensor:
 
 
 def load_divergence(path: str | Path) -> SavedDivergence:
-    """Read what `save_divergence` wrote; nothing in the file is run.
+    """Read a file that `save_divergence` wrote, without running any code in it.
 
-    Raises OSError for a file that cannot be read, CorruptStreamError, naming it, for one that is damaged or no such
-    file.
+    Raises OSError for a file that cannot be read, and CorruptStreamError, naming it, for one that is damaged or of
+    another kind.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -106,7 +116,7 @@ def load_divergence(path: str | Path) -> SavedDivergence:
     except OSError:
         raise
     except Exception as error:  # damaged archives and headers make their readers raise anything, MemoryError included
-        raise CorruptStreamError(f"{path} holds no saved divergence, or is damaged: {reason_of(error)}") from error
+        raise CorruptStreamError(f"{path} is not a saved divergence, or is damaged: {reason_of(error)}") from error
 
 
 def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
@@ -123,7 +133,7 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
     else:
         arrays["inputs"] = arrays["inputs"].to(getattr(torch, header["dtype"]))
     if not arrays["inputs"].is_floating_point():
-        raise ValueError("its inputs are no floating-point numbers")
+        raise ValueError("its inputs are not floating-point numbers")
     return SavedDivergence(**arrays)
 
 
@@ -131,15 +141,26 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
 def replay_divergence(
     candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-5
 ) -> tuple[DivergenceSearch, Tensor]:
-    """Ask two models again about saved inputs; return the result in the form of a search, and the seeds' indices.
+    """Run two models again on saved inputs, and return which disagreements remain.
 
-    `found` says on which inputs they still disagree, verified as in `find_divergence`; distances are NaN, because the
-    seeds are not in the file. Raises InvalidArgumentError for inputs of another shape than the reference's data.
+    Args:
+        candidate: The observation of the compressed model.
+        reference: The observation of the reference.
+        saved: The inputs, or the path of their file.
+        min_margin: The margin that counts, as in `find_divergence`.
+
+    Returns:
+        The result in the form of a search, and the indices of the seeds. `found` states on which inputs the models
+        still disagree, verified as in `find_divergence`; distances are NaN, because the seeds are not in the file.
+
+    Raises:
+        InvalidArgumentError: If the inputs do not have the shape of the reference's data.
+        CorruptStreamError: If the file is damaged or of another kind.
     """
     kept = saved if isinstance(saved, SavedDivergence) else load_divergence(saved)
     expected = tuple(reference.data.select([0])[0].shape[1:])
     if tuple(kept.inputs.shape[1:]) != expected:
-        rule = f"its inputs have this shape, and those of the data {expected}"
+        rule = f"its inputs have this shape, but those of the data {expected}"
         reject("replay_divergence", "saved", tuple(kept.inputs.shape[1:]), rule)
     device = reference.runner.device
     batch: BatchSize = batch_size_for(device, None)

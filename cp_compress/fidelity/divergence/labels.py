@@ -1,4 +1,4 @@
-"""What two models say about the same inputs, asked for by label, and whether a disagreement is more than rounding."""
+"""The classes that two models predict for the same inputs, and whether a disagreement exceeds rounding."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Labeler:
     def _logits(self, output: object, count: int) -> Tensor:
         logits = self.runner.as_logits(output, count)
         if not bool(torch.isfinite(logits).all()):
-            raise ObservationError("the model gives NaN or infinite logits on an input near a seed")
+            raise ObservationError("the model returns NaN or infinite logits on an input near a seed")
         return logits
 
 
@@ -97,7 +97,7 @@ class ClassesAsLogits:
         outside = (named < 0) | (named >= self.classes)
         if bool(outside.any()):
             found = int(named[outside][0])
-            raise ObservationError(f"the model names class {found}; the reference's are 0 to {self.classes - 1}")
+            raise ObservationError(f"the model returned class {found}; the reference's are 0 to {self.classes - 1}")
         return nn.functional.one_hot(named, self.classes).float()
 
 

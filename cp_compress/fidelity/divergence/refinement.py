@@ -1,4 +1,4 @@
-"""From an input on which two models hardly disagree to one on which both are sure of what they say."""
+"""From an input on which two models barely disagree to one on which both have larger margins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bisection that meets a disagreement: all seeds together, each a small state machine."""
+"""The bisection that finds a disagreement: all seeds together, each with its own state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs among which a disagreement is searched: a ball around each seed, valid values, and points between two."""
+"""The inputs among which a disagreement is searched: a ball around each seed, valid values, and points between."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def search_space(
     """Return the space around seeds (n, ...); raises InvalidArgumentError, as `owner`, for what does not fit them."""
     if not isinstance(seeds, Tensor) or not seeds.is_floating_point() or seeds.ndim < 2 or not len(seeds):
         found = f"{seeds.dtype} {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else seeds
-        reject(owner, "seeds", found, "seeds are a floating-point tensor (n, *input) with n of 1 or more")
+        reject(owner, "seeds", found, "must be a floating-point tensor (n, *input) with n of 1 or more")
     if not bool(torch.isfinite(seeds).all()):
         first = int((~torch.isfinite(seeds).flatten(1).all(dim=1)).nonzero()[0])
         reject(owner, "seeds", f"NaN or infinite at #{first}", "all values must be finite numbers")

@@ -1,1 +1,1 @@
-"""Level B: does the space of features keep its shape?"""
+"""Level B: does the geometry of the features stay the same?"""

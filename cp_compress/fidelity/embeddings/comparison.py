@@ -1,4 +1,4 @@
-"""Level B: do the model's internal representations of the examples stay alike?"""
+"""Level B: do the model's internal representations of the examples stay similar?"""
 
 from __future__ import annotations
 
@@ -44,25 +44,35 @@ def compare_embeddings(
     pool: str = "mean",
     seed: int = 0,
 ) -> Measurement:
-    """Measure how alike the embeddings of two models are, at one layer or several.
+    """Measure how similar the embeddings of two models are, at one layer or several.
 
-    `layer` is the path of a module, whose output is the embedding, "input:" and a path for what goes into it, several
-    of them, or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
-    each model runs last. Embeddings with places are averaged over them, as `layer_features` says, or laid out in one
-    row with `pool="flatten"`. `examples` is a number spread evenly over the data set, indices, or None for all; of
-    `TaskDataset`s those without an answer that counts are left out. `minibatch` and `seed` are those of
-    `minibatch_cka`.
-
-    Metrics, each that of the layer at which it is worst: `cka` and `kernel_cka`, linear and with Gaussian kernel, see
+    Metrics, each that of the layer with the worst value: `cka` and `kernel_cka`, linear and with a Gaussian kernel, see
     `minibatch_cka`; `mean_angle` between the two embeddings of an example, radians in [0, π]; `neighbor_overlap`, the
-    mean share of `neighbors` nearest neighbours (at most n − 2) that both have; `hardness_change`, the mean
-    |difference| of the angular visual hardness, against the weights of the last linear layer where the embedding is
-    its input and the mean embeddings of the true classes elsewhere (NaN where an example has no one class);
-    `procrustes_distance`. Where the widths of the two differ, as after shrinking, there is no angle: `mean_angle` is
-    NaN with a count of 0. Details hold every layer's
-    values beside those of a shuffled pairing (`chance_…`).
+    mean fraction of `neighbors` nearest neighbours (at most n − 2) that both have; `hardness_change`, the mean
+    |difference| of the angular visual hardness, against the weights of the last linear layer if the embedding is its
+    input and the mean embeddings of the true classes elsewhere (NaN if an example does not have one class);
+    `procrustes_distance`. If the widths of the two differ, as after shrinking, there is no angle: `mean_angle` is NaN
+    with a count of 0. Details hold the values of every layer, with those of a shuffled pairing (`chance_…`).
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for layers that cannot be read.
+    Args:
+        candidate: The observation of the compressed model, or of a model on compressed data.
+        reference: The observation of the reference on the same examples.
+        layer: The path of a module, whose output is the embedding, "input:" and a path for its input, several of them,
+            or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
+            each model runs last.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all. Examples of a
+            `TaskDataset` with only ignored positions are left out.
+        neighbors: The number of nearest neighbours of `neighbor_overlap`.
+        minibatch: The largest minibatch of `minibatch_cka`.
+        pool: "mean" averages embeddings over positions, as `layer_features` does; "flatten" puts them in one row.
+        seed: The seed of the minibatches of `minibatch_cka`.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If the observations are not of the same examples, or a layer cannot be read.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -117,7 +127,7 @@ def _answered(reference: Observation, chosen: Tensor) -> Tensor:
         return chosen
     kept = chosen[(reference.labels[chosen] != IGNORED).flatten(1).any(1)]
     if not len(kept):
-        raise ObservationError("none of the examples has an answer that counts: nothing would be compared")
+        raise ObservationError("all positions of the examples are ignored, so there is nothing to compare")
     return kept
 
 
@@ -239,10 +249,10 @@ def _largest_changes(
 def _notes(rows: list[dict[str, Any]], left_out: int) -> tuple[str, ...]:
     notes = []
     if left_out:
-        notes.append(f"{left_out} examples have no answer that counts, and were left out")
+        notes.append(f"{left_out} examples have only ignored positions and were left out")
     narrowed = [str(row["layer"]) for row in rows if row["widths"][0] != row["widths"][1]]
     if narrowed:
-        notes.append(f"the widths differ at {', '.join(narrowed)}: there is no angle between embeddings")
+        notes.append(f"the widths differ at {', '.join(narrowed)}: embeddings have no angle")
     chance = ", ".join(f"{row['layer']} {row['chance_cka']:.2f}" for row in rows[:4])
     notes.append(f"CKA of shuffled pairs: {chance}")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""How alike two sets of embeddings of the same examples are, whatever their widths and coordinates."""
+"""How similar two sets of embeddings of the same examples are, whatever their widths and coordinates."""
 
 from __future__ import annotations
 
@@ -70,10 +70,11 @@ def _u_centred(kernel: Tensor) -> Tensor:
 def unbiased_cka(first: Tensor, second: Tensor) -> Tensor:
     """Return the linear CKA of features (n, d) and (n, e) with the unbiased estimator, a scalar with a gradient.
 
-    It is what `minibatch_cka` gives for one minibatch, in [-1, 1]: about 0 for unrelated features of any width, with a
-    standard deviation of about 1.4 / n for white ones. Constant features give 0. Half precision is computed in float32.
+    It is what `minibatch_cka` computes for one minibatch, in [-1, 1]: about 0 for unrelated features of any width, with
+    a standard deviation of about 1.4 / n for white ones. Constant features give 0. Half precision is computed in
+    float32.
 
-    Raises InvalidArgumentError for fewer than 4 examples, of which nothing can be said.
+    Raises InvalidArgumentError for fewer than 4 examples, for which the estimator is not defined.
     """
     n = _count("unbiased_cka", first, second)
     if n < 4:
@@ -100,16 +101,27 @@ def minibatch_cka(
     bandwidth: float = 0.8,
     seed: int = 0,
 ) -> float:
-    """Return the centred kernel alignment of features (n, d) and (n, e) from minibatches of at most `minibatch`.
+    """Return the centred kernel alignment of features (n, d) and (n, e) from minibatches.
 
-    Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) over minibatches of nearly equal size, drawn by `seed`, with the
-    unbiased estimator: its expectation does not depend on the minibatch size, and no matrix is larger than it. About 0
-    for unrelated features (it may be slightly negative), 1 for equal ones; NaN for fewer than 4 examples and for
-    constant features. `kernel` is "linear" or "rbf", exp(−‖x − y‖² / 2σ²) with σ = `bandwidth` · the median distance in
-    the first minibatch that has any, without distances of 0 where they are half of all or more. Nguyen, Raghu and
+    Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) over minibatches of nearly equal size, with the unbiased estimator:
+    its expectation does not depend on the minibatch size, and no matrix is larger than a minibatch. Nguyen, Raghu and
     Kornblith 2021, "Do wide and deep networks learn the same things?", equation 3.
 
-    Raises InvalidArgumentError for features that are not of the same examples and malformed arguments.
+    Args:
+        first: Features (n, d).
+        second: Features (n, e) of the same examples.
+        kernel: "linear", or "rbf" for exp(−‖x − y‖² / 2σ²).
+        minibatch: The largest size of a minibatch, 4 or more.
+        bandwidth: σ of the kernel "rbf", relative to the median distance in the first minibatch that has any distance
+            above 0; distances of 0 are left out if they are half of all or more.
+        seed: The seed of the minibatches.
+
+    Returns:
+        About 0 for unrelated features (it may be slightly negative), 1 for equal ones; NaN for fewer than 4 examples
+        and for constant features.
+
+    Raises:
+        InvalidArgumentError: If the features are not of the same examples, or another argument is not as described.
     """
     owner = "minibatch_cka"
     check_choice(owner, "kernel", kernel, ("linear", "rbf"))

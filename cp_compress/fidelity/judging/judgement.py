@@ -7,30 +7,39 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import Measurement, metric_range
+from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import Direction, find_metric, known_metric
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A metric, the side it must stay on, the bound, and a confidence level or None.
+    """A bound that a metric must keep.
 
-    Without a confidence level the metric's value on the given data is compared with the bound. With one, the
-    requirement is a claim about the population: it passes when the one-sided confidence bound lies on the right
-    side (non-inferiority), fails when the opposite bound lies on the wrong side, else it is inconclusive.
+    Args:
+        metric: The name of the metric.
+        direction: "min" for a value of at least `bound`, "max" for one of at most `bound`. A metric of this package can
+            only be required on the side where a worse candidate misses the bound.
+        bound: The bound, a finite number.
+        confidence: None to compare the value on the given data with the bound. A confidence in [0.5, 1) makes the
+            requirement a claim about the population: it passes if the one-sided confidence bound lies on the right side
+            (non-inferiority), fails if the opposite bound lies on the wrong side, and is inconclusive otherwise.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or no claim can be made from the metric.
 
     >>> str(Requirement("agreement", "min", 0.99))
     'agreement ≥ 0.99'
     """
 
     metric: str
-    direction: Literal["min", "max"]
+    direction: Direction
     bound: float
     confidence: float | None = None
 
@@ -40,6 +49,10 @@ class Requirement:
         if self.confidence is not None:
             rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+        metric = known_metric(self.metric)
+        if metric is not None:
+            metric.check_direction("Requirement", self.direction, self.bound)
+            metric.check_confidence("Requirement", self.confidence)
 
     @classmethod
     def parse(cls, text: str, confidence: float | None = None) -> Requirement:
@@ -58,9 +71,7 @@ class Requirement:
             value = float(bound)
         except ValueError:
             reject("Requirement.parse", "text", text, f"{bound!r} is no number")
-        low, high = metric_range(metric)
-        rule = f"{metric} lies in [{low:g}, {high:g}], and so must its bound"
-        value = check_real("Requirement.parse", "bound", value, rule, at_least=low, at_most=high)
+        value = find_metric(metric).check_bound("Requirement.parse", "bound", value)
         return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""What does one model do on one data set? Logits, layers and gradients, each computed once."""
+"""What does one model compute on one data set? Logits, layers and gradients, each computed once."""

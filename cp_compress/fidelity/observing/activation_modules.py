@@ -1,7 +1,8 @@
-"""Every activation of a model as a module of its own, for methods that put rules on the backward pass.
+"""Every activation of a model as a module of its own, for methods that modify the backward pass.
 
-Captum hooks modules: what a model writes as a function it does not see, and modules that are used twice or in place
-it cannot use. Here each call of an activation is handed to a module made for that call, while the model runs.
+Captum hooks modules: it does not see an activation that a model calls as a function, and cannot handle modules that are
+used twice or in place. Here each call of an activation is replaced by a module made for that call, while the model
+runs.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class ActivationModules(nn.Module):
         own = run(example)
         if not torch.allclose(exchanged.detach(), own.detach(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             raise ObservationError(
-                "the model gives other logits when its activations are run one by one and not in place: rules at "
-                "activations need a model that goes on with what an activation returns, and gives the same twice"
+                "the model returns other logits when each activation runs as a module, not in place: backward rules at "
+                "activations need a deterministic model that uses the value that each activation returns"
             )
 
     def has(self, kind: type[nn.Module]) -> bool:
@@ -119,7 +120,7 @@ def _next(rest: Iterator[nn.Module], wanted: nn.Module) -> nn.Module:
     found = next(rest, None)
     if found is None or repr(found) != repr(wanted):
         raise ObservationError(
-            f"the model runs {wanted} where it ran {found or 'nothing more'} before: rules at activations need a model "
+            f"the model runs {wanted} where it ran {found or 'nothing more'} before: backward rules need a model "
             "that runs the same activations in every call"
         )
     return found

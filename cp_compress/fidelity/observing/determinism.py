@@ -1,4 +1,4 @@
-"""The refusal of models that answer at random: a comparison of two would measure the dice of both."""
+"""The refusal of models with random outputs, because a comparison of two would measure chance."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def require_repeatable(ask: Callable[[], Tensor], known: Tensor) -> None:
     if beyond_rounding(again, once_more, again.dtype) > 0:
         largest = float((again.double() - once_more.double()).abs().max())
         raise ObservationError(
-            f"the model gives other logits when it is asked again about the same {len(known)} examples, by up to "
-            f"{largest:.3g}: something in it is random in evaluation mode too, such as F.dropout without "
+            f"the model returns other logits when it is run again on the same {len(known)} examples, by up to "
+            f"{largest:.3g}: something in it is random in evaluation mode, such as F.dropout without "
             "training=self.training, so that comparisons would measure chance; make it deterministic"
         )
 

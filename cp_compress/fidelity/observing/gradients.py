@@ -1,4 +1,4 @@
-"""Gradients through a model that belongs to someone else: asked for with respect to its inputs only."""
+"""Gradients of a model's outputs with respect to its inputs only."""
 
 from __future__ import annotations
 

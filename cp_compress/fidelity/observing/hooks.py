@@ -1,4 +1,4 @@
-"""What the parts of a model take and give while it runs, seen by hooks that are taken off again."""
+"""The inputs and outputs of the parts of a model while it runs, read by hooks that are removed afterwards."""
 
 from __future__ import annotations
 

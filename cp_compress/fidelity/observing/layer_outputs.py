@@ -1,4 +1,4 @@
-"""What named layers of an observed model give: found by path, read by hooks, all of them in one pass."""
+"""The outputs of named layers of an observed model: found by path, read by hooks, all in one pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
     if path not in layers or not path:
         names = [name for name in layers if name]
         close = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
-        raise ObservationError(f"{purpose}: the model has no layer {path!r}; close are {', '.join(close)}")
+        raise ObservationError(f"{purpose}: the model has no layer {path!r}; similar names are {', '.join(close)}")
     _require_not_compiled(runner.module, path, purpose)
     return layers[path]
 
@@ -55,16 +55,16 @@ def _require_not_compiled(model: nn.Module, path: str, purpose: str) -> None:
         part = parts[".".join(names[:depth])]
         inside = depth < len(names)
         if getattr(part, "_compiled_call_impl", None) is not None:
-            remedy = "give the module as it is before `.compile()`"
+            remedy = "pass the module as it was before `.compile()`"
         elif inside and hasattr(part, "_orig_mod"):  # what `torch.compile` gives
-            remedy = "give the module that was compiled (`_orig_mod`)"
+            remedy = "pass the module that was compiled (`_orig_mod`)"
         elif isinstance(part, torch.jit.ScriptModule):  # takes no hooks itself either
-            remedy = "give the module that was scripted or traced"
+            remedy = "pass the module that was scripted or traced"
         else:
             continue
         place = f"layer {'.'.join(names[:depth])!r}" if depth else "the model"
         raise ObservationError(
-            f"{purpose}: {place} is compiled, and what the layers inside give cannot be seen; {remedy}"
+            f"{purpose}: {place} is compiled, so the outputs of layers inside cannot be read; {remedy}"
         )
 
 
@@ -84,7 +84,7 @@ def last_linear(observation: Observation) -> str:
     with watching(module, hooks), torch.no_grad(), observation.runner.evaluating():
         observation.runner.logits(observation.data.select([0])[0])
     if not ran:
-        raise ObservationError("the model runs no linear layer, whose input would be its embedding; name a layer")
+        raise ObservationError("the model runs no linear layer, whose input is the default embedding; name a layer")
     return ran[-1]
 
 
@@ -100,22 +100,29 @@ def layer_features(
     pool: str = "mean",
     examples: int | Sequence[int] | Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return what each layer gives for the examples, (n, width), float32 on the CPU, from one pass for all.
+    """Return the outputs of each layer for the examples, (n, width), float32 on the CPU, from one pass for all layers.
 
-    `examples` is a number spread evenly over the data set, indices, or None for all.
+    Outputs with more dimensions are pooled. Their channels are the second axis of convolutions, batch and group
+    normalisations and poolings, and the last axis of linear layers, layer normalisations and embeddings. Other layers
+    (activations, containers) keep the layout of the layers before them. If a layer has the positions of a dense or
+    sequence task's targets, ignored positions are left out of the mean, and are 0 when flattened.
 
-    A layer is the path of a module, whose output is taken, or "input:" and a path, for what goes into it: its first
-    argument by position, or else the first tensor that it is called with by keyword. What has more dimensions is laid
-    out in one row with `pool="flatten"`, or with "mean" averaged over all axes but examples and channels. Channels are
-    the second axis of convolutions, batch and group normalisations and poolings, and the last of linear layers, layer
-    normalisations and embeddings. Other layers (activations, containers) have what the layers before them gave. Where
-    a layer has the places of a dense or sequence task's targets, those that are ignored have no part in the mean, and
-    are 0 in a row of all.
+    Args:
+        observation: The observed model and data.
+        layers: Paths of modules, whose output is taken, or "input:" and a path, for the input of a module: its first
+            positional argument, or else the first tensor among its keyword arguments.
+        pool: "mean" for the mean over all axes but examples and channels, or "flatten" for all values in one row.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
 
-    Raises InvalidArgumentError for malformed arguments, ObservationError for layers that do not exist, do not run, run
-    in compiled code (`torch.compile`, `torch.jit`) or more than once, or give anything but one floating-point tensor
-    (n, ...), for axes of which nothing tells which holds the channels, for examples of dense and sequence tasks without
-    a place that counts, and for NaN or infinite features.
+    Returns:
+        The features of each layer, by its name in `layers`.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
+        ObservationError: If a layer does not exist, does not run, runs more than once or in compiled code
+            (`torch.compile`, `torch.jit`), or returns anything but one floating-point tensor (n, ...); if the axis of
+            its channels cannot be determined; if all positions of an example are ignored; or if features are NaN or
+            infinite.
     """
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
@@ -165,7 +172,7 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
         bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten()
         if len(bad):
             first = int(chosen[bad[0]])
-            raise ObservationError(f"layer {name} gives NaN or infinite features, first on example #{first}")
+            raise ObservationError(f"layer {name} returns NaN or infinite features, first on example #{first}")
     return found
 
 
@@ -176,7 +183,7 @@ def _counting_places(observation: Observation, targets: Tensor, indices: Tensor)
     counts = targets != IGNORED
     silent = indices[~counts.flatten(1).any(1)]
     if len(silent):
-        raise ObservationError(f"example #{int(silent[0])} has no place that counts: choose others by `examples`")
+        raise ObservationError(f"example #{int(silent[0])} has only ignored positions; choose others by `examples`")
     return None if bool(counts.all()) else counts
 
 

@@ -1,4 +1,4 @@
-"""Which axis of a tensor inside a model holds the channels, told by the modules that made it."""
+"""Which axis of a tensor inside a model holds the channels, determined by the modules that made it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def has_one_place(value: Tensor) -> bool:
     return value.ndim == 2 or value[0].numel() == max(value.shape[1:])
 
 
-UNKNOWN_LAYOUT = "neither its type nor what ran before tells which axis holds the channels and stays"
+UNKNOWN_LAYOUT = "neither its type nor the layers before it determine which axis holds the channels"
 
 
 class Layouts:

@@ -1,4 +1,4 @@
-"""What a layer takes and gives: tensors, nested in tuples, lists and mappings."""
+"""The inputs and outputs of a layer: tensors, nested in tuples, lists and mappings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one model does on one data set, each part computed once however many checks ask."""
+"""The results of one model on one data set, each computed once however many checks need it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ _observations: list[tuple[Hashable, Observation]] = []  # the one used last stan
 
 
 class Observation:
-    """One model's outputs on one data set; make it with `observe`.
+    """One model's outputs on one data set; `observe` makes it.
 
-    The forward pass runs when a result is first asked for. `logits` (n, classes), `labels` and `predictions`
-    (n,) lie on the CPU.
+    The forward pass runs when a result is first needed. `logits` (n, classes), `labels` and `predictions` (n,) are on
+    the CPU.
+
+    Args:
+        model: A callable that maps a batch to logits.
+        data: The labelled data.
+        device: Where to run; None for the device of the model.
+        batch_size: The largest number of examples in one call.
     """
 
     def __init__(self, model: Model, data: LabeledData, device: torch.device | str | None, batch_size: int) -> None:
@@ -47,7 +53,7 @@ class Observation:
 
     @property
     def logits(self) -> Tensor:
-        """The logits (n, classes), finite; raises ObservationError when a caller has changed them in place."""
+        """The logits (n, classes), finite; raises ObservationError if they were changed in place."""
         return _untouched(self._forward[0])
 
     @property
@@ -91,14 +97,14 @@ class Observation:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The data set's names of the classes where it has them (`.classes`), else their numbers."""
+        """The names of the classes (`.classes` of the data set), or else their numbers."""
         names = said_by(self.data, "classes")
         if isinstance(names, Sequence) and len(names) == self.classes:
             return tuple(map(str, names))
         return tuple(map(str, range(self.classes)))
 
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return what `compute` gave for this key the first time; for results derived from the model."""
+        """Return the result that `compute` returned for this key the first time; for results derived from the model."""
         if key not in self._derived:
             with self._noticing_own_changes():
                 self._derived[key] = compute()
@@ -106,17 +112,18 @@ class Observation:
         return value
 
     def remembers(self, key: Hashable) -> bool:
-        """Tell whether `remember` has a result for this key."""
+        """Return whether `remember` has a result for this key."""
         return key in self._derived
 
     def forget(self, key: Hashable) -> None:
-        """Drop what `remember` keeps for a key, if anything, so that it is computed again when it is next asked for."""
+        """Drop the result that `remember` keeps for a key, if any, so that it is computed again when next needed."""
         self._derived.pop(key, None)
 
     def is_of(self, model: Model, digest: str | None) -> bool:
-        """Tell whether this is what a model of this content does.
+        """Return whether this is the observation of a model with this content.
 
-        A model may count or log its own calls: what it changed in itself while it was observed is no new content.
+        A model may count or log its own calls: what it changed in itself while it was observed does not make it another
+        one.
         """
         return self.model is model and digest in (self._digest, self._digest_after_use)
 
@@ -161,18 +168,27 @@ def observe(
 ) -> Observation:
     """Return the observation of a model on a data set, the same one as long as neither has changed.
 
-    `model` maps a batch to logits (n, classes); `dataset` is anything that `LabeledData` reads. `device` is
-    where to run, by default where the model is; the model itself is not moved. `batch_size` is the largest
-    number of examples in one call and halves itself when memory runs out.
+    The last 32 observations are kept. Parameters, buffers and tensors of data that were changed in place are noticed by
+    their content. Of a map-style data set 8 examples are read again each time; if their values differ, it is observed
+    again. Changes of private attributes of modules, of variables that a plain callable captures, and of other examples
+    of a map-style data set are not noticed: call `forget_observations` after changing those.
 
-    The 32 last observations are kept. Parameters or buffers changed in place, and tensors of data changed in
-    place, are noticed by their content; of a map-style data set 8 examples are read again each time, and one that
-    gives other values for them is observed anew. Not noticed are private attributes of modules, what a plain callable
-    closes over, and other examples of a map-style data set: call `forget_observations` after changing those.
+    Errors of the model and its outputs are raised when results are first needed: ObservationError for inputs that the
+    model cannot take, NaN or infinite logits, labels outside the classes, and a model that returns other logits when it
+    is run on the first 16 examples once more.
 
-    Raises ObservationError for an empty or unreadable data set, and, when results are asked for, for inputs the
-    model cannot take, NaN or infinite logits, labels outside the classes, and a model that gives other logits when it
-    is asked about the first 16 examples once more.
+    Args:
+        model: A callable that maps a batch to logits (n, classes), such as an `nn.Module`; it is not changed or moved.
+        dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
+        device: Where to run; by default where the model is.
+        batch_size: The largest number of examples in one call; it is halved when memory runs out.
+
+    Returns:
+        The observation.
+
+    Raises:
+        ObservationError: If the data set is empty or cannot be read.
+        InvalidArgumentError: If the model is not callable, or another argument is not as described.
 
     >>> import torch
     >>> seen = observe(torch.nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 0])))
@@ -235,7 +251,7 @@ def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "exa
         named = bad if indices is None else indices[bad]
         first = ", ".join(f"#{index}" for index in named[:5].tolist())
         raise ObservationError(
-            f"the model gives NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
+            f"the model returns NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
             "such outputs cannot be compared"
         )
 
@@ -261,20 +277,20 @@ def _check_fit(targets: Tensor, logits: Tensor, task: Task) -> None:
     expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
     if targets.shape != expected:
         raise ObservationError(
-            f"the targets have shape {tuple(targets.shape)}, the model's answers {tuple(expected)}: they do not fit"
+            f"the targets have shape {tuple(targets.shape)}, but the model's predictions {tuple(expected)}"
         )
 
 
 def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
     if task != "multi_label" and logits.shape[1] < 2:
         raise ObservationError(
-            f"the model answers with {logits.shape[1]} class at each place; a {task} task takes two classes or more, "
-            "because all answers of one class are equal"
+            f"the model has {logits.shape[1]} class at each position; a {task} task needs two classes or more, "
+            "because all predictions of one class are equal"
         )
     limit = 2 if task == "multi_label" else logits.shape[1]
     bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()
     if len(bad):
         raise ObservationError(
             f"{len(bad)} of {len(targets)} targets hold numbers outside 0 to {limit - 1}, first at example "
-            f"#{int(bad[0])}; places that do not count have the data set's ignore_index"
+            f"#{int(bad[0])}; ignored positions must have the ignore_index of the data set"
         )

@@ -1,4 +1,4 @@
-"""Whether compressed data holds the same examples as the original, as far as a sample of them shows."""
+"""Whether compressed data holds the same examples as the original, checked on a sample."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def require_same_examples(compressed: LabeledData, original: LabeledData, labels
     share = max(shares, default=1.0)
     if share < _RESEMBLING:
         raise ObservationError(
-            "the compressed data and the original are not the same examples in one order: "
+            "the compressed data and the original are not the same examples in the same order: "
             f"only {share:.0%} of {len(after)} examples resemble their own original more than another one"
         )
 
@@ -117,7 +117,7 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
         raise ObservationError(f"candidate and reference saw different labels, first at example #{first}")
     if candidate.data.source is reference.data.source and candidate.data_digest != reference.data_digest:
         raise ObservationError(
-            "the data set gave other examples at its second reading: examples are compared one by one, "
+            "the data set returned other examples when it was read again; examples are compared one by one, "
             "so remove random augmentation from it"
         )
     if candidate.data_digest != reference.data_digest:

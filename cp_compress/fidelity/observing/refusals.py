@@ -1,4 +1,4 @@
-"""The refusal to compare a thing with itself: such a comparison passes whatever is required."""
+"""The refusal to compare a model with itself, which would pass any requirement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def require_difference(candidate: Model, reference: Model, dataset: Any, compres
         also = "" if compressed_dataset is None else ", and compressed_dataset holds the same examples as dataset"
         raise NothingComparedError(
             f"nothing was compressed: the compressed model has the same content as the reference{also}. "
-            "A check of a thing with itself passes whatever is required; give a compressed model or compressed data"
+            "A comparison with itself passes any requirement; give a compressed model or compressed data"
         )
 
 
@@ -51,7 +51,7 @@ def require_order(candidate: Model, reference: Model) -> None:
 
     steps = compression_steps(reference)
     if steps and not compression_steps(candidate):
-        rule = "it was made by a scheme and the other model was not: the compressed model comes first"
+        rule = "it was made by a scheme and the other model was not; the compressed model must be the first argument"
         reject("assertion", "reference", " | ".join(steps), rule)
 
 
@@ -67,8 +67,8 @@ def require_other_logits(candidate: Observation, reference: Observation) -> None
         return
     if torch.equal(candidate.logits, reference.logits):
         raise NothingComparedError(
-            f"nothing was compressed: the candidate gives the reference's logits bit for bit on all {len(reference)} "
-            "examples, and no scheme says what it changed; it is the reference in another wrapping"
+            f"nothing was compressed: the candidate returns the reference's logits bit for bit on all {len(reference)} "
+            "examples, and no scheme recorded a change; it is the reference in another wrapper"
         )
 
 
@@ -86,6 +86,6 @@ def require_fresh(candidate: Observation, reference: Observation, searched: froz
         listed = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
             f"{len(shared)} of its {len(digests)} examples ({listed}…) chose the compressed model in a search, "
-            "so a verdict on them would be too good; judge it on other examples"
+            "so a verdict on them would be too optimistic; judge it on other examples"
         )
         reject("assertion", "dataset", type(reference.data.source).__name__, rule)

@@ -1,4 +1,4 @@
-"""One way to run a model: on its device, in evaluation mode, leaving it as it was found."""
+"""One way to run a model: on its device, in evaluation mode, without changing it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Runner:
         if self.module is not None:
             dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
         if is_out_of_memory(error):
-            return f"the model needs more memory than there is for one input of shape {tuple(inputs.shape[1:])}"
+            return f"the model needs more memory than is available for one input of shape {tuple(inputs.shape[1:])}"
         message = f"the model cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
         if dtypes and inputs.dtype not in dtypes:
             held = ", ".join(sorted(map(str, dtypes)))

@@ -1,4 +1,4 @@
-"""Which examples of a data set a costly comparison looks at, and how many of them in one call."""
+"""The examples of a data set that a costly comparison uses, and the size of its batches."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def choose_examples(
     rule = f"indices must be whole numbers in 0..{total - 1}"
     indices = [check_integer(owner, argument, index, rule, at_least=0, at_most=total - 1) for index in examples]
     if not indices:
-        reject(owner, argument, examples, "with no examples nothing would be compared")
+        reject(owner, argument, examples, "there is nothing to compare without examples")
     if len(set(indices)) < len(indices):
-        reject(owner, argument, examples, "an example named twice would count twice")
+        reject(owner, argument, examples, "every index must be given once")
     return torch.tensor(indices)
 
 

@@ -1,1 +1,1 @@
-"""Which layers, or which stages of the data, does the damage come from?"""
+"""Which layers of the model, or which stages of the pipeline, cause the changed predictions?"""

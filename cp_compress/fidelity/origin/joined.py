@@ -1,4 +1,4 @@
-"""Which parts of a candidate are exchanged together: those folded into a neighbour, and those with tied parameters."""
+"""Which parts of a candidate are restored together: those folded into a neighbour, and those with tied parameters."""
 
 from __future__ import annotations
 

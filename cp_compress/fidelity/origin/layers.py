@@ -1,4 +1,4 @@
-"""Where it comes from: which layers of a candidate carry the damage that a comparison has found."""
+"""Which layers of a candidate cause the changed predictions that a comparison has found."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ THE_DATA = "the compressed data"
 
 @dataclass(frozen=True)
 class LayerDamage:
-    """What one part of the candidate, or several restored together, has to do with the changed predictions.
+    """The contribution to the changed predictions of one part of the candidate, or of several restored together.
 
-    `layers` are paths of modules, `kind` the class of the reference's module; parameters and buffers beside children
-    have their own path and the kind "tensor". `restored` of `flips` predictions that
-    had changed come back when the part is put back as it was in the reference, alone. `added_snr` and `arriving_snr`
-    are signal-to-noise ratios of the part's output in dB, inf without any difference: of the noise that the part
-    itself adds to the reference's input, and of all noise that has gathered there in the candidate; of layers with a
-    parameter in common the smaller ones, NaN for groups and tensors. `grouped` says that the layers are neighbours that
-    were not told apart; several layers that are not are one part, which cannot be divided.
+    Attributes:
+        layers: Paths of modules; parameters and buffers beside children have their own path. Several layers that are
+            not `grouped` are one part, which cannot be divided.
+        kind: The class of the reference's module, or "tensor".
+        restored: How many of the `flips` are undone if only this part is replaced by the reference's.
+        flips: The number of changed predictions that were tested.
+        added_snr: The signal-to-noise ratio in dB, inf without any difference, of the noise that the part itself adds
+            to its output on the reference's input; for layers with a parameter in common the smallest, NaN for groups
+            and tensors.
+        arriving_snr: The same of all noise in the part's output in the candidate.
+        grouped: Whether the layers are neighbours that were tested only together.
     """
 
     layers: tuple[str, ...]
@@ -58,23 +62,26 @@ class LayerDamage:
 
     @property
     def share(self) -> float:
-        """The share of the flips that restoring it brings back, NaN without flips."""
+        """The fraction of the flips that restoring it undoes, NaN without flips."""
         return self.restored / self.flips if self.flips else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields, the name and the share as plain Python types."""
+        """Return the fields, the name and the fraction as plain Python types."""
         fields: dict[str, Any] = plain({**dataclasses.asdict(self), "name": self.name, "share": self.share})
         return fields
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The parts of a candidate, the one that explains most first.
+    """The parts of a candidate, ranked by how many changed predictions they explain.
 
-    The order is that of the flips that come back, then that of the noise that a part adds. Of `flips` changed
-    predictions (of examples with many answers: answers) `asked` were looked at. `exact` says that each part was
-    restored by itself. `runs` counts runs of the candidate on those examples. `notes` are sentences that a reader must
-    see beside the ranking.
+    Attributes:
+        layers: The parts, ranked by the flips that restoring them undoes, then by the noise that they add.
+        flips: The number of changed predictions (of examples with several predictions, each counts).
+        asked: How many of them were tested.
+        exact: Whether each part was restored by itself.
+        runs: The number of runs of the candidate on the tested examples.
+        notes: Sentences that a reader must see beside the ranking.
     """
 
     layers: tuple[LayerDamage, ...]
@@ -106,25 +113,37 @@ def find_origin(
     budget: int = 64,
     batch_size: int | None = None,
 ) -> Origin:
-    """Rank the layers of a candidate by what they have to do with its changed predictions.
+    """Rank the layers of a candidate by their contribution to its changed predictions.
 
-    A layer is the lowest part at which the two models' module trees differ, or the smallest part around it that takes
-    and gives the reference's shapes; parameters and buffers that a part holds beside such layers are restored one by
-    one. Each is put back into a copy of the candidate as it was in the reference, and of the changed predictions of at
-    most `flips` examples, spread evenly, it is counted how many come back: by itself where there are no more than
-    `budget` layers, else by groups of neighbours that are halved. Where an example has many answers, those that changed
-    are counted, places that do not count left out. Restored layers need not add up: damage that sits in several of them
-    comes back only with all, and any of several may suffice. One part are layers of which one was folded into the
-    other, as batch normalisation is into a convolution, and layers that share a parameter.
+    A layer is the lowest part at which the two models' module trees differ, or the smallest part around it with the
+    input and output shapes of the reference's; parameters and buffers that a part holds beside such layers are restored
+    one by one. Each is replaced in a copy of the candidate by the reference's, and it is counted how many changed
+    predictions are undone. The counts need not add up: damage that is in several layers is undone only if all are
+    restored, and restoring any of several may suffice. Layers of which one was folded into the other, as batch
+    normalisation is into a convolution, and layers that share a parameter are one part.
 
-    Noise is measured on `examples` examples, spread evenly: the ratio of the sum of squares of the reference's output
-    to that of the difference (added by the layer itself: of both modules' outputs on the reference's input). Where
-    nothing flipped, the order is that of the added noise alone. Where the two read different data, the
-    data is restored too, as "the compressed data". `batch_size` is as in `compare_attributions`.
+    The noise of a layer is the ratio of the sum of squares of the reference's output to that of the difference (added
+    by the layer itself: of both modules' outputs on the reference's input). If no prediction changed, the order is that
+    of the added noise. If the two read different data, the data is restored too, as "the compressed data".
 
-    Of a model that `torch.compile` made, the module that was compiled is looked at. Neither model is changed. Raises
-    InvalidArgumentError for malformed numbers, ObservationError for observations that cannot be compared and for models
-    that are no `nn.Module`, or TorchScript: they have no layers to tell apart.
+    If a model was made by `torch.compile`, the module that was compiled is used. Neither model is changed.
+
+    Args:
+        candidate: The observation of the compressed model.
+        reference: The observation of the reference on the same examples.
+        examples: The number of examples, spread evenly, on which noise is measured.
+        flips: The largest number of changed predictions that are tested, spread evenly.
+        budget: The largest number of layers that are restored one by one; more are tested in groups of neighbours,
+            which are halved.
+        batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere.
+
+    Returns:
+        The ranked layers.
+
+    Raises:
+        InvalidArgumentError: If a number is not 1 or more.
+        ObservationError: If the observations cannot be compared, or a model is not an `nn.Module` or is TorchScript,
+            whose layers are not accessible.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -201,11 +220,11 @@ def _module(seen: Observation, which: str) -> nn.Module:
     """Return the module whose layers are looked at, of a compiled model the one that was compiled."""
     module = compiled_from(seen.runner.module) if seen.runner.module is not None else None
     if module is None:
-        raise ObservationError(f"the {which} is a plain callable: its layers cannot be told apart")
+        raise ObservationError(f"the {which} is a plain callable, whose layers are not accessible")
     if isinstance(module, torch.jit.ScriptModule):
         raise ObservationError(
-            f"the {which} is TorchScript, whose layers can be neither watched nor exchanged: "
-            "give the module that was scripted or traced"
+            f"the {which} is TorchScript, whose layers can be neither observed nor replaced: "
+            "pass the module that was scripted or traced"
         )
     return module
 
@@ -292,14 +311,14 @@ def _or_infinite(value: float) -> float:
 def _notes(pairs: LayerPairs, changed: int, asked: int, found: int) -> tuple[str, ...]:
     notes = []
     if not changed:
-        notes.append("no prediction changed: the order is that of the noise that each layer adds")
+        notes.append("no prediction changed; the order is that of the noise that each layer adds")
     elif asked < changed:
-        notes.append(f"{asked} of {changed} changed predictions were looked at, spread evenly")
+        notes.append(f"{asked} of {changed} changed predictions were tested, spread evenly")
     if pairs.left_out:
         for reason in dict.fromkeys(pairs.left_out.values()):
             paths = [path for path, why in pairs.left_out.items() if why == reason]
             listed = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
             notes.append(f"{len(paths)} parts could not be restored ({listed}): {reason}")
     if not found and not pairs.left_out:
-        notes.append("the models differ nowhere that can be told apart by layers")
+        notes.append("the models do not differ in any part that can be replaced")
     return tuple(notes)

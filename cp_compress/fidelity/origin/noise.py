@@ -1,4 +1,4 @@
-"""How much noise each part of a candidate adds, and how much has gathered there."""
+"""How much noise each part of a candidate adds, and how much arrives there."""
 
 from __future__ import annotations
 

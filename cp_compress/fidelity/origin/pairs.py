@@ -1,4 +1,4 @@
-"""Which parts of a candidate stand where a part of its reference stood."""
+"""Which parts of a candidate correspond to which parts of its reference."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cp_compress.fidelity.origin.joined import (
 Shapes = tuple[tuple[int, ...], ...]
 Dtypes = tuple[torch.dtype | None, torch.dtype | None]
 _OTHER_SHAPES = (
-    "no part around it takes and gives the same shapes in both models; schemes that remove filters or neurons keep the "
-    "shapes with shrink=False, and can then be looked into layer by layer"
+    "no part around it has equal input and output shapes in both models; schemes that remove filters or neurons keep "
+    "the shapes with shrink=False, which allows a ranking by layer"
 )
-_SCRIPTED = "it is TorchScript, which can be neither watched nor exchanged"
+_SCRIPTED = "it is TorchScript, which can be neither observed nor replaced"
 _IDLE = "it does not run"
 
 
@@ -95,12 +95,12 @@ def _why_none_fits(path: str, candidate: nn.Module, reference: nn.Module) -> str
         for model, part in ((candidate, own), (reference, was))
     ]
     if places[0] != places[1]:
-        return f"it is used at {places[0]} places of the candidate, and at {places[1]} of the reference"
+        return f"it is used in {places[0]} places of the candidate, and in {places[1]} of the reference"
     mine, theirs = (", ".join(_children(part)) or "none" for part in (own, was))
     if mine != theirs:
         return (
-            f"its parts are named otherwise than the reference's ({_shortened(mine)}; {_shortened(theirs)}); "
-            "with both models in the same wrapper they correspond"
+            f"its parts have other names than the reference's ({_shortened(mine)}; {_shortened(theirs)}); "
+            "put both models in the same wrapper"
         )
     return _OTHER_SHAPES
 

@@ -1,4 +1,4 @@
-"""Put parts of the reference back into a candidate, and count the predictions that come back with them."""
+"""Replace parts of a candidate by those of the reference, and count the changed predictions that this undoes."""
 
 from __future__ import annotations
 

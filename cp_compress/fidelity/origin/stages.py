@@ -1,4 +1,4 @@
-"""Where the damage of a pipeline comes from, stage by stage, beside the layers that carry it."""
+"""Which stage of a pipeline causes the changed predictions, beside the layers that do."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     """
     steps = compression_steps(candidate.model)
     if len(steps) < 2:
-        raise ObservationError("the candidate was not made by two schemes or more: it has no stages")
+        raise ObservationError("the candidate was not made by two or more schemes, so it has no stages")
     check_comparable(candidate, reference, any_task=True)
     changed = changed_answers(candidate, reference)
     moved = changed.flatten(1).any(dim=1) if changed.ndim > 1 else changed
     if not bool(moved.any()):
-        raise ObservationError("no prediction changed: there is nothing to divide among stages")
+        raise ObservationError("no prediction changed, so there is nothing to attribute to stages")
     before = reference.predictions[changed]
     other_data = candidate.data_digest != reference.data_digest
     names = [THE_DATA, *steps] if other_data else list(steps)
@@ -73,10 +73,12 @@ def find_stages(candidate: Observation, reference: Observation) -> tuple[StageDa
     rows = moved.nonzero().flatten().tolist()
     answers = [_predictions(model, candidate, rows) for model in models]
     if answers[-1].shape != changed[moved].shape:
-        raise ObservationError("the changed examples alone are padded to another length than among all examples")
+        raise ObservationError("the changed examples alone are padded to another length than in the whole data")
     after = [found[changed[moved]] for found in answers]
     if not torch.equal(after[-1], candidate.predictions[changed]):
-        raise ObservationError("the stages, made again, do not give the candidate's predictions: it was changed since")
+        raise ObservationError(
+            "the schemes, applied again, do not give the candidate's predictions; it was changed since"
+        )
     differs = torch.stack([found != before for found in after])
     # true at a stage when the example differs there and at every later one
     stays = differs.flip(0).long().cumprod(0).flip(0)
@@ -107,12 +109,12 @@ def explain_damage(candidate: Observation, reference: Observation) -> dict[str, 
     try:
         explained = find_origin(candidate, reference).to_json()
     except Exception as error:  # a model's own code may raise anything when its layers are called alone
-        explained["notes"].append(f"the layers that carry the damage could not be found: {error}")
+        explained["notes"].append(f"the layers that cause the changes could not be found: {error}")
     explained["stages"] = []
     if len(compression_steps(candidate.model)) > 1 and explained.get("flips"):
         try:
             explained["stages"] = [stage.to_json() for stage in find_stages(candidate, reference)]
         except Exception as error:  # as above, and a scheme may need what is no longer there
-            explained["notes"].append(f"the stages could not be told apart: {error}")
+            explained["notes"].append(f"the stages could not be separated: {error}")
     found: dict[str, Any] = plain(explained)
     return found

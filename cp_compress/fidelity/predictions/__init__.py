@@ -1,1 +1,1 @@
-"""Level A: do the answers stay the same, and which classes pay where they do not?"""
+"""Level A: do the predictions stay the same, and which classes lose where they do not?"""

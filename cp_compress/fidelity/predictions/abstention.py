@@ -1,4 +1,4 @@
-"""When a compressed model must decline to answer, so that its answers are still the reference's."""
+"""When a compressed model must abstain, so that the predictions it gives are still the reference's."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _THRESHOLDS = 16
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
-    """The risk of the answers given when only the surest are given.
+    """The risk of a model that predicts only where it is most confident.
 
-    `thresholds`, `coverage` and `risk` (k,), float64, one for each different confidence, from the surest on: answering
-    where the confidence is at least the threshold gives that share of answers, of which that share is wrong. `area` is
-    the mean risk over all coverages of 1/n, 2/n, …, 1 (AURC), averaged over the orders of examples of equal confidence.
+    `thresholds`, `coverage` and `risk` (k,), float64, have one entry for each different confidence, the highest first:
+    with predictions only where the confidence is at least the threshold, `coverage` is the fraction of examples
+    predicted and `risk` the fraction of these that is wrong. `area` is the mean risk over all coverages of 1/n, 2/n, …,
+    1 (AURC), averaged over the orders of examples of equal confidence.
     """
 
     thresholds: Tensor
@@ -34,9 +35,9 @@ class RiskCoverage:
 
 
 def risk_coverage(candidate: Observation, reference: Observation, *, against: Against = "reference") -> RiskCoverage:
-    """Return how the candidate's risk grows with the share of examples that it answers.
+    """Return how the candidate's risk grows with the fraction of examples that it predicts.
 
-    The confidence is its largest probability. An answer is wrong when it is not the reference's, or with
+    The confidence is its largest probability. A prediction is wrong if it is not the reference's, or with
     `against="truth"` not the true class. El-Yaniv and Wiener 2010, "On the foundations of noise-free selective
     classification"; the area after Geifman, Uziel and El-Yaniv 2019.
 
@@ -57,10 +58,10 @@ def risk_coverage(candidate: Observation, reference: Observation, *, against: Ag
 
 @dataclass(frozen=True)
 class Abstention:
-    """Where to decline: answer where the largest probability is at least `threshold`, inf for never.
+    """Where to abstain: predict only where the largest probability is at least `threshold`, inf for never.
 
-    `coverage` is the share of the examples then answered, `agreement` the share of those answers that agree (NaN
-    without any), `answered` their number, `bound` the lower confidence bound of the agreement, None without one.
+    `coverage` is the fraction of the examples then predicted, `agreement` the fraction of these predictions that agree
+    (NaN without any), `answered` their number, `bound` the lower confidence bound of the agreement, None without one.
     """
 
     threshold: float
@@ -78,16 +79,27 @@ def abstention_threshold(
     confidence: float | None = 0.95,
     against: Against = "reference",
 ) -> Abstention:
-    """Return the smallest confidence threshold at which the candidate's answers keep a target agreement.
+    """Return the smallest confidence threshold at which the candidate's predictions reach a target agreement.
 
-    Without `confidence` the target is held on the given examples, at the largest coverage that does. With one, the
-    agreement of the population's answers at the threshold is at least `min_agreement` with that probability: the exact
-    binomial bounds of 16 thresholds, fixed before the errors are seen (quantiles of the confidences), share the error
-    equally (Bonferroni), and the mildest threshold whose bound holds is taken. Geifman and El-Yaniv 2017, "Selective
-    classification for deep neural networks"; Angelopoulos et al. 2021, "Learn then test".
+    With `confidence` the agreement of the population's predictions at the threshold is at least `min_agreement` with
+    that probability: the exact binomial bounds of 16 thresholds, fixed before the errors are seen (quantiles of the
+    confidences), share the error equally (Bonferroni), and the lowest threshold whose bound holds is taken. Geifman and
+    El-Yaniv 2017, "Selective classification for deep neural networks"; Angelopoulos et al. 2021, "Learn then test".
 
-    Raises InvalidArgumentError for numbers that are not allowed, ObservationError for observations that are not of the
-    same examples.
+    Args:
+        candidate: The observation of the model that abstains.
+        reference: The observation of the reference on the same examples.
+        min_agreement: The target agreement of the predictions given, in (0, 1).
+        confidence: The confidence in [0.5, 1) of a claim about the population; None to reach the target on the given
+            examples, at the largest coverage that does.
+        against: "reference" for agreement with the reference's predictions, "truth" for the true classes.
+
+    Returns:
+        The threshold, with coverage and agreement on the given examples.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        ObservationError: If the observations are not of the same examples.
     """
     owner = "abstention_threshold"
     rule = "must be a share in (0, 1)"

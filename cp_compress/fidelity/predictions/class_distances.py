@@ -1,4 +1,4 @@
-"""What it costs to take one class for another (matrices, groups, trees, embeddings), and what an example counts."""
+"""The cost of changing one class to another (matrices, groups, trees, embeddings), and the weight of an example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_class_distance(class_distance: ClassDistance | None, owner: str = _OWN
         return
     for group, members in class_distance.items():
         if not _members(group, members, owner):
-            rule = "holds no class: a group that is there by name only would separate nothing; leave it out or fill it"
+            rule = "holds no class; remove it or add classes"
             reject(owner, f"class_distance[{group!r}]", members, rule)
     if len(class_distance) < 2:
         reject(owner, "class_distance", dict(class_distance), f"with a single group or none {_FREE}")
@@ -123,9 +123,9 @@ def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str
         try:
             values = torch.as_tensor(weights, dtype=torch.float64).cpu()
         except (TypeError, ValueError, RuntimeError) as error:
-            reject(_OWNER, "weights", weights, f"must be one number an example or a mapping from classes ({error})")
+            reject(_OWNER, "weights", weights, f"must be one number per example or a mapping from classes ({error})")
     if values.shape != labels.shape:
-        reject(_OWNER, "weights", tuple(values.shape), f"one weight an example is needed, shape ({len(labels)},)")
+        reject(_OWNER, "weights", tuple(values.shape), f"one weight per example is needed, shape ({len(labels)},)")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()) or not bool(values.any()):
         reject(_OWNER, "weights", weights, "weights must be finite, not negative and not all 0")
     return values
@@ -134,14 +134,14 @@ def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str
 def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of classes in a tree such as WordNet's.
 
-    `parents` links each node to the one above it, classes by their names; the one node without a parent, or with None
-    for it, is the root.
-    The distance of two classes is the height of the lowest node above both, over the root's height, where the height
-    of a node is the number of links to the farthest class below it: 0 from a class to itself, 1 where only the root is
-    above both. Deng et al. 2010, "What does classifying more than 10,000 image categories tell us?", section 6.
+    `parents` maps each node to the one above it, classes by their names; the only node without a parent, or with None
+    for it, is the root. The distance of two classes is the height of the lowest node above both, over the root's
+    height, where the height of a node is the number of links to the farthest class below it: 0 from a class to itself,
+    1 where only the root is above both. Deng et al. 2010, "What does classifying more than 10,000 image categories tell
+    us?", section 6.
 
-    Raises InvalidArgumentError for classes that are not in the tree or stand above another one, for links that form a
-    circle, and for several roots.
+    Raises InvalidArgumentError for classes that are not in the tree or are above another one, for links that form a
+    cycle, and for several roots.
 
     >>> links = {"dog": "pet", "cat": "pet", "pet": "thing", "truck": "thing"}
     >>> tree_distance(links, ["dog", "cat", "truck"])[0].tolist()
@@ -151,7 +151,7 @@ def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> 
     paths = [_path_to_root(name, links) for name in classes]
     roots = {path[-1] for path in paths}
     if len(roots) > 1 or len(classes) < 2:
-        rule = "must lead all of two classes or more to a single root"
+        rule = "must lead from all classes, at least two, to a single root"
         reject("tree_distance", "parents", f"roots {', '.join(sorted(roots))}", rule)
     heights: dict[str, int] = {}
     for path in paths:
@@ -159,7 +159,7 @@ def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> 
             heights[node] = max(heights.get(node, 0), height)
     inner = [name for name in classes if heights[name] > 0]
     if inner:
-        reject("tree_distance", "classes", inner[0], "stands above another class; only leaves can be classes")
+        reject("tree_distance", "classes", inner[0], "is above another class; only leaves can be classes")
     total = heights[paths[0][-1]]
     distance = torch.zeros(len(classes), len(classes), dtype=torch.float64)
     for row, path in enumerate(paths):
@@ -172,12 +172,12 @@ def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> 
 
 def _path_to_root(name: str, parents: Mapping[str, str]) -> list[str]:
     if name not in parents:
-        reject("tree_distance", "classes", name, "is no node with a parent")
+        reject("tree_distance", "classes", name, "must be a node with a parent")
     path = [name]
     while path[-1] in parents:
         above = parents[path[-1]]
         if above in path:
-            reject("tree_distance", "parents", above, "the links from a class form a circle")
+            reject("tree_distance", "parents", above, "the links from a class form a cycle")
         path.append(above)
     return path
 
@@ -191,12 +191,18 @@ def embedding_distance(
 ) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of the mean embeddings of classes.
 
-    `features` (n, width) are embeddings such as `layer_features` gives, finite, `labels` (n,) their classes; both are
-    tensors, arrays or lists; `classes` is two or more. The distance is 1 − cosine of the means after the mean of all
-    classes is taken off, or the Euclidean distance with `metric="euclidean"`, divided by the largest of all pairs.
+    Args:
+        features: Finite embeddings (n, width), as `layer_features` returns them; a tensor, an array or lists.
+        labels: The class (n,) of each row.
+        classes: The number of classes, 2 or more; each needs an example.
+        metric: "cosine" for 1 − cosine of the class means less the mean of all classes, or "euclidean" for their
+            distance; both are divided by the largest value of all pairs.
 
-    Raises InvalidArgumentError for features and labels of another form, for a class without examples and for classes
-    whose means are all equal.
+    Returns:
+        The matrix of distances.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, a class has no example, or all class means are equal.
 
     >>> embedding_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3), 3, metric="euclidean")[0].tolist()
     [0.0, 0.333..., 1.0]
@@ -231,7 +237,7 @@ def embedding_distance(
 
 
 def _as_features(features: object, owner: str) -> Tensor:
-    rule = "must be finite real numbers of shape (n, width), one row an example"
+    rule = "must be finite real numbers of shape (n, width), one row per example"
     rows = _as_tensor(features, owner, "features", rule)
     if rows.ndim != 2 or not rows.shape[1] or rows.is_complex():
         reject(owner, "features", f"{tuple(rows.shape)} {rows.dtype}", rule)

@@ -1,4 +1,4 @@
-"""Level A: do the predictions stay, and where not, which classes pay for it?"""
+"""Level A: do the predictions stay the same, and which classes lose where they do not?"""
 
 from __future__ import annotations
 
@@ -48,33 +48,39 @@ def compare_predictions(
 ) -> Measurement:
     """Measure how far a candidate's predictions are those of its reference.
 
-    `class_distance` says what a change from one class to another costs: a matrix (classes, classes), or groups
-    such as {"animals": [2, 3], "vehicles": [0, 1]} (indices or class names, every class in one group, none empty) by
-    which a change costs 1 when it crosses groups and 0 within one; by default every change costs 1; `tree_distance` and
-    `embedding_distance` make matrices; one by which no change costs anything is refused. `weights` gives each
-    example's share: one number an example, or a mapping from class (index or name) to weight with 1 for
-    the classes not named.
-
-    `slices` names subsets of the examples by masks (n,) or indices.
-
-    Metrics: `agreement`, the share of equal predictions; `reference_accuracy`, `accuracy`; `accuracy_drop` =
-    reference_accuracy − accuracy; `max_class_accuracy_drop`, the largest drop within a true class; `cost`, the
-    weighted mean distance from the reference's class to the candidate's: Δ_{μ,d} of Joseph et al. 2020,
-    section II-A, with μ the weights and d the class distance; `newly_wrong` and `newly_right`, the shares of examples
-    that only the reference, or only the candidate, gets right; `top_k_agreement`, the mean share of the reference's
+    Metrics: `agreement`, the fraction of equal predictions; `reference_accuracy`, `accuracy`; `accuracy_drop` =
+    reference_accuracy − accuracy; `max_class_accuracy_drop`, the largest drop within a true class; `cost`, the weighted
+    mean distance from the reference's class to the candidate's: Δ_{μ,d} of Joseph et al. 2020, section II-A, with μ the
+    weights and d the class distance; `newly_wrong` and `newly_right`, the fractions of examples that only the
+    reference, or only the candidate, predicts correctly; `top_k_agreement`, the mean fraction of the reference's
     `top_k` top classes (at most classes − 1) that are among the candidate's; `mean_kl`, the mean divergence from the
     reference's probabilities in nats; `mean_logit_distance`, the mean L2 distance of logits, each row less its mean;
-    `ece_change`, the candidate's expected calibration error less the reference's; with slices
-    `max_slice_accuracy_drop` and `min_slice_agreement`.
+    `ece_change`, the candidate's expected calibration error less the reference's; with slices `max_slice_accuracy_drop`
+    and `min_slice_agreement`.
 
-    The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice that slice's
-    count. With unequal weights the cost is a value on the given data only: no claim about the population is made from
-    it.
+    The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice is the count of
+    that slice. With unequal weights the cost is a value on the given data only, without a claim about the population.
 
-    Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` says.
+    Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` describes.
 
-    Raises InvalidArgumentError for malformed distances or weights, ObservationError for observations that are
-    not of the same labelled examples.
+    Args:
+        candidate: The observation of the compressed model, or of a model on compressed data.
+        reference: The observation of the reference on the same examples.
+        class_distance: The cost of a change from one class to another: a matrix (classes, classes), such as those of
+            `tree_distance` and `embedding_distance`, or groups such as {"animals": [2, 3], "vehicles": [0, 1]} (indices
+            or class names, every class in one group, none empty), by which a change costs 1 between groups and 0 within
+            one. By default every change costs 1; distances that are all 0 are refused.
+        weights: The weight of each example: one number per example, or a mapping from class (index or name) to weight,
+            with 1 for classes not named.
+        slices: Named subsets of the examples, as masks (n,) or indices.
+        top_k: The number of top classes of `top_k_agreement`.
+
+    Returns:
+        The measurement, with tables by class, slice and pair of classes, and the changed examples.
+
+    Raises:
+        InvalidArgumentError: If a distance, weight or slice is not as described.
+        ObservationError: If the observations are not of the same labelled examples.
     """
     check_class_distance(class_distance)
     rule = "must be a whole number of 1 or more"
@@ -82,7 +88,7 @@ def compare_predictions(
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
         if class_distance is not None or weights is not None:
-            rule = f"costs are those of one class an example, not of a {reference.task} task"
+            rule = f"costs need one class per example, not a {reference.task} task"
             reject(_OWNER, "class_distance, weights", "given", rule)
         return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
     names = reference.class_names

@@ -1,4 +1,4 @@
-"""Examples on which compression as such, not one candidate, changes the answer."""
+"""Examples on which compression in general, not a single candidate, changes the prediction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from cp_compress.fidelity.observing.pairing import check_comparable
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
-    """Compression-identified exemplars, those first that most candidates agree on.
+    """Compression-identified exemplars, ordered by the agreement of the candidates.
 
-    `indices` (k,) are examples; `labels`, `reference_classes` and `candidate_classes` (k,) the true class and the modal
-    classes before and after; `votes` (k,) the share of candidates that give the modal class, `reference_confidence`
-    (k,) the references' mean probability of their own.
+    Attributes:
+        indices: The examples (k,).
+        labels: Their true classes (k,).
+        reference_classes: The modal class (k,) of the references.
+        candidate_classes: The modal class (k,) of the candidates.
+        votes: The fraction (k,) of candidates that predict their modal class.
+        reference_confidence: The references' mean probability (k,) of their modal class.
     """
 
     indices: Tensor
@@ -37,13 +41,13 @@ def compression_identified_exemplars(
 ) -> Exemplars:
     """Return the examples whose modal class over several candidates is not the modal class of the reference.
 
-    Give candidates of one kind, such as a scheme on several trained networks or at several seeds, and one reference
-    or several. Of classes named equally often the one whose summed probability is larger is the mode. Ranked by the
-    share of candidates that agree on the new class, then by the reference's confidence in the old one: the first are
-    those to look at. Hooker et al. 2019, "What do compressed deep neural networks forget?", section 2.3.
+    Give candidates of one kind, such as a scheme on several trained networks or at several seeds, and one reference or
+    several. Of classes predicted equally often the one with the larger summed probability is the mode. Examples are
+    ranked by the fraction of candidates that agree on the new class, then by the reference's confidence in the old one.
+    Hooker et al. 2019, "What do compressed deep neural networks forget?", section 2.3.
 
-    Raises InvalidArgumentError without candidates or references, ObservationError for observations that are not of
-    the same examples.
+    Raises InvalidArgumentError without candidates or references, ObservationError for observations that are not of the
+    same examples.
     """
     several = as_observations("compression_identified_exemplars", "candidates", candidates)
     references = as_observations("compression_identified_exemplars", "reference", reference)

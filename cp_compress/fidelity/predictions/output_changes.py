@@ -1,4 +1,4 @@
-"""How far the outputs moved where the predicted class may have stayed: calibration, top classes, logits."""
+"""How far outputs changed even if the predicted class did not: calibration, top classes, logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Level A where an example has many answers: several labels, or a class at each place."""
+"""Level A for examples with several predictions: several labels, or a class at each position."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def compare_structured(
         evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
         evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
     answers = int(counts.sum())
-    notes = [f"a {reference.task} task: {answers} answers on {total} examples"]
+    notes = [f"a {reference.task} task: {answers} predictions on {total} examples"]
     if total < len(same):
-        notes.append(f"{len(same) - total} examples have no answer that counts")
+        notes.append(f"{len(same) - total} examples have only ignored positions")
     return Measurement(
         comparison="predictions",
         metrics=metrics,
@@ -139,7 +139,7 @@ def _judged_members(name: str, members: Tensor, judged: Tensor) -> Tensor:
     kept = members[judged[members]]
     if not len(kept):
         reject(
-            "compare_predictions", f"slices[{name!r}]", members.tolist(), "no example of it has an answer that counts"
+            "compare_predictions", f"slices[{name!r}]", members.tolist(), "all positions of its examples are ignored"
         )
     return kept
 

@@ -106,23 +106,23 @@ def read_slices(owner: str, slices: Slices | None, count: int) -> dict[str, Tens
     Raises InvalidArgumentError, as `owner`, for anything else and for a subset without examples.
     """
     if slices is not None and (not isinstance(slices, Mapping) or not slices):
-        reject(owner, "slices", slices, "give a mapping from names to masks or indices, with one entry or more")
+        reject(owner, "slices", slices, "give a mapping from names to masks or indices, with at least one entry")
     found = {}
     for name, members in (slices or {}).items():
         values = _as_members(owner, name, members)
         if values.dtype == torch.bool and values.shape != (count,):
-            reject(owner, "slices", {name: tuple(values.shape)}, f"a mask has one entry an example, shape ({count},)")
+            reject(owner, "slices", {name: tuple(values.shape)}, f"a mask needs one entry per example ({count},)")
         chosen = values.nonzero().flatten() if values.dtype == torch.bool else values
         if not len(chosen):
-            reject(owner, "slices", name, "holds no example: nothing would be compared")
+            reject(owner, "slices", name, "holds no example, so there is nothing to compare")
         if str(name) in found:
-            reject(owner, "slices", list(slices or {}), f"two slices are called {name}; give each its own name")
+            reject(owner, "slices", list(slices or {}), f"two slices have the name {name}; names must differ")
         found[str(name)] = choose_examples(owner, chosen.tolist(), count, f"slices[{name!r}]")
     return found
 
 
 def _as_members(owner: str, name: str, members: object) -> Tensor:
-    rule = "give a mask with one entry an example, or indices of examples"
+    rule = "give a mask with one entry per example, or indices of examples"
     try:
         values = torch.as_tensor(members)
     except (TypeError, ValueError, RuntimeError):

@@ -24,14 +24,22 @@ SCOPES = ("global", "layer")
 
 @dataclass(frozen=True)
 class Prune(Piped):
-    """Keep the share `density` of all weights, those of the largest magnitude; set the others to zero.
+    """Keep the share `density` of all weights, those of the largest magnitude, and set the others to zero.
 
-    Exactly round(density·n) weights stay, halves rounded up and never fewer than one; of equal magnitudes the first
-    by index stay (order of `named_parameters`, then row-major). With `scope="global"` n counts all weight matrices
-    together, with "layer" each by itself. Biases and normalisation are not counted. `include` and `exclude` are
-    patterns (as in fnmatch) on the paths of layers, or on their types ("type:LSTM"); the tables of embeddings are
-    pruned only where `include` names them, or a layer shares them. Definition: magnitude pruning as in Condensa
-    (Joseph et al. 2020), except for its rounding and ties.
+    Exactly round(density·n) of n weights stay, halves rounded up and never fewer than one; of equal magnitudes the
+    first by index stay (order of `named_parameters`, then row-major). Biases and normalisation are not counted.
+    Definition: magnitude pruning as in Condensa (Joseph et al. 2020), except for its rounding and ties.
+
+    Args:
+        density: The share of the weights to keep, in (0, 1].
+        scope: "global" counts all weight matrices together, "layer" each one separately.
+        include: Patterns (as in fnmatch) on the paths of layers, such as "layer1.*", or on their types, such as
+            "type:LSTM"; without any, all layers. Tables of embeddings are pruned only where a pattern names them, or
+            where a layer shares them.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> from torch import nn
     >>> Prune(0.25).compress(nn.Linear(4, 2)).weight.count_nonzero().item()
@@ -45,6 +53,8 @@ class Prune(Piped):
 
     expression_name: ClassVar[str] = "prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))
@@ -69,7 +79,7 @@ class Prune(Piped):
 
 def check_density(owner: str, density: object, unit: str) -> float:
     """Return a density as a float, or reject it."""
-    rule = f'density is the kept share of {unit} and must lie in (0, 1]; for "keep nothing removed" use density=1'
+    rule = f"density is the kept share of {unit} and must lie in (0, 1]; density=1 removes nothing"
     return check_real(owner, "density", density, rule, above=0, at_most=1)
 
 

@@ -16,8 +16,8 @@ Masks = Mapping[str, Tensor]
 def find_masks(model: nn.Module, reference: nn.Module | None = None) -> dict[str, Tensor]:
     """Return where parameters may differ from zero, booleans by name, for each parameter that has zeros to hold.
 
-    Held are all zeros of the tensors that recorded steps changed, those that the `reference` does not have, and a
-    bias of zero, or that of the norm behind, whose whole row of weights is held.
+    These are all zeros of the tensors that recorded steps changed, zeros that the `reference` does not have, and biases
+    of zero, of a layer or of the norm behind it, whose whole row of weights is zero.
     """
     changed = {change.tensor for step in read_steps(model) for change in step.changes}
     before = {} if reference is None else dict(reference.named_parameters())

@@ -30,15 +30,25 @@ _PIECE = 1 << 22
 
 @dataclass(frozen=True)
 class BlockPrune(Piped):
-    """Keep the share `density` of the blocks of all weights, those of the largest norm; set the others to zero.
+    """Keep the share `density` of the blocks of all weights, those of the largest norm, and set the others to zero.
 
-    `block_size` is (rows, columns) of a block in the weight matrix of a layer, whose rows are the weight's first
-    dimension (output channels, but for transposed convolutions) and whose columns are all others in row-major order;
-    or one size for each dimension of the weight, and then weights with another number of dimensions are skipped. Sizes
-    that do not divide are padded: blocks at an edge are smaller, their norm is that of what they hold. `norm` is "l1",
-    "l2", "max", or "mean" of the magnitudes. Exactly round(density·blocks) stay, halves up, at least one; of equal
-    norms the first by index. `scope`, `include` and `exclude` are those of `Prune`. Definition: block pruning as in
-    Condensa (Joseph et al. 2020), with padding.
+    Exactly round(density·blocks) stay, halves rounded up and never fewer than one; of equal norms the first by index.
+    The weight matrix of a layer has the weight's first dimension as rows (output channels, except in transposed
+    convolutions) and all others, in row-major order, as columns. Sizes that do not divide are padded: blocks at an edge
+    are smaller, and their norm is that of the weights in them. Definition: block pruning as in Condensa (Joseph et al.
+    2020), with padding.
+
+    Args:
+        density: The share of the blocks to keep, in (0, 1].
+        block_size: The (rows, columns) of a block in the weight matrix, or one size for each dimension of the weight;
+            weights with another number of dimensions are then skipped.
+        norm: The norm by which blocks are ranked: "l1", "l2", "max", or "mean" of the magnitudes.
+        scope: "global" counts the blocks of all weight matrices together, "layer" those of each one separately.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> from torch import nn
     >>> BlockPrune(0.25, (2, 2)).compress(nn.Linear(4, 4)).weight.count_nonzero().item()
@@ -54,6 +64,8 @@ class BlockPrune(Piped):
 
     expression_name: ClassVar[str] = "block_prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density("BlockPrune", self.density, "blocks"))
@@ -93,13 +105,21 @@ class BlockPrune(Piped):
 
 @dataclass(frozen=True)
 class NMPrune(Piped):
-    """Keep the `n` largest of every `m` neighbouring inputs of each output; set the others to zero.
+    """Keep the `n` largest of every `m` neighbouring inputs of each output, and set the others to zero.
 
-    Neighbours follow one another in the input dimension of a weight: features, or input channels (of a group) at one
-    place of the kernel. Where m does not divide the inputs the last group is shorter and keeps n of what it has. Of
-    equal magnitudes the first by index stay. A model with 2 of 4 runs on sparse tensor cores: see
-    `to_semi_structured`. Source:
-    Mishra et al. 2021, "Accelerating sparse deep neural networks".
+    Neighbours are consecutive in the input dimension of a weight: features, or input channels (of a group) at one place
+    of the kernel. If m does not divide the number of inputs, the last group is shorter and keeps n of its weights. Of
+    equal magnitudes the first by index stay. A model with 2 of 4 runs on sparse tensor cores: see `to_semi_structured`.
+    Source: Mishra et al. 2021, "Accelerating sparse deep neural networks".
+
+    Args:
+        n: How many weights of each group stay, from 1 to m − 1.
+        m: The number of neighbours in a group, 2 or more.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> from torch import nn
     >>> (NMPrune(2, 4).compress(nn.Linear(8, 3)).weight != 0).view(3, 2, 4).sum(2).unique().tolist()
@@ -113,6 +133,8 @@ class NMPrune(Piped):
 
     expression_name: ClassVar[str] = "nm_prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         rule = "m is the number of neighbouring inputs in a group, a whole number of 2 or more"

@@ -9,7 +9,8 @@ from torch import nn
 
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import Weight, copy_model, find_weights
-from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.order import record_scheme
+from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.targets import Patterns, choose
 
@@ -24,7 +25,7 @@ class MaskingScheme(Protocol):
 
 
 class EmptiedLayerError(CompressionError):
-    """A layer would be left without any weight; `candidate` is the model that was refused, for who only looks."""
+    """A layer would be left without any weight; `candidate` is the refused model, to read its weights."""
 
     def __init__(self, message: str, candidate: nn.Module) -> None:
         super().__init__(message)
@@ -64,5 +65,5 @@ def mask_weights(scheme: MaskingScheme, model: nn.Module, zero: ZeroWeights, mus
         for weight, was, now in zip(weights, before, after, strict=True)
         if now < was
     ]
-    add_step(candidate, Step(str(scheme), tuple(changes), (*skips, *more)))
+    record_scheme(scheme, candidate, changes, [*skips, *more])
     return candidate

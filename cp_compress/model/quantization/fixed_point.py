@@ -11,8 +11,8 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
+from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.rounding import choose_weights, to_integers
-from cp_compress.model.record import Step, add_step
 from cp_compress.model.representations.formats import IntegerFormat, fitting_fraction_bits, quantize_fixed
 from cp_compress.model.scheme import Piped
 from cp_compress.model.targets import as_patterns
@@ -27,11 +27,19 @@ _MOST_FRACTION_BITS = 126  # 2^-126 is the smallest normal float32
 class FixedPoint(Piped):
     """Round weights to two's-complement numbers of `bits` bits, `fraction_bits` of them behind the binary point.
 
-    In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes
-    round(w·2^n)/2^n, halves to even; what lies outside [−2^m, 2^m − 2^−n] is saturated, and the report counts it.
-    Without `fraction_bits` each layer gets the most with which its largest magnitude lies in that range. `bits` lies
-    in 2..16 and values take 2, 4, 8 or 16 bits in memory and in a file. Biases, inputs and sums stay as they are.
-    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`.
+    In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes round(w·2^n)/2^n,
+    halves to even; values outside [−2^m, 2^m − 2^−n] are saturated, and the report counts them. Values take 2, 4, 8 or
+    16 bits in memory and in a file. Biases, inputs and sums are not rounded.
+
+    Args:
+        bits: The whole width of a number with its sign, in 2…16.
+        fraction_bits: The bits behind the binary point, in −126…126; if None, each layer gets the most with which its
+            largest magnitude is not saturated.
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> from torch import nn
     >>> layer = FixedPoint(bits=8, fraction_bits=4).compress(nn.Linear(2, 2))
@@ -46,6 +54,8 @@ class FixedPoint(Piped):
 
     expression_name: ClassVar[str] = "fixed_point"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         rule = "bits is the whole width of a number, sign included, and must be a whole number in 2..16"
@@ -69,7 +79,7 @@ class FixedPoint(Piped):
         weights, skips = choose_weights(str(self), candidate, self.include, self.exclude)
         form = IntegerFormat(self.bits, fixed=True)
         changes, skips = to_integers(str(self), weights, skips, form, "weight", self._round)
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _round(self, weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:

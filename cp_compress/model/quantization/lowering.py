@@ -1,8 +1,8 @@
 """Static 8-bit layers on the integer instructions of a CPU, through oneDNN's kernels.
 
 The layers of `Quantize(..., mode="static")` define what is computed, on any device, by sums of integers in floats. The
-kernels compute the same sums in integers. Needed is a CPU with 8-bit dot products (VNNI): without them the kernels
-saturate partial sums, which is another function.
+kernels compute the same sums in integers. They need a CPU with 8-bit dot products (VNNI): without these, the kernels
+saturate partial sums, which gives other results.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class _Packed:
 class LoweredForward:
     """The `forward` of one static layer on oneDNN's kernel; an attribute of the instance, so paths and hooks stay.
 
-    Where the kernel cannot serve, that is for gradients, for inputs of other dimensions and for none, the layer's own
-    forward does. The weight is packed at the first call, anew in every copy.
+    Where the kernel cannot be used, which is for gradients, for inputs with other dimensions and for empty inputs, the
+    layer's own forward is called. The weight is packed at the first call, once in every copy.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -88,11 +88,11 @@ def _pack(layer: Any) -> _Packed:
 def lower(model: nn.Module) -> nn.Module:
     """Return a copy of a model to run on this CPU, with its static 8-bit layers on integer kernels.
 
-    Linear layers and 2d convolutions are lowered. Given the same input, each returns what the model's layer returns to
-    float rounding; in a whole network such a last bit may move a code of a later layer by one, so judge the lowered
-    model where it is what will run. NaN in an input is not passed on. Later changes of weights are not seen once a
-    layer was called, and a lowered model cannot be saved: save the model that it was made from.
-    Raises CompressionError for a model without such layers or on another device, and on a CPU without VNNI.
+    Linear layers and 2d convolutions are lowered. Given the same input, each returns the result of the model's layer up
+    to float rounding; in a whole network this may change an integer in a later layer by one, so check the lowered model
+    if it is the one that will run. NaN in an input is not propagated. Once a layer was called, later changes of its
+    weights have no effect. A lowered model cannot be saved: save the model that it was made from. Raises
+    CompressionError for a model without such layers or on another device, and on a CPU without VNNI.
     """
     candidate = copy_model("lower", model)
     if any(tensor.device.type != "cpu" for _, tensor in named_tensors(candidate)):

@@ -10,6 +10,7 @@ import torch
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
+from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.calibration import (
     CalibrationData,
     as_calibration,
@@ -17,10 +18,10 @@ from cp_compress.model.quantization.calibration import (
     read_calibration,
 )
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
-from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.formats import IntegerFormat, quantize
-from cp_compress.model.representations.half_computed import cast_model, find_casts
-from cp_compress.model.representations.half_stored import find_holding, hold_model
+from cp_compress.model.representations.half_computed import cast_model
+from cp_compress.model.representations.half_stored import find_half, hold_model
 from cp_compress.model.representations.integer_layers import MODES, require_float_weights
 from cp_compress.model.scheme import Piped
 from cp_compress.model.targets import as_patterns
@@ -36,22 +37,27 @@ _INTEGERS = {"int8": 8, "int4": 4}
 class Quantize(Piped):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
 
-    "float16" and "bfloat16" hold every parameter in that dtype and compute in the model's own (`mode="weight"`), or
-    cast every floating-point tensor and compute in that dtype, with casts around the model (`mode="dynamic"`, as
-    `model.half()` would; slow on a CPU without float16 arithmetic).
-
     "int8" and "int4" store the weights of linear layers, convolutions, attention projections and recurrent layers as
-    symmetric integers, two of four bits in a byte, with one scale for each output channel, or for each `group_size`
-    consecutive weights of a channel (the last group may be shorter), and compute with their product
-    (`mode="weight"`). `mode="dynamic"` rounds the input of each linear layer and convolution to 8 bits as well, with
-    a scale for each example, and sums exactly. `mode="static"` does so with a range for each layer that is found on
-    `calibration`: the name of a factory, as "package.module:factory", which returns a data set, or `CalibrationData`
-    (see `cp_compress.model.quantization.calibration`).
+    symmetric integers, two of four bits in a byte, with one scale for each output channel or group. Patterns allow
+    several formats in one model: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. Models held
+    in 16 bits are exported by `torch.export`, but not with strict=True.
 
-    `include` and `exclude` are patterns on the paths or types of layers, as in `Prune`, for integers only; so several
-    formats may be mixed: `quantize(int8, include="layer1.*") | quantize(int4, exclude="layer1.*")`. The tables of
-    embeddings are quantised, by rows, only where `include` names them, or a layer shares them. Models held in 16 bits
-    are exported by `torch.export`, not with strict=True.
+    Args:
+        dtype: "float16" or "bfloat16" for all parameters, "int8" or "int4" for weights.
+        mode: How the model computes. "weight" computes in its own dtype with the rounded weights. "dynamic" casts a
+            model in 16 bits as `model.half()` does, with casts around it (slow on a CPU without float16 arithmetic);
+            with integers it also rounds the input of each linear layer and convolution to 8 bits, with a scale for each
+            example, and sums exactly. "static" does the latter with one range for each layer, found on `calibration`.
+        group_size: How many consecutive weights of a channel share a scale (the last group may be shorter), 1 or more;
+            None for one scale per channel. For integers with `mode="weight"` only.
+        calibration: The data for `mode="static"`: the name of a factory that returns a data set, as
+            "package.module:factory", or `CalibrationData`.
+        include: Patterns on the paths or types of layers, as in `Prune`; for integers only. Tables of embeddings are
+            quantised, by rows, only where a pattern names them, or where a layer shares them.
+        exclude: Patterns of the layers to leave unchanged; for integers only.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, or does not go with `dtype` and `mode`.
 
     >>> from torch import nn
     >>> layer = Quantize("int8").compress(nn.Linear(4, 2))
@@ -68,6 +74,8 @@ class Quantize(Piped):
 
     expression_name: ClassVar[str] = "quantize"
     positional_fields: ClassVar[tuple[str, ...]] = ("dtype",)
+    leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
+    undoes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_choice("Quantize", "dtype", self.dtype, (*_FLOATS, *_INTEGERS))
@@ -109,11 +117,11 @@ class Quantize(Piped):
             changes, skips = self._to_integers(candidate)
         else:
             changes, skips = self._to_float(candidate), []
-        add_step(candidate, Step(str(self), tuple(changes), tuple(skips)))
+        record_scheme(self, candidate, changes, skips)
         return candidate
 
     def _to_float(self, model: nn.Module) -> list[Change]:
-        narrow = find_casts(model) or find_holding(model)
+        narrow = find_half(model)
         if narrow is not None:
             raise CompressionError(f"{self}: the model is in {narrow[0]} already; quantise it once")
         if self.mode == "dynamic":

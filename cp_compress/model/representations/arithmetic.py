@@ -26,7 +26,7 @@ _STOCK = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.for
 
 
 class StayOnForward:
-    """A pre-hook that does nothing but be there: torch's fast path for transformers passes by a layer's forward."""
+    """A pre-hook without effect: its presence keeps torch's fast path for transformers off, which skips forwards."""
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """Leave the arguments as they are."""

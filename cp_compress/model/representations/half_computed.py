@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import Change
+from cp_compress.model.representations.representation import Representation
+
+_FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 class CastInputs:
@@ -49,6 +52,39 @@ def find_casts(model: nn.Module) -> tuple[torch.dtype, torch.dtype] | None:
     inner = [hook.dtype for hook in model._forward_pre_hooks.values() if isinstance(hook, CastInputs)]
     outer = [hook.dtype for hook in model._forward_hooks.values() if isinstance(hook, CastOutputs)]
     return (inner[0], outer[0]) if inner and outer else None
+
+
+class HalfComputed(Representation):
+    """A model with casts around it: the names of the dtypes (inner, outer)."""
+
+    key = "casts"
+    whole = True
+
+    def describe(self, model: nn.Module) -> list[str] | None:
+        """Return the names of both dtypes, or None."""
+        return dtype_names(find_casts(model))
+
+    def read(self, content: Any) -> tuple[torch.dtype, torch.dtype] | None:
+        """Return both dtypes, or None."""
+        return read_dtypes(content)
+
+    def finish(self, model: nn.Module, found: tuple[torch.dtype, torch.dtype] | None) -> None:
+        """Add the casts."""
+        if found is not None and find_casts(model) is None:
+            add_casts(model, *found)
+
+
+def dtype_names(dtypes: tuple[torch.dtype, torch.dtype] | None) -> list[str] | None:
+    """Return the names of two dtypes, or None for None."""
+    return None if dtypes is None else [str(dtype).removeprefix("torch.") for dtype in dtypes]
+
+
+def read_dtypes(names: Any) -> tuple[torch.dtype, torch.dtype] | None:
+    """Return the dtypes of two names, or None for None; raises KeyError, TypeError or ValueError for anything else."""
+    if names is None:
+        return None
+    first, second = names
+    return _FLOATS[first], _FLOATS[second]
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:

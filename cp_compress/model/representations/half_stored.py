@@ -16,8 +16,15 @@ from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.record import Change
-from cp_compress.model.representations.half_computed import model_dtype, require_range
+from cp_compress.model.representations.half_computed import (
+    dtype_names,
+    find_casts,
+    model_dtype,
+    read_dtypes,
+    require_range,
+)
 from cp_compress.model.representations.integer_layers import formats_of, stored_names
+from cp_compress.model.representations.representation import Representation
 
 # tensors are exchanged in the model itself, so that threads that share one must take turns
 _one_at_a_time = threading.RLock()
@@ -27,7 +34,7 @@ class HeldForward:
     """The `forward` of a model whose parameters are widened, for one call, from `held` to `computed`.
 
     It is an attribute of the instance, so that the model keeps its class, its paths and its hooks. Threads take turns.
-    The model is one whole: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
+    The model is one unit: a layer or another method of it called alone, `model.half()` and `torch.export(strict=True)`
     find narrow parameters; for those use `mode="dynamic"`.
     """
 
@@ -58,7 +65,7 @@ def hold_model(model: nn.Module, dtype: torch.dtype) -> list[Change]:
         raise CompressionError(f"nothing to round: the model has no floating-point parameter outside {dtype}")
     if len(dtypes) > 1:
         kinds = ", ".join(sorted(map(str, dtypes)))
-        raise CompressionError(f"the parameters are of several dtypes ({kinds}): there is no one to compute in")
+        raise CompressionError(f"the parameters are of several dtypes ({kinds}): no single dtype to compute in")
     if "forward" in vars(model):
         raise CompressionError("the model's forward was replaced on the instance: its parameters cannot be widened")
     require_range(wide, dtype)
@@ -78,6 +85,31 @@ def find_holding(model: nn.Module) -> tuple[torch.dtype, torch.dtype] | None:
     """Return the dtypes (held, computed) of a model made by `add_holding`, or None."""
     forward = vars(model).get("forward")
     return (forward.held, forward.computed) if isinstance(forward, HeldForward) else None
+
+
+def find_half(model: nn.Module) -> tuple[torch.dtype, torch.dtype] | None:
+    """Return the 16-bit dtype in which a model computes or holds its parameters, and its own dtype; else None."""
+    return find_casts(model) or find_holding(model)
+
+
+class HalfStored(Representation):
+    """A model that holds its parameters in 16 bits: the names of the dtypes (held, computed)."""
+
+    key = "holding"
+    whole = True
+
+    def describe(self, model: nn.Module) -> list[str] | None:
+        """Return the names of both dtypes, or None."""
+        return dtype_names(find_holding(model))
+
+    def read(self, content: Any) -> tuple[torch.dtype, torch.dtype] | None:
+        """Return both dtypes, or None."""
+        return read_dtypes(content)
+
+    def finish(self, model: nn.Module, found: tuple[torch.dtype, torch.dtype] | None) -> None:
+        """Make the model compute in its own dtype."""
+        if found is not None and find_holding(model) is None:
+            add_holding(model, *found)
 
 
 @contextlib.contextmanager

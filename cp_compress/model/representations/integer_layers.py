@@ -73,7 +73,7 @@ class RecurrentIntegerWeights(IntegerWeights):
         pass
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer returns with the weights that its integers stand for."""
+        """Return what the layer returns with the weights that its integers represent."""
         with warnings.catch_warnings():
             # cuDNN copies weights that are not laid out in one piece, and says so
             warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -108,15 +108,6 @@ def integers_of(module: nn.Module, name: str) -> Tensor:
     stored = module.get_buffer(stored_names(name, form)[0])
     shapes: dict[str, tuple[int, ...]] = module.integer_shapes  # type: ignore[assignment]
     return unstore(stored, shapes[name], form)
-
-
-def stored_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Return one place (layer, name) of every weight that is held as integers, once where it is shared."""
-    places: dict[int, tuple[nn.Module, str]] = {}
-    for module in model.modules():
-        for name, form in formats_of(module).items():
-            places.setdefault(id(module._buffers[stored_names(name, form)[0]]), (module, name))
-    return list(places.values())
 
 
 def to_integer_layer(module: nn.Module, formats: Mapping[str, IntegerFormat], mode: str) -> None:

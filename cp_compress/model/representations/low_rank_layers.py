@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from cp_compress.model.layers import Weight, factor_names
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import Weight, factor_names, find_layer, find_owners
+from cp_compress.model.representations.representation import Held, Representation
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -76,6 +78,43 @@ def low_rank_obstacle(weight: Weight) -> str | None:
     if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
         return f"{kind} cannot compute with factors here"
     return None
+
+
+class Factors(Representation):
+    """The layers whose weights are products: their paths, with the rank of each weight by its name."""
+
+    key = "low_rank"
+
+    def describe(self, model: nn.Module) -> list[list[Any]]:
+        """Return path and ranks of each layer."""
+        return [[path, low_rank_ranks(layer)] for path, layer in low_rank_layers(model)]
+
+    def read(self, content: Any) -> tuple[tuple[str, dict[str, int]], ...]:
+        """Return path and ranks of each layer."""
+        return tuple((str(path), {str(name): int(rank) for name, rank in ranks.items()}) for path, ranks in content)
+
+    def shape(self, model: nn.Module, found: tuple[tuple[str, dict[str, int]], ...]) -> None:
+        """Replace weights by factors."""
+        for path, ranks in found:
+            to_low_rank_layer(find_layer(model, path), _blank_factors(model, path, ranks))
+
+    def held(self, layer: nn.Module) -> Mapping[str, Held]:
+        """Return the weights that are products: their parts are weights themselves."""
+        names = layer.low_rank_names if isinstance(layer, LowRankWeights) else ()
+        return {name: Held(factor_names(name)) for name in names}
+
+
+def _blank_factors(model: nn.Module, path: str, ranks: dict[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
+    module = find_layer(model, path)
+    factors = {}
+    for name, rank in ranks.items():
+        weight = module._parameters.get(name)
+        places = () if weight is None else find_owners(model)[id(weight)]
+        if weight is None or low_rank_obstacle(Weight(name, weight, places)) or not 1 <= rank < weight.numel():
+            raise CompressionError(f"{path}.{name} is no weight that can be held as factors of rank {rank}")
+        rows, *others = weight.shape
+        factors[name] = (weight.detach().new_empty(rows, rank), weight.detach().new_empty(rank, *others))
+    return factors
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:

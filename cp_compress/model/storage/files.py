@@ -22,8 +22,7 @@ from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
 from cp_compress.model.quantization.lowering import is_lowered
-from cp_compress.model.representations.half_computed import find_casts
-from cp_compress.model.representations.half_stored import find_holding
+from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
 from cp_compress.model.storage.packing import Packer, Unpacker, Words, check_entry
 
@@ -184,9 +183,9 @@ def _read_table(packed: Words) -> dict[str, Any]:
 
 
 def _refuse_nested(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if path and (find_holding(module) or find_casts(module)):
-            raise CompressionError(
-                f"{path} is a 16-bit model inside another module, and how it computes would be lost: "
-                "save that module itself, or wrap the original model before compressing it"
-            )
+    path = nested_whole(model)
+    if path is not None:
+        raise CompressionError(
+            f"{path} is a 16-bit model inside another module, and how it computes would be lost: "
+            "save that module itself, or wrap the original model before compressing it"
+        )

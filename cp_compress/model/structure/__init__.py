@@ -1,1 +1,1 @@
-"""Which whole channels and neurons go, and what does their removal change elsewhere?"""
+"""Which whole channels and neurons are removed, and what does their removal change elsewhere?"""

@@ -51,7 +51,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Families whose units may be removed, layers (by path) that can only be zeroed and why, and those left alone."""
+    """Families whose units may be removed, layers (by path) that can only be zeroed and why, and unchanged ones."""
 
     proposals: tuple[Proposal, ...]
     fixed: dict[str, str]
@@ -67,7 +67,7 @@ class _Output(Exception):
 
 
 def find_groups(model: nn.Module, chosen: dict[str, Target], batch: Tensor, seen: Trace) -> Grouping:
-    """Return how the chosen layers, by their paths, hang together."""
+    """Return which of the chosen layers, given by their paths, share their channels."""
     graph, traced, failure = _dependency_graph(model, batch)
     paths = {module: path for path, module in traced.named_modules()}
     owners = find_owners(model)
@@ -153,7 +153,7 @@ def _follow_graph(graph: Any, layer: Any, paths: dict[nn.Module, str], chosen: d
 
 
 def _group(graph: Any, layer: Any, prune: Any, indices: list[int]) -> Any:
-    """Return what Torch-Pruning says must go with some channels; raise _Unfit where it comes to no end.
+    """Return what Torch-Pruning says must go with some channels; raise _Unfit if it does not finish.
 
     Behind windows that are rolled and reshaped its lists double at each step. Calls are counted, and not seconds, so
     that the answer does not depend on the machine.
@@ -164,7 +164,7 @@ def _group(graph: Any, layer: Any, prune: Any, indices: list[int]) -> Any:
         nonlocal calls
         calls += 1
         if calls > _MOST_CALLS:
-            raise _Unfit("Torch-Pruning comes to no end with the layers that share its channels")
+            raise _Unfit("Torch-Pruning does not finish its list of the layers that share its channels")
 
     before = sys.getprofile()
     sys.setprofile(count)

@@ -11,19 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import level_suffixes
 
 
 def is_recurrent(layer: nn.Module) -> bool:
     """Tell whether a layer has hidden units."""
     return isinstance(layer, (nn.RNNBase, nn.RNNCellBase))
-
-
-def level_suffixes(layer: nn.Module) -> list[str]:
-    """Return how the names of the parameters of each level end."""
-    if not isinstance(layer, nn.RNNBase):
-        return [""]
-    directions = ("", "_reverse") if layer.bidirectional else ("",)
-    return [f"_l{level}{direction}" for level in range(layer.num_layers) for direction in directions]
 
 
 def level_rows(layer: nn.Module, suffix: str) -> Tensor:

@@ -32,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """What was done to a model, what was left alone, and whether layers have other shapes than before."""
+    """What was done to a model, what was left unchanged, and whether the shapes of layers changed."""
 
     changes: tuple[Change, ...]
     skips: tuple[Skip, ...]
@@ -47,7 +47,7 @@ def zero_weakest(work: Work) -> Done:
 
 
 def remove_weakest(work: Work) -> Done:
-    """Remove the weakest units where that provably changes nothing but size, and set them to zero elsewhere."""
+    """Remove the weakest units where a check shows that only the size changes, and set them to zero elsewhere."""
     groups = find_groups(work.model, work.chosen, work.inputs.first, work.seen)
     families = [proposal.family for proposal in groups.proposals]
     families += [Family.of([work.chosen[path]]) for path in groups.fixed]

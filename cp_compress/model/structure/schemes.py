@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import copy_model, find_weights
-from cp_compress.model.order import require_order
+from cp_compress.model.order import record_scheme, require_order
 from cp_compress.model.pruning.magnitude import check_density
-from cp_compress.model.record import Skip, Step, add_step
+from cp_compress.model.record import Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.scheme import Piped
 from cp_compress.model.structure.criteria import CRITERIA
@@ -68,6 +68,16 @@ class _UnitPrune(Piped):
         for name in ("include", "exclude"):
             object.__setattr__(self, name, as_patterns(owner, name, getattr(self, name)))
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Which of the kinds of `cp_compress.model.Scheme` it leaves behind: without `shrink` units are zeroed."""
+        return ("removed_channels",) if self.shrink else ("zeros",)
+
+    @property
+    def undoes(self) -> tuple[str, ...]:
+        """Which of the kinds of `cp_compress.model.Scheme` it undoes: a removal moves the weights of a pattern."""
+        return ("pattern",) if self.shrink else ()
+
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model without the weakest units.
 
@@ -89,7 +99,7 @@ class _UnitPrune(Piped):
         if not done.changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
             raise NoEffectError(f"{self} changes nothing ({listed})")
-        add_step(candidate, Step(str(self), done.changes, (*skips, *done.skips), structural=done.structural))
+        record_scheme(self, candidate, done.changes, [*skips, *done.skips], done.structural)
         return candidate
 
     def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
@@ -124,18 +134,38 @@ class _UnitPrune(Piped):
 class FilterPrune(_UnitPrune):
     """Keep the share `density` of the filters of every convolution, the strongest by `norm`.
 
-    round(density·filters) stay, halves up, rounded to a multiple of `round_to` and never fewer than that; of equal
-    strengths the first by index; a grouped convolution keeps the same number in each group. `norm` is "l1", "l2",
-    "max", "mean" or "geometric_median", as defined by `unit_strengths`. With `scope="global"` the filters of all layers
-    are ranked together, by their strength divided by the mean of their layer, and `floor` is the share that every layer
-    keeps. The layer that gives the model's output is left alone; `include` and `exclude` are patterns as in `Prune`.
+    round(density·filters) stay, halves rounded up, then rounded to a multiple of `round_to` and never fewer than that;
+    of equal strengths the first by index; a grouped convolution keeps the same number in each group. The layer that
+    gives the model's output is left unchanged.
 
-    With `shrink=True` filters are removed with the help of Torch-Pruning (extra "shrink"): those whose outputs are
-    added to one another are chosen together, as if they were one filter (and counted as one by "global"). Each removal
-    is checked on a copy; what cannot be removed without changing the result is set to zero, and the report says why.
-    With `shrink=False` a filter, its bias and its channel of the batch norm behind it are set to zero. The model is run
-    once on random data of `example_shape` (without the batch dimension; usual sizes are tried when it is None);
-    `example_dtype` is "int64" for a model that takes indices, and "auto" finds that out.
+    With `shrink=True`, filters whose outputs are added to one another are chosen together, as one filter (and counted
+    as one by "global"). Each removal is checked on a copy; filters that cannot be removed without changing the result
+    are set to zero, and the report says why. With `shrink=False` a filter, its bias and its channel of the following
+    batch norm are set to zero.
+
+    Args: What stays
+        density: The share of the filters to keep, in (0, 1].
+        norm: The criterion by which filters are ranked: "l1", "l2", "max", "mean" or "geometric_median", as defined by
+            `unit_strengths`.
+        scope: "layer" keeps the density in every layer; "global" ranks the filters of all layers together, by their
+            strength divided by the mean strength of their layer.
+        floor: The share of its filters that every layer keeps at least, from 0 to the density; for `scope="global"`.
+        round_to: The number that stays in a layer is rounded to a multiple of this, 1 or more.
+
+    Args: How they are dropped
+        shrink: True removes filters, with the help of Torch-Pruning (extra "shrink"); False sets them to zero.
+
+    Args: The example on which the model is run once
+        example_shape: The shape of one example without the batch dimension; if None, common sizes are tried.
+        example_dtype: "float" for normally distributed numbers, "int64" for indices, or "auto", which chooses indices
+            if the model begins with an embedding.
+
+    Args: Which layers
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
@@ -153,9 +183,33 @@ class FilterPrune(_UnitPrune):
 class NeuronPrune(_UnitPrune):
     """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
 
-    Of a recurrent layer hidden units are kept, the same number in each of its levels and directions; of an attention
-    layer inner dimensions, where dimension i of query, key and value counts as one; the latter, and those of recurrent
-    cells, are only ever set to zero. All arguments are those of `FilterPrune`.
+    In a recurrent layer hidden units are kept, the same number in each of its levels and directions; in an attention
+    layer inner dimensions, where dimension i of query, key and value counts as one. The latter, and those of recurrent
+    cells, are only ever set to zero. All else is as in `FilterPrune`.
+
+    Args: What stays
+        density: The share of the neurons to keep, in (0, 1].
+        norm: The criterion by which neurons are ranked: "l1", "l2", "max", "mean" or "geometric_median", as defined by
+            `unit_strengths`.
+        scope: "layer" keeps the density in every layer; "global" ranks the neurons of all layers together, by their
+            strength divided by the mean strength of their layer.
+        floor: The share of its neurons that every layer keeps at least, from 0 to the density; for `scope="global"`.
+        round_to: The number that stays in a layer is rounded to a multiple of this, 1 or more.
+
+    Args: How they are dropped
+        shrink: True removes neurons, with the help of Torch-Pruning (extra "shrink"); False sets them to zero.
+
+    Args: The example on which the model is run once
+        example_shape: The shape of one example without the batch dimension; if None, common sizes are tried.
+        example_dtype: "float" for normally distributed numbers, "int64" for indices, or "auto", which chooses indices
+            if the model begins with an embedding.
+
+    Args: Which layers
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> NeuronPrune(0.5).compress(model)[2].in_features
@@ -171,8 +225,32 @@ class NeuronPrune(_UnitPrune):
 class StructurePrune(_UnitPrune):
     """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
 
-    All arguments are those of `FilterPrune`; with `scope="global"` filters and neurons are ranked together, as in
-    Condensa (Joseph et al. 2020), which compares their strengths without regard to the layer.
+    With `scope="global"` filters and neurons are ranked together, as in Condensa (Joseph et al. 2020), which compares
+    their strengths regardless of the layer. All else is as in `FilterPrune` and `NeuronPrune`.
+
+    Args: What stays
+        density: The share of the units to keep, in (0, 1].
+        norm: The criterion by which units are ranked: "l1", "l2", "max", "mean" or "geometric_median", as defined by
+            `unit_strengths`.
+        scope: "layer" keeps the density in every layer; "global" ranks the units of all layers together, by their
+            strength divided by the mean strength of their layer.
+        floor: The share of its units that every layer keeps at least, from 0 to the density; for `scope="global"`.
+        round_to: The number that stays in a layer is rounded to a multiple of this, 1 or more.
+
+    Args: How they are dropped
+        shrink: True removes units, with the help of Torch-Pruning (extra "shrink"); False sets them to zero.
+
+    Args: The example on which the model is run once
+        example_shape: The shape of one example without the batch dimension; if None, common sizes are tried.
+        example_dtype: "float" for normally distributed numbers, "int64" for indices, or "auto", which chooses indices
+            if the model begins with an embedding.
+
+    Args: Which layers
+        include: Patterns on the paths or types of layers, as in `Prune`.
+        exclude: Patterns of the layers to leave unchanged.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
     >>> small = StructurePrune(0.5, example_shape=(3, 3, 3)).compress(model)

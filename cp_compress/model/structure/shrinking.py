@@ -45,7 +45,7 @@ def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list
 
 
 def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
-    """Return plans that are right together; where they are not, both halves are looked at by themselves."""
+    """Return plans that are right together; where they are not, both halves are checked separately."""
     if not plans or _is_sound(probe, plans, inputs):
         return list(plans)
     if len(plans) == 1:

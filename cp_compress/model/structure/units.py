@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import level_suffixes
 from cp_compress.model.structure.recurrent import (
     is_recurrent,
     level_places,
     level_rows,
-    level_suffixes,
     remove_hidden_units,
     remove_recurrent_inputs,
 )

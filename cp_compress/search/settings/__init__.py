@@ -1,1 +1,1 @@
-"""What is the smallest setting of a codec that keeps what is required?"""
+"""What is the smallest setting of a codec at which the requirements hold?"""

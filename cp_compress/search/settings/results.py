@@ -1,4 +1,4 @@
-"""What a search for the smallest setting of a codec found: its trials, and the smallest that holds."""
+"""The result of a search for the smallest setting of a codec: its trials, and the smallest that holds."""
 
 from __future__ import annotations
 
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SettingTrial:
-    """One setting that was tried: what it costs and how it was judged.
+    """One setting that was tried: its size and how it was judged.
 
-    `payload_bytes` is the mean size of an example's stream without its envelope, `stored_bytes` with it; None where
-    the codec refused the data. `clean` says what the candidate does on the originals, where a repair made one.
+    Attributes:
+        number: The number of the trial, from 1.
+        point: The setting, by the names of the family's parameters.
+        codec: The codec at this setting, or None if it could not be made.
+        check: The check of the requirements, or None if it could not be made.
+        payload_bytes: The mean size of an example's stream without its envelope, or None if the codec refused the data.
+        stored_bytes: The same with the envelope.
+        clean: The candidate on the original data, if a repair made one.
+        error: The reason why there is no check.
     """
 
     number: int
@@ -40,11 +47,11 @@ class SettingTrial:
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome of the check, "error" where none could be made."""
+        """The outcome of the check, or "error" if there is none."""
         return "error" if self.check is None else self.check.outcome
 
     def as_trial(self) -> Trial:
-        """Return the record that strategies are told; the objective is `payload_bytes`."""
+        """Return the record that strategies read; the objective is `payload_bytes`."""
         margins: tuple[float | None, ...] = (None,)
         values: tuple[dict[str, float | None], ...] = ()
         if self.check is not None:
@@ -55,7 +62,7 @@ class SettingTrial:
         return Trial(self.number, point, str(self.codec), *facts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trial as plain Python types, without values an example."""
+        """Return the trial as plain Python types, without the values of single examples."""
         return {
             "number": self.number,
             "point": dict(self.point),
@@ -71,12 +78,17 @@ class SettingTrial:
 
 @dataclass(frozen=True, eq=False)
 class SmallestSetting:
-    """The smallest setting of a family of codecs that holds what is required, and how it was found.
+    """The smallest setting of a family of codecs at which the requirements hold, and how it was found.
 
-    `best` is its trial, None when none was found to hold; `trials` are all of them in order. `model` is the candidate
-    at the best setting: the model itself, or what the repair made of it. `gate` is the check of both on fresh data,
-    None when there was none. `search_digests` are those of the examples judged on, for `shared_examples`. `notes`
-    are sentences that a reader must see beside the result.
+    Attributes:
+        family: The family of codecs, as text.
+        requirements: The requirements, as text.
+        best: The trial of the smallest setting that holds, or None if none does.
+        trials: All trials, in order.
+        model: The candidate at the best setting: the model itself, or what the repair made of it; None without one.
+        gate: The check of the best setting and its candidate on fresh data, or None if there was no such data.
+        search_digests: The digests of the examples judged on, for `shared_examples`.
+        notes: Sentences that a reader must see beside the result.
     """
 
     family: str
@@ -100,7 +112,7 @@ class SmallestSetting:
 
     @property
     def outcome(self) -> Outcome:
-        """The mildest outcome of all trials: "pass", or "inconclusive" where more data might show that one holds."""
+        """The best outcome of all trials: "pass", or "inconclusive" if more data might show that a setting holds."""
         return min((trial.outcome for trial in self.trials), key=SEVERITY.index)
 
     def to_json(self) -> dict[str, Any]:

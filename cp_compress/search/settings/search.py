@@ -1,17 +1,18 @@
-"""The smallest setting of a codec at which a model still does what is required on the decoded data."""
+"""The smallest setting of a codec at which a model still meets the requirements on decoded data."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cp_compress.fidelity as fidelity
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.data.dataset import CompressedDataset
+from cp_compress.fidelity.comparisons import comparison_of, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
-from cp_compress.fidelity.judging.measurement import Measurement, find_comparison
+from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import forget_observations, observe
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, mark_as_searched, shared_examples
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.observing.runner import Model
 
 _OWNER = "find_smallest"
-_OF_DATA, _OF_MODELS_ALONE = "reconstruction", "footprint"
 
 
 def find_smallest(
@@ -47,29 +47,55 @@ def find_smallest(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> SmallestSetting:
-    """Return the setting of a codec with the fewest bytes at which what is required holds on decoded data.
+    """Return the setting of a codec with the fewest bytes at which the requirements hold on decoded data.
 
-    At each setting `model` reads the decoded `dataset`, the `reference` (by default the model itself) the original.
-    A requirement is a value, judged as it is, or a text such as "accuracy_drop <= 0.02", which is then a claim about
-    the population at this `confidence`: by a paired bound, since both read the same examples. "inconclusive" does not
-    hold. All are on metrics of one comparison, found by their names; `options` go to it.
+    At each setting `model` reads the decoded `dataset`, and the reference reads the original. "inconclusive" does not
+    count as holding.
 
-    One parameter of the family is bisected in at most `trials` settings (and the mildest, where none of them holds),
-    then up to `neighbours` settings on either side of the smallest that holds are tried (of a Real at the distance of
-    the last bracket), and again around one that turns out smaller, because accuracy over a setting is no smooth curve:
-    at most max(trials, 2·neighbours) more. Fewest bytes count, envelopes left out, so a setting of as many bytes as the
-    smallest that holds so far is taken to hold, and is no trial; nor, without a repair, is one that decodes to the
-    same as an earlier one of as many bytes.
+    One parameter of the family is bisected. Then the neighbours of the smallest setting that holds are tried, and again
+    those of a smaller one that is found, because accuracy is not a smooth function of the setting. Sizes are those of
+    streams without envelopes. A setting with as many bytes as the smallest that holds so far is assumed to hold, and
+    without a repair a setting that decodes to the same data as an earlier one of as many bytes has its result; neither
+    is a trial. A setting that the codec or the comparison refuses is a trial that ends in an error.
 
-    `repair` (model, codec) -> model makes the candidate of each setting, for example by `adapt` on training data that
-    the codec stored; what it does on the original data is part of each trial (`clean`).
+    Args:
+        codec_family: The codec with one parameter to search.
+        model: The model that reads decoded data.
+        dataset: Labelled original data.
+        requirements: One or more requirements on the metrics of one comparison, which is found by their names. A
+            `Requirement` is judged as it is; a text such as "accuracy_drop <= 0.02" is a claim about the population at
+            `confidence`.
 
-    A setting is chosen on the data that it is judged on, so the luckiest of several is taken; `gate_data` is labelled
-    data, without any example of `dataset` unless `allow_shared_examples`, on which the answer is judged once more.
+    Args: Comparison
+        confidence: The confidence of requirements given as text, in (0, 1): by a paired bound, because both models read
+            the same examples. None to judge the measured value.
+        reference: The model that reads the original data; by default `model`.
+        options: Arguments of the comparison.
+        repair: A function (model, codec) that returns the candidate of a setting, for example by `adapt` on training
+            data stored by the codec. Each trial then records in `clean` what the candidate does on the original data.
 
-    Raises InvalidArgumentError for bad arguments, shared examples and a requirement that fails on the original data;
-    what the codec raises when it takes the data at neither end of its range. A setting that the codec or the
-    comparison refuses is a trial that ended in an error.
+    Args: Search
+        trials: The number of settings that bisection tries at most, not counting the mildest, which is tried if no
+            other holds.
+        neighbours: The number of settings tried on either side of the smallest that holds (for a `Real` at the distance
+            of the last bracket), at most max(trials, 2·neighbours) more.
+
+    Args: Fresh data
+        gate_data: Labelled data on which the result is judged once more. A setting is chosen on the data that it is
+            judged on, so the check that chose it is too optimistic.
+        allow_shared_examples: Whether `gate_data` may hold examples of `dataset`.
+
+    Args: The run
+        batch_size: The largest number of examples in one call.
+        device: Where models run; by default where they are.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The smallest setting that holds, with all trials and the verdict on fresh data.
+
+    Raises:
+        InvalidArgumentError: If an argument is not as described, examples are shared, or a requirement fails on the
+            original data. If the codec refuses the data at both ends of its range, its own error is raised.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.search.spaces import Integer
@@ -94,10 +120,8 @@ def find_smallest(
     fresh = None if gate_data is None else LabeledData(gate_data)
     shared = [] if fresh is None else shared_examples(fresh, digests)
     if shared and not allow_shared_examples:
-        rule = f"{len(shared)} of its examples are among those searched on, so a verdict on them would be too good"
-        reject(
-            _OWNER, "gate_data", type(gate_data).__name__, f"{rule}; take them out, or say allow_shared_examples=True"
-        )
+        rule = f"{len(shared)} of its examples were searched on, so a verdict on them would be too optimistic"
+        reject(_OWNER, "gate_data", type(gate_data).__name__, f"{rule}; remove them, or set allow_shared_examples=True")
     axis = find_axis(codec_family, data)
     beside = model if reference is None else reference
     judge_data = _Judge(model, beside, judged, dict(options or {}), device, batch_size)
@@ -137,15 +161,14 @@ class _Judge:
         batch_size: int,
     ) -> None:
         self.model, self.reference, self.requirements = model, reference, requirements
-        self.options, self.device, self.batch_size = options, device, batch_size
-        self.comparison = find_comparison(requirements[0].metric)
-        self.compare: Callable[..., Measurement] = getattr(fidelity, f"compare_{self.comparison}")
+        self.device, self.batch_size = device, batch_size
+        self.comparison = comparison_of(requirements[0].metric)
+        self.options = {**self.comparison.implied([one.metric for one in requirements]), **options}
         try:
-            inspect.signature(self.compare).bind(None, None, **options)
+            inspect.signature(self.comparison.compare).bind(None, None, **self.options)
         except TypeError as error:
-            reject(
-                _OWNER, "options", sorted(options), f"the comparison {self.comparison!r} does not take them: {error}"
-            )
+            name = self.comparison.name
+            reject(_OWNER, "options", sorted(options), f"the comparison {name!r} does not take them: {error}")
 
     def __call__(self, candidate: Model, stored: Any, data: LabeledData) -> tuple[Check, Measurement | None]:
         """Return the check, and what a candidate that is not the model itself does on the original data."""
@@ -162,17 +185,18 @@ class _Judge:
 
     def rehearse(self, data: LabeledData) -> None:
         """Reject requirements that the model does not meet even on the original data."""
-        if self.comparison == _OF_DATA:
+        if self.comparison.kind == "data":
             return
         check = judge(self._compare(self.model, data, data), self.requirements)
         if not check.passed:
-            rule = f"even the original data does not pass this ({describe_check(check)}), so no setting can"
+            rule = f"the original data itself does not meet this ({describe_check(check)}), so no setting can"
             reject(_OWNER, "requirements", ", ".join(map(str, self.requirements)), rule)
 
     def _compare(self, candidate: Model, stored: Any, data: LabeledData) -> Measurement:
-        if self.comparison == _OF_DATA:
-            return self.compare(stored, data, **self.options)
-        return self.compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
+        compare = self.comparison.compare
+        if self.comparison.kind == "data":
+            return compare(stored, data, **self.options)
+        return compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
 
     def _observe(self, model: Model, data: Any) -> fidelity.Observation:
         return observe(model, data, device=self.device, batch_size=self.batch_size)
@@ -185,9 +209,9 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
     if not found or not all(isinstance(one, Requirement) for one in found):
         rule = 'give at least one Requirement or text, such as "accuracy_drop <= 0.02"'
         reject(_OWNER, "requirements", given, rule)
-    comparisons = {find_comparison(one.metric) for one in found}
-    if len(comparisons) > 1 or comparisons == {_OF_MODELS_ALONE}:
-        rule = f"all must be on metrics of one comparison of what data does, not of {', '.join(sorted(comparisons))}"
+    comparisons = {comparison_of(one.metric).name for one in found}
+    if len(comparisons) > 1 or known_comparisons()[min(comparisons)].kind == "size":
+        rule = f"all must be on metrics of one comparison on data, not of {', '.join(sorted(comparisons))}"
         reject(_OWNER, "requirements", ", ".join(map(str, found)), rule)
     return found
 
@@ -195,10 +219,12 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
 def _gate_notes(best: SettingTrial | None, gate: Check | None, shared: int) -> tuple[str, ...]:
     if best is None:
         return ()
-    notes = [f"{shared} examples of the gate are among those searched on: it is no fresh data"] if shared else []
+    notes = [f"{shared} examples of the gate data were used by the search: it is not fresh"] if shared else []
     if gate is None:
-        notes.append("the setting was chosen on the data that it was judged on, and not judged on fresh data")
+        notes.append("the setting was chosen on the data that it was judged on and was not judged on fresh data")
     elif not gate.passed:
         undecided = gate.outcome == "inconclusive"
-        notes.append("fresh data leaves the setting undecided" if undecided else "the setting fails on fresh data")
+        notes.append(
+            "the check of the setting on fresh data is inconclusive" if undecided else "the setting fails on fresh data"
+        )
     return tuple(notes)

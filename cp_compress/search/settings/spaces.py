@@ -1,4 +1,4 @@
-"""Families of codecs: named parameters, and the codec that each point of them stands for."""
+"""Families of codecs: named parameters, and the codec of each point."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, init=False)
 class CodecSpace(SchemeSpace):
-    """A family of codecs: a template of an expression, or a callable on the point, and its parameters.
+    """A family of codecs: a template of an expression, or a function of the point, and its parameters.
 
-    Everything is as with `SchemeSpace`, with codecs in place of schemes.
+    It is a `SchemeSpace` with codecs in place of schemes.
 
     >>> from cp_compress.search.spaces import Integer
     >>> family = CodecSpace("jpeg(quality={quality}, subsampling='4:4:4')", quality=Integer(1, 100))
@@ -27,7 +27,7 @@ class CodecSpace(SchemeSpace):
     """
 
     def codec(self, point: Point) -> Codec:
-        """Return the codec of one point; raises what its construction raises."""
+        """Return the codec of one point; raises the error of the codec for a setting that it refuses."""
         from cp_compress.data.codec import Codec
         from cp_compress.data.registry import parse_codec
 
@@ -41,5 +41,5 @@ class CodecSpace(SchemeSpace):
         return codec
 
     def scheme(self, point: Point) -> NoReturn:
-        """Reject the point: a codec compresses data, and no model."""
-        reject("CodecSpace", "point", describe_point(point), "codecs compress data: search them with find_smallest")
+        """Always raise InvalidArgumentError: a codec compresses data, not a model."""
+        reject("CodecSpace", "point", describe_point(point), "codecs compress data; search them with find_smallest")

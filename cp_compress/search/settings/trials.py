@@ -1,4 +1,4 @@
-"""The search for the smallest setting of a codec: bisection along its axis, then a look around what was found."""
+"""The search for the smallest setting of a codec: bisection along its parameter, then its neighbours."""
 
 from __future__ import annotations
 
@@ -108,16 +108,14 @@ class SettingSearch:
             return (f"no setting holds, up to the mildest, {mildest.codec}: {why}",)
         notes = []
         if (self.axis.point(0.0), self.best) in self._asked:
-            notes.append("the strongest setting of the range holds, so a smaller one may lie beyond the range")
+            notes.append("the strongest setting of the range holds, so a smaller one may exist outside the range")
         if self._limited:
-            notes.append(
-                "not all neighbours of the answer were tried within the trials: with more a smaller may be found"
-            )
+            notes.append("not all neighbours of the result were tried; with more trials a smaller setting may be found")
         place = self.axis.place(self.best.point)
         milder = [trial for trial in self.trials if self.axis.place(trial.point) > place and trial.outcome != "pass"]
         if milder:
             named = ", ".join(f"{trial.codec} ({trial.outcome})" for trial in milder)
-            notes.append(f"not every milder setting holds, so the answer may owe something to chance: {named}")
+            notes.append(f"not every milder setting holds, so the result may be partly due to chance: {named}")
         return tuple(notes)
 
     def _try(self, point: Point) -> None:
@@ -162,7 +160,7 @@ class SettingSearch:
             if self.repair is not None:
                 candidate = self.repair(self.given, codec)  # type: ignore[arg-type]
                 if not callable(candidate):
-                    rule = f"it gave {type(candidate).__name__} for {codec}; it must return a model"
+                    rule = f"it returned {type(candidate).__name__} for {codec}; it must return a model"
                     reject(_OWNER, "repair", self.repair, rule)
             check, clean = self.judge(candidate, stored, self.data)
         except (CompressionError, ObservationError) as error:
@@ -218,7 +216,7 @@ def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
         raise refusals[0]
     low, high = min(sizes), max(sizes)
     if sizes[low] == sizes[high]:
-        found = f"the settings that the codec takes give {sizes[high]} bytes on {len(sample)} examples at both ends"
+        found = f"the settings that the codec accepts take {sizes[high]} bytes on {len(sample)} examples at both ends"
         reject(_OWNER, "codec_family", str(family), f"{found} of their range: there is nothing to find")
     if sizes[high] > sizes[low]:
         return MildAxis(family, "high", high)

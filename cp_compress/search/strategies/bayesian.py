@@ -1,4 +1,4 @@
-"""Bayesian search of several parameters: improvement of the objective, weighted by the belief that constraints hold."""
+"""Bayesian search of several parameters: expected improvement, weighted by the probability that constraints hold."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _STEPS = (0.2, 0.05, 0.01)
 
 @dataclass(frozen=True)
 class Bayesian(Written):
-    """Search any number of parameters, categories too, with Gaussian processes of scikit-optimize.
+    """Search any number of parameters, including categories, with Gaussian processes of scikit-optimize.
 
-    Its `Optimizer` gives the first `initial` points, a Latin hypercube, and holds the space. Then each point is the
-    one with the largest expected improvement of the objective times the probability that every constraint holds
-    (Gardner et al. 2014, "Bayesian optimization with inequality constraints"), among random points and points near
-    the best. A model of feasibility, not a penalty: at the optimum, where a constraint starts to fail, a penalised
-    objective has a jump or a kink that a process smooths over, and the weight of a penalty would have to know the
-    scales of objective and margins. Each constraint has a process of its own, so that no two units are mixed.
+    Its `Optimizer` gives the first `initial` points, a Latin hypercube, and holds the space. Then each point is the one
+    with the largest expected improvement of the objective times the probability that every constraint holds (Gardner et
+    al. 2014, "Bayesian optimization with inequality constraints"), among random points and points near the best.
+    Feasibility is modelled, not penalised: at the optimum, where a constraint starts to fail, a penalised objective has
+    a jump or a kink that a process smooths over, and the weight of a penalty would depend on the scales of objective
+    and margins. Each constraint has a process of its own, so that no two units are mixed.
 
-    Several points at once are asked for by believing the expected values of those already chosen. A candidate that
+    To choose several points at once, the processes assume the expected values at those already chosen. A candidate that
     could not be judged counts as the worst margin so far.
 
-    `confidence` is None for trials that repeat exactly. Where they do not, as with random training, it is the
-    probability with which the processes must believe a candidate's constraints to hold, all trials considered, before
-    that candidate is accepted; points are then chosen to reach it. The noise itself is estimated from the trials.
+    `confidence` is None if trials are deterministic. Otherwise, as with random training, a candidate is accepted only
+    if the processes give its constraints at least this probability to hold, given all trials; points are then chosen to
+    reach it. The noise itself is estimated from the trials.
 
     >>> str(Bayesian(initial=5))
     'bayesian(initial=5)'
@@ -57,7 +57,7 @@ class Bayesian(Written):
             check_real("Bayesian", "confidence", self.confidence, rule, at_least=0.5, below=1)
 
     def start(self, space: SchemeSpace, trials: int, seed: int) -> StrategyRun:
-        """Begin a run; the seed draws the first points and those that later ones are chosen from."""
+        """Begin a run; the seed determines the random points."""
         return _Run(self, space, seed)
 
 

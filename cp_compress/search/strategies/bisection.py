@@ -1,4 +1,4 @@
-"""Bisection for one parameter, with or without noise: halve the belief about where the constraints start to hold."""
+"""Bisection of one parameter, with or without noise: update the distribution of the constraints' threshold."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _CONFIRMING_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Bisection(Written):
-    """Bisect one numeric parameter, of which one end compresses mildly (`feasible_at`) and the other strongly.
+    """Bisect one numeric parameter, one end of which compresses mildly (`feasible_at`) and the other strongly.
 
-    Assumed is that the constraints hold from some threshold up to the mild end. The belief about that threshold is a
-    distribution, at first uniform over the parameter's range: each trial shifts it to one side, and the next point is
-    its median (Horstein 1963; Waeber, Frazier and Henderson 2013). `noise` is the standard deviation of a margin
-    between repeated trials of one point, in units of the margin, as random training or fresh subsets of data cause it:
+    It is assumed that the constraints hold from some threshold up to the mild end. The distribution of that threshold
+    is at first uniform over the parameter's range; each trial shifts it to one side, and the next point is its median
+    (Horstein 1963; Waeber, Frazier and Henderson 2013). `noise` is the standard deviation of a margin between repeated
+    trials of one point, in units of the margin, as random training or fresh subsets of data cause it:
 
-    - 0, for trials that repeat exactly: plain bisection, 2⁻ⁿ of the range after n trials;
-    - above 0: a trial with margin m says "holds" with probability Φ(m / noise), so that none is trusted alone. The
+    - 0, for deterministic trials: plain bisection, 2⁻ⁿ of the range after n trials;
+    - above 0: a trial with margin m says "holds" with probability Φ(m / noise), so that no single trial decides. The
       last two fifths of the trials are made where the threshold is passed with probability `confidence`, and only a
-      candidate whose point is believed with that probability, all trials considered, is accepted.
+      candidate whose point is feasible with that probability, given all trials, is accepted.
 
-    The sampling error of the data is another matter: ask for it with the `confidence` of the requirements.
+    The sampling error of the data is separate: account for it with the `confidence` of the requirements.
 
     >>> str(Bisection(noise=0.005))
     'bisection(noise=0.005)'
@@ -54,7 +54,7 @@ class Bisection(Written):
         check_choice("Bisection", "feasible_at", self.feasible_at, ("high", "low"))
 
     def start(self, space: SchemeSpace, trials: int, seed: int) -> StrategyRun:
-        """Begin a run; the seed is not needed, because nothing is drawn."""
+        """Begin a run; the seed is not used, because nothing is random."""
         return _Run(self, Axis("bisection", space, self.feasible_at), trials)
 
 

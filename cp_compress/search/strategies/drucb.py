@@ -25,17 +25,26 @@ _GRID = 1001
 class DRUCB(Written):
     """Search one numeric parameter by Domain-Restricted UCB (Joseph et al., IEEE Micro 2020; Joseph's thesis proposal).
 
-    Let s in (0, 1) be how strongly a point compresses, y_t a trial's margin and μ, σ a Gaussian process's belief about
-    the margin (scikit-optimize's, Matérn 5/2, noise estimated):
+    Let s in (0, 1) be how strongly a point compresses, y_t a trial's margin, and μ, σ a Gaussian process's prediction
+    of the margin (scikit-optimize's, Matérn 5/2, noise estimated):
 
-    1. for the share `first_stage` of the trials: s_t = argmax over D of (1−γ)·σ(s) − γ·|μ(s) − L|, where D starts as
+    1. for the fraction `first_stage` of the trials: s_t = argmax over D of (1−γ)·σ(s) − γ·|μ(s) − L|, where D starts as
        (0, 1) and becomes (s_t, 1) whenever s_t > s_{t−1} and y_t ≥ L. Margins are distances to what is required, so
        that the level L is 0;
     2. for the rest: s_t = argmin over (0, s_acc) of μ(s) − κ·σ(s), with a process on the objective and s_acc the
        strongest feasible compression so far.
 
     The patent US 12,417,403 B2 covers a two-stage Bayesian search for compression: find out whether you may use this
-    strategy where you are. It is never chosen by default; `Bisection` needs no more trials.
+    strategy in your jurisdiction. It is never chosen by default; `Bisection` needs no more trials.
+
+    Args:
+        gamma: γ in [0, 1], the weight of closeness to the level in the first stage.
+        kappa: κ, the weight of uncertainty in the second stage, 0 or more.
+        first_stage: The fraction of the trials in the first stage, in (0, 1].
+        feasible_at: The end of the parameter that compresses mildly, "high" or "low".
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
 
     >>> str(DRUCB(gamma=0.9))
     'drucb(gamma=0.9)'
@@ -57,7 +66,7 @@ class DRUCB(Written):
         check_choice("DRUCB", "feasible_at", self.feasible_at, ("high", "low"))
 
     def start(self, space: SchemeSpace, trials: int, seed: int) -> StrategyRun:
-        """Begin a run; the seed is that of the process's fit."""
+        """Begin a run; the seed is that of the fit of the processes."""
         return _Run(self, Axis("drucb", space, self.feasible_at), trials, seed)
 
 

@@ -1,4 +1,4 @@
-"""The network that is released, from its file of weights."""
+"""The released network, loaded from its weights file."""
 
 from pathlib import Path
 

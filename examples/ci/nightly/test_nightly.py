@@ -1,4 +1,4 @@
-"""Too slow for each pull request: look for inputs and directions on which a candidate fails."""
+"""Too slow for every pull request: search for inputs and directions on which a candidate fails."""
 
 from hypothesis import given, settings
 

@@ -136,7 +136,7 @@ def test_mixed_shapes_name_the_example():
 def test_file_of_another_size_than_its_envelope_says():
     (stream,) = JPEG(75, tables="inline").encode(images(count=1))
     file = stream[-payload_size(stream) :]
-    with pytest.raises(CorruptStreamError, match="its envelope says"):
+    with pytest.raises(CorruptStreamError, match="its envelope states"):
         JPEG(75).decode([seal(JPEG_KIND, (3, 40, 24), torch.uint8, file)])
-    with pytest.raises(CorruptStreamError, match="larger than any encoded"):
+    with pytest.raises(CorruptStreamError, match="is larger than"):
         JPEG(75).decode([seal(JPEG_KIND, (3, 2**40, 2**40), torch.uint8, file)])

@@ -171,9 +171,9 @@ def test_damaged_images_are_named():
     assert len(blamed) > 150
     assert set(blamed) == {1}
     other = JPEG(61, tables="inline").encode(images)
-    with pytest.raises(CorruptStreamError, match="other tables than those of this codec"):
+    with pytest.raises(CorruptStreamError, match="tables of the JPEG file"):
         codec.coefficients_of_streams(other)
-    with pytest.raises(CorruptStreamError, match="larger than any encoded"):
+    with pytest.raises(CorruptStreamError, match="is larger than"):
         codec.coefficients_of_streams([seal(Kind(1, "JPEG"), (3, 2**40, 2**40), torch.uint8, b"x")])
 
 

@@ -18,10 +18,10 @@ from cp_compress.data import (
     ZFP,
     CompressedDataset,
     StoredDataset,
-    store,
     verify_store,
     write_store,
 )
+from cp_compress.data.store import writing as store
 from cp_compress.inputs.reading import LabeledData
 
 
@@ -250,7 +250,7 @@ def test_an_unfinished_store_goes_on_with_the_same_data_only(data, tmp_path):
     path = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         write_store(Interrupted(list(data)), JPEG(80), path, shard_size=8)
-    with pytest.raises(InvalidArgumentError, match=r"no store.*not finished"):
+    with pytest.raises(InvalidArgumentError, match=r"not a finished store.*unfinished"):
         StoredDataset(path)
     images, labels = data.tensors
     other = TensorDataset(images.flip(0), labels)
@@ -332,7 +332,7 @@ def test_a_dead_worker_process_is_told(data, tmp_path, monkeypatch):
         yield
 
     monkeypatch.setattr(store, "run_parallel", die)
-    with pytest.raises(CompressionError, match="run it again"):
+    with pytest.raises(CompressionError, match="to continue"):
         write_store(data, JPEG(80), tmp_path / "store")
 
 

@@ -242,7 +242,7 @@ def test_a_manifest_reaches_no_other_folder(store):
         document = json.loads(manifest.read_text())
         document["shards"][0]["name"] = name
         (store / "manifest.json").write_text(json.dumps(seal_document(document)))
-        with pytest.raises(CorruptStreamError, match="no name of a shard"):
+        with pytest.raises(CorruptStreamError, match="name of a shard"):
             StoredDataset(store)
 
 
@@ -294,7 +294,7 @@ def index_of(tensors):
 
 def test_a_folder_that_is_no_store(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere", __file__):
-        with pytest.raises(InvalidArgumentError, match="no store"):
+        with pytest.raises(InvalidArgumentError, match="not a finished store"):
             StoredDataset(path)
-        with pytest.raises(InvalidArgumentError, match="no store"):
+        with pytest.raises(InvalidArgumentError, match="not a finished store"):
             verify_store(path)

@@ -226,13 +226,13 @@ def test_refused_batches(codec, batch, message):
 )
 def test_streams_of_another_mode_are_refused(other):
     streams = ZFP(precision=20).encode(torch.rand(2, 3, 32, 32))
-    with pytest.raises(CorruptStreamError, match=r"example #0.*other settings than"):
+    with pytest.raises(CorruptStreamError, match=r"example #0.*settings"):
         other.decode(streams)
 
 
 def test_streams_of_another_codec_are_refused():
     streams = JPEG(75).encode(torch.rand(1, 3, 32, 32))
-    with pytest.raises(CorruptStreamError, match="does not begin as a ZFP stream"):
+    with pytest.raises(CorruptStreamError, match="does not begin like a ZFP stream"):
         ZFP(rate=3).decode(streams)
 
 
@@ -247,7 +247,7 @@ def test_any_range_can_be_applied_to_a_stream():
 def test_shapes_that_no_payload_can_fill_take_no_memory(mode, shape):
     codec = ZFP(**mode)
     hostile = seal(codec._kind(), shape, torch.float32, bytes(64))
-    with pytest.raises(CorruptStreamError, match="example #0: 64 bytes are no ZFP payload"):
+    with pytest.raises(CorruptStreamError, match="example #0: 64 bytes"):
         codec.decode([hostile])
 
 
@@ -257,5 +257,5 @@ def test_payload_of_another_length_is_refused(mode):
     (stream,) = codec.encode(torch.rand(1, 3, 8, 8))
     payload = stream[-payload_size(stream) :]
     for wrong in (payload[:-1], payload + b"0", *([payload[:-8], payload + bytes(8)] if codec.rate else [])):
-        with pytest.raises(CorruptStreamError, match="no ZFP payload"):
+        with pytest.raises(CorruptStreamError, match="cannot be a ZFP payload"):
             codec.decode([seal(codec._kind(), (3, 8, 8), torch.float32, wrong)])

@@ -240,7 +240,7 @@ def test_payloads_of_several_arrays_that_are_cut(cut):
     ("codec", "batch", "message"),
     [
         (ZFP(precision=8, color="ycbcr"), torch.rand(2, 1, 8, 8), "takes RGB images"),
-        (ZFP(tolerance=(0.1, 0.2)), torch.rand(2, 3, 8, 8), "one tolerance for each of 2 channels"),
+        (ZFP(tolerance=(0.1, 0.2)), torch.rand(2, 3, 8, 8), "2 tolerances, one per channel"),
         (ZFP(tolerance=(0.1, 1e-9, 0.1)), torch.rand(2, 3, 8, 8), "needs a tolerance of"),
         (ZFP(precision=8), torch.rand(2, 3, 8, 8) + 1, "values must lie in"),
         (ZFP(rate=0.05), torch.rand(2, 3, 8, 8), "needs 9 bits"),

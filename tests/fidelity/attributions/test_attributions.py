@@ -111,7 +111,7 @@ def test_models_are_asked_for_the_references_class():
     assert strata["agree"]["count"] == int(agree.sum())
     assert strata["disagree"]["count"] == int((~agree).sum())
     assert strata["agree"]["mean_iou"] == pytest.approx(float(found.per_example["iou"][agree].mean()))
-    assert any("asked for the reference's" in note for note in found.notes)
+    assert any("predictions differ on" in note for note in found.notes)
     assert strata["disagree"]["rank_correlation"] == pytest.approx(
         float(found.per_example["rank_correlation"][~agree].mean())
     )

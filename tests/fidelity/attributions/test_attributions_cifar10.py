@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from cp_compress import parse_scheme
-from cp_compress.fidelity import observe
+from cp_compress.fidelity import DeepLift, IntegratedGradients, observe
 from cp_compress.fidelity.attributions.comparison import compare_attributions
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import DeepLift, IntegratedGradients
 
 pytestmark = pytest.mark.cifar10
 COUNT = 48

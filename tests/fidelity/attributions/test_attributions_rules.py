@@ -9,10 +9,8 @@ from attribution_networks import InPlace, Reused, WithFunctions, WithModules, im
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity import compare_attributions, observe
+from cp_compress.fidelity import compare_attributions, observe, parse_attribution_method
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.attributions.methods import parse_attribution_method
-from cp_compress.fidelity.attributions.methods.draws import draw
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting:UserWarning", r"ignore:\s*Setting forward:UserWarning")
 
@@ -48,7 +46,7 @@ EVERY = {**AT_INPUT, **AT_LAYER}
 
 
 def _baselines(method):
-    return draw(parse_attribution_method(method), observe(WithModules(), images()).data, (3, 8, 8)).baselines
+    return parse_attribution_method(method).draws(observe(WithModules(), images()).data, (3, 8, 8))["baselines"]
 
 
 def maps(model, method, *, batch_size=None, examples=None):
@@ -246,7 +244,7 @@ def test_a_model_that_needs_its_activations_in_place_is_refused():
             return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
 
     examples = (torch.randn(9, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(9, dtype=torch.int64))
-    with pytest.raises(ObservationError, match="goes on with what an activation returns"):
+    with pytest.raises(ObservationError, match="the value that each activation returns"):
         maps(Careless(), "guided_backprop", examples=examples)
     assert torch.equal(maps(Careless(), "saliency", examples=examples).maps != 0, examples[0] > 0)
 
@@ -287,7 +285,7 @@ def test_exported_graphs_take_rules_too():
 def test_smooth_grad_is_captums_noise_tunnel_with_our_noise(monkeypatch):
     method = parse_attribution_method("smooth_grad(samples=5, deviation=0.2, seed=3)")
     model, (inputs, _) = WithModules(), images()
-    noise = draw(method, observe(model, images()).data, (3, 8, 8)).noise
+    noise = method.draws(observe(model, images()).data, (3, 8, 8))["noise"]
     assert float(noise.std()) == pytest.approx(0.2, rel=0.1)
     found = maps(model, str(method)).maps
     # Captum repeats each example for all its samples, one after the other
@@ -301,7 +299,7 @@ def test_smooth_grad_is_captums_noise_tunnel_with_our_noise(monkeypatch):
 def test_smooth_grad_averages_other_methods_too():
     method = parse_attribution_method("smooth_grad(samples=3, method='deep_lift(layer=second)')")
     model, (inputs, labels) = WithFunctions(), images()
-    noise = draw(method, observe(model, images()).data, (3, 8, 8)).noise
+    noise = method.draws(observe(model, images()).data, (3, 8, 8))["noise"]
     seen = observe(model, images())
     parts = [
         attribution_maps(
@@ -319,17 +317,19 @@ def test_smooth_grad_averages_other_methods_too():
 def test_gradient_shap_is_captums_with_our_draws(monkeypatch, kind):
     method = parse_attribution_method(f"gradient_shap(samples=4, deviation=0.1, baselines={kind})")
     model, (inputs, _) = WithModules(), images()
-    drawn = draw(method, observe(model, images()).data, (3, 8, 8))
+    drawn = method.draws(observe(model, images()).data, (3, 8, 8))
     if kind == "data":
-        assert all(any(torch.equal(baseline, row) for row in inputs) for baseline in drawn.baselines)
+        assert all(any(torch.equal(baseline, row) for row in inputs) for baseline in drawn["baselines"])
     else:
-        assert not drawn.baselines.any()
+        assert not drawn["baselines"].any()
     found = maps(model, str(method)).maps
-    monkeypatch.setattr(torch, "normal", lambda mean, deviation: drawn.noise.repeat(7, 1, 1, 1))
-    monkeypatch.setattr(np.random, "uniform", lambda low, high, count: drawn.shares.repeat(7).numpy())
+    monkeypatch.setattr(torch, "normal", lambda mean, deviation: drawn["noise"].repeat(7, 1, 1, 1))
+    monkeypatch.setattr(np.random, "uniform", lambda low, high, count: drawn["shares"].repeat(7).numpy())
     monkeypatch.setattr(np.random, "choice", lambda count, size: np.tile(np.arange(4), 7))
     target = model(inputs).argmax(dim=1)
-    theirs = captum.attr.GradientShap(model).attribute(inputs, drawn.baselines, n_samples=4, stdevs=0.1, target=target)
+    theirs = captum.attr.GradientShap(model).attribute(
+        inputs, drawn["baselines"], n_samples=4, stdevs=0.1, target=target
+    )
     assert torch.allclose(found, theirs, atol=1e-6)
 
 

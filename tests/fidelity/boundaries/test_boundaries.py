@@ -240,8 +240,8 @@ def test_distances_are_those_of_the_search():
         ({"seed": -1}, "seed"),
         ({"bounds": 3.0}, "low, high"),
         ({"directions": torch.ones(2, 2)}, "made for inputs"),
-        ({"directions": torch.ones(7, 1, 3, dtype=torch.float64)}, "each needs its own set"),
-        ({"max_distance": None}, "half of the examples or more are equal"),
+        ({"directions": torch.ones(7, 1, 3, dtype=torch.float64)}, "one set of directions for each"),
+        ({"max_distance": None}, "at least half of the examples are equal"),
     ],
 )
 def test_refusals(options, message):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.duration.survfunc import SurvfuncRight
 from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
@@ -257,10 +256,11 @@ def test_every_family_serves_the_comparison():
 @settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=2, max_size=40))
 def test_medians_are_those_of_statsmodels(rays):
+    survfunc = pytest.importorskip("statsmodels.duration.survfunc", reason="statsmodels is not installed (extra: test)")
     times, events = np.array([time for time, _ in rays], dtype=float), np.array([seen for _, seen in rays])
     expected = math.nan
     if events.any():
-        found = SurvfuncRight(times, events.astype(int))
+        found = survfunc.SurvfuncRight(times, events.astype(int))
         below = np.nonzero(found.surv_prob <= 0.5 + 1e-12)[0]
         expected = float(found.surv_times[below[0]]) if len(below) else math.nan
     ours = kaplan_meier_median(torch.from_numpy(times), torch.from_numpy(events))

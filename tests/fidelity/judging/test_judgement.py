@@ -7,13 +7,15 @@ import pytest
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.fidelity import Measurement, Requirement, judge
 from cp_compress.fidelity.judging.intervals import Proportion
+from cp_compress.fidelity.judging.metrics import METRICS
 
 
 def measured(successes: int, total: int, **metrics: float) -> Measurement:
-    metrics = {"agreement": successes / total, **metrics}
-    return Measurement(
-        "predictions", metrics, dict.fromkeys(metrics, total), {"agreement": Proportion(successes, total)}
-    )
+    """A measurement of agreement, and of a share of the user's own that may be required from either side."""
+    share = successes / total
+    metrics = {"agreement": share, "share": share, **metrics}
+    evidence = dict.fromkeys(("agreement", "share"), Proportion(successes, total))
+    return Measurement("predictions", metrics, dict.fromkeys(metrics, total), evidence)
 
 
 @pytest.mark.parametrize(
@@ -21,14 +23,14 @@ def measured(successes: int, total: int, **metrics: float) -> Measurement:
     [
         (Requirement("agreement", "min", 0.98), "pass"),
         (Requirement("agreement", "min", 0.98000001), "fail"),
-        (Requirement("agreement", "max", 0.98), "pass"),
-        (Requirement("agreement", "max", 0.97), "fail"),
+        (Requirement("share", "max", 0.98), "pass"),
+        (Requirement("share", "max", 0.97), "fail"),
         (Requirement("agreement", "min", 0.90, confidence=0.95), "pass"),
         (Requirement("agreement", "min", 0.97, confidence=0.95), "inconclusive"),
         (Requirement("agreement", "min", 0.9999, confidence=0.95), "fail"),
-        (Requirement("agreement", "max", 0.999, confidence=0.95), "pass"),
-        (Requirement("agreement", "max", 0.98, confidence=0.95), "inconclusive"),
-        (Requirement("agreement", "max", 0.90, confidence=0.95), "fail"),
+        (Requirement("share", "max", 0.999, confidence=0.95), "pass"),
+        (Requirement("share", "max", 0.98, confidence=0.95), "inconclusive"),
+        (Requirement("share", "max", 0.90, confidence=0.95), "fail"),
     ],
 )
 def test_outcome(requirement, outcome):
@@ -80,3 +82,36 @@ def test_refusals():
         Requirement("agreement", "min", 0.1, confidence=1.0)
     with pytest.raises(InvalidArgumentError, match="bound"):
         Requirement("agreement", "min", math.nan)
+
+
+@pytest.mark.parametrize("metric", [metric for table in METRICS.values() for metric in table.values()])
+def test_no_requirement_can_be_met_by_being_worse(metric):
+    """`agreement <= 0.97` would pass a ruined model: a metric is required on the side where a bound can be missed."""
+    name = f"{metric.name}_0.1" if metric.leveled else metric.name
+    bound = 0.5
+    sides = {"min": ">=", "max": "<="}
+    for side, sign in sides.items():
+        if side == metric.direction:
+            assert Requirement.parse(f"{name} {sign} {bound}") == Requirement(name, side, bound)
+            continue
+        for make in (lambda: Requirement(name, side, bound), lambda: Requirement.parse(f"{name} {sign} {bound}")):  # noqa: B023
+            with pytest.raises(InvalidArgumentError, match=metric.name) as refused:
+                make()
+            if metric.direction is None:
+                assert "reported only" in str(refused.value)
+            else:
+                assert f"{metric.name} {'≥' if metric.direction == 'min' else '≤'} 0.5" in str(refused.value)
+
+
+@pytest.mark.parametrize("metric", [metric for table in METRICS.values() for metric in table.values()])
+def test_an_unchanged_value_lies_within_its_range_and_keeps_its_own_bound(metric):
+    if metric.unchanged is None:
+        return
+    assert metric.low <= metric.unchanged <= metric.high
+    if metric.direction is not None:
+        assert Requirement(metric.name, metric.direction, min(metric.unchanged, 1e9)).holds(metric.unchanged)
+
+
+def test_a_claim_is_refused_where_none_can_be_made_before_anything_is_measured():
+    with pytest.raises(InvalidArgumentError, match="value on the given data only"):
+        Requirement.parse("mean_kl <= 0.1", confidence=0.95)

@@ -35,7 +35,7 @@ class ScaledByBatch(nn.Module):
 def test_a_model_with_dropout_always_on_is_refused(share):
     model, data = digits_cnn(), digits()
     seen = observe(AlwaysDropping(model, share), data)
-    with pytest.raises(ObservationError, match="asked again about the same 16 examples"):
+    with pytest.raises(ObservationError, match="run again on the same 16 examples"):
         compare_predictions(seen, observe(model, data))
 
 

@@ -188,8 +188,8 @@ def test_damage_at_places_that_count_is_not_thinned_out_by_others(dense):
     assert found.metrics["mean_angle"] == pytest.approx(torch.pi)
     assert found.counts["mean_angle"] == 8
     assert 5 not in found.per_example["example"].tolist()
-    assert any("1 examples have no answer" in note for note in found.notes)
-    with pytest.raises(ObservationError, match="example #5 has no place that counts"):
+    assert any("1 examples have only ignored positions" in note for note in found.notes)
+    with pytest.raises(ObservationError, match="example #5 has only ignored positions"):
         layer_features(seen[0], ["act"])
-    with pytest.raises(ObservationError, match="none of the examples"):
+    with pytest.raises(ObservationError, match="all positions of the examples"):
         compare_embeddings(*seen, "act", examples=[5])

@@ -31,7 +31,7 @@ def test_torchscript_is_said_to_be_closed(inside):
     candidate = damaged(damaged(model, "0", 0.1), "4", 0.5)
     script = torch.jit.script(candidate[4] if inside else candidate)
     if not inside:
-        with pytest.raises(ObservationError, match=r"the candidate is TorchScript.*give the module"):
+        with pytest.raises(ObservationError, match=r"the candidate is TorchScript.*pass the module"):
             find_origin(observe(script, data), observe(model, data))
         with pytest.raises(ObservationError, match="the reference is TorchScript"):
             find_origin(observe(model, data), observe(script, data))
@@ -55,7 +55,7 @@ def test_a_wrapper_around_one_of_the_models_is_named():
     model, data = multilayer(2), vectors()
     found = find_origin(observe(InHalf(damaged(model, "0", 0.5).half()), data), observe(model, data))
     assert found.layers == ()
-    assert any("named otherwise" in note and "inner; 0, 1" in note and "same wrapper" in note for note in found.notes)
+    assert any("other names" in note and "inner; 0, 1" in note and "same wrapper" in note for note in found.notes)
     assert not any("shrink" in note for note in found.notes)
 
 
@@ -65,4 +65,4 @@ def test_a_layer_that_one_model_uses_at_more_places_is_named():
     candidate.again = copy.deepcopy(candidate.first)
     candidate = damaged(candidate, "again", 0.5)
     found = find_origin(observe(candidate, data), observe(model, data))
-    assert any("(again): it is used at 1 places of the candidate, and at 2" in note for note in found.notes)
+    assert any("(again): it is used in 1 places of the candidate, and in 2" in note for note in found.notes)

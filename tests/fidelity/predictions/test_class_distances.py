@@ -66,8 +66,8 @@ def random_parents(size, seed):
     [
         ({"a": "b", "b": "a"}, ["a", "b"], "circle"),
         ({"a": "x", "b": "y"}, ["a", "b"], "single root"),
-        ({"a": "x", "x": "y"}, ["a", "x"], "stands above"),
-        ({"a": "x"}, ["a", "b"], "no node"),
+        ({"a": "x", "x": "y"}, ["a", "x"], "is above"),
+        ({"a": "x"}, ["a", "b"], "a node with a parent"),
     ],
 )
 def test_what_is_no_tree_of_the_classes(parents, classes, message):

@@ -131,16 +131,16 @@ def test_examples_list_the_costliest_flips_first():
         ({"class_distance": {"a": [0, 1], "b": torch.tensor([2, 3])[:0], "c": [2, 3]}}, "holds no class"),
         ({"class_distance": {"a": 0, "b": [1, 2, 3]}}, r"class_distance\['a'\]=0\): a group is a list"),
         ({"class_distance": {}}, "single group"),
-        ({"weights": [1.0, 2.0, 3.0]}, "one weight an example"),
+        ({"weights": [1.0, 2.0, 3.0]}, "one weight per example"),
         ({"weights": [0.0, 0.0]}, "not all 0"),
         ({"weights": [-1.0, 2.0]}, "not negative"),
         ({"weights": {"dog": 2.0}}, "not a class"),
         ({"weights": {0: "x"}}, r"weights\[0\]='x'\): weights must be finite numbers"),
         ({"weights": {0: -1.0}}, "not negative"),
         ({"slices": {"x": ["a"]}}, r"slices\['x'\]=\['a'\]\): give a mask"),
-        ({"slices": {1: [0], "1": [2]}}, "two slices are called 1"),
+        ({"slices": {1: [0], "1": [2]}}, "two slices have the name 1"),
         ({"slices": {"x": 1}}, r"slices\['x'\]=1\): give a mask"),
-        ({"slices": {"x": [1, 1]}}, r"slices\['x'\]=\[1, 1\]\): an example named twice"),
+        ({"slices": {"x": [1, 1]}}, r"slices\['x'\]=\[1, 1\]\): every index must be given once"),
         ({"slices": {"x": [0.5]}}, r"slices\['x'\]=0.5\): indices must be whole"),
     ],
 )
@@ -184,7 +184,7 @@ def test_other_examples_of_the_same_labels_are_refused():
         half = others.half().float() if order is turned else others.repeat(1, 3, 1, 1)[:, :1]
         for read in (stored, (half, labels), DataLoader(stored, batch_size=7)):
             assert torch.equal(observe(model, read).labels, original.labels)
-            with pytest.raises(ObservationError, match=r"not the same examples in one order: only \d+% of 64"):
+            with pytest.raises(ObservationError, match=r"not the same examples in the same order: only \d+% of 64"):
                 compare_predictions(observe(model, read), original)
 
 

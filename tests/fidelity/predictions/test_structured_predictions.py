@@ -120,7 +120,7 @@ def test_embeddings_serve_every_task():
 
 @pytest.mark.parametrize("compare", [compare_attributions, compare_boundaries])
 def test_what_needs_one_class_says_so(compare):
-    with pytest.raises(ObservationError, match="one class an example"):
+    with pytest.raises(ObservationError, match="one class per example"):
         compare(*answers("dense"))
 
 
@@ -133,14 +133,14 @@ def test_directions_need_one_class_before_the_model_is_asked(task):
     seen = observe(model, data)
     makers = class_gradient_directions, worst_case_directions, benign_directions, gate_directions
     for make in (*makers, lambda seen: find_directions("gate", seen, 4, 0)):
-        with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class an example"):
+        with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class per example"):
             make(seen)
-    with pytest.raises(ObservationError, match="one class an example"):
+    with pytest.raises(ObservationError, match="one class per example"):
         search_boundaries(seen.runner, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), max_distance=1.0)
 
 
 def test_costs_need_one_class():
-    with pytest.raises(InvalidArgumentError, match="one class an example"):
+    with pytest.raises(InvalidArgumentError, match="one class per example"):
         compare_predictions(*answers("sequence"), weights={0: 2.0})
 
 
@@ -148,7 +148,7 @@ def test_costs_need_one_class():
     ("task", "targets", "message"),
     [
         ("dense", torch.zeros(60, dtype=torch.int64), "takes"),
-        ("dense", torch.zeros(60, 4, 4, dtype=torch.int64), "do not fit"),
+        ("dense", torch.zeros(60, 4, 4, dtype=torch.int64), "the targets have shape"),
         ("dense", torch.full((60, 8, 8), 7), "outside 0 to 2"),
         ("dense", torch.full((60, 8, 8), 0.5), "whole numbers"),
         ("sequence", torch.zeros(60, 8, 8, dtype=torch.int64), "takes"),
@@ -252,5 +252,7 @@ def test_slices_are_of_whole_examples(task):
 
 
 def test_a_slice_without_answers_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): no example of it has an answer"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): all positions of its examples are ignored"
+    ):
         compare_predictions(*answers("dense"), slices={"none": [3]})

@@ -96,29 +96,35 @@ _FILES = {
     "a member that stands twice": (lambda: with_member("labels.npy"), "holds labels.npy twice"),
     "a member that stands twice, in capitals": (lambda: with_member("LABELS.npy"), "holds LABELS.npy twice"),
     "a member of 128 MiB in 128 KiB": (lambda: _bomb(1 << 27), "a zip bomb"),
-    "a member packed by bzip2": (lambda: _compressed_by(zipfile.ZIP_BZIP2), "packed in a way that is not read"),
-    "a member packed by LZMA": (lambda: _compressed_by(zipfile.ZIP_LZMA), "packed in a way that is not read"),
+    "a member packed by bzip2": (
+        lambda: _compressed_by(zipfile.ZIP_BZIP2),
+        "compressed in a way that is not supported",
+    ),
+    "a member packed by LZMA": (lambda: _compressed_by(zipfile.ZIP_LZMA), "compressed in a way that is not supported"),
     "an encrypted member": (lambda: _patched(_set("<H", 8, 1)), "encrypted"),
-    "an unknown packing": (lambda: _patched(_set("<H", 10, 77)), "packed in a way that is not read"),
+    "an unknown packing": (lambda: _patched(_set("<H", 10, 77)), "compressed in a way that is not supported"),
     "a member said to have 4 GiB": (lambda: _patched(_set("<I", 24, 0xFFFFFFFE)), "a zip bomb"),
-    "a member said to be one byte longer": (lambda: _patched(_set("<I", 24, 321)), "asks for|ends early|damaged"),
+    "a member said to be one byte longer": (lambda: _patched(_set("<I", 24, 321)), "states|truncated|damaged"),
     "a member said to lie beyond the file": (lambda: _patched(_set("<I", 42, 0x7FFFFFF0)), "damaged|whole|failed"),
     "a member with another checksum": (lambda: _patched(_set("<I", 16, 12345)), "CRC|checksum"),
     "a name that is longer than the directory": (
         lambda: _patched(_set("<H", 28, 60000)),
-        "leaves the archive|no whole",
+        "leaves the archive|not a complete",
     ),
     "members that are one": (_overlapping, "members overlap"),
-    "an archive of nothing": (lambda: b"PK\x03\x04" + archive({}), "archive of 0 members|no whole"),
-    "an archive without its directory": (lambda: examples()[: examples().index(b"PK\x01\x02")], "no whole zip archive"),
-    "an archive without its last byte": (lambda: examples()[:-1], "no whole zip archive"),
-    "the mark of an archive alone": (lambda: b"PK\x03\x04", "no whole zip archive"),
+    "an archive of nothing": (lambda: b"PK\x03\x04" + archive({}), "archive of 0 members|not a complete"),
+    "an archive without its directory": (
+        lambda: examples()[: examples().index(b"PK\x01\x02")],
+        "not a complete zip archive",
+    ),
+    "an archive without its last byte": (lambda: examples()[:-1], "not a complete zip archive"),
+    "the mark of an archive alone": (lambda: b"PK\x03\x04", "not a complete zip archive"),
 }
 for _name, (_make, _tells) in _FILES.items():
     add_case(GROUP, _name, lambda folder, make=_make: read_npz(folder, make()), tells=_tells, names="data.npz")
 
 
-@hostile(GROUP, "more unpacked than is allowed", tells="unpacks to 1,?0?.* bytes; allowed are 2,000", names="data.npz")
+@hostile(GROUP, "more unpacked than is allowed", tells="unpacks to 1,?0?.* bytes; at most 2,000", names="data.npz")
 def _(folder):
     content = archive({"inputs.npy": bytes(9000), "labels.npy": bytes(1000)}, zipfile.ZIP_DEFLATED)
     return read_npz(folder, content, max_bytes=2000)
@@ -148,7 +154,7 @@ def _(folder):
     return reading(folder / "model.pt", archive({"model/data.pkl": b"\x80\x02}.", "model/../../x": b""}))
 
 
-@hostile(GROUP, "an archive in an archive", tells="no kind that is read", names="model.zip")
+@hostile(GROUP, "an archive in an archive", tells="unsupported kind", names="model.zip")
 def _(folder):
     return reading(folder / "model.zip", archive({"model.pt": archive({"model/data.pkl": b"\x80\x02}."})}))
 

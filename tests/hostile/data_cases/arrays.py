@@ -62,10 +62,10 @@ _FILES = {
     "a shape that calls a function": (lambda: _with(inputs=_described(shape=python_code())), "no .npy array"),
     "a dtype that calls a function": (lambda: _with(inputs=_described(dtype=python_code())), "no .npy array"),
     "a shape of 10^15 numbers": (lambda: _with(inputs=_described("(10**9, 10**6)")), "no .npy array"),
-    "a shape of 10^15 written out": (lambda: _with(inputs=_described("(1000000000, 1000000)")), "asks for 4,000,000,0"),
+    "a shape of 10^15 written out": (lambda: _with(inputs=_described("(1000000000, 1000000)")), "states 4,000,000,0"),
     "a shape that overflows 64 bits": (
         lambda: _with(inputs=_described("(4611686018427387904, 4)")),
-        "asks for 73,786,976,294,838,206,464 bytes",
+        "states 73,786,976,294,838,206,464 bytes",
     ),
     "a shape that overflows to nothing": (
         lambda: _with(inputs=_described("(0, 4611686018427387904)", content=b"")),
@@ -93,15 +93,15 @@ _FILES = {
     "a header of 4 GiB": (lambda: _with(inputs=b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}"), "no .npy array"),
     "a version that is not there": (lambda: _with(inputs=b"\x93NUMPY\x09\x00" + bytes(100)), "version .9, 0."),
     "another mark": (lambda: _with(inputs=b"\x93NUMPI\x01\x00" + bytes(100)), "no .npy array"),
-    "an array cut off": (lambda: _with(inputs=npy(_INPUTS)[:-1]), "191 are there"),
-    "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are there"),
+    "an array cut off": (lambda: _with(inputs=npy(_INPUTS)[:-1]), "191 are present"),
+    "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are present"),
     "an empty array file": (lambda: _with(inputs=b""), "no .npy array"),
     "no inputs": (lambda: _with(inputs=None), "no array 'inputs'; it holds labels"),
     "no labels": (lambda: _with(labels=None), "no array 'labels'; it holds inputs"),
     "fewer labels than inputs": (lambda: _with(labels=_LABELS[:-1]), r"labels of shape \(7,\)"),
     "labels of two dimensions": (lambda: _with(labels=_LABELS[:, None]), "expected .n, ....."),
     "inputs of one dimension": (lambda: _with(inputs=_INPUTS[:, 0]), "expected .n, ....."),
-    "no examples": (lambda: _with(inputs=_INPUTS[:0], labels=_LABELS[:0]), "one example or more"),
+    "no examples": (lambda: _with(inputs=_INPUTS[:0], labels=_LABELS[:0]), "at least one example"),
     "labels between classes": (lambda: _with(labels=_LABELS + 0.5), "labels"),
     "labels that are no numbers": (lambda: _with(labels=np.full(8, np.nan)), "labels"),
     "long doubles": (lambda: _with(inputs=_INPUTS.astype(np.longdouble)), "tensors|numbers|128"),
@@ -110,7 +110,7 @@ for _name, (_make, _tells) in _FILES.items():
     add_case(GROUP, _name, lambda folder, make=_make: read_npz(folder, make()), tells=_tells, names="data.npz")
 
 
-@hostile(GROUP, "more examples than are allowed", tells="has 8 examples; allowed are 5", names="data.npz")
+@hostile(GROUP, "more examples than are allowed", tells="has 8 examples; at most 5", names="data.npz")
 def _(folder):
     return read_npz(folder, examples(), max_examples=5)
 
@@ -153,7 +153,7 @@ for _name, _labels in (
     )
 
 
-@hostile(GROUP, "data in the place of a model", tells="data and no model", names="model.npz")
+@hostile(GROUP, "data in the place of a model", tells="data and not a model", names="model.npz")
 def _(folder):
     return reading(folder / "model.npz", examples())
 

@@ -57,10 +57,10 @@ def _postscript() -> bytes:
     return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(%pipe%touch evil) (w) file\n%%EOF\n"
 
 
-_READ, _KIND = "reading the image failed", "no image of a kind that is read"
+_READ, _KIND = "reading the image failed", "not a supported image"
 _IMAGES = {
-    "60 000 pixels a side": ("big.png", lambda: _png(60_000, 60_000), "allowed are 64,000,000|decompression bomb"),
-    "2^31 pixels a side": ("big.png", lambda: _png((1 << 31) - 1, (1 << 31) - 1), f"{_READ}|allowed are"),
+    "60 000 pixels a side": ("big.png", lambda: _png(60_000, 60_000), "more than 64,000,000|decompression bomb"),
+    "2^31 pixels a side": ("big.png", lambda: _png((1 << 31) - 1, (1 << 31) - 1), f"{_READ}|more than"),
     "no pixels": ("none.png", lambda: _png(0, 0), _KIND),
     "fewer pixels than it says": ("short.png", lambda: _png(500, 500, bytes(99)), _READ),
     "a text that unpacks to 128 MiB": ("text.png", _text_bomb, _READ),
@@ -69,16 +69,16 @@ _IMAGES = {
     "a photograph of 65 000 pixels a side": (
         "big.jpg",
         lambda: image("JPEG").replace(struct.pack(">HH", 8, 8), struct.pack(">HH", 65_000, 65_000), 1),
-        "allowed are 64,000,000|decompression bomb",
+        "more than 64,000,000|decompression bomb",
     ),
     "a flipped bit in a chunk": ("bit.png", lambda: damage(image(), 20, 3), _KIND),
     "a flipped bit in the pixels": ("bit.png", lambda: damage(image(size=(64, 64)), 500), _READ),
     "a bitmap of 2^30 pixels a side": (
         "big.bmp",
         lambda: image("BMP")[:18] + struct.pack("<ii", 1 << 30, 1 << 30) + image("BMP")[26:],
-        f"{_READ}|allowed are|decompression bomb",
+        f"{_READ}|more than|decompression bomb",
     ),
-    "a pixmap of 10^9 pixels a side": ("big.ppm", lambda: b"P6 999999999 999999999 255 ", f"{_READ}|allowed are"),
+    "a pixmap of 10^9 pixels a side": ("big.ppm", lambda: b"P6 999999999 999999999 255 ", f"{_READ}|more than"),
     "a pixmap of a number of 5000 digits": ("big.ppm", lambda: b"P6 " + b"9" * 5000 + b" 1 255 ", _READ),
     "a TIFF whose pages go in a circle": (
         "circle.tif",
@@ -94,9 +94,9 @@ _IMAGES = {
     "a program": ("run.png", lambda: b"#!/bin/sh\ntouch evil\n", _KIND),
     "nothing": ("empty.png", lambda: b"", "is empty"),
     "zeros": ("zeros.png", lambda: bytes(4096), _KIND),
-    "a file of code": ("evil.py", lambda: python_code().encode(), "no image by its name"),
-    "a list of labels": ("labels.csv", lambda: b"a,b\n", "no image by its name"),
-    "a pickle": ("data.pkl", lambda: b"\x80\x02.", "no image by its name"),
+    "a file of code": ("evil.py", lambda: python_code().encode(), "not an image by its name"),
+    "a list of labels": ("labels.csv", lambda: b"a,b\n", "not an image by its name"),
+    "a pickle": ("data.pkl", lambda: b"\x80\x02.", "not an image by its name"),
 }
 for _name, (_file, _make, _tells) in _IMAGES.items():
     add_case(
@@ -129,7 +129,7 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a link to itself", tells="Symlink loop|no regular file", names="image.png")
+@hostile(GROUP, "a link to itself", tells="Symlink loop|not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     (folder / "data/cat/image.png").symlink_to("image.png")
@@ -143,14 +143,14 @@ def _(folder):
     return action
 
 
-@hostile(GROUP, "a FIFO", tells="no regular file", names="image.png")
+@hostile(GROUP, "a FIFO", tells="not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     os.mkfifo(folder / "data/cat/image.png")
     return action
 
 
-@hostile(GROUP, "a folder that is called as an image is", tells="no regular file", names="image.png")
+@hostile(GROUP, "a folder that is called as an image is", tells="not a regular file", names="image.png")
 def _(folder):
     action = reads(folder)
     (folder / "data/cat/image.png").mkdir()

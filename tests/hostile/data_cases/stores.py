@@ -105,28 +105,28 @@ def _tensors(edit):
 
 _MANIFEST, _DAMAGED = "manifest.json", f"shard {_SHARD} is damaged"
 _CHANGES = {
-    "an empty manifest": (_manifest(""), _MANIFEST, "no manifest"),
+    "an empty manifest": (_manifest(""), _MANIFEST, "not a valid manifest"),
     "a manifest cut off": (
         lambda store: _manifest((store / _MANIFEST).read_bytes()[:-9])(store),
         _MANIFEST,
-        "no manifest",
+        "not a valid manifest",
     ),
-    "a manifest that is a list": (_manifest("[]"), _MANIFEST, "no manifest"),
+    "a manifest that is a list": (_manifest("[]"), _MANIFEST, "not a valid manifest"),
     "a manifest of nothing": (_manifest("{}"), _MANIFEST, "it has no 'checksum'"),
     "a manifest of 200 000 brackets": (_manifest("[" * 200_000), _MANIFEST, "nested too deeply"),
-    "a manifest that is not UTF-8": (_manifest(b"\xff\xfe{}"), _MANIFEST, "no manifest"),
-    "a manifest of zeros": (_manifest(bytes(500)), _MANIFEST, "no manifest"),
+    "a manifest that is not UTF-8": (_manifest(b"\xff\xfe{}"), _MANIFEST, "not a valid manifest"),
+    "a manifest of zeros": (_manifest(bytes(500)), _MANIFEST, "not a valid manifest"),
     "a flipped bit in the manifest": (
         lambda store: _manifest(damage((store / _MANIFEST).read_bytes(), 60))(store),
         _MANIFEST,
-        "no manifest",
+        "not a valid manifest",
     ),
-    "a folder in the place of the manifest": (_folder_for_manifest, "data.store", "is no store"),
+    "a folder in the place of the manifest": (_folder_for_manifest, "data.store", "not a finished store"),
     "a manifest of another format": (_document(lambda one: one.update(format=99)), _MANIFEST, "format version 99"),
     "a codec that is code": (
         _document(lambda one: one.update(codec="__import__('os').system('true')")),
         _MANIFEST,
-        "no manifest",
+        "not a valid manifest",
     ),
     "a codec that is not there": (_document(lambda one: one.update(codec="webp(quality=3)")), _MANIFEST, "webp"),
     "a codec of impossible settings": (_document(lambda one: one.update(codec="jpeg(quality=999)")), _MANIFEST, "999"),
@@ -139,10 +139,10 @@ _CHANGES = {
     "examples below zero": (_document(lambda one: one.update(examples=-12)), _MANIFEST, "examples is -12"),
     "examples that are infinite": (_document(lambda one: one.update(examples=float("inf"))), _MANIFEST, "inf"),
     "shards of no size": (_document(lambda one: one.update(shard_size=0)), _MANIFEST, "shard_size is 0"),
-    "shards that are a number": (_document(lambda one: one.update(shards=7)), _MANIFEST, "no manifest"),
-    "classes that are numbers": (_document(lambda one: one.update(classes=[1, 2])), _MANIFEST, "no list of names"),
-    "a shard in another folder": (_record(name="../shard-00001.safetensors"), _MANIFEST, "no name of a shard"),
-    "a shard with an absolute name": (_record(name="/etc/passwd"), _MANIFEST, "no name of a shard"),
+    "shards that are a number": (_document(lambda one: one.update(shards=7)), _MANIFEST, "not a valid manifest"),
+    "classes that are numbers": (_document(lambda one: one.update(classes=[1, 2])), _MANIFEST, "list of names"),
+    "a shard in another folder": (_record(name="../shard-00001.safetensors"), _MANIFEST, "name of a shard"),
+    "a shard with an absolute name": (_record(name="/etc/passwd"), _MANIFEST, "name of a shard"),
     "a shard that stands twice": (_record(name="shard-00000.safetensors"), _MANIFEST, "one after another"),
     "a gap between shards": (_record(start=5), _MANIFEST, "without gaps|are not those of"),
     "a shard that ends before it begins": (_record(start=8, stop=4), _MANIFEST, "holds no examples"),
@@ -181,7 +181,7 @@ for _name, (_change, _names, _tells) in _CHANGES.items():
     add_case(GROUP, _name, lambda folder, change=_change: reads(folder, change), tells=_tells, names=_names)
 
 
-@hostile(GROUP, "a writer that finds something else", tells="is no store that can be gone on with", names="data.store")
+@hostile(GROUP, "a writer that finds something else", tells="not a store that can be continued", names="data.store")
 def _(folder):
     import torch
 

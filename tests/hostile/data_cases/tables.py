@@ -32,14 +32,14 @@ _TABLES = {
     "a row too few": (_ROWS[:-6], "holds 2 rows for 3 examples"),
     "a row too many": (_ROWS + "d,day\n", "holds 4 rows for 3 examples"),
     "a row of three columns": (_ROWS.replace("b,night", "b,night,x"), "row 3 does not have the 2 columns"),
-    "a column twice": (_ROWS.replace("time", "name"), "different column names"),
-    "a column without a name": (_ROWS.replace("time", ""), "different column names"),
-    "columns of 100 000 letters": ("k" * 100_000 + "," + "k" * 100_000 + "\n", "different column names"),
-    "a quote that stays open": (_ROWS.replace("night", '"night'), "no CSV file"),
-    "a field of 10^6 letters": (_ROWS.replace("night", "n" * 10**6), "no CSV file"),
-    "bytes that are no UTF-8": (_ROWS.encode() + b"\xff,\xfe\n", "no CSV file"),
-    "another encoding": (_ROWS.encode("utf-16"), "no CSV file"),
-    "zeros": (bytes(100), "no CSV file|holds|header"),
+    "a column twice": (_ROWS.replace("time", "name"), "distinct column names"),
+    "a column without a name": (_ROWS.replace("time", ""), "distinct column names"),
+    "columns of 100 000 letters": ("k" * 100_000 + "," + "k" * 100_000 + "\n", "distinct column names"),
+    "a quote that stays open": (_ROWS.replace("night", '"night'), "not a CSV file"),
+    "a field of 10^6 letters": (_ROWS.replace("night", "n" * 10**6), "not a CSV file"),
+    "bytes that are no UTF-8": (_ROWS.encode() + b"\xff,\xfe\n", "not a CSV file"),
+    "another encoding": (_ROWS.encode("utf-16"), "not a CSV file"),
+    "zeros": (bytes(100), "not a CSV file|holds|header"),
 }
 for _name, (_text, _tells) in _TABLES.items():
     add_case(
@@ -51,7 +51,7 @@ for _name, (_text, _tells) in _TABLES.items():
     )
 
 
-@hostile(GROUP, "metadata: a FIFO", tells="no regular file", names="rows.csv")
+@hostile(GROUP, "metadata: a FIFO", tells="not a regular file", names="rows.csv")
 def _(folder):
     from cp_compress.inputs.metadata import read_metadata
 
@@ -116,7 +116,7 @@ for _name, _make in _DIVERGENCES.items():
         GROUP,
         f"a saved divergence: {_name}",
         lambda folder, make=_make: _divergence(folder, make()),
-        tells="holds no saved divergence, or is damaged: .",
+        tells="is not a saved divergence, or is damaged: .",
         names="saved.npz",
     )
 
@@ -180,7 +180,7 @@ for _name, _make in _CHECKPOINTS.items():
         GROUP,
         f"a checkpoint: {_name}",
         lambda folder, make=_make: _checkpoint(folder, make()),
-        tells="no checkpoint that can be read: .|a run with another epochs",
+        tells="cannot be read as a checkpoint: .|a run with another epochs",
         names="training.pt",
     )
 
@@ -188,8 +188,8 @@ _RESULTS = {
     "an empty file": ("", "Expecting value"),
     "no digests": ("{}", "it has no 'search_digests'"),
     "100 000 brackets": ("[" * 100_000, "nested too deeply"),
-    "digests that are a number": ('{"search_digests": 7}', "no JSON result of a search: ."),
-    "bytes that are no text": (b"\xff\xfe", "no JSON result of a search: ."),
+    "digests that are a number": ('{"search_digests": 7}', "not a JSON result of a search: ."),
+    "bytes that are no text": (b"\xff\xfe", "not a JSON result of a search: ."),
 }
 for _name, (_text, _tells) in _RESULTS.items():
 

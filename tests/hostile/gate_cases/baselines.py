@@ -65,34 +65,34 @@ _TEXTS = {
     "100 000 tables": ('{"a":' * 100_000, "nested too deeply"),
     "a check twice": (_TEXT[:-2] + ", " + json.dumps(GOOD["checks"])[1:] + "}", "twice"),
     "a value twice": (_TEXT.replace('"value": 0.9', '"value": 0.1, "value": 0.9'), "says 'value' twice"),
-    "a version of the past": (changed("schema_version", 1), "schema version 1; read is 2"),
+    "a version of the past": (changed("schema_version", 1), "schema version 1, not 2"),
     "a version that is true": (changed("schema_version", True), "schema version True"),
     "a version of 100 000 letters": (changed("schema_version", "x" * 100_000), "schema version 'xxx"),
-    "checks that are a list": (changed("checks", []), "no table of checks"),
-    "a check that is a number": (changed("checks", _NAME, 7), "must hold the tables"),
-    "a check without metrics": (changed("checks", _NAME, "metrics", {}), "holds no metric"),
-    "a check that does not say on what": (changed("checks", _NAME, "measured_on", None), "must hold the tables"),
+    "checks that are a list": (changed("checks", []), 'no object "checks"'),
+    "a check that is a number": (changed("checks", _NAME, 7), "must contain the objects"),
+    "a check without metrics": (changed("checks", _NAME, "metrics", {}), "contains no metric"),
+    "a check that does not say on what": (changed("checks", _NAME, "measured_on", None), "must contain the objects"),
     "a metric that is a number": (changed("checks", _NAME, "metrics", "agreement", 0.9), "a value and a direction"),
-    "a value that is no number": (_metric("value", float("nan")), "the value nan, which is no number"),
-    "a value that is a text": (_metric("value", "0.9"), "the value '0.9', which is no number"),
-    "a value that is true": (_metric("value", True), "the value True, which is no number"),
-    "a value that is missing": (_metric("value", None), "the value None, which is no number"),
-    "a value that is a list": (_metric("value", [0.9]), "which is no number"),
-    "a value of 400 digits": (_metric("value", 10**400), "which is no number"),
+    "a value that is no number": (_metric("value", float("nan")), "the value nan, which is not a number"),
+    "a value that is a text": (_metric("value", "0.9"), "the value '0.9', which is not a number"),
+    "a value that is true": (_metric("value", True), "the value True, which is not a number"),
+    "a value that is missing": (_metric("value", None), "the value None, which is not a number"),
+    "a value that is a list": (_metric("value", [0.9]), "which is not a number"),
+    "a value of 400 digits": (_metric("value", 10**400), "which is not a number"),
     "a value of 5000 digits": (_TEXT.replace("0.9", "9" * 5000), "cannot be read: Exceeds the limit"),
-    "a value of 100 000 letters": (_metric("value", "9" * 100_000), "which is no number"),
+    "a value of 100 000 letters": (_metric("value", "9" * 100_000), "which is not a number"),
     "a direction that is none": (_metric("direction", "up"), "a direction, min or max"),
     "a direction that is a list": (_metric("direction", ["min"]), "a direction, min or max"),
     "a name with control characters": (
         _TEXT.replace(_NAME, "\\u001b[2J\\nx").replace("0.9", '"x"'),
-        "which is no number",
+        "which is not a number",
     ),
 }
 for _name, (_text, _tells) in _TEXTS.items():
     add_case(GROUP, _name, lambda folder, text=_text: reads(folder, text), tells=_tells, names="test_gate.json")
 
 
-@hostile(GROUP, "more than 64 MiB", tells="allowed are 67,108,864", names="test_gate.json")
+@hostile(GROUP, "more than 64 MiB", tells="at most 67,108,864", names="test_gate.json")
 def _(folder):
     return reads(folder, " " * (64 << 20) + _TEXT)
 
@@ -106,8 +106,8 @@ def _special(folder: Path, make):
 
 SPECIAL = {
     "a folder": (Path.mkdir, "is a folder"),
-    "a FIFO": (os.mkfifo, "no regular file"),
-    "a link to an endless device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "a FIFO": (os.mkfifo, "not a regular file"),
+    "a link to an endless device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),
     "a link to another's file": (lambda path: path.symlink_to("/etc/hostname"), "cannot be read|schema version"),
     "a name below a file": (lambda path: path.symlink_to("/etc/hostname/x"), "Not a directory"),
@@ -155,20 +155,24 @@ def _with(folder: Path, content, *arguments: str):
 _GATES = {
     "half a file, checked": (_TEXT[:90], ("--cp-baseline=check",), "cannot be read"),
     "half a file, updated": (_TEXT[:90], ("--cp-baseline=update",), "cannot be read|CI"),
-    "a FIFO, checked": (os.mkfifo, ("--cp-baseline=check",), "no regular file"),
+    "a FIFO, checked": (os.mkfifo, ("--cp-baseline=check",), "not a regular file"),
     "a folder, checked": (Path.mkdir, ("--cp-baseline=check",), "is a folder"),
-    "a value of 400 digits, checked": (_metric("value", 10**400), ("--cp-baseline=check",), "which is no number"),
+    "a value of 400 digits, checked": (_metric("value", 10**400), ("--cp-baseline=check",), "which is not a number"),
     "a link to nowhere, checked": (
         lambda path: path.symlink_to("nowhere.json"),
         ("--cp-baseline=check",),
         "no baseline in",
     ),
-    "other data, checked": (_TEXT, ("--cp-baseline=check",), "measured on other candidate and data"),
-    "other requirements, checked": (_TEXT.replace("min", "max"), ("--cp-baseline=check",), "measured on other"),
+    "other data, checked": (_TEXT, ("--cp-baseline=check",), "stale, since these changed: candidate, data"),
+    "other requirements, checked": (
+        _TEXT.replace("min", "max"),
+        ("--cp-baseline=check",),
+        "stale, since these changed",
+    ),
     "an environment of lists, checked": (
         changed("checks", _NAME, "environment", {"device": [1, {}]}),
         ("--cp-baseline=check",),
-        "measured on other",
+        "stale, since these changed",
     ),
 }
 for _name, (_content, _arguments, _tells) in _GATES.items():

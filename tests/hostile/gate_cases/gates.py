@@ -68,21 +68,27 @@ def runs(folder: Path, content: bytes | str, *arguments: str, **files: bytes | s
 _UP = "../" * 40
 _MODEL, _DATA, _SCHEME = "subjects:make_model", "subjects:make_data", 'scheme = "prune(density=0.4)"'
 _TEXTS = {
-    "a specification that is no TOML": ("[reference\n", "gate.toml:1: no TOML"),
+    "a specification that is no TOML": ("[reference\n", "gate.toml:1: not valid TOML"),
     "a specification of another encoding": (GOOD.encode("utf-16"), "gate.toml: cannot be read"),
-    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "requires nothing"),
+    "a specification that requires nothing": (changed("min_agreement = 0.5", ""), "has no requirement"),
     "a number of 40 000 bits": (changed("0.5", "0x" + "f" * 10_000), "more than 64 bits"),
     "a bound that is no number": (changed("0.5", "nan"), "min_agreement = nan: must be a number"),
-    "a factory that ends the process": (changed(_MODEL, "os:abort"), "os is a module of Python itself"),
-    "a factory that forks": (changed(_MODEL, "os:fork"), "os is a module of Python itself"),
-    "a factory that waits for input": (changed(_MODEL, "builtins:input"), "builtins is a module of Python itself"),
-    "a factory that starts a debugger": (changed(_MODEL, "builtins:breakpoint"), "a module of Python itself"),
+    "a factory that ends the process": (changed(_MODEL, "os:abort"), "os is a module of the standard library"),
+    "a factory that forks": (changed(_MODEL, "os:fork"), "os is a module of the standard library"),
+    "a factory that waits for input": (
+        changed(_MODEL, "builtins:input"),
+        "builtins is a module of the standard library",
+    ),
+    "a factory that starts a debugger": (changed(_MODEL, "builtins:breakpoint"), "a module of the standard library"),
     "a factory that crashes": (changed(_MODEL, "faulthandler:_sigsegv"), "faulthandler is a module of Python itself"),
     "a factory that interrupts": (changed(_MODEL, "_thread:interrupt_main"), "_thread is a module of Python itself"),
-    "a factory that opens a browser": (changed(_MODEL, "antigravity:webbrowser.open"), "module of Python itself"),
+    "a factory that opens a browser": (
+        changed(_MODEL, "antigravity:webbrowser.open"),
+        "of the standard library",
+    ),
     "a factory of Python behind another module": (
         changed(_MODEL, "pytest_cp.session.state:os.abort"),
-        "a module of Python",
+        "a module of the standard library",
     ),
     "a factory that exits": (changed(_MODEL, "evil:leave"), "raised SystemExit"),
     "a factory that asks for too much memory": (changed(_MODEL, "evil:hoard"), "raised MemoryError"),
@@ -100,15 +106,21 @@ _TEXTS = {
     "a factory that gives no model": (changed(_MODEL, "evil:nothing"), "the reference is a NoneType"),
     "data that are no data": (changed(_DATA, "evil:nothing"), "dataset is a NoneType"),
     "data that are not there": (changed('examples = "subjects:make_data"', 'file = "nowhere.npz"'), "No such file"),
-    "data that are no archive": (changed('examples = "subjects:make_data"', 'file = "subjects.py"'), "is no .npz file"),
+    "data that are no archive": (
+        changed('examples = "subjects:make_data"', 'file = "subjects.py"'),
+        "is not a .npz file",
+    ),
     "a model that is not there": (changed(_SCHEME, 'file = "nowhere.pt"'), "nowhere.pt: cannot be opened"),
-    "a model that is no model": (changed(_SCHEME, 'file = "subjects.py"'), "of no kind that is read"),
-    "a model that is the specification": (changed(_SCHEME, 'file = "gate.toml"'), "of no kind that is read"),
+    "a model that is no model": (changed(_SCHEME, 'file = "subjects.py"'), "not a supported kind"),
+    "a model that is the specification": (changed(_SCHEME, 'file = "gate.toml"'), "not a supported kind"),
     "a model that is the folder": (changed(_SCHEME, 'file = "."'), "without a config.json"),
-    "a model that is an endless device": (changed(_SCHEME, 'file = "/dev/zero"'), "no regular file"),
-    "a model of many dots": (changed(_SCHEME, f'file = "{_UP}etc/passwd"'), "of no kind that is read"),
+    "a model that is an endless device": (changed(_SCHEME, 'file = "/dev/zero"'), "not a regular file"),
+    "a model of many dots": (changed(_SCHEME, f'file = "{_UP}etc/passwd"'), "not a supported kind"),
     "a program that fails": (changed(_SCHEME, 'command = ["false", "{input}", "{output}"]'), "ended with exit code 1"),
-    "a program that is not there": (changed(_SCHEME, 'command = ["nowhere", "{input}", "{output}"]'), "no program"),
+    "a program that is not there": (
+        changed(_SCHEME, 'command = ["nowhere", "{input}", "{output}"]'),
+        "an executable program",
+    ),
     "a program without its input": (changed(_SCHEME, 'command = ["true"]'), "must have {input}"),
     "metadata that are no CSV": (
         changed(_DATA + '"', _DATA + '"\nmetadata = "evil.py"').replace(
@@ -121,11 +133,11 @@ _TEXTS = {
             "[predictions]\nmin_agreement = 0.5",
             '[divergence]\nmax_divergence_rate = 0.5\nreplay = "evil.py"',
         ),
-        "evil.py holds no saved divergence",
+        "evil.py is not a saved divergence",
     ),
     "a device that is not there": (GOOD + '\n[execution]\ndevice = "warp:9"\n', "device 'warp:9' cannot be used here"),
     "a tolerance that is no number": (GOOD + '\n[baseline]\ntolerance = "much"\n', "'much': must be a number"),
-    "a waiver that says nothing": (GOOD + "\n[[waiver]]\n", "waiver 1: lacks at_worst"),
+    "a waiver that says nothing": (GOOD + "\n[[waiver]]\n", "waiver 1: missing at_worst"),
 }
 _FILES = {
     "evil__py": (

@@ -73,11 +73,14 @@ def _bomb(table) -> bytes:
 
 _TABLE = "table is not readable|table"
 _FILES = {
-    "cut after 7 bytes": (lambda: saved()[:7], "of no kind that is read|whole"),
+    "cut after 7 bytes": (lambda: saved()[:7], "not a supported kind|whole"),
     "cut in its header": (lambda: saved()[:60], "would have"),
-    "cut after its header": (lambda: saved()[: 8 + int.from_bytes(saved()[:8], "little")], "no whole safetensors"),
-    "cut by a byte": (lambda: saved()[:-1], "no whole safetensors"),
-    "a byte longer": (lambda: saved() + b"\0", "no whole safetensors"),
+    "cut after its header": (
+        lambda: saved()[: 8 + int.from_bytes(saved()[:8], "little")],
+        "not a complete safetensors",
+    ),
+    "cut by a byte": (lambda: saved()[:-1], "not a complete safetensors"),
+    "a byte longer": (lambda: saved() + b"\0", "not a complete safetensors"),
     "a flipped bit in its values": (lambda: damage(saved(), -40), "checksum"),
     "a flipped bit in its checksum": (
         lambda: damage(saved(), saved().index(b"sha256") + 12),
@@ -180,7 +183,7 @@ def _(folder):
     return lambda: load(folder / "model.cp", make_mlp())
 
 
-@hostile(GROUP, "an endless device, read without the front door", tells="no regular file", names="model.cp")
+@hostile(GROUP, "an endless device, read without the front door", tells="not a regular file", names="model.cp")
 def _(folder):
     from cp_compress.model import load
 

@@ -113,11 +113,11 @@ _FILES = {
     "an operator that loads libraries": (_node(target="torch.ops.load_library"), _CODE),
     "an operator that is eval": (_node(target="builtins.eval"), _CODE),
     "an operator that reads a file": (_node(target="torch.ops.aten.from_file.default"), _CODE),
-    "an operator that is not there": (_node(target="torch.ops.aten.lineal.default"), "not known here"),
+    "an operator that is not there": (_node(target="torch.ops.aten.lineal.default"), "this torch does not have"),
     "an operator of another's library": (_node(target="torch.ops.evil.run.default"), _CODE),
     "an argument that is a call": (_argument({"as_string": "__import__('os')"}), _CODE),
     "an argument that is an object": (_argument({"as_custom_obj": {"name": "o", "class_fqn": "x.Y"}}), "is a pickle"),
-    "an argument that is an operator": (_argument({"as_operator": "os.system"}), "of another kind than tensors"),
+    "an argument that is an operator": (_argument({"as_operator": "os.system"}), "other than a tensor"),
     "an argument of an unknown tensor": (_argument({"as_tensor": {"name": "nobody"}}), "failed"),
     "an argument that is its own result": (_argument({"as_tensor": {"name": "linear"}}), "failed"),
     "a name that is code": (_node(name="x=exit()"), _CODE),
@@ -139,7 +139,7 @@ _FILES = {
     "a size that is a fraction": (_size("Symbol('s31', positive=True, integer=True)/2"), "neither a number nor|failed"),
     "a structure of a class": (
         _structure('[1, {"type": "os.system", "context": "[]", "children_spec": []}]'),
-        "takes or gives a os.system",
+        "takes or returns a os.system",
     ),
     "a structure that is no JSON": (_structure("__import__('os')"), "structure of arguments"),
     "a structure without end": (_structure("[" * 50_000), "structure of arguments"),
@@ -148,10 +148,10 @@ _FILES = {
     "an unknown version": (_program(schema_version={"major": 999, "minor": 0}), "failed"),
     "a program of 100 levels": (_graph(outputs=json.loads("[" * 100 + "]" * 100)), "levels deep"),
     "a number of 100 bits": (_argument({"as_int": 1 << 100}), "more than 64 bits"),
-    "a program that is a list": (lambda: edited(lambda program: [program]), "is no table"),
-    "a program that is no JSON": (lambda: edited(lambda program: b"{'a': 1}"), "no good JSON"),
+    "a program that is a list": (lambda: edited(lambda program: [program]), "is not a JSON object"),
+    "a program that is no JSON": (lambda: edited(lambda program: b"{'a': 1}"), "not valid JSON"),
     "a program that says a key twice": (lambda: edited(lambda program: b'{"a": 1, "a": 2}'), "twice"),
-    "a program cut off": (lambda: edited(lambda program: json.dumps(program).encode()[:900]), "no good JSON"),
+    "a program cut off": (lambda: edited(lambda program: json.dumps(program).encode()[:900]), "not valid JSON"),
     "a graph of no nodes": (_graph(nodes=[]), "failed"),
     "a result that is not there": (_graph(outputs=[{"as_tensor": {"name": "nobody"}}]), "failed"),
     "no input": (_signature(lambda one: one["input_specs"].__delitem__(-1)), "failed|takes 0 inputs"),
@@ -165,12 +165,12 @@ _FILES = {
         _meta(sizes=[{"as_int": 10**7}, {"as_int": 10**7}], strides=[{"as_int": 0}, {"as_int": 0}]),
         "tensors of 400,000,000,000,",
     ),
-    "a weight of sizes below zero": (_meta(sizes=[{"as_int": -16}, {"as_int": -6}]), "does not say what the tensor"),
-    "a weight at an offset below zero": (_meta(storage_offset={"as_int": -4}), "does not say what the tensor"),
+    "a weight of sizes below zero": (_meta(sizes=[{"as_int": -16}, {"as_int": -6}]), "of the tensor"),
+    "a weight at an offset below zero": (_meta(storage_offset={"as_int": -4}), "of the tensor"),
     "a weight at an offset beyond its end": (_meta(storage_offset={"as_int": 1 << 30}), "reaches beyond"),
     "a weight of a dtype that is not there": (_meta(dtype=99), "failed"),
     "a weight of another dtype": (_meta(dtype=8), "reaches beyond"),
-    "a weight whose dtype is a text": (_meta(dtype="float"), "does not say what the tensor"),
+    "a weight whose dtype is a text": (_meta(dtype="float"), "of the tensor"),
     "no weights": (lambda: edited(lambda table: table.update(config={}), _WEIGHTS), "failed"),
     "weights that are a list": (lambda: edited(lambda table: table.update(config=[]), _WEIGHTS), "lists no tensors"),
     "a compiled library": (lambda: with_members(**{"data__aotinductor__model.so": b"\x7fELF"}), "holds compiled code"),
@@ -180,7 +180,7 @@ _FILES = {
     "no table of weights": (lambda: with_members(**{_WEIGHTS: None}), "holds no data/weights"),
     "a cut weight": (lambda: with_members(**{"data/weights/weight_0": b"\0" * 8}), "reaches beyond"),
     "a flipped bit in a weight": (lambda: damage(saved(), saved().index(b"weight_0") + 100), "damaged"),
-    "half an archive": (lambda: saved()[:4000], "no whole zip archive"),
+    "half an archive": (lambda: saved()[:4000], "not a complete zip archive"),
     "an unknown format": (lambda: with_members(archive_format=b"pt9"), "failed"),
 }
 for _name, (_make, _tells) in _FILES.items():
@@ -193,7 +193,7 @@ for _name, (_make, _tells) in _FILES.items():
     )
 
 
-@hostile(GROUP, "a result of 4 TB", tells="more memory than there is", names="the model")
+@hostile(GROUP, "a result of 4 TB", tells="more memory than is available", names="the model")
 def _(folder):
     inputs = [
         {"name": "self", "arg": {"as_tensor": {"name": "input"}}, "kind": 1},

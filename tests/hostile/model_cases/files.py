@@ -16,7 +16,7 @@ def _(folder):
     return lambda: load_torch(folder / "model.pt", make_mlp)
 
 
-@hostile(GROUP, "a FIFO that nobody writes to", tells="no regular file", names="model.pt")
+@hostile(GROUP, "a FIFO that nobody writes to", tells="not a regular file", names="model.pt")
 def _(folder):
     import os
 
@@ -26,7 +26,7 @@ def _(folder):
     return lambda: read_artifact(folder / "model.pt", factory=make_mlp)
 
 
-@hostile(GROUP, "a link to an endless device", tells="no regular file", names="model.pt")
+@hostile(GROUP, "a link to an endless device", tells="not a regular file", names="model.pt")
 def _(folder):
     from cp_compress.artifacts import read_artifact
 
@@ -60,7 +60,7 @@ for _name, _head, _told in (
     ("a script", b"#!/bin/sh\ntouch canary\n", "ProgramModel"),
     ("a gzip file", b"\x1f\x8b\x08", "unpack it first"),
     ("an HDF5 file", b"\x89HDF\r\n\x1a\n", "HDF5"),
-    ("random bytes", bytes(range(200, 256)), "of no kind that is read"),
+    ("random bytes", bytes(range(200, 256)), "not a supported kind"),
 ):
     add_case(
         GROUP,

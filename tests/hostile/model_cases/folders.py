@@ -52,18 +52,18 @@ def _module(folder: Path) -> None:
 _REMOTE = {"AutoConfig": "modeling_evil.Config", "AutoModelForImageClassification": "modeling_evil.Model"}
 _CONFIGS = {
     "a model type that only its own code knows": ({"model_type": "evil", "auto_map": _REMOTE}, "is never run"),
-    "no model type": ({"model_type": None}, "no such model is known"),
-    "a model type that is a list": ({"model_type": ["vit"]}, "no such model is known"),
-    "a model type that is a path": ({"model_type": "../../evil"}, "no such model is known"),
-    "an architecture of its own": ({"architectures": ["EvilForImageClassification"]}, "no classifier"),
-    "an architecture that is a builtin": ({"architectures": ["eval"]}, "no classifier"),
-    "architectures that are a number": ({"architectures": 7}, "config.json|no classifier|failed"),
-    "another attention": ({"_attn_implementation": "kernels-community/evil"}, "can bring in other code"),
-    "a kernel from the hub": ({"use_kernels": True, "kernel_config": {"a": "b"}}, "can bring in other code"),
-    "a quantizer": ({"quantization_config": {"quant_method": "gptq"}}, "can bring in other code"),
-    "another's weights": ({"transformers_weights": "../../x.safetensors"}, "can bring in other code"),
-    "a backbone in another's code": ({"use_timm_backbone": True}, "can bring in other code"),
-    "a quantizer within a part": ({"vision_config": {"quantization_config": {"a": 1}}}, "can bring in other code"),
+    "no model type": ({"model_type": None}, "transformers does not know it"),
+    "a model type that is a list": ({"model_type": ["vit"]}, "transformers does not know it"),
+    "a model type that is a path": ({"model_type": "../../evil"}, "transformers does not know it"),
+    "an architecture of its own": ({"architectures": ["EvilForImageClassification"]}, "not a classifier"),
+    "an architecture that is a builtin": ({"architectures": ["eval"]}, "not a classifier"),
+    "architectures that are a number": ({"architectures": 7}, "config.json|not a classifier|failed"),
+    "another attention": ({"_attn_implementation": "kernels-community/evil"}, "can load other code"),
+    "a kernel from the hub": ({"use_kernels": True, "kernel_config": {"a": "b"}}, "can load other code"),
+    "a quantizer": ({"quantization_config": {"quant_method": "gptq"}}, "can load other code"),
+    "another's weights": ({"transformers_weights": "../../x.safetensors"}, "can load other code"),
+    "a backbone in another's code": ({"use_timm_backbone": True}, "can load other code"),
+    "a quantizer within a part": ({"vision_config": {"quantization_config": {"a": 1}}}, "can load other code"),
     "10^9 layers": ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
     "50 000 layers": ({"num_hidden_layers": 50_000}, "a network of more than 10,"),
     "a negative number of layers": ({"num_hidden_layers": -3}, "failed|does not fit"),
@@ -89,20 +89,20 @@ for _name, (_changes, _tells) in _CONFIGS.items():
     add_case(GROUP, _name, _build, tells=_tells, names="model")
 
 _TEXTS = {
-    "a configuration that is no JSON": ("{'model_type': 'vit'}", "no good JSON"),
-    "a configuration that is not UTF-8": (b'{"model_type": "\xff"}', "no good JSON"),
+    "a configuration that is no JSON": ("{'model_type': 'vit'}", "not valid JSON"),
+    "a configuration that is not UTF-8": (b'{"model_type": "\xff"}', "not valid JSON"),
     "a configuration of 100 000 brackets": ("[" * 100_000, "nested too deeply"),
-    "a configuration that is a list": ("[]", "is no table"),
+    "a configuration that is a list": ("[]", "is not a JSON object"),
     "an empty configuration": ("", "is empty"),
-    "a configuration cut off": ('{"model_type": "vit", ', "no good JSON"),
+    "a configuration cut off": ('{"model_type": "vit", ', "not valid JSON"),
     "a configuration that says two model types": ('{"model_type": "vit", "model_type": "evil"}', "twice"),
-    "a configuration of a number of 5000 digits": ('{"a": ' + "9" * 5000 + "}", "no good JSON"),
+    "a configuration of a number of 5000 digits": ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
 }
 for _name, (_text, _tells) in _TEXTS.items():
     add_case(GROUP, _name, lambda folder, text=_text: reads(folder, text), tells=_tells, names="config.json")
 
 
-@hostile(GROUP, "a configuration of 65 MiB", tells="allowed are 67,108,864", names="config.json")
+@hostile(GROUP, "a configuration of 65 MiB", tells="at most 67,108,864", names="config.json")
 def _(folder):
     return reads(folder, " " * ((64 << 20) + 1))
 

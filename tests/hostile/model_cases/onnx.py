@@ -123,13 +123,13 @@ def _huge_constant(model) -> None:
 
 _READ = "onnxruntime refuses it"
 _FILES = {
-    "a tensor in a file above the folder": (_external(location="../secret"), "lies outside of its folder"),
-    "a tensor in an absolute file": (_external(location="/etc/passwd"), "lies outside of its folder"),
-    "a tensor in a file of Windows": (_external(location="C:\\secret"), "lies outside of its folder"),
-    "a tensor in a file below and above": (_external(location="a/../../secret"), "lies outside of its folder"),
-    "a tensor in a file with a zero byte": (_external(location="a\0b"), "lies outside of its folder"),
+    "a tensor in a file above the folder": (_external(location="../secret"), "outside of its folder"),
+    "a tensor in an absolute file": (_external(location="/etc/passwd"), "outside of its folder"),
+    "a tensor in a file of Windows": (_external(location="C:\\secret"), "outside of its folder"),
+    "a tensor in a file below and above": (_external(location="a/../../secret"), "outside of its folder"),
+    "a tensor in a file with a zero byte": (_external(location="a\0b"), "outside of its folder"),
     "a tensor in a file that is not there": (_external(location="nowhere"), "No such file"),
-    "a tensor that does not say where it lies": (_external(offset=3), "does not say where its tensor w0 lies"),
+    "a tensor that does not say where it lies": (_external(offset=3), "its tensor w0"),
     "a tensor at an offset below zero": (_external(location="model.onnx", offset=-8, length=384), _READ),
     "a tensor at an offset beyond its file": (_external(location="model.onnx", offset=1 << 40, length=384), _READ),
     "a tensor at an offset of 2^70": (_external(location="model.onnx", offset=1 << 70, length=384), _READ),
@@ -143,7 +143,7 @@ _FILES = {
     "a tensor of doubles": (_tensor(data_type=11), _READ),
     "an operator that is not there": (_node(op_type="Relux"), _READ),
     "an operator of another's library": (_node(domain="evil.example", op_type="Run"), _READ),
-    "an operator that opens a compiled graph": (_node(op_type="EPContext"), "opens files of its own"),
+    "an operator that opens a compiled graph": (_node(op_type="EPContext"), "which opens files"),
     "a node that reads what it writes": (_node(input=["active"]), _READ),
     "two nodes that read each other": (_node(0, input=["active", "w0", "b0"]), _READ),
     "a node that reads what nobody writes": (_node(input=["nobody"]), _READ),
@@ -153,17 +153,17 @@ _FILES = {
     "an opset of the future": (_changed(lambda model: setattr(model.opset_import[0], "version", 9999)), _READ),
     "an IR of the future": (_changed(lambda model: setattr(model, "ir_version", 9999)), _READ),
     "no opset": (_changed(lambda model: model.ClearField("opset_import")), _READ),
-    "no nodes": (_changed(lambda model: model.graph.ClearField("node")), "it holds no graph"),
-    "two inputs": (_changed(_one_more_input), "takes one batch alone"),
-    "two results": (_changed(_two_outputs), "say with output="),
+    "no nodes": (_changed(lambda model: model.graph.ClearField("node")), "it has no graph"),
+    "two inputs": (_changed(_one_more_input), "takes a single batch"),
+    "two results": (_changed(_two_outputs), "output="),
     "texts as input": (_changed(_texts), f"a tensor .n, ....|{_READ}"),
     "an input that is one number": (_changed(_no_batch), f"a tensor .n, ....|{_READ}"),
-    "a batch of none": (lambda: graph(batch=0), "no batch has that size|failed"),
+    "a batch of none": (lambda: graph(batch=0), "not a possible batch size|failed"),
     "half a file": (lambda: graph()[: len(graph()) // 2], "reading it as ONNX failed|" + _READ),
     "a file of three bytes": (lambda: b"\x08\x08\x3a", "reading it as ONNX failed"),
-    "a flipped bit in a length": (lambda: damage(graph(), graph().index(b":") + 1, 6), "failed|no ONNX"),
+    "a flipped bit in a length": (lambda: damage(graph(), graph().index(b":") + 1, 6), "failed|not an ONNX"),
     "a flipped bit in an operator": (lambda: damage(graph(), graph().index(b"Relu"), 1), _READ),
-    "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|no ONNX"),
+    "a text": (lambda: b"\x08\x08 import os; os.system('true')", "reading it as ONNX failed|not an ONNX"),
 }
 _ELSEWHERE = {"a tensor in a file that is not there": "nowhere", "a tensor in the folder itself": "/"}
 for _name, (_make, _tells) in _FILES.items():
@@ -176,7 +176,7 @@ for _name, (_make, _tells) in _FILES.items():
     )
 
 
-@hostile(GROUP, "a tensor in a link that leads outside", tells="lies outside of its folder", names="model.onnx")
+@hostile(GROUP, "a tensor in a link that leads outside", tells="outside of its folder", names="model.onnx")
 def _(folder):
     written(folder / "secret", bytes(384))
     (folder / "inner").mkdir()
@@ -190,7 +190,7 @@ def _(folder):
     return reading(folder / "model.onnx", _external(location="weights")())
 
 
-@hostile(GROUP, "a tensor in a FIFO", tells="no regular file", names="weights")
+@hostile(GROUP, "a tensor in a FIFO", tells="not a regular file", names="weights")
 def _(folder):
     import os
 
@@ -198,7 +198,7 @@ def _(folder):
     return reading(folder / "model.onnx", _external(location="weights")())
 
 
-@hostile(GROUP, "tensors beyond what is allowed", tells="more than 5,000 bytes|allowed are 5,000", names="weights")
+@hostile(GROUP, "tensors beyond what is allowed", tells="more than 5,000 bytes|at most 5,000", names="weights")
 def _(folder):
     written(folder / "weights", bytes(9000))
     return reading(folder / "model.onnx", _external(location="weights")(), max_bytes=5000)
@@ -224,7 +224,7 @@ def _(folder):
     return lambda: observe(action(), (torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64))).logits
 
 
-@hostile(GROUP, "2^45 numbers while it runs", tells="more memory than there is", names="onnxruntime")
+@hostile(GROUP, "2^45 numbers while it runs", tells="more memory than is available", names="onnxruntime")
 def _(folder):
     action = reading(folder / "model.onnx", graph(_huge_constant))
     return lambda: observe_logits(action())

@@ -147,7 +147,7 @@ def _(folder):
     )
 
 
-@hostile(GROUP, "a bare pickle of protocol 0", tells="of no kind that is read", names="model.pt")
+@hostile(GROUP, "a bare pickle of protocol 0", tells="not a supported kind", names="model.pt")
 def _(folder):
     return reading(folder / "model.pt", pickle.dumps(Reduced(os.system, shell_command()), protocol=0), factory=make_mlp)
 
@@ -216,12 +216,12 @@ def _tower(levels: int) -> bytes:
     return b"\x80\x02}K\x01K\x01\x86" + pairs + b"K\x01s."
 
 
-@hostile(GROUP, "a key that takes 2^60 steps to hash", tells="endless time", names="model.pt")
+@hostile(GROUP, "a key that takes 2^60 steps to hash", tells="exponential time", names="model.pt")
 def _(folder):
     return reading(folder / "model.pt", torch_archive(_tower(60)), factory=make_mlp)
 
 
-@hostile(GROUP, "a key that takes 2^60 steps to hash, in a legacy file", tells="endless time", names="model.pt")
+@hostile(GROUP, "a key that takes 2^60 steps to hash, in a legacy file", tells="exponential time", names="model.pt")
 def _(folder):
     marks = b"".join(pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {}))
     return reading(folder / "model.pt", marks + _tower(60), factory=make_mlp)

@@ -32,11 +32,11 @@ _PROGRAMS = {
         "import pickle; n.save(made, n.array([print] * 8, dtype=object), allow_pickle=True)",
         "no pickled objects",
     ),
-    "half an array": ("n.save(made, x[:, :3]); os.truncate(made, 150)", "are there"),
+    "half an array": ("n.save(made, x[:, :3]); os.truncate(made, 150)", "are present"),
     "a header of 10^15 numbers": (
         "n.save(made, x[:, :3]); b = open(made, 'rb').read().replace(b'(8, 3)', b'(8,9999999)')[:128]; "
         "open(made, 'wb').write(b)",
-        "asks for|no .npy array",
+        "states|not a .npy array",
     ),
     "whole numbers": (_SAVE.format("n.ones((8, 3), int)"), "int64 values of shape"),
     "complex numbers": (_SAVE.format("n.ones((8, 3), complex)"), "complex128 values"),
@@ -48,8 +48,8 @@ _PROGRAMS = {
     "one number": (_SAVE.format("n.float32(3)"), r"shape \(\) for 8 examples"),
     "an archive": ("n.savez(open(made, 'wb'), x)", "no .npy array"),
     "a folder": ("os.mkdir(made)", "is a folder"),
-    "a FIFO": ("os.mkfifo(made)", "is no regular file"),
-    "a link to an endless device": ("os.symlink('/dev/zero', made)", "is no regular file"),
+    "a FIFO": ("os.mkfifo(made)", "is not a regular file"),
+    "a link to an endless device": ("os.symlink('/dev/zero', made)", "is not a regular file"),
     "20 MB of prints": ("print('x' * 20_000_000); sys.exit(1)", "exit code 1; it printed: x"),
     "control characters": ("print('\\x1b[2J\\x07\\0 broken'); sys.exit(1)", "broken"),
     "bytes that are no text": ("os.write(1, bytes(range(256))); sys.exit(1)", "exit code 1"),
@@ -83,7 +83,7 @@ def _(folder):
     return running("os.fork() or __import__('time').sleep(1000)", timeout=60)
 
 
-@hostile(GROUP, "writes more than is allowed", tells="has 3,328 bytes; allowed are 1,000", names="echo")
+@hostile(GROUP, "writes more than is allowed", tells="has 3,328 bytes; at most 1,000", names="echo")
 def _(folder):
     from cp_compress.artifacts import ProgramModel
 
@@ -92,7 +92,7 @@ def _(folder):
     return lambda: ProgramModel([program, "{input}", "{output}"], max_bytes=1000)(make_data()[0])
 
 
-@hostile(GROUP, "is not there", tells="no program that can be run", names="nowhere")
+@hostile(GROUP, "is not there", tells="not an executable program", names="nowhere")
 def _(folder):
     from cp_compress.artifacts import ProgramModel
 
@@ -139,7 +139,7 @@ def _(folder):
     return lambda: model(make_data()[0])
 
 
-@hostile(GROUP, "reads weights from a FIFO", tells="no regular file", names="weights")
+@hostile(GROUP, "reads weights from a FIFO", tells="not a regular file", names="weights")
 def _(folder):
     import os
 

@@ -52,12 +52,12 @@ _FILES = {
     "a header longer than the file": (lambda: packed(_TEXT.encode(), length=5000), "header would have 5,000 bytes"),
     "a header of 2^63 bytes": (lambda: packed(_TEXT.encode(), length=1 << 63), "header would have 9,223,372,036"),
     "a header of 2^64 - 1 bytes": (lambda: packed(_TEXT.encode(), length=(1 << 64) - 1), "header would have 18,446"),
-    "a header cut in the middle": (lambda: packed(_TEXT.encode(), bytes(384), length=40), "no good JSON"),
-    "a header of no bytes": (lambda: packed(b"{", length=0), "no good JSON"),
-    "a header that is a list": (lambda: packed(b'{"a"]', bytes(384)), "no good JSON"),
-    "a header that is not UTF-8": (lambda: packed(b'{"\xff\xfe": 1}', bytes(384)), "no good JSON"),
-    "a header with bytes of zero": (lambda: packed(b"{" + bytes(60), bytes(384)), "no good JSON"),
-    "a header of 50 000 brackets": (lambda: packed(b"{" + b'"a":{' * 50_000, bytes(384)), "no good JSON"),
+    "a header cut in the middle": (lambda: packed(_TEXT.encode(), bytes(384), length=40), "not valid JSON"),
+    "a header of no bytes": (lambda: packed(b"{", length=0), "not valid JSON"),
+    "a header that is a list": (lambda: packed(b'{"a"]', bytes(384)), "not valid JSON"),
+    "a header that is not UTF-8": (lambda: packed(b'{"\xff\xfe": 1}', bytes(384)), "not valid JSON"),
+    "a header with bytes of zero": (lambda: packed(b"{" + bytes(60), bytes(384)), "not valid JSON"),
+    "a header of 50 000 brackets": (lambda: packed(b"{" + b'"a":{' * 50_000, bytes(384)), "not valid JSON"),
     "a header of NaN": (lambda: packed(_TEXT.replace("384", "NaN").encode(), bytes(384)), _DAMAGED),
     "a number of 5000 digits": (lambda: packed(_TEXT.replace("384", "9" * 5000).encode(), bytes(384)), _DAMAGED),
     "a tensor twice": (lambda: packed((_TEXT[:-1] + "," + _TEXT[1:]).encode(), bytes(384)), "it says '0.weight' twice"),
@@ -78,10 +78,10 @@ _FILES = {
     "metadata that are no texts": (lambda: _edited(lambda header: header.update(__metadata__={"a": [1]})), _DAMAGED),
     "a tensor whose bytes are missing": (lambda: saved()[:-4], _DAMAGED),
     "bytes after the last tensor": (lambda: saved() + b"\0" * 4, _DAMAGED),
-    "seven bytes": (lambda: b"{" * 7, "of no kind that is read"),
+    "seven bytes": (lambda: b"{" * 7, "not a supported kind"),
     "a flipped bit in the length": (lambda: damage(saved(), 3, 4), "header would have"),
     "a flipped bit in a dtype": (lambda: damage(saved(), saved().index(b"F32"), 1), _DAMAGED),
-    "a flipped bit in a bracket": (lambda: damage(saved(), saved().index(b"]}"), 0), "no good JSON"),
+    "a flipped bit in a bracket": (lambda: damage(saved(), saved().index(b"]}"), 0), "not valid JSON"),
     "a tensor that is missing": (lambda: _tensors(**{"2_bias": lambda one: None}), "not in the file .2.bias"),
     "a tensor too many": (lambda: saved({"x": make_mlp()[2].bias.detach()} | dict(make_mlp().state_dict())), ".x."),
     "a transposed weight": (lambda: _tensors(**{"0_weight": lambda one: one.T}), "has shape .6, 16."),
@@ -117,7 +117,7 @@ def _(folder):
     return reading(folder / "model.safetensors", saved(), factory=dict)
 
 
-@hostile(GROUP, "an option of another kind of file", tells="takes no such argument", names="model.safetensors")
+@hostile(GROUP, "an option of another kind of file", tells="does not take this argument", names="model.safetensors")
 def _(folder):
     return reading(folder / "model.safetensors", saved(), factory=make_mlp, layers=True)
 

@@ -157,11 +157,11 @@ _FILES = {
         lambda: _changed(lambda one: one.update({"0.weight": one["0.weight"].to("meta")})),
         "expected a dense one|on meta",
     ),
-    "a text for a tensor": (lambda: _changed(lambda one: one.update({"0.weight": "ones"})), "0.weight is no tensor"),
-    "half a file": (lambda: saved(state())[:700], "no whole zip archive|damaged|failed"),
-    "a file without its end": (lambda: saved(state())[:-1], "no whole zip archive|damaged|failed"),
+    "a text for a tensor": (lambda: _changed(lambda one: one.update({"0.weight": "ones"})), "0.weight is not a tensor"),
+    "half a file": (lambda: saved(state())[:700], "not a complete zip archive|damaged|failed"),
+    "a file without its end": (lambda: saved(state())[:-1], "not a complete zip archive|damaged|failed"),
     "half a legacy file": (lambda: saved(state(), _use_new_zipfile_serialization=False)[:300], "failed|refused"),
-    "an archive without its pickle": (lambda: _without("data.pkl"), "of no kind that is read"),
+    "an archive without its pickle": (lambda: _without("data.pkl"), "unsupported kind"),
     "an archive without a storage": (lambda: _without("data/0"), "failed"),
     "an unknown byte order": (lambda: _replaced("byteorder", b"middle"), "reading it failed"),
     "a damaged storage": (lambda: _flipped("data/0"), "its checksum is wrong"),
@@ -213,7 +213,7 @@ def _(folder):
     return reading(folder / "model.pt", saved({"state": state()}), factory=make_mlp, key="ema")
 
 
-@hostile(GROUP, "a larger file than is allowed", tells="allowed are 100", names="model.pt")
+@hostile(GROUP, "a larger file than is allowed", tells="at most 100", names="model.pt")
 def _(folder):
     return reading(folder / "model.pt", saved(state()), factory=make_mlp, max_bytes=100)
 

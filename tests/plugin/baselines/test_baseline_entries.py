@@ -27,7 +27,7 @@ def write(path, **checks):
 def test_a_value_that_its_metric_cannot_have_is_damage(tmp_path, metric, value):
     path = tmp_path / "saved.json"
     write(path, test_gate=entry(metric, value))
-    with pytest.raises(BaselineFileError, match=rf"{metric} has the value .*, and it lies in \["):
+    with pytest.raises(BaselineFileError, match=rf"{metric} has the value .*, outside its range \["):
         read_entries(path)
 
 

@@ -18,10 +18,10 @@ def saved_check(test):
 
 
 TOLD = {
-    "test_renamed.json": "a module that was not collected, or has no test left: test_renamed.py",
-    "test_second.json": "a check whose test is gone: test_second assert_",
-    "test_deleted.json": "a module that is gone",
-    "test_alone.json": "a module that is gone",
+    "test_renamed.json": "a module that was not collected or has no tests left: test_renamed.py",
+    "test_second.json": "a check whose test no longer exists: test_second assert_",
+    "test_deleted.json": "a module that no longer exists",
+    "test_alone.json": "a module that no longer exists",
 }
 
 
@@ -51,7 +51,7 @@ def left(project):
 def told(outcome):
     """Return what the session's own failed test says of baselines that nobody answers for, by file."""
     lines = [line.rpartition("/cp_baselines/")[2] for line in outcome.result.outlines]
-    return {line.partition(" ")[0]: line for line in lines if "is gone" in line or "no test left" in line}
+    return {line.partition(" ")[0]: line for line in lines if "no longer exists" in line or "no tests left" in line}
 
 
 def test_files_and_checks_of_tests_that_are_gone_fail_the_session(left):

@@ -24,7 +24,7 @@ def test_passes(project):
 
 def test_needs_a_requirement_in_range(project):
     project.write_test(GATE.format(requirement='layer="0"'))
-    project.run().result.stdout.fnmatch_lines(["*nothing is required*min_cka*"])
+    project.run().result.stdout.fnmatch_lines(["*no requirement is given*min_cka*"])
     project.write_test(GATE.format(requirement="min_cka=1.2"))
     project.run().result.stdout.fnmatch_lines(["*min_cka*1.2*"])
 

@@ -15,12 +15,12 @@ from pytest_cp.specification.lines import find_line
         ("min_agreement", "min_agreemnt", 13, "did you mean min_agreement"),
         ("0.5", "1.5", 13, "must be a number in [0.0, 1.0]"),
         ("0.5", '"often"', 13, "must be a number"),
-        ("0.5", '"noise"', 12, "no table noise"),
+        ("0.5", '"noise"', 12, "no table [noise]"),
         ("[predictions]", "[prediction]", 12, "did you mean predictions"),
-        ("min_agreement = 0.5", "top_k = 3", 12, "requires nothing"),
-        ("[predictions]\nmin_agreement = 0.5", "", 1, "nothing is required"),
+        ("min_agreement = 0.5", "top_k = 3", 12, "has no requirement"),
+        ("[predictions]\nmin_agreement = 0.5", "", 1, "no requirements"),
         ("min_agreement = 0.5", "min_agreement = 0.5\nconfidence = 1.0", 14, "confidence"),
-        ("min_agreement = 0.5", "min_agreement = 0.5\ncandidates = ['other']", 14, "no candidate is called 'other'"),
+        ("min_agreement = 0.5", "min_agreement = 0.5\ncandidates = ['other']", 14, "unknown candidate 'other'"),
         ("scheme", "schema", 10, "unknown key schema"),
         ("density=0.4", "density=4", 10, "density"),
         ("prune(density=0.4)", "prone(density=0.4)", 10, "prone"),
@@ -28,7 +28,7 @@ from pytest_cp.specification.lines import find_line
         ('scheme = "prune(density=0.4)"', "", 9, "candidate"),
         ('scheme = "prune(density=0.4)"', 'name = "x"', 9, "needs a scheme"),
         ('"prune(density=0.4)"', '"prune(density=0.4)"\nmodel = "a:b"', 9, "not scheme and model"),
-        ('"prune(density=0.4)"', '"prune(density=0.4)"\nkey = "a"', 11, "says something of a file"),
+        ('"prune(density=0.4)"', '"prune(density=0.4)"\nkey = "a"', 11, "applies to a file"),
         ("[[candidate]]", '[[candidate]]\nscheme = "prune(density=0.4)"\n\n[[candidate]]', 12, "two candidates"),
         ("[[candidate]]", "[candidate]", 9, "is not of type 'array'"),
         ("schema_version = 1", "schema_version = 9", 1, "must be 1"),
@@ -39,9 +39,9 @@ from pytest_cp.specification.lines import find_line
             "[predictions]",
             "[footprint]\nmin_compression = 2\n[[candidate]]\ncodec = 'zfp(rate=8)'\n[predictions]",
             12,
-            "stores the data only",
+            "compresses only the data",
         ),
-        ("[predictions]", "[reconstruction]\nmin_psnr = 2\n[predictions]", 12, "has none"),
+        ("[predictions]", "[reconstruction]\nmin_psnr = 2\n[predictions]", 12, "has no codec"),
         (
             "[predictions]",
             "[[candidate]]\nscheme = 'quantize(int8)'\n[predictions]\ncandidates = ['quantize(int8)']",
@@ -49,15 +49,15 @@ from pytest_cp.specification.lines import find_line
             "candidate prune(density=0.4) is never compared",
         ),
         ("[predictions]", "[noise]\nreferences = ['nonsense(']\n[predictions]", 13, "nonsense("),
-        ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "it is no file"),
+        ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "not a file"),
         (
             "[predictions]\nmin_agreement = 0.5",
             "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 5'",
             15,
-            "no value could miss it",
+            "every value would meet it",
         ),
-        ("[predictions]", "[predictions", 12, "no TOML"),
-        ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "no TOML"),
+        ("[predictions]", "[predictions", 12, "not valid TOML"),
+        ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "not valid TOML"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path, old, new, line, told):
@@ -97,8 +97,8 @@ def test_every_mistake_in_a_waiver_is_told_with_its_line(tmp_path):
     """
     told = told_of(tmp_path / "gate.toml", added(text))
     assert [line.partition(": ")[0] for line in told] == ["15", "17", "18", "19"]
-    assert "waiver 1: lacks owner" in told[0]
-    assert told[1].endswith("metric = 'agreemnt': no comparison gives it; did you mean agreement?")
+    assert "waiver 1: missing owner" in told[0]
+    assert told[1].endswith("metric = 'agreemnt': unknown metric; did you mean agreement?")
     assert "at_worst = 'much': must be a number" in told[2]
     assert told[3].endswith("unknown key ownr; did you mean owner?")
 

@@ -24,4 +24,4 @@ def test_level_c():
     outcome = project.run()
     assert outcome.junit["failures"] == 2
     outcome.result.stdout.fnmatch_lines(["*agreement = 0.*required ≥ 0.999, n = 20*", "*of them changed*"])
-    outcome.result.stdout.fnmatch_lines(["*this comparison needs one class an example*"])
+    outcome.result.stdout.fnmatch_lines(["*this comparison needs one class per example*"])

@@ -1,20 +1,10 @@
-"""What the attribution methods share: their text, and the checks of the fields that several of them have."""
+"""Checks of the fields that several attribution methods have; each sets the field to its checked value."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from cp_compress.base.arguments import check_integer, check_real, reject
-from cp_compress.base.expressions import Expressible, format_expression
-
-
-class MethodText:
-    """The text of an attribution method, for the dataclasses of this package."""
-
-    positional_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __str__(self: Expressible) -> str:
-        return format_expression(self)
 
 
 def set_layer(method: Any, optional: bool = True) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from cp_compress.fidelity.attributions.methods.fields import MethodText, set_count, set_layer, set_real
+import torch
+from torch import Tensor, nn
 
-BASELINE_RULE = "baseline is the value of every place of the input that stands for nothing: a finite number"
+from cp_compress.fidelity.attributions.methods.captum_calls import attr
+from cp_compress.fidelity.attributions.methods.fields import set_count, set_layer, set_real
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need, sum_of
+
+BASELINE_RULE = "baseline is the value that every place of an uninformative input has: a finite number"
 
 
 @dataclass(frozen=True)
-class Saliency(MethodText):
+class Saliency(AttributionMethod):
     """The gradient of the class's logit with respect to the input, signed (Simonyan et al. 2013).
 
     With `layer`, the path of a module, it is the gradient with respect to that layer's output.
@@ -23,12 +28,19 @@ class Saliency(MethodText):
     def __post_init__(self) -> None:
         set_layer(self)
 
+    def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
+        """Return the gradients of the logits of the classes `target`."""
+        if subject.layer is not None:
+            return _layer_gradient(subject, inputs, target, multiply=False)
+        maps: Tensor = attr.Saliency(subject.logits).attribute(inputs, target=target, abs=False)
+        return maps
+
 
 @dataclass(frozen=True)
-class InputXGradient(MethodText):
+class InputXGradient(AttributionMethod):
     """The input times the gradient of the class's logit (Shrikumar et al. 2016).
 
-    With `layer`, the path of a module, that layer's output stands for the input.
+    With `layer`, the path of a module, that layer's output takes the place of the input.
     """
 
     layer: str | None = None
@@ -37,30 +49,61 @@ class InputXGradient(MethodText):
     def __post_init__(self) -> None:
         set_layer(self)
 
+    def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
+        """Return the inputs, or the layer's outputs, times their gradients."""
+        if subject.layer is not None:
+            return _layer_gradient(subject, inputs, target, multiply=True)
+        maps: Tensor = attr.InputXGradient(subject.logits).attribute(inputs, target=target)
+        return maps
+
 
 @dataclass(frozen=True)
-class IntegratedGradients(MethodText):
+class IntegratedGradients(AttributionMethod):
     """Gradients summed over a straight path from a baseline to the input (Sundararajan et al. 2017).
 
     `steps` is the number of points on the path (Gauss–Legendre), `baseline` the value of every place at its start.
     Too few steps leave a gap between the attributions' sum and the logit's change along the path, which every
-    comparison reports. With `layer`, the path of a module, it is that layer's output which moves, from what the
-    baseline gives there.
+    comparison reports. With `layer`, the path of a module, the path leads through that layer's outputs, from what it
+    gives for the baseline.
     """
 
     steps: int = 50
     baseline: float = 0.0
     layer: str | None = None
     expression_name: ClassVar[str] = "integrated_gradients"
+    complete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         set_count(self, "steps", "points on the path", at_least=2)
         set_real(self, "baseline", BASELINE_RULE)
         set_layer(self)
 
+    @property
+    def gap_advice(self) -> str:
+        """What helps against a gap: more points on the path."""
+        return f"use more steps, such as integrated_gradients(steps={2 * self.steps})"
+
+    def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
+        """Return the integrals, and the changes of the logits along the paths."""
+        settings: dict[str, Any] = {
+            "baselines": self.baseline,
+            "target": target,
+            "n_steps": self.steps,
+            "method": "gausslegendre",
+            "internal_batch_size": max(subject.limit, len(inputs)),
+        }
+        inputs = inputs.detach()
+        if subject.layer is not None:
+            maps = attr.LayerIntegratedGradients(subject.rules, subject.layer).attribute(inputs, **settings)
+            return maps, _change_at_layer(subject, subject.layer, inputs, self.baseline, target)
+        maps, missing = attr.IntegratedGradients(subject.logits).attribute(
+            inputs, **settings, return_convergence_delta=True
+        )
+        return maps, sum_of(maps) - missing
+
 
 @dataclass(frozen=True)
-class GradCAM(MethodText):
+class GradCAM(AttributionMethod):
     """A layer's channels, weighted by their mean gradients and summed (Selvaraju et al. 2017).
 
     `layer` is the path of a module with an output (n, channels, *space), such as "layer3.2.conv2". The maps have
@@ -69,6 +112,39 @@ class GradCAM(MethodText):
 
     layer: str
     expression_name: ClassVar[str] = "grad_cam"
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "spatial layer")
 
     def __post_init__(self) -> None:
         set_layer(self, optional=False)
+
+    def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
+        """Return the weighted sums (n, 1, *space) of the layer's channels."""
+        maps: Tensor = attr.LayerGradCam(subject.rules, subject.layer).attribute(inputs, target=target)
+        return maps
+
+
+def _layer_gradient(subject: AttributionSubject, inputs: Tensor, target: Tensor, multiply: bool) -> Tensor:
+    method = attr.LayerGradientXActivation(subject.rules, subject.layer, multiply_by_inputs=multiply)
+    found: Tensor = method.attribute(inputs, target=target)
+    return found
+
+
+def _change_at_layer(
+    subject: AttributionSubject, layer: nn.Module, inputs: Tensor, baseline: float, target: Tensor
+) -> Tensor:
+    """Return how far the logits (n,) move when a layer gives what it gives for the baseline, and all else stays."""
+    outputs: list[Tensor] = []
+    with torch.no_grad():
+        # a copy, because later parts of the model may work on it in place
+        handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
+        try:
+            subject.rules(torch.full_like(inputs[:1], baseline))
+        finally:
+            handle.remove()
+        handle = layer.register_forward_hook(lambda module, args, output: outputs[0].expand_as(output).contiguous())
+        try:
+            without = subject.rules(inputs)
+        finally:
+            handle.remove()
+        change: Tensor = (subject.rules(inputs) - without).gather(1, target[:, None])
+    return change.flatten()

@@ -1,18 +1,21 @@
-"""Attribution without gradients: what is missed when a part of the input is covered."""
+"""Attribution without gradients: how the logit changes when a part of the input is covered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.fidelity.attributions.methods.fields import MethodText
+from cp_compress.fidelity.attributions.methods.captum_calls import attr
+from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need
 
 Extent = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Occlusion(MethodText):
+class Occlusion(AttributionMethod):
     """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).
 
     `window` and `stride` are in pixels: one number for every spatial dimension, or one for each. A window covers
@@ -23,6 +26,7 @@ class Occlusion(MethodText):
     window: Extent = 4
     stride: Extent = 2
     expression_name: ClassVar[str] = "occlusion"
+    needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
@@ -30,6 +34,19 @@ class Occlusion(MethodText):
         pairs = zip(*_aligned(self.window, self.stride), strict=True)
         if any(stride > window for window, stride in pairs):
             reject("Occlusion", "stride", self.stride, f"steps wider than the window {self.window} would leave gaps")
+
+    def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
+        """Return at each place the mean change of the logit over the windows that cover it."""
+        window, stride = self.sizes(tuple(inputs.shape[1:]))
+        maps: Tensor = attr.Occlusion(subject.logits).attribute(
+            inputs.detach(),
+            sliding_window_shapes=window,
+            strides=stride,
+            target=target,
+            # several windows at a time where the batch of examples alone would not fill a call
+            perturbations_per_eval=max(1, subject.limit // len(inputs)),
+        )
+        return maps
 
     def sizes(self, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return window and stride over every dimension of an input of shape (C, H, W), (H, W) or (features,).

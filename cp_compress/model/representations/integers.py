@@ -1,8 +1,9 @@
-"""Which layers of a model hold integer weights, as JSON and back."""
+"""Integer weights as a way to hold a model: which layers have them, as JSON and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import Owner, is_table, is_weight
+from cp_compress.model.layers import Owner, find_layer, is_table, is_weight
 from cp_compress.model.representations.formats import IntegerFormat
 from cp_compress.model.representations.integer_layers import (
     MODES,
@@ -18,9 +19,13 @@ from cp_compress.model.representations.integer_layers import (
     blank_store,
     fill,
     fill_input_range,
+    formats_of,
     integer_obstacle,
+    integers_of,
+    stored_names,
     to_integer_layer,
 )
+from cp_compress.model.representations.representation import Held, Representation
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class IntegerLayer:
 
     @staticmethod
     def from_json(content: Any) -> IntegerLayer:
-        """Read what `describe_integers` wrote; raises TypeError or ValueError for anything else."""
+        """Read what `Integers.describe` wrote; raises TypeError or ValueError for anything else."""
         path, formats, mode, shapes = content
         if mode not in MODES or not formats or len(shapes) != len(formats):
             raise ValueError(f"{content} is no layer with integer weights")
@@ -42,21 +47,41 @@ class IntegerLayer:
         return IntegerLayer(str(path), named, str(mode), tuple(tuple(map(int, shape)) for shape in shapes))
 
 
-def describe_integers(model: nn.Module) -> list[Any]:
-    """Return every layer with integer weights as plain Python types."""
-    return [
-        [
-            path,
-            [[name, form.to_json()] for name, form in layer.integer_formats.items()],
-            layer.integer_mode,
-            [list(layer.integer_shapes[name]) for name in layer.integer_formats],
+class Integers(Representation):
+    """The layers with integer weights: their paths, formats, modes and the shapes of the weights."""
+
+    key = "integers"
+
+    def describe(self, model: nn.Module) -> list[Any]:
+        """Return every layer with integer weights."""
+        return [
+            [
+                path,
+                [[name, form.to_json()] for name, form in layer.integer_formats.items()],
+                layer.integer_mode,
+                [list(layer.integer_shapes[name]) for name in layer.integer_formats],
+            ]
+            for path, layer in model.named_modules()
+            if isinstance(layer, IntegerWeights)
         ]
-        for path, layer in model.named_modules()
-        if isinstance(layer, IntegerWeights)
-    ]
+
+    def read(self, content: Any) -> tuple[IntegerLayer, ...]:
+        """Return the layers."""
+        return tuple(map(IntegerLayer.from_json, content))
+
+    def shape(self, model: nn.Module, found: tuple[IntegerLayer, ...]) -> None:
+        """Replace weights by integers."""
+        _shape_integers(model, found)
+
+    def held(self, layer: nn.Module) -> Mapping[str, Held]:
+        """Return the weights that are integers and scales."""
+        return {
+            name: Held(stored_names(name, form), functools.partial(integers_of, layer, name), form.name)
+            for name, form in formats_of(layer).items()
+        }
 
 
-def shape_integers(model: nn.Module, layers: Iterable[IntegerLayer]) -> None:
+def _shape_integers(model: nn.Module, layers: Iterable[IntegerLayer]) -> None:
     """Give a model, in place, its layers with integer weights, without content; tied weights stay tied.
 
     Raises CompressionError for a layer that the model does not have or that cannot hold such weights.
@@ -64,10 +89,7 @@ def shape_integers(model: nn.Module, layers: Iterable[IntegerLayer]) -> None:
     blanks: dict[tuple[int, IntegerFormat], tuple[Tensor, Tensor]] = {}
     kept = []  # so that no id is given twice
     for layer in layers:
-        try:
-            module = model.get_submodule(layer.path)
-        except AttributeError as error:
-            raise CompressionError(f"{layer.path} is a layer in the file, not in the model") from error
+        module = find_layer(model, layer.path)
         contents = []
         for (name, form), shape in zip(layer.formats, layer.shapes, strict=True):
             weight = module._parameters.get(name)

@@ -1,0 +1,621 @@
+"""The metrics: what each can be, which way is better, and what may be required of it.
+
+Each metric is declared here once. Requirements, the arguments of assertions, the tables of a specification, proposals
+of bounds, the command line and the tables of the documentation follow from the declaration. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.extensions import added
+
+Direction = Literal["min", "max"]
+"""The side that a requirement keeps a metric on: "min" from below, "max" from above."""
+
+_SIGNS: Mapping[Direction, str] = {"min": "≥", "max": "≤"}
+_WORDS: Mapping[Direction, str] = {"min": "from below", "max": "from above"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named number that a comparison gives.
+
+    Args:
+        name: What measurements, requirements and records call it.
+        sentence: What it is, in one sentence.
+        better: Which way a candidate is better, "higher" or "lower"; None for a number that is reported only, of which
+            nothing can be required.
+        unchanged: Its value for a candidate that does what the reference does; None where that depends on the
+            reference or on the data.
+        low: The smallest value that it can take.
+        high: The largest value that it can take.
+        claims: Whether a claim about the population can be made from it, at a confidence.
+        unit: The unit of its values; empty for a plain number.
+        source: The publication that its definition is from; empty where there is none to name.
+        leveled: Whether it is a family, one metric for each quantile level: "iou_quantile_0.1" is of "iou_quantile".
+
+    Raises:
+        InvalidArgumentError: If the name is no word, or the range is empty.
+
+    >>> gap = Metric("gap", "The largest difference of accuracy between two groups.", "lower", unchanged=0.0)
+    >>> gap.argument, gap.direction
+    ('max_gap', 'max')
+    """
+
+    name: str
+    sentence: str
+    better: Literal["higher", "lower"] | None
+    unchanged: float | None = None
+    low: float = 0.0
+    high: float = 1.0
+    claims: bool = False
+    unit: str = ""
+    source: str = ""
+    leveled: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            reject("Metric", "name", self.name, "must be a word that Python could use as a name, such as gap")
+        if self.better not in ("higher", "lower", None):
+            reject("Metric", "better", self.better, 'must be "higher", "lower" or None')
+        if not self.low < self.high:  # NaN too
+            reject("Metric", "low, high", (self.low, self.high), "low must be less than high")
+
+    @property
+    def direction(self) -> Direction | None:
+        """The side that a requirement keeps it on; None where nothing can be required of it."""
+        return None if self.better is None else "min" if self.better == "higher" else "max"
+
+    @property
+    def argument(self) -> str | None:
+        """The argument of an assertion that bounds it, such as "min_agreement"; None where there is none."""
+        if self.direction is None:
+            return None
+        # a worst case says so in its name: max_class_accuracy_drop is bounded by an argument of that name
+        return self.name if self.name.startswith(f"{self.direction}_") else f"{self.direction}_{self.name}"
+
+    def check_direction(self, owner: str, direction: Direction, bound: float) -> None:
+        """Raise InvalidArgumentError for a requirement that a candidate could only meet by being worse."""
+        if self.direction is None:
+            reject(owner, "metric", self.name, "it is reported only: no value of it is better, so none can be required")
+        if direction != self.direction:
+            right, wrong = (f"{self.name} {_SIGNS[side]} {bound:g}" for side in (self.direction, direction))
+            rule = f"{self.better} is better, so it is required {_WORDS[self.direction]}, as in {right!r}"
+            reject(owner, "requirement", wrong, rule)
+
+    def check_bound(self, owner: str, argument: str, bound: float) -> float:
+        """Return a bound as a float; raises InvalidArgumentError for one outside of what the metric can be."""
+        rule = f"{self.name} lies in [{self.low:g}, {self.high:g}], and so must its bound"
+        return check_real(owner, argument, bound, rule, at_least=self.low, at_most=self.high)
+
+    def check_confidence(self, owner: str, confidence: float | None) -> None:
+        """Raise InvalidArgumentError for a confidence where no claim about the population can be made."""
+        if confidence is not None and not self.claims:
+            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it"
+            reject(owner, "confidence", confidence, rule)
+
+
+def _table(*metrics: Metric) -> Mapping[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+_INF = math.inf
+_TCAV = "Kim et al. 2018, Interpretability beyond feature attribution (TCAV)"
+_CORRUPTIONS = "Hendrycks and Dietterich 2019, Benchmarking neural network robustness"
+_JOSEPH = "Joseph et al. 2020, Correctness-preserving compression of datasets and neural network models"
+_VOC = "Everingham et al. 2010, The PASCAL visual object classes challenge"
+
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "predictions": _table(
+        Metric(
+            "agreement",
+            "The share of examples on which both models predict one class.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric("accuracy", "The share of examples that the candidate classifies as labelled.", "higher", claims=True),
+        Metric(
+            "reference_accuracy",
+            "The share of examples that the reference classifies as labelled.",
+            None,
+            claims=True,
+        ),
+        Metric(
+            "accuracy_drop",
+            "The reference's accuracy minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+            source="Tango 1998, Equivalence test and confidence interval for paired proportions",
+        ),
+        Metric(
+            "max_class_accuracy_drop",
+            "The accuracy drop of the class that loses most.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+        ),
+        Metric(
+            "cost",
+            "The mean distance between the classes that the two models predict.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            claims=True,
+            unit="class distance",
+            source=_JOSEPH,
+        ),
+        Metric(
+            "newly_wrong",
+            "The share of examples that only the reference classifies as labelled.",
+            "lower",
+            unchanged=0.0,
+            claims=True,
+        ),
+        Metric(
+            "newly_right",
+            "The share of examples that only the candidate classifies as labelled.",
+            None,
+            unchanged=0.0,
+            claims=True,
+        ),
+        Metric(
+            "top_k_agreement",
+            "The mean share of the reference's k most likely classes that are among the candidate's.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric(
+            "mean_kl",
+            "The mean Kullback-Leibler divergence of the candidate's class probabilities from the reference's.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="nats",
+        ),
+        Metric(
+            "mean_logit_distance",
+            "The mean Euclidean distance between the two models' logits.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="logits",
+        ),
+        Metric(
+            "ece_change",
+            "The candidate's expected calibration error minus the reference's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source="Guo et al. 2017, On calibration of modern neural networks",
+        ),
+        Metric(
+            "max_slice_accuracy_drop",
+            "The accuracy drop of the named subset that loses most.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+        ),
+        Metric(
+            "min_slice_agreement",
+            "The agreement in the named subset where it is least.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric(
+            "exact_agreement",
+            "The share of examples of which every answer is the reference's, where an example has many answers.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric(
+            "mean_class_iou",
+            "The mean over classes of the intersection over union of the candidate's answers with the truth.",
+            "higher",
+            source=_VOC,
+        ),
+        Metric(
+            "reference_mean_class_iou",
+            "The mean over classes of the intersection over union of the reference's answers with the truth.",
+            None,
+            source=_VOC,
+        ),
+        Metric(
+            "mean_class_iou_drop",
+            "The reference's mean class IoU minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+        ),
+        Metric(
+            "agreement_iou",
+            "The mean over classes of the intersection over union of the two models' answers.",
+            "higher",
+            unchanged=1.0,
+        ),
+    ),
+    "embeddings": _table(
+        Metric(
+            "cka",
+            "Centred kernel alignment of the two models' embeddings with a linear kernel.",
+            "higher",
+            unchanged=1.0,
+            source="Kornblith et al. 2019, Similarity of neural network representations revisited",
+        ),
+        Metric(
+            "kernel_cka",
+            "Centred kernel alignment of the two models' embeddings with a Gaussian kernel.",
+            "higher",
+            unchanged=1.0,
+            source="Kornblith et al. 2019, Similarity of neural network representations revisited",
+        ),
+        Metric(
+            "mean_angle",
+            "The mean angle between the two models' embeddings of an example.",
+            "lower",
+            unchanged=0.0,
+            high=math.pi,
+            claims=True,
+            unit="radians",
+        ),
+        Metric(
+            "neighbor_overlap",
+            "The mean share of an example's nearest neighbours that stay its nearest neighbours.",
+            "higher",
+            unchanged=1.0,
+        ),
+        Metric(
+            "hardness_change",
+            "The mean absolute change of angular visual hardness.",
+            "lower",
+            unchanged=0.0,
+            source="Chen et al. 2020, Angular visual hardness",
+        ),
+        Metric(
+            "procrustes_distance",
+            "The distance that is left after the best rotation and scale of the candidate's embeddings.",
+            "lower",
+            unchanged=0.0,
+        ),
+    ),
+    "attributions": _table(
+        Metric(
+            "mean_iou",
+            "The mean weighted Jaccard index of the two models' attribution maps.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            source=_JOSEPH,
+        ),
+        Metric("median_iou", "The median of the index over examples.", "higher", unchanged=1.0, claims=True),
+        Metric(
+            "iou_quantile",
+            "A quantile of the index over examples, written with its level: iou_quantile_0.1.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            leveled=True,
+        ),
+        Metric("chance_iou", "The mean index of maps of different examples.", None, claims=True),
+        Metric(
+            "corrected_iou",
+            "The mean index on a scale from 0 at chance to 1 for equal maps.",
+            "higher",
+            unchanged=1.0,
+            low=-_INF,
+            claims=True,
+        ),
+        Metric(
+            "agreeing_mean_iou",
+            "The mean index over the examples on which both models predict one class.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric(
+            "rank_correlation",
+            "The mean rank correlation of the two models' attribution maps.",
+            "higher",
+            unchanged=1.0,
+            low=-1.0,
+            claims=True,
+            source="Adebayo et al. 2018, Sanity checks for saliency maps",
+        ),
+        Metric(
+            "top_fraction_iou",
+            "The mean intersection over union of the strongest places of the two maps.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+    ),
+    "pointing": _table(
+        Metric(
+            "pointing_mass",
+            "The mean share of the candidate's attribution inside the mask where it must look.",
+            "higher",
+            claims=True,
+        ),
+        Metric(
+            "pointing_mass_drop",
+            "The reference's share inside the mask minus the candidate's, on average.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+        ),
+        Metric(
+            "pointing_hits",
+            "The share of examples whose strongest place is inside the mask where the candidate must look.",
+            "higher",
+            claims=True,
+            source="Zhang et al. 2018, Top-down neural attention by excitation backprop",
+        ),
+        Metric(
+            "forbidden_mass",
+            "The mean share of the candidate's attribution inside the mask where it must not look.",
+            "lower",
+            claims=True,
+        ),
+    ),
+    "concepts": _table(
+        Metric(
+            "max_concept_change",
+            "The largest change of a class's score for a concept.",
+            "lower",
+            unchanged=0.0,
+            source=_TCAV,
+        ),
+        Metric(
+            "mean_concept_change",
+            "The mean absolute change of the classes' scores for concepts.",
+            "lower",
+            unchanged=0.0,
+            source=_TCAV,
+        ),
+        Metric(
+            "concept_agreement",
+            "The share of examples and concepts whose sensitivity keeps its sign.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            source=_TCAV,
+        ),
+    ),
+    "boundaries": _table(
+        Metric(
+            "median_change",
+            "The median over examples of the relative change of the distance to the decision boundary.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            claims=True,
+        ),
+        Metric(
+            "mean_abs_log_ratio",
+            "The mean absolute logarithm of the ratio of the two distances.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+        ),
+        Metric(
+            "median_distance_ratio",
+            "The candidate's median distance over the reference's, with censored rays counted.",
+            "higher",
+            unchanged=1.0,
+            high=_INF,
+            source="Kaplan and Meier 1958, Nonparametric estimation from incomplete observations",
+        ),
+        Metric(
+            "preserved_fraction",
+            "The share of rays whose distance changes by no more than the tolerance.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+        ),
+        Metric(
+            "censored_fraction",
+            "The share of rays along which a model meets no other class.",
+            "lower",
+            claims=True,
+        ),
+    ),
+    "robustness": _table(
+        Metric(
+            "corrupted_agreement",
+            "The mean agreement over all corruptions and severities.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            source=_CORRUPTIONS,
+        ),
+        Metric(
+            "worst_corrupted_agreement",
+            "The agreement under the corruption and severity where it is least.",
+            "higher",
+            unchanged=1.0,
+            source=_CORRUPTIONS,
+        ),
+        Metric(
+            "corrupted_accuracy_drop",
+            "The mean accuracy drop over all corruptions and severities.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source=_CORRUPTIONS,
+        ),
+        Metric(
+            "worst_corrupted_accuracy_drop",
+            "The accuracy drop under the corruption and severity where it is largest.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source=_CORRUPTIONS,
+        ),
+        Metric(
+            "corruption_error_ratio",
+            "The candidate's errors on corrupted images over the reference's.",
+            "lower",
+            unchanged=1.0,
+            high=_INF,
+            source=_CORRUPTIONS,
+        ),
+    ),
+    "divergence": _table(
+        Metric(
+            "divergence_rate",
+            "The share of examples near which an input was found on which the two models disagree.",
+            "lower",
+            unchanged=0.0,
+            claims=True,
+        ),
+        Metric(
+            "mean_queries",
+            "The mean number of inputs that the search tried before it found one.",
+            None,
+            high=_INF,
+        ),
+        Metric(
+            "median_linf",
+            "The median largest change of a value among the inputs that were found.",
+            None,
+            high=_INF,
+            unit="inputs",
+        ),
+        Metric(
+            "median_l2",
+            "The median Euclidean distance of the inputs that were found from their examples.",
+            None,
+            high=_INF,
+            unit="inputs",
+        ),
+    ),
+    "reconstruction": _table(
+        Metric(
+            "max_error",
+            "The largest absolute difference between decoded and original values.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="inputs",
+        ),
+        Metric(
+            "rmse",
+            "The root of the mean squared difference over all values.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="inputs",
+        ),
+        Metric(
+            "psnr",
+            "The peak signal-to-noise ratio.",
+            "higher",
+            unchanged=_INF,
+            low=-_INF,
+            high=_INF,
+            unit="dB",
+        ),
+        Metric(
+            "ssim",
+            "The mean structural similarity of decoded and original images.",
+            "higher",
+            unchanged=1.0,
+            low=-1.0,
+            claims=True,
+            source="Wang et al. 2004, Image quality assessment",
+        ),
+        Metric(
+            "bytes_per_example",
+            "The mean number of bytes that an example is stored in.",
+            "lower",
+            high=_INF,
+            unit="bytes",
+        ),
+    ),
+    "footprint": _table(
+        Metric(
+            "compression",
+            "The reference's file size over the candidate's.",
+            "higher",
+            unchanged=1.0,
+            high=_INF,
+        ),
+        Metric(
+            "flops_ratio",
+            "The candidate's floating-point operations over the reference's.",
+            "lower",
+            unchanged=1.0,
+            high=_INF,
+        ),
+        Metric(
+            "speedup",
+            "The reference's median latency over the candidate's.",
+            "higher",
+            unchanged=1.0,
+            high=_INF,
+        ),
+    ),
+}
+"""The metrics of each comparison of this package, by name."""
+
+
+def known_metrics() -> Mapping[str, Mapping[str, Metric]]:
+    """Return the metrics of each comparison, those of comparisons that users have added included."""
+    own = {name: {metric.name: metric for metric in one.metrics} for name, one in added("comparison").items()}
+    return {**METRICS, **own}
+
+
+def known_metric(name: str) -> Metric | None:
+    """Return the metric of a name, or None for one that no comparison gives.
+
+    >>> known_metric("iou_quantile_0.1").argument
+    'min_iou_quantile'
+    """
+    for metrics in known_metrics().values():
+        for metric in metrics.values():
+            if metric.name == name or (metric.leveled and name.startswith(f"{metric.name}_")):
+                return metric
+    return None
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric of a name; raises InvalidArgumentError for one that no comparison gives.
+
+    A quantile over examples is written with its level: "iou_quantile_0.1".
+    """
+    metric = known_metric(name)
+    if metric is not None:
+        return metric
+    names = [one.name for metrics in known_metrics().values() for one in metrics.values()]
+    bare = name.removeprefix("min_").removeprefix("max_")
+    if bare != name and bare in names:
+        reject("measurement", "metric", name, f"the metric is {bare}; min_ and max_ belong to the assertions")
+    reject("measurement", "metric", name, f"no comparison gives it; known are {', '.join(names)}")
+
+
+def find_comparison(metric: str) -> str:
+    """Return the name of the comparison that gives a metric; raises InvalidArgumentError for one that none gives."""
+    found = find_metric(metric)
+    return next(name for name, metrics in known_metrics().items() if found in metrics.values())
+
+
+def bound_arguments(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Return the arguments by which an assertion bounds metrics, in their order.
+
+    >>> list(bound_arguments(METRICS["footprint"].values()))
+    ['min_compression', 'max_flops_ratio', 'min_speedup']
+    """
+    return {metric.argument: metric for metric in metrics if metric.argument is not None}

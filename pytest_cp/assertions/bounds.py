@@ -1,0 +1,227 @@
+"""The bounds that each assertion takes, as types for checkers and editors.
+
+`make schemas` writes this file from the metrics that `cp_compress.fidelity.judging.metrics` declares.
+"""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+
+class PredictionsBounds(TypedDict, total=False):
+    """The bounds of predictions."""
+
+    min_agreement: float | None
+    """At least this (in [0, 1]). The share of examples on which both models predict one class."""
+
+    min_accuracy: float | None
+    """At least this (in [0, 1]). The share of examples that the candidate classifies as labelled."""
+
+    max_accuracy_drop: float | None
+    """At most this (in [-1, 1]). The reference's accuracy minus the candidate's."""
+
+    max_class_accuracy_drop: float | None
+    """At most this (in [-1, 1]). The accuracy drop of the class that loses most."""
+
+    max_cost: float | None
+    """At most this (in [0, inf], in class distance). The mean distance between the classes that the two models
+    predict."""
+
+    max_newly_wrong: float | None
+    """At most this (in [0, 1]). The share of examples that only the reference classifies as labelled."""
+
+    min_top_k_agreement: float | None
+    """At least this (in [0, 1]). The mean share of the reference's k most likely classes that are among the
+    candidate's."""
+
+    max_mean_kl: float | None
+    """At most this (in [0, inf], in nats). The mean Kullback-Leibler divergence of the candidate's class
+    probabilities from the reference's."""
+
+    max_mean_logit_distance: float | None
+    """At most this (in [0, inf], in logits). The mean Euclidean distance between the two models' logits."""
+
+    max_ece_change: float | None
+    """At most this (in [-1, 1]). The candidate's expected calibration error minus the reference's."""
+
+    max_slice_accuracy_drop: float | None
+    """At most this (in [-1, 1]). The accuracy drop of the named subset that loses most."""
+
+    min_slice_agreement: float | None
+    """At least this (in [0, 1]). The agreement in the named subset where it is least."""
+
+    min_exact_agreement: float | None
+    """At least this (in [0, 1]). The share of examples of which every answer is the reference's, where an example
+    has many answers."""
+
+    min_mean_class_iou: float | None
+    """At least this (in [0, 1]). The mean over classes of the intersection over union of the candidate's answers
+    with the truth."""
+
+    max_mean_class_iou_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean class IoU minus the candidate's."""
+
+    min_agreement_iou: float | None
+    """At least this (in [0, 1]). The mean over classes of the intersection over union of the two models' answers."""
+
+
+class EmbeddingsBounds(TypedDict, total=False):
+    """The bounds of embeddings."""
+
+    min_cka: float | None
+    """At least this (in [0, 1]). Centred kernel alignment of the two models' embeddings with a linear kernel."""
+
+    min_kernel_cka: float | None
+    """At least this (in [0, 1]). Centred kernel alignment of the two models' embeddings with a Gaussian kernel."""
+
+    max_mean_angle: float | None
+    """At most this (in [0, 3.142], in radians). The mean angle between the two models' embeddings of an example."""
+
+    min_neighbor_overlap: float | None
+    """At least this (in [0, 1]). The mean share of an example's nearest neighbours that stay its nearest
+    neighbours."""
+
+    max_hardness_change: float | None
+    """At most this (in [0, 1]). The mean absolute change of angular visual hardness."""
+
+    max_procrustes_distance: float | None
+    """At most this (in [0, 1]). The distance that is left after the best rotation and scale of the candidate's
+    embeddings."""
+
+
+class AttributionsBounds(TypedDict, total=False):
+    """The bounds of attributions."""
+
+    min_mean_iou: float | None
+    """At least this (in [0, 1]). The mean weighted Jaccard index of the two models' attribution maps."""
+
+    min_median_iou: float | None
+    """At least this (in [0, 1]). The median of the index over examples."""
+
+    min_iou_quantile: tuple[float, float] | None
+    """At least this (in [0, 1]). A quantile of the index over examples, written with its level: iou_quantile_0.1.
+    A pair: the level of the quantile, in (0, 1), and its bound."""
+
+    min_corrected_iou: float | None
+    """At least this (at most 1). The mean index on a scale from 0 at chance to 1 for equal maps."""
+
+    min_agreeing_mean_iou: float | None
+    """At least this (in [0, 1]). The mean index over the examples on which both models predict one class."""
+
+    min_rank_correlation: float | None
+    """At least this (in [-1, 1]). The mean rank correlation of the two models' attribution maps."""
+
+    min_top_fraction_iou: float | None
+    """At least this (in [0, 1]). The mean intersection over union of the strongest places of the two maps."""
+
+
+class PointingBounds(TypedDict, total=False):
+    """The bounds of pointing."""
+
+    min_pointing_mass: float | None
+    """At least this (in [0, 1]). The mean share of the candidate's attribution inside the mask where it must
+    look."""
+
+    max_pointing_mass_drop: float | None
+    """At most this (in [-1, 1]). The reference's share inside the mask minus the candidate's, on average."""
+
+    min_pointing_hits: float | None
+    """At least this (in [0, 1]). The share of examples whose strongest place is inside the mask where the
+    candidate must look."""
+
+    max_forbidden_mass: float | None
+    """At most this (in [0, 1]). The mean share of the candidate's attribution inside the mask where it must not
+    look."""
+
+
+class ConceptsBounds(TypedDict, total=False):
+    """The bounds of concepts."""
+
+    max_concept_change: float | None
+    """At most this (in [0, 1]). The largest change of a class's score for a concept."""
+
+    max_mean_concept_change: float | None
+    """At most this (in [0, 1]). The mean absolute change of the classes' scores for concepts."""
+
+    min_concept_agreement: float | None
+    """At least this (in [0, 1]). The share of examples and concepts whose sensitivity keeps its sign."""
+
+
+class BoundariesBounds(TypedDict, total=False):
+    """The bounds of boundaries."""
+
+    max_median_change: float | None
+    """At most this (in [0, inf]). The median over examples of the relative change of the distance to the decision
+    boundary."""
+
+    max_mean_abs_log_ratio: float | None
+    """At most this (in [0, inf]). The mean absolute logarithm of the ratio of the two distances."""
+
+    min_median_distance_ratio: float | None
+    """At least this (in [0, inf]). The candidate's median distance over the reference's, with censored rays
+    counted."""
+
+    min_preserved_fraction: float | None
+    """At least this (in [0, 1]). The share of rays whose distance changes by no more than the tolerance."""
+
+    max_censored_fraction: float | None
+    """At most this (in [0, 1]). The share of rays along which a model meets no other class."""
+
+
+class RobustnessBounds(TypedDict, total=False):
+    """The bounds of robustness."""
+
+    min_corrupted_agreement: float | None
+    """At least this (in [0, 1]). The mean agreement over all corruptions and severities."""
+
+    min_worst_corrupted_agreement: float | None
+    """At least this (in [0, 1]). The agreement under the corruption and severity where it is least."""
+
+    max_corrupted_accuracy_drop: float | None
+    """At most this (in [-1, 1]). The mean accuracy drop over all corruptions and severities."""
+
+    max_worst_corrupted_accuracy_drop: float | None
+    """At most this (in [-1, 1]). The accuracy drop under the corruption and severity where it is largest."""
+
+    max_corruption_error_ratio: float | None
+    """At most this (in [0, inf]). The candidate's errors on corrupted images over the reference's."""
+
+
+class DivergenceBounds(TypedDict, total=False):
+    """The bounds of divergence."""
+
+    max_divergence_rate: float | None
+    """At most this (in [0, 1]). The share of examples near which an input was found on which the two models
+    disagree."""
+
+
+class FootprintBounds(TypedDict, total=False):
+    """The bounds of footprint."""
+
+    min_compression: float | None
+    """At least this (in [0, inf]). The reference's file size over the candidate's."""
+
+    max_flops_ratio: float | None
+    """At most this (in [0, inf]). The candidate's floating-point operations over the reference's."""
+
+    min_speedup: float | None
+    """At least this (in [0, inf]). The reference's median latency over the candidate's."""
+
+
+class ReconstructionBounds(TypedDict, total=False):
+    """The bounds of reconstruction."""
+
+    max_error: float | None
+    """At most this (in [0, inf], in inputs). The largest absolute difference between decoded and original values."""
+
+    max_rmse: float | None
+    """At most this (in [0, inf], in inputs). The root of the mean squared difference over all values."""
+
+    min_psnr: float | None
+    """At least this (any number, in dB). The peak signal-to-noise ratio."""
+
+    min_ssim: float | None
+    """At least this (in [-1, 1]). The mean structural similarity of decoded and original images."""
+
+    max_bytes_per_example: float | None
+    """At most this (in [0, inf], in bytes). The mean number of bytes that an example is stored in."""

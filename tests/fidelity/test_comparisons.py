@@ -1,0 +1,135 @@
+"""Each comparison is declared once: its function gives what its declaration says, and everything else follows."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from cp_compress import Prune, Requirement, observe
+from cp_compress.artifacts import served_levels
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import Comparison, Metric
+from cp_compress.fidelity.comparisons import COMPARISONS, comparison_of
+from cp_compress.fidelity.judging.metrics import METRICS, find_comparison, find_metric
+from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose
+from cp_compress.search import Preserved
+from pytest_cp.assertions import bounds
+from pytest_cp.assertions.bound_types import bounds_text
+from pytest_cp.specification.levels import assertion_of, level_schema
+
+EXAMPLES = 40
+
+
+def mask(inputs, labels):
+    chosen = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
+    chosen[2:6, 2:6] = True
+    return chosen.expand(len(inputs), -1, -1)
+
+
+# the slices, masks and concepts with which every metric has a value
+GIVEN = {
+    "predictions": {"slices": {"first": list(range(20))}},
+    "attributions": {"quantiles": (0.1,), "examples": EXAMPLES},
+    "pointing": {"must_look": mask, "must_not_look": mask, "examples": EXAMPLES},
+    "concepts": {"layer": "classifier.0", "concepts": {"bright": torch.ones(8, 1, 8, 8)}, "min_class_examples": 5},
+    "boundaries": {"examples": 8},
+    "robustness": {"corruptions": ["gaussian_noise"], "severities": (1,), "examples": EXAMPLES},
+    "divergence": {"epsilon": 0.3, "examples": 8, "queries": 20},
+    "footprint": {"metrics": ("compression", "flops_ratio", "speedup"), "batch_size": 4},
+}
+STRUCTURED = {"exact_agreement", "mean_class_iou", "reference_mean_class_iou", "mean_class_iou_drop", "agreement_iou"}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    reference = digits_cnn()
+    data = Subset(digits(), range(200))
+    return observe(Prune(0.1).compress(reference), data), observe(reference, data)
+
+
+@pytest.mark.parametrize("name", [name for name, one in COMPARISONS.items() if one.kind != "data"])
+def test_a_function_gives_the_metrics_that_are_declared_and_claims_only_where_it_says(pair, name):
+    comparison = COMPARISONS[name]
+    options = GIVEN.get(name, {})
+    if name == "concepts":
+        options = {
+            **options,
+            "layer": next(path for path, part in pair[1].model.named_modules() if isinstance(part, nn.ReLU)),
+        }
+    measured = comparison.compare(*pair, **options)
+    assert measured.comparison == name
+    families = {find_comparison(metric) for metric in measured.metrics}
+    assert families == {name}
+    declared = {metric.name for metric in comparison.metrics} - STRUCTURED
+    assert {find_metric(metric).name for metric in measured.metrics} == declared
+    claims = {metric.name for metric in comparison.metrics if metric.claims} - STRUCTURED
+    assert {find_metric(metric).name for metric in measured.evidence} == claims
+
+
+def test_reconstruction_gives_what_is_declared():
+    images = torch.rand(6, 1, 8, 8)
+    comparison = COMPARISONS["reconstruction"]
+    measured = comparison.compare(images.clamp(0.1, 0.9), images, bytes_per_example=10.0)
+    assert set(measured.metrics) == {metric.name for metric in comparison.metrics}
+    assert {name for name in measured.evidence if not comparison.metric(name).claims} == set()
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_an_assertion_and_a_table_take_the_bounds_that_are_declared(name):
+    taken = inspect.signature(assertion_of(name)).parameters
+    table = level_schema(name)["properties"]
+    declared = {metric.argument for metric in METRICS[name].values() if metric.argument is not None}
+    assert declared <= taken.keys()
+    assert declared <= table.keys()
+    others = {argument for argument in taken if argument.startswith(("min_", "max_"))} - declared
+    assert others <= {"max_distance", "min_class_examples"}  # options that bound the work
+
+
+def test_the_types_of_bounds_are_those_that_are_declared():
+    assert inspect.getsource(bounds) == bounds_text(), "run make schemas"
+
+
+@pytest.mark.parametrize("name", [name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required])
+def test_a_search_knows_every_comparison_of_models(name):
+    metric = next(metric for metric in COMPARISONS[name].metrics if metric.direction is not None and not metric.leveled)
+    options = {"epsilon": 0.1} if name == "divergence" else {}
+    bound = max(metric.low, -1.0)
+    assert name in str(Preserved(name, digits(), [Requirement(metric.name, metric.direction, bound)], options))
+
+
+def test_what_a_requirement_implies_is_asked_for(pair):
+    check = Preserved("attributions", digits(), [Requirement("iou_quantile_0.2", "min", 0.0)], {"examples": 8})
+    assert "iou_quantile_0.2" in check(pair[0].model, pair[1].model).measurement.metrics
+
+
+def test_levels_and_proposals_follow():
+    assert list(served_levels(digits_cnn())) == [
+        name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required
+    ]
+    assert [name for name, one in COMPARISONS.items() if one.proposed] == list(PROPOSED_LEVELS)
+    with pytest.raises(InvalidArgumentError, match="known are predictions"):
+        propose([], levels=["divergence"])
+
+
+def test_a_comparison_of_a_metric():
+    assert comparison_of("iou_quantile_0.1").name == "attributions"
+    with pytest.raises(InvalidArgumentError, match="no comparison gives it"):
+        comparison_of("agrement")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"metrics": ()}, "metrics"),
+        ({"function": 3}, "function"),
+        ({"proposed": ("gap",)}, "value of an unchanged model"),
+    ],
+)
+def test_a_declaration_that_says_too_little_is_refused(change, told):
+    given = {"name": "mine", "function": print, "metrics": (Metric("gap", "A gap.", "lower"),)}
+    with pytest.raises(InvalidArgumentError, match=told):
+        Comparison(**(given | change))

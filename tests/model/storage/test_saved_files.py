@@ -1,0 +1,102 @@
+"""Files that an earlier version wrote are still read, and written again they are the same."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from saved_models import SCHEMES, small_images, small_network
+
+from cp_compress.base.digests import digest_model
+from cp_compress.base.errors import CompressionError
+from cp_compress.model import LowRank, compression_report, compression_steps, footprint, load, save
+from cp_compress.model.record import read_steps
+
+FOLDER = Path(__file__).parent / "saved_files"
+DIGESTS = {
+    "channels": "4e0c39d8ebe35292341b5dcfafbf9a35e2f7105a7f75d6f8c6e322e14bdc3cf8",
+    "dynamic_integers": "257c5036976e745be84065d3db4bff969393a245b526e8bf86b87b9b0cfb2068",
+    "factors_of_integers": "72959381a7af63d1c96c58a5ff82f9fa6c60e12804109f666706597e009d3b96",
+    "fixed_point": "aee4d70423a45e71faab1783cdcc4642e68d59d232f20654ed817d3193fc79f5",
+    "half_computed": "7aff6a27cccc7ba2a18da2e6c4ad092ac657587e0b436f5eabc8a67b21660a94",
+    "half_stored": "cd8922816ba79cdf5aa64995b7620ebe2e540427188b1954a62e7187523eb3de",
+    "own_scheme": "36ff650da373873164eb55d7d808b4574b41b5990a19e609b665a67a51bec9d3",
+    "static_integers": "6085cd4d28f5c4595f0b7964dad21ec96de5a63f3362ed199ca90bbc8326d900",
+}
+
+
+def content(path):
+    """The arrays of a file and the text of its table: compressed bytes may differ from one zlib to another."""
+    arrays = safetensors.numpy.load(path.read_bytes())
+    arrays.pop("sha256")
+    return zlib.decompress(arrays.pop("table").tobytes()).decode(), arrays
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_file_of_an_earlier_version_is_read_and_written_as_it_was(name, tmp_path):
+    loaded = load(FOLDER / f"{name}.cp", small_network())
+    assert digest_model(loaded) == DIGESTS[name]
+    assert " | ".join(compression_steps(loaded)) == str(SCHEMES[name])
+    assert loaded[0].training
+    assert not loaded[1].training
+    save(loaded, tmp_path / "again.cp")
+    output = loaded.eval()(small_images())
+    assert output.dtype == torch.float32
+    assert bool(torch.isfinite(output).all())
+    (before, arrays), (after, again) = content(FOLDER / f"{name}.cp"), content(tmp_path / "again.cp")
+    assert after == before
+    assert arrays.keys() == again.keys()
+    assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_scheme_makes_the_same_file_as_an_earlier_version(name, tmp_path):
+    model = SCHEMES[name].compress(small_network())
+    model[0].train()
+    save(model, tmp_path / "model.cp")
+    tables = [json.loads(content(path)[0]) for path in (FOLDER / f"{name}.cp", tmp_path / "model.cp")]
+    assert tables[0]["arrangement"] == tables[1]["arrangement"]
+    assert list(tables[0]["arrangement"]) == list(tables[1]["arrangement"])
+    assert [names for names, _ in tables[0]["tensors"]] == [names for names, _ in tables[1]["tensors"]]
+
+
+SIZES = {
+    "channels": (270, 147, 1112),
+    "dynamic_integers": (705, 495, 976),
+    "factors_of_integers": (649, 616, 1336),
+    "fixed_point": (705, 704, 2488),
+    "half_computed": (705, 705, 1442),
+    "half_stored": (705, 235, 1466),
+    "own_scheme": (705, 302, 2876),
+    "static_integers": (705, 705, 996),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_sizes_are_those_that_an_earlier_version_found(name):
+    found = footprint(load(FOLDER / f"{name}.cp", small_network()))
+    assert (found.parameters, found.nonzero, found.resident_bytes) == SIZES[name]
+
+
+def test_the_order_of_schemes_is_judged_on_a_model_that_was_read():
+    for name, first in (("half_stored", "prune"), ("own_scheme", "prune")):
+        loaded = load(FOLDER / f"{name}.cp", small_network())
+        assert any(step.leaves for step in read_steps(loaded))
+        with pytest.raises(CompressionError, match=rf"low_rank.* cannot follow {first}"):
+            LowRank(rank=1).compress(loaded)
+
+
+def test_what_a_read_model_reports_is_what_the_compressed_model_reports():
+    for name, scheme in SCHEMES.items():
+        loaded, model = load(FOLDER / f"{name}.cp", small_network()), small_network()
+        report = compression_report(model, loaded)
+        made = compression_report(model, scheme.compress(model))
+        assert [(layer.name, layer.dtype_after, layer.actions) for layer in report.layers] == [
+            (layer.name, layer.dtype_after, layer.actions) for layer in made.layers
+        ]
+        assert report.skipped == made.skipped
