@@ -8,6 +8,7 @@ and hands over its standard streams. On another system than Linux each is a new 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -56,7 +57,7 @@ def run_program(
     with tempfile.TemporaryDirectory() as place:
         output, errors = Path(place, "stdout"), Path(place, "stderr")
         request = {"program": program, "arguments": arguments, "folder": str(folder), "environment": variables}
-        server = _server()
+        server, _ = _server()
         server.stdin.write(json.dumps(request | {"output": str(output), "errors": str(errors)}) + "\n")
         server.stdin.flush()
         code = json.loads(server.stdout.readline())
@@ -64,24 +65,32 @@ def run_program(
         return subprocess.CompletedProcess([program, *arguments], code, read(output), read(errors))
 
 
+def forking_interpreter() -> str:
+    """Return a program that runs `-u -c CODE` as Python does, in a fork, and anything else as Python itself.
+
+    A signal that is sent to it does not reach the fork.
+    """
+    return _server()[1] if hasattr(os, "fork") else sys.executable
+
+
 @functools.cache
-def _server() -> subprocess.Popen[str]:
+def _server() -> tuple[subprocess.Popen[str], str]:
     started = subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
     atexit.register(started.communicate)
-    return started
+    return started, json.loads(started.stdout.readline())
 
 
-def _become(request: dict, interpreter: Path) -> None:
-    """Run what is asked for in this process, which ends with it."""
+def _become(request: dict, interpreter: Path) -> object:
+    """Run what is asked for in this process."""
     output, errors = (os.open(request[name], os.O_WRONLY | os.O_CREAT, 0o600) for name in ("output", "errors"))
     _begin(request, os.open(os.devnull, os.O_RDONLY), output, errors)
     sys.path.insert(0, request["folder"])
     sys.executable, sys.argv = str(interpreter), [request["program"], *request["arguments"]]
     signal.alarm(SECONDS)
     module, name = PROGRAMS[request["program"]]
-    _end(lambda: getattr(importlib.import_module(module), name)(request["arguments"]))
+    return getattr(importlib.import_module(module), name)(request["arguments"])
 
 
 def _begin(request: dict, *streams: int) -> None:
@@ -97,6 +106,7 @@ def _begin(request: dict, *streams: int) -> None:
 
 
 def _end(call: Callable[[], object]) -> None:
+    """Call a function and end this process with what it returns; nothing of the server's own is undone."""
     code = 1
     try:
         code = int(call() or 0)
@@ -105,8 +115,9 @@ def _end(call: Callable[[], object]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -129,28 +140,32 @@ exec '{python}' "$@"
 """
 
 
-def _serve_workers(listener: socket.socket, lifeline: int) -> None:
+def _serve_workers(listener: socket.socket, lifeline: int, interpreter: Path) -> None:
     """Run each program that is asked for in a fork, until the other server ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while lifeline not in select.select([listener, lifeline], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _, streams, _, _ = socket.recv_fds(connection, len(b"streams"), 3)
-            request = json.loads(connection.makefile().readline())
-            child = os.fork()
-            if child == 0:
-                connection.close()
-                listener.close()
-                _begin(request, *streams)
-                sys.argv = ["-c"]
-                _end(functools.partial(exec, request["code"], vars(sys.modules["__main__"])))
-            for stream in streams:
-                os.close(stream)
-            connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255).encode())
-            os._exit(0)
+            _end(functools.partial(_answer, connection, listener, interpreter))
         connection.close()
-    os._exit(0)
+
+
+def _answer(connection: socket.socket, listener: socket.socket, interpreter: Path) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(connection, len(b"streams"), 3)
+    request = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        listener.close()
+        _begin(request, *streams)
+        sys.executable, sys.argv = str(interpreter), ["-c"]
+        _end(functools.partial(exec, request["code"], vars(sys.modules["__main__"])))
+    for stream in streams:
+        os.close(stream)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(OSError):  # who asked may have been ended before
+        connection.sendall(str(code & 255).encode())
 
 
 def serve() -> None:
@@ -174,11 +189,12 @@ def serve() -> None:
         if os.fork() == 0:
             os.close(held)
             answers.close()
-            _serve_workers(listener, lifeline)
+            _end(functools.partial(_serve_workers, listener, lifeline, interpreter))
+        print(json.dumps(str(interpreter)), file=answers, flush=True)
         for line in sys.stdin:
             child = os.fork()
             if child == 0:
-                _become(json.loads(line), interpreter)
+                _end(functools.partial(_become, json.loads(line), interpreter))
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from forks import forking_interpreter
 
 pyte = pytest.importorskip("pyte", reason="pyte is not installed (extra: test)")
 pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
@@ -24,19 +25,32 @@ def test_gate(compressed_model, reference_model, dataset, number):
 """
 
 
+def _take_interrupts():
+    """Undo that a shell lets what it runs in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A run of pytest on a terminal of its own, and what its screen shows."""
 
-    def __init__(self, folder, *arguments, environment=None):
+    def __init__(self, folder, *arguments, environment=None, interpreter=None):
         self.screen = pyte.Screen(100, 40)
         self.stream = pyte.ByteStream(self.screen)
         self.seen = []
         self.master, child = pty.openpty()
         kept = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
         settings = {**kept, "TERM": "xterm", "COLUMNS": "100", "LINES": "40", **(environment or {})}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        code = f"import sys, pytest; sys.exit(pytest.main({['-p', 'no:cacheprovider', *arguments]}))"
+        command = [interpreter or forking_interpreter(), "-u", "-c", code]
         self.process = subprocess.Popen(
-            command, cwd=folder, stdin=child, stdout=child, stderr=child, env=settings, start_new_session=True
+            command,
+            cwd=folder,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            env=settings,
+            start_new_session=True,
+            preexec_fn=_take_interrupts,
         )
         os.close(child)
 
@@ -78,7 +92,7 @@ def test_a_terminal_shows_what_runs_and_is_clean_in_the_end(project, arguments):
 
 def test_the_time_left_is_told_when_it_is_long(project):
     project.write_test(SLOW.format(seconds=[3] * 4))
-    terminal = Terminal(project.path)
+    terminal = Terminal(project.path, interpreter=sys.executable)
     assert "left" in terminal.watch(until=lambda text: " left " in text)
     terminal.process.kill()
     terminal.process.wait(timeout=300)
@@ -104,7 +118,7 @@ def test_output_that_goes_to_a_file_has_no_escapes(project):
 def test_ctrl_c_keeps_the_records_so_far(project, arguments):
     project.write_test(SLOW.format(seconds=[0.5, 0.5, 600, 600]))  # it cannot end before it is interrupted
     reports = [f"--cp-report-{kind}=report.{kind}" for kind in ("json", "html", "markdown")]
-    terminal = Terminal(project.path, *reports, *arguments)
+    terminal = Terminal(project.path, *reports, *arguments, interpreter=sys.executable)
     terminal.watch(until=lambda text: any(f"{count} of 4 done" in text for count in (1, 2)))
     os.killpg(terminal.process.pid, signal.SIGINT)
     terminal.watch()
