@@ -166,8 +166,8 @@ def _lines(
     yield f"seed = {options.seed}  # of every random choice; the bounds were measured with it"
     yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
-    yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be written as"
-    yield '# "noise" or "noise - 0.01", which is measured anew each time.'
+    yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be"
+    yield '# "noise" or "noise - 0.01", which is measured in each run.'
     yield "[noise]"
     yield f"references = [{', '.join(_quoted(_noise_reference(text, options.output)) for text in noise)}]"
     for level in dict.fromkeys(one.level for one in proposals):
