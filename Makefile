@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup demo test test-gpu tables docs clean
+.PHONY: setup demo lint check test test-gpu schemas tables docs clean
 
 setup: $(READY)
 
@@ -21,15 +21,26 @@ demo: setup
 	$(PYTHON) -m pytest examples/digits_caught -q --cp-report-json=reports/digits_caught.json || true
 	$(PYTHON) examples/digits_caught/expect_failures.py reports/digits_caught.json
 
-test: setup
+# what one process of a run has compiled, the others find
+check test: export PYTHONDONTWRITEBYTECODE :=
+
+lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PYTHON) -m mypy
+
+check: lint
+	$(PYTHON) -m pytest -n 2 --dist worksteal $(shell cat tests/check.txt)
+
+test: lint
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-gpu: setup
 	$(PYTHON) -m pytest -m gpu
+
+schemas: setup
+	$(PYTHON) tests/helpers/schemas.py
 
 tables: setup
 	$(PYTHON) docs/tables/generate.py

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+import re
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-# `pytester` forgets modules that a run inside this process imports, but C extensions cannot be loaded twice
-import torchvision  # noqa: F401
+from forks import run_program
 from hypothesis import settings
 from missing_extras import require_plugins
 
-import cp_compress.examples  # noqa: F401
-import pytest_cp.assertions.attributions
-import pytest_cp.assertions.boundaries
-import pytest_cp.assertions.footprint
-import pytest_cp.assertions.predictions
-import pytest_cp.assertions.reconstruction
-import pytest_cp.directions  # noqa: F401
+import cp_compress
+import pytest_cp
 
 SUBJECTS = """
 import pytest, torch
@@ -50,6 +47,8 @@ def reference_model():
 def dataset():
     return subjects.make_data()
 """
+NEEDS_TRITON = ("cp_compress.data.zfp.kernel",)
+IMPORTED_LATE = ("torchvision", "_pytest.stepwise")
 
 
 @dataclass
@@ -72,6 +71,7 @@ class Project:
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
+        self._forks = 0
         pytester.makepyfile(subjects=SUBJECTS)
         pytester.makeconftest(CONFTEST)
         pytester.makeini("[pytest]\n")
@@ -81,8 +81,12 @@ class Project:
         return self.pytester.path
 
     def write_test(self, source: str, name: str = "test_gate") -> None:
-        """Write a test module; `pytest`, `torch` and the assertions are imported for it."""
-        header = "import pytest, torch\nfrom pytest_cp import *\n"
+        """Write a test module; `pytest`, `torch` and the names of `pytest_cp` that it has are imported for it.
+
+        Not all names: they import everything that can be compared, which takes each process seconds.
+        """
+        used = sorted(set(pytest_cp.__all__) & set(re.findall(r"\w+", source)))
+        header = "import pytest, torch\n" + "".join(f"from pytest_cp import {name}\n" for name in used)
         self.pytester.makepyfile(**{name: header + source})
 
     def run(self, *arguments: str, subprocess: bool = False) -> Outcome:
@@ -91,10 +95,18 @@ class Project:
         junit, report = self.path / "junit.xml", self.path / "report.json"
         for leftover in (junit, report):
             leftover.unlink(missing_ok=True)
-        run = self.pytester.runpytest_subprocess if subprocess else self.pytester.runpytest_inprocess
+        run = self._run_in_a_fork if subprocess else self.pytester.runpytest_inprocess
         result = run(f"--junitxml={junit}", f"--cp-report-json={report}", *arguments)
         document = json.loads(report.read_text()) if report.exists() else None
         return Outcome(result, *_read_junit(junit), document)
+
+    def _run_in_a_fork(self, *arguments: str) -> pytest.RunResult:
+        started = time.monotonic()
+        self._forks += 1
+        base = f"--basetemp={self.path / f'run-{self._forks}'}"
+        done = run_program("pytest", base, *arguments, folder=self.path)
+        output, errors = done.stdout.splitlines(), done.stderr.splitlines()
+        return pytest.RunResult(done.returncode, output, errors, time.monotonic() - started)
 
 
 def _read_junit(path: Path) -> tuple[dict[str, int], list[str]]:
@@ -106,8 +118,23 @@ def _read_junit(path: Path) -> tuple[dict[str, int], list[str]]:
     return counts, messages
 
 
+@pytest.fixture(scope="session")
+def loaded() -> None:
+    """Import all modules of the packages and what they import late.
+
+    After a run in this process `pytester` forgets the modules that the run imported. The next one would import them
+    again: that takes seconds and memory that is never given back, and some C extensions cannot be loaded twice.
+    """
+    for package in (cp_compress, pytest_cp):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name not in NEEDS_TRITON:
+                importlib.import_module(module.name)
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
+
+
 @pytest.fixture
-def pytester(pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
     """Return pytest's own fixture; runs in this process have Hypothesis' own profile, as a user's tests have."""
     settings.load_profile("default")
     yield pytester

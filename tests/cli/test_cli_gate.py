@@ -3,12 +3,11 @@
 import argparse
 import json
 import re
-import subprocess
-import sys
 
 import numpy
 import pytest
 from command import read, run
+from forks import run_program
 
 from cp_compress.cli import init
 from cp_compress.fidelity import compare_predictions, observe
@@ -19,14 +18,7 @@ SUBJECTS = ("cp_compress.examples:digits_cnn", "--data", "cp_compress.examples:d
 
 
 def gate(folder, *arguments):
-    command = [
-        sys.executable,
-        "-c",
-        "from cp_compress.cli.main import main; raise SystemExit(main())",
-        "gate",
-        *arguments,
-    ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run_program("cp-compress", "gate", *arguments, folder=folder)
 
 
 def test_from_init_to_a_green_gate(capsys, tmp_path, monkeypatch):

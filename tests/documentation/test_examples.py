@@ -7,19 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import run_program
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DATA = Path(os.environ.get("CP_DATA", EXAMPLES.parent.parent / "shared" / "data"))
 
 
 def run(folder, report, *arguments, **environment):
-    command = [sys.executable, "-m", "pytest", str(EXAMPLES / folder), "-q", "-p", "no:cacheprovider"]
-    return subprocess.run(
-        [*command, f"--cp-report-json={report}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    options = ("-q", "-p", "no:cacheprovider", f"--cp-report-json={report}")
+    path = str(EXAMPLES / folder)
+    return run_program(
+        "pytest", path, *options, *arguments, folder=EXAMPLES.parent, environment=os.environ | environment
     )
 
 
@@ -39,11 +37,11 @@ def test_what_is_meant_to_be_caught_is_caught(tmp_path):
     report = tmp_path / "report.json"
     assert run("digits_caught", report).returncode == 1
     judge = [sys.executable, str(EXAMPLES / "digits_caught" / "expect_failures.py"), str(report)]
-    assert subprocess.run(judge, capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(judge, capture_output=True, timeout=600).returncode == 0
     content = json.loads(report.read_text())
     content["checks"][1]["outcome"] = "pass"
     report.write_text(json.dumps(content))
-    assert subprocess.run(judge, capture_output=True, timeout=60).returncode == 1
+    assert subprocess.run(judge, capture_output=True, timeout=600).returncode == 1
 
 
 @pytest.mark.cifar10

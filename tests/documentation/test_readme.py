@@ -53,7 +53,7 @@ def test_library_example_runs(tmp_path):
 def run_script(folder, source):
     script = folder / "script.py"
     script.write_text(source)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=folder)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=900, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

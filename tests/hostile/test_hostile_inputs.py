@@ -15,7 +15,7 @@ from hostile_cases import CASES, groups
 from missing_extras import PACKAGES, is_missing
 
 RUNNER = Path(__file__).parent / "hostile_runner.py"
-SECONDS = 300
+SECONDS = 3000
 MOST_DEATHS = 3
 LEAST_CASES = 200
 LONGEST_MESSAGE, LONGEST_OUTPUT = 2500, 6000

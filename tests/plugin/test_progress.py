@@ -20,7 +20,7 @@ import time
 @pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset, number):
     assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
-    time.sleep({seconds})
+    time.sleep(({seconds})[number])
 """
 
 
@@ -59,13 +59,13 @@ class Terminal:
                     return text
             elif self.process.poll() is not None:
                 break
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         return "\n".join(line.rstrip() for line in self.screen.display)
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",), ("-v",)], ids=["serial", "xdist", "verbose"])
 def test_a_terminal_shows_what_runs_and_is_clean_in_the_end(project, arguments):
-    project.write_test(SLOW.format(seconds=0.4))
+    project.write_test(SLOW.format(seconds=[0.4] * 4))
     terminal = Terminal(project.path, *arguments)
     last = terminal.watch()
     assert terminal.process.returncode == 0
@@ -77,18 +77,18 @@ def test_a_terminal_shows_what_runs_and_is_clean_in_the_end(project, arguments):
 
 
 def test_the_time_left_is_told_when_it_is_long(project):
-    project.write_test(SLOW.format(seconds=3))
+    project.write_test(SLOW.format(seconds=[3] * 4))
     terminal = Terminal(project.path)
     assert "left" in terminal.watch(until=lambda text: " left " in text)
     terminal.process.kill()
-    terminal.process.wait(timeout=30)
+    terminal.process.wait(timeout=300)
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment"), [((), {"CI": "true"}), (("-q",), {}), (("-s",), {}), ((), {"TERM": "dumb"})]
 )
 def test_logs_and_quiet_runs_stay_quiet(project, arguments, environment):
-    project.write_test(SLOW.format(seconds=0.2))
+    project.write_test(SLOW.format(seconds=[0.2] * 4))
     terminal = Terminal(project.path, *arguments, environment=environment)
     terminal.watch()
     assert terminal.process.returncode == 0
@@ -96,13 +96,13 @@ def test_logs_and_quiet_runs_stay_quiet(project, arguments, environment):
 
 
 def test_output_that_goes_to_a_file_has_no_escapes(project):
-    project.write_test(SLOW.format(seconds=0))
+    project.write_test(SLOW.format(seconds=[0] * 4))
     assert "\x1b" not in project.run(subprocess=True).result.stdout.str()
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])
 def test_ctrl_c_keeps_the_records_so_far(project, arguments):
-    project.write_test(SLOW.format(seconds=1.5))
+    project.write_test(SLOW.format(seconds=[0.5, 0.5, 600, 600]))  # it cannot end before it is interrupted
     reports = [f"--cp-report-{kind}=report.{kind}" for kind in ("json", "html", "markdown")]
     terminal = Terminal(project.path, *reports, *arguments)
     terminal.watch(until=lambda text: any(f"{count} of 4 done" in text for count in (1, 2)))

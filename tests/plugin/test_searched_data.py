@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from cp_compress.search import example_digests
+
 GATE = """
 @pytest.mark.compress_model("prune(density=0.4)")
 def test_gate(compressed_model, reference_model, dataset):
@@ -25,11 +27,11 @@ def test_gate(reference_model, dataset):
 
 def write_result(project, count):
     project.write_test(GATE)
-    script = "import subjects, json\nfrom cp_compress.search import example_digests\n"
-    script += f"inputs, labels = subjects.make_data()\ndata = inputs[:{count}] * 1.0, labels[:{count}]\n"
-    script += "print(json.dumps({'search_digests': example_digests(data)}))"
-    printed = project.pytester.runpython_c(script).stdout.str()
-    (project.path / "search.json").write_text(printed)
+    subjects = {}
+    exec((project.path / "subjects.py").read_text(), subjects)
+    inputs, labels = subjects["make_data"]()
+    digests = example_digests((inputs[:count] * 1.0, labels[:count]))
+    (project.path / "search.json").write_text(json.dumps({"search_digests": digests}))
 
 
 def use_result(project, *more):
@@ -40,7 +42,7 @@ def use_result(project, *more):
 def test_a_gate_on_searched_examples_fails_and_names_them(project, workers):
     write_result(project, 7)
     use_result(project)
-    outcome = project.run(*workers)
+    outcome = project.run(*workers, subprocess=bool(workers))
     assert outcome.failed_everywhere
     outcome.result.stdout.fnmatch_lines(["*7 of its 120 examples (#0, #1, #2, #3, #4*search*"])
 

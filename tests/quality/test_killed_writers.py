@@ -1,6 +1,7 @@
 """A process that is killed while it writes a baseline or a report leaves the old file or the new one."""
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from pytest_cp.baselines.files import write_entries
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import write_markdown
 
-kind, path, moment = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+kind, path = sys.argv[1], Path(sys.argv[2])
 
 
 def entry(value):
@@ -41,17 +42,28 @@ write = {
     "json": lambda value: write_json(document(value), path),
     "markdown": lambda value: write_markdown(document(value), path),
 }[kind]
-for value in (0.25, 0.75):
-    write(value)
-    Path(f"{path}.{value}").write_bytes(path.read_bytes())
-if moment == "unfinished":  # all is written and nothing replaced: there the writer stays until it is killed
-    os.fsync = lambda descriptor: (print("unfinished", flush=True), time.sleep(600))
-    write(0.25)
-    raise SystemExit("the new content went to no file of its own")
-print("ready", flush=True)
-while True:
-    write(0.25)
-    write(0.75)
+
+
+def live(moment):
+    for value in (0.25, 0.75):
+        write(value)
+        Path(f"{path}.{value}").write_bytes(path.read_bytes())
+    if moment == "unfinished":  # all is written and nothing replaced: there the writer stays until it is killed
+        os.fsync = lambda descriptor: (print(moment, os.getpid(), flush=True), time.sleep(600))
+        write(0.25)
+        raise SystemExit("the new content went to no file of its own")
+    print(moment, os.getpid(), flush=True)
+    while True:
+        write(0.25)
+        write(0.75)
+
+
+for line in sys.stdin:  # each writer is a fork of this process, which has imported what it needs
+    child = os.fork()
+    if child == 0:
+        live(line.strip())
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
@@ -60,19 +72,21 @@ def test_what_is_left_is_the_old_file_or_the_new_one(tmp_path, kind):
     chance = random.Random(kind)
     path = tmp_path / "written"
     moments = ["ready"] * 12 + ["unfinished"] * 5
-    for moment in moments:
-        command = [sys.executable, "-c", WRITER, kind, str(path), moment]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert writer.stdout.readline() == f"{moment}\n".encode()
-        if moment == "ready":
-            time.sleep(chance.uniform(0, 0.05))
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
-        if moment == "unfinished":
-            assert any(tmp_path.glob(".written.*.partial"))
-        allowed = {_digest(tmp_path / f"written.{value}") for value in (0.25, 0.75)}
-        assert len(allowed) == 2
-        assert _digest(path) in allowed
+    command = [sys.executable, "-c", WRITER, kind, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+        for moment in moments:
+            print(moment, file=writers.stdin, flush=True)
+            reached, writer = writers.stdout.readline().split()
+            assert reached == moment
+            if moment == "ready":
+                time.sleep(chance.uniform(0, 0.05))
+            os.kill(int(writer), signal.SIGKILL)
+            assert writers.stdout.readline() == "ended\n"
+            if moment == "unfinished":
+                assert any(tmp_path.glob(".written.*.partial"))
+            allowed = {_digest(tmp_path / f"written.{value}") for value in (0.25, 0.75)}
+            assert len(allowed) == 2
+            assert _digest(path) in allowed
 
 
 def _digest(path):

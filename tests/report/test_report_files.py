@@ -2,7 +2,6 @@
 
 import base64
 import html.parser
-import importlib.resources
 import io
 import json
 import re
@@ -11,8 +10,10 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from forks import run_program
 from PIL import Image
 from report_subjects import HOSTILE, with_hostile_texts
+from schemas import assert_published
 
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import compare_attributions, compare_boundaries, compare_predictions, observe
@@ -20,7 +21,7 @@ from cp_compress.model import Prune
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.report.markdown import render_markdown
 from pytest_cp.report.page import render_page
-from pytest_cp.report.schema import document_schema, schema_text
+from pytest_cp.report.schema import document_schema
 
 VOID = {"meta", "link", "br", "input", "img", "line", "hr"}
 
@@ -53,8 +54,6 @@ class Page(html.parser.HTMLParser):
 def written(tmp_path_factory):
     """One run of the gate for all tests that only read: its reports' texts and the JSON document."""
     import os
-    import subprocess
-    import sys
 
     from report_subjects import SPECIFICATION
 
@@ -63,8 +62,8 @@ def written(tmp_path_factory):
     (folder / "pytest.ini").write_text("[pytest]\n")
     summary = folder / "summary.md"
     reports = [f"--cp-report-{kind}=out/report.{kind}" for kind in ("html", "markdown", "json")]
-    command = [sys.executable, "-m", "pytest", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml", *reports, "-n2"]
-    subprocess.run(command, cwd=folder, env=os.environ | {"GITHUB_STEP_SUMMARY": str(summary)}, check=False)
+    arguments = ("--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml", *reports, "-n2")
+    run_program("pytest", *arguments, folder=folder, environment=os.environ | {"GITHUB_STEP_SUMMARY": str(summary)})
     texts = {kind: (folder / "out" / f"report.{kind}").read_text() for kind in ("html", "markdown", "json")}
     return texts | {"document": json.loads(texts["json"]), "summary": summary.read_text()}
 
@@ -109,8 +108,7 @@ def test_tables_and_figures_are_told_to_screen_readers(written):
 
 def test_documents_follow_the_published_schema(written):
     jsonschema.validate(written["document"], document_schema())
-    published = importlib.resources.files("pytest_cp.report").joinpath("document.schema.json")
-    assert published.read_text(encoding="utf-8") == schema_text()
+    assert_published("pytest_cp.report", "document.schema.json")
 
 
 def test_a_document_without_its_parts_does_not_follow_the_schema(written):

@@ -22,12 +22,13 @@ CODEC = JPEG(80)
 
 
 class SlowImages(Dataset):
-    """Images that take a while to read, as those of a disk do."""
+    """Images that take a while to read, as those of a disk do; from a number on, only when a file is there."""
 
     classes = ("one", "two", "three")
 
-    def __init__(self, shards, seconds):
+    def __init__(self, shards, seconds, held=None, until=None):
         self.shards, self.seconds = shards, seconds
+        self.held, self.until = held, until
 
     def __len__(self):
         return self.shards * SHARD - 1
@@ -36,11 +37,13 @@ class SlowImages(Dataset):
         if index >= len(self):
             raise IndexError(index)
         time.sleep(self.seconds)
+        while self.held is not None and index >= self.held and not self.until.exists():
+            time.sleep(0.001)
         return torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(index)), index % 3
 
 
-def write(path, shards=12, seconds=0.001):
-    write_store(SlowImages(shards, seconds), CODEC, path, shard_size=SHARD, batch_size=4)
+def write(path, shards=12, seconds=0.001, held=None, until=None):
+    write_store(SlowImages(shards, seconds, held, until), CODEC, path, shard_size=SHARD, batch_size=4)
 
 
 def write_until_call(path, number):
@@ -117,9 +120,10 @@ def test_kills_at_random_moments_lose_nothing(processes, whole, tmp_path, seed):
     chance, path = random.Random(seed), tmp_path / "store"
     unfinished = 0
     for _ in range(3):
-        writer = processes.Process(target=write, args=(path,))
-        writer.start()
         wanted = len(shards(path)) + chance.randrange(1, 4)
+        held = (wanted + 1) * SHARD  # it cannot finish before it is killed, however late that is
+        writer = processes.Process(target=write, args=(path, 12, 0.001, held, tmp_path / "never"))
+        writer.start()
         while writer.is_alive() and len(shards(path)) < wanted:
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.01))
@@ -155,8 +159,8 @@ def test_a_kill_before_every_step_that_makes_something_durable(processes, tmp_pa
 
 
 def test_two_writers_of_one_folder(processes, whole, tmp_path):
-    path = tmp_path / "store"
-    first = processes.Process(target=write, args=(path,))
+    path, ended = tmp_path / "store", tmp_path / "ended"
+    first = processes.Process(target=write, args=(path, 12, 0.001, 6 * SHARD, ended))
     first.start()
     while not shards(path) and first.is_alive():
         time.sleep(0.0005)
@@ -165,6 +169,7 @@ def test_two_writers_of_one_folder(processes, whole, tmp_path):
         with pytest.raises(Exception, match="another process"):
             write(path)
     finally:
+        ended.touch()
         os.kill(first.pid, signal.SIGCONT)
         first.join()
     assert first.exitcode == 0

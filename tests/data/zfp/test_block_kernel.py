@@ -38,7 +38,7 @@ def test_interpreted(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("SAME")
 

@@ -4,9 +4,8 @@ import json
 import textwrap
 
 import pytest
+from schemas import assert_published
 from specification_texts import SPECIFICATION, added
-
-from pytest_cp.specification.schema import schema_text
 
 
 @pytest.fixture
@@ -248,7 +247,4 @@ def test_a_specification_that_nothing_collects_is_refused(project):
 
 
 def test_the_published_schema_is_that_of_the_assertions():
-    import importlib.resources
-
-    published = importlib.resources.files("pytest_cp.specification").joinpath("schema.json")
-    assert published.read_text(encoding="utf-8") == schema_text()
+    assert_published("pytest_cp.specification", "schema.json")

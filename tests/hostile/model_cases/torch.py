@@ -6,9 +6,10 @@ import io
 import pickle
 from collections import OrderedDict
 
-from cases_pickles import torch_archive
 from hostile_payloads import Reduced, archive, damage, make_mlp, members_of, observe_logits, reading, written
 from hostile_registry import add_case, hostile
+
+from model_cases.pickles import torch_archive
 
 GROUP = "state dicts"
 

@@ -9,10 +9,11 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from cases_arrays import npy, with_header
-from cases_baselines import gate
+from gate_cases.baselines import gate
 from hostile_payloads import Reduced, archive, shell_command, written
 from hostile_registry import add_case, hostile
+
+from data_cases.arrays import npy, with_header
 
 GROUP = "other files"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cases_baselines import SPECIAL, gate
 from hostile_payloads import python_code, written
 from hostile_registry import add_case, hostile
+
+from gate_cases.baselines import SPECIAL, gate
 
 GROUP = "waivers"
 GOOD = """\

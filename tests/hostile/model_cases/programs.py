@@ -80,7 +80,7 @@ def _(folder):
 
 @hostile(GROUP, "ends, and leaves a child behind", tells="its output cannot be opened", names="python")
 def _(folder):
-    return running("os.fork() or __import__('time').sleep(1000)", timeout=5)
+    return running("os.fork() or __import__('time').sleep(1000)", timeout=60)
 
 
 @hostile(GROUP, "writes more than is allowed", tells="has 3,328 bytes; at most 1,000", names="echo")

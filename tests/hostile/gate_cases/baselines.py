@@ -7,9 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from cases_gates import SUBJECTS, run_pytest
 from hostile_payloads import written
 from hostile_registry import add_case, hostile
+
+from gate_cases.gates import SUBJECTS, run_pytest
 
 GROUP = "baselines"
 _NAME = "test_gate assert_preserved_predictions(agreement)"

@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from cases_specifications import GOOD, changed
 from hostile_payloads import make_mlp, python_code, shell_command, written
 from hostile_registry import add_case, hostile
+
+from gate_cases.specifications import GOOD, changed
 
 GROUP = "gates"
 SUBJECTS = """

@@ -7,9 +7,10 @@ import os
 import struct
 
 import numpy as np
-from cases_archives import examples, read_npz
 from hostile_payloads import Reduced, archive, make_data, members_of, python_code, reading, shell_command, written
 from hostile_registry import add_case, hostile
+
+from data_cases.archives import examples, read_npz
 
 GROUP = "arrays"
 

@@ -1,0 +1,187 @@
+"""Runs `pytest` and `cp-compress` in processes of their own that begin with the slow libraries imported.
+
+They are forks of one server, which imports them once; `pytest_cp` is not among them: pytest itself must import it.
+So are the workers that pytest-xdist starts there: their interpreter is a program that asks a second server for a fork
+and hands over its standard streams. On another system than Linux each is a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+SECONDS = 900
+_FORKS = sys.platform == "linux"  # elsewhere what torch loads may not be forked
+PROGRAMS = {"pytest": ("pytest", "main"), "cp-compress": ("cp_compress.cli.main", "main")}
+_IMPORTED = (
+    "captum.attr",
+    "cp_compress.cli.main",
+    "cp_compress.data.zfp.codec",
+    "cp_compress.fidelity.attributions.comparison",
+    "cp_compress.fidelity.boundaries.comparison",
+    "cp_compress.fidelity.observing.observation",
+    "cp_compress.search.searching",
+    "cp_compress.training.training",
+    "jsonschema",
+    "pytest",
+    "torchvision",
+)
+
+
+def run_program(
+    program: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of `PROGRAMS` in a folder; return its exit code and what it printed."""
+    variables = dict(os.environ if environment is None else environment)
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), variables.get("PYTHONPATH")]))
+    if not _FORKS:
+        module, name = PROGRAMS[program]
+        command = [sys.executable, "-c", f"import sys, {module} as module; sys.exit(module.{name}(sys.argv[1:]))"]
+        return subprocess.run(
+            [*command, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=SECONDS
+        )
+    with tempfile.TemporaryDirectory() as place:
+        output, errors = Path(place, "stdout"), Path(place, "stderr")
+        request = {"program": program, "arguments": arguments, "folder": str(folder), "environment": variables}
+        server = _server()
+        server.stdin.write(json.dumps(request | {"output": str(output), "errors": str(errors)}) + "\n")
+        server.stdin.flush()
+        code = json.loads(server.stdout.readline())
+        read = functools.partial(Path.read_text, encoding="utf-8", errors="replace")
+        return subprocess.CompletedProcess([program, *arguments], code, read(output), read(errors))
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    started = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    atexit.register(started.communicate)
+    return started
+
+
+def _become(request: dict, interpreter: Path) -> None:
+    """Run what is asked for in this process, which ends with it."""
+    output, errors = (os.open(request[name], os.O_WRONLY | os.O_CREAT, 0o600) for name in ("output", "errors"))
+    _begin(request, os.open(os.devnull, os.O_RDONLY), output, errors)
+    sys.path.insert(0, request["folder"])
+    sys.executable, sys.argv = str(interpreter), [request["program"], *request["arguments"]]
+    signal.alarm(SECONDS)
+    module, name = PROGRAMS[request["program"]]
+    _end(lambda: getattr(importlib.import_module(module), name)(request["arguments"]))
+
+
+def _begin(request: dict, *streams: int) -> None:
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for number, (name, stream) in enumerate(zip(("stdin", "stdout", "stderr"), streams, strict=True)):
+        os.dup2(stream, number)
+        os.close(stream)
+        mode = "w" if number else "r"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def _end(call: Callable[[], object]) -> None:
+    code = 1
+    try:
+        code = int(call() or 0)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+_ASKING = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(sys.argv[1])
+    request = {"code": sys.argv[2], "folder": os.getcwd(), "environment": dict(os.environ)}
+    socket.send_fds(server, [b"streams"], [0, 1, 2])
+    server.sendall(json.dumps(request).encode() + b"\\n")
+    for stream in (0, 1, 2):  # the fork alone holds them, so its end is their end
+        os.close(stream)
+    os._exit(int(server.recv(8) or 1))
+"""
+_INTERPRETER = """#!/bin/sh
+if [ $# = 3 ] && [ "$1 $2" = "-u -c" ]; then
+    exec '{python}' -S -E '{folder}/asking.py' '{folder}/socket' "$3"
+fi
+exec '{python}' "$@"
+"""
+
+
+def _serve_workers(listener: socket.socket, lifeline: int) -> None:
+    """Run each program that is asked for in a fork, until the other server ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while lifeline not in select.select([listener, lifeline], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _, streams, _, _ = socket.recv_fds(connection, len(b"streams"), 3)
+            request = json.loads(connection.makefile().readline())
+            child = os.fork()
+            if child == 0:
+                connection.close()
+                listener.close()
+                _begin(request, *streams)
+                sys.argv = ["-c"]
+                _end(functools.partial(exec, request["code"], vars(sys.modules["__main__"])))
+            for stream in streams:
+                os.close(stream)
+            connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255).encode())
+            os._exit(0)
+        connection.close()
+    os._exit(0)
+
+
+def serve() -> None:
+    """Answer each request on standard input with the exit code of its fork."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.path.pop(0)  # where this file is
+    import torch
+
+    torch.set_num_threads(1)
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        interpreter = Path(folder, "python")
+        interpreter.write_text(_INTERPRETER.format(python=sys.executable, folder=folder))
+        interpreter.chmod(0o700)
+        Path(folder, "asking.py").write_text(_ASKING)
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        lifeline, held = os.pipe()
+        if os.fork() == 0:
+            os.close(held)
+            answers.close()
+            _serve_workers(listener, lifeline)
+        for line in sys.stdin:
+            child = os.fork()
+            if child == 0:
+                _become(json.loads(line), interpreter)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    serve()

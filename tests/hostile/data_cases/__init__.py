@@ -1,0 +1,1 @@
+"""Which damaged or hostile data sets, images, streams and tables must be refused."""

@@ -1,0 +1,1 @@
+"""Which damaged or hostile specifications, baselines and waivers of a gate must be refused."""

@@ -1,0 +1,1 @@
+"""Which damaged or hostile models, state dicts and exported programs must be refused."""
