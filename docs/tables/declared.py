@@ -21,7 +21,7 @@ from markdown_parts import (
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.comparisons import Comparison, Need
-    from cp_compress.fidelity.judging.metrics import Metric
+    from cp_compress.fidelity.judging.metric import Metric
 
 _ASSERTS = re.compile(r"^(?:Level [A-D]: )?[Aa]ssert that ")
 _DEFAULT = re.compile(r"\s*\(default:? (?P<value>[^()]*(?:\([^()]*\))?[^()]*)\)$")
@@ -52,7 +52,7 @@ def attribution_methods() -> str:
 
 def assertions() -> str:
     """Return the table of assertions with the requirements that each takes."""
-    from cp_compress.fidelity.judging.metrics import bound_arguments
+    from cp_compress.fidelity.judging.metric import bound_arguments
 
     rows = [
         (link(f"pytest_cp.{assertion.__name__}"), _asserted(assertion), listed(bound_arguments(comparison.metrics)))
