@@ -104,7 +104,7 @@ def bound_arguments(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def explain_argument(argument: str, metrics: Iterable[Metric]) -> str | None:
-    """Return why an argument bounds no metric, where it names one: it bounds the wrong side, or nothing can be required.
+    """Return why an argument that names a metric does not bound it, or None for one that names none.
 
     >>> explain_argument("max_hits", [Metric("hits", "Hits.", "higher")])
     'of hits, higher is better, so it is bounded by min_hits'
