@@ -74,10 +74,9 @@ def metrics() -> str:
         ("metric", lambda metric: f"`{metric.name}`"),
         ("meaning", lambda metric: metric.sentence + (f" {metric.source}." if metric.source else "")),
         ("values", lambda metric: f"{_values(metric)} {metric.unit}".strip()),
-        ("better", lambda metric: metric.better or "–"),
         ("unchanged model", lambda metric: "" if metric.unchanged is None else _number(metric.unchanged)),
         ("requirement", lambda metric: f"`{metric.argument}`" if metric.argument else "reported only"),
-        ("`confidence`", lambda metric: "yes" if metric.claims else "no"),
+        ("claims", lambda metric: "yes" if metric.claims else "no"),
     ]
     sections = []
     for comparison, assertion in _comparisons():
