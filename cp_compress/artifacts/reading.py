@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cp_compress import artifacts
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.artifacts.weights.filling import Factory, make_model
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.observing.runner import Model
 
 _OWNER = "read_artifact"
+# imported when a file of their kind is read: each needs a library of its own
 _READERS = {
-    "transformers": "load_transformer",
-    "exported": "load_exported",
-    "torch": "load_torch",
-    "safetensors": "load_safetensors",
-    "onnx": "load_onnx",
+    "transformers": ("transformers.models", "load_transformer"),
+    "exported": ("exported_programs.models", "load_exported"),
+    "torch": ("weights.torch_files", "load_torch"),
+    "safetensors": ("weights.safetensors_files", "load_safetensors"),
+    "onnx": ("onnx.models", "load_onnx"),
 }
 _TAKEN: dict[str, tuple[str, ...]] = {
     "transformers": (),
@@ -94,11 +95,16 @@ def read_artifact(
             reject(_OWNER, name, value, f"{os.fspath(path)} holds {kind}, which does not take this argument")
     if "allow_pickle" in _TAKEN[kind]:  # permission to read pickles does no harm where there are none
         given["allow_pickle"] = allow_pickle
-    read = (
-        _OWN[kind] if kind in _OWN else getattr(artifacts, _READERS[kind])
-    )  # which imports what it needs, and no more
-    model: Model = read(path, max_bytes=limit, **given)
+    model: Model = _reader(kind)(path, max_bytes=limit, **given)
     return model
+
+
+def _reader(kind: str) -> Callable[..., Any]:
+    if kind in _OWN:
+        return _OWN[kind]
+    module, name = _READERS[kind]
+    reader: Callable[..., Any] = getattr(importlib.import_module(f"cp_compress.artifacts.{module}"), name)
+    return reader
 
 
 def _load_cp(path: str | os.PathLike[str], *, max_bytes: int, factory: Factory | None = None) -> Model:

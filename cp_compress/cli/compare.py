@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--architecture", metavar="FACTORY", help="the factory behind models that are files (default: REFERENCE)"
     )
     parser.add_argument("--codec", help='store the data by this codec for the candidate, such as "jpeg(quality=50)"')
-    parser.add_argument("--level", action="append", choices=_LEVELS, default=[], help="measure this too; repeatable")
+    parser.add_argument(
+        "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
+    )
     add_requirement_arguments(parser)
     add_device(parser)
     add_output_arguments(parser)
@@ -40,19 +42,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a specification is made of: requirements and the options of the comparisons."""
     parser.add_argument(
-        "--require", action="append", default=[], metavar="TEXT", help='such as "agreement >= 0.99"; repeatable'
+        "--require",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help='a requirement, such as "agreement >= 0.99"; repeatable',
     )
-    parser.add_argument("--confidence", type=float, help="require it of the population, with this confidence")
-    parser.add_argument("--class-groups", metavar="JSON", help='groups for the cost: {"pets": [2, 3], "rest": [0, 1]}')
-    parser.add_argument("--layer", action="append", help="of embeddings; repeatable (default: into the last linear)")
-    parser.add_argument("--epsilon", type=float, help="how far to look for divergence, in units of the input")
-    parser.add_argument("--lattice", choices=("uint8",), help="look for divergence among images k/255 only")
-    parser.add_argument("--method", default="saliency", help='of attributions (default: "saliency")')
-    parser.add_argument("--examples", type=read_count, help="default: all; of boundaries 32, of divergence 64")
-    parser.add_argument("--max-distance", type=float, help="how far to look for boundaries, in units of the input")
-    parser.add_argument("--tolerance", type=read_share, default=0.1, help="of a preserved distance (default: 0.1)")
-    parser.add_argument("--batch-size", type=read_count, default=256, help="examples in one call (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--confidence", type=float, help="make each requirement a claim about the population, at this confidence"
+    )
+    parser.add_argument(
+        "--class-groups", metavar="JSON", help='groups of classes for the cost: {"pets": [2, 3], "rest": [0, 1]}'
+    )
+    parser.add_argument(
+        "--layer",
+        action="append",
+        help="layer of the embeddings; repeatable (default: the input of the last linear layer)",
+    )
+    parser.add_argument(
+        "--epsilon", type=float, help="largest distance of the search for divergence, in units of the input"
+    )
+    parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
+    parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
+    parser.add_argument(
+        "--examples",
+        type=read_count,
+        help="number of examples to compare (default: all; 32 for boundaries, 64 for divergence)",
+    )
+    parser.add_argument(
+        "--max-distance", type=float, help="largest distance of the search for boundaries, in units of the input"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=read_share,
+        default=0.1,
+        help="relative change up to which a distance counts as preserved (default: 0.1)",
+    )
+    parser.add_argument(
+        "--batch-size", type=read_count, default=256, help="largest number of examples in one call (default: 256)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -89,7 +89,9 @@ def run(options: argparse.Namespace) -> int:
         for one in proposals
     ]
     kept = all(one.holds(value) for one in proposals for value in one.candidates.values())
-    end = "all candidates keep them" if kept else "values marked with ! do not keep them: find out why, or relax them"
+    end = (
+        "all candidates meet the bounds" if kept else "values marked with ! miss their bound: find out why, or relax it"
+    )
     content: dict[str, Any] = {"output": options.output, "proposals": [_plain(one) for one in proposals]}
     content["left_out"] = left_out
     told = "".join(f"left out: {name}: {why}\n" for name, why in left_out.items())
@@ -136,8 +138,8 @@ def _lines(
     compressions: dict[str, float],
 ) -> Iterator[str]:
     """Yield the lines of a specification that says beside each bound where it comes from."""
-    yield "# A gate: what must stay when the reference is compressed. Run it with: cp-compress gate " + options.output
-    yield "# `cp-compress gate --schema` prints the JSON Schema of this file, with everything that it can say."
+    yield "# A gate: what a compressed model must preserve. Run it with: cp-compress gate " + options.output
+    yield "# `cp-compress gate --schema` prints the JSON Schema of this file, with all tables and keys."
     yield "schema_version = 1"
     yield ""
     yield "[reference]"
@@ -161,11 +163,11 @@ def _lines(
         yield '# codec = "jpeg(quality=90)"  # stores the data that the candidate reads'
         yield ""
     yield "[execution]"
-    yield f"seed = {options.seed}  # of everything random, as the bounds were measured with"
+    yield f"seed = {options.seed}  # of every random choice; the bounds were measured with it"
     yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
-    yield "# is allowed; references trained from other seeds say more (--noise). A bound may also be written as"
-    yield '# "noise" or "noise - 0.01", which is measured anew each time.'
+    yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be"
+    yield '# "noise" or "noise - 0.01", which is measured in each run.'
     yield "[noise]"
     yield f"references = [{', '.join(_quoted(_noise_reference(text, options.output)) for text in noise)}]"
     for level in dict.fromkeys(one.level for one in proposals):
@@ -178,7 +180,7 @@ def _lines(
             yield f"{find_metric(proposal.metric).argument} = {proposal.bound!r}"
         yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
         if level == "predictions":
-            yield "# confidence = 0.95  # asks it of the population, not of these examples alone; needs more of them"
+            yield "# confidence = 0.95  # makes them claims about the population; needs more examples"
     if left_out:
         yield ""
     yield from (f"# left out: {name}: {why}" for name, why in left_out.items())

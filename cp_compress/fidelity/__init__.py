@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Requirement as Requirement
     from cp_compress.fidelity.judging.judgement import judge as judge
     from cp_compress.fidelity.judging.measurement import Measurement as Measurement
-    from cp_compress.fidelity.judging.metrics import Metric as Metric
+    from cp_compress.fidelity.judging.metric import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
@@ -92,7 +92,7 @@ _MODULES = {
     "AttributionSubject": "attributions.methods.method",
     "BoundarySearch": "boundaries.search",
     "Comparison": "comparisons",
-    "Metric": "judging.metrics",
+    "Metric": "judging.metric",
     "Need": "comparisons",
     "Check": "judging.judgement",
     "Deconvolution": "attributions.methods.rules",

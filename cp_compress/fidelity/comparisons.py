@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
-from cp_compress.fidelity.judging.metrics import METRICS, Metric, find_comparison
+from cp_compress.fidelity.judging.metric import Metric
+from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement

@@ -12,7 +12,7 @@ from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NothingComparedError, ObservationError
 from cp_compress.fidelity.comparisons import COMPARISONS, known_comparisons
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.judging.metrics import Direction, Metric
+from cp_compress.fidelity.judging.metric import Direction, Metric
 from cp_compress.fidelity.judging.noise_floors import noise_floor
 from cp_compress.fidelity.observing.observation import Observation
 

@@ -58,7 +58,7 @@ class PairedLoop(Loop):
 
 
 class _OnOriginals(Runner):
-    """The reference: asked about decoded inputs, it answers for the originals, with a gradient at the inputs asked."""
+    """The reference: given decoded inputs, it returns its outputs for the originals, with a gradient at the inputs."""
 
     shift: Tensor
 

@@ -21,7 +21,7 @@ from markdown_parts import (
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.comparisons import Comparison, Need
-    from cp_compress.fidelity.judging.metrics import Metric
+    from cp_compress.fidelity.judging.metric import Metric
 
 _ASSERTS = re.compile(r"^(?:Level [A-D]: )?[Aa]ssert that ")
 _DEFAULT = re.compile(r"\s*\(default:? (?P<value>[^()]*(?:\([^()]*\))?[^()]*)\)$")
@@ -52,7 +52,7 @@ def attribution_methods() -> str:
 
 def assertions() -> str:
     """Return the table of assertions with the requirements that each takes."""
-    from cp_compress.fidelity.judging.metrics import bound_arguments
+    from cp_compress.fidelity.judging.metric import bound_arguments
 
     rows = [
         (link(f"pytest_cp.{assertion.__name__}"), _asserted(assertion), listed(bound_arguments(comparison.metrics)))
@@ -74,10 +74,9 @@ def metrics() -> str:
         ("metric", lambda metric: f"`{metric.name}`"),
         ("meaning", lambda metric: metric.sentence + (f" {metric.source}." if metric.source else "")),
         ("values", lambda metric: f"{_values(metric)} {metric.unit}".strip()),
-        ("better", lambda metric: metric.better or "–"),
         ("unchanged model", lambda metric: "" if metric.unchanged is None else _number(metric.unchanged)),
         ("requirement", lambda metric: f"`{metric.argument}`" if metric.argument else "reported only"),
-        ("`confidence`", lambda metric: "yes" if metric.claims else "no"),
+        ("claims", lambda metric: "yes" if metric.claims else "no"),
     ]
     sections = []
     for comparison, assertion in _comparisons():

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from cp_compress.fidelity.comparisons import COMPARISONS
-from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
+from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 
 _WIDTH = 110
 _HEADER = '''\

@@ -9,7 +9,7 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.comparisons import Comparison, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.metrics import bound_arguments
+from cp_compress.fidelity.judging.metric import bound_arguments
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin

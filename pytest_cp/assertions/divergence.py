@@ -64,7 +64,7 @@ def assert_no_divergence(
         guide: "gradient" to follow the reference's gradients, or "examples" to walk towards other examples.
         bounds: The range of inputs; None for any values.
         examples: A number of examples, spread evenly over the data set, or their indices; None for all.
-        queries: How many inputs may be asked about for each example.
+        queries: How many inputs may be tried for each example.
         restarts: From how many starting points to search.
         save_to: A `.npz` file or a folder for the inputs that were found; by default the folder `divergences` beside
             the JSON report (`--cp-report-json`), and nowhere without one. A file of another candidate is kept.
@@ -116,7 +116,7 @@ def assert_no_divergence(
         if place is None or not bool(found.found.any()) or judge(measurement, requirements).passed:
             return measurement
         path = save_divergence(place, found, chosen, original.labels[chosen])
-        note = f"the inputs are in {path}; replay={str(path)!r} asks about them again"
+        note = f"the inputs are in {path}; replay={str(path)!r} checks them again"
         return dataclasses.replace(measurement, notes=(*measurement.notes, note))
 
     return assert_pair(
@@ -134,7 +134,7 @@ def _refuse_with_replay(**given: Any) -> None:
     parameters = inspect.signature(assert_no_divergence).parameters
     for name, value in given.items():
         if not is_default(value, parameters[name].default):
-            rule = "replay= asks about the inputs in its file alone and searches nothing: leave this option out"
+            rule = "replay= checks only the inputs in its file and searches nothing: leave this option out"
             reject(_ASSERTION, name, value, rule)
 
 

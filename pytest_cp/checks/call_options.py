@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cp_compress.base.identity import identify
-from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
+from cp_compress.fidelity.judging.metric import Metric, bound_arguments, explain_argument
 from pytest_cp.checks.exploring import exploring
 from pytest_cp.checks.records import called_with
 
@@ -44,7 +44,6 @@ def taking_bounds(
     the argument that is meant.
     """
     named = {parameter.name: parameter for parameter in bounds_of(metrics)}
-    known = {metric.argument: metric for metric in metrics}
 
     def decorate(assertion: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         signature = inspect.signature(assertion)
@@ -56,7 +55,7 @@ def taking_bounds(
             __tracebackhide__ = True
             for name in kwargs:
                 if name not in named and name not in signature.parameters:
-                    raise TypeError(_unexpected(assertion.__name__, name, known, options))
+                    raise TypeError(_unexpected(assertion.__name__, name, metrics, [*named, *options]))
             chosen = {
                 name: value
                 for name, value in kwargs.items()
@@ -71,18 +70,12 @@ def taking_bounds(
     return decorate
 
 
-def _unexpected(assertion: str, name: str, known: Mapping[str | None, Metric], options: Iterable[str]) -> str:
+def _unexpected(assertion: str, name: str, metrics: Iterable[Metric], others: Iterable[str]) -> str:
     """Return what is wrong with a keyword that an assertion does not take, and which one is meant."""
-    told = f"{assertion}() got an unexpected keyword argument {name!r}"
-    bare = name.removeprefix("min_").removeprefix("max_")
-    metric = next((one for one in known.values() if bare != name and one.name in (bare, name)), None)
-    if metric is not None and metric.argument is None:
-        return f"{told}: {metric.name} is reported only, and nothing can be required of it"
-    if metric is not None:
-        return f"{told}: of {metric.name}, {metric.better} is better, so it is bounded by {metric.argument}"
-    names = [*filter(None, known), *options]
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"{told}; did you mean {close[0]}?" if close else f"{told}; it takes {', '.join(names)}"
+    reason = explain_argument(name, metrics)
+    close = difflib.get_close_matches(name, others, n=1)
+    advice = f"did you mean {close[0]}?" if close else f"it takes {', '.join(others)}"
+    return f"{assertion}() got an unexpected keyword argument {name!r}: {reason or advice}"
 
 
 def is_default(value: Any, default: Any) -> bool:

@@ -11,7 +11,7 @@ from cp_compress.base.arguments import check_real, reject
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
+from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,

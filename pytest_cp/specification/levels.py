@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check
-from cp_compress.fidelity.judging.metrics import Metric, bound_arguments
+from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from pytest_cp.assertions.comparison import as_assertion
 from pytest_cp.assertions.names import ASSERTIONS
 from pytest_cp.checks.call_options import SUBJECTS

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import shortened
+from cp_compress.fidelity.judging.metric import explain_argument
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.judging.metrics import Metric
+    from cp_compress.fidelity.judging.metric import Metric
     from pytest_cp.waivers.waivers import Waivers
 
 Table = Mapping[str, Any]
@@ -129,11 +130,15 @@ def _explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
     if error.validator != "additionalProperties":
         yield place, _explain(error)
         return
+    from pytest_cp.specification.levels import levels
+
     where = _where(error)
     known = list(error.schema["properties"])
+    level = levels().get(str(place[0])) if place else None
     for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
         close = difflib.get_close_matches(unknown, known, n=1)
         advice = f"did you mean {close[0]}?" if close else f"known keys of {where} are {', '.join(known)}"
+        advice = (None if level is None else explain_argument(unknown, level.metrics)) or advice
         yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"
 
 

@@ -156,9 +156,8 @@ def test_targets_and_answers_must_fit_in_each_batch():
         return TaskDataset(DataLoader(rows, collate_fn=padded), "sequence")
 
     model = nn.Sequential(nn.Embedding(2, 4), nn.Linear(4, 3)).eval()
-    with pytest.raises(
-        ObservationError, match="rows of different shapes"
-    ):  # each is five and seven long over both batches
+    # each is five and seven long over both batches
+    with pytest.raises(ObservationError, match="the targets have shape"):
         observe(model, data([(5, 7), (7, 5)]), batch_size=1).labels  # noqa: B018
 
 

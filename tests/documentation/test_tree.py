@@ -38,6 +38,16 @@ def test_a_package_opens_with_the_sentence_that_says_what_it_is_for(folder):
     assert first.endswith((".", "?")), first
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    """The contract on circles is about folders; a package and a module of its own can make one, too."""
+    grimp, networkx = pytest.importorskip("grimp"), pytest.importorskip("networkx")
+    imports = grimp.build_graph("cp_compress", "pytest_cp", cache_dir=None)
+    graph = networkx.DiGraph(
+        (module, other) for module in imports.modules for other in imports.find_modules_directly_imported_by(module)
+    )
+    assert [circle for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
+
+
 @pytest.mark.parametrize("folder", names(folder for folder in FOLDERS if list((ROOT / folder).glob("test_*.py"))))
 def test_make_check_touches_every_folder_of_tests(folder):
     checked = {Path(path).parent for path, *_ in CHECKED}

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from schemas import assert_published
 from torch import nn
 from torch.utils.data import Subset
 
@@ -16,8 +17,6 @@ from cp_compress.fidelity.comparisons import COMPARISONS, comparison_of
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison, find_metric
 from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose
 from cp_compress.search import Preserved
-from pytest_cp.assertions import bounds
-from pytest_cp.assertions.bound_types import bounds_text
 from pytest_cp.specification.levels import assertion_of, level_schema
 
 EXAMPLES = 40
@@ -89,7 +88,7 @@ def test_an_assertion_and_a_table_take_the_bounds_that_are_declared(name):
 
 
 def test_the_types_of_bounds_are_those_that_are_declared():
-    assert inspect.getsource(bounds) == bounds_text(), "run make schemas"
+    assert_published("pytest_cp.assertions", "bounds.py")
 
 
 @pytest.mark.parametrize("name", [name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required])

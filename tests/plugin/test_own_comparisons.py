@@ -152,7 +152,9 @@ power = 2.0
     )
     outcome = own.run(*arguments, subprocess=True)
     assert outcome.result.ret != 0
-    outcome.result.stdout.re_match_lines([".*gate.toml:12: unknown key min_confidence_change.*"])
+    outcome.result.stdout.re_match_lines(
+        [".*gate.toml:10: unknown key min_confidence_change; .*bounded by max_confidence_change"]
+    )
 
 
 def test_it_is_held_to_its_baseline(own):

@@ -15,7 +15,8 @@ from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.judging.metrics import Direction, find_metric, known_metric
+from cp_compress.fidelity.judging.metric import Direction
+from cp_compress.fidelity.judging.metrics import find_metric, known_metric
 
 
 @dataclass(frozen=True)

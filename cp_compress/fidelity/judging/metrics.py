@@ -1,103 +1,17 @@
-"""The metrics: what each can be, which way is better, and what may be required of it.
+"""The metrics of this package, each declared once, and how they are found by name.
 
-Each metric is declared here once. Requirements, the arguments of assertions, the tables of a specification, proposals
-of bounds, the command line and the tables of the documentation follow from the declaration. Nothing heavy is imported.
+Requirements, the arguments of assertions, the tables of a specification, proposals of bounds, the command line and the
+tables of the documentation follow from the declaration. Nothing heavy is imported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
-
-Direction = Literal["min", "max"]
-"""The side that a requirement keeps a metric on: "min" from below, "max" from above."""
-
-_SIGNS: Mapping[Direction, str] = {"min": "≥", "max": "≤"}
-_WORDS: Mapping[Direction, str] = {"min": "from below", "max": "from above"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A named number that a comparison gives.
-
-    Args:
-        name: What measurements, requirements and records call it.
-        sentence: What it is, in one sentence.
-        better: Which way a candidate is better, "higher" or "lower"; None for a number that is reported only, of which
-            nothing can be required.
-        unchanged: Its value for a candidate that does what the reference does; None where that depends on the
-            reference or on the data.
-        low: The smallest value that it can take.
-        high: The largest value that it can take.
-        claims: Whether a claim about the population can be made from it, at a confidence.
-        unit: The unit of its values; empty for a plain number.
-        source: The publication that its definition is from; empty where there is none to name.
-        leveled: Whether it is a family, one metric for each quantile level: "iou_quantile_0.1" is of "iou_quantile".
-
-    Raises:
-        InvalidArgumentError: If the name is no word, or the range is empty.
-
-    >>> gap = Metric("gap", "The largest difference of accuracy between two groups.", "lower", unchanged=0.0)
-    >>> gap.argument, gap.direction
-    ('max_gap', 'max')
-    """
-
-    name: str
-    sentence: str
-    better: Literal["higher", "lower"] | None
-    unchanged: float | None = None
-    low: float = 0.0
-    high: float = 1.0
-    claims: bool = False
-    unit: str = ""
-    source: str = ""
-    leveled: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            reject("Metric", "name", self.name, "must be a word that Python could use as a name, such as gap")
-        if self.better not in ("higher", "lower", None):
-            reject("Metric", "better", self.better, 'must be "higher", "lower" or None')
-        if not self.low < self.high:  # NaN too
-            reject("Metric", "low, high", (self.low, self.high), "low must be less than high")
-
-    @property
-    def direction(self) -> Direction | None:
-        """The side that a requirement keeps it on; None where nothing can be required of it."""
-        return None if self.better is None else "min" if self.better == "higher" else "max"
-
-    @property
-    def argument(self) -> str | None:
-        """The argument of an assertion that bounds it, such as "min_agreement"; None where there is none."""
-        if self.direction is None:
-            return None
-        # a worst case says so in its name: max_class_accuracy_drop is bounded by an argument of that name
-        return self.name if self.name.startswith(f"{self.direction}_") else f"{self.direction}_{self.name}"
-
-    def check_direction(self, owner: str, direction: Direction, bound: float) -> None:
-        """Raise InvalidArgumentError for a requirement that a candidate could only meet by being worse."""
-        if self.direction is None:
-            reject(owner, "metric", self.name, "it is reported only: no value of it is better, so none can be required")
-        if direction != self.direction:
-            right, wrong = (f"{self.name} {_SIGNS[side]} {bound:g}" for side in (self.direction, direction))
-            rule = f"{self.better} is better, so it is required {_WORDS[self.direction]}, as in {right!r}"
-            reject(owner, "requirement", wrong, rule)
-
-    def check_bound(self, owner: str, argument: str, bound: float) -> float:
-        """Return a bound as a float; raises InvalidArgumentError for one outside of what the metric can be."""
-        rule = f"{self.name} lies in [{self.low:g}, {self.high:g}], and so must its bound"
-        return check_real(owner, argument, bound, rule, at_least=self.low, at_most=self.high)
-
-    def check_confidence(self, owner: str, confidence: float | None) -> None:
-        """Raise InvalidArgumentError for a confidence where no claim about the population can be made."""
-        if confidence is not None and not self.claims:
-            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it"
-            reject(owner, "confidence", confidence, rule)
+from cp_compress.fidelity.judging.metric import Metric
 
 
 def _table(*metrics: Metric) -> Mapping[str, Metric]:
@@ -610,12 +524,3 @@ def find_comparison(metric: str) -> str:
     """Return the name of the comparison that gives a metric; raises InvalidArgumentError for one that none gives."""
     found = find_metric(metric)
     return next(name for name, metrics in known_metrics().items() if found in metrics.values())
-
-
-def bound_arguments(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """Return the arguments by which an assertion bounds metrics, in their order.
-
-    >>> list(bound_arguments(METRICS["footprint"].values()))
-    ['min_compression', 'max_flops_ratio', 'min_speedup']
-    """
-    return {metric.argument: metric for metric in metrics if metric.argument is not None}

@@ -14,7 +14,7 @@ REPEATED_EXAMPLES = 16
 
 
 def require_repeatable(ask: Callable[[], Tensor], known: Tensor) -> None:
-    """Raise ObservationError unless a model gives the same each time that `ask` asks about the same few inputs.
+    """Raise ObservationError unless a model returns the same outputs whenever `ask` gives it the same few inputs.
 
     `known` (n, ...) is what it gave before, perhaps within a larger batch; where that differs, as with scales that are
     taken from the batch, it is asked twice more.

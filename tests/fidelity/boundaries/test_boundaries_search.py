@@ -244,7 +244,7 @@ def test_batches_halve_when_memory_runs_out():
         ({"directions": torch.zeros(1, 2)}, "zero or not finite"),
         ({"directions": torch.tensor([[1.0, torch.nan]])}, "zero or not finite"),
         ({"directions": torch.eye(3)}, "made for inputs"),
-        ({"directions": torch.ones(3, 1, 2)}, "1 examples"),
+        ({"directions": torch.ones(3, 1, 2)}, "for each of 1 examples"),
         ({"directions": torch.zeros(0, 2)}, "at least one direction"),
         ({"directions": "gate"}, "give Directions"),
         ({"max_distance": 0.0}, "positive"),

@@ -64,7 +64,7 @@ def random_parents(size, seed):
 @pytest.mark.parametrize(
     ("parents", "classes", "message"),
     [
-        ({"a": "b", "b": "a"}, ["a", "b"], "circle"),
+        ({"a": "b", "b": "a"}, ["a", "b"], "cycle"),
         ({"a": "x", "b": "y"}, ["a", "b"], "single root"),
         ({"a": "x", "x": "y"}, ["a", "x"], "is above"),
         ({"a": "x"}, ["a", "b"], "a node with a parent"),

@@ -58,10 +58,10 @@ _FILES = {
     "inputs that are pickled objects": (lambda: _with(inputs=_objects()), "no pickled objects"),
     "names of classes that are pickled objects": (lambda: _with(classes=_objects()), "no pickled objects"),
     "fields that are pickled objects": (lambda: _with(labels=_structured()), "no pickled objects"),
-    "a header that calls a function": (lambda: _with(inputs=with_header(python_code())), "no .npy array"),
-    "a shape that calls a function": (lambda: _with(inputs=_described(shape=python_code())), "no .npy array"),
-    "a dtype that calls a function": (lambda: _with(inputs=_described(dtype=python_code())), "no .npy array"),
-    "a shape of 10^15 numbers": (lambda: _with(inputs=_described("(10**9, 10**6)")), "no .npy array"),
+    "a header that calls a function": (lambda: _with(inputs=with_header(python_code())), "not a .npy array"),
+    "a shape that calls a function": (lambda: _with(inputs=_described(shape=python_code())), "not a .npy array"),
+    "a dtype that calls a function": (lambda: _with(inputs=_described(dtype=python_code())), "not a .npy array"),
+    "a shape of 10^15 numbers": (lambda: _with(inputs=_described("(10**9, 10**6)")), "not a .npy array"),
     "a shape of 10^15 written out": (lambda: _with(inputs=_described("(1000000000, 1000000)")), "states 4,000,000,0"),
     "a shape that overflows 64 bits": (
         lambda: _with(inputs=_described("(4611686018427387904, 4)")),
@@ -76,26 +76,26 @@ _FILES = {
         lambda: _with(inputs=_described("(True, True)", content=bytes(4))),
         "inputs: has shape .True, True.",
     ),
-    "a shape of fractions": (lambda: _with(inputs=_described("(8.0, 6.0)")), "no .npy array"),
-    "a shape that is a text": (lambda: _with(inputs=_described("'86'")), "no .npy array"),
+    "a shape of fractions": (lambda: _with(inputs=_described("(8.0, 6.0)")), "not a .npy array"),
+    "a shape that is a text": (lambda: _with(inputs=_described("'86'")), "not a .npy array"),
     "a shape of 100 dimensions": (
         lambda: _with(inputs=_described(f"({'1, ' * 100})", content=bytes(4))),
         "inputs: has shape",
     ),
-    "an order that is neither": (lambda: _with(inputs=_described(order="7")), "no .npy array"),
-    "a dtype that is not there": (lambda: _with(inputs=_described(dtype="'<f3'")), "no .npy array"),
+    "an order that is neither": (lambda: _with(inputs=_described(order="7")), "not a .npy array"),
+    "a dtype that is not there": (lambda: _with(inputs=_described(dtype="'<f3'")), "not a .npy array"),
     "dates for inputs": (lambda: _with(inputs=np.zeros((8, 6), "M8[s]")), "expected numbers"),
     "raw bytes for inputs": (lambda: _with(inputs=np.zeros((8, 6), "V4")), "expected numbers"),
     "texts for inputs": (lambda: _with(inputs=np.full((8, 6), "x")), "expected numbers"),
     "numbers for names of classes": (lambda: _with(classes=np.arange(3)), "expected texts"),
     "a header of 60 000 brackets": (lambda: _with(inputs=with_header("(" * 60_000)), "is large"),
-    "a header that ends nowhere": (lambda: _with(inputs=b"\x93NUMPY\x01\x00\xff\xff{"), "no .npy array"),
-    "a header of 4 GiB": (lambda: _with(inputs=b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}"), "no .npy array"),
+    "a header that ends nowhere": (lambda: _with(inputs=b"\x93NUMPY\x01\x00\xff\xff{"), "not a .npy array"),
+    "a header of 4 GiB": (lambda: _with(inputs=b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}"), "not a .npy array"),
     "a version that is not there": (lambda: _with(inputs=b"\x93NUMPY\x09\x00" + bytes(100)), "version .9, 0."),
-    "another mark": (lambda: _with(inputs=b"\x93NUMPI\x01\x00" + bytes(100)), "no .npy array"),
+    "another mark": (lambda: _with(inputs=b"\x93NUMPI\x01\x00" + bytes(100)), "not a .npy array"),
     "an array cut off": (lambda: _with(inputs=npy(_INPUTS)[:-1]), "191 are present"),
     "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are present"),
-    "an empty array file": (lambda: _with(inputs=b""), "no .npy array"),
+    "an empty array file": (lambda: _with(inputs=b""), "not a .npy array"),
     "no inputs": (lambda: _with(inputs=None), "no array 'inputs'; it holds labels"),
     "no labels": (lambda: _with(labels=None), "no array 'labels'; it holds inputs"),
     "fewer labels than inputs": (lambda: _with(labels=_LABELS[:-1]), r"labels of shape \(7,\)"),
@@ -163,7 +163,7 @@ def _(folder):
     return reading(folder / "model.npy", npy(_INPUTS))
 
 
-@hostile(GROUP, "a text in the place of the file", tells="no .npz file", names="data.npz")
+@hostile(GROUP, "a text in the place of the file", tells="not a .npz file", names="data.npz")
 def _(folder):
     return read_npz(folder, b"inputs,labels\n1,2\n")
 

@@ -28,9 +28,9 @@ def _metadata(folder: Path, content: bytes | str):
 _ROWS = "name,time\na,day\nb,night\nc,day\n"
 _TABLES = {
     "an empty table": ("", "needs a header"),
-    "a header alone": ("name,time\n", "holds 0 rows for 3 examples"),
-    "a row too few": (_ROWS[:-6], "holds 2 rows for 3 examples"),
-    "a row too many": (_ROWS + "d,day\n", "holds 4 rows for 3 examples"),
+    "a header alone": ("name,time\n", "has 0 rows for 3 examples"),
+    "a row too few": (_ROWS[:-6], "has 2 rows for 3 examples"),
+    "a row too many": (_ROWS + "d,day\n", "has 4 rows for 3 examples"),
     "a row of three columns": (_ROWS.replace("b,night", "b,night,x"), "row 3 does not have the 2 columns"),
     "a column twice": (_ROWS.replace("time", "name"), "distinct column names"),
     "a column without a name": (_ROWS.replace("time", ""), "distinct column names"),
@@ -39,7 +39,7 @@ _TABLES = {
     "a field of 10^6 letters": (_ROWS.replace("night", "n" * 10**6), "not a CSV file"),
     "bytes that are no UTF-8": (_ROWS.encode() + b"\xff,\xfe\n", "not a CSV file"),
     "another encoding": (_ROWS.encode("utf-16"), "not a CSV file"),
-    "zeros": (bytes(100), "not a CSV file|holds|header"),
+    "zeros": (bytes(100), "not a CSV file|rows|header"),
 }
 for _name, (_text, _tells) in _TABLES.items():
     add_case(

@@ -64,7 +64,7 @@ _TEXTS = {
     "100 000 brackets": ("[" * 100_000, "nested too deeply"),
     "100 000 tables": ('{"a":' * 100_000, "nested too deeply"),
     "a check twice": (_TEXT[:-2] + ", " + json.dumps(GOOD["checks"])[1:] + "}", "twice"),
-    "a value twice": (_TEXT.replace('"value": 0.9', '"value": 0.1, "value": 0.9'), "says 'value' twice"),
+    "a value twice": (_TEXT.replace('"value": 0.9', '"value": 0.1, "value": 0.9'), "has the key 'value' twice"),
     "a version of the past": (changed("schema_version", 1), "schema version 1, not 2"),
     "a version that is true": (changed("schema_version", True), "schema version True"),
     "a version of 100 000 letters": (changed("schema_version", "x" * 100_000), "schema version 'xxx"),

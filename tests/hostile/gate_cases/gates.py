@@ -80,8 +80,14 @@ _TEXTS = {
         "builtins is a module of the standard library",
     ),
     "a factory that starts a debugger": (changed(_MODEL, "builtins:breakpoint"), "a module of the standard library"),
-    "a factory that crashes": (changed(_MODEL, "faulthandler:_sigsegv"), "faulthandler is a module of Python itself"),
-    "a factory that interrupts": (changed(_MODEL, "_thread:interrupt_main"), "_thread is a module of Python itself"),
+    "a factory that crashes": (
+        changed(_MODEL, "faulthandler:_sigsegv"),
+        "faulthandler is a module of the standard library",
+    ),
+    "a factory that interrupts": (
+        changed(_MODEL, "_thread:interrupt_main"),
+        "_thread is a module of the standard library",
+    ),
     "a factory that opens a browser": (
         changed(_MODEL, "antigravity:webbrowser.open"),
         "of the standard library",

@@ -60,7 +60,10 @@ _FILES = {
     "a header of 50 000 brackets": (lambda: packed(b"{" + b'"a":{' * 50_000, bytes(384)), "not valid JSON"),
     "a header of NaN": (lambda: packed(_TEXT.replace("384", "NaN").encode(), bytes(384)), _DAMAGED),
     "a number of 5000 digits": (lambda: packed(_TEXT.replace("384", "9" * 5000).encode(), bytes(384)), _DAMAGED),
-    "a tensor twice": (lambda: packed((_TEXT[:-1] + "," + _TEXT[1:]).encode(), bytes(384)), "it says '0.weight' twice"),
+    "a tensor twice": (
+        lambda: packed((_TEXT[:-1] + "," + _TEXT[1:]).encode(), bytes(384)),
+        "it has the key '0.weight' twice",
+    ),
     "offsets below zero": (_at("0.weight", data_offsets=[-384, 0]), _DAMAGED),
     "offsets beyond the file": (_at("0.weight", data_offsets=[0, 10**9]), _DAMAGED),
     "offsets beyond 64 bits": (_at("0.weight", data_offsets=[0, 1 << 70]), _DAMAGED),
@@ -112,7 +115,7 @@ def _(folder):
     return reading(folder / "model.safetensors", saved(), factory="nowhere:make_model")
 
 
-@hostile(GROUP, "a factory that gives no module", tells="gives a dict", names="factory")
+@hostile(GROUP, "a factory that gives no module", tells="made a dict", names="factory")
 def _(folder):
     return reading(folder / "model.safetensors", saved(), factory=dict)
 
