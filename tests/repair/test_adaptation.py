@@ -233,7 +233,7 @@ def test_a_checkpoint_knows_what_was_frozen(tmp_path):
     assert torch.equal(found.linear.weight, first.linear.weight)
     assert torch.equal(adapt_linear(first, checkpoint=path).model.linear.bias, found.linear.bias)
     for model in (other, Linear(0)):
-        with pytest.raises(InvalidArgumentError, match="of a run with another set of frozen parameters"):
+        with pytest.raises(InvalidArgumentError, match="another set of frozen parameters"):
             adapt_linear(model, checkpoint=path)
 
 
@@ -343,7 +343,9 @@ def test_pairs_that_are_mixed_up_within_a_class_are_refused(stored):
 
 def test_decoded_data_and_originals_in_the_wrong_order_are_refused(stored):
     model = digits_cnn()
-    with pytest.raises(InvalidArgumentError, match=r"adapt\(originals='CompressedDataset'\): .*swapped"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"adapt\(originals='CompressedDataset'\): .*jpeg\(quality=3\).*order"
+    ):
         adapt(model, model, stored[0], TRAINING, validation=(TEST, stored[1]), epochs=1)
 
 

@@ -166,5 +166,5 @@ def test_what_cannot_be_made_again_is_not_returned(tmp_path):
     unsteady.ruins = False
     assert find(state=state, finish=unsteady, trials=4).trial.feasible
     unsteady.ruins = True
-    with pytest.raises(NoFeasibleCandidateError, match="was made again and came out otherwise: fail"):
+    with pytest.raises(NoFeasibleCandidateError, match="trial 3 was repeated with another outcome: fail"):
         find(state=state, finish=unsteady, trials=4)

@@ -90,7 +90,7 @@ class Metric:
     def check_confidence(self, owner: str, confidence: float | None) -> None:
         """Raise InvalidArgumentError for a confidence where no claim about the population can be made."""
         if confidence is not None and not self.claims:
-            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it"
+            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it, so give no confidence"
             reject(owner, "confidence", confidence, rule)
 
 

@@ -169,7 +169,7 @@ def test_occlusion_needs_no_gradients():
     ("model", "layer", "message"),
     [
         (Arithmetic(True), "0", "plain callable"),
-        (convolutional(), "7", "no layer '7'; close are"),
+        (convolutional(), "7", "no layer '7'; similar names are"),
         (convolutional(), "6", r"grad_cam.* outputs of shape \(1, 5\).*\(n, channels, \*space\)"),
     ],
 )
@@ -183,7 +183,7 @@ def test_close_names_of_layers():
     model.add_module("layer3", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))
     model.add_module("head", nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
     model(data()[0])
-    with pytest.raises(ObservationError, match=r"close are layer3.*"):
+    with pytest.raises(ObservationError, match=r"similar names are layer3.*"):
         maps(model, "grad_cam(layer='layer_3.0')")
 
 

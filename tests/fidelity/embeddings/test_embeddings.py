@@ -138,7 +138,7 @@ class Odd(nn.Module):
         ("twice", "runs 2 times"),
         ("unused", "does not run"),
         ("rnn", "gives tuple"),
-        ("haed", "close are head"),
+        ("haed", "similar names are head"),
         ("", "path of a layer"),
         ([], "path of a layer"),
         ([3], "path of a layer"),

@@ -181,7 +181,7 @@ for _name, (_content, _arguments, _tells) in _GATES.items():
         f"a gate with {_name}",
         lambda folder, content=_content, arguments=_arguments: _with(folder, content, *arguments),
         tells=_tells,
-        names="test_gate.json" if "other" not in _tells else "test_gate",
+        names="test_gate.json" if "stale" not in _tells else "test_gate",
     )
 
 

@@ -73,9 +73,8 @@ for _name, _head, _told in (
 
 @hostile(f"control: {GROUP}", "a link to a good file is followed", tells="", names="")
 def _(folder):
-    from cases_torch import saved, state
-
     from cp_compress.artifacts import read_artifact
+    from model_cases.torch import saved, state
 
     written(folder / "model.pt", saved(state()))
     (folder / "link.pt").symlink_to("model.pt")
