@@ -90,8 +90,8 @@ class Metric:
     def check_confidence(self, owner: str, confidence: float | None) -> None:
         """Raise InvalidArgumentError for a confidence where no claim about the population can be made."""
         if confidence is not None and not self.claims:
-            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it, so give no confidence"
-            reject(owner, "confidence", confidence, rule)
+            rule = f"{self.name} is a value on the given data only; no claim about the population can be made from it"
+            reject(owner, "confidence", confidence, f"{rule}, so give no confidence")
 
 
 def bound_arguments(metrics: Iterable[Metric]) -> dict[str, Metric]:

@@ -194,7 +194,7 @@ def test_refusals(change, message):
 
 
 def test_an_unknown_layer_is_refused():
-    with pytest.raises(ObservationError, match="no layer 'feature'; .*features"):
+    with pytest.raises(ObservationError, match=r"no layer 'feature'; .*features"):
         compare_concepts(observe(Known(1.5), data()), observe(Known(), data()), "feature", CONCEPTS)
 
 
