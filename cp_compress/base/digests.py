@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
@@ -51,12 +52,12 @@ def digest_text(*parts: str) -> str:
     return digest.hexdigest()
 
 
-class Digested:
+class Digested(abc.ABC):
     """A value that says by a method `digest()` what its content is."""
 
+    @abc.abstractmethod
     def digest(self) -> str:
         """Return the hex digest of the content."""
-        raise NotImplementedError
 
 
 def digest_file(file: BinaryIO) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ class Held:
     format: str = ""
 
 
-class Representation:
+class Representation(abc.ABC):
     """A way in which the layers of a model hold compressed weights; the base class changes nothing.
 
     `key` names it in a file. One that is `whole` is of a model as a whole, and is lost inside another module.
@@ -31,16 +32,16 @@ class Representation:
     key: ClassVar[str]
     whole: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def describe(self, model: nn.Module) -> Any:
         """Return which layers hold weights in this way, and how, as JSON values; an empty value or None for none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, content: Any) -> Any:
         """Return what `describe` wrote, checked for its form.
 
         Raises AttributeError, KeyError, TypeError, ValueError or OverflowError for anything else.
         """
-        raise NotImplementedError
 
     def shape(self, model: nn.Module, found: Any) -> None:
         """Give a model, in place, the layers that `read` found; the values of their tensors are then replaced.
