@@ -43,13 +43,13 @@ class Representation(abc.ABC):
         Raises AttributeError, KeyError, TypeError, ValueError or OverflowError for anything else.
         """
 
-    def shape(self, model: nn.Module, found: Any) -> None:
+    def shape(self, model: nn.Module, found: Any) -> None:  # noqa: B027  some have nothing to do here
         """Give a model, in place, the layers that `read` found; the values of their tensors are then replaced.
 
         Raises CompressionError for layers that the model does not have, and for weights that cannot be held so.
         """
 
-    def finish(self, model: nn.Module, found: Any) -> None:
+    def finish(self, model: nn.Module, found: Any) -> None:  # noqa: B027  most have nothing to do here
         """Do, in place, what `read` found and what needs the values of the tensors."""
 
     def held(self, layer: nn.Module) -> Mapping[str, Held]:
