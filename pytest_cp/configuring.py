@@ -16,6 +16,7 @@ else:
     import tomli as tomllib
 
 from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.extensions import added
 from pytest_cp.baselines.entries import ENVIRONMENT_POLICIES
 from pytest_cp.baselines.tolerances import baseline_tolerances
 from pytest_cp.session.options import INI, MARKER_TEXTS, REPORTS, execution, in_ci, specification_path
@@ -35,6 +36,7 @@ def configure(config: pytest.Config) -> None:
     _check_baseline_folder(config)
     waivers(config)
     _refuse_unsafe_baseline(config)
+    _check_comparisons()
 
 
 def _check_report_paths(config: pytest.Config) -> None:
@@ -96,6 +98,19 @@ def _refuse_unsafe_baseline(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--cp-baseline={mode}: refused in CI, where a gate must not write its own baseline")
     if config.getoption("reruns", None):
         raise pytest.UsageError(f"--cp-baseline={mode}: refused with --reruns, which would save the luckiest attempt")
+
+
+def _check_comparisons() -> None:
+    """Refuse a comparison of a hook that no specification could have a table of."""
+    own = added("comparison")
+    if not own:
+        return
+    from pytest_cp.specification.schema import specification_schema
+
+    try:
+        specification_schema()
+    except SpecificationError as error:
+        raise pytest.UsageError(f"pytest_cp_comparisons: {error}") from error
 
 
 def _check_environment_policy(config: pytest.Config) -> None:

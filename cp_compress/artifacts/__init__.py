@@ -1,4 +1,4 @@
-"""Models and data from files of any origin, and programs as models.
+"""How are models and data read from files that others have made?
 
 Everything is imported when it is first used. No file is trusted: reading one never runs code that it contains, unless
 `allow_pickle=True` permits it, and a damaged, hostile or too large file is an ArtifactError that names it.

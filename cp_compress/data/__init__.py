@@ -1,4 +1,4 @@
-"""Store data compressed, and read it back.
+"""How is data stored compressed and read again, and how many examples are needed?
 
 Everything is imported when it is first used.
 """

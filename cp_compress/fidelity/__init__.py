@@ -1,4 +1,4 @@
-"""Observe a model, compare two observations, judge the comparison: what compression changed in behaviour.
+"""What did compression change in behaviour? Observe a model, compare two observations, judge the comparison.
 
 Everything is imported when it is first used.
 """

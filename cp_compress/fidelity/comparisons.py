@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
-from cp_compress.fidelity.judging.metric import Metric
+from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ class Comparison:
     implied: Callable[[Sequence[str]], Mapping[str, Any]] = _nothing
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
             reject("Comparison", "name", self.name, "must be a word that Python could use as a name, such as fairness")
-        object.__setattr__(self, "metrics", tuple(self.metrics))
+        metrics = (self.metrics,) if isinstance(self.metrics, Metric) else tuple(self.metrics)
+        object.__setattr__(self, "metrics", metrics)
         if not self.metrics or not all(isinstance(metric, Metric) for metric in self.metrics):
             reject("Comparison", "metrics", self.metrics, "must be one Metric or more")
         if not (callable(self.function) or isinstance(self.function, str)):
@@ -103,12 +105,32 @@ class Comparison:
 
     @functools.cached_property
     def compare(self) -> Callable[..., Measurement]:
-        """The function that measures."""
+        """The function that measures; what a user's own returns is checked."""
         if callable(self.function):
-            return self.function
+            return self._checked(self.function)
         module, _, name = self.function.partition(":")
         found: Callable[..., Measurement] = getattr(importlib.import_module(module), name)
         return found
+
+    def _checked(self, function: Callable[..., Any]) -> Callable[..., Measurement]:
+        from cp_compress.fidelity.judging.measurement import Measurement
+
+        owner = f"comparison {self.name}"
+
+        @functools.wraps(function)
+        def compare(*subjects: Any, **options: Any) -> Measurement:
+            found = function(*subjects, **options)
+            if not isinstance(found, Measurement):
+                reject(owner, "returned", type(found).__name__, "it must return a cp_compress.fidelity.Measurement")
+            if found.comparison != self.name:
+                reject(owner, "comparison", found.comparison, f"its measurement must be of comparison {self.name!r}")
+            unknown = [name for name in found.metrics if name not in {metric.name for metric in self.metrics}]
+            if unknown:
+                reject(owner, "metrics", unknown, "a metric that it gives must be declared")
+            found.check(owner, self.metrics)
+            return found
+
+        return compare
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
@@ -229,6 +251,7 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
             continue
         if comparison.name in found:
             reject("extending", "comparison", comparison.name, "two comparisons have this name")
+        _check_options(comparison)
         for metric in comparison.metrics:
             for name, _ in _names(metric):
                 if name in taken:
@@ -236,6 +259,26 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
             taken |= dict(_names(metric))
         found[comparison.name] = comparison
     return found
+
+
+_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates")
+
+
+def _check_options(comparison: Comparison) -> None:
+    """Raise InvalidArgumentError for a function that no assertion or table of a specification could call."""
+    parameters = list(inspect.signature(comparison.compare).parameters.values())
+    subjects, options = parameters[:2], parameters[2:]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if len(subjects) < 2 or any(one.kind not in positional for one in subjects):
+        rule = "must be a function of two observations, the candidate's and the reference's, and of options by keyword"
+        reject("Comparison", "function", comparison.name, rule)
+    bounds = bound_arguments(comparison.metrics)
+    for option in options:
+        if option.kind is option.POSITIONAL_ONLY or option.kind is option.VAR_POSITIONAL:
+            reject("Comparison", "function", comparison.name, f"its option {option.name} cannot be given by keyword")
+        if option.name in bounds or option.name in _TAKEN_ARGUMENTS:
+            what = "a bound of its metrics" if option.name in bounds else "an argument of every assertion"
+            reject("Comparison", "function", comparison.name, f"its option {option.name} has the name of {what}")
 
 
 def _names(metric: Metric) -> list[tuple[str, Metric]]:

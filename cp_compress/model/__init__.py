@@ -1,4 +1,4 @@
-"""Compress models, measure what they cost, and store them.
+"""How is a model compressed, what does it cost then, and how is it stored?
 
 Everything is imported when it is first used.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -116,6 +117,8 @@ class Compose(Piped):
 def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     """Return the model compressed by a scheme, and recorded as made by it where the scheme records nothing itself.
 
+    A scheme of a user's own is given a copy, so that the model stays as it is whatever the scheme does to it.
+
     Raises what the scheme raises, and CompressionError for a scheme that does not return a new model, or that undoes
     what an earlier step left behind.
 
@@ -134,15 +137,21 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     if isinstance(scheme, Compose):  # its schemes are judged and recorded one by one
         return scheme.compress(model)
     leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work
-    made = scheme.compress(model)
-    if made is model or not isinstance(made, nn.Module):
-        what = "the model that it was given" if made is model else f"a {type(made).__name__}"
+    # a scheme of a user's own may change what it is given; the reference must not change with it
+    given = model if _is_of_this_package(scheme) else copy.deepcopy(model)
+    made = scheme.compress(given)
+    if made is given or not isinstance(made, nn.Module):
+        what = "the model that it was given" if made is given else f"a {type(made).__name__}"
         raise CompressionError(f"{name_of(scheme)} returned {what}: a scheme returns a new torch.nn.Module")
     effect = Effect(scheme, model, made)
     effect.require_kept()
     if len(read_steps(made)) <= len(read_steps(model)):
         write_steps(made, (*effect.earlier(), effect.step()))
     return made
+
+
+def _is_of_this_package(scheme: object) -> bool:
+    return type(scheme).__module__.startswith("cp_compress.")
 
 
 def compose(schemes: Sequence[Scheme]) -> Scheme:

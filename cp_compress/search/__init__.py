@@ -1,4 +1,4 @@
-"""Search for the smallest candidate that still meets every requirement.
+"""Which is the smallest candidate that still passes?
 
 Everything is imported when it is first used.
 """

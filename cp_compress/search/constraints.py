@@ -31,7 +31,7 @@ class Preserved:
     """A comparison of candidate and reference on a data set, and what it must show.
 
     Args:
-        comparison: The name of a comparison of models, such as "predictions", "robustness" or "footprint", or a
+        comparison: The name of a comparison of models, such as "predictions" or "footprint", a `Comparison`, or a
             callable (candidate observation, reference observation, **options) -> Measurement.
         dataset: The labelled examples that both models read.
         requirements: What is required of its metrics, each with its own confidence or none.
@@ -48,7 +48,7 @@ class Preserved:
     predictions on 600 examples: agreement ≥ 0.98 at 95% confidence
     """
 
-    comparison: str | Callable[..., Measurement]
+    comparison: str | Comparison | Callable[..., Measurement]
     dataset: Any
     requirements: Sequence[Requirement]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +64,9 @@ class Preserved:
         rule = "must be a whole number of 1 or more"
         check_integer("Preserved", "batch_size", self.batch_size, rule, at_least=1)
         _check_options(self._compare, self._all_options)
+        missing = [] if callable(self.comparison) else [one for one in self._declared.required if one in self.options]
+        if not callable(self.comparison) and self._declared.required and not missing:
+            reject("Preserved", "options", sorted(self.options), f"give {' or '.join(self._declared.required)}")
         if not isinstance(self.dataset, LabeledData):
             object.__setattr__(self, "dataset", LabeledData(self.dataset))
 
@@ -76,7 +79,8 @@ class Preserved:
         return judge(self._compare(*seen, **self._all_options), self.requirements)
 
     def __str__(self) -> str:
-        name = self.comparison if isinstance(self.comparison, str) else describe(self.comparison)
+        named = isinstance(self.comparison, (str, Comparison))
+        name = self._declared.name if named else describe(self.comparison)
         options = "".join(f", {key}={_describe_option(value)}" for key, value in self.options.items())
         return f"{name} on {len(self.dataset)} examples{options}: {', '.join(map(str, self.requirements))}"
 
@@ -93,6 +97,8 @@ class Preserved:
     @property
     def _declared(self) -> Comparison:
         known = comparisons_of_models()
+        if isinstance(self.comparison, Comparison):
+            return self.comparison
         if not isinstance(self.comparison, str) or self.comparison not in known:
             rule = f"no comparison of that name; known are {', '.join(sorted(known))}"
             reject("Preserved", "comparison", self.comparison, rule)

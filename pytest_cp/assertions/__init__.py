@@ -1,4 +1,4 @@
-"""The assertions: measure, judge, record, and fail with the evidence.
+"""How is each comparison asserted: measured, judged, recorded, and failed with the evidence?
 
 Subjects come by position, what was made before what it is compared with, as in `torch.testing.assert_close(actual,
 expected)`; requirements come by keyword. An assertion without any requirement is refused. Every `assert_*` returns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cp_compress.base.arguments import reject
@@ -70,7 +70,10 @@ def assert_measurement(
 
 
 def _read(given: Any, confidence: float | None) -> list[Requirement]:
-    several = [given] if isinstance(given, (Requirement, str)) else list(given)
+    several = [given] if isinstance(given, (Requirement, str)) else list(given if isinstance(given, Iterable) else ())
+    if confidence is not None and any(isinstance(one, Requirement) for one in several):
+        rule = "is for requirements that are written as texts: give each Requirement its own"
+        reject(_ASSERTION, "confidence", confidence, rule)
     asked = [Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several]
     if not asked or not all(isinstance(one, Requirement) for one in asked):
         rule = 'give at least one Requirement, or a text such as "agreement >= 0.98"'
@@ -82,6 +85,7 @@ def _check(measurement: Measurement, asked: Sequence[Requirement]) -> None:
     if not isinstance(measurement, Measurement):
         rule = "must be a cp_compress.fidelity.Measurement: named metrics, and the number of samples behind each"
         reject(_ASSERTION, "measurement", type(measurement).__name__, rule)
+    measurement.check(_ASSERTION)
     for requirement in asked:
         name = requirement.metric
         value = measurement.metrics.get(name)

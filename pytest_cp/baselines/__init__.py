@@ -1,4 +1,4 @@
-"""Baselines: checks saved from an earlier run, which later runs must not fall below."""
+"""What did an earlier run find, and is this one no worse?"""
 
 from __future__ import annotations
 

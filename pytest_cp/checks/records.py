@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 REPORT_ATTRIBUTE = "cp_checks"
+OWN_ASSERTIONS = ("assert_comparison", "assert_measurement")
+"""The assertions about what users measure themselves."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +199,24 @@ def not_asserting() -> Iterator[None]:
 
 def record_check(check: Check, assertion: str, subjects: dict[str, Any]) -> Record:
     """Turn a check into a record and hand it to the running test, if there is one."""
-    record = _record(assertion, subjects, **check.to_json())
-    return _hand_over(record)
+    return _hand_over(_record(assertion, subjects, **_told(check, assertion)))
 
 
 def set_aside_check(check: Check, assertion: str, subjects: dict[str, Any]) -> None:
     """Let the running test, if there is one, know of a run that showed nothing."""
     recorder = current_recorder()
     if recorder is not None:
-        record = _record(assertion, subjects, **check.to_json(), test=recorder.test)
+        record = _record(assertion, subjects, **_told(check, assertion), test=recorder.test)
         record["ordinal"] = recorder.number(record)
         recorder.set_aside(record)
+
+
+def _told(check: Check, assertion: str) -> Record:
+    """Return a check as plain JSON; details of a user's own lie apart, since reports read those of this package."""
+    told = check.to_json()
+    if assertion in OWN_ASSERTIONS:
+        told["details"] = {"own": told["details"]} if told["details"] else {}
+    return told
 
 
 def asserting() -> bool:

@@ -1,4 +1,4 @@
-"""Reports: they read records and nothing else, and only the controlling process writes them."""
+"""How are the records of a run shown? Reports read nothing else, and only the controlling process writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates without test code: one TOML file names the candidates, the data and the requirements."""
+"""What does one TOML file require, of which candidates, on which data, without test code?"""
 
 from __future__ import annotations
 

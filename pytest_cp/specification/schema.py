@@ -45,7 +45,8 @@ def specification_schema() -> dict[str, Any]:
     tables = {level: _one_or_many({"$ref": f"#/$defs/{level}"}) for level in levels()}
     fixed = _fixed_tables()
     for name in fixed.keys() & tables:
-        raise SpecificationError(f"comparison {name}: a specification has another table of this name")
+        rule = "a specification has another table of this name; give the comparison another one"
+        raise SpecificationError(f"comparison {name}: {rule}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pytest_cp gate specification",

@@ -113,6 +113,17 @@ def test_levels_and_proposals_follow():
         propose([], levels=["divergence"])
 
 
+def test_what_a_comparison_cannot_do_without_is_asked_for_at_once():
+    with pytest.raises(InvalidArgumentError, match="must_look or must_not_look"):
+        Preserved("pointing", digits(), [Requirement("pointing_mass", "min", 0.1)])
+
+
+@pytest.mark.parametrize("wrong", [{"unchanged": 7.0}, {"claims": "no"}, {"sentence": " "}, {"name": "class"}])
+def test_a_metric_that_contradicts_itself_is_refused(wrong):
+    with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
+        Metric(**{"name": "gap", "sentence": "A gap.", "better": "lower", **wrong})
+
+
 def test_a_comparison_of_a_metric():
     assert comparison_of("iou_quantile_0.1").name == "attributions"
     with pytest.raises(InvalidArgumentError, match="no comparison gives it"):

@@ -96,6 +96,32 @@ def test_a_scheme_of_ones_own_that_returns_the_model_given_is_refused(with_conft
     outcome.result.stdout.fnmatch_lines(["*returned the model that it was given*"])
 
 
+def test_a_scheme_of_ones_own_cannot_change_the_reference(with_conftest):
+    """One that edits what it is given must not be compared with a reference that it has destroyed."""
+    project = with_conftest(
+        IMPORTS
+        + """
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    expression_name = "damage"
+    positional_fields = ()
+
+    def compress(self, model):
+        for parameter in model.parameters():
+            parameter.data.copy_(torch.randn_like(parameter))
+        return copy.deepcopy(model)
+
+def pytest_cp_schemes():
+    return [Damage]
+"""
+    )
+    project.write_test(GATE.replace("min_agreement=0.1", "min_agreement=0.97"))
+    schemes = ("--cp-scheme=prune(density=0.9)", "--cp-scheme=damage | prune(density=0.9)")
+    outcome = project.run(*schemes, subprocess=True)
+    assert {check["outcome"] for check in outcome.report["checks"] if "damage" in check["test"]} == {"fail"}
+    assert {check["outcome"] for check in outcome.report["checks"] if "damage" not in check["test"]} == {"pass"}
+
+
 def test_another_code_of_the_same_scheme_is_not_taken_from_the_disk(with_conftest):
     project = with_conftest(example("pytest_cp_schemes"))
     project.write_test(

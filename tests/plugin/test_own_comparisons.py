@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.fidelity import Comparison, Measurement, Metric  # noqa: F401  the measurement in texts of tests
+
 COMPARISON = """
 from cp_compress.fidelity import Comparison, Measurement, Metric
 
@@ -128,6 +131,50 @@ def test_unknown(compressed_model, reference_model, dataset):
     assert [check["outcome"] for check in outcome.report["checks"]].count("pass") == 0
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("{'confidence_change': 0.1}", "comparison confidence(returned='dict')"),
+        (
+            "Measurement('confidence', {'confidence_change': -7.0}, {'confidence_change': 9})",
+            r"declared to lie in [0, 1]",
+        ),
+        ("Measurement('confidence', {'confidence_change': '0.1'}, {'confidence_change': 9})", "a real number"),
+        ("Measurement('confidence', {'confidence_change': 0.1}, {'confidence_change': -4})", "number of samples"),
+        ("Measurement('confidence', {'confidence_change': 0.1}, {'confidence_change': 'many'})", "number of samples"),
+        (
+            "Measurement('predictions', {'confidence_change': 0.1}, {'confidence_change': 9})",
+            "of comparison 'confidence'",
+        ),
+        ("Measurement('confidence', {'other': 0.1}, {'other': 9})", "must be declared"),
+        (
+            "Measurement('confidence', {'confidence_change': 0.1}, {'confidence_change': 9}, examples=('a',))",
+            "ExampleChange",
+        ),
+    ],
+)
+def test_what_a_comparison_returns_is_checked(returned, told):
+    comparison = Comparison(
+        "confidence", lambda a, b: eval(returned), (Metric("confidence_change", "A change.", "lower"),)
+    )
+    with pytest.raises(InvalidArgumentError) as refused:
+        comparison.compare(None, None)
+    assert told in str(refused.value)
+
+
+def test_details_of_ones_own_are_kept_apart_from_those_that_reports_show(own):
+    source = GATE.format(arguments="max_confidence_change=0.0001")
+    conftest = own.path / "confidence.py"
+    details = "details={'classes': 10, 'flips': 'abc', 'slices': ['a']}"
+    conftest.write_text(conftest.read_text().replace("len(changes)})", f"len(changes)}}, {details})"))
+    own.write_test(source)
+    outcome = own.run("--cp-report-html=report.html", "--cp-report-markdown=report.md", subprocess=True)
+    assert outcome.failed_everywhere
+    assert "ComparisonNotPreservedError" in outcome.result.stdout.str()
+    assert outcome.report["checks"][0]["details"] == {"own": {"classes": 10, "flips": "abc", "slices": ["a"]}}
+    assert "confidence_change" in (own.path / "report.html").read_text()
+
+
 def test_a_specification_has_a_table_of_it(own):
     own.path.joinpath("gate.toml").write_text(
         """
@@ -176,11 +223,18 @@ def test_it_is_held_to_its_baseline(own):
     ("returned", "told"),
     [
         ("[object()]", "must be a Comparison"),
-        ("[CONFIDENCE, Comparison('confidence', print, (CHANGE,))]", "two comparisons have this name"),
-        ("[Comparison('predictions', print, (CHANGE,))]", "name is taken"),
-        ("[Comparison('mine', print, (Metric('agreement', 'mine', 'lower'),))]", "agreement is another comparison's"),
+        ("[CONFIDENCE, Comparison('confidence', compare_confidence, (CHANGE,))]", "two comparisons have this name"),
+        ("[Comparison('predictions', compare_confidence, (CHANGE,))]", "name is taken"),
+        (
+            "[Comparison('mine', compare_confidence, (Metric('agreement', 'mine', 'lower'),))]",
+            "agreement is another comparison's",
+        ),
         ("[Comparison('mine', print, (Metric('a b', 'mine', 'lower'),))]", "a word that Python"),
         ("[Comparison('mine', print, ())]", "one Metric or more"),
+        ("[Comparison('data', compare_confidence, (CHANGE,))]", "comparison data: a specification has another table"),
+        ("[Comparison('mine', lambda a, b, max_confidence_change=1: 0, (CHANGE,))]", "the name of a bound"),
+        ("[Comparison('mine', lambda a, b, confidence=1: 0, (CHANGE,))]", "an argument of every assertion"),
+        ("[Comparison('mine', lambda a: 0, (CHANGE,))]", "a function of two observations"),
     ],
 )
 def test_what_is_no_comparison_is_refused(own, returned, told):
@@ -218,6 +272,10 @@ def test_a_measurement_is_a_check_like_others(project):
         (
             CALL.format(bound=0.5, subjects=SUBJECTS).replace("found,", "Measurement('f', {'gap': 0.1}, {}),"),
             "no sample",
+        ),
+        (
+            CALL.format(bound=0.5, subjects=SUBJECTS).replace(", compressed=", ", confidence=0.9, compressed="),
+            "give each Requirement its own",
         ),
         ("pass", "call assert_comparison or assert_measurement"),
     ],

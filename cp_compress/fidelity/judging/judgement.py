@@ -16,7 +16,7 @@ from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Direction
-from cp_compress.fidelity.judging.metrics import find_metric, known_metric
+from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Requirement:
     confidence: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str) or not self.metric:
+            reject("Requirement", "metric", self.metric, "must be the name of a metric, such as agreement")
         check_choice("Requirement", "direction", self.direction, ("min", "max"))
         check_real("Requirement", "bound", self.bound, f"the bound of {self.metric} must be a finite number")
         if self.confidence is not None:
@@ -52,7 +54,8 @@ class Requirement:
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
         metric = known_metric(self.metric)
         if metric is not None:
-            metric.check_direction("Requirement", self.direction, self.bound)
+            check_level("Requirement", self.metric, metric)
+            metric.check_direction("Requirement", self.direction, self.bound, self.metric)
             metric.check_confidence("Requirement", self.confidence)
 
     @classmethod

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import numbers
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.json_values import plain
 from cp_compress.fidelity.judging.intervals import Evidence
+from cp_compress.fidelity.judging.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,32 @@ class Measurement:
         # observations keep what they have computed for later comparisons, and must not share it with their callers
         own = {name: values.clone() for name, values in self.per_example.items()}
         object.__setattr__(self, "per_example", own)
+
+    def check(self, owner: str, metrics: Iterable[Metric] = ()) -> None:
+        """Raise InvalidArgumentError for a measurement of a user's own that is not what it must be.
+
+        Values must be real numbers within what `metrics` declares (NaN is one without a value), counts whole numbers of
+        0 or more, and examples `ExampleChange`.
+        """
+        declared = {metric.name: metric for metric in metrics}
+        for name, value in self.metrics.items():
+            known = declared.get(name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                reject(owner, f"metrics[{name!r}]", value, "must be a real number; NaN says that there is no value")
+            if known is not None and not (math.isnan(value) or known.low <= value <= known.high):
+                rule = f"{name} is declared to lie in [{known.low:g}, {known.high:g}]"
+                reject(owner, f"metrics[{name!r}]", value, rule)
+        for name, count in self.counts.items():
+            rule = "a count is the number of samples behind a metric: a whole number of 0 or more"
+            check_integer(owner, f"counts[{name!r}]", count, rule, at_least=0)
+        for change in self.examples:
+            if not isinstance(change, ExampleChange):
+                reject(
+                    owner,
+                    "examples",
+                    change,
+                    "each must be an ExampleChange, of cp_compress.fidelity.judging.measurement",
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the values an example as plain Python types."""

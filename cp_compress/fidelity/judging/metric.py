@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -53,12 +54,18 @@ class Metric:
     leveled: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
             reject("Metric", "name", self.name, "must be a word that Python could use as a name, such as gap")
         if self.better not in ("higher", "lower", None):
             reject("Metric", "better", self.better, 'must be "higher", "lower" or None')
         if not self.low < self.high:  # NaN too
             reject("Metric", "low, high", (self.low, self.high), "low must be less than high")
+        if self.unchanged is not None and not self.low <= self.unchanged <= self.high:
+            reject("Metric", "unchanged", self.unchanged, f"must lie in [{self.low:g}, {self.high:g}], or be None")
+        if not isinstance(self.claims, bool):
+            reject("Metric", "claims", self.claims, "must be True or False")
+        if not isinstance(self.sentence, str) or not self.sentence.strip():
+            reject("Metric", "sentence", self.sentence, "must say in one sentence what the metric is")
 
     @property
     def direction(self) -> Direction | None:
@@ -73,12 +80,12 @@ class Metric:
         # a worst case says so in its name: max_class_accuracy_drop is bounded by an argument of that name
         return self.name if self.name.startswith(f"{self.direction}_") else f"{self.direction}_{self.name}"
 
-    def check_direction(self, owner: str, direction: Direction, bound: float) -> None:
+    def check_direction(self, owner: str, direction: Direction, bound: float, name: str | None = None) -> None:
         """Raise InvalidArgumentError for a requirement that a candidate could only meet by being worse."""
         if self.direction is None:
             reject(owner, "metric", self.name, "it is reported only: no value of it is better, so none can be required")
         if direction != self.direction:
-            right, wrong = (f"{self.name} {_SIGNS[side]} {bound:g}" for side in (self.direction, direction))
+            right, wrong = (f"{name or self.name} {_SIGNS[side]} {bound:g}" for side in (self.direction, direction))
             rule = f"{self.better} is better, so it is required {_WORDS[self.direction]}, as in {right!r}"
             reject(owner, "requirement", wrong, rule)
 

@@ -520,6 +520,18 @@ def find_metric(name: str) -> Metric:
     reject("measurement", "metric", name, f"no comparison gives it; known are {', '.join(names)}")
 
 
+def check_level(owner: str, name: str, metric: Metric) -> None:
+    """Raise InvalidArgumentError unless the name of a metric of a family ends with a level in (0, 1)."""
+    if not metric.leveled:
+        return
+    try:
+        level = float(name.removeprefix(f"{metric.name}_"))
+    except ValueError:
+        level = math.nan
+    if not 0 < level < 1:
+        reject(owner, "metric", name, f"must end with the level of the quantile, in (0, 1), as {metric.name}_0.1 does")
+
+
 def find_comparison(metric: str) -> str:
     """Return the name of the comparison that gives a metric; raises InvalidArgumentError for one that none gives."""
     found = find_metric(metric)

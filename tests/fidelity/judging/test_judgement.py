@@ -100,7 +100,7 @@ def test_no_requirement_can_be_met_by_being_worse(metric):
             if metric.direction is None:
                 assert "reported only" in str(refused.value)
             else:
-                assert f"{metric.name} {'≥' if metric.direction == 'min' else '≤'} 0.5" in str(refused.value)
+                assert f"{name} {'≥' if metric.direction == 'min' else '≤'} 0.5" in str(refused.value)
 
 
 @pytest.mark.parametrize("metric", [metric for table in METRICS.values() for metric in table.values()])
@@ -109,9 +109,21 @@ def test_an_unchanged_value_lies_within_its_range_and_keeps_its_own_bound(metric
         return
     assert metric.low <= metric.unchanged <= metric.high
     if metric.direction is not None:
-        assert Requirement(metric.name, metric.direction, min(metric.unchanged, 1e9)).holds(metric.unchanged)
+        name = f"{metric.name}_0.1" if metric.leveled else metric.name
+        assert Requirement(name, metric.direction, min(metric.unchanged, 1e9)).holds(metric.unchanged)
 
 
 def test_a_claim_is_refused_where_none_can_be_made_before_anything_is_measured():
     with pytest.raises(InvalidArgumentError, match="value on the given data only"):
         Requirement.parse("mean_kl <= 0.1", confidence=0.95)
+
+
+@pytest.mark.parametrize("metric", ["iou_quantile", "iou_quantile_7", "iou_quantile_abc", 3, None, ""])
+def test_a_requirement_names_a_metric(metric):
+    with pytest.raises(InvalidArgumentError, match="metric"):
+        Requirement(metric, "min", 0.5)
+
+
+def test_the_level_of_a_quantile_stands_in_what_is_advised():
+    with pytest.raises(InvalidArgumentError, match=r"as in 'iou_quantile_0.1 ≥ 0.4'"):
+        Requirement.parse("iou_quantile_0.1 <= 0.4")
