@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import json
 import pkgutil
 import re
+import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -139,6 +142,16 @@ def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pyteste
     settings.load_profile("default")
     yield pytester
     settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _freed_memory_given_back() -> Iterator[None]:
+    """Give memory that a module has freed back to the system: else a worker keeps gigabytes of fragments of tensors."""
+    yield
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # of glibc
+        gc.collect()
+        trim(0)
 
 
 @pytest.fixture

@@ -81,7 +81,17 @@ class Metric:
         return self.name if self.name.startswith(f"{self.direction}_") else f"{self.direction}_{self.name}"
 
     def check_direction(self, owner: str, direction: Direction, bound: float, name: str | None = None) -> None:
-        """Raise InvalidArgumentError for a requirement that a candidate could only meet by being worse."""
+        """Refuse a requirement that a candidate could only meet by being worse.
+
+        Args:
+            owner: What the error is about, such as "Requirement".
+            direction: The side that the requirement keeps the metric on.
+            bound: The bound of the requirement.
+            name: What the requirement calls the metric, where that is not its name, such as "iou_quantile_0.1".
+
+        Raises:
+            InvalidArgumentError: If the side is the wrong one, or the metric is reported only.
+        """
         if self.direction is None:
             reject(owner, "metric", self.name, "it is reported only: no value of it is better, so none can be required")
         if direction != self.direction:
