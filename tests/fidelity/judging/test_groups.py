@@ -13,9 +13,13 @@ from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare, holm
 from cp_compress.fidelity.judging.intervals import PairedDrop, Proportion
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_that_of_statsmodels(p_values):
-    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels is not installed (extra: test)")
+@pytest.fixture(scope="module")
+def multitest():
+    return pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels is not installed (extra: test)")
+
+
+@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(multitest, p_values):
     expected = multitest.multipletests(p_values, method="holm")[1]
     assert holm(p_values) == pytest.approx(expected.tolist(), abs=1e-12)
 
