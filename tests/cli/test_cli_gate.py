@@ -47,14 +47,14 @@ def test_init_does_not_write_over_a_file(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "gate.toml").read_text() == "mine"
 
 
-def write_array_file(path, count=40):
+def write_array_file(path, count=12):
     from cp_compress.examples import digits
 
     images, labels = digits().tensors
     numpy.savez(path, inputs=images[:count].numpy(), labels=labels[:count].numpy())
 
 
-def write_image_folder(path, count=20):
+def write_image_folder(path, count=6):
     from PIL import Image
 
     from cp_compress.examples import digits
