@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_lines
 from pytest_cp import hookspecs
 from pytest_cp.checks.execution import using_execution
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, Recorder, recording
@@ -37,7 +38,10 @@ from pytest_cp.session.gatekeeping import (
     note_leftovers,
     refuse_lucky_baselines,
 )
+from pytest_cp.session.own_settings import taken_away
 from pytest_cp.session.progress import show_progress
+from pytest_cp.session.selection import may_compare
+from pytest_cp.session.shown import make_printable
 from pytest_cp.session.state import is_worker, session_state, start_session
 from pytest_cp.specification.collecting import collect_gate, require_gate
 
@@ -66,9 +70,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the configuration before anything runs."""
     add_extensions(config)
-    configure(config)
+    try:
+        configure(config)
+    except pytest.UsageError as error:
+        raise pytest.UsageError(printable_lines(error)) from error
     start_session(config, waivers(config))
     if not is_worker(config):
+        session_state(config).notes += taken_away(config)
         show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
 
@@ -109,6 +117,7 @@ def pytest_make_collect_report(
     report = yield
     if not report.passed:
         session_state(collector.config).unread_modules.add(collector.nodeid)
+        make_printable(report)
     selection.note_last_failed(collector, report)
     return report
 
@@ -185,6 +194,8 @@ def pytest_runtest_makereport(
         if report.failed and call.excinfo is not None:
             attempt.note_failure(report, call.excinfo)
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
+        if attempt.is_gate or getattr(report, REPORT_ATTRIBUTE) or may_compare(item):
+            make_printable(report, call.excinfo)
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
         hint = scope_hint(str(report.longrepr)) if report.failed else None
         if hint is not None:

@@ -259,7 +259,9 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "runs": 1,
     }
     record = called | _execution() | empty | parts
-    cached = [f"the {role} was read from the cache: {one['cached']}" for role, one in subjects.items() if "cached" in one]
+    cached = [
+        f"the {role} was read from the cache: {one['cached']}" for role, one in subjects.items() if "cached" in one
+    ]
     return record | {"notes": [*record["notes"], *cached]}
 
 

@@ -32,7 +32,8 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "checks": worst_first(state.records),
         "gates": len(state.all_gates),
         "not_compared": [
-            {"test": test, "reason": reason, "kind": kind} for test, (kind, reason) in sorted(state.not_compared.items())
+            {"test": test, "reason": reason, "kind": kind}
+            for test, (kind, reason) in sorted(state.not_compared.items())
         ],
         "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
         "waivers": state.waivers.report(state.records),

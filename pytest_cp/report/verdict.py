@@ -11,7 +11,12 @@ _TESTS_FAILED, _INTERRUPTED = 1, 2
 _NONE = "Passed: no check was asserted"
 _BAD = ("fail", "error", "inconclusive")
 # kinds of gates that compared nothing, the worst first, and how a headline counts them
-_MISSING = {"no check": "failed without a check", "not run": "did not run", "deselected": "deselected", "skipped": "skipped"}
+_MISSING = {
+    "no check": "failed without a check",
+    "not run": "did not run",
+    "deselected": "deselected",
+    "skipped": "skipped",
+}
 
 
 class Verdict(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_lines
 from pytest_cp.baselines.files import BaselineFileError
 from pytest_cp.baselines.leftovers import find_leftovers
 from pytest_cp.baselines.session import read_policy
@@ -218,7 +219,7 @@ def _fail_session(session: pytest.Session, name: str, message: str) -> None:
             location=("pytest_cp", None, name),
             keywords={},
             outcome=outcome,  # type: ignore[arg-type]
-            longrepr=message if outcome == "failed" else None,
+            longrepr=printable_lines(message) if outcome == "failed" else None,
             when=when,  # type: ignore[arg-type]
         )
         session.config.hook.pytest_runtest_logreport(report=report)
