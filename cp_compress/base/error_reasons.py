@@ -1,7 +1,7 @@
 """Texts of strangers as they may be printed, and the reason for a failure in one such line.
 
 Names and texts of a library or an untrusted file reach terminals and the logs of build servers, which obey control
-characters, escape sequences and lines such as `::error`. They are made harmless where they are printed, not in the data.
+characters, escape sequences and lines such as `::error`. They are made harmless where they are printed: data stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LONGEST_REASON = 300
 _INTERNAL = re.compile(r" ?<[\w.]+ (?:object|name)[^>]*>|\b\w+Error: ")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "unable to allocate")
 _JOINERS = "\u200c\u200d"  # they belong to the spelling of Persian, of Indian languages and of emoji
-# build servers take a line that begins with :: for a command, and others anywhere in it: ##[error], ##vso[…], ##teamcity[…]
+# build servers obey a line that begins with ::, and anywhere in a line ##[error], ##vso[…] and ##teamcity[…]
 _FIRST = re.compile(r"^(\s*)(?=::)")
 _ANYWHERE = re.compile(r"##(?=\w*\[)")
 

@@ -82,7 +82,7 @@ def _write(config: pytest.Config, options: dict[str, Any], *, only_old: bool) ->
                 write(document, folder / name)
     junit = options.get("xmlpath")
     if junit:
-        _write_junit(Path(os.path.abspath(os.path.expanduser(os.path.expandvars(junit)))), only_old)
+        _write_junit(folder / Path(os.path.expandvars(junit)).expanduser(), only_old)
 
 
 def _write_junit(path: Path, only_old: bool) -> None:

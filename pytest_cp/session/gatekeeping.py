@@ -188,6 +188,7 @@ def _save_baselines(session: pytest.Session) -> None:
 
 def _fail_if_waivers_expired(session: pytest.Session) -> None:
     state = session_state(session.config)
+    state.notes += state.waivers.doubts(state.all_gates)
     expired = [row for row in state.waivers.report(()) if row["expired"]]
     if not expired or not state.records:
         return

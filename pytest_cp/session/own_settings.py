@@ -52,8 +52,8 @@ def taken_away(config: pytest.Config) -> list[str]:
         return [f"{own} cannot be read, so what it requires is not known"]
     file = Path(os.path.relpath(own, config.invocation_params.dir)).as_posix()
     other = config.inipath is None or not _same(config.inipath, own)
-    lines = [*_dropped_keys(config, settings, file)] if other else []
-    return lines + [*_dropped_options(config, settings.get("addopts", ()), file)]
+    keys = _dropped_keys(config, settings, file) if other else ()
+    return [*keys, *_dropped_options(config, settings.get("addopts", ()), file)]
 
 
 def _own_file(config: pytest.Config) -> Path | None:

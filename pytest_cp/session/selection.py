@@ -64,7 +64,7 @@ def note_last_failed(collector: pytest.Collector, report: pytest.CollectReport) 
 
 def note_ignored(config: pytest.Config, path: Path) -> None:
     """Remember the modules with gates at a path that the command line ignores."""
-    named = [Path(os.path.abspath(config.invocation_params.dir / one)) for one in config.getoption("ignore") or ()]
+    named = [Path(os.path.normpath(config.invocation_params.dir / one)) for one in config.getoption("ignore") or ()]
     globs = [str(config.invocation_params.dir / one) for one in config.getoption("ignore_glob") or ()]
     given = [str(argument) for argument in config.invocation_params.args]
     if not any(argument.startswith("--ignore") for argument in given):

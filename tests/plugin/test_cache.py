@@ -1,12 +1,14 @@
 """Compressed models are made once for each content, shared between workers and runs, and never trusted blindly."""
 
 import copy
+import hashlib
+import json
 
 import pytest
 import torch
 from torch import nn
 
-from cp_compress.model import parse_scheme
+from cp_compress.model import parse_scheme, save
 from pytest_cp.session.cache import CompressedModelCache
 
 CPU = torch.device("cpu")
@@ -99,6 +101,54 @@ def test_damaged_file_is_made_again(model, scheme, tmp_path):
     assert "created again" in cache.notes[0]
     CompressedModelCache(tmp_path).compress(model, scheme, CPU)
     assert scheme.calls == 2
+
+
+def test_a_file_of_another_scheme_or_reference_is_not_taken(model, tmp_path):
+    """Whatever lies under the name of a file: what is loaded is what was asked for, or it is made again."""
+    asked = parse_scheme("prune(density=0.3)")
+    made = CompressedModelCache(tmp_path).compress(model, asked, CPU)
+    (stored,) = tmp_path.glob("*.cp")
+    told = stored.with_suffix(".json")
+    good, description = stored.read_bytes(), told.read_text()
+    other = copy.deepcopy(model)
+    other[0].weight.data.zero_()
+    forged = [parse_scheme("quantize(float16)").compress(model), asked.compress(other), model]
+    for candidate in forged:
+        save(candidate, stored)
+        for honest in (True, False):  # the digest of the file beside it is right, too
+            if honest:
+                told.write_text(description.replace(hashlib.sha256(good).hexdigest(), digest(stored)))
+            cache = CompressedModelCache(tmp_path)
+            if candidate is forged[1] and honest:
+                continue  # who forges both files has another candidate: see the threat model
+            found = cache.compress(model, asked, CPU)
+            assert torch.equal(found[0].weight, made[0].weight)
+            assert "created again" in cache.notes[0]
+            save(candidate, stored)
+            told.write_text(description)
+    for change in ("reference", "scheme", "versions"):
+        stored.write_bytes(good)
+        told.write_text(json.dumps({**json.loads(description), change: "another"}))
+        cache = CompressedModelCache(tmp_path)
+        cache.compress(model, asked, CPU)
+        assert f"was made with another {change} than was asked for" in cache.notes[0]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_record_says_that_its_candidate_is_from_the_cache(project):
+    project.write_test("""
+@pytest.mark.compress_model("prune(density=0.7)")
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+""")
+    (first,), (again,) = (project.run("--cp-cache-dir=kept").report["checks"] for _ in range(2))
+    assert not any("cache" in note for note in first["notes"])
+    assert again["notes"][-1].startswith("the candidate was read from the cache: ")
+    assert again["subjects"]["candidate"]["cached"].endswith(".cp")
+    assert again["subjects"]["candidate"]["digest"] == first["subjects"]["candidate"]["digest"]
 
 
 def test_folder_that_cannot_be_written(model, scheme, tmp_path):
