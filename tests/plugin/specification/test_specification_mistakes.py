@@ -52,7 +52,7 @@ from pytest_cp.specification.lines import find_line
         ("[predictions]", "[noise]\nreferences = ['absent.cp']\n[predictions]", 13, "not a file"),
         (
             "[predictions]\nmin_agreement = 0.5",
-            "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 5'",
+            "[noise]\nreferences = ['quantize(float16)']\n[predictions]\nmin_agreement = 'noise - 0.51'",
             15,
             "more than half of all values would meet it",
         ),
