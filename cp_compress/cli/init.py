@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         proposals, left_out = propose_applicable(
             references, candidates, levels=levels, slack=options.slack, seed=options.seed
         )
-        left_out = reasons | left_out
+        left_out = {name: printable_line(why) for name, why in (reasons | left_out).items()}
     text = "\n".join(_lines(options, noise, list(schemes), proposals, left_out, compressions)) + "\n"
     write_atomically(options.output, text)
     rows = [("level", "metric", "noise", "proposed", *schemes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.checks.records import Record, current_recorder, decisive_requirement
 
 _LISTED = 8
@@ -32,7 +33,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     if hint:
         lines.append(f"  {hint}")
     lines.append(f"  reproduce: {reproduce_command(record)}")
-    return "\n".join(lines)
+    return "\n".join(map(printable_line, lines))
 
 
 def _headline(record: Record) -> str:

@@ -61,6 +61,12 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "note",
         "what to do when device or versions differ from the baseline: note, fail or ignore (default note)",
     ),
+    (
+        "cp_fail_on_deselected",
+        "bool",
+        False,
+        "fail a session in which gates were collected and left out, by -k, -m, --deselect, --lf or a plugin",
+    ),
     ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
     ("cp_waivers", "string", "", "TOML file of waivers: known deviations with size, owner, reason and expiry date"),
