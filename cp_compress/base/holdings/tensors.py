@@ -84,6 +84,36 @@ def _quantized(facts: str, tensor: Tensor) -> tuple[str, list[tuple[str, Tensor]
     return axis, [("int_repr", integers), ("scales", scales), ("zero_points", zeros)]
 
 
+def numbers_of(tensor: Tensor) -> tuple[Tensor, str]:
+    """Return the plain numbers that a tensor is held as, and the name of their format.
+
+    Those of a tensor made of others are its largest part, such as the integers beside which scales lie.
+
+    >>> numbers_of(torch.zeros(2))[1]
+    'float32'
+    """
+    if is_plain(tensor):
+        return as_plain(tensor), str(tensor.dtype).removeprefix("torch.")
+    parts = [part for _, part in parts_of(tensor)[1] if isinstance(part, Tensor)]
+    if not parts:
+        raise NotVisibleError(f"a {type(tensor).__name__} that is made of no tensor")
+    return numbers_of(max(parts, key=lambda part: part.numel()))
+
+
+def value_of(tensor: Tensor) -> Tensor:
+    """Return the numbers that a tensor stands for, as a plain tensor where it can be dequantised."""
+    if is_plain(tensor):
+        return as_plain(tensor)
+    for turn in ("dequantize", "to_dense"):
+        try:
+            value = getattr(tensor.detach(), turn)()
+        except Exception:  # what a library's tensor does not implement, it refuses in ways of its own
+            continue
+        if isinstance(value, Tensor) and is_plain(value):
+            return as_plain(value)
+    return tensor
+
+
 def geometry(tensor: Tensor) -> tuple[Any, ...]:
     """Return what two plain tensors have in common that are the same view of one storage."""
     storage = tensor.untyped_storage()

@@ -213,7 +213,7 @@ class _Walk:
     def _extra(self, path: str, state: Any, depth: int) -> None:
         """Look at an extra state; what equals a tensor that is held already is told from it, and no content more."""
         before = len(self.found.tensors)
-        self.value(path, state, PACKED, depth)
+        self._unpacked(path, state, depth, parameter=False)
         known, new = self.found.tensors[:before], self.found.tensors[before:]
         self.found.tensors[before:] = [held for held in new if not any(_equal(held.tensor, o.tensor) for o in known)]
 
@@ -228,14 +228,16 @@ class _Walk:
             else:
                 facts, parts = parts_of(tensor)
                 self.found.facts.append(f"{path} {facts}")
-                for name, part in parts:
-                    if isinstance(part, Tensor):
-                        self.tensor(_dot(path, name), part, place, depth + 1, parameter)
+                tensors = [(name, part) for name, part in parts if isinstance(part, Tensor)]
+                main = max(tensors, key=lambda part: part[1].numel(), default=("", None))[0]
+                for name, part in tensors:  # the numbers are the parameter; scales belong to it
+                    self.tensor(_dot(path, name), part, place, depth + 1, parameter and name == main)
         except NotVisibleError as reason:
             self._unseen(path, tensor, str(reason))
         attached = getattr(tensor, "__dict__", None)
         if attached:
-            self._each(((_dot(path, name), attached[name]) for name in sorted(attached)), place, depth + 1)
+            kept = ATTRIBUTE if place == REGISTERED else place
+            self._each(((_dot(path, name), attached[name]) for name in sorted(attached)), kept, depth + 1)
 
     def _plain(self, held: Held) -> None:
         view = geometry(held.tensor)
@@ -295,11 +297,11 @@ class _Walk:
         if foreign.has_more_than_attributes(value):
             self.value(path, foreign.reduced(value), PACKED, depth)
 
-    def _unpacked(self, path: str, state: Any, depth: int) -> None:
+    def _unpacked(self, path: str, state: Any, depth: int, parameter: bool = True) -> None:
         """Look at the state of packed parameters: its tensors are parameters, its numbers belong to them."""
         for name, part in _leaves(path, state):
             if isinstance(part, Tensor):
-                self.tensor(name, part, PACKED, depth, parameter=True)
+                self.tensor(name, part, PACKED, depth, parameter)
             elif foreign.is_setting(part):
                 self.found.facts.append(f"{name} {told(part)}")
             else:
@@ -328,9 +330,9 @@ class _Walk:
 
 
 def _leaves(path: str, state: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(state, (list, tuple)):
-        for at, part in enumerate(state):
-            yield from _leaves(f"{path}[{at}]", part)
+    if isinstance(state, (list, tuple, dict)):
+        for at, part in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _leaves(_at(path, at), part)
     else:
         yield path, state
 
