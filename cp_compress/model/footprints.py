@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
-from cp_compress.base.holdings.tensors import numbers_of
+from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import Holdings, holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
@@ -78,7 +78,7 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
             counted[id(tensors[0])] = form.numbers()
     return Footprint(
         parameters=sum(tensor.numel() for tensor in counted.values()),
-        nonzero=sum(int(tensor.count_nonzero()) for tensor in counted.values()),
+        nonzero=sum(count_nonzero(tensor) for tensor in counted.values()),
         artifact_bytes=stored_bytes(model, found),
         resident_bytes=_resident_bytes(found),
         flops=None if example_input is None else _count_flops(model, example_input),

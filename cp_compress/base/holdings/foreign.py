@@ -80,7 +80,9 @@ def is_passed_over(value: object) -> bool:
 
 
 def is_bookkeeping(module: nn.Module, name: str) -> bool:
-    """Tell whether an attribute of a module is kept by torch's compilers: its content is found elsewhere."""
+    """Tell whether an attribute of a module is kept by torch's compilers or prints it: nothing is computed with it."""
+    if name == "extra_repr":
+        return True
     if name == "meta" and isinstance(module, torch.fx.GraphModule):
         return True
     return type(module).__module__.startswith("torch._dynamo") and name != "_orig_mod"

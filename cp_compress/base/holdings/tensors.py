@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import Any
 
@@ -98,6 +99,18 @@ def numbers_of(tensor: Tensor) -> tuple[Tensor, str]:
     if not parts:
         raise NotVisibleError(f"a {type(tensor).__name__} that is made of no tensor")
     return numbers_of(max(parts, key=lambda part: part.numel()))
+
+
+def count_nonzero(numbers: Tensor) -> int:
+    """Return how many numbers of a plain tensor are not zero, of a dtype too in which torch does not count.
+
+    >>> count_nonzero(torch.tensor([0.0, -0.0, 2.0]).to(torch.float8_e4m3fn))
+    1
+    """
+    for look in (lambda: numbers, numbers.float, lambda: numbers.contiguous().view(torch.uint8)):
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            return int(look().count_nonzero())
+    return numbers.numel()
 
 
 def value_of(tensor: Tensor) -> Tensor:
