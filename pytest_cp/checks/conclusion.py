@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec
@@ -12,6 +13,7 @@ from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -124,7 +126,10 @@ def assert_pair(
         require_other_logits(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
+        doubts = require_telling(original, requirements)
         measurement = compare(candidate, original)
+        if doubts:
+            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 
