@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from cp_compress.base.errors import CompressionError
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.representations.registry import held_weights, tensors_of
-from cp_compress.model.storage.files import save
+from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
 
 
@@ -75,7 +73,7 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     return Footprint(
         parameters=sum(tensor.numel() for tensor in counted.values()),
         nonzero=sum(int(tensor.count_nonzero()) for tensor in counted.values()),
-        artifact_bytes=_artifact_bytes(model),
+        artifact_bytes=stored_bytes(model),
         resident_bytes=sum(tensor.numel() * tensor.element_size() for tensor in resident.values()),
         flops=None if example_input is None else _count_flops(model, example_input),
     )
@@ -125,13 +123,6 @@ def time_in_turns(
                 if turn:
                     seconds.append(time.perf_counter() - start)
     return times
-
-
-def _artifact_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.cp"
-        save(model, path)
-        return path.stat().st_size
 
 
 def _count_flops(model: nn.Module, example_input: Any) -> int:

@@ -13,6 +13,7 @@ from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.judging.repeats import count_once
 from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
@@ -20,6 +21,7 @@ from cp_compress.fidelity.observing.refusals import (
     require_fresh,
     require_order,
     require_other_logits,
+    require_unused,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
@@ -126,8 +128,9 @@ def assert_pair(
         require_other_logits(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
-        doubts = require_telling(original, requirements)
-        measurement = compare(candidate, original)
+        claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
+        doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
+        measurement = count_once(compare(candidate, original), original, requirements)
         if doubts:
             measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))

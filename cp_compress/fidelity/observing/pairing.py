@@ -47,8 +47,8 @@ def require_same_examples(compressed: LabeledData, original: LabeledData, labels
     example in its place is more like its original than like half of its class; one that took another's place is so with
     probability one half. Data is refused where more than 5 % are not, in all or in a class, by exact binomial tests
     whose errors add up to 0.1 %; nothing is said unless half of those in their place resemble no other original of the
-    sample more. Of 512 examples or more it finds 20 % in other places with probability 0.87, 30 % with 0.999, and a class of
-    which 50 are looked at, all in other places, with 0.999; of 100 examples 30 % with 0.65 and 50 % with 0.99.
+    sample more. Of 512 examples or more it finds 20 % in other places with probability 0.87, 30 % with 0.999, and a
+    class of which 50 are looked at, all in other places, with 0.999; of 100 examples 30 % with 0.65 and 50 % with 0.99.
     """
     sample = _sample(labels, _COMPARED)
     try:
@@ -73,7 +73,9 @@ def _require_own_places(compressed: LabeledData, original: LabeledData, labels: 
     own original.
     """
     sample = _sample(labels, _RANKED)
-    parts = [[_reduced(data.select(part)[0].cpu()) for part in sample.split(_COMPARED)] for data in (compressed, original)]
+    parts = [
+        [_reduced(data.select(part)[0].cpu()) for part in sample.split(_COMPARED)] for data in (compressed, original)
+    ]
     if any(part is None or part.shape[1:] != parts[0][0].shape[1:] for side in parts for part in side):
         return
     after, before = (torch.cat(side) for side in parts)
@@ -97,8 +99,8 @@ def _require_own_places(compressed: LabeledData, original: LabeledData, labels: 
     count, total = (count, total) if worst == () else lost[worst[0]]
     raise ObservationError(
         "the compressed data and the original are not the same examples in the same order: "
-        f"{count} of {total} examples{where} that were looked at are less like their own original than like half of the "
-        "others of their class, as about twice as many are in the place of others; put both in one order"
+        f"{count} of {total} examples{where} that were looked at are less like their own original than like half of "
+        "the others of their class, as about twice as many are in the place of others; put both in one order"
     )
 
 

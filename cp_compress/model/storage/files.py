@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import zlib
 from typing import Any
 
@@ -21,13 +22,14 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
 from cp_compress.model.storage.packing import Packer, Unpacker, Words, check_entry
 
 _VERSION = 3
-_TABLE, _CHECKSUM = "table", "sha256"
+_TABLE, _SEEN, _CHECKSUM = "table", "seen", "sha256"
 _LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
 
 
@@ -35,7 +37,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
     Stored are parameters and buffers (tied ones once, each in the smallest of three forms), how layers were changed,
-    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors,
+    train/eval states, the record of the schemes and digests of the examples that the model was chosen on or made with
+    (8 bytes each, which no footprint counts). Raises CompressionError for a model with lazy or sparse tensors,
     for a lowered one, and for one that has a 16-bit model inside it (save that one, or wrap the original before
     compressing it), OSError when the file cannot be written.
 
@@ -51,6 +54,27 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     _refuse_nested(model)
     if is_lowered(model):
         raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
+    write_atomically(path, safetensors.numpy.save(with_seen(_arrays_of(model), model)))
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Return the size of the file that `save` writes, without what the model has seen, which is no part of it."""
+    _refuse_nested(model)
+    if is_lowered(model):
+        raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
+    return len(safetensors.numpy.save(_arrays_of(model)))
+
+
+def with_seen(arrays: dict[str, Words], model: nn.Module) -> dict[str, Words]:
+    """Return the arrays of a file with the digests of the examples that a model carries, if any."""
+    seen = {purpose: "".join(sorted(digests)) for purpose, digests in sorted(seen_digests(model).items())}
+    if not seen:
+        return arrays
+    marked = arrays | {_SEEN: np.frombuffer(zlib.compress(json.dumps(seen).encode(), 9), np.uint8)}
+    return marked | {_CHECKSUM: np.frombuffer(bytes.fromhex(_digest(marked)), np.uint8)}
+
+
+def _arrays_of(model: nn.Module) -> dict[str, Words]:
     packer = Packer()
     tensors = []
     for names, tensor in group_tensors(model):
@@ -62,7 +86,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False)
     arrays = packer.arrays() | {_TABLE: np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)}
     arrays[_CHECKSUM] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
-    write_atomically(path, safetensors.numpy.save(arrays))
+    return arrays
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -106,6 +130,7 @@ def _digest(arrays: dict[str, Words]) -> str:
 def _read(content: bytes, model: nn.Module) -> nn.Module:
     arrays = _read_arrays(content)
     table = _read_table(arrays.pop(_TABLE))
+    seen = _read_seen(arrays.pop(_SEEN, None))
     try:
         entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -136,7 +161,22 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
         targets[0].data = unpacker.read(entry).to(targets[0].device)
     unpacker.finish()
     finish_model(candidate, arrangement)
+    write_seen(candidate, seen)
     return candidate
+
+
+def _read_seen(packed: Words | None) -> dict[str, list[str]]:
+    if packed is None:
+        return {}
+    try:
+        texts = json.loads(zlib.decompressobj().decompress(packed.tobytes(), _LARGEST_TABLE))
+        seen = {str(purpose): re.findall("[0-9a-f]{16}", text) for purpose, text in texts.items()}
+        whole = all(16 * len(seen[purpose]) == len(text) for purpose, text in texts.items())
+    except (zlib.error, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise CorruptStreamError(f"the examples that it has seen are not readable ({reason_of(error)})") from error
+    if not whole:
+        raise CorruptStreamError("the examples that it has seen are not readable (no digests)")
+    return seen
 
 
 def _all_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

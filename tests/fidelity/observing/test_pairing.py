@@ -18,7 +18,7 @@ def within_classes(share, seed, only=None):
     order = torch.arange(len(LABELS))
     moved = torch.rand(len(LABELS), generator=generator) < share
     for label in range(10) if only is None else [only]:
-        places = (moved & (LABELS == label)).nonzero().flatten()
+        places = (moved & (label == LABELS)).nonzero().flatten()
         order[places] = places.roll(1)
     return order
 
