@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec
@@ -12,12 +13,15 @@ from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.judging.repeats import count_once
+from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_fresh,
     require_order,
     require_other_logits,
+    require_unused,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
@@ -124,7 +128,11 @@ def assert_pair(
         require_other_logits(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
-        measurement = compare(candidate, original)
+        claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
+        doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
+        measurement = count_once(compare(candidate, original), original, requirements)
+        if doubts:
+            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 

@@ -148,12 +148,24 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
     digests: set[str] = set()
     for path in paths:
         try:
-            content = read_document(read_regular(path, _LARGEST_RESULTS))
-            digests |= {str(digest) for digest in content["search_digests"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"cp_search_results: {path} is not a JSON result of a search: {reason_of(error)}"
-            raise pytest.UsageError(told) from error
+            digests |= read_search_result(path)[1]
+        except ValueError as error:
+            raise pytest.UsageError(f"cp_search_results: {error}") from error
     return frozenset(digests)
+
+
+def read_search_result(path: Path) -> tuple[str | None, frozenset[str]]:
+    """Return the scheme that a search found, by its JSON result, and the digests of the examples that it has seen.
+
+    The scheme is None for a search of something else. Raises ValueError, with the path, for any other file.
+    """
+    try:
+        content = read_document(read_regular(path, _LARGEST_RESULTS))
+        digests = frozenset(str(digest) for digest in content["search_digests"])
+        scheme = content.get("scheme")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON result of a search: {reason_of(error)}") from error
+    return scheme if isinstance(scheme, str) else None, digests
 
 
 def specification_named(config: pytest.Config) -> str | None:

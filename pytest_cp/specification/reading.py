@@ -245,7 +245,7 @@ def _chosen_candidates(
         elif levels()[level].kind == "data" and "codec" not in known[name]:
             told = f"{level} compares data before and after a codec, but candidate {name} has no codec"
             yield place, f"{told}; list the candidates to compare under candidates"
-        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in _MODELS):
+        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in (*_MODELS, "search")):
             told = f"{level} compares models, but candidate {name} compresses only the data"
             yield place, f"{told}; list the candidates to compare under candidates"
 
@@ -292,8 +292,8 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         sources = [key for key in _MODELS if key in candidate]
         if len(sources) > 1:
             yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
-        elif not sources and "codec" not in candidate:
-            yield place, "a candidate needs a scheme, model, file, command or codec"
+        elif not sources and not {"codec", "search"} & candidate.keys():
+            yield place, "a candidate needs a scheme, model, file, command, codec or search"
         for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
             try:
                 if key in candidate:
@@ -308,6 +308,8 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
 
 def _with_name(candidate: Table) -> Table:
     parts = [str(candidate[key]) for key in ("scheme", "model", "file", "codec") if key in candidate]
+    if "search" in candidate and not any(key in candidate for key in _MODELS):
+        parts.insert(0, str(candidate["search"]))
     return {"name": " + ".join(parts) or Path(str(candidate.get("command", ["data"])[0])).name, **candidate}
 
 
