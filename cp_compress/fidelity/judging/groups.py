@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from cp_compress.base.json_values import plain
-from cp_compress.fidelity.judging.intervals import BoundedMean, Interval, PairedDrop, Proportion, TestedEvidence
+from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Interval, PairedDrop, Proportion, TestedEvidence
 
 Verdict = Literal["proven", "refuted", "undecided"]
 
@@ -84,7 +84,7 @@ class LargestDrop:
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the largest drop at `confidence`."""
-        corrected = 1 - (1 - confidence) / len(self.drops)
+        corrected = _corrected(confidence, len(self.drops))
         low = max(drop.interval(corrected).low for drop in self.drops)
         return Interval(low, max(drop.interval(confidence).high for drop in self.drops))
 
@@ -94,7 +94,7 @@ class LargestDrop:
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its drop is at most `bound`, by the test that its own interval inverts."""
-        tests = [drop.p_values(bound) for drop in self.drops]
+        tests = [drop.p_values(bound, _corrected(confidence, len(self.drops))) for drop in self.drops]
         return _verdicts(self.names, self.drops, [more for more, _ in tests], [less for _, less in tests], confidence)
 
 
@@ -113,7 +113,7 @@ class SmallestShare:
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the smallest proportion at `confidence`."""
-        corrected = 1 - (1 - confidence) / len(self.shares)
+        corrected = _corrected(confidence, len(self.shares))
         high = min(share.interval(corrected).high for share in self.shares)
         return Interval(min(share.interval(confidence).low for share in self.shares), high)
 
@@ -123,8 +123,12 @@ class SmallestShare:
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its share is at least `bound`, by the test that its own interval inverts."""
-        tests = [share.p_values(bound) for share in self.shares]
+        tests = [share.p_values(bound, _corrected(confidence, len(self.shares))) for share in self.shares]
         return _verdicts(self.names, self.shares, [less for _, less in tests], [more for more, _ in tests], confidence)
+
+
+def _corrected(confidence: float, groups: int) -> float:
+    return 1 - (1 - confidence) / groups
 
 
 def _verdicts(
