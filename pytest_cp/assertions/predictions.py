@@ -13,6 +13,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.class_distances import ClassDistance, Weights, check_class_distance
 from cp_compress.fidelity.predictions.tables import Slices
+from cp_compress.inputs.clusters import Clusters
 from pytest_cp.assertions.bounds import PredictionsBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
@@ -30,6 +31,7 @@ def assert_preserved_predictions(
     weights: Weights | None = None,
     slices: Slices | None = None,
     top_k: int = 5,
+    clusters: Clusters | None = None,
     confidence: float | None = None,
     **bounds: Unpack[PredictionsBounds],
 ) -> Check:
@@ -47,6 +49,9 @@ def assert_preserved_predictions(
         weights: The weight of each example, or of each class, in `cost`.
         slices: Named subsets of the examples, each a mask or indices, for the requirements on slices.
         top_k: How many of the most likely classes count for `top_k_agreement`.
+        clusters: Which examples are not independent of each other, such as those of a patient, a video or a document:
+            one whole number or text an example, equal within a cluster, or a column of the data set's metadata. The
+            claims of a `confidence` are then about clusters. None for what the data set says itself (`TaskDataset`).
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
         **bounds: The requirements; one or more.
@@ -65,13 +70,22 @@ def assert_preserved_predictions(
     if slices is None and any("_slice_" in requirement.metric for requirement in requirements):
         reject(assertion, "slices", None, "name the subsets that a requirement on slices is about")
     check_class_distance(class_distance, assertion)
+    if clusters is not None and confidence is None:
+        rule = "clusters change claims about the population, not values on the given data: give confidence, too"
+        reject(assertion, "clusters", "given without confidence", rule)
     return assert_behaviour(
         COMPARISONS["predictions"],
         (compressed, reference, dataset, compressed_dataset),
         requirements,
         assertion,
         PredictionsNotPreservedError,
-        {"class_distance": class_distance, "weights": weights, "slices": slices, "top_k": top_k},
+        {
+            "class_distance": class_distance,
+            "weights": weights,
+            "slices": slices,
+            "top_k": top_k,
+            "clusters": clusters,
+        },
     )
 
 

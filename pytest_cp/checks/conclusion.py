@@ -21,6 +21,7 @@ from cp_compress.fidelity.observing.refusals import (
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
+from cp_compress.inputs.clusters import has_clusters
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
@@ -125,7 +126,18 @@ def assert_pair(
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
         measurement = compare(candidate, original)
+        _require_clusters(assertion, measurement, requirements, dataset)
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
+
+
+def _require_clusters(
+    assertion: str, measurement: Measurement, requirements: Iterable[Requirement], dataset: Any
+) -> None:
+    """Refuse a claim that takes examples for independent which the data set says belong together."""
+    claims = [requirement for requirement in requirements if requirement.confidence is not None]
+    if claims and measurement.details.get("clusters") is None and has_clusters(dataset):
+        rule = "the data set says which examples belong together, and only claims about predictions are made of clusters"
+        reject(assertion, "confidence", claims[0].confidence, f"{rule}: leave the confidence out")
 
 
 def _explain(candidate: Observation, reference: Observation) -> Record:

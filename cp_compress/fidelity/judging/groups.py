@@ -74,7 +74,7 @@ class LargestDrop:
     """
 
     direction: ClassVar[Literal["min", "max"]] = "max"
-    drops: tuple[PairedDrop | BoundedMean, ...]
+    drops: tuple[TestedEvidence, ...]
     names: tuple[str, ...]
 
     @property
@@ -103,7 +103,7 @@ class SmallestShare:
     """The smallest of several groups' proportions or mean shares; its bounds are corrected as `LargestDrop`'s."""
 
     direction: ClassVar[Literal["min", "max"]] = "min"
-    shares: tuple[Proportion | BoundedMean, ...]
+    shares: tuple[TestedEvidence, ...]
     names: tuple[str, ...]
 
     @property

@@ -14,7 +14,7 @@ from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
 
@@ -127,8 +127,14 @@ class Result:
             "count": self.count,
             "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
             "examples_needed": self.examples_needed,
-            "groups": [group.to_json() for group in self.groups],
+            "groups": [group.to_json() for group in sorted(self.groups, key=_badness)[:LONGEST_TABLE]]
+            if len(self.groups) > LONGEST_TABLE
+            else [group.to_json() for group in self.groups],
         }
+
+
+def _badness(group: GroupVerdict) -> tuple[float, float]:
+    return group.p_refuted, -group.p_proven
 
 
 @dataclass(frozen=True)
