@@ -78,7 +78,9 @@ def _column(owner: str, clusters: Any, source: Any, count: int | None) -> Any:
         if not isinstance(metadata, Metadata):
             continue
         if clusters not in metadata.columns:
-            reject(owner, "clusters", clusters, f"is no column of the metadata; known are {', '.join(metadata.columns)}")
+            reject(
+                owner, "clusters", clusters, f"is no column of the metadata; known are {', '.join(metadata.columns)}"
+            )
         column = metadata.columns[clusters]
         return column if count is None else [column[place] for place in places]
     rule = "names a column, but the data set has no metadata: TaskDataset(…, metadata=…), or give one entry an example"

@@ -16,7 +16,7 @@ from cp_compress.fidelity.predictions.tables import Slices
 from cp_compress.inputs.clusters import Clusters
 from pytest_cp.assertions.bounds import PredictionsBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import PredictionsNotPreservedError
 
 
@@ -33,6 +33,7 @@ def assert_preserved_predictions(
     top_k: int = 5,
     clusters: Clusters | None = None,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[PredictionsBounds],
 ) -> Check:
     """Level A: assert that the compressed model's predictions are the reference's.
@@ -54,6 +55,8 @@ def assert_preserved_predictions(
             claims of a `confidence` are then about clusters. None for what the data set says itself (`TaskDataset`).
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -66,7 +69,7 @@ def assert_preserved_predictions(
     """
     __tracebackhide__ = True
     assertion = "assert_preserved_predictions"
-    requirements = build_requirements(assertion, METRICS["predictions"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["predictions"].values(), bounds, confidence, family)
     if slices is None and any("_slice_" in requirement.metric for requirement in requirements):
         reject(assertion, "slices", None, "name the subsets that a requirement on slices is about")
     check_class_distance(class_distance, assertion)

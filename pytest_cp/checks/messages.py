@@ -53,18 +53,26 @@ def finding(entry: Record) -> str:
     text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
     if entry["interval"] is not None:
         low, high = entry["interval"]
-        text += f" at {entry['confidence']:.0%} confidence ({number(low)} … {number(high)})"
-    text += f", n = {entry['count']}"
+        text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({number(low)} … {number(high)})"
+    clusters = entry.get("clusters")
+    text += f", n = {entry['count']}" + ("" if clusters is None else f" in {clusters} clusters")
+    detectable = entry.get("detectable")
+    if detectable is not None:
+        text += f"; a true value of {number(detectable)} would have been found in 80 % of such samples"
     if entry["outcome"] == "inconclusive":
-        needed = entry["examples_needed"]
+        needed, units = entry["examples_needed"], "examples" if clusters is None else "clusters"
         text += ": inconclusive, " + (
-            f"about {needed:,} more examples would decide it"
+            f"about {needed:,} more {units} would decide it"
             if needed
-            else "more examples like these would not decide it"
+            else f"more {units} like these would not decide it"
         )
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
     return text
+
+
+def _family(entry: Record) -> str:
+    return f" over {entry['family']} candidates" if entry.get("family", 1) > 1 else ""
 
 
 def _group_lines(entry: Record) -> list[str]:

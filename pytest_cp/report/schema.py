@@ -118,12 +118,19 @@ def _requirement() -> dict[str, Any]:
             "interval": {"anyOf": [{"type": "null"}, {"type": "array", "items": _VALUE}]},
             "examples_needed": {"type": ["integer", "null"]},
             "groups": {"type": "array"},
-        }
+        },
+        {
+            "family": _WHOLE | {"description": "how many candidates the confidence is about together"},
+            "clusters": {"type": ["integer", "null"], "description": "how many clusters a claim is about"},
+            "detectable": {"anyOf": [{"type": "null"}, _VALUE]}
+            | {"description": "the true value that 80 % of samples would have found, of a claim that passed"},
+        },
     )
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(properties: dict[str, Any], later: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the schema of an object; what was added `later` is missing in older documents."""
+    return {"type": "object", "properties": {**properties, **(later or {})}, "required": list(properties)}
 
 
 def _many(properties: dict[str, Any]) -> dict[str, Any]:

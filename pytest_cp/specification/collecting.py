@@ -65,6 +65,7 @@ class GateFile(pytest.File):
                     name = f"{candidate['name']} {requirements.name}"
                     item: GateItem = GateItem.from_parent(self, name=name)
                     item.candidate, item.requirements = candidate, requirements
+                    item.cp_candidates = len(requirements.arguments.get("candidates", specification.candidates))
                     yield item
 
 
@@ -72,6 +73,7 @@ class GateItem(pytest.Item):
     """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
+    cp_candidates: int
     candidate: Table
     requirements: Requirements
 

@@ -163,7 +163,7 @@ class GateSubjects:
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
         """Return the bound that equivalent references meet among each other, plus the slack in the text."""
         bounds = bounds_of(level)
-        claimed = ("confidence", "clusters")
+        claimed = ("confidence", "clusters", "family")
         options = {name: value for name, value in given.items() if name not in bounds and name not in claimed}
         asked = (
             f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out

@@ -54,7 +54,7 @@ _CLUSTERS = {
     "items": {"type": ["integer", "string"]},
     "minItems": 1,
     "minLength": 1,
-    "description": "a column of the metadata, a factory of one entry an example, or the entries: equal within a cluster",
+    "description": "a column of the metadata, a factory, or one entry an example: equal within a cluster",
 }
 
 
@@ -126,6 +126,8 @@ def _hints(level: str) -> dict[str, Any]:
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
+    if name == "family":
+        return {"enum": ["candidates"], "description": "the confidence is one of all candidates together"}
     if name == "clusters":
         return _CLUSTERS
     if name == "confidence":

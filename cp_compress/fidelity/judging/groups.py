@@ -9,7 +9,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from cp_compress.base.json_values import plain
-from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Interval, PairedDrop, Proportion, TestedEvidence
+from cp_compress.fidelity.judging.intervals import (
+    Interval,
+    TestedEvidence,
+)
 
 Verdict = Literal["proven", "refuted", "undecided"]
 

@@ -208,6 +208,11 @@ class BoundedMean:
         """The number of examples in the sample."""
         return round(self.size)
 
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean; NaN of a single value."""
+        return math.sqrt(self.variance / self.size)
+
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the mean at `confidence`."""
         width = self.high - self.low

@@ -16,7 +16,6 @@ from cp_compress.base.json_values import plain
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
 
-
 LONGEST_TABLE = 200
 """How many rows of a table, such as of classes, a record holds."""
 

@@ -1,6 +1,6 @@
 """Tests of the difference of two proportions on the same examples that keep their error at every sample size.
 
-Of n pairs, a are lost (right before, wrong after) and c are gained. Samples are ordered by the upper limit of Bonett and
+Of n pairs, a are lost (right before, wrong after) and c are gained. Samples are ordered by the limit of Bonett and
 Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", and the
 p-value of "the drop is d or more" is the largest probability, over all shares of gains that the sample does not
 exclude, of a sample that is no higher in this order (an exact unconditional test; the limits are those of Buehler 1957,
@@ -135,6 +135,31 @@ def upper_limit(lost: int, gained: int, total: int, confidence: float) -> float:
     step = float(order(lost, gained, total, 2.0) - order(lost, gained, total, 0.0))
     rough = _falling_crossing(lambda drop: excess(drop, _FEW_SHARES), estimate, step, step / 1000)
     return _falling_crossing(excess, rough, step / 200, step * _PRECISION)
+
+
+@functools.lru_cache(maxsize=1024)
+def detectable_drop(lost: int, gained: int, total: int, bound: float, confidence: float, power: float) -> float:
+    """Return the true drop at which `power` of samples with this share of gains do not prove a drop of `bound` at most.
+
+    `lost`, `gained` and `total` are those of a sample that proves it.
+    """
+    share, most = gained / total, lost
+    beyond = min(total - gained, lost + math.ceil(total * max(0.0, bound - (lost - gained) / total))) + 1
+    while beyond - most > 1:
+        middle = (most + beyond) // 2
+        if p_value(middle, gained, total, bound, confidence) <= 1 - confidence:
+            most = middle
+        else:
+            beyond = middle
+    # the samples that prove the bound are, but for single ones, those up to the last one in the order
+    region = _region(most, gained, total, _quantile(confidence))
+
+    def excess(drop: float) -> float:
+        within = min(share, max(0.0, (1 - drop) / 2))
+        return float(region.probability(drop, np.array([max(within, -drop)]))[0]) - (1 - power)
+
+    estimate = (lost - gained) / total
+    return _falling_crossing(excess, max(estimate, -share), 1 / total + abs(bound - estimate) / 2, 1e-6)
 
 
 def _falling_crossing(function: Callable[[float], float], start: float, step: float, precision: float) -> float:

@@ -157,9 +157,7 @@ def compare_predictions(
         # unequal weights may go with the costs: a sample without the heavy examples would claim too much
         evidence["cost"] = units.mean(costs, 0.0, change_costs.largest)
     if subsets:
-        drops = [
-            units.among(members).drop(right_before[members], right_after[members]) for members in subsets.values()
-        ]
+        drops = [units.among(members).drop(right_before[members], right_after[members]) for members in subsets.values()]
         agreements = [units.among(members).share(same[members]) for members in subsets.values()]
         metrics["max_slice_accuracy_drop"] = max(drop.value for drop in drops)
         metrics["min_slice_agreement"] = min(share.value for share in agreements)

@@ -88,7 +88,8 @@ def expected_calibration_error(
 ) -> float:
     """Return Σ (nᵦ / n) · |accuracy − mean confidence| over `bins` equal ranges of the largest probability, in [0, 1].
 
-    `logits` (n, classes), or `probabilities` in their place; `labels` (n,). Guo et al. 2017, "On calibration of modern neural networks", equation 3.
+    `logits` (n, classes), or with `probabilities` those in their place; `labels` (n,). Guo et al. 2017, "On calibration
+    of modern neural networks", equation 3.
     Raises InvalidArgumentError for `bins` below 1.
 
     >>> round(expected_calibration_error(torch.tensor([[10.0, -10.0], [10.0, -10.0]]), torch.tensor([0, 1])), 6)
