@@ -32,6 +32,7 @@ def assert_preserved_predictions(
     slices: Slices | None = None,
     top_k: int = 5,
     clusters: Clusters | None = None,
+    min_class_examples: int = 1,
     confidence: float | None = None,
     family: Family | None = None,
     **bounds: Unpack[PredictionsBounds],
@@ -53,6 +54,7 @@ def assert_preserved_predictions(
         clusters: Which examples are not independent of each other, such as those of a patient, a video or a document:
             one whole number or text an example, equal within a cluster, or a column of the data set's metadata. The
             claims of a `confidence` are then about clusters. None for what the data set says itself (`TaskDataset`).
+        min_class_examples: Classes with fewer examples have no part in `max_class_accuracy_drop`, which a note says.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
         family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
@@ -88,6 +90,7 @@ def assert_preserved_predictions(
             "slices": slices,
             "top_k": top_k,
             "clusters": clusters,
+            "min_class_examples": min_class_examples,
         },
     )
 

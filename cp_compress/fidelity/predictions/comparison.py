@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
@@ -45,6 +46,7 @@ from cp_compress.fidelity.predictions.tables import (
 from cp_compress.inputs.clusters import Clusters, read_clusters
 
 _OWNER = "compare_predictions"
+_LISTED_CLASSES = 8
 
 
 def compare_predictions(
@@ -56,6 +58,7 @@ def compare_predictions(
     slices: Slices | None = None,
     top_k: int = 5,
     clusters: Clusters | None = None,
+    min_class_examples: int = 1,
 ) -> Measurement:
     """Measure how far a candidate's predictions are those of its reference.
 
@@ -88,6 +91,7 @@ def compare_predictions(
         clusters: Which examples are not independent of each other, such as those of a patient: one whole number or text
             an example, equal within a cluster, or a column of the data set's metadata. Claims are then about clusters.
             None for what the data set says itself.
+        min_class_examples: Classes with fewer examples have no part in `max_class_accuracy_drop`, which a note says.
 
     Returns:
         The measurement, with tables by class, slice and pair of classes, and the changed examples.
@@ -99,11 +103,16 @@ def compare_predictions(
     check_class_distance(class_distance)
     rule = "must be a whole number of 1 or more"
     top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)
+    check_integer(_OWNER, "min_class_examples", min_class_examples, rule, at_least=1)
     check_comparable(candidate, reference, any_task=True)
     if reference.task != "single_label":
         if class_distance is not None or weights is not None:
             rule = f"costs need one class per example, not a {reference.task} task"
             reject(_OWNER, "class_distance, weights", "given", rule)
+        if min_class_examples > 1:
+            reject(
+                _OWNER, "min_class_examples", min_class_examples, f"needs one class per example, not {reference.task}"
+            )
         units = Units(read_clusters(_OWNER, clusters, reference.data, len(reference)))
         return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
     names = reference.class_names
@@ -117,7 +126,7 @@ def compare_predictions(
     costs = change_costs.of(before, after)
     right_before, right_after = before == labels, after == labels
     drop = paired_drop(right_before, right_after)
-    by_class = class_drops(right_before, right_after, labels)
+    by_class = class_drops(right_before, right_after, labels, units, at_least=min_class_examples)
     total = len(labels)
     outputs = candidate.logits, reference.logits
     probabilities = require_equal_outputs(*outputs)
@@ -140,15 +149,12 @@ def compare_predictions(
         "mean_logit_distance": float(moved.mean()),
         "ece_change": calibration[1] - calibration[0],
     }
-    class_evidence = class_drops(right_before, right_after, labels, units) if units.clusters is not None else by_class
     evidence: dict[str, Evidence] = {
         "agreement": units.share(same),
         "reference_accuracy": units.share(right_before),
         "accuracy": units.share(right_after),
         "accuracy_drop": units.drop(right_before, right_after),
-        "max_class_accuracy_drop": LargestDrop(
-            tuple(class_evidence.values()), tuple(names[index] for index in class_evidence)
-        ),
+        "max_class_accuracy_drop": LargestDrop(tuple(by_class.values()), tuple(names[index] for index in by_class)),
         "newly_wrong": units.share(right_before & ~right_after),
         "newly_right": units.share(~right_before & right_after),
         "top_k_agreement": units.mean(overlap),
@@ -190,7 +196,20 @@ def compare_predictions(
             "top_k": top,
             "calibration_error": {"reference": calibration[0], "candidate": calibration[1]},
         },
-        notes=(PROBABILITIES_NOTE,) if probabilities else (),
+        notes=(*((PROBABILITIES_NOTE,) if probabilities else ()), *_small_classes(labels, names, min_class_examples)),
+    )
+
+
+def _small_classes(labels: Tensor, names: tuple[str, ...], at_least: int) -> tuple[str, ...]:
+    """Return the note that names classes of too few examples to count, where there are any."""
+    counts = torch.bincount(labels, minlength=len(names))
+    small = ((counts > 0) & (counts < at_least)).nonzero().flatten().tolist()
+    if not small:
+        return ()
+    listed = ", ".join(names[index] for index in small[:_LISTED_CLASSES])
+    more = f" and {len(small) - _LISTED_CLASSES} more" if len(small) > _LISTED_CLASSES else ""
+    return (
+        f"with fewer than {at_least} examples, these classes have no part in max_class_accuracy_drop: {listed}{more}",
     )
 
 

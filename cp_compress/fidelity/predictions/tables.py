@@ -29,19 +29,23 @@ def paired_drop(right_before: Tensor, right_after: Tensor) -> PairedDrop:
 
 
 def class_drops(
-    right_before: Tensor, right_after: Tensor, labels: Tensor, units: Units | None = None
+    right_before: Tensor, right_after: Tensor, labels: Tensor, units: Units, *, at_least: int = 1
 ) -> dict[int, PairedDrop | ClusteredMean]:
-    """Return the drop of each true class that has examples, by index: paired, or of the clusters of `units`."""
-    if units is not None:
-        members = {index: (labels == index) for index in torch.unique(labels).tolist()}
-        return {index: units.among(one).drop(right_before[one], right_after[one]) for index, one in members.items()}
+    """Return the drop of each true class that has `at_least` so many examples, by index.
+
+    Raises InvalidArgumentError if no class has.
+    """
     totals = torch.bincount(labels)
-    lost = torch.bincount(labels[right_before & ~right_after], minlength=len(totals))
-    gained = torch.bincount(labels[~right_before & right_after], minlength=len(totals))
-    return {
-        index: PairedDrop(int(lost[index]), int(gained[index]), int(totals[index]))
-        for index in totals.nonzero().flatten().tolist()
-    }
+    kept = (totals >= at_least).nonzero().flatten().tolist()
+    if not kept:
+        reject("compare_predictions", "min_class_examples", at_least, f"the largest class has {int(totals.max())}")
+    if units.clusters is not None:
+        members = {index: labels == index for index in kept}
+        return {index: units.among(one).drop(right_before[one], right_after[one]) for index, one in members.items()}
+    lost = torch.bincount(labels[right_before & ~right_after], minlength=len(totals)).tolist()
+    gained = torch.bincount(labels[~right_before & right_after], minlength=len(totals)).tolist()
+    counts = totals.tolist()
+    return {index: PairedDrop(lost[index], gained[index], counts[index]) for index in kept}
 
 
 def class_table(
