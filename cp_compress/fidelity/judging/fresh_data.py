@@ -1,4 +1,4 @@
-"""What a sample says about the value on fresh data of as many examples: where chance puts it, and what breaks a bound."""
+"""What a sample says about fresh data of as many examples: where chance puts its value, and what breaks a bound."""
 
 from __future__ import annotations
 

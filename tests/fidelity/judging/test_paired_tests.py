@@ -40,7 +40,9 @@ def worst_error(total, drop, error, *, more):
 )
 @pytest.mark.parametrize("more", [True, False])
 def test_a_drop_at_its_bound_is_called_otherwise_no_more_often_than_stated(total, drop, error, more):
-    assert 0 < worst_error(total, drop, error, more=more) <= error or total < 25
+    found = worst_error(total, drop, error, more=more)
+    assert found <= error
+    assert found > 0 or total < 25  # too few pairs prove nothing
 
 
 @pytest.mark.parametrize(
