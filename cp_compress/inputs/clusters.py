@@ -56,7 +56,8 @@ def joined_clusters(first: Tensor | None, second: Tensor | None) -> Tensor | Non
         (np.ones(len(left)), (left, right + size)), shape=(size + int(right.max()) + 1, size + int(right.max()) + 1)
     )
     _, groups = connected_components(links, directed=False)
-    return torch.unique(torch.as_tensor(groups[left], dtype=torch.int64), return_inverse=True)[1]
+    joined: Tensor = torch.unique(torch.as_tensor(groups[left], dtype=torch.int64), return_inverse=True)[1]
+    return joined
 
 
 def _said_by_data(owner: str, source: Any, count: int) -> Any:

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import number
+from pytest_cp.checks.messages import number, sensitivities
 from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
@@ -36,6 +36,8 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
         reporter.write_line(_line(row, widths), **{colour: True})
     counts = count_outcomes(state.records)
     reporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
+    for line in sensitivities(records):
+        reporter.write_line(line)
     for test, reason in sorted(state.skipped.items()):
         reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
     for test, reason in sorted(state.unchecked.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -87,9 +88,8 @@ class LargestDrop:
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the largest drop at `confidence`."""
-        corrected = _corrected(confidence, len(self.drops))
-        low = max(drop.interval(corrected).low for drop in self.drops)
-        return Interval(low, max(drop.interval(confidence).high for drop in self.drops))
+        low = _largest_low(self.drops, _corrected(confidence, len(self.drops)))
+        return Interval(low, _largest_high(self.drops, confidence))
 
     def scaled(self, factor: float) -> LargestDrop:
         """Return the same drops of groups `factor` times as large."""
@@ -128,6 +128,23 @@ class SmallestShare:
         """Return for each group whether its share is at least `bound`, by the test that its own interval inverts."""
         tests = [share.p_values(bound, _corrected(confidence, len(self.shares))) for share in self.shares]
         return _verdicts(self.names, self.shares, [less for _, less in tests], [more for more, _ in tests], confidence)
+
+
+def _largest_high(samples: Sequence[TestedEvidence], confidence: float) -> float:
+    """Return the largest upper bound; a sample whose test refutes the one found so far has none that is larger."""
+    largest = -math.inf
+    for sample in sorted(samples, key=lambda one: -one.value - 1 / math.sqrt(one.count)):
+        if largest == -math.inf or sample.p_values(largest, confidence)[0] > 1 - confidence:
+            largest = max(largest, sample.interval(confidence).high)
+    return largest
+
+
+def _largest_low(samples: Sequence[TestedEvidence], confidence: float) -> float:
+    largest = -math.inf
+    for sample in sorted(samples, key=lambda one: -one.value + 1 / math.sqrt(one.count)):
+        if largest == -math.inf or sample.p_values(largest, confidence)[1] <= 1 - confidence:
+            largest = max(largest, sample.interval(confidence).low)
+    return largest
 
 
 def _corrected(confidence: float, groups: int) -> float:

@@ -57,6 +57,9 @@ class TestedEvidence(Evidence, Protocol):
     def value(self) -> float:
         """The value on the sample."""
 
+    def scaled(self, factor: float) -> TestedEvidence:
+        """Return the evidence that `factor` times as many examples of the same kind would give."""
+
     def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
         """Return the p-values of the sample if the true value were `bound` or more, and if it were `bound` or less.
 
@@ -166,15 +169,24 @@ class ExpectedDrop:
         """The number of examples in the sample."""
         return round(self.total)
 
+    @property
+    def value(self) -> float:
+        """The drop."""
+        return (self.lost - self.gained) / self.total
+
     def interval(self, confidence: float) -> Interval:
         """Return one-sided bounds of the drop at `confidence`, by the approximate test of `paired_tests.score`."""
-        quantile = float(stats.norm.ppf(confidence))
-        estimate = (self.lost - self.gained) / self.total
+        quantile, estimate = float(stats.norm.ppf(confidence)), self.value
         sample = (self.lost, self.gained, self.total)
         return Interval(
             _crossing(lambda drop: score(*sample, drop) - quantile, -1.0, estimate),
             _crossing(lambda drop: score(*sample, drop) + quantile, estimate, 1.0),
         )
+
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the approximate p-values, if the true drop were `bound` or more, and or less."""
+        found = score(self.lost, self.gained, self.total, bound) / math.sqrt(2)
+        return math.erfc(-found) / 2, math.erfc(found) / 2
 
     def scaled(self, factor: float) -> ExpectedDrop:
         """Return the same shares of `factor` times as many pairs."""

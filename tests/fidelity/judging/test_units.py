@@ -35,7 +35,7 @@ def test_a_false_claim_is_proven_in_no_more_than_the_error(correlation, clusters
 
 def test_claims_are_proven_with_enough_clusters_that_differ_little():
     generator = np.random.default_rng(0)
-    found = [ClusteredMean(*drawn(generator, 150, 0.995, 0.1)).interval(0.95) for _ in range(20)]
+    found = [ClusteredMean(*drawn(generator, 400, 0.995, 0.1)).interval(0.95) for _ in range(20)]
     assert np.mean([interval.low >= 0.97 for interval in found]) > 0.5
 
 
