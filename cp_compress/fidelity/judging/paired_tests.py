@@ -54,7 +54,7 @@ class _Region:
         width = int(min(self.total, np.ceil(2 * reach.max()) + 1)) + 1
         gains = first[:, None] + np.arange(width)
         inside = gains <= self.total
-        gains = np.minimum(gains, self.total)
+        gains = np.minimum(gains, float(self.total))
         most, rest = self.most[gains.astype(np.int64)], self.total - gains
         share = shares[:, None]
         lost_share = np.clip((share + drop) / np.maximum(1 - share, 1e-300), 0.0, 1.0)
