@@ -59,6 +59,8 @@ def test_none(reference_model, dataset):
     )
     outcome = project.run("-k", "bfloat16 or none")
     outcome.result.assert_outcomes(passed=2, deselected=2)
+    told = "agreement ≥ 0.5 at 80% confidence over 3 candidates, n = 120, quantize(bfloat16): a true value of 0.*"
+    outcome.result.stdout.fnmatch_lines([f"{told} would have been found in 80 % of samples"])
 
 
 def test_other_claims_about_data_with_clusters_are_refused(project):
