@@ -5,6 +5,7 @@ It imports neither torch nor Hypothesis, and nothing that `pytest --help` has no
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Record the checks of a test, in all its phases and attempts."""
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
+    execution = dataclasses.replace(execution, candidates=parametrization.candidates_of(item))
     recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
     with recording(recorder), using_execution(execution):

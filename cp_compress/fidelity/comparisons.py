@@ -261,7 +261,7 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
     return found
 
 
-_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates")
+_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates", "family")
 
 
 def _check_options(comparison: Comparison) -> None:

@@ -18,7 +18,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
-_ELSEWHERE = {"confidence", "save_to"}  # told by the requirement, and without effect on what is found
+_ELSEWHERE = {"confidence", "family", "save_to"}  # told by the requirement, and without effect on what is found
 _DIGITS = 16
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import finding, number, worst_slices
+from pytest_cp.checks.messages import finding, number, sensitivities, worst_slices
 from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import shown_outcome
@@ -104,7 +104,8 @@ def _failure(record: Record) -> list[str]:
 
 
 def _lists(document: dict[str, Any]) -> list[str]:
-    lines = [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    lines = [f"- {_text(line)}" for line in sensitivities(document["checks"])]
+    lines += [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
     for record in document["checks"]:
         if record["baseline"] is not None:
             notes = record["baseline"]["notes"]

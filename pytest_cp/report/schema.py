@@ -126,7 +126,13 @@ def _requirement() -> dict[str, Any]:
             "interval": {"anyOf": [{"type": "null"}, {"type": "array", "items": _VALUE}]},
             "examples_needed": {"type": ["integer", "null"]},
             "groups": {"type": "array"},
-        }
+        },
+        {
+            "family": _WHOLE | {"description": "how many candidates the confidence is about together"},
+            "clusters": {"type": ["integer", "null"], "description": "how many clusters a claim is about"},
+            "detectable": {"anyOf": [{"type": "null"}, _VALUE]}
+            | {"description": "the true value that 80 % of samples would have found, of a claim that passed"},
+        },
     )
 
 

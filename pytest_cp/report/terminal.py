@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cp_compress.base.error_reasons import printable_line
 from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import number
+from pytest_cp.checks.messages import number, sensitivities
 from pytest_cp.checks.records import Record, decisive_requirement
 from pytest_cp.report.compressed import compressed_name
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
@@ -44,6 +44,8 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
             say(_line(row, widths), **{_MARKUP[shown_outcome(record)]: True})
     counts = count_outcomes(state.records)
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
+    for line in sensitivities(records):
+        say(line)
     _say_missing(say, state)
     for record in records:
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():

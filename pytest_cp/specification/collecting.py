@@ -66,6 +66,7 @@ class GateFile(pytest.File):
                     name = printable_line(f"{candidate['name']} {requirements.name}")
                     item: GateItem = GateItem.from_parent(self, name=name)
                     item.candidate, item.requirements = candidate, requirements
+                    item.cp_candidates = len(requirements.arguments.get("candidates", specification.candidates))
                     yield item
 
 
@@ -73,6 +74,7 @@ class GateItem(pytest.Item):
     """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
+    cp_candidates: int
     candidate: Table
     requirements: Requirements
 

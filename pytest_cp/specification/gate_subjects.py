@@ -153,6 +153,8 @@ class GateSubjects:
         for name, value in given.items():
             if name == "slices":
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
+            elif name == "clusters":
+                given[name] = self._clusters(requirements.level, value)
             elif isinstance(value, list):
                 given[name] = tuple(value)
             elif name in levels()[requirements.level].made and isinstance(value, str) and FACTORY.fullmatch(value):
@@ -170,10 +172,22 @@ class GateSubjects:
             return self._metadata.where(**condition)
         return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
 
+    def _clusters(self, level: str, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        if FACTORY.fullmatch(given):
+            return make_from(given, f"{level}.clusters")
+        columns = self._metadata.columns
+        if given not in columns:
+            known = ", ".join(columns)
+            raise SpecificationError(f"{level}.clusters = {given!r}: no column of the metadata; known are {known}")
+        return list(columns[given])
+
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
         """Return the bound that equivalent references meet among each other, plus the slack in the text."""
         bounds = bounds_of(level)
-        options = {name: value for name, value in given.items() if name not in bounds and name != "confidence"}
+        claimed = ("confidence", "clusters", "family")
+        options = {name: value for name, value in given.items() if name not in bounds and name not in claimed}
         asked = (
             f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out
         )

@@ -209,6 +209,10 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
                 if columns:
                     told = f"slice {columns[0]} needs data.metadata, a CSV file with one row per example"
                     yield [*place, "slices"], told
+            clusters = entry.get("clusters")
+            if isinstance(clusters, str) and not FACTORY.fullmatch(clusters) and "metadata" not in tables["data"]:
+                told = f"clusters = {clusters!r} needs data.metadata, a CSV file with one row per example"
+                yield [*place, "clusters"], told
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
     if given:

@@ -55,7 +55,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             claims=True,
-            source="Tango 1998, Equivalence test and confidence interval for paired proportions",
+            source="Bonett and Price 2012, Adjusted Wald confidence interval for paired proportions",
             rests_on="labels",
         ),
         Metric(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, slices
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES, require_repeatable
@@ -23,6 +23,7 @@ from cp_compress.inputs.wrapping import said_by
 Value = TypeVar("Value")
 _REMEMBERED = 32
 _SAMPLED = 8
+_BLOCK_VALUES = 2**22
 _observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
 
 
@@ -155,10 +156,13 @@ class Observation:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
             self.batch_size.run(len(self.data), run)
-            joined = join_batches(logits, self.task, own=2, fill=0).cpu().clone()
+            beginning = logits[0][: len(first[0])].cpu().clone()
+            joined = join_batches(logits, self.task, own=2, fill=0).cpu()
+            logits.clear()  # of many classes they are too large to be held twice
+            joined = joined.clone() if joined._version else joined
             truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
             check_finite(joined)
-            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), logits[0][: len(first[0])].cpu())
+            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), beginning)
         _check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest()
 
@@ -246,7 +250,9 @@ def _identity(data: LabeledData) -> Hashable:
 
 def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
     """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
-    bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
+    rows = max(1, _BLOCK_VALUES // max(1, logits[:1].numel()))
+    finite = [torch.isfinite(logits[part]).flatten(1).all(dim=1) for part in slices(len(logits), rows)]
+    bad = (~torch.cat(finite)).nonzero().flatten()
     if len(bad):
         named = bad if indices is None else indices[bad]
         first = ", ".join(f"#{index}" for index in named[:5].tolist())
