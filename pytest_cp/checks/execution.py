@@ -16,7 +16,8 @@ class Execution:
     `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
     on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
     the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
-    `evidence_folder`, beside the report, where there is one.
+    `evidence_folder`, beside the report, where there is one. `min_coverage` is the least share of its reference's
+    weights that each candidate must have changed.
     """
 
     device: str | None = None
@@ -27,6 +28,7 @@ class Execution:
     illustrate: bool = field(default=False, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
+    min_coverage: float | None = field(default=None, repr=False)
 
 
 _DEFAULT = Execution()

@@ -257,7 +257,8 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "subjects": subjects,
         "runs": 1,
     }
-    return called | _execution() | empty | parts
+    told = [*parts.pop("notes", []), *subjects.get("candidate", {}).get("coverage", {}).get("notes", [])]
+    return called | _execution() | empty | parts | {"notes": told}
 
 
 def _execution() -> Record:

@@ -12,7 +12,7 @@ from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
 from pytest_cp.checks.messages import finding, number, worst_slices
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.verdict import session_verdict
 
@@ -52,7 +52,10 @@ def render_markdown(document: dict[str, Any]) -> str:
     lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
     lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
     if document["checks"]:
-        lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
+        lines += [
+            "| outcome | compressed | changed | required | found | margin | n | test |",
+            "|---|---|---|---|---|--:|--:|---|",
+        ]
         lines += [_row(record) for record in document["checks"]]
         lines.append("")
     for record in document["checks"]:
@@ -72,6 +75,7 @@ def _row(record: Record) -> str:
     cells = [
         f"{_SYMBOLS[outcome]} {outcome}" + ("" if record["asserted"] else " (not asserted)"),
         compressed_name(record),
+        changed_cell(record),
     ]
     if found is None:
         cells += [str(record["error"]), "", "", ""]
@@ -102,6 +106,7 @@ def _failure(record: Record) -> list[str]:
 
 def _lists(document: dict[str, Any]) -> list[str]:
     lines = [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    lines += [f"- coverage: {_text(line)}" for line in coverage_lines(document["checks"])]
     for record in document["checks"]:
         if record["baseline"] is not None:
             notes = record["baseline"]["notes"]

@@ -12,7 +12,7 @@ from typing import Any
 from cp_compress.base.files import write_atomically
 from pytest_cp.checks.messages import finding, number
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name, size_table
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
 from pytest_cp.report.verdict import session_verdict
@@ -49,6 +49,7 @@ def render_page(document: dict[str, Any]) -> str:
         verdict_symbol=_VERDICTS[verdict.kind],
         checks=checks,
         tightest=_tightest(document["checks"]),
+        coverage=coverage_lines(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
         environment=_flat(document["environment"]),
         images=images.by_content,
@@ -109,6 +110,7 @@ def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any
         "outcome": outcome,
         "symbol": _SYMBOLS[outcome],
         "compressed": compressed_name(record),
+        "changed": changed_cell(record),
         "test": record["test"],
         "decisive": decisive,
         "margin": decisive["margin"] if decisive is not None and numeric else None,
