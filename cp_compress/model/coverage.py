@@ -223,7 +223,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if not is_lazy(parameter) and parameter.ndim > 1 and parameter.numel() and _is_real(parameter):
-            found[name] = parameter.detach()
+            found[name] = parameter
     for name, _, held in held_weights(model):
         value = used_value(model, name)
         if held.numbers is not None and value is not None:
@@ -243,7 +243,7 @@ def _same(value: Tensor, weight: Tensor) -> bool:
     if value.is_meta or weight.is_meta:
         return value is weight
     try:
-        return value is weight or torch.equal(value.detach().to(weight.device), weight)
+        return value is weight or torch.equal(value.detach().to(weight.device), weight.detach())
     except (NotImplementedError, RuntimeError, TypeError):  # a subclass that cannot be compared
         return value.data_ptr() == weight.data_ptr() if type(value) in _PLAIN else False
 

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CompressionError, NoEffectError
-from cp_compress.model.layers import copy_model, find_weights
+from cp_compress.model.layers import copy_model, find_weights, is_transposed_linear
 from cp_compress.model.order import record_scheme, require_order
 from cp_compress.model.pruning.magnitude import check_density
 from cp_compress.model.record import Skip
@@ -81,7 +81,8 @@ class _UnitPrune(Piped):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model without the weakest units.
 
-        Raises CompressionError when there is nothing to prune, when nothing would change, when the model cannot be run
+        Raises CompressionError when there is nothing to prune, when nothing would change, when `shrink` removes nothing,
+        when the model cannot be run
         on an example, when a pattern matches no layer, and for NaN or Inf weights; MissingExtraError when
         Torch-Pruning is needed and absent.
         """
@@ -99,8 +100,16 @@ class _UnitPrune(Piped):
         if not done.changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
             raise NoEffectError(f"{self} changes nothing ({listed})")
+        if self.shrink and self.density < 1 and not done.structural:
+            listed = "; ".join(f"{change.tensor}: {change.action}" for change in done.changes[:5])
+            rule = "shrink=False sets them to zero, and removes nothing"
+            raise CompressionError(f"{self}: no {self.units} can be removed, so that no layer shrinks ({listed}); {rule}")
         record_scheme(self, candidate, done.changes, [*skips, *done.skips], done.structural)
         return candidate
+
+    def _has_units(self, layer: nn.Module) -> bool:
+        linear = nn.Linear in self.kinds and is_transposed_linear(layer)
+        return linear or isinstance(layer, self.kinds)
 
     def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
         found, skips = find_weights(model)
@@ -113,7 +122,7 @@ class _UnitPrune(Piped):
             kind = type(layers[0]).__name__
             if any(hasattr(layer, "low_rank_names") for layer in layers):
                 reason = f"its factors have no {self.units} of their own; put low_rank after {self.expression_name}"
-            elif not all(isinstance(layer, self.kinds) for layer in layers):
+            elif not all(self._has_units(layer) for layer in layers):
                 reason = f"{kind} has no {self.units}"
             elif weight.owners[0].attribute.startswith("weight_hr"):
                 reason = f"it reads the hidden units of {kind} and has none of its own"
