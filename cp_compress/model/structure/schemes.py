@@ -81,10 +81,9 @@ class _UnitPrune(Piped):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model without the weakest units.
 
-        Raises CompressionError when there is nothing to prune, when nothing would change, when `shrink` removes nothing,
-        when the model cannot be run
-        on an example, when a pattern matches no layer, and for NaN or Inf weights; MissingExtraError when
-        Torch-Pruning is needed and absent.
+        Raises CompressionError when there is nothing to prune, when nothing would change, when `shrink` could remove
+        nothing, when the model cannot be run on an example, when a pattern matches no layer, and for NaN or Inf
+        weights; MissingExtraError when Torch-Pruning is needed and absent.
         """
         candidate = copy_model(type(self).__name__, model)
         require_float_weights(str(self), candidate)
@@ -103,7 +102,7 @@ class _UnitPrune(Piped):
         if self.shrink and self.density < 1 and not done.structural:
             listed = "; ".join(f"{change.tensor}: {change.action}" for change in done.changes[:5])
             rule = "shrink=False sets them to zero, and removes nothing"
-            raise CompressionError(f"{self}: no {self.units} can be removed, so that no layer shrinks ({listed}); {rule}")
+            raise CompressionError(f"{self} removes nothing: no layer would shrink ({listed}); {rule}")
         record_scheme(self, candidate, done.changes, [*skips, *done.skips], done.structural)
         return candidate
 
@@ -149,7 +148,7 @@ class FilterPrune(_UnitPrune):
 
     With `shrink=True`, filters whose outputs are added to one another are chosen together, as one filter (and counted
     as one by "global"). Each removal is checked on a copy; filters that cannot be removed without changing the result
-    are set to zero, and the report says why. With `shrink=False` a filter, its bias and its channel of the following
+    are set to zero, and the report says why; where none can be removed, that is an error. With `shrink=False` a filter, its bias and its channel of the following
     batch norm are set to zero.
 
     Args: What stays
