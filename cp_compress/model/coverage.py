@@ -23,6 +23,7 @@ ENOUGH = 0.9
 """Below this share of weights a reader is told."""
 
 _LISTED = 5
+_PACKED = ("_packed_params", "_all_weight_values")  # of torch.ao, linear and recurrent
 _PLAIN = (Tensor, nn.Parameter)
 
 
@@ -144,6 +145,9 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
         reason = f"{len(missing)} of {len(weights)} weights of the reference have no counterpart, first: {missing[0]}"
         return Coverage(count, None, total, None, unknown=reason)
     changed = [name for name, state in states.items() if state is not False]
+    if places.hidden:
+        reason = f"what {places.hidden[0]} has become holds no tensor that can be seen"
+        return Coverage(count, None, total, None, unknown=reason)
     reasons = places.reasons()
     left = [Unchanged(name, weights[name].numel(), reasons.get(name, "")) for name in weights if name not in changed]
     return Coverage(
@@ -162,6 +166,7 @@ class _Places:
 
     def __init__(self, candidate: nn.Module, layers: Collection[str]) -> None:
         self.candidate = candidate
+        self.hidden: list[str] = []
         self.held = {name: held.parts for name, _, held in held_weights(candidate)}
         paths = {path for path, _ in candidate.named_modules()}
         self.dropped, self.prefix = _best_prefix(paths, list(dict.fromkeys(layers)))
@@ -179,18 +184,20 @@ class _Places:
             module, attribute = resolve(self.candidate, own)
         except AttributeError:
             return None
-        value = module._parameters.get(attribute, module._buffers.get(attribute))
+        value = _tensors(module, recurse=False).get(attribute)
         value = used_value(self.candidate, own) if value is None else value
         if value is not None:
             return not _same(value, weight)
-        before = resolve(reference, name)[0]
-        if callable(getattr(module, attribute, None)) or hasattr(module, "_packed_params"):
+        if callable(getattr(module, attribute, None)) or any(hasattr(module, packed) for packed in _PACKED):
             return True  # torch.ao packs a weight, and gives it back by a method of its name
-        known = {own for own, _ in before.named_parameters()} | {own for own, _ in before.named_buffers()}
-        inside = [*module.named_parameters(), *module.named_buffers()]
-        if any(_same(tensor, weight) for _, tensor in inside):
+        inside = _tensors(module)
+        if any(_same(tensor, weight) for tensor in inside.values()):
             return False  # the same weight within a wrapper
-        return True if sum(tensor.numel() for path, tensor in inside if path not in known) > 1 else None
+        known = _tensors(resolve(reference, name)[0])
+        replaced = sum(tensor.numel() for path, tensor in inside.items() if path not in known) > 1
+        if not replaced and not type(module).__module__.startswith("torch.nn."):
+            self.hidden.append(own)  # it may hold anything, where nobody can see it
+        return True
 
     def has_others(self, states: Mapping[str, bool | None]) -> bool:
         """Tell whether the candidate lacks most weights, or holds some that stand for no weight of the reference."""
@@ -235,7 +242,16 @@ def _is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex() or type(tensor) not in _PLAIN
 
 
+def _tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a module by their names within it."""
+    several = {"recurse": recurse, "remove_duplicate": False}
+    return {**dict(module.named_parameters(**several)), **dict(module.named_buffers(**several))}
+
+
 def _same(value: Tensor, weight: Tensor) -> bool:
+    """Tell whether two tensors hold the same values in one dtype, also where the axes of a matrix are swapped."""
+    if value.ndim == 2 and value.shape == weight.shape[::-1] and value.shape != weight.shape:
+        value = value.t()
     if value.dtype != weight.dtype or value.shape != weight.shape or value.layout != weight.layout:
         return False
     if type(value) not in _PLAIN and type(value) is not type(weight):
