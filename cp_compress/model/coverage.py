@@ -23,6 +23,9 @@ ENOUGH = 0.9
 """Below this share of weights a reader is told."""
 
 _LISTED = 5
+_NARROW = ("float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2") + tuple(
+    f"float8{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+)
 _PACKED = ("_packed_params", "_all_weight_values")  # of torch.ao, linear and recurrent
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -117,7 +120,8 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
     """Return how much of a reference a candidate has changed, read off both; unknown where that cannot be told.
 
     Weights are found by their names, within a wrapper too; a layer of another class that holds packed or other tensors
-    in the place of a weight has changed it. Nothing is taken from what a candidate says of itself.
+    in the place of a weight has changed it. Of an ONNX file the dtypes of its tensors tell how many are narrower than
+    the reference's. Nothing is taken from what a candidate says of itself.
 
     >>> from cp_compress.model import Quantize
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -135,6 +139,9 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
     count = len(set(layers.values()))
     if not weights:
         return _unknown("the reference holds no weight of two dimensions")
+    told = getattr(candidate, "weight_dtypes", None)
+    if isinstance(told, Mapping) and told and not isinstance(candidate, nn.Module):
+        return _by_dtype(told, {str(weight.dtype).removeprefix("torch.") for weight in weights.values()})
     if not isinstance(candidate, nn.Module):
         reason = f"the candidate is a {_kind(candidate)}, whose weights cannot be read"
         return Coverage(count, None, total, None, unknown=reason)
@@ -159,6 +166,21 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
         _steps(places, weights, layers),
         tuple(_tied(owners[id(weights[name])]) for name in changed if _is_tied_table(owners.get(id(weights[name]), ()))),
     )
+
+
+def _by_dtype(told: Mapping[str, tuple[int, int]], before: Collection[str]) -> Coverage:
+    """Return what dtypes tell of a file of another format: how many of its own tensors are narrower than before."""
+    kept = {dtype: amounts for dtype, amounts in told.items() if dtype in before}
+    narrow = {dtype: amounts for dtype, amounts in told.items() if dtype in _NARROW and dtype not in before}
+    layers, values = (sum(amounts[part] for amounts in [*kept.values(), *narrow.values()]) for part in (0, 1))
+    if not narrow:
+        held = ", ".join(told)
+        return Coverage(
+            layers, None, values, None, unknown=f"its weights are {held}, which does not tell whether values changed"
+        )
+    changed, changed_values = (sum(amounts[part] for amounts in narrow.values()) for part in (0, 1))
+    left = tuple(Unchanged(f"{count} tensors of {dtype}", size, "") for dtype, (count, size) in kept.items())
+    return Coverage(layers, changed, values, changed_values, left)
 
 
 class _Places:
