@@ -23,9 +23,9 @@ ENOUGH = 0.9
 """Below this share of weights a reader is told."""
 
 _LISTED = 5
-_NARROW = ("float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2") + tuple(
-    f"float8{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
-)
+_FLOAT8 = ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
+_NARROW = ("float16", "bfloat16", *_FLOAT8, *_INTEGERS)
 _PACKED = ("_packed_params", "_all_weight_values")  # of torch.ao, linear and recurrent
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -164,7 +164,9 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
         sum(weights[name].numel() for name in changed),
         tuple(sorted(left, key=lambda one: -one.size)),
         _steps(places, weights, layers),
-        tuple(_tied(owners[id(weights[name])]) for name in changed if _is_tied_table(owners.get(id(weights[name]), ()))),
+        tuple(
+            _tied(owners[id(weights[name])]) for name in changed if _is_tied_table(owners.get(id(weights[name]), ()))
+        ),
     )
 
 
@@ -235,9 +237,7 @@ class _Places:
 
     def step_names(self, step: Step) -> set[str]:
         """Return the candidate's names of the weights that a recorded step changed."""
-        whole = {
-            _joined(name.rpartition(".")[0], part): name for name, parts in self.held.items() for part in parts
-        }
+        whole = {_joined(name.rpartition(".")[0], part): name for name, parts in self.held.items() for part in parts}
         return {whole.get(change.tensor, change.tensor) for change in step.changes}
 
     def reasons(self) -> dict[str, str]:
@@ -266,8 +266,8 @@ def _is_real(tensor: Tensor) -> bool:
 
 def _tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
     """Return the parameters and buffers of a module by their names within it."""
-    several = {"recurse": recurse, "remove_duplicate": False}
-    return {**dict(module.named_parameters(**several)), **dict(module.named_buffers(**several))}
+    parameters = module.named_parameters(recurse=recurse, remove_duplicate=False)
+    return {**dict(parameters), **dict(module.named_buffers(recurse=recurse, remove_duplicate=False))}
 
 
 def _same(value: Tensor, weight: Tensor) -> bool:
@@ -282,8 +282,10 @@ def _same(value: Tensor, weight: Tensor) -> bool:
         return value is weight
     try:
         return value is weight or torch.equal(value.detach().to(weight.device), weight.detach())
-    except (NotImplementedError, RuntimeError, TypeError):  # a subclass that cannot be compared
-        return value.data_ptr() == weight.data_ptr() if type(value) in _PLAIN else False
+    except (NotImplementedError, RuntimeError, TypeError):
+        if type(value) in _PLAIN:
+            raise
+        return False  # a subclass that cannot be compared
 
 
 def _best_prefix(paths: set[str], layers: list[str]) -> tuple[str, str]:
@@ -321,9 +323,7 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0].partition("parametrizations")[0].rstrip(".")
 
 
-def _steps(
-    places: _Places, weights: Mapping[str, Tensor], layers: Mapping[str, str]
-) -> tuple[StepCoverage, ...]:
+def _steps(places: _Places, weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> tuple[StepCoverage, ...]:
     steps = [step for step in read_steps(places.candidate) if step.changes]
     if len(steps) < 2:
         return ()

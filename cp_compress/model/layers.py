@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,12 @@ def is_transposed_linear(module: nn.Module) -> bool:
     """
     kinds = type(module).__mro__
     return any(kind.__name__ == "Conv1D" and kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+
+
+def transposed_sizes(layer: Any) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a `Conv1D` of transformers."""
+    inputs, outputs = layer.weight.shape
+    return int(inputs), int(outputs)
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import is_transposed_linear
+from cp_compress.model.layers import is_transposed_linear, transposed_sizes
 from cp_compress.model.representations.half_computed import model_dtype
 from cp_compress.model.representations.half_stored import find_half
 
@@ -144,7 +144,7 @@ def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
         if isinstance(module, nn.Linear):
             return [(module.in_features,), (_STEPS, module.in_features)]
         if is_transposed_linear(module):
-            inputs = int(module.weight.shape[0])  # type: ignore[union-attr,arg-type]
+            inputs = transposed_sizes(module)[0]
             return [(inputs,), (_STEPS, inputs)]
     return []
 

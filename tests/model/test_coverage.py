@@ -60,7 +60,11 @@ def test_wrappers_are_looked_into():
     model = network()
     candidate = Quantize("int8", include="4").compress(model)
     expected = measure_coverage(candidate, model)
-    for pair in ((Wrapped(candidate), model), (candidate, Wrapped(model)), (Wrapped(Wrapped(candidate)), Wrapped(model))):
+    for pair in (
+        (Wrapped(candidate), model),
+        (candidate, Wrapped(model)),
+        (Wrapped(Wrapped(candidate)), Wrapped(model)),
+    ):
         found = measure_coverage(*pair)
         assert (found.changed_layers, found.changed_weights) == (expected.changed_layers, expected.changed_weights)
     around = copy.deepcopy(model)

@@ -148,7 +148,9 @@ def load_onnx(
     if session.get_providers()[0] != providers[0]:
         raise ArtifactError(path, f"runs on {session.get_providers()[0]} only, not on {providers[0]}")
     fed, read = _choose_input(session, input, path), _choose_output(session, output, path)
-    return OnnxModel(session, fed, read, digest_text("onnx", checked.digest, fed.name, read, *providers), checked.weight_dtypes)
+    return OnnxModel(
+        session, fed, read, digest_text("onnx", checked.digest, fed.name, read, *providers), checked.weight_dtypes
+    )
 
 
 def _choose_input(session: onnxruntime.InferenceSession, name: str | None, path: str | os.PathLike[str]) -> Any:

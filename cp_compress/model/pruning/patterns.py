@@ -34,9 +34,9 @@ class BlockPrune(Piped):
 
     Exactly round(density·blocks) stay, halves rounded up and never fewer than one; of equal norms the first by index.
     The weight matrix of a layer has the weight's first dimension as rows (output channels, except in transposed
-    convolutions; in `Conv1D` of transformers the second) and all others, in row-major order, as columns. Sizes that do not divide are padded: blocks at an edge
-    are smaller, and their norm is that of the weights in them. Definition: block pruning as in Condensa (Joseph et al.
-    2020), with padding.
+    convolutions; in `Conv1D` of transformers the second) and all others, in row-major order, as columns. Sizes that do
+    not divide are padded: blocks at an edge are smaller, and their norm is that of the weights in them. Definition:
+    block pruning as in Condensa (Joseph et al. 2020), with padding.
 
     Args:
         density: The share of the blocks to keep, in (0, 1].

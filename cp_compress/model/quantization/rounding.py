@@ -61,7 +61,8 @@ def to_integers(
 ) -> tuple[list[Change], list[Skip]]:
     """Replace weights by integers in place; `ranges` are the scale and zero point of inputs, in mode "static".
 
-    `refused` are layers whose inputs cannot be rounded, and why. Raises CompressionError when no weight can be replaced.
+    `refused` are layers whose inputs cannot be rounded, and why. Raises CompressionError when no weight can be
+    replaced.
     """
     planned: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
     changes, skips = [], list(skips)

@@ -140,7 +140,9 @@ class Quantize(Piped):
         if self.calibration is not None:
             data = read_calibration("Quantize", self.calibration)
             chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
-            ranges, refused = find_input_ranges(model, {place.module for weight in chosen for place in weight.owners}, data)
+            ranges, refused = find_input_ranges(
+                model, {place.module for weight in chosen for place in weight.owners}, data
+            )
 
         def rounded(weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:
             values, scale = quantize(weight.tensor, groups, form)

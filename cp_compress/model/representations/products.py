@@ -109,7 +109,9 @@ class Products(TorchFunctionMode):
             if turned is None or (turned and func is not F.linear):
                 return None
             bias, rest = given.get("bias"), {name: value for name, value in given.items() if name in _SETTINGS[3:]}
-            return self._of(given["input"], bias, _CONVOLUTIONS.get(func, 0), not turned, lambda x, w: func(x, w, **rest))
+            return self._of(
+                given["input"], bias, _CONVOLUTIONS.get(func, 0), not turned, lambda x, w: func(x, w, **rest)
+            )
         if func in _MATRIX and len(args) == 2 and not kwargs:
             turned = self._is_weight(args[1])
             return None if turned is None or args[1].ndim != 2 else self._of(args[0], None, 0, turned, F.linear)
@@ -171,8 +173,6 @@ def _probe_shapes(layer: Any) -> list[tuple[int, ...]]:
         return [(2, layer.weight.shape[0])]
     if isinstance(layer, nn.Linear):
         return [(2, layer.in_features), (2, 3, layer.in_features)]
-    reach = max(
-        (size - 1) * step + 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True)
-    )
+    reach = max((size - 1) * step + 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
     spatial = len(layer.kernel_size)
     return [(2, layer.in_channels, *[size] * spatial) for size in (max(8, reach + 1), 2 * reach + 32)]

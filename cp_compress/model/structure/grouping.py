@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.errors import MissingExtraError
-from cp_compress.model.layers import Owner, find_owners, is_transposed_linear
+from cp_compress.model.layers import Owner, find_owners, is_transposed_linear, transposed_sizes
 from cp_compress.model.record import Skip
 from cp_compress.model.structure.ranking import Family, Target
 from cp_compress.model.structure.units import is_depthwise, unit_count
@@ -259,5 +259,5 @@ def _read(reader: nn.Module) -> int:
     if isinstance(reader, nn.RNNBase):
         return reader.input_size
     if is_transposed_linear(reader):
-        return int(reader.weight.shape[0])  # type: ignore[union-attr,arg-type]
+        return transposed_sizes(reader)[0]
     return reader.in_features if isinstance(reader, nn.Linear) else 0

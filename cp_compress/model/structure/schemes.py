@@ -148,8 +148,8 @@ class FilterPrune(_UnitPrune):
 
     With `shrink=True`, filters whose outputs are added to one another are chosen together, as one filter (and counted
     as one by "global"). Each removal is checked on a copy; filters that cannot be removed without changing the result
-    are set to zero, and the report says why; where none can be removed, that is an error. With `shrink=False` a filter, its bias and its channel of the following
-    batch norm are set to zero.
+    are set to zero, and the report says why; where none can be removed, that is an error. With
+    `shrink=False` a filter, its bias and its channel of the following batch norm are set to zero.
 
     Args: What stays
         density: The share of the filters to keep, in (0, 1].

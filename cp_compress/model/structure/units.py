@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import is_transposed_linear, level_suffixes
+from cp_compress.model.layers import is_transposed_linear, level_suffixes, transposed_sizes
 from cp_compress.model.structure.recurrent import (
     is_recurrent,
     level_places,
@@ -44,7 +44,7 @@ def unit_count(layer: nn.Module) -> int:
     if is_recurrent(layer):
         return len(level_suffixes(layer)) * int(layer.hidden_size)  # type: ignore[arg-type]
     if is_transposed_linear(layer):
-        return int(layer.weight.shape[1])  # type: ignore[union-attr,arg-type]
+        return transposed_sizes(layer)[1]
     name = "out_channels" if isinstance(layer, _ConvNd) else "out_features"
     count: int = getattr(layer, "embed_dim" if isinstance(layer, nn.MultiheadAttention) else name)
     return count

@@ -146,7 +146,11 @@ def test_a_second_path_is_added_as_the_layer_says(mode):
 @pytest.mark.parametrize(
     ("model", "inputs", "reason"),
     [
-        (convolutions(StandardisedConv), IMAGES, r"StandardisedConv computes with its weight in another way \(mean, sub"),
+        (
+            convolutions(StandardisedConv),
+            IMAGES,
+            r"StandardisedConv computes with its weight in another way \(mean, sub",
+        ),
         (dense(Unused), ROWS, "Unused does not multiply an input by this weight"),
     ],
     ids=["standardised", "unused"],
