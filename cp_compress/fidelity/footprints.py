@@ -24,7 +24,9 @@ def compare_observed_footprints(
     batch_size: int = 256,
 ) -> Measurement:
     """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs."""
-    batch = reference.data.select(range(min(len(reference), batch_size)))[0].to(reference.runner.device)
+    batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
+        reference.runner.device
+    )
     return compare_footprints(candidate.model, reference.model, batch, metrics)
 
 

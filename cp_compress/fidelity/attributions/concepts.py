@@ -176,7 +176,7 @@ def _scores(
     seed: int,
 ) -> ConceptScores:
     gradients = attribution_maps(observation, Saliency(layer), chosen, targets, batch_size).maps
-    size = batch_size_for(observation.runner.device, batch_size).limit
+    size = batch_size_for(observation.runner.device, batch_size, observation.batch_size.limit).limit
     key = ("concept vectors", layer, len(concepts), digest_tensors([*concepts, *random_sets]), seed)
 
     def find() -> ConceptVectors:

@@ -103,7 +103,7 @@ def compare_pointing(
     if reference is not None:
         check_comparable(candidate, reference)
         check_same_inputs(candidate, reference, chosen)
-    size = batch_size_for(original.runner.device, batch_size).limit
+    size = batch_size_for(original.runner.device, batch_size, original.batch_size.limit).limit
     masks = {name: read_masks(_OWNER, name, mask, original, chosen, size) for name, mask in wanted.items()}
     targets = original.predictions[chosen]
     subjects = {"candidate": candidate} if reference is None else {"candidate": candidate, "reference": reference}

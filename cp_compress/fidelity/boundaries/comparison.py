@@ -24,7 +24,7 @@ from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, bound
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
-from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
 __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
 _OWNER = "compare_boundaries"
@@ -136,7 +136,7 @@ def compare_boundaries(
                 steps=steps,
                 bisections=bisections,
                 bounds=bounds,
-                batch_size=batch_size,
+                batch_size=batch_size_for(seen.runner.device, batch_size, seen.batch_size.limit).limit,
             ),
         )
 

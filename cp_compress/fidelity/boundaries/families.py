@@ -60,7 +60,7 @@ def class_gradient_directions(
     runner = observation.runner
     inputs, _ = observation.data.select(chosen)
     require_gradients(runner, inputs[:1], "a direction along class gradients")
-    batch = batch_size_for(runner.device, batch_size)
+    batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
 
     def run(part: slice) -> None:

@@ -81,7 +81,7 @@ def worst_case_directions(
                 predictions = observation.predictions[chosen[part]]
                 found[method][part] = _deepfool(runner, inputs[part], predictions, classes, limit, beyond)
 
-    batch_size_for(runner.device, batch_size).run(len(inputs), run)
+    batch_size_for(runner.device, batch_size, observation.batch_size.limit).run(len(inputs), run)
     tensor = torch.stack([found[method] for method in methods], dim=1)
     size = tensor.flatten(2).abs().amax(dim=2)
     bad = chosen[(~torch.isfinite(size) | (size == 0)).any(dim=1)]

@@ -160,7 +160,8 @@ def find_origin(
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference, any_task=True)
     mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
-    size = batch_size_for(candidate.runner.device, batch_size)
+    largest = min(candidate.batch_size.limit, reference.batch_size.limit)
+    size = batch_size_for(candidate.runner.device, batch_size, largest)
     pairs = _pair(candidate, reference, mine, theirs)
     added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
     changed = changed_answers(candidate, reference)
@@ -230,7 +231,7 @@ def _module(seen: Observation, which: str) -> nn.Module:
 
 
 def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
-    few = range(min(2, len(reference)))
+    few = range(min(2, len(reference), candidate.batch_size.limit, reference.batch_size.limit))
     return reference.remember(
         ("layer pairs", candidate.model_digest, candidate.data_digest),
         lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
