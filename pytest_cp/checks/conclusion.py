@@ -12,6 +12,7 @@ from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -114,17 +115,23 @@ def assert_pair(
         require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
-        original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
+        settings: dict[str, Any] = {
+            "device": execution.device,
+            "batch_size": execution.batch_size,
+            "deployed_batch_size": execution.deployed_batch_size,
+        }
+        original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
-        candidate = observe(observed, read, device=execution.device, batch_size=execution.batch_size)
+        candidate = observe(observed, read, **settings)
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair
         require_other_logits(candidate, original)
+        require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
-        measurement = compare(candidate, original)
+        measurement = with_batches(compare(candidate, original), candidate, original)
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from cp_compress.base.arguments import check_integer
 
 
 @dataclass(frozen=True)
 class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
-    `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
-    on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
+    `device` is None for CUDA where present, else the CPU. `deployed_batch_size` is that of the deployed model, to which
+    the forward pass is held, or None for whatever `batch_size` gives. `searched` are digests of examples that a search
+    has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
     the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
     `evidence_folder`, beside the report, where there is one.
     """
@@ -22,6 +25,7 @@ class Execution:
     device: str | None = None
     seed: int = 0
     batch_size: int = 256
+    deployed_batch_size: int | None = field(default=None, repr=False)
     origin: bool = field(default=True, repr=False)
     evidence_folder: Path | None = field(default=None, repr=False)
     illustrate: bool = field(default=False, repr=False)
@@ -46,3 +50,21 @@ def using_execution(execution: Execution) -> Iterator[None]:
         yield
     finally:
         _execution.reset(token)
+
+
+@contextlib.contextmanager
+def deploying(owner: str, batch_size: int | None) -> Iterator[None]:
+    """Hold the checks inside, of the assertion `owner`, to a deployed batch size; None leaves it as it is.
+
+    Raises InvalidArgumentError for one that is larger than any forward call may be.
+    """
+    execution = current_execution()
+    if batch_size is not None:
+        rule = (
+            f"must be a whole number in 1..{execution.batch_size}, the largest batch of a forward call (cp_batch_size)"
+        )
+        limit = execution.batch_size
+        check_integer(owner, "deployed_batch_size", batch_size, rule, at_least=1, at_most=limit)
+        execution = replace(execution, deployed_batch_size=batch_size)
+    with using_execution(execution):
+        yield

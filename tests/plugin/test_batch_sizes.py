@@ -27,7 +27,7 @@ LIMIT = 3
 class Counting(nn.Module):
     """A small convolutional network that notes the sizes of its batches, in its copies too."""
 
-    seen = []
+    seen = []  # noqa: RUF012
 
     def __init__(self):
         super().__init__()

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError

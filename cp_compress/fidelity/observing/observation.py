@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES, require_repeatable
+from cp_compress.fidelity.observing.batch_dependence import BatchDependence, look_again
+from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.runner import Model, Runner
 from cp_compress.inputs.reading import DataDigest, LabeledData
 from cp_compress.inputs.tasks import IGNORED, Task, join_batches
@@ -37,13 +38,23 @@ class Observation:
         data: The labelled data.
         device: Where to run; None for the device of the model.
         batch_size: The largest number of examples in one call.
+        deployed: Whether `batch_size` is that of the deployed model, which all calls but the last have.
     """
 
-    def __init__(self, model: Model, data: LabeledData, device: torch.device | str | None, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: LabeledData,
+        device: torch.device | str | None,
+        batch_size: int,
+        *,
+        deployed: bool = False,
+    ) -> None:
         self.model = model
         self.data = data
         self.runner = Runner(model, device, data.task)
-        self.batch_size = BatchSize(batch_size)
+        self.deployed = deployed
+        self.batch_size = BatchSize(batch_size, fixed=deployed)
         self._digest = digest_model(model)
         self._digest_after_use = self._digest
         self._derived: dict[Hashable, Any] = {}
@@ -91,6 +102,16 @@ class Observation:
         return self._forward[2]
 
     @property
+    def batch_dependence(self) -> BatchDependence | None:
+        """How answers depend on the batch that an example stands in, None where they do not."""
+        return self._forward[3]
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The sizes of the first and of the last batch of the forward pass."""
+        return self._forward[4]
+
+    @property
     def model_digest(self) -> str | None:
         """The digest of the model's content, or None for a plain callable."""
         return self._digest
@@ -135,7 +156,7 @@ class Observation:
             self._digest_after_use = digest_model(self.model)
 
     @functools.cached_property
-    def _forward(self) -> tuple[Tensor, Tensor, str]:
+    def _forward(self) -> tuple[Tensor, Tensor, str, BatchDependence | None, tuple[int, int]]:
         logits: list[Tensor] = []
         labels: list[Tensor] = []
         first: list[Tensor] = []
@@ -158,13 +179,24 @@ class Observation:
             joined = join_batches(logits, self.task, own=2, fill=0).cpu().clone()
             truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
             check_finite(joined)
-            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), logits[0][: len(first[0])].cpu())
+            depends = look_again(
+                lambda inputs: self.runner.logits(inputs).cpu(),
+                first[0],
+                logits[0][: len(first[0])].cpu(),
+                lambda few: answers_in(few, self.task),
+                self.runner,
+            )
         _check_labels(truth, joined, self.task)
-        return joined, truth, digest.hexdigest()
+        return joined, truth, digest.hexdigest(), depends, (len(logits[0]), len(logits[-1]))
 
 
 def observe(
-    model: Model, dataset: Any, *, device: torch.device | str | None = None, batch_size: int = 256
+    model: Model,
+    dataset: Any,
+    *,
+    device: torch.device | str | None = None,
+    batch_size: int = 256,
+    deployed_batch_size: int | None = None,
 ) -> Observation:
     """Return the observation of a model on a data set, the same one as long as neither has changed.
 
@@ -182,6 +214,8 @@ def observe(
         dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
         device: Where to run; by default where the model is.
         batch_size: The largest number of examples in one call; it is halved when memory runs out.
+        deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
+            the forward pass takes batches of exactly this size, and a last one of what is left.
 
     Returns:
         The observation.
@@ -195,14 +229,18 @@ def observe(
     >>> seen.predictions.tolist()
     [0, 1, 2]
     """
+    if deployed_batch_size is not None:
+        rule = f"must be a whole number in 1..{batch_size}, the largest batch of a forward call (batch_size)"
+        check_integer("observe", "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=batch_size)
+    size = batch_size if deployed_batch_size is None else deployed_batch_size
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    digest, place = digest_model(model), (_identity(data), str(device), batch_size)
+    digest, place = digest_model(model), (_identity(data), str(device), size, deployed_batch_size)
     for kept in _observations:
         if kept[0] == place and kept[1].is_of(model, digest):
             _observations.remove(kept)
             break
     else:
-        kept = (place, Observation(model, data, device, batch_size))
+        kept = (place, Observation(model, data, device, size, deployed=deployed_batch_size is not None))
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]

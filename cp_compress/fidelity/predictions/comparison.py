@@ -6,6 +6,7 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.observing.batch_dependence import with_batches
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (
@@ -90,7 +91,8 @@ def compare_predictions(
         if class_distance is not None or weights is not None:
             rule = f"costs need one class per example, not a {reference.task} task"
             reject(_OWNER, "class_distance, weights", "given", rule)
-        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
+        found = compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
+        return with_batches(found, candidate, reference)
     names = reference.class_names
     distance = as_class_distance(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
@@ -143,7 +145,7 @@ def compare_predictions(
         evidence["min_slice_agreement"] = SmallestShare(tuple(agreements), tuple(subsets))
     slice_rows = slice_table(same, right_before, right_after, subsets)
     effective = round(float(shares.sum() ** 2 / (shares**2).sum()))
-    return Measurement(
+    found = Measurement(
         comparison="predictions",
         metrics=metrics,
         counts={**dict.fromkeys(metrics, total), "cost": effective, **deciding_counts(slice_rows)},
@@ -168,3 +170,4 @@ def compare_predictions(
             "calibration_error": {"reference": calibration[0], "candidate": calibration[1]},
         },
     )
+    return with_batches(found, candidate, reference)
