@@ -17,9 +17,9 @@ class Execution:
 
     `device` is None for CUDA where present, else the CPU. `deployed_batch_size` is that of the deployed model, to which
     the forward pass is held, or None for whatever `batch_size` gives. `searched` are digests of examples that a search
-    has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
-    the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
-    `evidence_folder`, beside the report, where there is one.
+    has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers
+    that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
+    written to `evidence_folder`, beside the report, where there is one.
     """
 
     device: str | None = None
@@ -60,10 +60,8 @@ def deploying(owner: str, batch_size: int | None) -> Iterator[None]:
     """
     execution = current_execution()
     if batch_size is not None:
-        rule = (
-            f"must be a whole number in 1..{execution.batch_size}, the largest batch of a forward call (cp_batch_size)"
-        )
         limit = execution.batch_size
+        rule = f"must be a whole number in 1..{limit}, the largest batch of a forward call (cp_batch_size)"
         check_integer(owner, "deployed_batch_size", batch_size, rule, at_least=1, at_most=limit)
         execution = replace(execution, deployed_batch_size=batch_size)
     with using_execution(execution):

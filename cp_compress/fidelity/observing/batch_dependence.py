@@ -34,8 +34,8 @@ class BatchDependence:
     """How far the answers to a few examples moved when they were asked about in other batches.
 
     Attributes:
-        on_neighbours: Whether they moved within batches of one size too, when their neighbours changed; otherwise the
-            batch's size, which may choose another kernel, explains it.
+        on_neighbours: Whether they moved within batches of one size too, when their neighbours changed. Otherwise the
+            batch's size may explain it, by which kernels are chosen; of fewer than four examples more is not known.
         difference: The largest change of a logit.
         share: That change as a share of the largest logit.
         changed: The number of answers that changed.
@@ -54,7 +54,7 @@ class BatchDependence:
         return self.on_neighbours and (self.changed > 0 or self.share > _MORE_THAN_ROUNDING)
 
     def __str__(self) -> str:
-        what = "who else is in the batch" if self.on_neighbours else "the size of the batch"
+        what = "who else is in the batch" if self.on_neighbours else "the batch"
         moved = f"logits move by up to {self.difference:.3g}, {self.share:.1%} of the largest one"
         return f"depend on {what} (in other batches {self.changed} of {self.asked} answers change, and {moved})"
 
