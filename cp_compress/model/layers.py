@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.holdings.tensors import is_plain, value_of
 from cp_compress.model.record import Skip
 
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -58,7 +59,10 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
 
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise CompressionError, naming the tensor, when it holds NaN or Inf."""
-    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor.detach()).all()):
+    tensor = value_of(tensor)
+    if not is_plain(tensor):
+        return
+    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
         raise CompressionError(f"{name} holds NaN or Inf: such a model cannot be compressed in a meaningful way")
 
 
@@ -162,7 +166,14 @@ def used_value(model: nn.Module, name: str) -> Tensor | None:
     except AttributeError:
         return None
     value = getattr(module, attribute, None)
-    return value.detach() if isinstance(value, Tensor) else None
+    if attribute in ("weight", "bias") and is_packed_layer(module) and callable(value):
+        value = value()
+    return value_of(value) if isinstance(value, Tensor) else None
+
+
+def is_packed_layer(module: nn.Module) -> bool:
+    """Tell whether a module is a layer of `torch.ao` that unpacks its weight and bias when it is asked for them."""
+    return type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
 
 
 def _text(dtype: torch.dtype) -> str:

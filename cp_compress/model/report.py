@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
+from cp_compress.base.holdings.tensors import count_nonzero, is_plain, numbers_of, value_of
 from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
 from cp_compress.model.representations.registry import held_weights, stored_numbers
@@ -152,12 +153,12 @@ def _layer(
     name: str, before: Tensor, after: tuple[Tensor, str, Tensor] | None, actions: tuple[str, ...]
 ) -> LayerReport:
     facts = (name, tuple(before.shape))
-    was = int(before.count_nonzero())
+    was = count_nonzero(numbers_of(before)[0])
     if after is None:
         return LayerReport(*facts, None, _dtype(before), None, was, None, None, True, actions)
     stored, dtype, value = after
-    now = int(stored.count_nonzero())
-    same = _dtype(before) == dtype and before.shape == value.shape and torch.equal(before.cpu(), value.cpu())
+    now = count_nonzero(stored)
+    same = _dtype(before) == dtype and _equal(value_of(before), value)
     density = now / before.numel() if before.numel() else None
     return LayerReport(*facts, tuple(value.shape), _dtype(before), dtype, was, now, density, not same, actions)
 
@@ -168,8 +169,14 @@ def _find(model: nn.Module, name: str) -> tuple[Tensor, str, Tensor] | None:
     return None if value is None else (*stored_numbers(*resolve(model, name)), value)
 
 
+def _equal(before: Tensor, after: Tensor) -> bool:
+    if not (is_plain(before) and is_plain(after)):  # nobody can read the values
+        return before is after
+    return before.shape == after.shape and torch.equal(before.cpu(), after.cpu())
+
+
 def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return numbers_of(tensor)[1]
 
 
 def _size(shape: tuple[int, ...] | None) -> str:
