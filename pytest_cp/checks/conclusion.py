@@ -137,7 +137,7 @@ def assert_pair(
 
 def _explain(candidate: Observation, reference: Observation) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
-    key = ("origin", reference.model_digest, reference.data_digest)
+    key = ("origin", reference.content_key, reference.data_digest)
     return candidate.remember(key, lambda: explain_damage(candidate, reference))
 
 

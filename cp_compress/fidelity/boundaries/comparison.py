@@ -124,10 +124,13 @@ def compare_boundaries(
     if isinstance(directions, str) and directions == "worst":
         own_rays = _as_rays(directions, candidate, chosen, after_inputs, start, batch_size)
 
+    # directions of a model that says what it is are told by its digest, which a change of what is hidden may leave
+    origin = None if reference.model_digest is None else reference.content_key
+
     def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         return seen.remember(
-            (*key, batch_size),
+            (*key, batch_size, origin),
             lambda: search_boundaries(
                 seen.runner,
                 inputs[rows],

@@ -59,14 +59,28 @@ class BatchDependence:
         return f"depend on {what} (in other batches {self.changed} of {self.asked} answers change, and {moved})"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SecondLook:
+    """A few examples that were asked about again: their inputs and answers, and in how large batches."""
+
+    inputs: Tensor
+    answers: Tensor
+    size: int
+    dependence: BatchDependence | None = None
+
+    def holds(self, ask: Callable[[Tensor], Tensor]) -> bool:
+        """Tell whether a model still gives these answers, to the bit, when it is asked in the same batches."""
+        return torch.equal(torch.cat([ask(part) for part in self.inputs.split(self.size)]), self.answers)
+
+
 def look_again(
     ask: Callable[[Tensor], Tensor],
     inputs: Tensor,
     known: Tensor,
     answers: Callable[[Tensor], Tensor],
     runner: Runner,
-) -> BatchDependence | None:
-    """Ask about a few examples once more, in halves, and return how their answers depend on the batch, None if not.
+) -> SecondLook:
+    """Ask about a few examples once more, in halves, and find how their answers depend on the batch.
 
     Raises ObservationError for a model that answers at random.
 
@@ -78,40 +92,39 @@ def look_again(
         runner: The model.
     """
     dtype = _coarsest_dtype(runner, known)
-    half = len(inputs) // 2
-    if not half:
-        require_repeatable(lambda: ask(inputs), known, dtype)
-        return None
+    size = half = -(-len(inputs) // 2)
     try:
-        first, second = ask(inputs[:half]), ask(inputs[half:])
+        apart = torch.cat([ask(part) for part in inputs.split(half)])
     except ObservationError:  # a model of fixed batches, or one that cannot take a single example
-        require_repeatable(lambda: ask(inputs), known, dtype)
-        return None
-    apart = torch.cat([first, second])
+        return SecondLook(inputs, require_repeatable(lambda: ask(inputs), known, dtype), len(inputs))
     if beyond_rounding(apart, known, dtype) <= 0:
-        return None
-    require_repeatable(lambda: torch.cat([ask(inputs[:half]), ask(inputs[half:])]), apart, dtype)
+        return SecondLook(inputs, apart, half)
+    require_repeatable(lambda: torch.cat([ask(part) for part in inputs.split(half)]), apart, dtype)
+    if len(inputs) == 1:
+        return SecondLook(inputs, apart, half)
+    half = len(inputs) // 2
     pairs = [(known, apart)]
     on_neighbours = False
     if len(inputs) >= _LEAST_COMPARED:
         # of one size, and each at its own place: nothing but the neighbours differs
         quarter, even = half // 2, 2 * half
+        apart = apart if len(inputs) == even else torch.cat([ask(part) for part in inputs[:even].split(half)])
         mixed = [
             torch.cat([inputs[:quarter], inputs[half + quarter : even]]),
             torch.cat([inputs[half : half + quarter], inputs[quarter:half]]),
         ]
         one, other = (ask(batch) for batch in mixed)
         again = torch.cat([one[:quarter], other[quarter:], other[:quarter], one[quarter:]])
-        on_neighbours = beyond_rounding(again, apart[:even], dtype) > 0
-        pairs += [(apart[:even], again)] if on_neighbours else []
+        on_neighbours = beyond_rounding(again, apart, dtype) > 0
+        pairs += [(apart, again)] if on_neighbours else []
     difference = max(float((before.double() - after.double()).abs().max()) for before, after in pairs)
     moved = torch.zeros(answers(known).shape, dtype=torch.bool)
     for before, after in pairs:
         moved[: len(before)] |= answers(before) != answers(after)
     largest = float(known.double().abs().max())
-    return BatchDependence(
-        on_neighbours, difference, difference / largest if largest else 1.0, int(moved.sum()), moved.numel()
-    )
+    share = difference / largest if largest else 1.0
+    found = BatchDependence(on_neighbours, difference, share, int(moved.sum()), moved.numel())
+    return SecondLook(inputs, pairs[0][1], size, found)
 
 
 def _coarsest_dtype(runner: Runner, logits: Tensor) -> torch.dtype:

@@ -233,7 +233,7 @@ def _module(seen: Observation, which: str) -> nn.Module:
 def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
     few = range(min(2, len(reference), candidate.batch_size.limit, reference.batch_size.limit))
     return reference.remember(
-        ("layer pairs", candidate.model_digest, candidate.data_digest),
+        ("layer pairs", candidate.content_key, candidate.data_digest),
         lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
     )
 
