@@ -106,3 +106,84 @@ def test_no_forward_call_is_larger_than_the_batch_size(tmp_path):
     assert failed == list(checks)
     assert all(record["origin"] and record["origin"]["layers"] for record in records)
     assert any("reference_map" in row for record in records for row in record["evidence"]["examples"])
+
+
+SUBJECTS = """
+class OneScale(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+    def forward(self, inputs):
+        scale = inputs.abs().amax() / 3
+        return self.inner((inputs / scale).round() * scale)
+
+def candidate():
+    return OneScale(subjects.make_model())
+"""
+GATE = """
+import subjects
+{subjects}
+@pytest.mark.parametrize("size", [None, 10, 300])
+def test_by_argument(reference_model, dataset, size):
+    assert_preserved_predictions(candidate(), reference_model, dataset, min_agreement=0.5, deployed_batch_size=size)
+
+@pytest.mark.cp_execution(deployed_batch_size=20)
+def test_by_marker(reference_model, dataset):
+    assert_embeddings_preserved(candidate(), reference_model, dataset, layer={{"0": "inner.0"}}, min_cka=0.01)
+"""
+BASELINE = """
+import subjects
+{subjects}
+def test_by_ini_key(reference_model, dataset):
+    assert_preserved_predictions(candidate(), reference_model, dataset, min_agreement=0.5)
+"""
+SPECIFICATION = """
+schema_version = 1
+reference.model = "subjects:make_model"
+data.examples = "subjects:make_data"
+execution.deployed_batch_size = 30
+[[candidate]]
+name = "rounded"
+model = "made:candidate"
+[[predictions]]
+min_agreement = 0.5
+[[predictions]]
+min_agreement = 0.5
+deployed_batch_size = 40
+"""
+
+
+def told(outcome):
+    return {record["test"]: record["details"].get("batch_dependence", {}) for record in outcome.report["checks"]}
+
+
+def test_the_deployed_batch_size_decides_where_answers_depend_on_the_batch(project):
+    project.write_test(GATE.format(subjects=SUBJECTS))
+    outcome = project.run()
+    outcome.result.assert_outcomes(passed=2, failed=2)
+    text = outcome.result.stdout.str()
+    assert "answers depend on who else is in the batch" in text
+    assert "cp_deployed_batch_size" in text
+    assert "deployed_batch_size=300): must be a whole number in 1..256" in text
+    sizes = {name.partition("::")[2]: found.get("batch_size") for name, found in told(outcome).items()}
+    assert sizes == {"test_by_argument[None]": None, "test_by_argument[10]": 10, "test_by_marker": 20}
+
+
+def test_a_baseline_of_another_batch_size_is_stale(project):
+    project.write_test(BASELINE.format(subjects=SUBJECTS))
+    for size, argument, failed in ((16, "new", 0), (16, "check", 0), (8, "check", 1)):
+        project.pytester.makeini(f"[pytest]\ncp_deployed_batch_size = {size}\n")
+        outcome = project.run(f"--cp-baseline={argument}")
+        outcome.result.assert_outcomes(passed=1 - failed, failed=failed)
+    assert "batch_size (16, now 8; answers depend on the batch)" in outcome.result.stdout.str()
+    outcome = project.run("--cp-batch-size=4")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cp deployed batch size 8: must be at most the cp batch size, 4" in outcome.result.stderr.str()
+
+
+def test_a_specification_names_it_too(project):
+    (project.path / "made.py").write_text("import subjects, torch\n" + SUBJECTS)
+    (project.path / "gate.toml").write_text(SPECIFICATION)
+    outcome = project.run("--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml")
+    outcome.result.assert_outcomes(passed=2)
+    assert sorted(found["batch_size"] for found in told(outcome).values()) == [30, 40]

@@ -78,7 +78,8 @@ def compare_concepts(
             the reference's data, each as large as the largest concept.
         examples: A number of examples, spread evenly over the data set; their indices; or None for all.
         min_class_examples: Classes with fewer examples than this have no score; the notes name them.
-        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
         seed: Draws the random sets and the held-out examples, a whole number of 0 or more.
 
     Returns:

@@ -75,7 +75,8 @@ def compare_pointing(
         must_not_look: The mask where the attribution should not lie, in the same forms.
         examples: A number of examples, spread evenly over the data set; their indices; or None for all.
         max_completeness_gap: As in `compare_attributions`.
-        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The metrics of the masks that were given, with evidence, and the 20 examples that look most at the wrong places.

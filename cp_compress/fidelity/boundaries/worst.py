@@ -44,7 +44,8 @@ def worst_case_directions(
             most likely classes (Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2).
         steps: The largest number of linearisations.
         overshoot: By which fraction each step goes beyond the linearised boundary, 0 or more.
-        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The directions of each example, one for each method.

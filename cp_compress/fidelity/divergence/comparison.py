@@ -259,7 +259,7 @@ def compare_divergence(
         min_margin: As in `find_divergence`.
         minimise: As in `find_divergence`.
         refine: As in `find_divergence`.
-        batch_size: As in `find_divergence`.
+        batch_size: As in `find_divergence`, and never more than the observations were made with.
         seed: As in `find_divergence`.
         device: Where the search runs; by default where the reference was observed.
 

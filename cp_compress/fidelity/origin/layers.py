@@ -135,7 +135,8 @@ def find_origin(
         flips: The largest number of changed predictions that are tested, spread evenly.
         budget: The largest number of layers that are restored one by one; more are tested in groups of neighbours,
             which are halved.
-        batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The ranked layers.
