@@ -85,7 +85,8 @@ def compare_boundaries(
         bisections: The number of halvings within a step.
         bounds: The pair (low, high) to which moved inputs are clipped, or None; see `search_boundaries`.
         batch_size: The largest number of inputs in one call, which bounds the memory; by default 32 on a CPU and 512
-            elsewhere, and never more than the observations were made with. Named directions are made for at most that many examples at a time and not kept.
+            elsewhere, and never more than the observations were made with. Named directions are made for at most that
+            many examples at a time and not kept.
 
     Args: Metric
         tolerance: The relative change of a distance that counts as preserved, in (0, 1).
