@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
@@ -218,9 +219,9 @@ def _describe(measurement: Measurement, check: Check | None) -> str:
         facts = (metric, number(value), number(measurement.counts.get(metric)))
         judged = [(str(result.requirement), _verdict(result)) for result in results.get(metric, [])]
         rows += [(*facts, *pair) for pair in judged or [("", "")]]
-    changed = [f"  {change}" for change in measurement.examples[:_LISTED]]
+    changed = [printable_line(f"  {change}") for change in measurement.examples[:_LISTED]]
     listed = ["examples that changed most:", *changed] if changed else []
-    return "\n".join([table(rows), *listed, *(f"note: {note}" for note in measurement.notes)])
+    return "\n".join([table(rows), *listed, *(printable_line(f"note: {note}") for note in measurement.notes)])
 
 
 def _verdict(result: Result) -> str:

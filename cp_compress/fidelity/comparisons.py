@@ -261,6 +261,7 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
     return found
 
 
+<<<<<<< HEAD
 _TAKEN_ARGUMENTS = (
     "compressed",
     "reference",
@@ -270,6 +271,9 @@ _TAKEN_ARGUMENTS = (
     "candidates",
     "deployed_batch_size",
 )
+=======
+_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates", "family")
+>>>>>>> main
 
 
 def _check_options(comparison: Comparison) -> None:

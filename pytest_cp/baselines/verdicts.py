@@ -70,6 +70,8 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
             verdict["problems"].append(text)
         elif found["verdict"] == "improved":
             verdict["notes"].append(text)
+        if _swallows(metric, found):
+            verdict["notes"].append(f"the tolerance {found['tolerance']:g} of {metric} lets half of all values pass")
     worst = max((found["verdict"] for found in compared), key=_SEVERITY.index)
     return verdict | {"verdict": worst}
 
@@ -105,6 +107,17 @@ def _compare(result: Record, saved: dict[str, Any], policy: Policy) -> Record:
         "tolerance": tolerance,
         "verdict": outcome,
     }
+
+
+def _swallows(metric: str, found: Record) -> bool:
+    """Tell whether a tolerance is so large that hardly any value would be a regression."""
+    from cp_compress.fidelity.judging.metrics import known_metric
+
+    known = known_metric(metric)
+    size = math.inf if known is None else known.high - known.low
+    if math.isinf(size):  # of a ratio or a level in dB; a distance near zero may have a tolerance beyond its value
+        size = abs(float(found["then"])) if found["direction"] == "min" else math.inf
+    return bool(0 < size / 2 <= found["tolerance"])
 
 
 def _sentence(metric: str, found: Record) -> str:

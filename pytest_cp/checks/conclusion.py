@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec, get_args
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+<<<<<<< HEAD
 from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
+=======
+from cp_compress.fidelity.judging.repeats import count_once
+from cp_compress.fidelity.judging.telling import require_telling
+>>>>>>> main
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_fresh,
     require_order,
     require_other_logits,
+    require_unused,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
+from cp_compress.inputs.clusters import has_clusters
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
@@ -31,6 +39,8 @@ from pytest_cp.checks.records import Record, asserting, not_asserting, record_ch
 from pytest_cp.errors import BaselineError, PreservationError
 
 Parameters = ParamSpec("Parameters")
+Family = Literal["candidates"]
+"""The claims that hold together at a confidence: those about all candidates of a test."""
 
 
 def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameters, Check]:
@@ -48,12 +58,17 @@ def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameter
 
 
 def build_requirements(
-    assertion: str, metrics: Iterable[Metric], bounds: Mapping[str, Any], confidence: float | None
+    assertion: str,
+    metrics: Iterable[Metric],
+    bounds: Mapping[str, Any],
+    confidence: float | None,
+    family: Family | None = None,
 ) -> list[Requirement]:
     """Return the requirements that the bounds of an assertion's call make; raises InvalidArgumentError for none."""
     arguments = bound_arguments(metrics)
+    size = _size_of_family(assertion, family, confidence)
     asked = [
-        _requirement(assertion, argument, metric, bounds[argument], confidence)
+        _requirement(assertion, argument, metric, bounds[argument], confidence, size)
         for argument, metric in arguments.items()
         if bounds.get(argument) is not None
     ]
@@ -63,7 +78,25 @@ def build_requirements(
     return asked
 
 
-def _requirement(assertion: str, argument: str, metric: Metric, bound: Any, confidence: float | None) -> Requirement:
+def _size_of_family(assertion: str, family: Family | None, confidence: float | None) -> int:
+    """Return how many candidates a claim is about together, 1 for each by itself."""
+    if family is None:
+        return 1
+    check_choice(assertion, "family", family, get_args(Family))
+    if confidence is None:
+        reject(assertion, "family", family, "is about the confidence of claims: give confidence, too")
+    size = current_execution().candidates
+    if size is None:
+        rule = (
+            "needs the candidates of a test, of the fixture compressed_model or compressed_dataset or a specification"
+        )
+        reject(assertion, "family", family, rule)
+    return size
+
+
+def _requirement(
+    assertion: str, argument: str, metric: Metric, bound: Any, confidence: float | None, family: int
+) -> Requirement:
     name = metric.name
     if metric.leveled:
         rule = "must be a pair: the level of the quantile, in (0, 1), and its bound"
@@ -73,7 +106,7 @@ def _requirement(assertion: str, argument: str, metric: Metric, bound: Any, conf
         name, bound = f"{metric.name}_{level:g}", bound[1]
     direction = metric.direction
     assert direction is not None  # an argument bounds it
-    return Requirement(name, direction, metric.check_bound(assertion, argument, bound), confidence)
+    return Requirement(name, direction, metric.check_bound(assertion, argument, bound), confidence, family)
 
 
 def assert_behaviour(
@@ -131,8 +164,29 @@ def assert_pair(
         require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
+<<<<<<< HEAD
         measurement = with_batches(compare(candidate, original), candidate, original)
+=======
+        claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
+        doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
+        measurement = count_once(compare(candidate, original), original, requirements)
+        _require_clusters(assertion, measurement, requirements, dataset)
+        if doubts:
+            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+>>>>>>> main
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
+
+
+def _require_clusters(
+    assertion: str, measurement: Measurement, requirements: Iterable[Requirement], dataset: Any
+) -> None:
+    """Refuse a claim that takes examples for independent which the data set says belong together."""
+    claims = [requirement for requirement in requirements if requirement.confidence is not None]
+    if claims and measurement.details.get("clusters") is None and has_clusters(dataset):
+        rule = (
+            "the data set says which examples belong together, and only claims about predictions are made of clusters"
+        )
+        reject(assertion, "confidence", claims[0].confidence, f"{rule}: leave the confidence out")
 
 
 def _explain(candidate: Observation, reference: Observation) -> Record:

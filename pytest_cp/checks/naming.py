@@ -12,7 +12,7 @@ from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, cached_file
 
 _candidate_name: ContextVar[str | None] = ContextVar("cp_candidate_name", default=None)
 
@@ -41,7 +41,7 @@ def describe_model(model: Model) -> Record:
     name = " | ".join(steps) if steps else getattr(type(model), "__name__", repr(model))
     if not steps and hasattr(model, "__name__"):
         name = model.__name__
-    return {"name": name, "digest": digest_model(model)}
+    return {"name": name, "digest": digest_model(model)} | cached_file(model)
 
 
 def describe_data(source: Any, digest: str | None, count: int) -> Record:

@@ -6,6 +6,7 @@ from html import escape
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.checks.messages import number
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, Record
 from pytest_cp.report.compressed import compressed_name
@@ -40,5 +41,5 @@ def _table(records: list[Record]) -> str:
     heads = ("outcome", "compressed", "requirement", "found", "margin", "n")
     rows = [_row(record, entry) for record in records for entry in record["requirements"]]
     head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(printable_line(cell))}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"

@@ -67,6 +67,12 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "note",
         "what to do when device or versions differ from the baseline: note, fail or ignore (default note)",
     ),
+    (
+        "cp_fail_on_deselected",
+        "bool",
+        False,
+        "fail a session in which gates were collected and left out, by -k, -m, --deselect, --lf or a plugin",
+    ),
     ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
     ("cp_waivers", "string", "", "TOML file of waivers: known deviations with size, owner, reason and expiry date"),
@@ -162,12 +168,24 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
     digests: set[str] = set()
     for path in paths:
         try:
-            content = read_document(read_regular(path, _LARGEST_RESULTS))
-            digests |= {str(digest) for digest in content["search_digests"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"cp_search_results: {path} is not a JSON result of a search: {reason_of(error)}"
-            raise pytest.UsageError(told) from error
+            digests |= read_search_result(path)[1]
+        except ValueError as error:
+            raise pytest.UsageError(f"cp_search_results: {error}") from error
     return frozenset(digests)
+
+
+def read_search_result(path: Path) -> tuple[str | None, frozenset[str]]:
+    """Return the scheme that a search found, by its JSON result, and the digests of the examples that it has seen.
+
+    The scheme is None for a search of something else. Raises ValueError, with the path, for any other file.
+    """
+    try:
+        content = read_document(read_regular(path, _LARGEST_RESULTS))
+        digests = frozenset(str(digest) for digest in content["search_digests"])
+        scheme = content.get("scheme")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON result of a search: {reason_of(error)}") from error
+    return scheme if isinstance(scheme, str) else None, digests
 
 
 def specification_named(config: pytest.Config) -> str | None:

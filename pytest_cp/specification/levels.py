@@ -49,6 +49,14 @@ _SLICE = {
     "additionalProperties": False,
 }
 
+_CLUSTERS = {
+    "type": ["string", "array"],
+    "items": {"type": ["integer", "string"]},
+    "minItems": 1,
+    "minLength": 1,
+    "description": "a column of the metadata, a factory, or one entry an example: equal within a cluster",
+}
+
 
 def arguments_of(level: str) -> list[str]:
     """Return the arguments that the table of a level may give."""
@@ -118,6 +126,10 @@ def _hints(level: str) -> dict[str, Any]:
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
+    if name == "family":
+        return {"enum": ["candidates"], "description": "the confidence is one of all candidates together"}
+    if name == "clusters":
+        return _CLUSTERS
     if name == "confidence":
         return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
     if name == DEPLOYED:

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from forks import run_pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: browser)")
 
@@ -27,16 +28,13 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """The page of one real run."""
-    import subprocess
-    import sys
-
     from report_subjects import SPECIFICATION
 
     folder = tmp_path_factory.mktemp("page")
     (folder / "gate.toml").write_text(SPECIFICATION)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-q", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml"]
-    subprocess.run([*command, "--cp-report-html=report.html"], cwd=folder, check=False, capture_output=True)
+    gate = ("--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml")
+    run_pytest("-q", *gate, "--cp-report-html=report.html", folder=folder)
     return folder / "report.html"
 
 

@@ -51,7 +51,7 @@ _PASSED_OVER = (
 )
 # compilers, process groups and autograd keep caches and handles, not weights
 _MACHINERY = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._ops", "torch.fx", "torch.autograd")
-_MACHINERY += ("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc")
+_MACHINERY += ("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc", "_abc")
 _LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OWN = ("cp_compress", "pytest_cp")
 _MANGLED = re.compile(r"\.?___torch_mangle_\d+")

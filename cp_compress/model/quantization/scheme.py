@@ -9,6 +9,7 @@ import torch
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.calibration import (
@@ -137,6 +138,7 @@ class Quantize(Piped):
             data = read_calibration("Quantize", self.calibration)
             chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
             ranges = find_input_ranges(model, {place.module for weight in chosen for place in weight.owners}, data)
+            mark_as_used(model, "calibration", data.inputs)
 
         def rounded(weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:
             values, scale = quantize(weight.tensor, groups, form)

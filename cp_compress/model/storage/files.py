@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import zlib
 from typing import Any
 
@@ -23,6 +24,7 @@ from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
 from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import Holdings, holdings_of
+from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
@@ -31,7 +33,7 @@ from cp_compress.model.storage.packing import Packer, Unpacker, Words
 from cp_compress.model.storage.parts import add_parts, fill_parts
 
 _VERSION = 3
-_TABLE, _CHECKSUM = "table", "sha256"
+_TABLE, _SEEN, _CHECKSUM = "table", "seen", "sha256"
 _LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
 
 
@@ -40,7 +42,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Stored are parameters and buffers (tied ones once, each in the smallest of three forms, with its strides where it is
     transposed or channels-last), tensors and arrays in attributes, the parts of tensor subclasses, how layers were
-    changed, train/eval states and the record of the schemes. Of what belongs to code (closures, attributes of classes)
+    changed, train/eval states, the record of the schemes and digests of the examples that the model was chosen on or
+    made with (8 bytes each, which no footprint counts). Of what belongs to code (closures, attributes of classes)
     and of other content, the digest is stored, and `load` refuses a model that has something else there.
 
     Raises CompressionError for a model with lazy, sparse or quantised tensors, packed parameters, TorchScript, or
@@ -61,11 +64,13 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
     found = holdings_of(model)
     refuse_unheld(model, found)
-    write_atomically(path, safetensors.numpy.save(_arrays_of(model, found)))
+    write_atomically(path, safetensors.numpy.save(with_seen(_arrays_of(model, found), model)))
 
 
 def stored_bytes(model: nn.Module, found: Holdings) -> int:
     """Return the size of the file that `save` writes, with what it refuses to write added as it is held.
+
+    What the model has seen is no part of it.
 
     Raises CompressionError as `save` does, but for packed parameters and TorchScript.
     """
@@ -73,6 +78,15 @@ def stored_bytes(model: nn.Module, found: Holdings) -> int:
     if is_lowered(model):
         raise CompressionError("the model was lowered for this CPU: measure the model that `lower` was given")
     return len(safetensors.numpy.save(_arrays_of(model, found, whole=True))) + sum(part.size for part in found.content)
+
+
+def with_seen(arrays: dict[str, Words], model: nn.Module) -> dict[str, Words]:
+    """Return the arrays of a file with the digests of the examples that a model carries, if any."""
+    seen = {purpose: "".join(sorted(digests)) for purpose, digests in sorted(seen_digests(model).items())}
+    if not seen:
+        return arrays
+    marked = arrays | {_SEEN: np.frombuffer(zlib.compress(json.dumps(seen).encode(), 9), np.uint8)}
+    return marked | {_CHECKSUM: np.frombuffer(bytes.fromhex(_digest(marked)), np.uint8)}
 
 
 def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dict[str, Words]:
@@ -138,6 +152,7 @@ def _digest(arrays: dict[str, Words]) -> str:
 def _read(content: bytes, model: nn.Module) -> nn.Module:
     arrays = _read_arrays(content)
     table = _read_table(arrays.pop(_TABLE))
+    seen = _read_seen(arrays.pop(_SEEN, None))
     try:
         entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -165,7 +180,22 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
         read_outside(table["outside"], candidate, model, unpacker)
     unpacker.finish()
     finish_model(candidate, arrangement)
+    write_seen(candidate, seen)
     return candidate
+
+
+def _read_seen(packed: Words | None) -> dict[str, list[str]]:
+    if packed is None:
+        return {}
+    try:
+        texts = json.loads(zlib.decompressobj().decompress(packed.tobytes(), _LARGEST_TABLE))
+        seen = {str(purpose): re.findall("[0-9a-f]{16}", text) for purpose, text in texts.items()}
+        whole = all(16 * len(seen[purpose]) == len(text) for purpose, text in texts.items())
+    except (zlib.error, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise CorruptStreamError(f"the examples that it has seen are not readable ({reason_of(error)})") from error
+    if not whole:
+        raise CorruptStreamError("the examples that it has seen are not readable (no digests)")
+    return seen
 
 
 def _all_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
