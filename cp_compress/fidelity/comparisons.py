@@ -261,7 +261,6 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
     return found
 
 
-<<<<<<< HEAD
 _TAKEN_ARGUMENTS = (
     "compressed",
     "reference",
@@ -269,11 +268,9 @@ _TAKEN_ARGUMENTS = (
     "compressed_dataset",
     "confidence",
     "candidates",
+    "family",
     "deployed_batch_size",
 )
-=======
-_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates", "family")
->>>>>>> main
 
 
 def _check_options(comparison: Comparison) -> None:

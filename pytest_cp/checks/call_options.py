@@ -19,13 +19,9 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
-<<<<<<< HEAD
-_ELSEWHERE = {"confidence", "save_to"}  # told by the requirement, and without effect on what is found
+_ELSEWHERE = {"confidence", "family", "save_to"}  # told by the requirement, and without effect on what is found
 DEPLOYED = "deployed_batch_size"
 """The argument of every assertion that runs two models on data: what their forward passes are held to."""
-=======
-_ELSEWHERE = {"confidence", "family", "save_to"}  # told by the requirement, and without effect on what is found
->>>>>>> main
 _DIGITS = 16
 
 

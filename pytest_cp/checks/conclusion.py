@@ -13,12 +13,9 @@ from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
-<<<<<<< HEAD
-from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
-=======
 from cp_compress.fidelity.judging.repeats import count_once
 from cp_compress.fidelity.judging.telling import require_telling
->>>>>>> main
+from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -164,16 +161,13 @@ def assert_pair(
         require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
-<<<<<<< HEAD
-        measurement = with_batches(compare(candidate, original), candidate, original)
-=======
         claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
         doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
-        measurement = count_once(compare(candidate, original), original, requirements)
+        found = with_batches(compare(candidate, original), candidate, original)
+        measurement = count_once(found, original, requirements)
         _require_clusters(assertion, measurement, requirements, dataset)
         if doubts:
             measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
->>>>>>> main
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 

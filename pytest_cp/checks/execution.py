@@ -15,19 +15,12 @@ from cp_compress.base.arguments import check_integer
 class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
-<<<<<<< HEAD
     `device` is None for CUDA where present, else the CPU. `deployed_batch_size` is that of the deployed model, to which
     the forward pass is held, or None for whatever `batch_size` gives. `searched` are digests of examples that a search
     has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
-    written to `evidence_folder`, beside the report, where there is one.
-=======
-    `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
-    on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
-    the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
-    `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that the running
-    test is run with, of all that were collected, None where no candidate is given to it.
->>>>>>> main
+    written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
+    the running test is run with, of all that were collected, None where no candidate is given to it.
     """
 
     device: str | None = None

@@ -40,18 +40,13 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "notes": list(state.notes),
         "sections": [],
         "provenance": {},
-<<<<<<< HEAD
         "execution": {
             "device": settings.device,
             "seed": settings.seed,
             "batch_size": settings.batch_size,
             "deployed_batch_size": settings.deployed_batch_size,
         },
-        "environment": _environment(),
-=======
-        "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
         "environment": describe_environment(),
->>>>>>> main
     }
     complete_document(config, document)
     return document

@@ -10,15 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import Examined, digest_tensors, examine
-=======
-from cp_compress.base.arguments import reject
-from cp_compress.base.batching import BatchSize, slices
-from cp_compress.base.digests import digest_model, digest_tensors
->>>>>>> main
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence, SecondLook, look_again
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
@@ -31,7 +25,6 @@ from cp_compress.inputs.wrapping import said_by
 Value = TypeVar("Value")
 _REMEMBERED = 32
 _SAMPLED = 8
-_BLOCK_VALUES = 2**22
 _observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
 
 
@@ -206,26 +199,21 @@ class Observation:
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
             self.batch_size.run(len(self.data), run)
             beginning = logits[0][: len(first[0])].cpu().clone()
+            sizes = len(logits[0]), len(logits[-1])
             joined = join_batches(logits, self.task, own=2, fill=0).cpu()
             logits.clear()  # of many classes they are too large to be held twice
             joined = joined.clone() if joined._version else joined
             truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
             check_finite(joined)
-<<<<<<< HEAD
             second = look_again(
                 lambda inputs: self.runner.logits(inputs).cpu(),
                 first[0],
-                logits[0][: len(first[0])].cpu(),
+                beginning,
                 lambda few: answers_in(few, self.task),
                 self.runner,
             )
         check_labels(truth, joined, self.task)
-        return joined, truth, digest.hexdigest(), second, (len(logits[0]), len(logits[-1]))
-=======
-            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), beginning)
-        _check_labels(truth, joined, self.task)
-        return joined, truth, digest.hexdigest()
->>>>>>> main
+        return joined, truth, digest.hexdigest(), second, sizes
 
 
 def observe(
@@ -321,60 +309,3 @@ def _identity(data: LabeledData) -> Hashable:
     # an id is safe here: the kept observation holds the object, so that no other can take its id
     spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
     return id(data.source), len(data), digest_tensors(data.select(spread))
-<<<<<<< HEAD
-=======
-
-
-def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
-    """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
-    rows = max(1, _BLOCK_VALUES // max(1, logits[:1].numel()))
-    finite = [torch.isfinite(logits[part]).flatten(1).all(dim=1) for part in slices(len(logits), rows)]
-    bad = (~torch.cat(finite)).nonzero().flatten()
-    if len(bad):
-        named = bad if indices is None else indices[bad]
-        first = ", ".join(f"#{index}" for index in named[:5].tolist())
-        raise ObservationError(
-            f"the model returns NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
-            "such outputs cannot be compared"
-        )
-
-
-def _check_labels(labels: Tensor, logits: Tensor, task: Task) -> None:
-    classes = logits.shape[1]
-    if task != "single_label":
-        _check_targets(labels, logits, task)
-        return
-    bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
-    if len(bad):
-        index = int(bad[0])
-        raise ObservationError(
-            f"{len(bad)} of {len(labels)} labels lie outside the model's {classes} classes: "
-            f"example #{index} has label {int(labels[index])}, allowed are 0 to {classes - 1}"
-        )
-
-
-def _check_fit(targets: Tensor, logits: Tensor, task: Task) -> None:
-    """Raise ObservationError unless a batch has one target for each answer."""
-    if task == "single_label":
-        return
-    expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
-    if targets.shape != expected:
-        raise ObservationError(
-            f"the targets have shape {tuple(targets.shape)}, but the model's predictions {tuple(expected)}"
-        )
-
-
-def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
-    if task != "multi_label" and logits.shape[1] < 2:
-        raise ObservationError(
-            f"the model has {logits.shape[1]} class at each position; a {task} task needs two classes or more, "
-            "because all predictions of one class are equal"
-        )
-    limit = 2 if task == "multi_label" else logits.shape[1]
-    bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()
-    if len(bad):
-        raise ObservationError(
-            f"{len(bad)} of {len(targets)} targets hold numbers outside 0 to {limit - 1}, first at example "
-            f"#{int(bad[0])}; ignored positions must have the ignore_index of the data set"
-        )
->>>>>>> main

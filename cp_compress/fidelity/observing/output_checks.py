@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.tasks import IGNORED, Task
+
+_BLOCK_VALUES = 2**22
 
 
 def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
     """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
-    bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
+    rows = max(1, _BLOCK_VALUES // max(1, logits[:1].numel()))
+    finite = [torch.isfinite(logits[part]).flatten(1).all(dim=1) for part in slices(len(logits), rows)]
+    bad = (~torch.cat(finite)).nonzero().flatten()
     if len(bad):
         named = bad if indices is None else indices[bad]
         first = ", ".join(f"#{index}" for index in named[:5].tolist())

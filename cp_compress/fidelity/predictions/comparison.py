@@ -11,11 +11,8 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
-<<<<<<< HEAD
-from cp_compress.fidelity.observing.batch_dependence import with_batches
-=======
 from cp_compress.fidelity.judging.units import Units
->>>>>>> main
+from cp_compress.fidelity.observing.batch_dependence import with_batches
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (
@@ -113,17 +110,13 @@ def compare_predictions(
         if class_distance is not None or weights is not None:
             rule = f"costs need one class per example, not a {reference.task} task"
             reject(_OWNER, "class_distance, weights", "given", rule)
-<<<<<<< HEAD
-        found = compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)))
-        return with_batches(found, candidate, reference)
-=======
         if min_class_examples > 1:
             reject(
                 _OWNER, "min_class_examples", min_class_examples, f"needs one class per example, not {reference.task}"
             )
         units = Units(read_clusters(_OWNER, clusters, reference.data, len(reference)))
-        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
->>>>>>> main
+        found = compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
+        return with_batches(found, candidate, reference)
     names = reference.class_names
     change_costs = as_change_costs(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
@@ -207,9 +200,7 @@ def compare_predictions(
         },
         notes=(*((PROBABILITIES_NOTE,) if probabilities else ()), *_small_classes(labels, names, min_class_examples)),
     )
-<<<<<<< HEAD
     return with_batches(found, candidate, reference)
-=======
 
 
 def _small_classes(labels: Tensor, names: tuple[str, ...], at_least: int) -> tuple[str, ...]:
@@ -229,4 +220,3 @@ def _by_logits(measure: Callable[..., Tensor], outputs: tuple[Tensor, Tensor], p
     if not probabilities:
         return by_blocks(measure, *outputs)
     return by_blocks(lambda *blocks: measure(*map(as_log_probabilities, blocks)), *outputs)
->>>>>>> main

@@ -116,7 +116,9 @@ def test_class_names_of_another_number_are_refused_unless_the_labels_fit():
         return wrap
 
     fitting = reference(labels, labels, 10, named(False))
-    assert "names 4 classes (ant, bee, cat, dog), but the model has 10 logits" in require_telling(fitting, [ACCURACY])[0]
+    assert (
+        "names 4 classes (ant, bee, cat, dog), but the model has 10 logits" in require_telling(fitting, [ACCURACY])[0]
+    )
     assert require_telling(fitting, [AGREEMENT]) == ()
     told = refused(reference(labels, labels, 10, named(True)), ACCURACY)
     assert "folders are numbered in sorted order" in told and "classes=" in told
