@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
     add_requirement_arguments(parser)
+    parser.add_argument(
+        "--deployed-batch-size",
+        type=read_count,
+        help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
+    )
     add_device(parser)
     add_output_arguments(parser)
 
@@ -91,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     requirements = read_requirements(options)
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
+    from cp_compress.fidelity.observing.batch_dependence import with_batches
+
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
@@ -98,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
         measured: list[tuple[Measurement, Check | None]] = []
         for level, (compare, chosen) in comparisons.items():
             bar.stage(level)
-            measured.append(_judge(compare(candidate, reference, **chosen), reference, requirements))
+            found = with_batches(compare(candidate, reference, **chosen), candidate, reference)
+            measured.append(_judge(found, reference, requirements))
     outcomes = [check.outcome for _, check in measured if check is not None]
     outcome = worst_outcome(outcomes)
     content = {
@@ -165,6 +173,7 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
+    from cp_compress.fidelity.observing.batch_dependence import require_known_batches
     from cp_compress.fidelity.observing.observation import observe
     from cp_compress.fidelity.observing.refusals import require_difference, require_order, require_other_logits
 
@@ -176,11 +185,13 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
     require_order(candidate, reference)
     require_difference(candidate, reference, data, decoded)
+    deployed = options.deployed_batch_size
     seen = [
-        observe(model, read, device=device, batch_size=options.batch_size)
+        observe(model, read, device=device, batch_size=options.batch_size, deployed_batch_size=deployed)
         for model, read in ((candidate, data if decoded is None else decoded), (reference, data))
     ]
     require_other_logits(seen[0], seen[1])
+    require_known_batches(seen[0], seen[1])
     return seen[0], seen[1]
 
 

@@ -25,8 +25,13 @@ def compare_observed_footprints(
     metrics: Collection[str] = ("compression",),
     batch_size: int = 256,
 ) -> Measurement:
-    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs."""
-    batch = reference.data.select(range(min(len(reference), batch_size)))[0].to(reference.runner.device)
+    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs.
+
+    They are never more than the reference was observed with in one call.
+    """
+    batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
+        reference.runner.device
+    )
     return compare_footprints(candidate.model, reference.model, batch, metrics)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence
+from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence, search_batch_size
 from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
 from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judging.judgement import Check, judge
@@ -111,6 +111,7 @@ def assert_no_divergence(
             restarts=restarts,
             queries=queries,
             minimise=True,
+            batch_size=search_batch_size(candidate, original),
             seed=current_execution().seed,
             device=original.runner.device,
         )

@@ -56,7 +56,8 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
     ]
     if stale:
         verdict["stale"] = stale
-        changed = f"the baseline is stale, since these changed: {', '.join(stale)}"
+        told = [_told(name, entry["measured_on"], measured_on(record)) for name in stale]
+        changed = f"the baseline is stale, since these changed: {', '.join(told)}"
         verdict["problems"] = [f"{changed}; accept the change with {_UPDATE}"]
         return verdict | {"verdict": "stale"}
     compared = [_compare(result, entry["metrics"][result["metric"]], policy) for result in record["requirements"]]
@@ -77,6 +78,13 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
 
 def _required(record: Record) -> list[str]:
     return [result["metric"] for result in record["requirements"]]
+
+
+def _told(name: str, then: dict[str, Any], now: dict[str, Any]) -> str:
+    if name != "batch_size":
+        return name
+    sizes = [found.get(name, "not told") for found in (then, now)]
+    return f"batch_size ({sizes[0]}, now {sizes[1]}; answers depend on the batch)"
 
 
 def _moved(then: dict[str, str], now: dict[str, str]) -> list[str]:

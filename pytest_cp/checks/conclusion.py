@@ -16,6 +16,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.judging.repeats import count_once
 from cp_compress.fidelity.judging.telling import require_telling
+from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -145,19 +146,26 @@ def assert_pair(
         require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
-        original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
+        settings: dict[str, Any] = {
+            "device": execution.device,
+            "batch_size": execution.batch_size,
+            "deployed_batch_size": execution.deployed_batch_size,
+        }
+        original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
-        candidate = observe(observed, read, device=execution.device, batch_size=execution.batch_size)
+        candidate = observe(observed, read, **settings)
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair
         require_other_logits(candidate, original)
+        require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
         claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
         doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
-        measurement = count_once(compare(candidate, original), original, requirements)
+        found = with_batches(compare(candidate, original), candidate, original)
+        measurement = count_once(found, original, requirements)
         _require_clusters(assertion, measurement, requirements, dataset)
         if doubts:
             measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
@@ -178,7 +186,7 @@ def _require_clusters(
 
 def _explain(candidate: Observation, reference: Observation) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
-    key = ("origin", reference.model_digest, reference.data_digest)
+    key = ("origin", reference.content_key, reference.data_digest)
     return candidate.remember(key, lambda: explain_damage(candidate, reference))
 
 

@@ -135,7 +135,9 @@ def _matter(record: Record) -> tuple[str, ...]:
     subjects = sorted(record["subjects"].items())
     if record["explored"]:  # what Hypothesis draws, data and options too, makes other runs of one check
         return record["assertion"], str([(role, subject["name"]) for role, subject in subjects]), requirements
-    return record["assertion"], str(subjects), requirements, str(record["options"])
+    # where answers depend on the batch, each batch size is a matter of its own
+    size = record["details"].get("batch_dependence", {}).get("batch_size")
+    return record["assertion"], str(subjects), requirements, str(record["options"]), str(size)
 
 
 def _name(record: Record) -> tuple[str, ...]:

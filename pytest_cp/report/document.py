@@ -40,7 +40,12 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
         "notes": list(state.notes),
         "sections": [],
         "provenance": {},
-        "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
+        "execution": {
+            "device": settings.device,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "deployed_batch_size": settings.deployed_batch_size,
+        },
         "environment": describe_environment(),
     }
     complete_document(config, document)

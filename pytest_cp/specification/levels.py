@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from pytest_cp.assertions.comparison import as_assertion
 from pytest_cp.assertions.names import ASSERTIONS
-from pytest_cp.checks.call_options import SUBJECTS
+from pytest_cp.checks.call_options import DEPLOYED, SUBJECTS
 
 
 def levels() -> Mapping[str, Comparison]:
@@ -132,6 +132,8 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
         return _CLUSTERS
     if name == "confidence":
         return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
+    if name == DEPLOYED:
+        return {"type": "integer", "minimum": 1}
     metric = bounds_of(level).get(name)
     if metric is not None:
         return _bound_schema(metric, noise=has_noise(level))

@@ -88,6 +88,7 @@ def _fixed_tables() -> dict[str, Any]:
                 "device": _TEXT,
                 "seed": {"type": "integer", "minimum": 0},
                 "batch_size": {"type": "integer", "minimum": 1},
+                "deployed_batch_size": {"type": "integer", "minimum": 1},
                 "origin": {"enum": ["auto", "off"]},
             }
         ),

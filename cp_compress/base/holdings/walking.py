@@ -124,6 +124,7 @@ class _Walk:
             self.found.settings.append(f"{path}={told(value)}")
             return
         if id(value) in self._met:
+            self.found.settings.append(f"{path} is object {id(value)}")  # which of two known parts is used
             return
         self._met[id(value)] = value
         if depth > _DEEPEST:

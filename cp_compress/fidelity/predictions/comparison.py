@@ -12,6 +12,7 @@ from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.units import Units
+from cp_compress.fidelity.observing.batch_dependence import with_batches
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (
@@ -114,7 +115,8 @@ def compare_predictions(
                 _OWNER, "min_class_examples", min_class_examples, f"needs one class per example, not {reference.task}"
             )
         units = Units(read_clusters(_OWNER, clusters, reference.data, len(reference)))
-        return compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
+        found = compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
+        return with_batches(found, candidate, reference)
     names = reference.class_names
     change_costs = as_change_costs(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
@@ -171,7 +173,7 @@ def compare_predictions(
         evidence["min_slice_agreement"] = SmallestShare(tuple(agreements), tuple(subsets))
     slice_rows = slice_table(same, right_before, right_after, subsets)
     effective = round(float(shares.sum() ** 2 / (shares**2).sum()))
-    return Measurement(
+    found = Measurement(
         comparison="predictions",
         metrics=metrics,
         counts={**dict.fromkeys(metrics, total), "cost": effective, **deciding_counts(slice_rows)},
@@ -198,6 +200,7 @@ def compare_predictions(
         },
         notes=(*((PROBABILITIES_NOTE,) if probabilities else ()), *_small_classes(labels, names, min_class_examples)),
     )
+    return with_batches(found, candidate, reference)
 
 
 def _small_classes(labels: Tensor, names: tuple[str, ...], at_least: int) -> tuple[str, ...]:
