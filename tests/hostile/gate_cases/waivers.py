@@ -75,7 +75,8 @@ _TEXTS = {
     "a metric that is not there": (changed("agreement", "agrement"), "agrement"),
     "a metric that is code": (changed('"agreement"', f"'''{python_code.__name__}()'''"), "python_code"),
     "a metric that stands for all": (changed("agreement", "*"), "waiver 1: .*"),
-    "a test that is a number": (changed('"*"', "7"), "test = 7: must be a string"),
+    "a test that is a number": (changed('"test_*"', "7"), "test = 7: must be a string"),
+    "a test that stands for all": (changed('"test_*"', '"*::*"'), "matches every test"),
     "the second of two broken": (GOOD + changed('"Ada"', '""'), "waiver 2: owner is empty"),
 }
 for _name, (_text, _tells) in _TEXTS.items():
