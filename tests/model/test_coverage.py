@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 
+from cp_compress.artifacts import load_onnx
 from cp_compress.model import LowRank, Prune, Quantize, compression_report, measure_coverage
 from cp_compress.model.coverage import _amount
 
@@ -107,6 +108,41 @@ def test_unknown_is_said():
     hidden = copy.deepcopy(model)
     hidden[2] = Opaque()
     assert measure_coverage(hidden, model).share is None
+
+
+@torch.no_grad()
+def test_dtypes_in_an_onnx_file_tell_what_is_narrower(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = network()
+    nodes, tensors, last = [], [], "x"
+    for position, layer in enumerate(model):
+        if isinstance(layer, nn.ReLU):
+            nodes.append(onnx.helper.make_node("Relu", [last], [f"y{position}"]))
+        else:
+            values = layer.weight.t().contiguous()
+            narrow = position == 2
+            name = f"w{position}"
+            tensors.append(onnx.numpy_helper.from_array((values.half() if narrow else values).numpy(), name))
+            if narrow:
+                nodes.append(onnx.helper.make_node("Cast", [name], [f"{name}c"], to=onnx.TensorProto.FLOAT))
+            nodes.append(onnx.helper.make_node("MatMul", [last, f"{name}c" if narrow else name], [f"y{position}"]))
+        last = f"y{position}"
+    sides = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", width])
+        for name, width in (("x", 8), (last, 4))
+    ]
+    graph = onnx.helper.make_graph(nodes, "network", sides[:1], sides[1:], tensors)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, tmp_path / "model.onnx")
+    found = measure_coverage(load_onnx(tmp_path / "model.onnx"), model)
+    assert str(found) == "1 of 3 layers, 57 % of weights"
+    assert found.unchanged[0].name == "2 tensors of float32"
+    del made.graph.node[:], made.graph.initializer[:]
+    made.graph.node.extend([onnx.helper.make_node("MatMul", ["x", "w"], [last])])
+    made.graph.initializer.extend([onnx.numpy_helper.from_array(torch.ones(8, 4).numpy(), "w")])
+    onnx.save(made, tmp_path / "wide.onnx")
+    assert "does not tell whether values changed" in str(measure_coverage(load_onnx(tmp_path / "wide.onnx"), model))
 
 
 def test_a_removed_or_factorised_layer_is_changed():
