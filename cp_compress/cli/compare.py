@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         for level, (compare, chosen) in comparisons.items():
             bar.stage(level)
             found = with_batches(compare(candidate, reference, **chosen), candidate, reference)
-            measured.append(_judge(found, requirements))
+            measured.append(_judge(found, reference, requirements))
     outcomes = [check.outcome for _, check in measured if check is not None]
     outcome = worst_outcome(outcomes)
     content = {
@@ -198,11 +199,21 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     return seen[0], seen[1]
 
 
-def _judge(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[Measurement, Check | None]:
+def _judge(
+    measurement: Measurement, reference: Observation, requirements: Sequence[Requirement]
+) -> tuple[Measurement, Check | None]:
     from cp_compress.fidelity.judging.judgement import judge
+    from cp_compress.fidelity.judging.repeats import count_once
+    from cp_compress.fidelity.judging.telling import require_telling
 
     own = [item for item in requirements if find_level(item.metric) == measurement.comparison]
-    return measurement, judge(measurement, own) if own else None
+    if not own:
+        return measurement, None
+    if COMPARISONS[measurement.comparison].kind != "size":
+        doubts = require_telling(reference, own)
+        measurement = count_once(measurement, reference, own)
+        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+    return measurement, judge(measurement, own)
 
 
 def _read_groups(text: str | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,12 @@ class Weight:
     name: str
     tensor: nn.Parameter
     owners: tuple[Owner, ...]
+
+    @property
+    def matrix(self) -> Tensor:
+        """The values with the outputs first: the tensor itself, or a transposed view of it, which shares its memory."""
+        values = self.tensor.detach()
+        return values.t() if all(is_transposed_linear(owner.module) for owner in self.owners) else values
 
 
 def copy_model(owner: str, model: nn.Module) -> nn.Module:
@@ -103,12 +110,34 @@ def factor_names(name: str) -> tuple[str, str]:
     return f"{name}_left", f"{name}_right"
 
 
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Tell whether a layer is a `Conv1D` of transformers: linear, with a weight (inputs, outputs).
+
+    It is known by its name, so that transformers need not be installed.
+    """
+    kinds = type(module).__mro__
+    return any(kind.__name__ == "Conv1D" and kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+
+
+def transposed_sizes(layer: Any) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a `Conv1D` of transformers."""
+    inputs, outputs = layer.weight.shape
+    return int(inputs), int(outputs)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a layer is linear, in whichever order its weight has its axes."""
+    return isinstance(module, nn.Linear) or is_transposed_linear(module)
+
+
 def is_weight(place: Owner) -> bool:
     """Tell whether a parameter is, in one place of its use, the weight matrix of a layer, or a factor of one."""
     module, attribute = place.module, place.attribute
     if any(attribute in factor_names(name) for name in getattr(module, "low_rank_names", ())):
         return True
     if isinstance(module, (nn.Linear, nn.Bilinear, _ConvNd)):
+        return attribute == "weight"
+    if is_transposed_linear(module):
         return attribute == "weight"
     if isinstance(module, nn.MultiheadAttention):
         return attribute in _ATTENTION

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.holdings.tensors import count_nonzero, is_plain, numbers_of, value_of
+from cp_compress.model.coverage import Coverage, measure_coverage
 from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
 from cp_compress.model.representations.registry import held_weights, stored_numbers
@@ -63,17 +64,19 @@ class CompressionReport:
         layers: One entry for each tensor.
         skipped: The tensors that a scheme left unchanged, and why.
         added: The parameters of the candidate that the reference does not have.
+        coverage: The share of layers and weights that changed, and what was left out.
     """
 
     steps: tuple[str, ...]
     layers: tuple[LayerReport, ...]
     skipped: tuple[SkippedLayer, ...]
     added: tuple[str, ...]
+    coverage: Coverage
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain Python types."""
         content: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return content
+        return content | {"coverage": self.coverage.to_json()}
 
     def __str__(self) -> str:
         rows = [("layer", "shape", "dtype", "density", "what was done")]
@@ -90,10 +93,12 @@ class CompressionReport:
             "  ".join(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)) + f"  {row[4]}"
             for row in rows
         ]
+        lines += [f"changed: {self.coverage}", *(f"  {text}" for text in self.coverage.step_texts)]
         unchanged = sum(not layer.changed for layer in self.layers)
         lines.append(f"{unchanged} of {len(self.layers)} tensors unchanged")
         lines += [f"skipped {skip.name} ({skip.scheme}): {skip.reason}" for skip in self.skipped]
         lines += [f"added {name}" for name in self.added]
+        lines += [f"note: {note}" for note in self.coverage.notes]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -137,6 +142,7 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
         tuple(layers),
         tuple(SkippedLayer(skip.tensor, step.scheme, skip.reason) for step in steps for skip in step.skips),
         tuple(name for name, _ in candidate.named_parameters() if name not in known),
+        measure_coverage(candidate, reference),
     )
 
 

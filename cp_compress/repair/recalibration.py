@@ -110,7 +110,7 @@ def recalibrate_batchnorm(
     settings |= {} if momentum is None else {"momentum": momentum}
     settings |= {"layer_by_layer": True} if layer_by_layer else {}
     record_repair(copied, _OWNER, data, settings, changes, skips)
-    for part in chosen.split(size):
+    for part in torch.split(chosen, size):
         mark_as_used(copied, "recalibration", data.select(part)[0])
     return copied.to(own)
 

@@ -231,6 +231,9 @@ class FootprintBounds(TypedDict, total=False):
     min_speedup: float | None
     """At least this (in [0, inf]). The reference's median latency over the candidate's."""
 
+    min_coverage: float | None
+    """At least this (in [0, 1]). The share of the reference's weights that the candidate changed."""
+
 
 class ReconstructionBounds(TypedDict, total=False):
     """The bounds of reconstruction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, ParamSpec, get_args
 
@@ -199,6 +200,21 @@ def recording_errors(assertion: str, subjects: Record) -> Iterator[None]:
         raise
 
 
+def _with_coverage(
+    measurement: Measurement, requirements: list[Requirement], subjects: Record
+) -> tuple[Measurement, list[Requirement]]:
+    """Add what the session requires of each candidate's coverage; a coverage that is unknown has no value."""
+    least, found = current_execution().min_coverage, subjects.get("candidate", {}).get("coverage")
+    if least is None or found is None:
+        return measurement, requirements
+    if any(one.metric == "coverage" and one.bound >= least for one in requirements):
+        return measurement, requirements
+    value = math.nan if found["share"] is None else found["share"]
+    metrics, counts = {**measurement.metrics, "coverage": value}, {**measurement.counts, "coverage": 1}
+    measured = dataclasses.replace(measurement, metrics=metrics, counts=counts)
+    return measured, [*requirements, Requirement("coverage", "min", least)]
+
+
 def conclude(
     measurement: Measurement,
     requirements: list[Requirement],
@@ -209,7 +225,7 @@ def conclude(
 ) -> Check:
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
-        check = judge(measurement, requirements)
+        check = judge(*_with_coverage(measurement, requirements, subjects))
     if asserting() and exploring() and shows_nothing(check):
         set_aside_check(check, assertion, subjects)
         reject_draw()

@@ -20,7 +20,8 @@ class Execution:
     has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
     written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
-    the running test is run with, of all that were collected, None where no candidate is given to it.
+    the running test is run with, of all that were collected, None where no candidate is given to it. `min_coverage` is the
+    least share of its reference's weights that each candidate must have changed.
     """
 
     device: str | None = None
@@ -33,6 +34,7 @@ class Execution:
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
     candidates: int | None = field(default=None, repr=False)
+    min_coverage: float | None = field(default=None, repr=False)
 
 
 _DEFAULT = Execution()

@@ -67,6 +67,8 @@ def finding(entry: Record) -> str:
             if needed
             else f"more {units} like these would not decide it"
         )
+    elif entry["outcome"] == "error" and entry["metric"] == "coverage":
+        text += ": it is unknown what the candidate changed, and unknown is never enough"
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
     return text
@@ -114,7 +116,20 @@ def _group_lines(entry: Record) -> list[str]:
 
 
 def _subject_lines(subjects: dict[str, Any]) -> list[str]:
-    return [f"  {role}: {subject['name']}{_size(subject)}" for role, subject in subjects.items()]
+    lines = []
+    for role, subject in subjects.items():
+        changed = changed_share(subject)
+        lines.append(f"  {role}: {subject['name']}{_size(subject)}{f', changed: {changed}' if changed else ''}")
+        lines += [f"    {text}" for text in subject.get("coverage", {}).get("steps", [])]
+    return lines
+
+
+def changed_share(subject: Record) -> str:
+    """Return what share of its reference a candidate changed, in a few words; nothing for other subjects."""
+    coverage = subject.get("coverage")
+    if coverage is None:
+        return ""
+    return "unknown" if coverage["share"] is None else str(coverage["text"])
 
 
 def _size(subject: Record) -> str:

@@ -264,7 +264,8 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
     cached = [
         f"the {role} was read from the cache: {one['cached']}" for role, one in subjects.items() if "cached" in one
     ]
-    return record | {"notes": [*record["notes"], *cached]}
+    covered = subjects.get("candidate", {}).get("coverage", {}).get("notes", [])
+    return record | {"notes": [*record["notes"], *covered, *cached]}
 
 
 _cached: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()

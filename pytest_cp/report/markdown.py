@@ -13,7 +13,7 @@ from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
 from pytest_cp.checks.messages import finding, number, sensitivities, worst_slices
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.verdict import count_missing, session_verdict
 
@@ -55,7 +55,10 @@ def render_markdown(document: dict[str, Any]) -> str:
     told = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks"
     lines += [f"{told}; gates that compared nothing: {missing}" if missing else told, ""]
     if document["checks"]:
-        lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
+        lines += [
+            "| outcome | compressed | changed | required | found | margin | n | test |",
+            "|---|---|---|---|---|--:|--:|---|",
+        ]
         lines += [_row(record) for record in document["checks"]]
         lines.append("")
     for record in document["checks"]:
@@ -75,6 +78,7 @@ def _row(record: Record) -> str:
     cells = [
         f"{_SYMBOLS[outcome]} {outcome}" + ("" if record["asserted"] else " (not asserted)"),
         compressed_name(record),
+        changed_cell(record),
     ]
     if found is None:
         cells += [str(record["error"]), "", "", ""]
@@ -106,6 +110,7 @@ def _failure(record: Record) -> list[str]:
 def _lists(document: dict[str, Any]) -> list[str]:
     lines = [f"- {_text(line)}" for line in sensitivities(document["checks"])]
     lines += [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    lines += [f"- coverage: {_text(line)}" for line in coverage_lines(document["checks"])]
     for record in document["checks"]:
         if record["baseline"] is not None:
             notes = record["baseline"]["notes"]

@@ -13,7 +13,7 @@ from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from pytest_cp.checks.messages import finding, number
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name, size_table
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
 from pytest_cp.report.verdict import count_missing, session_verdict
@@ -51,6 +51,7 @@ def render_page(document: dict[str, Any]) -> str:
         checks=checks,
         tightest=_tightest(document["checks"]),
         missing=count_missing(document),
+        coverage=coverage_lines(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
         environment=_flat(document["environment"]),
         images=images.by_content,
@@ -111,6 +112,7 @@ def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any
         "outcome": outcome,
         "symbol": _SYMBOLS[outcome],
         "compressed": compressed_name(record),
+        "changed": changed_cell(record),
         "test": record["test"],
         "decisive": decisive,
         "margin": decisive["margin"] if decisive is not None and numeric else None,

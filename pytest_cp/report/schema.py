@@ -83,7 +83,7 @@ def _check() -> dict[str, Any]:
             "device": _TEXT,
             "subjects": {
                 "type": "object",
-                "additionalProperties": _object({"name": _TEXT, "digest": {"type": ["string", "null"]}}),
+                "additionalProperties": _subject(),
             },
             "comparison": {"type": ["string", "null"]},
             "outcome": _OUTCOME,
@@ -109,6 +109,26 @@ def _check() -> dict[str, Any]:
             "waiver_hints": _TEXTS,
         }
     )
+
+
+def _subject() -> dict[str, Any]:
+    named = _object({"name": _TEXT, "digest": {"type": ["string", "null"]}})
+    amounts = {name: {"type": ["integer", "null"]} for name in ("changed_layers", "changed_weights")}
+    coverage = _object(
+        {
+            "text": _TEXT,
+            "share": {"type": ["number", "null"], "description": "of the reference's weights; null if unknown"},
+            "layers": _WHOLE,
+            "weights": _WHOLE,
+            **amounts,
+            "unchanged": _many({"name": _TEXT, "size": _WHOLE, "reason": _TEXT}) | {"description": "largest first"},
+            "steps": _TEXTS,
+            "tied": {"type": "array", "items": _TEXTS},
+            "notes": _TEXTS,
+        }
+    )
+    # a report of an earlier version has none
+    return named | {"properties": {**named["properties"], "coverage": coverage}}
 
 
 def _requirement() -> dict[str, Any]:

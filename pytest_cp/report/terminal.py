@@ -10,7 +10,7 @@ from cp_compress.base.error_reasons import printable_line
 from pytest_cp.baselines import entry_name
 from pytest_cp.checks.messages import number, sensitivities
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_cp.session.state import SessionState
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
-_HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")
+_HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "margin", "n", "test")
 _LISTED_GATES = 10
 _RIGHT = {"value", "margin", "n"}
 
@@ -46,6 +46,8 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
     for line in sensitivities(records):
         say(line)
+    for line in coverage_lines(records):
+        say(f"coverage: {line}", yellow=True)
     _say_missing(say, state)
     for record in records:
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
@@ -83,11 +85,13 @@ def _waiver_line(waiver: Record) -> str:
 def _row(record: Record) -> tuple[str, ...]:
     decisive = decisive_requirement(record)
     compressed = compressed_name(record)
+    changed = changed_cell(record)
     test = _short_test(record)
     if decisive is None:
         return (
             record["outcome"],
             compressed,
+            changed,
             textwrap.shorten(str(record["error"]), 60, placeholder="…"),
             "",
             "",
@@ -102,7 +106,7 @@ def _row(record: Record) -> tuple[str, ...]:
     value, margin = number(decisive["value"]), number(decisive["margin"])
     shown = shown_outcome(record)
     outcome = shown if record["asserted"] else f"{shown} (not asserted)"
-    return outcome, compressed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
+    return outcome, compressed, changed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
 
 
 def _short_test(record: Record) -> str:

@@ -73,6 +73,12 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         False,
         "fail a session in which gates were collected and left out, by -k, -m, --deselect, --lf or a plugin",
     ),
+    (
+        "cp_min_coverage",
+        "string",
+        "",
+        "least share of its reference's weights that each candidate must have changed, such as 0.9 (default: none)",
+    ),
     ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
     ("cp_waivers", "string", "", "TOML file of waivers: known deviations with size, owner, reason and expiry date"),
@@ -145,6 +151,7 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         illustrate=bool(config.getoption("--cp-report-html")),
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
+        min_coverage=_share("cp_min_coverage", config.getini("cp_min_coverage")),
     )
 
 
@@ -233,6 +240,18 @@ def _whole(name: str, value: Any, *, at_least: int) -> int:
     if number < at_least:
         raise pytest.UsageError(f"{name} {value!r}: must be a whole number of {at_least} or more")
     return number
+
+
+def _share(name: str, value: str) -> float | None:
+    if not value:
+        return None
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise pytest.UsageError(f"{name} = {value}: must be a share of the weights above 0 and at most 1, such as 0.9")
+    return share
 
 
 def schemes(config: pytest.Config) -> list[str]:

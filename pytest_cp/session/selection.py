@@ -89,7 +89,7 @@ def _has_words(path: Path) -> bool:
 
 def left_out(session: pytest.Session, found: Iterable[pytest.Item]) -> dict[str, str]:
     """Return the found gates that are not among the tests of a session, and what left them out."""
-    kept = {id(item) for item in session.items} | {item.nodeid for item in session.items}  # type: ignore[operator]
+    kept = {id(item) for item in session.items} | {item.nodeid for item in session.items}
     missing = [item.nodeid for item in found if id(item) not in kept and item.nodeid not in kept]
     return {test: _reason(session.config, test) for test in missing}
 

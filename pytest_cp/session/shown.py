@@ -40,7 +40,7 @@ def _clean(traceback: Any, crash: Any, clean: Callable[[str], str]) -> None:
         crash.message = clean(crash.message)
     for entry in getattr(traceback, "reprentries", ()):
         for part in (entry, getattr(entry, "reprlocals", None)):
-            if getattr(part, "lines", None):
+            if part is not None and getattr(part, "lines", None):
                 part.lines = list(map(clean, part.lines))
 
 

@@ -153,7 +153,7 @@ def test_report_path_that_cannot_be_written_is_refused_before_the_run(project, p
 
 
 def test_report_that_cannot_be_written_fails_and_spares_the_others(project):
-    lost = "\ndef test_lost():\n    import pathlib\n    pathlib.Path('report.md').mkdir()\n"
+    lost = "\ndef test_lost():\n    import pathlib\n    path = pathlib.Path('report.md')\n    path.unlink()\n    path.mkdir()\n"
     project.write_test(GATE.format(density=0.9, bound=0.5) + lost)
     outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html")
     assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED

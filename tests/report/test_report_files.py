@@ -132,7 +132,7 @@ def test_texts_cannot_break_out(written):
     assert "<script" not in markdown
     assert "[a](" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {8}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}
 
 
 def test_markdown_lists_every_check_and_what_failed(written):

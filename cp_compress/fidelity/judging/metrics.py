@@ -507,6 +507,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             high=_INF,
         ),
+        Metric("coverage", "The share of the reference's weights that the candidate changed.", "higher", unchanged=0.0),
     ),
 }
 """The metrics of each comparison of this package, by name."""

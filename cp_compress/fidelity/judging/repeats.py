@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
+
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
@@ -25,7 +27,7 @@ def count_once(measurement: Measurement, reference: Observation, requirements: S
     used = measurement.per_example.get("example")
     if used is not None and used.dtype == groups.dtype:
         groups = groups[used]
-    distinct = len(groups.unique())
+    distinct = len(torch.unique(groups))
     if distinct == len(groups):
         return measurement
     worth = effective_count(groups)

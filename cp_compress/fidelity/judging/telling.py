@@ -133,7 +133,7 @@ def _answer_notes(reference: Observation, requirements: str) -> list[str]:
     answers, labels = _counted(reference)
     if count < 2 or not len(answers) or bool((answers != answers[0]).any()):
         return []
-    kinds, numbers = labels.unique(return_counts=True)
+    kinds, numbers = torch.unique(labels, return_counts=True)
     share = float(numbers.max()) / len(labels)
     answer = _answer_name(reference, int(answers[0]))
     told = f"the reference answers {answer} for all {count} examples"
@@ -206,7 +206,7 @@ def _single_skill(reference: Observation) -> Skill:
     # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
     held = labelled > 0
     by_class = stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held])
-    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else by_class.tolist())]
+    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else map(float, by_class))]
     return Skill(
         accuracy=float(hits.sum()) / count,
         chance=chance,
@@ -261,7 +261,7 @@ def _is_refuted(hits: float, count: int, chance: float) -> bool:
 def _renamed(reference: Observation) -> str:
     """Return a sentence on what the reference answers for a label, where for most examples it is one other class."""
     labels, answers, classes = reference.labels, reference.predictions, reference.classes
-    pairs, numbers = (labels * classes + answers).unique(return_counts=True)
+    pairs, numbers = torch.unique(labels * classes + answers, return_counts=True)
     order = numbers.argsort(descending=True, stable=True)
     other: dict[int, int] = {}  # one to one: a reference that answers one class to everything renames nothing
     seen, covered = set[int](), 0

@@ -73,17 +73,14 @@ def _require_own_places(compressed: LabeledData, original: LabeledData, labels: 
     own original.
     """
     sample = _sample(labels, _RANKED)
-    parts = [
-        [_reduced(data.select(part)[0].cpu()) for part in sample.split(_COMPARED)] for data in (compressed, original)
-    ]
-    if any(part is None or part.shape[1:] != parts[0][0].shape[1:] for side in parts for part in side):
+    after, before = (_read_reduced(data, sample) for data in (compressed, original))
+    if after is None or before is None or after.shape != before.shape:
         return
-    after, before = (torch.cat(side) for side in parts)
     if torch.equal(after, before):
         return
     classes = labels[sample] if labels.ndim == 1 else torch.zeros(len(sample), dtype=torch.int64)
     lost: dict[int, tuple[int, int]] = {}
-    for label in classes.unique().tolist():
+    for label in torch.unique(classes).tolist():
         rows = (classes == label).nonzero().flatten()
         if len(rows) >= _FEWEST_OF_A_CLASS:
             lost[label] = _count_misplaced(after[rows], before[rows]), len(rows)
@@ -102,6 +99,16 @@ def _require_own_places(compressed: LabeledData, original: LabeledData, labels: 
         f"{count} of {total} examples{where} that were looked at are less like their own original than like half of "
         "the others of their class, as about twice as many are in the place of others; put both in one order"
     )
+
+
+def _read_reduced(data: LabeledData, sample: Tensor) -> Tensor | None:
+    """Return the examples of a sample as rows of few values; None where they have no likeness, or several shapes."""
+    try:
+        parts = [_reduced(data.select(part)[0].cpu()) for part in torch.split(sample, _COMPARED)]
+    except ObservationError:  # such as examples of several sizes, which cannot be read together
+        return None
+    rows = [part for part in parts if part is not None]
+    return torch.cat(rows) if len(rows) == len(parts) and len({part.shape[1] for part in rows}) == 1 else None
 
 
 def _reduced(inputs: Tensor) -> Tensor | None:
@@ -142,7 +149,7 @@ def _sample(labels: Tensor, count: int) -> Tensor:
         return torch.linspace(0, len(labels) - 1, min(len(labels), count), dtype=torch.float64).round().long()
     order = torch.argsort(labels.cpu(), stable=True)
     starts = torch.linspace(0, len(order) - _TOGETHER, count // _TOGETHER, dtype=torch.float64).round().long()
-    return order[(starts.unsqueeze(1) + torch.arange(_TOGETHER)).flatten().unique()].sort().values
+    return torch.unique(order[(starts.unsqueeze(1) + torch.arange(_TOGETHER)).flatten()])  # sorted, too
 
 
 def _remake(source: Any, originals: Tensor) -> Tensor | None:
