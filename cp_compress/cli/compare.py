@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     requirements = read_requirements(options)
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
-    from cp_compress.fidelity.observing.batch_dependence import with_batches
+    from cp_compress.fidelity.judging.batches import with_batches
 
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
     with progress(options, len(levels) + 1) as bar:
@@ -173,9 +173,13 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observing.batch_dependence import require_known_batches
     from cp_compress.fidelity.observing.observation import observe
-    from cp_compress.fidelity.observing.refusals import require_difference, require_order, require_other_logits
+    from cp_compress.fidelity.observing.refusals import (
+        require_difference,
+        require_known_batches,
+        require_order,
+        require_other_logits,
+    )
 
     device = read_device(options)
     architecture = options.architecture or (options.reference if ":" in options.reference else None)

@@ -11,16 +11,17 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.fidelity.comparisons import Comparison
+from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.judging.repeats import count_once
 from cp_compress.fidelity.judging.telling import require_telling
-from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_fresh,
+    require_known_batches,
     require_order,
     require_other_logits,
     require_unused,

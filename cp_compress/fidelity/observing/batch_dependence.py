@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,10 +16,6 @@ from torch import Tensor
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.determinism import beyond_rounding, require_repeatable
 from cp_compress.fidelity.observing.runner import Runner
-
-if TYPE_CHECKING:
-    from cp_compress.fidelity.judging.measurement import Measurement
-    from cp_compress.fidelity.observing.observation import Observation
 
 KEY = "batch_dependence"
 """The key under which the details of a measurement say it."""
@@ -70,7 +65,7 @@ class SecondLook:
 
     def holds(self, ask: Callable[[Tensor], Tensor]) -> bool:
         """Tell whether a model still gives these answers, to the bit, when it is asked in the same batches."""
-        return torch.equal(torch.cat([ask(part) for part in self.inputs.split(self.size)]), self.answers)
+        return torch.equal(torch.cat([ask(part) for part in torch.split(self.inputs, self.size)]), self.answers)
 
 
 def look_again(
@@ -94,12 +89,12 @@ def look_again(
     dtype = _coarsest_dtype(runner, known)
     size = half = -(-len(inputs) // 2)
     try:
-        apart = torch.cat([ask(part) for part in inputs.split(half)])
+        apart = torch.cat([ask(part) for part in torch.split(inputs, half)])
     except ObservationError:  # a model of fixed batches, or one that cannot take a single example
         return SecondLook(inputs, require_repeatable(lambda: ask(inputs), known, dtype), len(inputs))
     if beyond_rounding(apart, known, dtype) <= 0:
         return SecondLook(inputs, apart, half)
-    require_repeatable(lambda: torch.cat([ask(part) for part in inputs.split(half)]), apart, dtype)
+    require_repeatable(lambda: torch.cat([ask(part) for part in torch.split(inputs, half)]), apart, dtype)
     if len(inputs) == 1:
         return SecondLook(inputs, apart, half)
     half = len(inputs) // 2
@@ -108,7 +103,7 @@ def look_again(
     if len(inputs) >= _LEAST_COMPARED:
         # of one size, and each at its own place: nothing but the neighbours differs
         quarter, even = half // 2, 2 * half
-        apart = apart if len(inputs) == even else torch.cat([ask(part) for part in inputs[:even].split(half)])
+        apart = apart if len(inputs) == even else torch.cat([ask(part) for part in torch.split(inputs[:even], half)])
         mixed = [
             torch.cat([inputs[:quarter], inputs[half + quarter : even]]),
             torch.cat([inputs[half : half + quarter], inputs[quarter:half]]),
@@ -135,35 +130,3 @@ def _coarsest_dtype(runner: Runner, logits: Tensor) -> torch.dtype:
     if runner.device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
         found.add(torch.float16)  # TF32 has as many digits
     return max(found, key=lambda dtype: torch.finfo(dtype).eps)
-
-
-def require_known_batches(candidate: Observation, reference: Observation) -> None:
-    """Raise ObservationError where neighbours in the batch decide answers and nobody has said which batch is deployed.
-
-    Then a check would measure the size of its own batches.
-    """
-    for who, seen in (("candidate", candidate), ("reference", reference)):
-        found = seen.batch_dependence
-        if found is not None and found.decides and not seen.deployed:
-            raise ObservationError(
-                f"the {who}'s answers {found}, so that a check would measure the batches that it happens to run, of "
-                f"{seen.batches[0]} here. This is so with one activation scale for a batch (dynamic quantisation), "
-                "with statistics of the batch, and with a model behind a callable that was not set to evaluation mode "
-                "(`.eval()`). Mend it, or say by deployed_batch_size= (cp_deployed_batch_size) what is deployed"
-            )
-
-
-def with_batches(measurement: Measurement, candidate: Observation, reference: Observation) -> Measurement:
-    """Return a measurement that says of both models what depends on the batch, and which batches were run."""
-    found = {"candidate": candidate.batch_dependence, "reference": reference.batch_dependence}
-    if not any(found.values()) or KEY in measurement.details:
-        return measurement
-    size, last = candidate.batches
-    ran = f"{'the deployed ' if candidate.deployed else ''}batches of {size}"
-    ran += f", the last of {last}" if last != size else ""
-    if candidate.deployed and size < candidate.batch_size.limit:
-        ran = f"one batch of {size}, which is all the data, where {candidate.batch_size.limit} are deployed"
-    notes = [f"the {who}'s answers {one}; they were taken in {ran}" for who, one in found.items() if one is not None]
-    told: dict[str, Any] = {who: None if one is None else dataclasses.asdict(one) for who, one in found.items()}
-    details = {**measurement.details, KEY: {"batch_size": size, "deployed": candidate.deployed, **told}}
-    return dataclasses.replace(measurement, notes=(*measurement.notes, *notes), details=details)

@@ -8,7 +8,7 @@ import torch
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_model
-from cp_compress.base.errors import NothingComparedError
+from cp_compress.base.errors import NothingComparedError, ObservationError
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
@@ -120,3 +120,19 @@ def _digests_of_both(candidate: Observation, reference: Observation) -> list[set
         for seen in (candidate, reference)
     ]
     return [set(pair) for pair in zip(*read, strict=True)]
+
+
+def require_known_batches(candidate: Observation, reference: Observation) -> None:
+    """Raise ObservationError where neighbours in the batch decide answers and nobody has said which batch is deployed.
+
+    Then a check would measure the size of its own batches.
+    """
+    for who, seen in (("candidate", candidate), ("reference", reference)):
+        found = seen.batch_dependence
+        if found is not None and found.decides and not seen.deployed:
+            raise ObservationError(
+                f"the {who}'s answers {found}, so that a check would measure the batches that it happens to run, of "
+                f"{seen.batches[0]} here. This is so with one activation scale for a batch (dynamic quantisation), "
+                "with statistics of the batch, and with a model behind a callable that was not set to evaluation mode "
+                "(`.eval()`). Mend it, or say by deployed_batch_size= (cp_deployed_batch_size) what is deployed"
+            )

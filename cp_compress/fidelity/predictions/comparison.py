@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
+from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.units import Units
-from cp_compress.fidelity.observing.batch_dependence import with_batches
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (

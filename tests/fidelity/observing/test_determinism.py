@@ -9,7 +9,7 @@ from torch import nn
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import compare_predictions, find_divergence, observe
-from cp_compress.fidelity.observing.batch_dependence import require_known_batches
+from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.model import parse_scheme
 
 
