@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -205,8 +206,8 @@ def _single_skill(reference: Observation) -> Skill:
     chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
     # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
     held = labelled > 0
-    by_class = stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held])
-    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else map(float, by_class))]
+    by_class = np.asarray(stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held]))
+    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else by_class.tolist())]
     return Skill(
         accuracy=float(hits.sum()) / count,
         chance=chance,
