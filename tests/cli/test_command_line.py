@@ -16,8 +16,8 @@ from command import read, run
 from cp_compress.cli import inspect
 from cp_compress.cli.main import main
 from cp_compress.examples import digits, digits_cnn
-from cp_compress.inputs.seen import example_digests
-from cp_compress.model import Prune, load, save
+from cp_compress.inputs.seen import example_digests, searched_digests
+from cp_compress.model import Prune, footprint, load, save
 
 MODEL = "cp_compress.examples:digits_cnn"
 DATA = "cp_compress.examples:digits"
@@ -156,7 +156,11 @@ def test_search_writes_the_smallest_model_that_passes_and_its_trace(tmp_path, ca
     best = found["trials"][found["best_trial"] - 1]
     assert best["outcome"] == "pass"
     assert best["objective"] == min(trial["objective"] for trial in found["trials"] if trial["outcome"] == "pass")
-    assert target.stat().st_size == best["objective"]
+    saved = load(target, digits_cnn())
+    assert footprint(saved).artifact_bytes == best["objective"]
+    assert searched_digests(saved) == set(found["search_digests"])
+    marks = 10 * len(found["search_digests"]) + 100  # digests of 8 bytes each lie in the file beside the model
+    assert best["objective"] < target.stat().st_size < best["objective"] + marks
     compared = ("compare", str(target), MODEL, "--data", DATA, *required)
     assert run(capsys, *compared)[0] == 0
 

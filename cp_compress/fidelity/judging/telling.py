@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,6 +76,7 @@ def require_telling(reference: Observation, requirements: Sequence[Requirement])
       refuted (see `Skill`), is refused, which happens to one of at least that skill on one data set of a hundred at
       most. Refused is also one that takes six in ten examples for another class, one for each label, and class names of
       another number than the model's, unless the reference is shown to be better than chance and no folder is named.
+      A requirement that only a candidate better than chance meets, such as accuracy ≥ 0.9, tells by itself.
 
     With fewer than 20 examples there are only notes. Raises ObservationError for what is refused.
     """
@@ -87,7 +89,9 @@ def require_telling(reference: Observation, requirements: Sequence[Requirement])
         notes += _answer_notes(reference, judged_by_answers)
     if judged_by_labels:
         notes += _name_notes(reference, judged_by_labels)
-        notes += _skill_notes(reference, judged_by_labels)
+        relative = [one for one in requirements if not _tells_by_itself(reference, one)]
+        told = ", ".join(part for part in (_named(relative, basis) for basis in ("labels", "classes")) if part)
+        notes += _skill_notes(reference, told) if told else []
     if "classes" in bases:
         notes += _class_notes(reference, named["classes"])
     return tuple(notes)
@@ -102,6 +106,14 @@ def skill_of(reference: Observation) -> Skill | None:
 def _named(requirements: Iterable[Requirement], basis: str) -> str:
     found = [one for one in requirements if getattr(known_metric(one.metric), "rests_on", None) == basis]
     return ", ".join(f"{one.metric} {'≥' if one.direction == 'min' else '≤'} {one.bound:g}" for one in found)
+
+
+def _tells_by_itself(reference: Observation, requirement: Requirement) -> bool:
+    """Tell whether a requirement, such as accuracy ≥ 0.9, is met by no candidate without skill of its own."""
+    metric, skill = known_metric(requirement.metric), skill_of(reference)
+    if metric is None or skill is None or metric.unchanged is not None or requirement.direction == "max":
+        return False
+    return requirement.bound >= skill.chance
 
 
 def _alike_notes(reference: Observation) -> list[str]:
@@ -205,8 +217,8 @@ def _single_skill(reference: Observation) -> Skill:
     chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
     # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
     held = labelled > 0
-    by_class = stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held])
-    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else map(float, by_class))]
+    by_class = np.asarray(stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held]))
+    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else by_class.tolist())]
     return Skill(
         accuracy=float(hits.sum()) / count,
         chance=chance,

@@ -149,7 +149,8 @@ def _sample(labels: Tensor, count: int) -> Tensor:
         return torch.linspace(0, len(labels) - 1, min(len(labels), count), dtype=torch.float64).round().long()
     order = torch.argsort(labels.cpu(), stable=True)
     starts = torch.linspace(0, len(order) - _TOGETHER, count // _TOGETHER, dtype=torch.float64).round().long()
-    return torch.unique(order[(starts.unsqueeze(1) + torch.arange(_TOGETHER)).flatten()])  # sorted, too
+    chosen: Tensor = torch.unique(order[(starts.unsqueeze(1) + torch.arange(_TOGETHER)).flatten()])  # sorted, too
+    return chosen
 
 
 def _remake(source: Any, originals: Tensor) -> Tensor | None:

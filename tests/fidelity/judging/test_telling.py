@@ -43,6 +43,13 @@ def test_labels_that_do_not_fit_are_refused_where_they_matter_only():
         assert "order of the model's classes" in told
 
 
+def test_a_candidate_that_must_be_right_itself_is_judged_whatever_the_reference_is():
+    labels = generator().integers(0, 10, 300)
+    seen = reference((labels + 1) % 10, labels)
+    assert require_telling(seen, [Requirement("accuracy", "min", 0.9)]) == ()
+    assert "accuracy ≥ 0.05" in refused(seen, Requirement("accuracy", "min", 0.05))
+
+
 def test_labels_in_another_order_are_named_though_some_classes_fit():
     labels = generator().integers(0, 10, 500)
     order = np.array([0, 1, 3, 2, 5, 4, 7, 6, 9, 8])
