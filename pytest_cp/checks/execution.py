@@ -20,8 +20,8 @@ class Execution:
     has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
     written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
-    the running test is run with, of all that were collected, None where no candidate is given to it. `min_coverage` is the
-    least share of its reference's weights that each candidate must have changed.
+    the running test is run with, of all that were collected, None where no candidate is given to it. `min_coverage` is
+    the least share of its reference's weights that each candidate must have changed.
     """
 
     device: str | None = None
