@@ -9,10 +9,12 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import hashlib
 import io
 import logging
 import mmap
+import os
 import pathlib
 import pickletools
 import re
@@ -217,8 +219,10 @@ def is_of_class(value: object) -> bool:
     return hasattr(type(value), "__get__") and not isinstance(value, types.MethodType)
 
 
-def function_in(value: object) -> types.FunctionType | None:
-    """Return the function of a method in a class, or None."""
+def function_in(name: str, value: object) -> types.FunctionType | None:
+    """Return the function of a method in a class that may run in a call, or None."""
+    if name.startswith("__") and name not in ("__call__", "__getattr__", "__getitem__", "__torch_function__"):
+        return None
     if isinstance(value, property):
         value = value.fget
     value = getattr(value, "__func__", value)
@@ -232,7 +236,19 @@ def is_of_library(value: Any) -> bool:
     if top in _OWN or top in ("builtins", "torch", *_OWN) or (top in sys.stdlib_module_names and top != "__main__"):
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
-    return bool(file) and str(file).startswith(_LIBRARY_FOLDERS)
+    if not file:
+        return False
+    above = pathlib.Path(file).parents[name.count(".") + (pathlib.Path(file).name == "__init__.py")]
+    return str(file).startswith(_LIBRARY_FOLDERS) or _holds_packages(str(above))
+
+
+@functools.cache
+def _holds_packages(folder: str) -> bool:
+    """Tell whether a folder, such as that of `pip install --target`, is one that packages were installed into."""
+    try:
+        return any(name.endswith(".dist-info") for name in os.listdir(folder))
+    except OSError:
+        return False
 
 
 def archive_of(module: Any) -> Archive:

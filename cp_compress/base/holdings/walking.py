@@ -323,7 +323,7 @@ class _Walk:
             if foreign.is_of_library(part):
                 continue
             for name, value in list(vars(part).items()):
-                inner = foreign.function_in(value)
+                inner = foreign.function_in(name, value)
                 if inner is not None:
                     self.value(f"{path}<{name}>", inner, CAPTURED, depth)
                 elif not name.startswith("__") and not foreign.is_of_class(value):
