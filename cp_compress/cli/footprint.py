@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
             raise CompressionError(f"the model cannot be run on inputs {tuple(inputs.shape)}: {error}") from error
         seconds: dict[str, float] = {}
         if options.latency:
-            timed = [model for model in models.values() if isinstance(model, nn.Module)]
-            if len(timed) < len(models):
+            model, reference = models["model"], models["reference"]
+            if not isinstance(model, nn.Module) or not isinstance(reference, nn.Module):
                 raise InvalidArgumentError("--latency times models of torch alone; time a file with its own runtime")
             bar.stage("timing")
-            times = measure_latency(*timed, inputs, options.repeats)
+            times = measure_latency(model, reference, inputs, options.repeats)
             seconds = dict(zip(("model", "reference"), times, strict=True))
     both = len(models) > 1
     rows = [("", *models, *(["reference / model"] if both else []))]

@@ -57,6 +57,8 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
 
 def _from_file(path: str, architecture: str | None, device: torch.device, what: str) -> Model:
     """Return the model of a file or folder; weights alone go into the architecture."""
+    from torch import nn
+
     from cp_compress.artifacts import load_safetensors, load_torch, read_artifact
     from cp_compress.artifacts.guards import MAX_BYTES
     from cp_compress.artifacts.recognition import recognise
@@ -73,7 +75,7 @@ def _from_file(path: str, architecture: str | None, device: torch.device, what: 
         return read_artifact(path, device=str(device))
     if kind in ("onnx", "transformers", "npz"):
         model = read_artifact(path)
-        return model.to(device).eval() if kind == "transformers" else model  # type: ignore[attr-defined, no-any-return]
+        return model.to(device).eval() if isinstance(model, nn.Module) else model
     if architecture is None:
         raise InvalidArgumentError(f"{what} {path} is a file of weights: add --architecture package.module:factory")
     made = _module(architecture, "--architecture")

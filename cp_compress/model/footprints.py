@@ -58,8 +58,9 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
 
     Counted is all that `cp_compress.base.holdings` finds: parameters and buffers, packed parameters, tensor
     subclasses, tensors and arrays in attributes, lists, objects and closures, each storage once. `artifact_bytes` is
-    the size of a file that `save` wrote, or of the file that an exported program was read from, `flops` those of matrix products, convolutions and attention in the graph that
-    runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    the size of a file that `save` wrote, or of the file that an exported program was read from, `flops` those of matrix
+    products, convolutions and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a
+    dict of keywords.
     The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted, and
     for a model that holds what nobody can see into, which it names.
 

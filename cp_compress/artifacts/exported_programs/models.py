@@ -25,7 +25,8 @@ _TRIED = 1024
 class ExportedModel(nn.Module):
     """An exported program that maps a batch to logits; `load_exported` makes it.
 
-    `content_digest` and `file_bytes` are those of the file. Gradients pass through it. Its layers have names if `layers` was set.
+    `content_digest` and `file_bytes` are those of the file. Gradients pass through it. Its layers have
+    names if `layers` was set.
     """
 
     def __init__(self, program: nn.Module, sizes: BatchSizes, content_digest: str, file_bytes: int) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import io
 import logging
 import mmap
-import os
 import pathlib
 import pickletools
 import re
@@ -41,7 +40,7 @@ _SETTINGS = (
     *(decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern),
 )
 _BYTES = (bytes, bytearray, memoryview, array.array, mmap.mmap)
-_POINTERS = (ctypes._Pointer, ctypes._SimpleCData, ctypes.CDLL, ctypes._CFuncPtr)
+_POINTERS = (ctypes._Pointer, ctypes._SimpleCData, ctypes.CDLL, type(ctypes.pythonapi.Py_IncRef).__mro__[1])
 _PASSED_OVER = (
     *(torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.utils.data.DataLoader),
     *(logging.Logger, logging.Handler, logging.LoggerAdapter, threading.Thread, threading.Event, threading.Condition),
@@ -52,8 +51,10 @@ _PASSED_OVER = (
     *(collections.abc.KeysView, collections.abc.ValuesView, collections.abc.ItemsView),
 )
 # compilers, process groups and autograd keep caches and handles, not weights
-_MACHINERY = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._ops", "torch.fx", "torch.autograd")
-_MACHINERY += ("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc", "_abc")
+_MACHINERY = (
+    *("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._ops", "torch.fx", "torch.autograd"),
+    *("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc", "_abc"),
+)
 _LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OWN = ("cp_compress", "pytest_cp")
 _MANGLED = re.compile(r"\.?___torch_mangle_\d+")
@@ -148,7 +149,7 @@ def bytes_of(value: Any) -> Any:
     if isinstance(value, io.IOBase):
         raise NotVisibleError("an open file")
     if isinstance(value, torch.UntypedStorage):
-        return torch.empty(0, dtype=torch.uint8).set_(value.cpu()).numpy()
+        return bytes(list(value))
     return None
 
 
@@ -179,8 +180,8 @@ def reduced(value: Any) -> Any:
         raise NotVisibleError("nobody can see what it holds") from error
     if isinstance(made, str):
         return made
-    arguments, state, *more = (*made[1:], None, None)
-    return arguments, state, [list(part) for part in more if part is not None]
+    arguments, state, items, pairs = (*made[1:5], None, None, None)[:4]
+    return arguments, state, list(items or ()), list(pairs or ())
 
 
 def slots_of(kind: type) -> Iterator[str]:
@@ -246,7 +247,7 @@ def is_of_library(value: Any) -> bool:
 def _holds_packages(folder: str) -> bool:
     """Tell whether a folder, such as that of `pip install --target`, is one that packages were installed into."""
     try:
-        return any(name.endswith(".dist-info") for name in os.listdir(folder))
+        return any(entry.suffix == ".dist-info" for entry in pathlib.Path(folder).iterdir())
     except OSError:
         return False
 
