@@ -95,7 +95,7 @@ def holdings_of(model: object) -> Holdings:
 
     Found are parameters and buffers, the parts of tensor subclasses, quantised and sparse tensors; packed parameters and
     other script objects with a state; tensors, arrays, bytes and modules in attributes, containers, objects, hooks,
-    partials, closures, variables that functions read, attributes of users' classes; `get_extra_state`; TorchScript.
+    partials, closures, variables that functions read, attributes of users' classes; extra states; TorchScript.
     Optimisers, data loaders, locks, loggers and the like are passed over. Nothing is changed.
 
     >>> class Hidden(nn.Module):
