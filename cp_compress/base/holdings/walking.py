@@ -93,7 +93,7 @@ class Holdings:
 def holdings_of(model: object) -> Holdings:
     """Return what a model, or another callable, holds.
 
-    Found are parameters and buffers, the parts of tensor subclasses, quantised and sparse tensors; packed parameters and
+    Found are parameters and buffers, the parts of tensor subclasses, quantised and sparse ones; packed parameters and
     other script objects with a state; tensors, arrays, bytes and modules in attributes, containers, objects, hooks,
     partials, closures, variables that functions read, attributes of users' classes; extra states; TorchScript.
     Optimisers, data loaders, locks, loggers and the like are passed over. Nothing is changed.
