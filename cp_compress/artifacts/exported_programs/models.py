@@ -25,8 +25,13 @@ _TRIED = 1024
 class ExportedModel(nn.Module):
     """An exported program that maps a batch to logits; `load_exported` makes it.
 
-    `content_digest` and `file_bytes` are those of the file. Gradients pass through it. Its layers have
-    names if `layers` was set.
+    Gradients pass through it. Its layers have names if `layers` was set.
+
+    Args:
+        program: The module that the program was unpacked to.
+        sizes: The batch sizes that it takes.
+        content_digest: The digest of the file.
+        file_bytes: The size of the file.
     """
 
     def __init__(self, program: nn.Module, sizes: BatchSizes, content_digest: str, file_bytes: int) -> None:
