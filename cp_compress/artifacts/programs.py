@@ -11,6 +11,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +27,12 @@ from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, siz
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.error_reasons import reason_of, shortened
-from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.errors import ArtifactError, CompressionError, ObservationError
 
 _OWNER = "ProgramModel"
 _INPUT, _OUTPUT = "{input}", "{output}"
 _TOLD = 2000
+_SCRIPTS = (".py", ".sh", ".bash", ".pl", ".rb", ".js", ".lua", ".bat", ".ps1", ".toml", ".json", ".yaml", ".txt")
 
 
 class ProgramModel:
@@ -89,9 +91,30 @@ class ProgramModel:
         digests = [self._digest(path) for path in self._files]
         told = [f"{name}={value}" for name, value in sorted(self.environment.items())]
         self.content_digest = digest_text("program", *self.command, *told, str(batch_size), *digests)
+        self._program = program
 
     def __repr__(self) -> str:
         return f"ProgramModel({list(self.command)})"
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the files that the command names, `files` included, without interpreters and tools of the system.
+
+        Raises CompressionError where these are scripts alone: what they read is not known.
+        """
+        named = {path: state[1] for path, state in self._files.items() if not self._is_of_system(path)}
+        if all(Path(path).suffix in _SCRIPTS for path in named):
+            raise CompressionError(
+                f"the size of the command {self.command[0]} is not known: it names no file that could hold weights; "
+                "name them among its arguments, or by ProgramModel(files=[…])"
+            )
+        return sum(named.values())
+
+    def _is_of_system(self, path: str) -> bool:
+        if path != self._program:
+            return False
+        folders = os.get_exec_path(os.environ | self.environment)
+        return os.path.realpath(path) == os.path.realpath(sys.executable) or str(Path(path).parent) in folders
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the logits (n, classes) of a batch (n, ...), on the batch's device."""

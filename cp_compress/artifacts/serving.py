@@ -8,8 +8,10 @@ from torch import nn
 
 from cp_compress.artifacts.exported_programs.models import ExportedModel
 from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.errors import CompressionError
 from cp_compress.fidelity.comparisons import Need, comparisons_of_models
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.model.footprints import file_bytes_of
 
 _OWNER = "served_levels"
 
@@ -56,7 +58,13 @@ def _why_no_gradients(model: Model) -> str | None:
 
 
 def _why_no_module(model: Model) -> str | None:
-    return None if isinstance(model, nn.Module) else "its size and operations are not known: it is no torch.nn.Module"
+    if isinstance(model, nn.Module):
+        return None
+    try:
+        known = file_bytes_of(model) is not None
+    except CompressionError as error:
+        return str(error)
+    return None if known else "its size and operations are not known: it is no torch.nn.Module, and has no file_bytes"
 
 
 _MISSING = {"layers": _why_no_layers, "gradients": _why_no_gradients, "module": _why_no_module}

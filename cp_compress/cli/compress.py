@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cp_compress.base.files import write_atomically
-from cp_compress.cli.models_and_data import add_device, read_device, read_model
+from cp_compress.cli.models_and_data import add_device, read_device, read_module
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     device = read_device(options)
     with progress(options, 4) as bar:
         bar.stage("reading the model")
-        model = read_model(options.model, options.architecture, device)
+        model = read_module(options.model, options.architecture, device)
         bar.stage(str(scheme))
         candidate = apply_scheme(scheme, model)
         bar.stage("saving")
@@ -69,7 +69,7 @@ def _saved(candidate: nn.Module, options: argparse.Namespace, device: torch.devi
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(options.output).name
         save(candidate, path)
-        again = read_model(str(path), options.architecture or options.model, device)
+        again = read_module(str(path), options.architecture or options.model, device)
         if digest_model(again) != digest_model(candidate):
             raise CompressionError(f"{options.output} was not written: it would not read back as the same model")
         return path.read_bytes()

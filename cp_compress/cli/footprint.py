@@ -10,7 +10,7 @@ from cp_compress.cli.models_and_data import add_device, example_input, read_coun
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, table
 
 if TYPE_CHECKING:
-    from torch import nn
+    from cp_compress.fidelity.observing.runner import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure the model, and the reference where one is given."""
-    from cp_compress.model import footprint, measure_latency
+    from torch import nn
+
+    from cp_compress.model.footprints import figures_of, measure_latency
 
     if options.latency and (options.reference is None or options.input_shape is None):
         raise InvalidArgumentError("--latency compares two models on a given input: add --reference and --input-shape")
@@ -47,22 +49,26 @@ def run(options: argparse.Namespace) -> int:
         models = _read(options)
         bar.stage("measuring")
         try:
-            found = {name: footprint(model, inputs).to_json() for name, model in models.items()}
+            found = {name: figures_of(model, inputs) for name, model in models.items()}
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, CompressionError) or inputs is None:
                 raise
             raise CompressionError(f"the model cannot be run on inputs {tuple(inputs.shape)}: {error}") from error
         seconds: dict[str, float] = {}
         if options.latency:
+            model, reference = models["model"], models["reference"]
+            if not isinstance(model, nn.Module) or not isinstance(reference, nn.Module):
+                raise InvalidArgumentError("--latency times models of torch alone; time a file with its own runtime")
             bar.stage("timing")
-            times = measure_latency(models["model"], models["reference"], inputs, options.repeats)
+            times = measure_latency(model, reference, inputs, options.repeats)
             seconds = dict(zip(("model", "reference"), times, strict=True))
     both = len(models) > 1
     rows = [("", *models, *(["reference / model"] if both else []))]
     for name in found["model"]:
         values = [found[which][name] for which in models]
-        if values[0] is not None:
-            ratio = [f"{(values[1] or 0) / values[0]:.2f}" if values[0] else ""] if both else []
+        if any(value is not None for value in values):
+            known = all(value is not None for value in values) and values[0]
+            ratio = [f"{(values[1] or 0) / values[0]:.2f}" if known else ""] if both else []  # type: ignore[operator]
             rows.append((name, *map(number, values), *ratio))
     if seconds:
         milliseconds = [1000 * seconds[which] for which in models]
@@ -71,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _read(options: argparse.Namespace) -> dict[str, nn.Module]:
+def _read(options: argparse.Namespace) -> dict[str, Model]:
     device = read_device(options)
-    models = {"model": read_model(options.model, options.architecture, device)}
+    models: dict[str, Model] = {"model": read_model(options.model, options.architecture, device)}
     if options.reference is not None:
         models["reference"] = read_model(options.reference, options.architecture, device, "--reference")
     return models

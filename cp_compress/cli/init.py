@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_module
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.fidelity.judging.metrics import find_metric
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     device = read_device(options)
     with progress(options, len(schemes) + 3) as bar:
         bar.stage("reading")
-        reference = read_model(options.reference, options.architecture, device)
+        reference = read_module(options.reference, options.architecture, device)
         data = read_data(options.data)
         size = options.batch_size
         bar.stage("noise")

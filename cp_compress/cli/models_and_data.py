@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from cp_compress.fidelity.observing.runner import Model
+
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
@@ -29,25 +31,35 @@ def read_device(options: argparse.Namespace) -> torch.device:
     return usable_device(name, f"--device {name}")
 
 
-def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
-    """Return the model that a factory makes, or that a file holds, in evaluation mode on a device.
+def read_module(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
+    """Return a model as `read_model` does; raises InvalidArgumentError for one that is no torch.nn.Module."""
+    from torch import nn
 
-    Raises InvalidArgumentError for a text that is neither, and for a factory that gives no module.
+    model = read_model(name, architecture, device, what)
+    if not isinstance(model, nn.Module):
+        rule = "only a torch.nn.Module can be compressed; give the model that it was made from"
+        raise InvalidArgumentError(f"{what} {name} is an {type(model).__name__}: {rule}")
+    return model
+
+
+def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> Model:
+    """Return the model that a factory makes, or that a file or folder holds, in evaluation mode on a device.
+
+    Raises InvalidArgumentError for a text that is neither, for a factory that gives no module, and for a file of
+    weights without an architecture; ArtifactError for a file of an unsupported kind.
     """
-    if Path(name).is_file():
-        if architecture is None:
-            raise InvalidArgumentError(f"{what} {name} is a file: add --architecture package.module:factory")
-        return _from_file(name, _module(architecture, "--architecture")).to(device).eval()
-    if Path(name).is_dir():
-        raise InvalidArgumentError(f"{what} {name!r} is a folder; give a file or a factory")
+    if Path(name).exists():
+        return _from_file(name, architecture, device, what)
     if ":" not in name:
         raise InvalidArgumentError(f'{what} {name!r} is neither a file nor of the form "package.module:factory"')
     return _module(name, what).to(device).eval()
 
 
-def _from_file(path: str, architecture: nn.Module) -> nn.Module:
-    """Return the model whose weights a file holds."""
-    from cp_compress.artifacts import load_safetensors, load_torch
+def _from_file(path: str, architecture: str | None, device: torch.device, what: str) -> Model:
+    """Return the model of a file or folder; weights alone go into the architecture."""
+    from torch import nn
+
+    from cp_compress.artifacts import load_safetensors, load_torch, read_artifact
     from cp_compress.artifacts.guards import MAX_BYTES
     from cp_compress.artifacts.recognition import recognise
     from cp_compress.base.errors import ArtifactError
@@ -56,11 +68,20 @@ def _from_file(path: str, architecture: nn.Module) -> nn.Module:
     try:
         kind = recognise(path, MAX_BYTES)
     except ArtifactError:
+        if Path(path).suffix != ".cp":
+            raise
         kind = "cp"  # damaged, as its own reader says best
+    if kind == "exported":
+        return read_artifact(path, device=str(device))
+    if kind in ("onnx", "transformers", "npz"):
+        model = read_artifact(path)
+        return model.to(device).eval() if isinstance(model, nn.Module) else model
+    if architecture is None:
+        raise InvalidArgumentError(f"{what} {path} is a file of weights: add --architecture package.module:factory")
+    made = _module(architecture, "--architecture")
     readers = {"safetensors": load_safetensors, "torch": load_torch}
-    if kind in readers:
-        return readers[kind](path, factory=lambda: architecture)
-    return load(path, architecture)
+    found: nn.Module = readers[kind](path, factory=lambda: made) if kind in readers else load(path, made)
+    return found.to(device).eval()
 
 
 def _module(name: str, what: str) -> nn.Module:

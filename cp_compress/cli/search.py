@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_module
 from cp_compress.cli.output import DONE, OUTCOME_CODES, UNMET, add_output_arguments, emit, read_target, worst_outcome
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError(
             "a search needs at least one --require; without requirements the smallest model always wins"
         )
-    model = read_model(options.model, options.architecture, read_device(options))
+    model = read_module(options.model, options.architecture, read_device(options))
     data = read_data(options.data)
     gate_data = None if options.gate_data is None else read_data(options.gate_data, "--gate-data")
     try:

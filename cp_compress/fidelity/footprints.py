@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.model.coverage import measure_coverage
-from cp_compress.model.footprints import footprint, measure_latency
+from cp_compress.model.footprints import figures_of, measure_latency
 
 _OWNER = "compare_footprints"
 
@@ -40,10 +40,12 @@ def compare_footprints(
 ) -> Measurement:
     """Measure how much smaller a candidate is, and with `example_input`, a batch, how much less it computes.
 
-    `compression` is reference bytes / candidate bytes of the files that `save` writes, `flops_ratio` the candidate's
+    `compression` is reference bytes / candidate bytes of the files that `save` writes, or of their own files (ONNX,
+    exported programs, commands, and whatever tells `file_bytes`), `flops_ratio` the candidate's
     FLOPs as a share of the reference's, `speedup`, measured where `metrics` asks for it, the ratio of median latencies
     of both in turns. The details hold what was measured of each, `latency_seconds` included. Raises
-    InvalidArgumentError for models that are no modules, and for metrics that need a batch when none is given.
+    InvalidArgumentError for models without a size that is known, and for metrics that need a batch when none is given,
+    or modules; CompressionError for a model that holds what nobody can see.
     `coverage` is the share of the reference's weights that the candidate changed, NaN where that is unknown; where
     nothing else is asked for, the models may be of any kind.
     """
@@ -55,17 +57,20 @@ def compare_footprints(
     needs_batch = {"flops_ratio", "speedup"} & set(metrics)
     if example_input is None and needs_batch:
         reject(_OWNER, "example_input", None, "FLOPs and speed are measured on a batch; give one")
-    if not isinstance(candidate, nn.Module) or not isinstance(reference, nn.Module):
+    modules = isinstance(candidate, nn.Module) and isinstance(reference, nn.Module)
+    if needs_batch and not modules and "compression" not in metrics:  # else what is known is measured
         kinds = f"{type(candidate).__name__}, {type(reference).__name__}"
-        reject(_OWNER, "models", kinds, "both must be torch.nn.Module: others have no size that is known")
-    after, before = footprint(candidate, example_input), footprint(reference, example_input)
-    found = {"compression": before.artifact_bytes / after.artifact_bytes}
-    if after.flops is not None and before.flops is not None:
-        found["flops_ratio"] = after.flops / before.flops
-    details: dict[str, dict[str, Any]] = {"candidate": dict(after.to_json()), "reference": dict(before.to_json())}
+        reject(_OWNER, "models", kinds, f"{min(needs_batch)} is measured of torch.nn.Module alone")
+    batch = example_input if modules else None
+    after, before = figures_of(candidate, batch), figures_of(reference, batch)
+    sizes = [one["artifact_bytes"] or 0 for one in (before, after)]
+    found = {"compression": sizes[0] / sizes[1]}
+    if after["flops"] is not None and before["flops"] is not None:
+        found["flops_ratio"] = after["flops"] / before["flops"]
+    details: dict[str, dict[str, Any]] = {"candidate": dict(after), "reference": dict(before)}
     if coverage.share is not None or "coverage" in metrics:
         found["coverage"] = share
-    if "speedup" in metrics:
+    if isinstance(candidate, nn.Module) and isinstance(reference, nn.Module) and "speedup" in metrics:
         after_seconds, before_seconds = measure_latency(candidate, reference, example_input)
         found["speedup"] = before_seconds / after_seconds
         details["candidate"]["latency_seconds"] = after_seconds

@@ -23,6 +23,7 @@ from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import Holdings, holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
+from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
 from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
@@ -57,8 +58,9 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
 
     Counted is all that `cp_compress.base.holdings` finds: parameters and buffers, packed parameters, tensor
     subclasses, tensors and arrays in attributes, lists, objects and closures, each storage once. `artifact_bytes` is
-    the size of a file that `save` wrote, `flops` those of matrix products, convolutions and attention in the graph that
-    runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    the size of a file that `save` wrote, or of the file that an exported program was read from, `flops` those of matrix
+    products, convolutions and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a
+    dict of keywords.
     The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted, and
     for a model that holds what nobody can see into, which it names.
 
@@ -79,10 +81,35 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     return Footprint(
         parameters=sum(tensor.numel() for tensor in counted.values()),
         nonzero=sum(count_nonzero(tensor) for tensor in counted.values()),
-        artifact_bytes=stored_bytes(model, found),
+        artifact_bytes=file_bytes_of(model) or stored_bytes(model, found),
         resident_bytes=_resident_bytes(found),
         flops=None if example_input is None else _count_flops(model, example_input),
     )
+
+
+def file_bytes_of(model: object) -> int | None:
+    """Return the size of the files that a model was read from, which it tells by `file_bytes`; None for others.
+
+    A model that a scheme made from it is not what the files hold. Raises CompressionError for a command whose files are
+    not known.
+    """
+    told = None if isinstance(model, nn.Module) and compression_steps(model) else getattr(model, "file_bytes", None)
+    return told if type(told) is int and told > 0 else None
+
+
+def figures_of(model: object, example_input: Any = None) -> dict[str, int | None]:
+    """Return the figures of `footprint` by name; of a model that is no module, the size of its files alone.
+
+    Raises as `footprint`, and InvalidArgumentError for a model without a size that is known.
+    """
+    if isinstance(model, nn.Module):
+        return footprint(model, example_input).to_json()
+    size = file_bytes_of(model)
+    if size is None:
+        rule = "others than torch.nn.Module have a size that is known only where they tell it by `file_bytes`"
+        reject("footprint", "model", type(model).__name__, rule)
+    unknown: dict[str, int | None] = dict.fromkeys(field.name for field in dataclasses.fields(Footprint))
+    return unknown | {"artifact_bytes": size}
 
 
 def _resident_bytes(found: Holdings) -> int:

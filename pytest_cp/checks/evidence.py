@@ -6,6 +6,7 @@ It is collected only for an HTML report, from the examples that differ most, and
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.errors import CompressionError
 from cp_compress.fidelity.attributions.jaccard import split_jaccard, unit_maps
 from cp_compress.fidelity.attributions.maps import attribution_maps
 from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
-from cp_compress.model.footprints import footprint
+from cp_compress.model.footprints import figures_of, file_bytes_of
 from pytest_cp.checks.records import Record
 
 SHOWN_EXAMPLES = 6
@@ -177,4 +179,8 @@ def _sizes(candidate: Observation, reference: Observation) -> Record:
 
 
 def _footprint(model: Any) -> Record | None:
-    return footprint(model).to_json() if isinstance(model, nn.Module) else None
+    if isinstance(model, nn.Module):
+        return dict(figures_of(model))
+    with contextlib.suppress(CompressionError):  # a command that does not name its files
+        return dict(figures_of(model)) if file_bytes_of(model) else None
+    return None

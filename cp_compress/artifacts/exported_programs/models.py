@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from cp_compress.artifacts.exported_programs.archives import clean_archive
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
-from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
+from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of, told
 from cp_compress.base.devices import usable_device
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.errors import ArtifactError
@@ -25,13 +25,20 @@ _TRIED = 1024
 class ExportedModel(nn.Module):
     """An exported program that maps a batch to logits; `load_exported` makes it.
 
-    `content_digest` is that of the file. Gradients pass through it. Its layers have names if `layers` was set.
+    Gradients pass through it. Its layers have names if `layers` was set.
+
+    Args:
+        program: The module that the program was unpacked to.
+        sizes: The batch sizes that it takes.
+        content_digest: The digest of the file.
+        file_bytes: The size of the file.
     """
 
-    def __init__(self, program: nn.Module, sizes: BatchSizes, content_digest: str) -> None:
+    def __init__(self, program: nn.Module, sizes: BatchSizes, content_digest: str, file_bytes: int) -> None:
         super().__init__()
         self.program = program
         self.content_digest = content_digest
+        self.file_bytes = file_bytes
         self._sizes = sizes
 
     @property
@@ -87,7 +94,7 @@ def load_exported(
     """
     limit, place = check_max_bytes(_OWNER, max_bytes), usable_device(device, f"{_OWNER}(device)")
     with opened(path, limit) as file:
-        digest = digest_file(file)
+        digest, size = digest_file(file), size_of(file)
         file.seek(0)
         if allow_pickle:
             program = _load(file, path)
@@ -104,7 +111,7 @@ def load_exported(
             program = move_to_device_pass(program, str(place))
         module = torch.export.unflatten(program) if layers else program.module()
     content = digest_text("exported", digest, "layers" if layers else "")
-    return ExportedModel(module, sizes, content)
+    return ExportedModel(module, sizes, content, size)
 
 
 def _load(file: BinaryIO, path: str | os.PathLike[str]) -> ExportedProgram:

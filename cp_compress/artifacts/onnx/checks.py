@@ -23,7 +23,7 @@ _FILE_OPERATORS = ("EPContext",)  # names a file that holds a graph compiled for
 
 @dataclass(frozen=True)
 class CheckedGraph:
-    """An ONNX file that was looked through: its digest, external tensors included, and their files' names.
+    """An ONNX file that was looked through: digest and size in bytes with external tensors, and their files' names.
 
     `weight_dtypes` are the number of tensors of two dimensions or more, and that of their values, by dtype.
     """
@@ -31,6 +31,7 @@ class CheckedGraph:
     digest: str
     external: tuple[str, ...]
     weight_dtypes: Mapping[str, tuple[int, int]]
+    size: int
 
 
 def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) -> CheckedGraph:
@@ -66,7 +67,7 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
             if total > max_bytes:
                 raise ArtifactError(path, f"has more than {max_bytes:,} bytes with its external tensors (max_bytes=)")
             parts += [name, digest_file(file)]
-    return CheckedGraph(digest_text(*parts), tuple(names), weights)
+    return CheckedGraph(digest_text(*parts), tuple(names), weights, total)
 
 
 def _dtype_name(name: str) -> str:

@@ -49,6 +49,7 @@ class OnnxModel:
         output: The name of the output that is read.
         content_digest: The digest of the file, its external tensors, and the names of input and output.
         weight_dtypes: The number of the file's tensors of two dimensions or more, and that of their values, by dtype.
+        file_bytes: The size of the file and its external tensors; None where it is not known.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class OnnxModel:
         output: str,
         content_digest: str,
         weight_dtypes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+        file_bytes: int | None = None,
     ) -> None:
         self._session = session
         self.weight_dtypes = dict(weight_dtypes)
         self.input, self.output = input.name, output
         self.dtype = _DTYPES[input.type]
         self.content_digest = content_digest
+        self.file_bytes = file_bytes
         first = input.shape[0]
         self._sizes = BatchSizes(first, first, first) if isinstance(first, int) else BatchSizes()
 
@@ -148,9 +151,8 @@ def load_onnx(
     if session.get_providers()[0] != providers[0]:
         raise ArtifactError(path, f"runs on {session.get_providers()[0]} only, not on {providers[0]}")
     fed, read = _choose_input(session, input, path), _choose_output(session, output, path)
-    return OnnxModel(
-        session, fed, read, digest_text("onnx", checked.digest, fed.name, read, *providers), checked.weight_dtypes
-    )
+    digest = digest_text("onnx", checked.digest, fed.name, read, *providers)
+    return OnnxModel(session, fed, read, digest, checked.weight_dtypes, checked.size)
 
 
 def _choose_input(session: onnxruntime.InferenceSession, name: str | None, path: str | os.PathLike[str]) -> Any:

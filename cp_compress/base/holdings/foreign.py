@@ -9,6 +9,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import hashlib
 import io
 import logging
@@ -39,7 +40,7 @@ _SETTINGS = (
     *(decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern),
 )
 _BYTES = (bytes, bytearray, memoryview, array.array, mmap.mmap)
-_POINTERS = (ctypes._Pointer, ctypes._SimpleCData, ctypes.CDLL, ctypes._CFuncPtr)
+_POINTERS = (ctypes._Pointer, ctypes._SimpleCData, ctypes.CDLL, type(ctypes.pythonapi.Py_IncRef).__mro__[1])
 _PASSED_OVER = (
     *(torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.utils.data.DataLoader),
     *(logging.Logger, logging.Handler, logging.LoggerAdapter, threading.Thread, threading.Event, threading.Condition),
@@ -50,8 +51,10 @@ _PASSED_OVER = (
     *(collections.abc.KeysView, collections.abc.ValuesView, collections.abc.ItemsView),
 )
 # compilers, process groups and autograd keep caches and handles, not weights
-_MACHINERY = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._ops", "torch.fx", "torch.autograd")
-_MACHINERY += ("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc", "_abc")
+_MACHINERY = (
+    *("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._ops", "torch.fx", "torch.autograd"),
+    *("torch.distributed.distributed_c10d", "torch.utils.hooks", "typing", "typing_extensions", "abc", "_abc"),
+)
 _LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OWN = ("cp_compress", "pytest_cp")
 _MANGLED = re.compile(r"\.?___torch_mangle_\d+")
@@ -146,7 +149,7 @@ def bytes_of(value: Any) -> Any:
     if isinstance(value, io.IOBase):
         raise NotVisibleError("an open file")
     if isinstance(value, torch.UntypedStorage):
-        return torch.empty(0, dtype=torch.uint8).set_(value.cpu()).numpy()
+        return bytes(list(value))
     return None
 
 
@@ -177,8 +180,8 @@ def reduced(value: Any) -> Any:
         raise NotVisibleError("nobody can see what it holds") from error
     if isinstance(made, str):
         return made
-    arguments, state, *more = (*made[1:], None, None)
-    return arguments, state, [list(part) for part in more if part is not None]
+    arguments, state, items, pairs = (*made[1:5], None, None, None)[:4]
+    return arguments, state, list(items or ()), list(pairs or ())
 
 
 def slots_of(kind: type) -> Iterator[str]:
@@ -217,8 +220,10 @@ def is_of_class(value: object) -> bool:
     return hasattr(type(value), "__get__") and not isinstance(value, types.MethodType)
 
 
-def function_in(value: object) -> types.FunctionType | None:
-    """Return the function of a method in a class, or None."""
+def function_in(name: str, value: object) -> types.FunctionType | None:
+    """Return the function of a method in a class that may run in a call, or None."""
+    if name.startswith("__") and name not in ("__call__", "__getattr__", "__getitem__", "__torch_function__"):
+        return None
     if isinstance(value, property):
         value = value.fget
     value = getattr(value, "__func__", value)
@@ -232,7 +237,19 @@ def is_of_library(value: Any) -> bool:
     if top in _OWN or top in ("builtins", "torch", *_OWN) or (top in sys.stdlib_module_names and top != "__main__"):
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
-    return bool(file) and str(file).startswith(_LIBRARY_FOLDERS)
+    if not file:
+        return False
+    above = pathlib.Path(file).parents[name.count(".") + (pathlib.Path(file).name == "__init__.py")]
+    return str(file).startswith(_LIBRARY_FOLDERS) or _holds_packages(str(above))
+
+
+@functools.cache
+def _holds_packages(folder: str) -> bool:
+    """Tell whether a folder, such as that of `pip install --target`, is one that packages were installed into."""
+    try:
+        return any(entry.suffix == ".dist-info" for entry in pathlib.Path(folder).iterdir())
+    except OSError:
+        return False
 
 
 def archive_of(module: Any) -> Archive:

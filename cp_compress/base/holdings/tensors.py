@@ -107,10 +107,11 @@ def count_nonzero(numbers: Tensor) -> int:
     >>> count_nonzero(torch.tensor([0.0, -0.0, 2.0]).to(torch.float8_e4m3fn))
     1
     """
-    for look in (lambda: numbers, numbers.float, lambda: numbers.contiguous().view(torch.uint8)):
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            return int(look().count_nonzero())
-    return numbers.numel()
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        return int(numbers.count_nonzero())
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        return int(numbers.float().count_nonzero())
+    return int(numbers.contiguous().view(torch.uint8).count_nonzero())
 
 
 def value_of(tensor: Tensor) -> Tensor:

@@ -93,12 +93,10 @@ class Holdings:
 def holdings_of(model: object) -> Holdings:
     """Return what a model, or another callable, holds.
 
-    Found are parameters and buffers, those that are not saved too; the parts of tensor subclasses (by
-    `__tensor_flatten__`), quantised and sparse tensors; packed parameters of `torch.ao` and other script objects that
-    have a state; tensors, arrays, bytes and modules in attributes, containers, objects, hooks, partials, closures,
-    variables of their module that functions read, and attributes of users' classes; `get_extra_state`; TorchScript
-    archives. Optimisers, data loaders, locks, loggers and the like are passed over. Nothing is changed or run but what
-    the model offers for this purpose.
+    Found are parameters and buffers, the parts of tensor subclasses, quantised and sparse ones; packed parameters and
+    other script objects with a state; tensors, arrays, bytes and modules in attributes, containers, objects, hooks,
+    partials, closures, variables that functions read, attributes of users' classes; extra states; TorchScript.
+    Optimisers, data loaders, locks, loggers and the like are passed over. Nothing is changed.
 
     >>> class Hidden(nn.Module):
     ...     def __init__(self):
@@ -282,8 +280,7 @@ class _Walk:
 
     def _object(self, path: str, value: Any, place: str, depth: int) -> None:
         if foreign.is_packed(value):
-            state = foreign.state_of(value)
-            self._unpacked(path, state, depth)
+            self._unpacked(path, foreign.state_of(value), depth)
             return
         data = foreign.bytes_of(value)
         if data is not None:
@@ -323,7 +320,7 @@ class _Walk:
             if foreign.is_of_library(part):
                 continue
             for name, value in list(vars(part).items()):
-                inner = foreign.function_in(value)
+                inner = foreign.function_in(name, value)
                 if inner is not None:
                     self.value(f"{path}<{name}>", inner, CAPTURED, depth)
                 elif not name.startswith("__") and not foreign.is_of_class(value):
@@ -351,5 +348,4 @@ def _unordered(values: Any) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    same = one.shape == other.shape and one.dtype == other.dtype
-    return same and torch.equal(one.cpu(), other.cpu())
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
