@@ -37,6 +37,7 @@ from pytest_cp.session.gatekeeping import (
     note_leftovers,
     refuse_lucky_baselines,
 )
+from pytest_cp.session.overrides import forget_other_overrides
 from pytest_cp.session.progress import show_progress
 from pytest_cp.session.state import is_worker, session_state, start_session
 from pytest_cp.specification.collecting import collect_gate, require_gate
@@ -123,6 +124,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check, or that has an unknown marker of the plugin."""
     parametrization.refuse_misspelt_markers(item)  # functions were checked before; there are other kinds of tests
+    forget_other_overrides(item)
     result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result

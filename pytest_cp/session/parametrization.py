@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_cp.session import options
+from pytest_cp.session import options, overrides
 from pytest_cp.session.state import session_state
 
 # fixture, marker, parser of expressions in the library, where configured names come from
@@ -43,7 +43,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             session_state(metafunc.config).used_options.add(f"--cp-{kind}")
         if names:
             values = _parse(names, kind, metafunc.definition.nodeid)
-            metafunc.parametrize(fixture, values, indirect=True, scope="session", ids=list(map(str, values)))
+            scope = overrides.scope_of(metafunc, fixture)
+            metafunc.parametrize(fixture, values, indirect=True, scope=scope, ids=list(map(str, values)))
 
 
 def unused_option(config: pytest.Config) -> str | None:

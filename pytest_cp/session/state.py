@@ -43,6 +43,7 @@ class SessionState:
     unread_modules: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
     gate_subjects: Any = None
+    made_by: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
     _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
     _held: list[Any] = field(default_factory=list)
 
