@@ -125,7 +125,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check, or that has an unknown marker of the plugin."""
     parametrization.refuse_misspelt_markers(item)  # functions were checked before; there are other kinds of tests
     forget_other_overrides(item)
-    result = yield
+    with item.stash[_ATTEMPT].running():
+        result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result
 
@@ -133,7 +134,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
-    result = yield
+    with item.stash[_ATTEMPT].running():
+        result = yield
     item.stash[_ATTEMPT].require_comparison()
     return result
 
@@ -141,7 +143,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check when they ended."""
-    result = yield
+    with item.stash[_ATTEMPT].running():
+        result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result
 
@@ -153,7 +156,9 @@ def pytest_runtest_makereport(
     """Attach the checks of a phase to its report, where workers and other reports find them."""
     report = yield
     attempt = item.stash.get(_ATTEMPT, None)
-    if attempt is not None:
+    if attempt is not None and attempt.runs:
+        attempt.take_part(report)
+    elif attempt is not None:
         attempt.refuse_skip(report)
         if report.failed and call.excinfo is not None:
             attempt.note_failure(report, call.excinfo)

@@ -164,7 +164,12 @@ def find_level(metric: str) -> str:
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
     from cp_compress.fidelity.observing.observation import observe
-    from cp_compress.fidelity.observing.refusals import require_difference, require_order, require_other_logits
+    from cp_compress.fidelity.observing.refusals import (
+        require_difference,
+        require_order,
+        require_other_logits,
+        require_source,
+    )
 
     device = read_device(options)
     architecture = options.architecture or (options.reference if ":" in options.reference else None)
@@ -173,6 +178,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     data = read_data(options.data)
     decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
     require_order(candidate, reference)
+    require_source(candidate, reference)
     require_difference(candidate, reference, data, decoded)
     seen = [
         observe(model, read, device=device, batch_size=options.batch_size)

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from cp_compress.fidelity.footprints import compare_footprints
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metrics import METRICS
-from cp_compress.fidelity.observing.refusals import require_difference
+from cp_compress.fidelity.observing.refusals import require_difference, require_source
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import FootprintBounds
 from pytest_cp.checks.call_options import taking_bounds
@@ -50,6 +50,7 @@ def assert_footprint(
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)
+        require_source(compressed, reference)
         subjects |= {"candidate": describe_candidate(compressed), "reference": describe_model(reference)}
         asked = [requirement.metric for requirement in requirements]
         measurement = compare_footprints(compressed, reference, example_input, asked)

@@ -18,6 +18,7 @@ from cp_compress.fidelity.observing.refusals import (
     require_fresh,
     require_order,
     require_other_logits,
+    require_source,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
@@ -114,6 +115,8 @@ def assert_pair(
         require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
+        if not execution.any_source:
+            require_source(compressed, reference)
         original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)

@@ -14,7 +14,8 @@ class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
     `device` is None for CUDA where present, else the CPU. `searched` are digests of examples that a search has seen,
-    on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers that carry
+    on which no gate is made unless `allow_searched_data`. With `any_source`, candidates need not be made from what they
+    are compared with. With `origin` a failing check looks for the layers that carry
     the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is written to
     `evidence_folder`, beside the report, where there is one.
     """
@@ -27,6 +28,7 @@ class Execution:
     illustrate: bool = field(default=False, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
+    any_source: bool = field(default=False, repr=False)
 
 
 _DEFAULT = Execution()

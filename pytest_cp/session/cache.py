@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from cp_compress.model import Scheme
 
+Key, Value = TypeVar("Key"), TypeVar("Value")
 _LOCK_SECONDS = 1800
+_REFERENCES = 2
+"""The candidates of so many references are held at a time: those of the tests that run, and of those before them."""
 
 
 class CompressedModelCache:
@@ -28,7 +31,7 @@ class CompressedModelCache:
         self.folder = folder
         self.notes: list[str] = []
         self._held: list[Scheme] = []
-        self._models: dict[tuple[str, str], nn.Module] = {}
+        self._models: dict[str, dict[tuple[str, str], nn.Module]] = {}
 
     def compress(self, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
         """Return the model compressed by the scheme on the device, made now or before; do not change it."""
@@ -43,10 +46,11 @@ class CompressedModelCache:
         if not own:
             self._held.append(scheme)  # so that its id is not reused
         key = (content, str(device))
-        if key not in self._models:
+        held = last_used(self._models, digest, dict, _REFERENCES)
+        if key not in held:
             folder = self.folder if own else None
-            self._models[key] = self._from_disk_or_new(folder, content, model, scheme, device)
-        return self._models[key]
+            held[key] = self._from_disk_or_new(folder, content, model, scheme, device)
+        return held[key]
 
     @staticmethod
     def _content_key(digest: str, scheme: Scheme) -> str:
@@ -100,6 +104,14 @@ class CompressedModelCache:
             self.notes.append(text)
 
 
+def last_used(held: dict[Key, Value], key: Key, make: Callable[[], Value], limit: int) -> Value:
+    """Return the value of a key, made where there is none; of all keys, hold the `limit` that were last asked for."""
+    held[key] = held.pop(key) if key in held else make()
+    for oldest in list(held)[:-limit]:
+        del held[oldest]
+    return held[key]
+
+
 def _is_named_by_its_text(scheme: Scheme) -> bool:
     """Tell whether the text of a scheme defines it completely; that of a user's own scheme may not."""
     from cp_compress.base.errors import InvalidArgumentError
@@ -113,6 +125,7 @@ def _is_named_by_its_text(scheme: Scheme) -> bool:
 
 def _moved(model: nn.Module, device: torch.device) -> nn.Module:
     from cp_compress.fidelity.observing.runner import model_device
+    from cp_compress.model.copying import copy_whole
 
     own = model_device(model)
-    return model if own is None or own == device else copy.deepcopy(model).to(device)
+    return model if own is None or own == device else copy_whole(model).to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 
 from pytest_cp.baselines.files import BaselineFileError
@@ -64,10 +67,27 @@ class Attempt:
         self.item = item
         self.recorder = recorder
         self.is_gate = is_gate(item)
+        self.runs = False
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Say that a phase of the test runs inside, so that what is reported now is a part of it, such as a subtest."""
+        self.runs = True
+        try:
+            yield
+        finally:
+            self.runs = False
+
+    def take_part(self, report: pytest.TestReport) -> None:
+        """Mark the report of a part of the test; its checks stay with the test, which must not hide their failures."""
+        self.refuse_skip(report)
+        if report.failed or hasattr(report, "wasxfail"):
+            self.recorder.tell()
+        report.cp_part = True  # type: ignore[attr-defined]
 
     def note_failure(self, report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember a check that did not pass in a failed attempt, which no rerun in this process can undo."""
-        if self.recorder.caught is not None:
+        if self.recorder.failed:
             told = report.longrepr if isinstance(report.longrepr, str) else f"{excinfo.typename}: {excinfo.value}"
             first_line = told.partition("\n")[0]
             session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
@@ -116,7 +136,8 @@ class Attempt:
     def _caught(self) -> str | None:
         caught = self.recorder.caught
         if caught is None:
-            return None
+            refused = self.recorder.refused
+            return None if refused is None else f"a refused check was caught and ignored: {refused}"
         found = decisive_requirement(caught)
         what = caught["error"] if found is None else f"required {found['requirement']}, found {found['value']}"
         remedy = "to get a result that need not pass, call the check_ function of the same name"
@@ -244,7 +265,12 @@ def _xfail_reason(report: pytest.TestReport) -> str:
 def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take a test's checks from its report into the session's state, in the process that writes the reports."""
     state = session_state(config)
-    if report.when == "call" or report.outcome != "passed":
+    if getattr(report, "cp_part", False):
+        state.failed_parts.update([report.nodeid] if report.failed else [])
+        return
+    if report.nodeid in state.failed_parts:
+        state.outcomes[report.nodeid] = "failed"
+    elif report.when == "call" or report.outcome != "passed":
         state.outcomes[report.nodeid] = report.outcome
     for record in getattr(report, REPORT_ATTRIBUTE, []):
         state.records.append(record)

@@ -55,6 +55,21 @@ def require_order(candidate: Model, reference: Model) -> None:
         reject("assertion", "reference", " | ".join(steps), rule)
 
 
+def require_source(candidate: Model, reference: Model) -> None:
+    """Raise InvalidArgumentError when the candidate carries that it was made from other weights than the reference's."""
+    from cp_compress.model.record import compression_steps
+    from cp_compress.model.sources import other_source
+
+    if other_source(candidate, reference):
+        steps = " | ".join(compression_steps(candidate)) or "the candidate"
+        rule = (
+            f"{steps} was made from a model with the same layers and other weights; compare it with the model that it "
+            "was made from, or, where that one came from this reference, say so with "
+            "cp_compress.model.declare_source(candidate, reference)"
+        )
+        reject("assertion", "reference", type(reference).__name__, rule)
+
+
 def require_other_logits(candidate: Observation, reference: Observation) -> None:
     """Raise NothingComparedError when a model that no scheme changed gives the reference's logits bit for bit.
 
