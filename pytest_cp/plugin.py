@@ -134,9 +134,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
-    with item.stash[_ATTEMPT].running():
+    attempt = item.stash[_ATTEMPT]
+    attempt.expect_subjects()
+    with attempt.running():
         result = yield
-    item.stash[_ATTEMPT].require_comparison()
+    attempt.require_comparison()
     return result
 
 

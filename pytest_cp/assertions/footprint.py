@@ -15,7 +15,7 @@ from pytest_cp.assertions.bounds import FootprintBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_candidate, describe_model
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import FootprintNotReducedError
 
 
@@ -54,6 +54,7 @@ def assert_footprint(
         subjects |= {"candidate": describe_candidate(compressed), "reference": describe_model(reference)}
         asked = [requirement.metric for requirement in requirements]
         measurement = compare_footprints(compressed, reference, example_input, asked)
+        note_subjects(compressed, reference)
     return conclude(measurement, requirements, assertion, subjects, FootprintNotReducedError)
 
 

@@ -14,7 +14,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.conclusion import conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data, describe_models
-from pytest_cp.checks.records import Record, noting_refusals
+from pytest_cp.checks.records import Record, note_subjects, noting_refusals
 from pytest_cp.errors import ComparisonNotPreservedError
 
 _ASSERTION = "assert_measurement"
@@ -68,6 +68,7 @@ def assert_measurement(
         if dataset is not None:
             data = LabeledData(dataset)
             subjects["data"] = describe_data(dataset, data.digest(), len(data))
+        note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, asked, _ASSERTION, subjects, ComparisonNotPreservedError)
 
 

@@ -13,7 +13,7 @@ from pytest_cp.assertions.bounds import ReconstructionBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
 
 
@@ -50,6 +50,7 @@ def assert_reconstruction(
         if decoded is original:
             raise NothingComparedError("nothing was compressed: decoded and original are one object")
         measurement = compare_reconstruction(decoded, original)
+        note_subjects(data=(decoded, original))
         count = measurement.counts["max_error"]
         subjects["decoded"] = describe_data(decoded, None, count)
         subjects["original"] = describe_data(original, None, count)

@@ -27,7 +27,15 @@ from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.checks.messages import failure_message
 from pytest_cp.checks.naming import describe_models, describe_pair
-from pytest_cp.checks.records import Record, asserting, not_asserting, record_check, record_error, set_aside_check
+from pytest_cp.checks.records import (
+    Record,
+    asserting,
+    not_asserting,
+    note_subjects,
+    record_check,
+    record_error,
+    set_aside_check,
+)
 from pytest_cp.errors import BaselineError, PreservationError
 
 Parameters = ParamSpec("Parameters")
@@ -128,6 +136,7 @@ def assert_pair(
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
         measurement = compare(candidate, original)
+        note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 

@@ -20,6 +20,7 @@ from pytest_cp.checks.exploring import ends_a_draw, exploring
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check
+    from pytest_cp.checks.asked import Asked
 
 Record = dict[str, Any]
 REPORT_ATTRIBUTE = "cp_checks"
@@ -56,6 +57,7 @@ class Recorder:
         self._set_aside: dict[tuple[str, ...], Record] = {}
         self._told: set[tuple[str, ...]] = set()
         self.refused: str | None = None
+        self.asked: Asked | None = None
 
     def number(self, record: Record) -> int:
         """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on.
@@ -185,6 +187,13 @@ _options: ContextVar[Mapping[str, Any]] = ContextVar("cp_options", default=Mappi
 def current_recorder() -> Recorder | None:
     """Return the recorder of the running test, or None outside of pytest."""
     return _recorder.get()
+
+
+def note_subjects(candidate: Any = None, reference: Any = None, data: tuple[Any, ...] = ()) -> None:
+    """Let the running test, if there is one, know what a check is about."""
+    recorder = current_recorder()
+    if recorder is not None and recorder.asked is not None:
+        recorder.asked.see(candidate, reference, data)
 
 
 @contextlib.contextmanager

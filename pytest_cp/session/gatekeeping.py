@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from pytest_cp.session import options
 from pytest_cp.session.parametrization import is_gate, unused_option
 from pytest_cp.session.state import session_state
 
+if TYPE_CHECKING:
+    from pytest_cp.checks.asked import Asked
+
 _ASKED_FOR = ("--cp-scheme", "--cp-codec", *options.REPORTS, "--cp-baseline", "--cp-spec")
 _WORDS_OF_GATES = ("pytest_cp", "compressed_model", "compressed_dataset")
 _NOTHING_COMPARED = "every-gate-must-compare"
@@ -23,6 +27,15 @@ _BASELINES = "baselines-must-be-readable-and-writable"
 _EXPIRED = "no-waiver-may-be-expired"
 _UNWRITTEN = "reports-must-be-written"
 _NOT_RUN = "every-collected-gate-must-run"
+_OTHER_MODEL = (
+    "compressed_model was never compared: the test asked for it, and its checks are about {compared}; pass it to an "
+    "assertion, or, where what was compared was made from it, say so with "
+    "cp_compress.model.declare_source(compared, compressed_model)"
+)
+_OTHER_DATA = (
+    "compressed_dataset was never compared: the test asked for it, and its checks read other data; pass it to an "
+    "assertion as compressed_dataset="
+)
 _HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -69,6 +82,15 @@ class Attempt:
         self.is_gate = is_gate(item)
         self.runs = False
 
+    def expect_subjects(self) -> None:
+        """Take note of what the test was given, before it runs: its checks must be about that."""
+        given = getattr(self.item, "funcargs", {})
+        models, data = ([given[name]] if name in given else [] for name in ("compressed_model", "compressed_dataset"))
+        if models or data:
+            from pytest_cp.checks.asked import Asked
+
+            self.recorder.asked = Asked(models, data)
+
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Say that a phase of the test runs inside, so that what is reported now is a part of it, such as a subtest."""
@@ -105,6 +127,19 @@ class Attempt:
                 "assert_measurement",
                 pytrace=False,
             )
+        if self.recorder.asked is not None:
+            self._require_asked(self.recorder.asked)
+
+    def _require_asked(self, asked: Asked) -> None:
+        """Fail a test whose checks are about something else than what it asked its fixtures for."""
+        if asked.models_missed:
+            compared = ", ".join(dict.fromkeys(asked.compared)) or "data alone"
+            pytest.fail(_OTHER_MODEL.format(compared=compared), pytrace=False)
+        if asked.data_missed:
+            pytest.fail(_OTHER_DATA, pytrace=False)
+        if asked.unseen:
+            note = f"{self.item.nodeid}: {asked.unseen[0]}, which cannot be seen into, was taken for compressed_model"
+            session_state(self.item.config).own_notes.append(note)
 
     def refuse_caught(self) -> None:
         """Fail a phase of a test that ended well though a check failed in it."""

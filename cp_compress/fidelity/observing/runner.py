@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.inputs.tasks import Task
+from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
 
@@ -35,7 +35,7 @@ class Runner:
         self.model = model
         self.task = task
         if own is not None and own != self.device:
-            self.model = copy.deepcopy(model).to(self.device)  # type: ignore[attr-defined]
+            self.model = copy_whole(model).to(self.device)  # type: ignore[attr-defined]
 
     @property
     def module(self) -> nn.Module | None:
