@@ -9,7 +9,12 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.judgement import Check, Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.refusals import require_difference, require_order, require_source
+from cp_compress.fidelity.observing.refusals import (
+    require_difference,
+    require_order,
+    require_originals,
+    require_source,
+)
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.conclusion import conclude, recording_errors, returning_twin
@@ -67,6 +72,8 @@ def assert_measurement(
         require_difference(compressed, reference, dataset, compressed_dataset)
         if dataset is not None:
             data = LabeledData(dataset)
+            if compressed_dataset is not None:
+                require_originals(LabeledData(compressed_dataset), data)
             subjects["data"] = describe_data(dataset, data.digest(), len(data))
         note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, asked, _ASSERTION, subjects, ComparisonNotPreservedError)

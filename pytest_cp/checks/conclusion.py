@@ -17,11 +17,13 @@ from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_fresh,
     require_order,
+    require_originals,
     require_other_logits,
     require_source,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
+from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
@@ -128,6 +130,8 @@ def assert_pair(
         original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
+        if compressed_dataset is not None:
+            require_originals(LabeledData(compressed_dataset), original.data)
         candidate = observe(observed, read, device=execution.device, batch_size=execution.batch_size)
         pair = describe_pair(candidate, original)
         described.clear()

@@ -11,6 +11,7 @@ from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, searched_digests
 from cp_compress.inputs.wrapping import said_by
@@ -68,6 +69,18 @@ def require_source(candidate: Model, reference: Model) -> None:
             "cp_compress.model.declare_source(candidate, reference)"
         )
         reject("assertion", "reference", type(reference).__name__, rule)
+
+
+def require_originals(stored: LabeledData, data: LabeledData) -> None:
+    """Raise InvalidArgumentError when stored examples carry that they were made from others than those of the data."""
+    others = other_originals(stored, data)
+    if others:
+        listed = ", ".join(f"#{index}" for index in others[:5])
+        rule = (
+            f"compressed_dataset was made from other data of this shape: its examples {listed}… come from other "
+            "originals; compress these examples, or give those that it was made from as dataset="
+        )
+        reject("assertion", "dataset", type(data.source).__name__, rule)
 
 
 def require_other_logits(candidate: Observation, reference: Observation) -> None:
