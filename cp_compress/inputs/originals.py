@@ -67,7 +67,9 @@ def other_originals(stored: LabeledData, data: LabeledData) -> list[int]:
     """
     count = min(len(stored), len(data))
     sample = torch.linspace(0, count - 1, min(count, _COMPARED), dtype=torch.float64).round().long().tolist()
-    known = [] if stored.collates_itself or said_by(stored, "transform") is not None else _carried(stored.source, sample)
+    known = (
+        [] if stored.collates_itself or said_by(stored, "transform") is not None else _carried(stored.source, sample)
+    )
     if not known:
         return []
     made_from = [originals.among(places) for originals, places in known]

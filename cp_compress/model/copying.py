@@ -34,7 +34,7 @@ _BY_HOOK = {
 
 
 def copy_whole(model: Model) -> Model:
-    """Return a deep copy of a model; raises CompressionError, with what in it is in the way, where there can be none."""
+    """Return a deep copy of a model; raises CompressionError, with what is in the way, where there can be none."""
     try:
         return copy.deepcopy(model)
     except Exception as error:

@@ -40,7 +40,9 @@ class Weight:
 def copy_model(owner: str, model: nn.Module) -> nn.Module:
     """Return a deep copy of a model for a scheme to work on, without gradients.
 
-    The copy carries what it was made from (`cp_compress.model.sources`). Raises InvalidArgumentError for anything but an `nn.Module`, and CompressionError for one that cannot be
+    The copy carries what it was made from (`cp_compress.model.sources`).
+
+    Raises InvalidArgumentError for anything but an `nn.Module`, and CompressionError for one that cannot be
     copied, holds lazy parameters, or holds NaN or Inf in a parameter.
     """
     if not isinstance(model, nn.Module):

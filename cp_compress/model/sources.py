@@ -61,7 +61,12 @@ def source_of(model: object) -> Source | None:
     try:
         values = [_some_values(parameter) for _, parameter in parameters]
         return Source(_layers(parameters), (_rounded(values, _PRECISIONS[0]), _rounded(values, _PRECISIONS[1])))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # tensors that hold their values in their own way
+    except (
+        RuntimeError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+    ):  # tensors that hold their values in their own way
         return None
 
 

@@ -26,12 +26,24 @@ def scope_of(metafunc: pytest.Metafunc, fixture: str) -> Any:
     definitions: Definitions = metafunc._arg2fixturedefs
     scopes = [definitions[name][-1].scope for name in _MADE_FROM[fixture] if name in definitions]
     for mark in metafunc.definition.iter_markers("parametrize"):
-        names, indirect = (*mark.args, ())[0], mark.kwargs.get("indirect", (*mark.args, None, False)[2])
-        listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-        for name in set(listed) & set(_MADE_FROM[fixture]):
-            by_fixture = indirect is True or (not isinstance(indirect, bool) and name in indirect)
-            scopes.append(mark.kwargs.get("scope") or ("session" if by_fixture else "function"))
+        scopes += _scopes_of_parameters(_MADE_FROM[fixture], *mark.args, **mark.kwargs)
     return min(["session", *scopes], key=_SCOPES.index)
+
+
+def _scopes_of_parameters(
+    wanted: Sequence[str],
+    argnames: str | Sequence[str] = (),
+    argvalues: Any = (),
+    indirect: bool | Sequence[str] = False,
+    ids: Any = None,
+    scope: str | None = None,
+) -> Iterator[str]:
+    """Yield the scopes of those fixtures that `pytest.mark.parametrize`, with these arguments, gives values itself."""
+    names = [name.strip() for name in argnames.split(",")] if isinstance(argnames, str) else argnames
+    through_fixture = indirect if not isinstance(indirect, bool) else names if indirect else ()
+    for name in set(names) & set(wanted):
+        if scope is not None or name not in through_fixture:
+            yield scope or "function"
 
 
 def forget_other_overrides(item: pytest.Item) -> None:

@@ -176,7 +176,10 @@ class GateSubjects:
         check = returning_twin(assertion_of(level))
         values = []
         apart = dataclasses.replace(current_execution(), any_source=True)  # they may come from several trainings
-        with using_execution(apart), recording(Recorder("noise")):  # what the references are among each other is no result of the gate
+        with (
+            using_execution(apart),
+            recording(Recorder("noise")),
+        ):  # what the references are among each other is no result of the gate
             for one, other in itertools.permutations(references, 2):
                 if compression_steps(other) and not compression_steps(one):
                     continue  # the compressed one comes first

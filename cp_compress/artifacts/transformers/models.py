@@ -37,9 +37,9 @@ _SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 class TransformerModel(nn.Module):
     """A classifier of transformers that maps a batch to logits; `load_transformer` makes it.
 
-    `network` is the library's module. A floating-point batch is its main input, such as `pixel_values`, an integer one its `input_ids`,
-    with an attention mask that leaves out the padding if the configuration has a `pad_token_id`; a mapping gives the
-    inputs by name. `content_digest` is that of the configuration.
+    `network` is the library's module. A floating-point batch is its main input, such as `pixel_values`, an
+    integer one its `input_ids`, with an attention mask that leaves out the padding if the configuration has a
+    `pad_token_id`; a mapping gives the inputs by name. `content_digest` is that of the configuration.
     """
 
     def __init__(self, network: PreTrainedModel, content_digest: str) -> None:

@@ -57,7 +57,7 @@ def require_order(candidate: Model, reference: Model) -> None:
 
 
 def require_source(candidate: Model, reference: Model) -> None:
-    """Raise InvalidArgumentError when the candidate carries that it was made from other weights than the reference's."""
+    """Raise InvalidArgumentError when the candidate says that it was made from other weights than the reference's."""
     from cp_compress.model.record import compression_steps
     from cp_compress.model.sources import other_source
 
