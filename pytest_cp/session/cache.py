@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from cp_compress.model import Scheme
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 _LOCK_SECONDS = 1800
 _REFERENCES = 2
 """The candidates of so many references are held at a time: those of the tests that run, and of those before them."""

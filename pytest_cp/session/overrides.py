@@ -24,7 +24,7 @@ _SUBJECTS = (*_MADE_FROM, "reference_model", "dataset")
 def scope_of(metafunc: pytest.Metafunc, fixture: str) -> Any:
     """Return the scope that a compressed subject of a test can have: the narrowest of what it is made from."""
     definitions: Definitions = metafunc._arg2fixturedefs
-    scopes = [definitions[name][-1].scope for name in _MADE_FROM[fixture] if name in definitions]
+    scopes: list[str] = [definitions[name][-1].scope for name in _MADE_FROM[fixture] if name in definitions]
     for mark in metafunc.definition.iter_markers("parametrize"):
         scopes += _scopes_of_parameters(_MADE_FROM[fixture], *mark.args, **mark.kwargs)
     return min(["session", *scopes], key=_SCOPES.index)
