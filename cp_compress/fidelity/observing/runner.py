@@ -35,7 +35,7 @@ class Runner:
         self.model = model
         self.task = task
         if own is not None and own != self.device:
-            self.model = copy_whole(model).to(self.device)  # type: ignore[type-var]
+            self.model = copy_whole(model).to(self.device)  # type: ignore[type-var, attr-defined]
 
     @property
     def module(self) -> nn.Module | None:
