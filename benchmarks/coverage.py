@@ -16,6 +16,7 @@ import numpy as np
 
 from cp_compress.fidelity.judging.groups import LargestDrop
 from cp_compress.fidelity.judging.intervals import PairedDrop
+from cp_compress.fidelity.judging.paired_tests import p_value
 
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 CONFIDENCE, CLASSES = 0.95, 10
@@ -27,12 +28,12 @@ def draw(generator, size, drop, churn, runs, groups=1):
 
 
 @functools.cache
-def upper(lost, gained, size):
-    return PairedDrop(lost, gained, size).interval(CONFIDENCE).high
+def proven(lost, gained, size, margin):
+    return p_value(lost, gained, size, margin, CONFIDENCE) <= 1 - CONFIDENCE
 
 
 def proven_share(counts, size, margin):
-    return float(np.mean([max(upper(int(a), int(b), size) for a, b in run) <= margin for run in counts]))
+    return float(np.mean([all(proven(int(a), int(b), size, margin) for a, b in run) for run in counts]))
 
 
 def main():

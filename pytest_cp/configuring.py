@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import tempfile
 from pathlib import Path
 
-import iniconfig
 import pytest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.extensions import added
 from pytest_cp.baselines.entries import ENVIRONMENT_POLICIES
 from pytest_cp.baselines.tolerances import baseline_tolerances
 from pytest_cp.session.options import INI, MARKER_TEXTS, REPORTS, execution, in_ci, specification_path
+from pytest_cp.session.own_settings import read_settings
 from pytest_cp.specification import SpecificationError, read_specified_waivers
 from pytest_cp.waivers.waivers import Waiver, WaiverError, Waivers, read_waivers
 
@@ -71,23 +65,11 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
         if override.startswith("cp_"):
             rule = "cp_ keys are policy; set them in the ini file, not on the command line"
             raise pytest.UsageError(f"-o {override}: {rule}")
-    for key in _ini_keys(config.inipath):
+    for key in read_settings(config.inipath):
         if key.startswith("cp_") and key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known keys are {', '.join(known)}"
             raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
-
-
-def _ini_keys(path: Path | None) -> list[str]:
-    """Return the keys of pytest's own section of an ini file; pytest has no public way to ask for unknown ones."""
-    if path is None:
-        return []
-    if path.suffix == ".toml":
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        tool = content.get("tool", {}).get("pytest", {})
-        return [*content.get("pytest", {}), *tool, *tool.get("ini_options", {})]
-    sections = iniconfig.IniConfig(str(path))
-    return [key for name in ("pytest", "tool:pytest") if name in sections for key in sections[name]]
 
 
 def _refuse_unsafe_baseline(config: pytest.Config) -> None:

@@ -5,18 +5,20 @@ It imports neither torch nor Hypothesis, and nothing that `pytest --help` has no
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_lines
 from pytest_cp import hookspecs
 from pytest_cp.checks.execution import using_execution
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, Recorder, recording
 from pytest_cp.configuring import configure, waivers
 from pytest_cp.report.elsewhere import add_properties
-from pytest_cp.session import options, parametrization
+from pytest_cp.session import options, parametrization, selection
 from pytest_cp.session.extending import add_extensions, remove_extensions
 from pytest_cp.session.fixtures import (  # noqa: F401  pytest finds the fixtures in this module
     compressed_dataset,
@@ -38,13 +40,17 @@ from pytest_cp.session.gatekeeping import (
     refuse_lucky_baselines,
 )
 from pytest_cp.session.overrides import forget_other_overrides
+from pytest_cp.session.own_settings import taken_away
 from pytest_cp.session.progress import show_progress
+from pytest_cp.session.selection import may_compare
+from pytest_cp.session.shown import make_printable
 from pytest_cp.session.state import is_worker, session_state, start_session
 from pytest_cp.specification.collecting import collect_gate, require_gate
 
 _USED_OPTIONS = "cp_used_options"
 _UNTOLD_GATES = "cp_untold_gates"
 _LEFTOVERS = "cp_leftovers"
+_DESELECTED = "cp_deselected"
 _ATTEMPT = pytest.StashKey[Attempt]()
 
 
@@ -66,11 +72,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the configuration before anything runs."""
     add_extensions(config)
-    configure(config)
+    try:
+        configure(config)
+    except pytest.UsageError as error:
+        raise pytest.UsageError(printable_lines(error)) from error
     start_session(config, waivers(config))
     if not is_worker(config):
+        session_state(config).notes += taken_away(config)
         show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let no report of an earlier run outlive the start of this one."""
+    from pytest_cp.report.unfinished import replace_old_reports
+
+    replace_old_reports(early_config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Write reports of a run that did not finish: they stay where the process ends by itself."""
+    if not is_worker(session.config):
+        from pytest_cp.report.unfinished import write_unfinished
+
+        write_unfinished(session.config)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -81,17 +108,29 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Remember every collected test, even if it is not selected: its saved baselines still have a test."""
     session_state(item.config).collected.add(item.nodeid)
+    selection.note_found([item])
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Remember a module whose tests are unknown, because it was skipped or failed as a whole."""
+    """Remember a module whose tests are unknown, because it was skipped or failed as a whole, or left out by --lf."""
     report = yield
     if not report.passed:
         session_state(collector.config).unread_modules.add(collector.nodeid)
+        make_printable(report)
+    selection.note_last_failed(collector, report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Generator[None, bool | None, bool | None]:
+    """Remember the modules with gates that --ignore leaves out."""
+    ignored = yield
+    if ignored:
+        selection.note_ignored(config, collection_path)
+    return ignored
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -114,6 +153,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Record the checks of a test, in all its phases and attempts."""
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
+    execution = dataclasses.replace(execution, candidates=parametrization.candidates_of(item))
     recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
     with recording(recorder), using_execution(execution):
@@ -165,6 +205,8 @@ def pytest_runtest_makereport(
         if report.failed and call.excinfo is not None:
             attempt.note_failure(report, call.excinfo)
         setattr(report, REPORT_ATTRIBUTE, attempt.recorder.take())
+        if attempt.is_gate or getattr(report, REPORT_ATTRIBUTE) or may_compare(item):
+            make_printable(report, call.excinfo)
         report.cp_gate = attempt.is_gate  # type: ignore[attr-defined]
         hint = scope_hint(str(report.longrepr)) if report.failed else None
         if hint is not None:
@@ -175,6 +217,7 @@ def pytest_runtest_makereport(
         report.cp_notes = state.told()  # type: ignore[attr-defined]
         if is_worker(item.config) and state.collected_gates:  # sent once: the controller collects nothing itself
             report.cp_collected_gates = sorted(state.collected_gates)  # type: ignore[attr-defined]
+            report.cp_deselected = state.deselected  # type: ignore[attr-defined]
             state.collected_gates = set()
     return report
 
@@ -201,6 +244,7 @@ def pytest_testnodedown(node: Any) -> None:
     state.used_options.update(told.get(_USED_OPTIONS, ()))
     state.collected_gates.update(told.get(_UNTOLD_GATES, ()))
     state.leftovers = list(dict.fromkeys([*state.leftovers, *told.get(_LEFTOVERS, ())]))
+    state.deselected |= told.get(_DESELECTED, {})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -212,6 +256,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             _USED_OPTIONS: sorted(state.used_options),
             _UNTOLD_GATES: sorted(state.collected_gates),
             _LEFTOVERS: state.leftovers,
+            _DESELECTED: state.deselected,
         }
         session.config.workeroutput.update(told)  # type: ignore[attr-defined]
     else:

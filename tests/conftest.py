@@ -9,14 +9,13 @@ import json
 import pkgutil
 import re
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forks import run_program
+from forks import run_pytest
 from hypothesis import settings
 from missing_extras import require_plugins
 
@@ -104,12 +103,8 @@ class Project:
         return Outcome(result, *_read_junit(junit), document)
 
     def _run_in_a_fork(self, *arguments: str) -> pytest.RunResult:
-        started = time.monotonic()
         self._forks += 1
-        base = f"--basetemp={self.path / f'run-{self._forks}'}"
-        done = run_program("pytest", base, *arguments, folder=self.path)
-        output, errors = done.stdout.splitlines(), done.stderr.splitlines()
-        return pytest.RunResult(done.returncode, output, errors, time.monotonic() - started)
+        return run_pytest(f"--basetemp={self.path / f'run-{self._forks}'}", *arguments, folder=self.path)
 
 
 def _read_junit(path: Path) -> tuple[dict[str, int], list[str]]:
@@ -134,6 +129,8 @@ def loaded() -> None:
                 importlib.import_module(module.name)
     for name in IMPORTED_LATE:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each run in this process looks through all of it ten times, as pytest does in the end
 
 
 @pytest.fixture
@@ -142,6 +139,13 @@ def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pyteste
     settings.load_profile("default")
     yield pytester
     settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _what_is_imported_is_not_searched_for_garbage() -> None:
+    """Leave what collection has imported out of the many collections to come: each would take a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

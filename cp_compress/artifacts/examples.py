@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, tol
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.files import read_regular
 from cp_compress.inputs.reading import as_labels
 
 _OWNER = "read_examples"
@@ -28,6 +30,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _MODES = {1: "L", 3: "RGB"}
 MAX_EXAMPLES, MAX_PIXELS = 10_000_000, 64_000_000
+_LARGEST_NAMES = 1 << 24
 
 
 class ArrayExamples(TensorDataset):
@@ -47,9 +50,11 @@ class ImageFolder:
     Args:
         files: The paths of all images.
         labels: The classes (n,) of all images.
-        classes: The names of the class folders, in sorted order.
+        classes: The names of the classes, in the order of their numbers.
         size: The (height, width) that all images are resized to, or None.
         channels: 3 or 1.
+        numbered_by_folder: Whether classes are numbered as their folders are sorted, because nobody said what the
+            model's order is.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class ImageFolder:
         classes: tuple[str, ...],
         size: tuple[int, int] | None,
         channels: int,
+        numbered_by_folder: bool = False,
     ) -> None:
         self.files, self.labels, self.classes = tuple(files), labels, classes
+        self.numbered_by_folder = numbered_by_folder
         self._size, self._channels = size, channels
 
     def __len__(self) -> int:
@@ -103,6 +110,7 @@ def read_examples(
     *,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    classes: Sequence[str] | str | os.PathLike[str] | None = None,
     inputs: str | None = None,
     labels: str | None = None,
     max_examples: int = MAX_EXAMPLES,
@@ -110,14 +118,17 @@ def read_examples(
 ) -> ArrayExamples | ImageFolder:
     """Return the labelled examples of a `.npz` file, or of a folder that has one folder of images per class.
 
-    In a folder each sub-folder is a class, in sorted order; images are PNG, JPEG, BMP, WebP, PNM or TIFF. White is 255,
-    and 65535 in grey PNG files of 16 bits; other images of more than 8 bits per channel are refused. Pickled arrays are
-    never read.
+    In a folder each sub-folder is a class. They are numbered in sorted order, which fits a model that was trained on
+    the same folders; for another one `classes` says which of its classes each folder is. Images are PNG, JPEG, BMP,
+    WebP, PNM or TIFF. White is 255, and 65535 in grey PNG files of 16 bits; other images of more than 8 bits per
+    channel are refused. Pickled arrays are never read.
 
     Args:
         path: The file or the folder.
         size: For a folder, the (height, width) that all images are resized to, bilinearly; None if they have one size.
         channels: For a folder, 3 (the default) or 1.
+        classes: For a folder, the names of all classes of the model in the order of its logits, among which each folder
+            is found by its own: a sequence of names, or a text file (UTF-8) with one name a line.
         inputs: For a file, the name of the array of inputs (n, ...); "inputs" by default.
         labels: For a file, the name of the array of class numbers (n,); "labels" by default. An array `classes` of
             texts, if present, names the classes.
@@ -128,8 +139,8 @@ def read_examples(
         A data set with the names of the classes as `classes`.
 
     Raises:
-        ArtifactError: If the file is damaged, empty, too large or has too many examples; if a link leaves the folder,
-            or a file in it is not an image. The file is named.
+        ArtifactError: If the file is damaged, empty, too large or has too many examples; if a link leaves the folder, a
+            file in it is not an image, or a folder's name is not among `classes`. The file is named.
         InvalidArgumentError: If an argument is not as described, or does not apply to the file or folder.
     """
     limit = check_max_bytes(_OWNER, max_bytes)
@@ -138,6 +149,7 @@ def read_examples(
     for name, value, of_folder in (
         ("size", size, True),
         ("channels", channels, True),
+        ("classes", classes, True),
         ("inputs", inputs, False),
         ("labels", labels, False),
     ):
@@ -149,7 +161,8 @@ def read_examples(
                 f"{os.fspath(path)} is a {'folder' if folder else 'file'}, which does not take this argument",
             )
     if folder:
-        return _read_folder(Path(path), _checked_size(size), _checked_channels(channels), most)
+        names = None if classes is None else _read_classes(classes)
+        return _read_folder(Path(path), _checked_size(size), _checked_channels(channels), names, most)
     return _read_arrays(path, inputs or "inputs", labels or "labels", most, limit)
 
 
@@ -185,15 +198,52 @@ def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str], k
         return read_array(stream, member.file_size, path, name, kinds)
 
 
-def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_examples: int) -> ImageFolder:
+def _read_classes(classes: Any) -> tuple[str, ...]:
+    """Return the names of classes from a sequence, or from a text file with one a line."""
+    rule = "must be the names of all classes of the model, in the order of its logits, or a file with one a line"
+    if isinstance(classes, (str, os.PathLike)):
+        path = Path(classes)
+        with told(path, "reading the names of classes"):
+            lines = read_regular(path, _LARGEST_NAMES).decode("utf-8-sig").splitlines()
+        while lines and not lines[-1].strip():
+            lines.pop()
+        names = [line.strip() for line in lines]
+    else:
+        names = list(classes) if isinstance(classes, Iterable) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        reject(_OWNER, "classes", shortened(classes, 200), rule)
+    return tuple(names)
+
+
+def _numbers_of(path: Path, folders: Sequence[str], classes: tuple[str, ...]) -> list[int]:
+    """Return which class each folder is, by its name."""
+    places = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in folders if name not in places]
+    if unknown:
+        listed = shortened(", ".join(map(repr, unknown[:5])), 200)
+        first = shortened(", ".join(map(repr, classes[:5])), 200)
+        more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
+        known = f"the {len(classes)} names in classes= ({first}{', …' if len(classes) > 5 else ''})"
+        raise ArtifactError(path, f"has folders that are none of {known}: {listed}{more}")
+    several = [name for name, count in Counter(classes).items() if count > 1 and name in set(folders)]
+    if several:  # several classes of well-known data sets have one name
+        told = f"has the folder {shortened(several[0], 80)!r}, which is the name of several of the classes in classes="
+        raise ArtifactError(path, told)
+    return [places[name] for name in folders]
+
+
+def _read_folder(
+    path: Path, size: tuple[int, int] | None, channels: int, classes: tuple[str, ...] | None, max_examples: int
+) -> ImageFolder:
     root = path.resolve()
     with told(path, "listing it"):
-        classes = sorted(each.name for each in path.iterdir() if not each.name.startswith(".") and each.is_dir())
-    if not classes:
+        folders = sorted(each.name for each in path.iterdir() if not each.name.startswith(".") and each.is_dir())
+    if not folders:
         raise ArtifactError(path, "holds no folders; expected one for each class, with images in it")
+    places = list(range(len(folders))) if classes is None else _numbers_of(path, folders, classes)
     files: list[Path] = []
     numbers: list[int] = []
-    for number, name in enumerate(classes):
+    for number, name in zip(places, folders, strict=True):
         before = len(files)
         with told(path / name, "listing it"):
             found = sorted(path.joinpath(name).iterdir())
@@ -207,7 +257,8 @@ def _read_folder(path: Path, size: tuple[int, int] | None, channels: int, max_ex
                 raise ArtifactError(path, f"has more than {max_examples:,} examples (max_examples=)")
         if len(files) == before:
             raise ArtifactError(path / name, "holds no images")
-    return ImageFolder(files, torch.tensor(numbers), tuple(classes), size, channels)
+    names = tuple(folders) if classes is None else classes
+    return ImageFolder(files, torch.tensor(numbers), names, size, channels, numbered_by_folder=classes is None)
 
 
 def _check_image_file(file: Path, root: Path) -> None:

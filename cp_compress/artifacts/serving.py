@@ -46,7 +46,7 @@ def _why_no_layers(model: Model) -> str | None:
         return "it has no layers with names: it is no torch.nn.Module"
     if isinstance(model, ExportedModel) and not model.has_layers:
         return "its program is one flat graph without layers; load_exported(…, layers=True) keeps them"
-    if not any(type(part).__name__.endswith("Linear") for part in model.modules()):
+    if not any(isinstance(part, nn.Linear) or type(part).__name__.endswith("Linear") for part in model.modules()):
         return "it has no linear layer, whose input is the embedding; layer=… names another"
     return None
 

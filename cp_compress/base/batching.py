@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from cp_compress.base.arguments import check_integer
+from cp_compress.base.errors import ObservationError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -19,15 +20,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 class BatchSize:
     """A batch size that halves on out-of-memory and stays halved for the work that follows.
 
-    `limit` is the largest number of rows in one call.
+    `limit` is the largest number of rows in one call; one that is `fixed` is never halved.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, fixed: bool = False) -> None:
+        self.fixed = fixed
         self.limit = check_integer("BatchSize", "batch_size", limit, "must be a whole number of 1 or more", at_least=1)
 
     def halve(self) -> bool:
-        """Halve the limit and free cached GPU memory; return False when it was one already."""
-        if self.limit == 1:
+        """Halve the limit and free cached GPU memory; return False when it was one already, or fixed."""
+        if self.limit == 1 or self.fixed:
             return False
         self.limit = max(1, self.limit // 2)
         if torch.cuda.is_available():
@@ -46,6 +48,9 @@ class BatchSize:
             try:
                 function(part)
             except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error) and self.fixed and self.limit > 1:
+                    told = f"the deployed batch of {self.limit} examples needs more memory than there is"
+                    raise ObservationError(f"{told}; in smaller ones the model may answer otherwise") from error
                 if not is_out_of_memory(error) or not self.halve():
                     raise
                 continue

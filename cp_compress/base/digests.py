@@ -5,10 +5,14 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
+
+from cp_compress.base.holdings.tensors import NotVisibleError, as_plain, is_plain, parts_of
+from cp_compress.base.holdings.walking import Holdings, holdings_of
 
 
 def start_digest() -> hashlib._Hash:
@@ -17,9 +21,24 @@ def start_digest() -> hashlib._Hash:
 
 
 def update_with_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
-    """Add a tensor's dtype, shape and bytes to a running digest; the device does not matter."""
+    """Add a tensor's dtype, shape and bytes to a running digest; the device does not matter.
+
+    Of one that is made of others, such as a quantised one, added are the parts. One without values adds that it has
+    none.
+    """
     digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    update_with_bytes(digest, tensor)
+    try:
+        if is_plain(tensor):
+            update_with_bytes(digest, as_plain(tensor))
+            return
+        facts, parts = parts_of(tensor)
+    except NotVisibleError as reason:
+        facts, parts = f"{type(tensor).__name__}: {reason}", []
+    digest.update(facts.encode())
+    for name, part in parts:
+        digest.update(name.encode())
+        if isinstance(part, Tensor):
+            update_with_tensor(digest, part)
 
 
 def update_with_bytes(digest: hashlib._Hash, tensor: Tensor) -> None:
@@ -74,24 +93,84 @@ def digest_model(model: Callable[..., object]) -> str | None:
     Anything but an `nn.Module` tells by an attribute `content_digest`, a text: the adapters of `cp_compress.artifacts`
     have it, from the content of the files that they were read from. Of a module, covered are the modules' paths, types,
     settings (`extra_repr` and public attributes that are numbers, texts, tensors, or lists and mappings of them) and
-    hooks, and every parameter and buffer; the device and the train/eval state are not. Equal digests mean the same
-    computation up to private attributes and other objects.
+    hooks, every parameter and buffer, and all tensors, arrays, bytes and modules that `holdings_of` finds elsewhere;
+    the device and the train/eval state are not. Equal digests mean the same computation up to numbers and texts in
+    private attributes and other objects, and up to what `examine` names as uncovered.
     """
-    if not isinstance(model, nn.Module):
-        told = getattr(model, "content_digest", None)
-        return digest_text("content", told) if isinstance(told, str) else None
-    digest = start_digest()
+    return examine(model).digest
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What `examine` found.
+
+    Attributes:
+        digest: As `digest_model` returns it: the same in another process, for records and files.
+        state: The digest of everything that can be seen, private numbers and code included; to be compared within one
+            process only, to tell whether a model is still what it was.
+        uncovered: What may hold content that no digest sees, by path and type; of a model whose file says by
+            `content_digest` what it is, nothing.
+    """
+
+    digest: str | None
+    state: str
+    uncovered: tuple[str, ...]
+
+
+def examine(model: Callable[..., object]) -> Examined:
+    """Return the digests of a model, or of another callable, and the names of what they do not cover.
+
+    >>> examine(nn.Linear(2, 1)).uncovered, examine(lambda batch: batch).digest
+    ((), None)
+    """
+    told = getattr(model, "content_digest", None)
+    if not isinstance(model, nn.Module) and isinstance(told, str):
+        digest = digest_text("content", told)
+        return Examined(digest, digest, ())
+    found = holdings_of(model)
+    running = start_digest()
+    if isinstance(model, nn.Module):
+        _update_with_module(running, model)
+    _update_with_hidden(running, found)
+    digest = running.hexdigest()
+    state = digest_text(digest, *found.settings)
+    return Examined(digest if isinstance(model, nn.Module) else None, state, tuple(map(str, found.unseen)))
+
+
+def uncovered(model: Callable[..., object]) -> tuple[str, ...]:
+    """Return what of a model no digest covers, by path and type; empty where digests cover everything."""
+    told = getattr(model, "content_digest", None)
+    whole = not isinstance(model, nn.Module) and isinstance(told, str)
+    return () if whole else tuple(map(str, holdings_of(model).unseen))
+
+
+def _update_with_module(digest: hashlib._Hash, model: nn.Module) -> None:
     for path, module in model.named_modules(remove_duplicate=False):
-        kind = type(module)
-        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
-        settings = _plain_attributes(module)
-        text = f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n{settings}\n"
-        digest.update(text.encode())
+        digest.update(_module_text(path, module).encode())
     for path, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
         digest.update(path.encode())
         update_with_tensor(digest, tensor)
-    return digest.hexdigest()
+
+
+def _update_with_hidden(digest: hashlib._Hash, found: Holdings) -> None:
+    """Add what is neither parameter nor buffer; nothing for a model that has no more than those."""
+    for path, module in found.modules:
+        digest.update(_module_text(path, module).encode())
+    for held in found.hidden():
+        digest.update(held.path.encode())
+        update_with_tensor(digest, held.tensor)
+    for content in found.content:
+        digest.update(f"{content.path}\n{content.digest}\n".encode())
+    for fact in found.facts:
+        digest.update(f"{fact}\n".encode())
+
+
+def _module_text(path: str, module: nn.Module) -> str:
+    kind = type(module)
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
+    settings = _plain_attributes(module)
+    return f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n{settings}\n"
 
 
 def _plain_attributes(module: nn.Module) -> str:

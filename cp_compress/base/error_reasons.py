@@ -1,14 +1,51 @@
-"""The reason for a failure in one printable line; the text of a library or an untrusted file may be part of it."""
+"""Texts of strangers as they may be printed, and the reason for a failure in one such line.
+
+Names and texts of a library or an untrusted file reach terminals and the logs of build servers, which obey control
+characters, escape sequences and lines such as `::error`. They are made harmless where they are printed: data stay.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from typing import Any
 
 _LONGEST_REASON = 300
 _INTERNAL = re.compile(r" ?<[\w.]+ (?:object|name)[^>]*>|\b\w+Error: ")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "unable to allocate")
+_JOINERS = "\u200c\u200d"  # they belong to the spelling of Persian, of Indian languages and of emoji
+# build servers obey a line that begins with ::, and anywhere in a line ##[error], ##vso[…] and ##teamcity[…]
+_FIRST = re.compile(r"^(\s*)(?=::)")
+_ANYWHERE = re.compile(r"##(?=\w*\[)")
+
+
+def printable_line(value: Any) -> str:
+    """Return a text in one line that shows what it holds: what a terminal or a build server would obey is escaped.
+
+    Text that can be printed, in whatever language, stays as it is; so does what this function has returned.
+
+    >>> printable_line("two\\nlines, \\x1b[2J and ##[error]"), printable_line("::error file=a.py::b")
+    ('two\\\\nlines, \\\\x1b[2J and ##\\\\[error]', '\\\\::error file=a.py::b')
+    """
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(one if _is_shown(one) else one.encode("unicode_escape").decode() for one in text)
+    return _ANYWHERE.sub(r"##\\", _FIRST.sub(r"\1\\", text))
+
+
+def printable_lines(value: Any) -> str:
+    """Return a text whose line breaks and tabs are kept, and each line as `printable_line` returns it.
+
+    >>> printable_lines("two\\n::error")
+    'two\\n\\\\::error'
+    """
+    parts = ("\t".join(map(printable_line, line.split("\t"))) for line in str(value).split("\n"))
+    return "\n".join(_FIRST.sub(r"\1\\", line) for line in parts)
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 
 
 def shortened(value: Any, longest: int = 500) -> str:

@@ -10,3 +10,6 @@ SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "fail", "error")
 
 INTERRUPTED = 130
 """The exit code of a command that a person has interrupted."""
+
+COMPLETION_VARIABLE = "CP_COMPRESS_COMPLETION"
+"""The environment variable that names the file in which a child process leaves its exit code when it has finished."""

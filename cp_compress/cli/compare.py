@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
@@ -35,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
     add_requirement_arguments(parser)
+    parser.add_argument(
+        "--deployed-batch-size",
+        type=read_count,
+        help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
+    )
     add_device(parser)
     add_output_arguments(parser)
 
@@ -89,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     requirements = read_requirements(options)
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
+    from cp_compress.fidelity.observing.batch_dependence import with_batches
+
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
@@ -96,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
         measured: list[tuple[Measurement, Check | None]] = []
         for level, (compare, chosen) in comparisons.items():
             bar.stage(level)
-            measured.append(_judge(compare(candidate, reference, **chosen), requirements))
+            found = with_batches(compare(candidate, reference, **chosen), candidate, reference)
+            measured.append(_judge(found, reference, requirements))
     outcomes = [check.outcome for _, check in measured if check is not None]
     outcome = worst_outcome(outcomes)
     content = {
@@ -163,6 +173,7 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
+    from cp_compress.fidelity.observing.batch_dependence import require_known_batches
     from cp_compress.fidelity.observing.observation import observe
     from cp_compress.fidelity.observing.refusals import (
         require_difference,
@@ -180,19 +191,31 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     require_order(candidate, reference)
     require_source(candidate, reference)
     require_difference(candidate, reference, data, decoded)
+    deployed = options.deployed_batch_size
     seen = [
-        observe(model, read, device=device, batch_size=options.batch_size)
+        observe(model, read, device=device, batch_size=options.batch_size, deployed_batch_size=deployed)
         for model, read in ((candidate, data if decoded is None else decoded), (reference, data))
     ]
     require_other_logits(seen[0], seen[1])
+    require_known_batches(seen[0], seen[1])
     return seen[0], seen[1]
 
 
-def _judge(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[Measurement, Check | None]:
+def _judge(
+    measurement: Measurement, reference: Observation, requirements: Sequence[Requirement]
+) -> tuple[Measurement, Check | None]:
     from cp_compress.fidelity.judging.judgement import judge
+    from cp_compress.fidelity.judging.repeats import count_once
+    from cp_compress.fidelity.judging.telling import require_telling
 
     own = [item for item in requirements if find_level(item.metric) == measurement.comparison]
-    return measurement, judge(measurement, own) if own else None
+    if not own:
+        return measurement, None
+    if COMPARISONS[measurement.comparison].kind != "size":
+        doubts = require_telling(reference, own)
+        measurement = count_once(measurement, reference, own)
+        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+    return measurement, judge(measurement, own)
 
 
 def _read_groups(text: str | None) -> Any:
@@ -213,9 +236,9 @@ def _describe(measurement: Measurement, check: Check | None) -> str:
         facts = (metric, number(value), number(measurement.counts.get(metric)))
         judged = [(str(result.requirement), _verdict(result)) for result in results.get(metric, [])]
         rows += [(*facts, *pair) for pair in judged or [("", "")]]
-    changed = [f"  {change}" for change in measurement.examples[:_LISTED]]
+    changed = [printable_line(f"  {change}") for change in measurement.examples[:_LISTED]]
     listed = ["examples that changed most:", *changed] if changed else []
-    return "\n".join([table(rows), *listed, *(f"note: {note}" for note in measurement.notes)])
+    return "\n".join([table(rows), *listed, *(printable_line(f"note: {note}") for note in measurement.notes)])
 
 
 def _verdict(result: Result) -> str:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.outcomes import INTERRUPTED
+from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED
 from cp_compress.cli.output import FAILED, UNMET, USAGE
 
 # pytest's exit codes: tests failed, errors of the collection, internal error, usage error, no tests collected;
 # an interruption has a code of its own
 _CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED, INTERRUPTED: INTERRUPTED}
+_VERDICTS = (0, 1)  # they say what the candidates do, which only a run that finished can know
+_SECONDS_TO_END = 10  # after an interruption, for the reports
 _EXAMPLE = """\
 All further arguments are passed to pytest: -n 2, --cp-report-html=report.html, --cp-baseline=check, …
 
@@ -46,8 +51,37 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError("no specification is given; name one: cp-compress gate gate.toml")
     command = [sys.executable, "-m", "pytest", "-p", "pytest_cp.interruption", "--pyargs", "pytest_cp.gate"]
     command.append(f"--cp-spec={options.specification}")
-    try:
-        code = subprocess.run([*command, *options.passed_on], check=False).returncode
-    except KeyboardInterrupt:  # pytest got the signal too, and has said what it found so far
-        return INTERRUPTED
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder, "completion")
+        environment = {**os.environ, COMPLETION_VARIABLE: str(mark)}
+        code = _run([*command, *options.passed_on], environment)
+        told = mark.read_text(encoding="utf-8") if mark.exists() else None
+    if code in _VERDICTS and told != str(code):
+        found = "did not finish" if told is None else f"had ended its session with {told}"
+        print(
+            f"cp-compress: pytest ended with exit code {code}, but it {found}: its process ended by itself, as by "
+            "os._exit in the code of a model, or in a native library; nothing is known of the candidates",
+            file=sys.stderr,
+        )
+        return FAILED
     return _CODES.get(code, FAILED)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run a program to its end and return its exit code; one that is interrupted may first write its reports."""
+    child = subprocess.Popen(command, env=environment)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:  # the child got the signal too, unless it was sent to this process alone
+        try:
+            child.wait(_SECONDS_TO_END)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.terminate()
+        return INTERRUPTED
+    finally:
+        if child.poll() is None:
+            try:
+                child.wait(1)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()

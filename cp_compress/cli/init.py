@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         proposals, left_out = propose_applicable(
             references, candidates, levels=levels, slack=options.slack, seed=options.seed
         )
-        left_out = reasons | left_out
+        left_out = {name: printable_line(why) for name, why in (reasons | left_out).items()}
     text = "\n".join(_lines(options, noise, list(schemes), proposals, left_out, compressions)) + "\n"
     write_atomically(options.output, text)
     rows = [("level", "metric", "noise", "proposed", *schemes)]
@@ -117,6 +118,7 @@ def _plain(proposal: Proposal) -> dict[str, Any]:
         "noise": proposal.noise,
         "count": proposal.count,
         "candidates": dict(proposal.candidates),
+        "found": proposal.found,
     }
 
 
@@ -167,7 +169,8 @@ def _lines(
     yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
     yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be"
-    yield '# "noise" or "noise - 0.01", which is measured in each run.'
+    yield '# "noise" or "noise - 0.01", which is measured in each run. On fresh data of as many examples, candidates'
+    yield "# that are no worse than the noise break one bound or more with values of samples in 5 % of cases or fewer."
     yield "[noise]"
     yield f"references = [{', '.join(_quoted(_noise_reference(text, options.output)) for text in noise)}]"
     for level in dict.fromkeys(one.level for one in proposals):
@@ -177,6 +180,8 @@ def _lines(
         for proposal in chosen:
             values = ", ".join(f"{name} has {number(value)}" for name, value in proposal.candidates.items())
             yield f"# noise {number(proposal.noise)} (n = {proposal.count}); {values}"
+            if proposal.found is not None:
+                yield f"# a true value of {number(proposal.found)} breaks the bound on 80 % of such data sets"
             yield f"{find_metric(proposal.metric).argument} = {proposal.bound!r}"
         yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
         if level == "predictions":

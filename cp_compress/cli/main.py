@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cp_compress import __version__
+from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.base.outcomes import INTERRUPTED
 from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, here)
     try:
         require_different_files(options)
+        if options.json not in (None, "-"):  # a result of an earlier run must not be taken for this one's
+            emit_error(
+                options, "the command did not finish: it is still running, or its process ended by itself", FAILED
+            )
         code: int = options.run(options)
     except InvalidArgumentError as error:
         return _tell(options, str(error), USAGE)
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(options, "interrupted", INTERRUPTED)
     except Exception as error:
         # 1 would mean a requirement that does not hold; unforeseen errors are shown in full
-        traceback.print_exc()
+        print(printable_lines(traceback.format_exc()), file=sys.stderr)
         return _tell(options, f"{type(error).__name__}: {error}", FAILED)
     return code
 
@@ -80,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tell(options: argparse.Namespace, message: str, code: int) -> int:
-    print(f"cp-compress: {message}", file=sys.stderr)
+    print(printable_lines(f"cp-compress: {message}"), file=sys.stderr)
     emit_error(options, message, code)
     return code
 

@@ -7,11 +7,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_line, printable_lines
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.json_values import plain
@@ -69,21 +71,27 @@ def emit(options: argparse.Namespace, text: str, content: dict[str, Any]) -> Non
     """Print the text, or the JSON when it goes to standard output; write the JSON to its file."""
     document = json.dumps(plain(content), indent=2, ensure_ascii=False)
     if options.json == "-":
-        _print(document)
+        _print_json(document)
         return
     if options.json:
         write_atomically(options.json, (document + "\n").encode("utf-8", "backslashreplace"))
-    _print(text)
+    _print(printable_lines(text))
 
 
 def emit_error(options: argparse.Namespace, message: str, code: int) -> None:
     """Give an error as JSON where JSON was asked for."""
     document = json.dumps({"error": message, "exit_code": code}, indent=2, ensure_ascii=False)
     if options.json == "-":
-        _print(document)
+        _print_json(document)
     elif options.json:
         with contextlib.suppress(OSError):  # the error itself may be that this file cannot be written
             write_atomically(options.json, (document + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _print_json(document: str) -> None:
+    """Print JSON of the same values, in which a terminal or a build server finds nothing to obey."""
+    shown = "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in document)
+    _print(re.sub(r"##(?=\w*\[)", r"#\\u0023", shown))
 
 
 def _print(text: str) -> None:
@@ -107,7 +115,7 @@ class Progress:
         if self._started:
             self._bar.update()
         self._started = True
-        self._bar.set_description(name)
+        self._bar.set_description(printable_line(name))
 
     def close(self) -> None:
         """Remove the bar."""
@@ -125,14 +133,15 @@ def progress(options: argparse.Namespace, stages: int) -> Iterator[Progress]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns; the first row is the head.
+    """Return rows as aligned columns, each in one printable line; the first row is the head.
 
     >>> print(table([("metric", "value"), ("agreement", "0.99")]))
     metric     value
     agreement  0.99
     """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    shown = [list(map(printable_line, row)) for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
     return "\n".join(map(str.rstrip, lines))
 
 

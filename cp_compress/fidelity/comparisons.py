@@ -261,7 +261,16 @@ def by_name(comparisons: Iterable[Any]) -> dict[str, Comparison]:
     return found
 
 
-_TAKEN_ARGUMENTS = ("compressed", "reference", "dataset", "compressed_dataset", "confidence", "candidates")
+_TAKEN_ARGUMENTS = (
+    "compressed",
+    "reference",
+    "dataset",
+    "compressed_dataset",
+    "confidence",
+    "candidates",
+    "family",
+    "deployed_batch_size",
+)
 
 
 def _check_options(comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -11,6 +12,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.model.coverage import measure_coverage
 from cp_compress.model.footprints import footprint, measure_latency
 
 _OWNER = "compare_footprints"
@@ -23,8 +25,13 @@ def compare_observed_footprints(
     metrics: Collection[str] = ("compression",),
     batch_size: int = 256,
 ) -> Measurement:
-    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs."""
-    batch = reference.data.select(range(min(len(reference), batch_size)))[0].to(reference.runner.device)
+    """Measure as `compare_footprints` the models of two observations, on their first `batch_size` inputs.
+
+    They are never more than the reference was observed with in one call.
+    """
+    batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
+        reference.runner.device
+    )
     return compare_footprints(candidate.model, reference.model, batch, metrics)
 
 
@@ -37,7 +44,14 @@ def compare_footprints(
     FLOPs as a share of the reference's, `speedup`, measured where `metrics` asks for it, the ratio of median latencies
     of both in turns. The details hold what was measured of each, `latency_seconds` included. Raises
     InvalidArgumentError for models that are no modules, and for metrics that need a batch when none is given.
+    `coverage` is the share of the reference's weights that the candidate changed, NaN where that is unknown; where
+    nothing else is asked for, the models may be of any kind.
     """
+    coverage = measure_coverage(candidate, reference)
+    share = math.nan if coverage.share is None else coverage.share
+    notes = (str(coverage),) if coverage.share is None and "coverage" in metrics else ()
+    if set(metrics) == {"coverage"}:
+        return Measurement("footprint", {"coverage": share}, {"coverage": 1}, notes=notes)
     needs_batch = {"flops_ratio", "speedup"} & set(metrics)
     if example_input is None and needs_batch:
         reject(_OWNER, "example_input", None, "FLOPs and speed are measured on a batch; give one")
@@ -49,6 +63,8 @@ def compare_footprints(
     if after.flops is not None and before.flops is not None:
         found["flops_ratio"] = after.flops / before.flops
     details: dict[str, dict[str, Any]] = {"candidate": dict(after.to_json()), "reference": dict(before.to_json())}
+    if coverage.share is not None or "coverage" in metrics:
+        found["coverage"] = share
     if "speedup" in metrics:
         after_seconds, before_seconds = measure_latency(candidate, reference, example_input)
         found["speedup"] = before_seconds / after_seconds
@@ -59,4 +75,5 @@ def compare_footprints(
         found,
         dict.fromkeys(found, 1),
         details=details,
+        notes=notes,
     )

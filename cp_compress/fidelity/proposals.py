@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, NothingComparedError, ObservationError
 from cp_compress.fidelity.comparisons import COMPARISONS, known_comparisons
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.fresh_data import broken_by, fresh_limit
+from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Direction, Metric
-from cp_compress.fidelity.judging.noise_floors import noise_floor
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, as_observations
 
-_CONFIDENCE = 0.95
+_FALSE_ALARMS = 0.05  # on fresh data, of all proposed bounds together
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Proposal:
     """A bound for one metric of a level, what it rests on, and what candidates have there.
 
     `noise` is the worst value between equivalent references, `count` the number of samples behind it; `options` are
-    those of the comparison. `candidates` maps names to values.
+    those of the comparison. `candidates` maps names to values. `found` is the true value that breaks the bound on four
+    fifths of fresh data sets of as many examples; None where that cannot be told from one data set.
     """
 
     level: str
@@ -35,6 +39,7 @@ class Proposal:
     count: int
     options: Mapping[str, Any] = field(default_factory=dict)
     candidates: Mapping[str, float] = field(default_factory=dict)
+    found: float | None = None
 
     def holds(self, value: float) -> bool:
         """Tell whether a value keeps the bound."""
@@ -56,8 +61,10 @@ def propose(
     """Return bounds within which a compressed model differs little more than equivalent references do.
 
     A bound lies `slack` times as far from the value of an unchanged model as the worst pair of references does, and at
-    least as far as chance alone can move the worst pair's value on so many examples (the one-sided 95 % bound, if the
-    metric has one). It is rounded outwards to three digits.
+    least as far as chance alone moves the value of any pair on fresh data of as many examples, where the metric has a
+    sample behind it: on such data, candidates that are no worse than the worst pair break any of these bounds in 5 % of
+    cases. Bounds are rounded outwards to three digits. Where some classes have less than a quarter of the examples of
+    the middle one, they are left out of the bound on classes (`min_class_examples` in the options).
 
     Args:
         references: Two observations or more of the same examples, the reference first: networks trained from other
@@ -138,47 +145,61 @@ def _propose_level(
     name: str, references: Sequence[Observation], candidates: Mapping[str, Observation], slack: float, seed: int
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return the bounds of a level, and why some of its metrics have none."""
-    level = known_comparisons()[name]
+    seen = as_observations("propose", "references", references, at_least=2)
+    known = known_comparisons()
+    level, error = known[name], _FALSE_ALARMS / sum(len(known[each].proposed) for each in PROPOSED_LEVELS)
     options = dict(level.proposed_options)
     if "examples" in options:
         options["examples"] = min(options["examples"], len(references[0]))
     seeded = options | {"seed": seed} if "seed" in level.options else options
-    floor = noise_floor(references, level.compare, **seeded)
-    pair = level.compare(references[1], references[0], **seeded)
+    if "max_class_accuracy_drop" in level.proposed and "min_class_examples" in level.options:
+        least = _least_class(references[0])
+        seeded, options = ({**each, "min_class_examples": least} if least > 1 else each for each in (seeded, options))
+    pairs = [level.compare(one, other, **seeded) for one, other in itertools.permutations(seen, 2)]
     compared = {
         other: level.compare(observation, references[0], **seeded).metrics for other, observation in candidates.items()
     }
     found: list[Proposal] = []
     left_out: dict[str, str] = {}
     for declared in map(level.metric, level.proposed):
-        metric, direction, unchanged = declared.name, declared.direction, declared.unchanged
+        metric, direction = declared.name, declared.direction
         assert direction is not None
-        assert unchanged is not None  # which `Comparison` has checked
-        worst = (min if direction == "min" else max)(floor.values.get(metric, (math.nan,)))
-        if math.isnan(worst):
+        choose = min if direction == "min" else max
+        worst = choose((pair.metrics.get(metric, math.nan) for pair in pairs), default=math.nan)
+        if math.isnan(worst) or any(math.isnan(pair.metrics[metric]) for pair in pairs):
             left_out[f"{name}.{metric}"] = "it has no value on these examples"
             continue
-        bound = _bound(declared, direction, unchanged, worst, pair, slack)
-        count = pair.counts.get(metric, 0)
+        samples = [pair.evidence[metric] for pair in pairs if metric in pair.evidence]
+        bound = _bound(declared, direction, worst, samples, slack, error)
+        count = pairs[0].counts.get(metric, 0)
         if bound == (declared.low if direction == "min" else declared.high):
             few = f"on so few examples (n = {count}) chance alone can bring any value"
-            left_out[f"{name}.{metric}"] = few if metric in pair.evidence else "the noise can bring any value"
+            left_out[f"{name}.{metric}"] = few if samples else "the noise can bring any value"
             continue
         values = {other: metrics[metric] for other, metrics in compared.items()}
-        found.append(Proposal(name, metric, direction, bound, worst, count, options, values))
+        least_found = broken_by(samples[0], direction, bound) if samples else None
+        found.append(Proposal(name, metric, direction, bound, worst, count, options, values, least_found))
     return found, left_out
 
 
+def _least_class(reference: Observation) -> int:
+    """Return how many examples a class must have to count: a quarter of the middle one, 1 where all have as many."""
+    if reference.task != "single_label":
+        return 1
+    counts = torch.bincount(reference.labels)
+    counts = counts[counts > 0]
+    least = math.ceil(float(counts.double().median()) / 4)
+    return least if int(counts.min()) < least else 1
+
+
 def _bound(
-    metric: Metric, direction: Direction, unchanged: float, worst: float, pair: Measurement, slack: float
+    metric: Metric, direction: Direction, worst: float, samples: Sequence[Evidence], slack: float, error: float
 ) -> float:
     """Return the looser of what the slack and what chance allow, rounded outwards, within what the metric can be."""
-    away = unchanged + slack * (worst - unchanged)
+    assert metric.unchanged is not None  # which `Comparison` has checked
     choose = min if direction == "min" else max
-    bound = choose(away, worst)
-    if metric.name in pair.evidence:
-        interval = pair.evidence[metric.name].interval(_CONFIDENCE)
-        bound = choose(bound, interval.low if direction == "min" else interval.high)
+    away = metric.unchanged + slack * (worst - metric.unchanged)
+    bound = choose([away, worst, *(fresh_limit(sample, direction, error) for sample in samples)])
     return min(metric.high, max(metric.low, _outwards(bound, direction) if math.isfinite(bound) else bound))
 
 

@@ -12,7 +12,8 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.data.corruptions.dataset import CORRUPTION_NAMES, corrupt
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation, check_finite
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.output_checks import check_finite
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples

@@ -1,8 +1,8 @@
-"""Digests of examples, which show whether data was already used by a search."""
+"""Digests of examples, which show whether data had a part in making or choosing a model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from cp_compress.base.digests import start_digest
 from cp_compress.inputs.reading import LabeledData
 
 _HEX_DIGITS = 16
-_ATTRIBUTE = "_cp_searched_digests"
+_ATTRIBUTE, _SEARCH = "_cp_seen_examples", "search"
 
 
 def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
@@ -54,10 +54,42 @@ def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
 
 def mark_as_searched(model: object, digests: Collection[str]) -> None:
     """Let a model carry the digests of the examples that it was chosen on."""
-    object.__setattr__(model, _ATTRIBUTE, frozenset(digests))
+    object.__setattr__(model, _ATTRIBUTE, {**seen_digests(model), _SEARCH: frozenset(digests)})
 
 
 def searched_digests(model: object) -> frozenset[str]:
-    """Return the digests of the examples that a model was chosen on; none for one that no search has found."""
-    digests: frozenset[str] = getattr(model, _ATTRIBUTE, frozenset())
-    return digests
+    """Return the digests of the examples that a model, or a part of it, was chosen on; none without a search."""
+    return seen_digests(model).get(_SEARCH, frozenset())
+
+
+def mark_as_used(model: object, purpose: str, dataset: Any) -> None:
+    """Let a model carry the digests of examples that it was made with, beside those that it carries.
+
+    `purpose` is what they served for, such as "calibration" or "training"; `dataset` is labelled data, or inputs.
+    """
+    pair = (dataset, torch.zeros(len(dataset), dtype=torch.int64)) if isinstance(dataset, torch.Tensor) else dataset
+    carried = seen_digests(model)
+    digests = carried.get(purpose, frozenset()) | frozenset(example_digests(pair, batch_size=64))
+    object.__setattr__(model, _ATTRIBUTE, {**carried, purpose: digests})
+
+
+def seen_digests(model: object) -> dict[str, frozenset[str]]:
+    """Return the digests of the examples that a model, or any part of it, has seen, by what for: "search", ….
+
+    Copies of a module carry what it carries, and so does what a module is a part of.
+    """
+    found: dict[str, frozenset[str]] = {}
+    modules = getattr(model, "modules", None)
+    for part in (model, *(modules() if callable(modules) and isinstance(model, torch.nn.Module) else ())):
+        carried = getattr(part, "__dict__", {}).get(_ATTRIBUTE, {})
+        for purpose, digests in carried.items():
+            found[purpose] = found.get(purpose, frozenset()) | digests
+    return found
+
+
+def write_seen(model: object, seen: Mapping[str, Collection[str]]) -> None:
+    """Let a model carry what another one has seen, beside what it carries."""
+    carried = seen_digests(model)
+    joined = {purpose: carried.get(purpose, frozenset()) | frozenset(digests) for purpose, digests in seen.items()}
+    if joined:
+        object.__setattr__(model, _ATTRIBUTE, {**carried, **joined})

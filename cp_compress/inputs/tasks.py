@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.loaders import count_in_order
+from cp_compress.inputs.metadata import Metadata
 from cp_compress.inputs.wrapping import said_by
 
 Task = Literal["single_label", "multi_label", "dense", "sequence"]
@@ -41,16 +43,28 @@ class TaskDataset:
         task: "single_label", "multi_label", "dense" or "sequence".
         ignore_index: Positions with this target are ignored.
         classes: The names of the classes or labels; by default those of `dataset`.
+        metadata: Columns with one entry an example, beside input and target (`read_metadata`).
+        clusters: Which examples are not independent of each other, such as those of a patient, a video or a document:
+            the name of a column of `metadata`, or one whole number or text an example, equal within a cluster. Claims
+            with a confidence are then about clusters, wherever the data set is used.
 
     Raises:
-        InvalidArgumentError: If the task is unknown, or a pair of tensors has different lengths.
+        InvalidArgumentError: If the task is unknown, a pair of tensors has different lengths, or metadata or clusters
+            have not one entry for each example.
 
     >>> TaskDataset((torch.zeros(2, 3), torch.tensor([[1, 0], [0, 1]])), "multi_label").task
     'multi_label'
     """
 
     def __init__(
-        self, dataset: Any, task: Task, *, ignore_index: int = IGNORED, classes: Sequence[str] | None = None
+        self,
+        dataset: Any,
+        task: Task,
+        *,
+        ignore_index: int = IGNORED,
+        classes: Sequence[str] | None = None,
+        metadata: Metadata | None = None,
+        clusters: Clusters | None = None,
     ) -> None:
         check_choice("TaskDataset", "task", task, TASKS)
         check_integer("TaskDataset", "ignore_index", ignore_index, "must be a whole number")
@@ -62,6 +76,12 @@ class TaskDataset:
         self.dataset, self.task, self.ignore_index = dataset, task, ignore_index
         self.classes = tuple(classes) if classes is not None else said_by(dataset, "classes")
         self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+        if metadata is not None and (not isinstance(metadata, Metadata) or len(metadata) != len(self)):
+            rule = f"must be Metadata with one row for each of {len(self)} examples, as read_metadata returns"
+            reject("TaskDataset", "metadata", type(metadata).__name__, rule)
+        self.metadata, self.clusters = metadata, clusters
+        if clusters is not None:
+            read_clusters("TaskDataset", clusters, self, len(self))
 
     @property
     def wrapped_dataset(self) -> Any:

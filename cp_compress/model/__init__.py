@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.model.coverage import Coverage as Coverage
+    from cp_compress.model.coverage import measure_coverage as measure_coverage
     from cp_compress.model.footprints import Footprint as Footprint
     from cp_compress.model.footprints import footprint as footprint
     from cp_compress.model.footprints import measure_latency as measure_latency
@@ -42,6 +44,7 @@ _MODULES = {
     "CalibrationData": "quantization.calibration",
     "Compose": "scheme",
     "CompressionReport": "report",
+    "Coverage": "coverage",
     "FilterPrune": "structure.schemes",
     "FixedPoint": "quantization.fixed_point",
     "Footprint": "footprints",
@@ -60,6 +63,7 @@ _MODULES = {
     "keep_largest": "pruning.largest",
     "load": "storage.files",
     "lower": "quantization.lowering",
+    "measure_coverage": "coverage",
     "measure_latency": "footprints",
     "parse_scheme": "registry",
     "save": "storage.files",

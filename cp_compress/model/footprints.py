@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +19,12 @@ from torch.utils import _pytree as pytree
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
+from cp_compress.base.holdings.walking import Holdings, holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.representations.registry import held_weights, tensors_of
-from cp_compress.model.storage.files import save
+from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
 
 
@@ -33,10 +33,11 @@ class Footprint:
     """What a model costs.
 
     Attributes:
-        parameters: The number of parameters, once where tied; weights held as integers are counted.
+        parameters: The number of parameters, once where tied; weights held as integers, packed, or in modules that
+            lie in attributes are counted.
         nonzero: The number of parameters that are not zero.
-        artifact_bytes: The size of a file that `save` wrote.
-        resident_bytes: The bytes of all parameters and buffers.
+        artifact_bytes: The size of a file that `save` wrote; what `save` refuses, such as packed parameters, is added.
+        resident_bytes: The bytes of everything that the model holds, each storage once.
         flops: The floating-point operations on one batch, two for each multiply-add; None without an example input.
     """
 
@@ -54,31 +55,44 @@ class Footprint:
 def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """Measure a model: what is stored, what is held, and what is computed on one batch.
 
-    Parameters are counted once where tied, weights held as integers among them. `artifact_bytes` is the size of a
-    file that `save` wrote, `resident_bytes` that of all parameters and buffers, `flops` those of matrix products,
-    convolutions and attention in the graph that runs on `example_input`: a tensor, a tuple of arguments or a dict of
-    keywords.
-    The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted.
+    Counted is all that `cp_compress.base.holdings` finds: parameters and buffers, packed parameters, tensor
+    subclasses, tensors and arrays in attributes, lists, objects and closures, each storage once. `artifact_bytes` is
+    the size of a file that `save` wrote, `flops` those of matrix products, convolutions and attention in the graph that
+    runs on `example_input`: a tensor, a tuple of arguments or a dict of keywords.
+    The model is left as it was. Raises CompressionError when the graph shows no operations that can be counted, and
+    for a model that holds what nobody can see into, which it names.
 
     >>> footprint(nn.Linear(4, 2), torch.zeros(3, 4)).flops
     48
     """
     if not isinstance(model, nn.Module):
         reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
-    counted = {id(parameter): parameter.detach() for parameter in model.parameters()}
-    resident = {id(tensor): tensor for _, tensor in named_tensors(model)}
-    for _, layer, held in held_weights(model):
-        tensors = tensors_of(layer, held)
-        resident |= {id(tensor): tensor for tensor in tensors}
-        if held.numbers is not None and id(tensors[0]) not in counted:  # once where it is shared
-            counted[id(tensors[0])] = held.numbers()
+    found = holdings_of(model)
+    if found.unseen:
+        raise CompressionError(f"the size of this model is not known: nobody can see what is in {found.unseen[0]}")
+    counted = {id(parameter): numbers_of(parameter)[0] for parameter in model.parameters()}
+    counted |= {id(held.tensor): held.tensor for held in found.hidden() if held.parameter}
+    for _, layer, form in held_weights(model):
+        tensors = tensors_of(layer, form)
+        if form.numbers is not None and id(tensors[0]) not in counted:  # once where it is shared
+            counted[id(tensors[0])] = form.numbers()
     return Footprint(
         parameters=sum(tensor.numel() for tensor in counted.values()),
-        nonzero=sum(int(tensor.count_nonzero()) for tensor in counted.values()),
-        artifact_bytes=_artifact_bytes(model),
-        resident_bytes=sum(tensor.numel() * tensor.element_size() for tensor in resident.values()),
+        nonzero=sum(count_nonzero(tensor) for tensor in counted.values()),
+        artifact_bytes=stored_bytes(model, found),
+        resident_bytes=_resident_bytes(found),
         flops=None if example_input is None else _count_flops(model, example_input),
     )
+
+
+def _resident_bytes(found: Holdings) -> int:
+    """Return the bytes of all storages, once each; of one that is used in part, those of the part."""
+    storages: dict[tuple[int, str], tuple[int, int]] = {}
+    for held in found.tensors:
+        storage = held.tensor.untyped_storage()
+        place = storage.data_ptr(), str(held.tensor.device)
+        storages[place] = storage.nbytes(), storages.get(place, (0, 0))[1] + held.tensor.nbytes
+    return sum(min(sizes) for sizes in storages.values()) + sum(part.size for part in found.content)
 
 
 def measure_latency(
@@ -125,13 +139,6 @@ def time_in_turns(
                 if turn:
                     seconds.append(time.perf_counter() - start)
     return times
-
-
-def _artifact_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.cp"
-        save(model, path)
-        return path.stat().st_size
 
 
 def _count_flops(model: nn.Module, example_input: Any) -> int:

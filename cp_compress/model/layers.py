@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.holdings.tensors import is_plain, value_of
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.record import Skip
 from cp_compress.model.sources import add_source
@@ -35,6 +37,12 @@ class Weight:
     name: str
     tensor: nn.Parameter
     owners: tuple[Owner, ...]
+
+    @property
+    def matrix(self) -> Tensor:
+        """The values with the outputs first: the tensor itself, or a transposed view of it, which shares its memory."""
+        values = self.tensor.detach()
+        return values.t() if all(is_transposed_linear(owner.module) for owner in self.owners) else values
 
 
 def copy_model(owner: str, model: nn.Module) -> nn.Module:
@@ -60,7 +68,10 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
 
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise CompressionError, naming the tensor, when it holds NaN or Inf."""
-    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor.detach()).all()):
+    tensor = value_of(tensor)
+    if not is_plain(tensor):
+        return
+    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
         raise CompressionError(f"{name} holds NaN or Inf: such a model cannot be compressed in a meaningful way")
 
 
@@ -101,12 +112,34 @@ def factor_names(name: str) -> tuple[str, str]:
     return f"{name}_left", f"{name}_right"
 
 
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Tell whether a layer is a `Conv1D` of transformers: linear, with a weight (inputs, outputs).
+
+    It is known by its name, so that transformers need not be installed.
+    """
+    kinds = type(module).__mro__
+    return any(kind.__name__ == "Conv1D" and kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+
+
+def transposed_sizes(layer: Any) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a `Conv1D` of transformers."""
+    inputs, outputs = layer.weight.shape
+    return int(inputs), int(outputs)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a layer is linear, in whichever order its weight has its axes."""
+    return isinstance(module, nn.Linear) or is_transposed_linear(module)
+
+
 def is_weight(place: Owner) -> bool:
     """Tell whether a parameter is, in one place of its use, the weight matrix of a layer, or a factor of one."""
     module, attribute = place.module, place.attribute
     if any(attribute in factor_names(name) for name in getattr(module, "low_rank_names", ())):
         return True
     if isinstance(module, (nn.Linear, nn.Bilinear, _ConvNd)):
+        return attribute == "weight"
+    if is_transposed_linear(module):
         return attribute == "weight"
     if isinstance(module, nn.MultiheadAttention):
         return attribute in _ATTENTION
@@ -164,7 +197,14 @@ def used_value(model: nn.Module, name: str) -> Tensor | None:
     except AttributeError:
         return None
     value = getattr(module, attribute, None)
-    return value.detach() if isinstance(value, Tensor) else None
+    if attribute in ("weight", "bias") and is_packed_layer(module) and callable(value):
+        value = value()
+    return value_of(value) if isinstance(value, Tensor) else None
+
+
+def is_packed_layer(module: nn.Module) -> bool:
+    """Tell whether a module is a layer of `torch.ao` that unpacks its weight and bias when it is asked for them."""
+    return type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
 
 
 def _text(dtype: torch.dtype) -> str:

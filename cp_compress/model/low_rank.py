@@ -104,17 +104,20 @@ class LowRank(Piped):
         reason = low_rank_obstacle(weight)
         if reason:
             return reason, None
-        rows, columns = weight.tensor.shape[0], math.prod(weight.tensor.shape[1:])
+        matrix = weight.matrix
+        rows, columns = matrix.shape[0], math.prod(matrix.shape[1:])
         break_even = rows * columns / (rows + columns)
         if self.rank is not None and self.rank >= break_even:
             return f"at rank {self.rank} its factors would be no smaller: {rows}×{columns}", None
-        values, vectors, transposed = _spectrum(weight.tensor)
+        values, vectors, transposed = _spectrum(matrix)
         # beyond the numerical rank there is nothing but rounding, and a division by it
         full = max(1, int((values > values[0] * max(rows, columns) * torch.finfo(values.dtype).eps).sum()))
         rank = min(full, self.rank or _rank_of_energy(values, self.energy or 1.0))
         if rank >= break_even:
             return f"it needs rank {rank}, at which its factors would be no smaller: {rows}×{columns}", None
-        factors = _factors(weight.tensor, values[:rank], vectors[:, :rank], transposed)
+        left, right = _factors(matrix, values[:rank], vectors[:, :rank], transposed)
+        swapped = matrix.shape != weight.tensor.shape or matrix.stride() != weight.tensor.stride()
+        factors = (right.t().contiguous(), left.t().contiguous()) if swapped else (left, right)
         kept = float(values[:rank].sum() / values.sum()) if float(values.sum()) else 1.0
         asked = f" ({self.rank} asked for, but it has no more)" if self.rank is not None and rank < self.rank else ""
         return f"rank {rank} of {min(rows, columns)}{asked}, {kept:.4g} of the energy", factors

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
+from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.effects import Effect
 from cp_compress.model.order import leaves_of, name_of, undoes_of
@@ -150,6 +151,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
         write_steps(made, (*effect.earlier(), effect.step()))
     if given is not model:
         add_source(made, model)
+    write_seen(made, seen_digests(model))  # a scheme may return a new module, which carries nothing
     return made
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import is_transposed_linear, transposed_sizes
 from cp_compress.model.representations.half_computed import model_dtype
 from cp_compress.model.representations.half_stored import find_half
 
@@ -109,7 +110,7 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
             assert isinstance(module, _BatchNorm)
             norms[source] = (*norms.get(source, ()), module)
 
-    handles = [module.register_forward_hook(after) for module in model.modules() if isinstance(module, _WITH_UNITS)]
+    handles = [module.register_forward_hook(after) for module in model.modules() if _has_units(module)]
     handles += [
         module.register_forward_pre_hook(before) for module in model.modules() if isinstance(module, _BatchNorm)
     ]
@@ -124,8 +125,12 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     return Trace(tuple(dict.fromkeys(order)), norms, frozenset(heads | set(order[-1:])))
 
 
+def _has_units(module: nn.Module) -> bool:
+    return isinstance(module, _WITH_UNITS) or is_transposed_linear(module)
+
+
 def _begins_with_embedding(model: nn.Module) -> bool:
-    layers = (module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear, *_EMBEDDINGS)))
+    layers = (module for module in model.modules() if _has_units(module) or isinstance(module, _EMBEDDINGS))
     return isinstance(next(layers, None), _EMBEDDINGS)
 
 
@@ -138,6 +143,9 @@ def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
             return [(_STEPS, module.input_size)]
         if isinstance(module, nn.Linear):
             return [(module.in_features,), (_STEPS, module.in_features)]
+        if is_transposed_linear(module):
+            inputs = transposed_sizes(module)[0]
+            return [(inputs,), (_STEPS, inputs)]
     return []
 
 

@@ -16,6 +16,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.fidelity.observing.runner import model_device
 from cp_compress.fidelity.predictions.comparison import compare_predictions
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import copy_model, named_tensors
 from cp_compress.model.pruning.magnitude import Prune
 from cp_compress.model.record import Change, compression_steps
@@ -216,6 +217,8 @@ def adapt(
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
         adapted = as_given(run.result(model)[0], model)
     record_repair(adapted, _OWNER, pairs.decoded, settings, _changes(model, adapted))
+    for used in (pairs.decoded, pairs.originals):
+        mark_as_used(adapted, "adaptation", used)
     after = _judge(adapted, reference, judged, target, batch_size)
     found = (BeforeAfter(*measured) for measured in zip(before, after, strict=True))
     return AdaptationResult(adapted, tuple(run.history), *found)

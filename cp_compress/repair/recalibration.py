@@ -20,6 +20,7 @@ from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.fidelity.observing.runner import Runner, model_device
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import copy_model
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.record import Change, Skip
@@ -109,6 +110,8 @@ def recalibrate_batchnorm(
     settings |= {} if momentum is None else {"momentum": momentum}
     settings |= {"layer_by_layer": True} if layer_by_layer else {}
     record_repair(copied, _OWNER, data, settings, changes, skips)
+    for part in torch.split(chosen, size):
+        mark_as_used(copied, "recalibration", data.select(part)[0])
     return copied.to(own)
 
 

@@ -16,6 +16,8 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
 from cp_compress.fidelity.judging.judgement import Check, Requirement, Result, judge
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.repeats import count_once
+from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.inputs.reading import LabeledData
 
@@ -76,7 +78,12 @@ class Preserved:
             observe(model, self.dataset, device=self.device, batch_size=self.batch_size)
             for model in (candidate, reference)
         ]
-        return judge(self._compare(*seen, **self._all_options), self.requirements)
+        measurement = self._compare(*seen, **self._all_options)
+        if callable(self.comparison) or self._declared.kind != "size":
+            doubts = require_telling(seen[1], self.requirements)
+            measurement = count_once(measurement, seen[1], self.requirements)
+            measurement = replace(measurement, notes=(*measurement.notes, *doubts))
+        return judge(measurement, self.requirements)
 
     def __str__(self) -> str:
         named = isinstance(self.comparison, (str, Comparison))

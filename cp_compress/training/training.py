@@ -14,6 +14,7 @@ from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.fidelity.observing.runner import model_device
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.layers import copy_model
 from cp_compress.model.scheme import Scheme
@@ -199,7 +200,9 @@ def train_compressed(
         run.train(lambda state: None if checkpoint is None else write_checkpoint(checkpoint, identity, state), progress)
         found, step = run.result(model)
         held = measure_terms(task, found, reference)
-    return TrainingResult(as_given(found, model), tuple(run.history), step, run.stopped, held)
+    given = as_given(found, model)
+    mark_as_used(given, "training", data)
+    return TrainingResult(given, tuple(run.history), step, run.stopped, held)
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:

@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import AttributionsBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import AttributionsNotPreservedError
 
 
@@ -28,6 +28,7 @@ def assert_attribution_iou(
     examples: int | Sequence[int] | None = None,
     top_fraction: float = 0.1,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[AttributionsBounds],
 ) -> Check:
     """Level C: assert that the compressed model looks at the same parts of its inputs.
@@ -44,6 +45,8 @@ def assert_attribution_iou(
         top_fraction: The share of all places that count as the strongest, for `top_fraction_iou`.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -56,7 +59,7 @@ def assert_attribution_iou(
     """
     __tracebackhide__ = True
     assertion = "assert_attribution_iou"
-    requirements = build_requirements(assertion, METRICS["attributions"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["attributions"].values(), bounds, confidence, family)
     return assert_behaviour(
         COMPARISONS["attributions"],
         (compressed, reference, dataset, compressed_dataset),

@@ -20,6 +20,11 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 '''
+_DEPLOYED = [
+    "",
+    "    deployed_batch_size: int | None",
+    '    """No bound: the batch size of the deployed model, to which forward passes are held."""',
+]
 
 
 def bounds_text() -> str:
@@ -27,6 +32,8 @@ def bounds_text() -> str:
     parts = [_HEADER]
     for name, comparison in COMPARISONS.items():
         lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
+        if comparison.kind == "behaviour":
+            lines += _DEPLOYED
         for argument, metric in bound_arguments(comparison.metrics).items():
             kind = "tuple[float, float]" if metric.leveled else "float"
             lines += ["", f"    {argument}: {kind} | None", *_described(metric)]

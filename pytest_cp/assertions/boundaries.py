@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import BoundariesBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import BoundariesNotPreservedError
 
 
@@ -30,6 +30,7 @@ def assert_boundary_distance(
     bounds: Any = None,
     tolerance: float = 0.1,
     confidence: float | None = None,
+    family: Family | None = None,
     **limits: Unpack[BoundariesBounds],
 ) -> Check:
     """Level D: assert that decision boundaries lie as far from the inputs as before.
@@ -52,6 +53,8 @@ def assert_boundary_distance(
         tolerance: By what share a distance may change for its ray to be preserved.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **limits: The requirements; one or more.
 
     Returns:
@@ -64,7 +67,7 @@ def assert_boundary_distance(
     """
     __tracebackhide__ = True
     assertion = "assert_boundary_distance"
-    requirements = build_requirements(assertion, METRICS["boundaries"].values(), limits, confidence)
+    requirements = build_requirements(assertion, METRICS["boundaries"].values(), limits, confidence, family)
     return assert_behaviour(
         COMPARISONS["boundaries"],
         (compressed, reference, dataset, compressed_dataset),

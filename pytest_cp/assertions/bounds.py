@@ -11,6 +11,9 @@ from typing_extensions import TypedDict
 class PredictionsBounds(TypedDict, total=False):
     """The bounds of predictions."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     min_agreement: float | None
     """At least this (in [0, 1]). The share of examples on which both models predict one class."""
 
@@ -68,6 +71,9 @@ class PredictionsBounds(TypedDict, total=False):
 class EmbeddingsBounds(TypedDict, total=False):
     """The bounds of embeddings."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     min_cka: float | None
     """At least this (in [0, 1]). Centred kernel alignment of the two models' embeddings with a linear kernel."""
 
@@ -91,6 +97,9 @@ class EmbeddingsBounds(TypedDict, total=False):
 
 class AttributionsBounds(TypedDict, total=False):
     """The bounds of attributions."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
 
     min_mean_iou: float | None
     """At least this (in [0, 1]). The mean weighted Jaccard index of the two models' attribution maps."""
@@ -118,6 +127,9 @@ class AttributionsBounds(TypedDict, total=False):
 class PointingBounds(TypedDict, total=False):
     """The bounds of pointing."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     min_pointing_mass: float | None
     """At least this (in [0, 1]). The mean share of the candidate's attribution inside the mask where it must
     look."""
@@ -137,6 +149,9 @@ class PointingBounds(TypedDict, total=False):
 class ConceptsBounds(TypedDict, total=False):
     """The bounds of concepts."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     max_concept_change: float | None
     """At most this (in [0, 1]). The largest change of a class's score for a concept."""
 
@@ -149,6 +164,9 @@ class ConceptsBounds(TypedDict, total=False):
 
 class BoundariesBounds(TypedDict, total=False):
     """The bounds of boundaries."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
 
     max_median_change: float | None
     """At most this (in [0, inf]). The median over examples of the relative change of the distance to the decision
@@ -171,6 +189,9 @@ class BoundariesBounds(TypedDict, total=False):
 class RobustnessBounds(TypedDict, total=False):
     """The bounds of robustness."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     min_corrupted_agreement: float | None
     """At least this (in [0, 1]). The mean agreement over all corruptions and severities."""
 
@@ -190,6 +211,9 @@ class RobustnessBounds(TypedDict, total=False):
 class DivergenceBounds(TypedDict, total=False):
     """The bounds of divergence."""
 
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
     max_divergence_rate: float | None
     """At most this (in [0, 1]). The share of examples near which an input was found on which the two models
     disagree."""
@@ -206,6 +230,9 @@ class FootprintBounds(TypedDict, total=False):
 
     min_speedup: float | None
     """At least this (in [0, inf]). The reference's median latency over the candidate's."""
+
+    min_coverage: float | None
+    """At least this (in [0, 1]). The share of the reference's weights that the candidate changed."""
 
 
 class ReconstructionBounds(TypedDict, total=False):

@@ -12,7 +12,7 @@ from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metric import bound_arguments
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.checks.records import noting_refusals
 from pytest_cp.errors import ComparisonNotPreservedError
 
@@ -27,6 +27,7 @@ def assert_comparison(
     *,
     compressed_dataset: Any = None,
     confidence: float | None = None,
+    family: Family | None = None,
     **arguments: Any,
 ) -> Check:
     """Assert what a comparison of your own requires.
@@ -41,6 +42,8 @@ def assert_comparison(
             has added.
         compressed_dataset: What the candidate reads instead of `dataset`.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares values on the given data.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         arguments: Bounds of the comparison's metrics, such as `max_gap=0.1`, and its options.
 
     Returns:
@@ -56,7 +59,13 @@ def assert_comparison(
     with noting_refusals(_ASSERTION):
         assertion = as_assertion(_find(comparison))
         return assertion(
-            compressed, reference, dataset, compressed_dataset=compressed_dataset, confidence=confidence, **arguments
+            compressed,
+            reference,
+            dataset,
+            compressed_dataset=compressed_dataset,
+            confidence=confidence,
+            family=family,
+            **arguments,
         )
 
 
@@ -75,6 +84,7 @@ def as_assertion(comparison: Comparison) -> Callable[..., Check]:
         *,
         compressed_dataset: Any = None,
         confidence: float | None = None,
+        family: Family | None = None,
         **arguments: Any,
     ) -> Check:
         __tracebackhide__ = True
@@ -83,7 +93,7 @@ def as_assertion(comparison: Comparison) -> Callable[..., Check]:
         return assert_behaviour(
             comparison,
             (compressed, reference, dataset, compressed_dataset),
-            build_requirements(_ASSERTION, comparison.metrics, asked, confidence),
+            build_requirements(_ASSERTION, comparison.metrics, asked, confidence, family),
             _ASSERTION,
             ComparisonNotPreservedError,
             {name: value for name, value in arguments.items() if name not in bounds},

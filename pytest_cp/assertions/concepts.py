@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import ConceptsBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import ConceptsNotPreservedError
 
 
@@ -30,6 +30,7 @@ def assert_concepts_preserved(
     examples: int | Sequence[int] | None = None,
     min_class_examples: int = 10,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[ConceptsBounds],
 ) -> Check:
     """Level C: assert that concepts play the same part for each class (TCAV).
@@ -48,6 +49,8 @@ def assert_concepts_preserved(
         min_class_examples: How many examples a class needs to have scores.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -60,7 +63,7 @@ def assert_concepts_preserved(
     """
     __tracebackhide__ = True
     assertion = "assert_concepts_preserved"
-    requirements = build_requirements(assertion, METRICS["concepts"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["concepts"].values(), bounds, confidence, family)
     return assert_behaviour(
         COMPARISONS["concepts"],
         (compressed, reference, dataset, compressed_dataset),

@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence
+from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence, search_batch_size
 from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
 from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judging.judgement import Check, judge
@@ -22,7 +22,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.observing.sampling import choose_examples
 from pytest_cp.assertions.bounds import DivergenceBounds
 from pytest_cp.checks.call_options import is_default, taking_bounds
-from pytest_cp.checks.conclusion import assert_pair, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_pair, build_requirements, returning_twin
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.errors import DivergenceFoundError
 
@@ -46,6 +46,7 @@ def assert_no_divergence(
     save_to: str | Path | None = None,
     replay: str | Path | None = None,
     confidence: float | None = None,
+    family: Family | None = None,
     **limits: Unpack[DivergenceBounds],
 ) -> Check:
     """Assert that no input near the examples makes the two models disagree, within a budget.
@@ -72,6 +73,8 @@ def assert_no_divergence(
             makes it a regression test.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **limits: The requirement.
 
     Returns:
@@ -83,7 +86,7 @@ def assert_no_divergence(
         InvalidArgumentError: If no requirement is given, or an argument is not as described.
     """
     __tracebackhide__ = True
-    requirements = build_requirements(_ASSERTION, METRICS["divergence"].values(), limits, confidence)
+    requirements = build_requirements(_ASSERTION, METRICS["divergence"].values(), limits, confidence, family)
     if replay is not None:
         search = {"epsilon": epsilon, "norm": norm, "lattice": lattice, "guide": guide, "bounds": bounds}
         _refuse_with_replay(**search, examples=examples, queries=queries, restarts=restarts, save_to=save_to)
@@ -108,6 +111,7 @@ def assert_no_divergence(
             restarts=restarts,
             queries=queries,
             minimise=True,
+            batch_size=search_batch_size(candidate, original),
             seed=current_execution().seed,
             device=original.runner.device,
         )

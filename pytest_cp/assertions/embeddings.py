@@ -14,7 +14,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import EmbeddingsBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import EmbeddingsNotPreservedError
 
 
@@ -30,6 +30,7 @@ def assert_embeddings_preserved(
     neighbors: int = 10,
     pool: str = "mean",
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[EmbeddingsBounds],
 ) -> Check:
     """Level B: assert that the compressed model represents the examples as the reference does.
@@ -48,6 +49,8 @@ def assert_embeddings_preserved(
         pool: How values at many places become one vector: "mean" over the places, or "flatten".
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -60,7 +63,7 @@ def assert_embeddings_preserved(
     """
     __tracebackhide__ = True
     assertion = "assert_embeddings_preserved"
-    requirements = build_requirements(assertion, METRICS["embeddings"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["embeddings"].values(), bounds, confidence, family)
     return assert_behaviour(
         COMPARISONS["embeddings"],
         (compressed, reference, dataset, compressed_dataset),

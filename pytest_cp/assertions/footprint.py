@@ -14,7 +14,7 @@ from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import FootprintBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
-from pytest_cp.checks.naming import describe_candidate, describe_model
+from pytest_cp.checks.naming import describe_models
 from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import FootprintNotReducedError
 
@@ -34,7 +34,8 @@ def assert_footprint(
         reference: The model that it is compared with.
         example_input: A batch, which `max_flops_ratio` and `min_speedup` need.
         **bounds: The requirements; one or more. Sizes are those of the files that `save` writes, latencies are measured
-            in turns.
+            in turns. `min_coverage` is the least share of the reference's weights that must have changed; one that
+            cannot be known does not hold.
 
     Returns:
         The check, whose `measurement` holds what was measured of each model.
@@ -51,7 +52,7 @@ def assert_footprint(
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)
         require_source(compressed, reference)
-        subjects |= {"candidate": describe_candidate(compressed), "reference": describe_model(reference)}
+        subjects |= describe_models(compressed, reference, None)
         asked = [requirement.metric for requirement in requirements]
         measurement = compare_footprints(compressed, reference, example_input, asked)
         note_subjects(compressed, reference)

@@ -14,7 +14,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import PointingBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import PointingNotPreservedError
 
 
@@ -30,6 +30,7 @@ def assert_pointing(
     method: Any = "saliency",
     examples: int | Sequence[int] | None = None,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[PointingBounds],
 ) -> Check:
     """Level C: assert that the compressed model looks where it must, and not where it must not.
@@ -48,6 +49,8 @@ def assert_pointing(
         examples: A number of examples, spread evenly over the data set, or their indices; None for all.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -60,7 +63,7 @@ def assert_pointing(
     """
     __tracebackhide__ = True
     assertion = "assert_pointing"
-    requirements = build_requirements(assertion, METRICS["pointing"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["pointing"].values(), bounds, confidence, family)
     masks = {"must_look": must_look, "must_not_look": must_not_look}
     for requirement in requirements:
         needed = "must_not_look" if requirement.metric == "forbidden_mass" else "must_look"

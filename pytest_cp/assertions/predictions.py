@@ -13,9 +13,10 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.class_distances import ClassDistance, Weights, check_class_distance
 from cp_compress.fidelity.predictions.tables import Slices
+from cp_compress.inputs.clusters import Clusters
 from pytest_cp.assertions.bounds import PredictionsBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import PredictionsNotPreservedError
 
 
@@ -30,7 +31,10 @@ def assert_preserved_predictions(
     weights: Weights | None = None,
     slices: Slices | None = None,
     top_k: int = 5,
+    clusters: Clusters | None = None,
+    min_class_examples: int = 1,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[PredictionsBounds],
 ) -> Check:
     """Level A: assert that the compressed model's predictions are the reference's.
@@ -47,8 +51,14 @@ def assert_preserved_predictions(
         weights: The weight of each example, or of each class, in `cost`.
         slices: Named subsets of the examples, each a mask or indices, for the requirements on slices.
         top_k: How many of the most likely classes count for `top_k_agreement`.
+        clusters: Which examples are not independent of each other, such as those of a patient, a video or a document:
+            one whole number or text an example, equal within a cluster, or a column of the data set's metadata. The
+            claims of a `confidence` are then about clusters. None for what the data set says itself (`TaskDataset`).
+        min_class_examples: Classes with fewer examples have no part in `max_class_accuracy_drop`, which a note says.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -61,17 +71,27 @@ def assert_preserved_predictions(
     """
     __tracebackhide__ = True
     assertion = "assert_preserved_predictions"
-    requirements = build_requirements(assertion, METRICS["predictions"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["predictions"].values(), bounds, confidence, family)
     if slices is None and any("_slice_" in requirement.metric for requirement in requirements):
         reject(assertion, "slices", None, "name the subsets that a requirement on slices is about")
     check_class_distance(class_distance, assertion)
+    if clusters is not None and confidence is None:
+        rule = "clusters change claims about the population, not values on the given data: give confidence, too"
+        reject(assertion, "clusters", "given without confidence", rule)
     return assert_behaviour(
         COMPARISONS["predictions"],
         (compressed, reference, dataset, compressed_dataset),
         requirements,
         assertion,
         PredictionsNotPreservedError,
-        {"class_distance": class_distance, "weights": weights, "slices": slices, "top_k": top_k},
+        {
+            "class_distance": class_distance,
+            "weights": weights,
+            "slices": slices,
+            "top_k": top_k,
+            "clusters": clusters,
+            "min_class_examples": min_class_examples,
+        },
     )
 
 

@@ -14,7 +14,7 @@ from cp_compress.fidelity.reconstruction import compare_reconstruction
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.assertions.bounds import ReconstructionBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
+from pytest_cp.checks.conclusion import Family, build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data
 from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
@@ -26,6 +26,7 @@ def assert_reconstruction(
     original: Any,
     *,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[ReconstructionBounds],
 ) -> Check:
     """Assert that decoded data is close to the original, and small.
@@ -35,6 +36,8 @@ def assert_reconstruction(
         original: The same examples before a codec stored them.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more. Errors are in units of the data, PSNR in dB for a data range of 1.
 
     Returns:
@@ -47,7 +50,7 @@ def assert_reconstruction(
     """
     __tracebackhide__ = True
     assertion = "assert_reconstruction"
-    requirements = build_requirements(assertion, METRICS["reconstruction"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["reconstruction"].values(), bounds, confidence, family)
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         if decoded is original:

@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import RobustnessBounds
 from pytest_cp.checks.call_options import taking_bounds
-from pytest_cp.checks.conclusion import assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
 from pytest_cp.errors import RobustnessNotPreservedError
 
 
@@ -28,6 +28,7 @@ def assert_robustness(
     severities: Sequence[int] = (1, 3, 5),
     examples: int | Sequence[int] | None = None,
     confidence: float | None = None,
+    family: Family | None = None,
     **bounds: Unpack[RobustnessBounds],
 ) -> Check:
     """Level D: assert that the compressed model answers corrupted images as the reference does.
@@ -44,6 +45,8 @@ def assert_robustness(
         examples: A number of examples, spread evenly over the data set, or their indices; None for all.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
+        family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
+            share of the error (Bonferroni). None for each candidate by itself.
         **bounds: The requirements; one or more.
 
     Returns:
@@ -56,7 +59,7 @@ def assert_robustness(
     """
     __tracebackhide__ = True
     assertion = "assert_robustness"
-    requirements = build_requirements(assertion, METRICS["robustness"].values(), bounds, confidence)
+    requirements = build_requirements(assertion, METRICS["robustness"].values(), bounds, confidence, family)
     return assert_behaviour(
         COMPARISONS["robustness"],
         (compressed, reference, dataset, compressed_dataset),

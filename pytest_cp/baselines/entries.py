@@ -58,13 +58,19 @@ def make_entry(record: Record) -> Record:
 
 
 def measured_on(record: Record) -> dict[str, Any]:
-    """Return what a baseline is bound to: reference, data and directions by content, the candidate by its scheme."""
+    """Return what a baseline is bound to: reference, data and directions by content, the candidate by its scheme.
+
+    Where answers depend on who else is in the batch, it is bound to the batch size too.
+    """
     subjects = record["subjects"]
     fixed = {name: subjects[name]["digest"] for name in ("reference", "data", "original") if name in subjects}
     named = ("candidate", "compressed_data", "decoded")
     fixed |= {name: subjects[name]["name"] for name in named if name in subjects}
     if "directions_digest" in record["details"]:
         fixed["directions"] = record["details"]["directions_digest"]
+    depends = record["details"].get("batch_dependence", {})
+    if any((depends.get(who) or {}).get("on_neighbours") for who in ("candidate", "reference")):
+        fixed["batch_size"] = depends["batch_size"]
     options = {name: value["digest"] for name, value in record["options"].items() if isinstance(value, dict)}
     return fixed | {"seed": record["seed"]} | ({"options": options} if options else {})
 

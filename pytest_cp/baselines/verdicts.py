@@ -56,7 +56,8 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
     ]
     if stale:
         verdict["stale"] = stale
-        changed = f"the baseline is stale, since these changed: {', '.join(stale)}"
+        told = [_told(name, entry["measured_on"], measured_on(record)) for name in stale]
+        changed = f"the baseline is stale, since these changed: {', '.join(told)}"
         verdict["problems"] = [f"{changed}; accept the change with {_UPDATE}"]
         return verdict | {"verdict": "stale"}
     compared = [_compare(result, entry["metrics"][result["metric"]], policy) for result in record["requirements"]]
@@ -69,12 +70,21 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
             verdict["problems"].append(text)
         elif found["verdict"] == "improved":
             verdict["notes"].append(text)
+        if _swallows(metric, found):
+            verdict["notes"].append(f"the tolerance {found['tolerance']:g} of {metric} lets half of all values pass")
     worst = max((found["verdict"] for found in compared), key=_SEVERITY.index)
     return verdict | {"verdict": worst}
 
 
 def _required(record: Record) -> list[str]:
     return [result["metric"] for result in record["requirements"]]
+
+
+def _told(name: str, then: dict[str, Any], now: dict[str, Any]) -> str:
+    if name != "batch_size":
+        return name
+    sizes = [found.get(name, "not told") for found in (then, now)]
+    return f"batch_size ({sizes[0]}, now {sizes[1]}; answers depend on the batch)"
 
 
 def _moved(then: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -97,6 +107,17 @@ def _compare(result: Record, saved: dict[str, Any], policy: Policy) -> Record:
         "tolerance": tolerance,
         "verdict": outcome,
     }
+
+
+def _swallows(metric: str, found: Record) -> bool:
+    """Tell whether a tolerance is so large that hardly any value would be a regression."""
+    from cp_compress.fidelity.judging.metrics import known_metric
+
+    known = known_metric(metric)
+    size = math.inf if known is None else known.high - known.low
+    if math.isinf(size):  # of a ratio or a level in dB; a distance near zero may have a tolerance beyond its value
+        size = abs(float(found["then"])) if found["direction"] == "min" else math.inf
+    return bool(0 < size / 2 <= found["tolerance"])
 
 
 def _sentence(metric: str, found: Record) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from cp_compress.base.identity import identify
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments, explain_argument
+from pytest_cp.checks.execution import deploying
 from pytest_cp.checks.exploring import exploring
 from pytest_cp.checks.records import called_with, noting_refusals
 
@@ -18,7 +19,9 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
-_ELSEWHERE = {"confidence", "save_to"}  # told by the requirement, and without effect on what is found
+_ELSEWHERE = {"confidence", "family", "save_to"}  # told by the requirement, and without effect on what is found
+DEPLOYED = "deployed_batch_size"
+"""The argument of every assertion that runs two models on data: what their forward passes are held to."""
 _DIGITS = 16
 
 
@@ -40,8 +43,9 @@ def taking_bounds(
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Let an assertion with `**bounds` take the bounds of metrics, and its checks carry the options that were chosen.
 
-    The signature that callers see names each bound. Raises TypeError for any other keyword, as Python itself does, with
-    the argument that is meant.
+    The signature that callers see names each bound, and of an assertion that runs two models on data the deployed batch
+    size, which is no option: baselines know it where answers depend on it. Raises TypeError for any other keyword, as
+    Python itself does, with the argument that is meant.
     """
     named = {parameter.name: parameter for parameter in bounds_of(metrics)}
 
@@ -49,6 +53,8 @@ def taking_bounds(
         signature = inspect.signature(assertion)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         options = {one.name: one.default for one in own if one.name not in SUBJECTS | _ELSEWHERE}
+        runs = {"reference", "dataset"} <= set(signature.parameters)
+        held = [inspect.Parameter(DEPLOYED, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")]
 
         @functools.wraps(assertion)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -58,6 +64,7 @@ def taking_bounds(
 
         def checked_call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             __tracebackhide__ = True
+            deployed: Any = kwargs.pop(DEPLOYED, None) if runs else None
             for name in kwargs:
                 if name not in named and name not in signature.parameters:
                     raise TypeError(_unexpected(assertion.__name__, name, metrics, [*named, *options]))
@@ -66,10 +73,13 @@ def taking_bounds(
                 for name, value in kwargs.items()
                 if name in options and not is_default(value, options[name])
             }
-            with called_with({name: _describe(value) for name, value in sorted(chosen.items())}):
+            described = {name: _describe(value) for name, value in sorted(chosen.items())}
+            with deploying(assertion.__name__, deployed), called_with(described):
                 return assertion(*args, **kwargs)
 
-        call.__signature__ = signature.replace(parameters=[*own, *named.values()])  # type: ignore[attr-defined]
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *(held if runs else []), *named.values()]
+        )
         return call
 
     return decorate

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec, get_args
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.judging.repeats import count_once
+from cp_compress.fidelity.judging.telling import require_telling
+from cp_compress.fidelity.observing.batch_dependence import require_known_batches, with_batches
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -20,9 +25,11 @@ from cp_compress.fidelity.observing.refusals import (
     require_originals,
     require_other_logits,
     require_source,
+    require_unused,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
+from cp_compress.inputs.clusters import has_clusters
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
@@ -41,6 +48,8 @@ from pytest_cp.checks.records import (
 from pytest_cp.errors import BaselineError, PreservationError
 
 Parameters = ParamSpec("Parameters")
+Family = Literal["candidates"]
+"""The claims that hold together at a confidence: those about all candidates of a test."""
 
 
 def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameters, Check]:
@@ -58,12 +67,17 @@ def returning_twin(assertion: Callable[Parameters, Check]) -> Callable[Parameter
 
 
 def build_requirements(
-    assertion: str, metrics: Iterable[Metric], bounds: Mapping[str, Any], confidence: float | None
+    assertion: str,
+    metrics: Iterable[Metric],
+    bounds: Mapping[str, Any],
+    confidence: float | None,
+    family: Family | None = None,
 ) -> list[Requirement]:
     """Return the requirements that the bounds of an assertion's call make; raises InvalidArgumentError for none."""
     arguments = bound_arguments(metrics)
+    size = _size_of_family(assertion, family, confidence)
     asked = [
-        _requirement(assertion, argument, metric, bounds[argument], confidence)
+        _requirement(assertion, argument, metric, bounds[argument], confidence, size)
         for argument, metric in arguments.items()
         if bounds.get(argument) is not None
     ]
@@ -73,7 +87,25 @@ def build_requirements(
     return asked
 
 
-def _requirement(assertion: str, argument: str, metric: Metric, bound: Any, confidence: float | None) -> Requirement:
+def _size_of_family(assertion: str, family: Family | None, confidence: float | None) -> int:
+    """Return how many candidates a claim is about together, 1 for each by itself."""
+    if family is None:
+        return 1
+    check_choice(assertion, "family", family, get_args(Family))
+    if confidence is None:
+        reject(assertion, "family", family, "is about the confidence of claims: give confidence, too")
+    size = current_execution().candidates
+    if size is None:
+        rule = (
+            "needs the candidates of a test, of the fixture compressed_model or compressed_dataset or a specification"
+        )
+        reject(assertion, "family", family, rule)
+    return size
+
+
+def _requirement(
+    assertion: str, argument: str, metric: Metric, bound: Any, confidence: float | None, family: int
+) -> Requirement:
     name = metric.name
     if metric.leveled:
         rule = "must be a pair: the level of the quantile, in (0, 1), and its bound"
@@ -83,7 +115,7 @@ def _requirement(assertion: str, argument: str, metric: Metric, bound: Any, conf
         name, bound = f"{metric.name}_{level:g}", bound[1]
     direction = metric.direction
     assert direction is not None  # an argument bounds it
-    return Requirement(name, direction, metric.check_bound(assertion, argument, bound), confidence)
+    return Requirement(name, direction, metric.check_bound(assertion, argument, bound), confidence, family)
 
 
 def assert_behaviour(
@@ -127,26 +159,50 @@ def assert_pair(
         execution = current_execution()
         if not execution.any_source:
             require_source(compressed, reference)
-        original = observe(reference, dataset, device=execution.device, batch_size=execution.batch_size)
+        settings: dict[str, Any] = {
+            "device": execution.device,
+            "batch_size": execution.batch_size,
+            "deployed_batch_size": execution.deployed_batch_size,
+        }
+        original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
         if compressed_dataset is not None:
             require_originals(LabeledData(compressed_dataset), original.data)
-        candidate = observe(observed, read, device=execution.device, batch_size=execution.batch_size)
+        candidate = observe(observed, read, **settings)
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair
         require_other_logits(candidate, original)
+        require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
-        measurement = compare(candidate, original)
+        claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
+        doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
+        found = with_batches(compare(candidate, original), candidate, original)
+        measurement = count_once(found, original, requirements)
+        _require_clusters(assertion, measurement, requirements, dataset)
+        if doubts:
+            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
         note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 
+def _require_clusters(
+    assertion: str, measurement: Measurement, requirements: Iterable[Requirement], dataset: Any
+) -> None:
+    """Refuse a claim that takes examples for independent which the data set says belong together."""
+    claims = [requirement for requirement in requirements if requirement.confidence is not None]
+    if claims and measurement.details.get("clusters") is None and has_clusters(dataset):
+        rule = (
+            "the data set says which examples belong together, and only claims about predictions are made of clusters"
+        )
+        reject(assertion, "confidence", claims[0].confidence, f"{rule}: leave the confidence out")
+
+
 def _explain(candidate: Observation, reference: Observation) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
-    key = ("origin", reference.model_digest, reference.data_digest)
+    key = ("origin", reference.content_key, reference.data_digest)
     return candidate.remember(key, lambda: explain_damage(candidate, reference))
 
 
@@ -159,6 +215,21 @@ def recording_errors(assertion: str, subjects: Record) -> Iterator[None]:
         raise
 
 
+def _with_coverage(
+    measurement: Measurement, requirements: list[Requirement], subjects: Record
+) -> tuple[Measurement, list[Requirement]]:
+    """Add what the session requires of each candidate's coverage; a coverage that is unknown has no value."""
+    least, found = current_execution().min_coverage, subjects.get("candidate", {}).get("coverage")
+    if least is None or found is None:
+        return measurement, requirements
+    if any(one.metric == "coverage" and one.bound >= least for one in requirements):
+        return measurement, requirements
+    value = math.nan if found["share"] is None else found["share"]
+    metrics, counts = {**measurement.metrics, "coverage": value}, {**measurement.counts, "coverage": 1}
+    measured = dataclasses.replace(measurement, metrics=metrics, counts=counts)
+    return measured, [*requirements, Requirement("coverage", "min", least)]
+
+
 def conclude(
     measurement: Measurement,
     requirements: list[Requirement],
@@ -169,7 +240,7 @@ def conclude(
 ) -> Check:
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
-        check = judge(measurement, requirements)
+        check = judge(*_with_coverage(measurement, requirements, subjects))
     if asserting() and exploring() and shows_nothing(check):
         set_aside_check(check, assertion, subjects)
         reject_draw()

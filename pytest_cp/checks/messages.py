@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.checks.records import Record, current_recorder, decisive_requirement
 
 _LISTED = 8
@@ -32,7 +34,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     if hint:
         lines.append(f"  {hint}")
     lines.append(f"  reproduce: {reproduce_command(record)}")
-    return "\n".join(lines)
+    return "\n".join(map(printable_line, lines))
 
 
 def _headline(record: Record) -> str:
@@ -53,18 +55,48 @@ def finding(entry: Record) -> str:
     text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
     if entry["interval"] is not None:
         low, high = entry["interval"]
-        text += f" at {entry['confidence']:.0%} confidence ({number(low)} … {number(high)})"
-    text += f", n = {entry['count']}"
+        text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({number(low)} … {number(high)})"
+    clusters = entry.get("clusters")
+    text += f", n = {entry['count']}" + ("" if clusters is None else f" in {clusters} clusters")
+    detectable = sensitivity(entry)
+    text += f"; {detectable}" if detectable else ""
     if entry["outcome"] == "inconclusive":
-        needed = entry["examples_needed"]
+        needed, units = entry["examples_needed"], "examples" if clusters is None else "clusters"
         text += ": inconclusive, " + (
-            f"about {needed:,} more examples would decide it"
+            f"about {needed:,} more {units} would decide it"
             if needed
-            else "more examples like these would not decide it"
+            else f"more {units} like these would not decide it"
         )
+    elif entry["outcome"] == "error" and entry["metric"] == "coverage":
+        text += ": it is unknown what the candidate changed, and unknown is never enough"
     elif entry["outcome"] == "error":
         text += ": not a number, so nothing was compared"
     return text
+
+
+def sensitivity(entry: Record) -> str:
+    """Return which true value a claim that passed would have found; empty for others."""
+    detectable = entry.get("detectable")
+    return (
+        "" if detectable is None else f"a true value of {number(detectable)} would have been found in 80 % of samples"
+    )
+
+
+def sensitivities(records: Iterable[Record]) -> list[str]:
+    """Return what the claims that passed would have found, a line each, of the first ones."""
+    lines = [
+        f"{entry['requirement']}, n = {entry['count']}, {compressed}: {sensitivity(entry)}"
+        for record in records
+        for compressed in [record["subjects"].get("candidate", {}).get("name", record["test"])]
+        for entry in record["requirements"]
+        if sensitivity(entry)
+    ]
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], f"… and {more} more claims"] if more > 0 else lines
+
+
+def _family(entry: Record) -> str:
+    return f" over {entry['family']} candidates" if entry.get("family", 1) > 1 else ""
 
 
 def _group_lines(entry: Record) -> list[str]:
@@ -84,7 +116,20 @@ def _group_lines(entry: Record) -> list[str]:
 
 
 def _subject_lines(subjects: dict[str, Any]) -> list[str]:
-    return [f"  {role}: {subject['name']}{_size(subject)}" for role, subject in subjects.items()]
+    lines = []
+    for role, subject in subjects.items():
+        changed = changed_share(subject)
+        lines.append(f"  {role}: {subject['name']}{_size(subject)}{f', changed: {changed}' if changed else ''}")
+        lines += [f"    {text}" for text in subject.get("coverage", {}).get("steps", [])]
+    return lines
+
+
+def changed_share(subject: Record) -> str:
+    """Return what share of its reference a candidate changed, in a few words; nothing for other subjects."""
+    coverage = subject.get("coverage")
+    if coverage is None:
+        return ""
+    return "unknown" if coverage["share"] is None else str(coverage["text"])
 
 
 def _size(subject: Record) -> str:

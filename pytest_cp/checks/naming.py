@@ -12,8 +12,10 @@ from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, cached_file
 
+_KEPT_COVERAGES = 64
+_coverages: dict[Any, Record] = {}
 _candidate_name: ContextVar[str | None] = ContextVar("cp_candidate_name", default=None)
 
 
@@ -41,7 +43,25 @@ def describe_model(model: Model) -> Record:
     name = " | ".join(steps) if steps else getattr(type(model), "__name__", repr(model))
     if not steps and hasattr(model, "__name__"):
         name = model.__name__
-    return {"name": name, "digest": digest_model(model)}
+    return {"name": name, "digest": digest_model(model)} | cached_file(model)
+
+
+def describe_coverage(candidate: Model, reference: Model) -> Record:
+    """Return what share of the reference the candidate changed, for a subject; nothing where they are one model."""
+    from cp_compress.model.coverage import measure_coverage
+    from cp_compress.model.record import read_steps
+
+    digests = digest_model(candidate), digest_model(reference)
+    if candidate is reference or (digests[0] is not None and digests[0] == digests[1]):
+        return {}
+    if None in digests:
+        return {"coverage": measure_coverage(candidate, reference).to_json()}
+    key = (*digests, read_steps(candidate))  # steps say why a weight stayed as it was
+    if key not in _coverages:
+        if len(_coverages) >= _KEPT_COVERAGES:
+            _coverages.clear()
+        _coverages[key] = measure_coverage(candidate, reference).to_json()
+    return {"coverage": _coverages[key]}
 
 
 def describe_data(source: Any, digest: str | None, count: int) -> Record:
@@ -52,7 +72,8 @@ def describe_data(source: Any, digest: str | None, count: int) -> Record:
 
 def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
     """Return the subjects of a check that are known before anything runs: the models, and the candidate's codec."""
-    subjects = {"candidate": describe_candidate(candidate), "reference": describe_model(reference)}
+    described = describe_candidate(candidate) | describe_coverage(candidate, reference)
+    subjects = {"candidate": described, "reference": describe_model(reference)}
     if said_by(compressed_dataset, "codec") is not None:
         subjects["compressed_data"] = describe_data(compressed_dataset, None, len(LabeledData(compressed_dataset)))
     return subjects
@@ -64,7 +85,7 @@ def describe_pair(candidate: Observation, reference: Observation) -> Record:
     Data stored by another codec is data of its own, though the codec may have lost nothing.
     """
     subjects: Record = {
-        "candidate": describe_candidate(candidate.model),
+        "candidate": describe_candidate(candidate.model) | describe_coverage(candidate.model, reference.model),
         "reference": describe_model(reference.model),
         "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -156,7 +157,9 @@ def _matter(record: Record) -> tuple[str, ...]:
     subjects = sorted(record["subjects"].items())
     if record["explored"]:  # what Hypothesis draws, data and options too, makes other runs of one check
         return record["assertion"], str([(role, subject["name"]) for role, subject in subjects]), requirements
-    return record["assertion"], str(subjects), requirements, str(record["options"])
+    # where answers depend on the batch, each batch size is a matter of its own
+    size = record["details"].get("batch_dependence", {}).get("batch_size")
+    return record["assertion"], str(subjects), requirements, str(record["options"]), str(size)
 
 
 def _name(record: Record) -> tuple[str, ...]:
@@ -301,7 +304,29 @@ def _record(assertion: str, subjects: dict[str, Any], **parts: Any) -> Record:
         "subjects": subjects,
         "runs": 1,
     }
-    return called | _execution() | empty | parts
+    record = called | _execution() | empty | parts
+    cached = [
+        f"the {role} was read from the cache: {one['cached']}" for role, one in subjects.items() if "cached" in one
+    ]
+    covered = subjects.get("candidate", {}).get("coverage", {}).get("notes", [])
+    return record | {"notes": [*record["notes"], *covered, *cached]}
+
+
+_cached: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def note_cached(model: Any, path: str) -> None:
+    """Let records say that a model was not made in this session, but read from a file of the cache."""
+    _cached[model] = path
+
+
+def cached_file(model: Any) -> dict[str, str]:
+    """Return the file of the cache that a model was read from, for its description; nothing for any other model."""
+    try:
+        path = _cached.get(model)
+    except TypeError:  # of a callable that has no hash, or that nothing can refer to weakly
+        return {}
+    return {} if path is None else {"cached": path}
 
 
 def _execution() -> Record:

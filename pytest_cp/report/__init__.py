@@ -12,6 +12,7 @@ from cp_compress.base.error_reasons import reason_of
 from pytest_cp.report.document import build_document
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import SUMMARY_VARIABLE, append_summary, write_markdown
+from pytest_cp.report.verdict import with_verdict
 from pytest_cp.session.state import session_state
 
 
@@ -40,7 +41,7 @@ def append_step_summary(session: pytest.Session) -> None:
 
 
 def _document(session: pytest.Session) -> dict[str, Any]:
-    return build_document(session.config, session_state(session.config), int(session.exitstatus))
+    return with_verdict(build_document(session.config, session_state(session.config), int(session.exitstatus)))
 
 
 def _write_page(document: dict[str, Any], path: Path) -> None:

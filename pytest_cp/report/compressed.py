@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from pytest_cp.checks.messages import changed_share
 from pytest_cp.checks.records import Record
 
 
@@ -20,6 +21,30 @@ def compressed_name(record: Record) -> str:
     if same_model and len(names) > 1:
         names = names[1:]
     return " + ".join(names) or "-"
+
+
+def changed_cell(record: Record) -> str:
+    """Return what share of its reference the candidate of a check changed, in a few words."""
+    return changed_share(record["subjects"].get("candidate", {}))
+
+
+def coverage_lines(records: Sequence[Record]) -> list[str]:
+    """Return what a reader must know of the coverage of each candidate, the least first, and unknown before all.
+
+    Candidates that changed most weights of their reference, in one step, have no line.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for record in records:
+        subject = record["subjects"].get("candidate", {})
+        coverage = subject.get("coverage")
+        if coverage is None:
+            continue
+        told = [*coverage["notes"], *coverage["steps"]]
+        if coverage["share"] is None:
+            found[f"{subject['name']}: {coverage['text']}"] = (-1.0, "")
+        elif told:
+            found[f"{subject['name']}: {'; '.join(told)}"] = (coverage["share"], subject["name"])
+    return sorted(found, key=lambda line: found[line])
 
 
 def size_table(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -24,25 +24,38 @@ _PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pi
 def build_document(config: pytest.Config, state: SessionState, exit_status: int) -> dict[str, Any]:
     """Return the whole report of a session as JSON-ready data."""
     settings = execution(config)
-    created = datetime.datetime.now(datetime.timezone.utc)
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "created": created.astimezone().isoformat(timespec="seconds"),
+    document = dated() | {
         "duration": round(time.time() - state.started, 3),
         "exit_status": exit_status,
+        "finished": True,
         "outcomes": count_outcomes(state.records),
         "checks": worst_first(state.records),
-        "not_compared": [{"test": test, "reason": reason} for test, reason in sorted(state.not_compared.items())],
+        "gates": len(state.all_gates),
+        "not_compared": [
+            {"test": test, "reason": reason, "kind": kind}
+            for test, (kind, reason) in sorted(state.not_compared.items())
+        ],
         "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
         "waivers": state.waivers.report(state.records),
         "notes": list(state.notes),
         "sections": [],
         "provenance": {},
-        "execution": {"device": settings.device, "seed": settings.seed, "batch_size": settings.batch_size},
-        "environment": _environment(),
+        "execution": {
+            "device": settings.device,
+            "seed": settings.seed,
+            "batch_size": settings.batch_size,
+            "deployed_batch_size": settings.deployed_batch_size,
+        },
+        "environment": describe_environment(),
     }
     complete_document(config, document)
     return document
+
+
+def dated() -> dict[str, Any]:
+    """Return what every report begins with: the version of its schema, and when it was written."""
+    created = datetime.datetime.now(datetime.timezone.utc)
+    return {"schema_version": SCHEMA_VERSION, "created": created.astimezone().isoformat(timespec="seconds")}
 
 
 def count_outcomes(records: list[Record]) -> dict[str, int]:
@@ -73,7 +86,8 @@ def worst_first(records: list[Record]) -> list[Record]:
     return sorted(records, key=rank)
 
 
-def _environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
+    """Return the versions and the machine that a report was made with."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:

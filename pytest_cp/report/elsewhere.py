@@ -6,9 +6,10 @@ from html import escape
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.checks.messages import number
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, Record
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name
 
 
 def add_properties(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -23,7 +24,8 @@ def add_properties(item: pytest.Item, report: pytest.TestReport) -> None:
 
 
 def _properties(record: Record) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
+    changed = changed_cell(record)
+    found: list[tuple[str, object]] = [("cp.changed", changed)] if changed else []
     for entry in record["requirements"]:
         name = f"cp.{entry['metric']}" + (f".{record['ordinal']}" if record["ordinal"] > 1 else "")
         found += [(name, entry["value"]), (f"{name}.bound", entry["bound"]), (f"{name}.margin", entry["margin"])]
@@ -33,12 +35,12 @@ def _properties(record: Record) -> list[tuple[str, object]]:
 
 def _row(record: Record, entry: Record) -> tuple[object, ...]:
     found = (number(entry["value"]), number(entry["margin"]), entry["count"])
-    return (entry["outcome"], compressed_name(record), entry["requirement"], *found)
+    return (entry["outcome"], compressed_name(record), changed_cell(record), entry["requirement"], *found)
 
 
 def _table(records: list[Record]) -> str:
-    heads = ("outcome", "compressed", "requirement", "found", "margin", "n")
+    heads = ("outcome", "compressed", "changed", "requirement", "found", "margin", "n")
     rows = [_row(record, entry) for record in records for entry in record["requirements"]]
     head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(printable_line(cell))}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"

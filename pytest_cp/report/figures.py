@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_line
+
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 14, 46
 
@@ -101,10 +103,12 @@ class _Plot:
         return self._size[1] - _BOTTOM - (value - low) / ((high - low) or 1) * (self._size[1] - _TOP - _BOTTOM)
 
     def mark(self, opening: str, title: str, tag: str) -> None:
-        self._parts.append(f"{opening}<title>{escape(title)}</title></{tag}>")
+        self._parts.append(f"{opening}<title>{escape(printable_line(title))}</title></{tag}>")
 
     def text(self, x: float, y: float, text: str, anchor: str) -> None:
-        self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+        self._parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(printable_line(text))}</text>'
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float) -> None:
         ends = f'x1="{self.x(x1):.1f}" y1="{self.y(y1):.1f}" x2="{self.x(x2):.1f}" y2="{self.y(y2):.1f}"'
@@ -127,11 +131,13 @@ class _Plot:
         if up:
             middle = height / 2 - 12
             turned = f'transform="rotate(-90 14 {middle:.0f})"'
-            self._parts.append(f'<text x="14" y="{middle:.0f}" text-anchor="middle" {turned}>{escape(up)}</text>')
+            self._parts.append(
+                f'<text x="14" y="{middle:.0f}" text-anchor="middle" {turned}>{escape(printable_line(up))}</text>'
+            )
 
     def svg(self) -> str:
         width, height = self._size
-        title = escape(self._title)
+        title = escape(printable_line(self._title))
         head = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
         return f"{head}{''.join(self._parts)}</svg>"
 

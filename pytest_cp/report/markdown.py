@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import finding, number, worst_slices
+from pytest_cp.checks.messages import finding, number, sensitivities, worst_slices
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
-from pytest_cp.report.verdict import session_verdict
+from pytest_cp.report.verdict import count_missing, session_verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _LARGEST = 900_000
@@ -50,9 +51,14 @@ def render_markdown(document: dict[str, Any]) -> str:
     counts = {name: count for name, count in document["outcomes"].items() if count}
     verdict = session_verdict(document)
     lines = [f"## {_VERDICTS[verdict.kind]} {verdict.text}", ""]
-    lines += [", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks", ""]
+    missing = count_missing(document)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks"
+    lines += [f"{told}; gates that compared nothing: {missing}" if missing else told, ""]
     if document["checks"]:
-        lines += ["| outcome | compressed | required | found | margin | n | test |", "|---|---|---|---|--:|--:|---|"]
+        lines += [
+            "| outcome | compressed | changed | required | found | margin | n | test |",
+            "|---|---|---|---|---|--:|--:|---|",
+        ]
         lines += [_row(record) for record in document["checks"]]
         lines.append("")
     for record in document["checks"]:
@@ -72,6 +78,7 @@ def _row(record: Record) -> str:
     cells = [
         f"{_SYMBOLS[outcome]} {outcome}" + ("" if record["asserted"] else " (not asserted)"),
         compressed_name(record),
+        changed_cell(record),
     ]
     if found is None:
         cells += [str(record["error"]), "", "", ""]
@@ -101,7 +108,9 @@ def _failure(record: Record) -> list[str]:
 
 
 def _lists(document: dict[str, Any]) -> list[str]:
-    lines = [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    lines = [f"- {_text(line)}" for line in sensitivities(document["checks"])]
+    lines += [f"- not compared: {_text(entry['test'])}: {_text(entry['reason'])}" for entry in document["not_compared"]]
+    lines += [f"- coverage: {_text(line)}" for line in coverage_lines(document["checks"])]
     for record in document["checks"]:
         if record["baseline"] is not None:
             notes = record["baseline"]["notes"]
@@ -123,7 +132,7 @@ def _cell(text: str) -> str:
 
 def _text(text: Any) -> str:
     """Return a text that is shown literally, without tags, line breaks, links, mentions, lists or emphasis."""
-    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    plain = printable_line(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;")
     plain = _SIGNS.sub(r"\\\g<0>", plain)
     plain = _STARTS.sub(r"\1\\\2", plain)
     return _unlinked(plain)
@@ -136,7 +145,7 @@ def _lines(text: Any) -> str:
 
 def _html(text: Any) -> str:
     """Return a text on one line as HTML that shows it literally."""
-    shown = _unlinked(html.escape(" ".join(str(text).split()), quote=False))
+    shown = _unlinked(html.escape(printable_line(" ".join(str(text).split())), quote=False))
     return shown.replace("[", "&#91;")  # some renderers look for links within HTML too
 
 

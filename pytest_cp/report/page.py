@@ -9,13 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from pytest_cp.checks.messages import finding, number
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name, size_table
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
-from pytest_cp.report.verdict import session_verdict
+from pytest_cp.report.verdict import count_missing, session_verdict
 
 IMAGE_BYTES = 3_000_000
 SHOWN_CLASSES = 40
@@ -49,6 +50,8 @@ def render_page(document: dict[str, Any]) -> str:
         verdict_symbol=_VERDICTS[verdict.kind],
         checks=checks,
         tightest=_tightest(document["checks"]),
+        missing=count_missing(document),
+        coverage=coverage_lines(document["checks"]),
         charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
         environment=_flat(document["environment"]),
         images=images.by_content,
@@ -109,6 +112,7 @@ def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any
         "outcome": outcome,
         "symbol": _SYMBOLS[outcome],
         "compressed": compressed_name(record),
+        "changed": changed_cell(record),
         "test": record["test"],
         "decisive": decisive,
         "margin": decisive["margin"] if decisive is not None and numeric else None,
@@ -185,11 +189,16 @@ def _asset(name: str) -> str:
     return importlib.resources.files("pytest_cp.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
 
 
+def _printable(value: Any) -> Any:
+    """Return what the template writes, without what could turn around or hide the text beside it."""
+    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @functools.cache
 def _template() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable)
     environment.filters["number"] = number
     environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
     return environment.from_string(_asset("report.html.j2"))

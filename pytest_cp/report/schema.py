@@ -30,7 +30,10 @@ def document_schema() -> dict[str, Any]:
                 "exit_status": _WHOLE | {"description": "pytest's exit status: 0 passed, 1 failed, 2 interrupted, …"},
                 "outcomes": {"type": "object", "additionalProperties": _WHOLE},
                 "checks": {"type": "array", "items": {"$ref": "#/$defs/check"}, "description": "worst first"},
-                "not_compared": _many({"test": _TEXT, "reason": _TEXT}),
+                "not_compared": _many(
+                    {"test": _TEXT, "reason": _TEXT},
+                    {"kind": {"enum": ["no check", "not run", "deselected", "skipped"]}},
+                ),
                 "baselines": _object(
                     {"mode": {"enum": ["check", "new", "update", None]}, "verdicts": {"type": "object"}}
                 ),
@@ -40,7 +43,12 @@ def document_schema() -> dict[str, Any]:
                 "provenance": {"type": "object", "additionalProperties": _TEXT},
                 "execution": {"type": "object"},
                 "environment": {"type": "object"},
-            }
+            },
+            {
+                "finished": _FLAG | {"description": "false while the run lasts, and where its process ended by itself"},
+                "verdict": _object({"kind": {"enum": ["pass", "fail", "noted"]}, "text": _TEXT}),
+                "gates": _WHOLE | {"description": "how many gates were collected, those that did not run included"},
+            },
         ),
         "$defs": {"check": _check(), "requirement": _requirement()},
     }
@@ -75,7 +83,7 @@ def _check() -> dict[str, Any]:
             "device": _TEXT,
             "subjects": {
                 "type": "object",
-                "additionalProperties": _object({"name": _TEXT, "digest": {"type": ["string", "null"]}}),
+                "additionalProperties": _subject(),
             },
             "comparison": {"type": ["string", "null"]},
             "outcome": _OUTCOME,
@@ -103,6 +111,26 @@ def _check() -> dict[str, Any]:
     )
 
 
+def _subject() -> dict[str, Any]:
+    named = _object({"name": _TEXT, "digest": {"type": ["string", "null"]}})
+    amounts = {name: {"type": ["integer", "null"]} for name in ("changed_layers", "changed_weights")}
+    coverage = _object(
+        {
+            "text": _TEXT,
+            "share": {"type": ["number", "null"], "description": "of the reference's weights; null if unknown"},
+            "layers": _WHOLE,
+            "weights": _WHOLE,
+            **amounts,
+            "unchanged": _many({"name": _TEXT, "size": _WHOLE, "reason": _TEXT}) | {"description": "largest first"},
+            "steps": _TEXTS,
+            "tied": {"type": "array", "items": _TEXTS},
+            "notes": _TEXTS,
+        }
+    )
+    # a report of an earlier version has none
+    return named | {"properties": {**named["properties"], "coverage": coverage}}
+
+
 def _requirement() -> dict[str, Any]:
     return _object(
         {
@@ -118,13 +146,20 @@ def _requirement() -> dict[str, Any]:
             "interval": {"anyOf": [{"type": "null"}, {"type": "array", "items": _VALUE}]},
             "examples_needed": {"type": ["integer", "null"]},
             "groups": {"type": "array"},
-        }
+        },
+        {
+            "family": _WHOLE | {"description": "how many candidates the confidence is about together"},
+            "clusters": {"type": ["integer", "null"], "description": "how many clusters a claim is about"},
+            "detectable": {"anyOf": [{"type": "null"}, _VALUE]}
+            | {"description": "the true value that 80 % of samples would have found, of a claim that passed"},
+        },
     )
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(properties: dict[str, Any], later: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the schema of an object; what `later` names is not in the reports of earlier versions."""
+    return {"type": "object", "properties": properties | (later or {}), "required": list(properties)}
 
 
-def _many(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": _object(properties)}
+def _many(properties: dict[str, Any], later: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "array", "items": _object(properties, later)}

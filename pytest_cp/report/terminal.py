@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import number
+from pytest_cp.checks.messages import number, sensitivities
 from pytest_cp.checks.records import Record, decisive_requirement
-from pytest_cp.report.compressed import compressed_name
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 
 if TYPE_CHECKING:
@@ -17,40 +19,59 @@ if TYPE_CHECKING:
     from pytest_cp.session.state import SessionState
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
-_HEADINGS = ("outcome", "compressed", "metric", "value", "bound", "margin", "n", "test")
+_HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "margin", "n", "test")
 _LISTED_GATES = 10
 _RIGHT = {"value", "margin", "n"}
 
 
 def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> None:
     """Write the table of checks, what was not compared, and the notes; nothing when no gate ran."""
-    if not state.records and not state.gate_tests and not state.not_run:
+    if not state.records and not state.gate_tests and not state.not_run and not state.deselected:
+        return
+    if reporter.config.option.collectonly:
         return
     reporter.section("preservation under compression", sep="=")
+
+    def say(text: str, **markup: bool) -> None:
+        reporter.write_line(printable_line(text), **markup)
+
     records = worst_first(state.records)
-    rows = [_row(record) for record in records]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    reporter.write_line(_line(_HEADINGS, widths))
-    for record, row in zip(records, rows, strict=True):
-        colour = _MARKUP[shown_outcome(record)]
-        reporter.write_line(_line(row, widths), **{colour: True})
+    rows = [tuple(map(printable_line, _row(record))) for record in records]
+    if rows:
+        widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+        say(_line(_HEADINGS, widths))
+        for record, row in zip(records, rows, strict=True):
+            say(_line(row, widths), **{_MARKUP[shown_outcome(record)]: True})
     counts = count_outcomes(state.records)
-    reporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
-    for test, reason in sorted(state.skipped.items()):
-        reporter.write_line(f"not compared: {test}: {reason}", yellow=True)
-    for test, reason in sorted(state.unchecked.items()):
-        reporter.write_line(f"no check made: {test}: {reason}", red=True)
-    for test, reason in list(state.not_run.items())[:_LISTED_GATES]:
-        reporter.write_line(f"not compared: {test}: {reason}", red=True)
-    if len(state.not_run) > _LISTED_GATES:
-        reporter.write_line(f"… and {len(state.not_run) - _LISTED_GATES} more gates that did not run", red=True)
+    say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
+    for line in sensitivities(records):
+        say(line)
+    for line in coverage_lines(records):
+        say(f"coverage: {line}", yellow=True)
+    _say_missing(say, state)
     for record in records:
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
-            reporter.write_line(f"baseline: {entry_name(record)}: {note}", yellow=True)
+            say(f"baseline: {entry_name(record)}: {note}", yellow=True)
     for waiver in state.waivers.report(records):
-        reporter.write_line(_waiver_line(waiver), yellow=True)
+        say(_waiver_line(waiver), yellow=True)
     for note in state.notes:
-        reporter.write_line(f"note: {note}", yellow=True)
+        say(f"note: {note}", yellow=True)
+
+
+def _say_missing(say: Callable[..., None], state: SessionState) -> None:
+    """Name the gates that compared nothing; of those that were left out or did not run, the first few."""
+    left = len(state.not_compared)
+    if left:
+        say(f"{len(state.all_gates) - left} of {len(state.all_gates)} gates compared something", yellow=True)
+    for test, reason in sorted(state.skipped.items()):
+        say(f"not compared: {test}: {reason}", yellow=True)
+    for test, reason in sorted(state.unchecked.items()):
+        say(f"no check made: {test}: {reason}", red=True)
+    for found, what, colour in ((state.not_run, "did not run", "red"), (state.deselected, "were left out", "yellow")):
+        for test, reason in list(found.items())[:_LISTED_GATES]:
+            say(f"not compared: {test}: {reason}", **{colour: True})
+        if len(found) > _LISTED_GATES:
+            say(f"… and {len(found) - _LISTED_GATES} more gates that {what}", **{colour: True})
 
 
 def _waiver_line(waiver: Record) -> str:
@@ -64,11 +85,13 @@ def _waiver_line(waiver: Record) -> str:
 def _row(record: Record) -> tuple[str, ...]:
     decisive = decisive_requirement(record)
     compressed = compressed_name(record)
+    changed = changed_cell(record)
     test = _short_test(record)
     if decisive is None:
         return (
             record["outcome"],
             compressed,
+            changed,
             textwrap.shorten(str(record["error"]), 60, placeholder="…"),
             "",
             "",
@@ -83,7 +106,7 @@ def _row(record: Record) -> tuple[str, ...]:
     value, margin = number(decisive["value"]), number(decisive["margin"])
     shown = shown_outcome(record)
     outcome = shown if record["asserted"] else f"{shown} (not asserted)"
-    return outcome, compressed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
+    return outcome, compressed, changed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
 
 
 def _short_test(record: Record) -> str:

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_lines
 from pytest_cp.baselines.files import BaselineFileError
 from pytest_cp.baselines.leftovers import find_leftovers
 from pytest_cp.baselines.session import read_policy
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
 from pytest_cp.session import options
 from pytest_cp.session.parametrization import is_gate, unused_option
+from pytest_cp.session.selection import WORDS_OF_GATES, left_out
 from pytest_cp.session.state import session_state
 
 if TYPE_CHECKING:
     from pytest_cp.checks.asked import Asked
 
 _ASKED_FOR = ("--cp-scheme", "--cp-codec", *options.REPORTS, "--cp-baseline", "--cp-spec")
-_WORDS_OF_GATES = ("pytest_cp", "compressed_model", "compressed_dataset")
 _NOTHING_COMPARED = "every-gate-must-compare"
 _NOT_MADE = "every-saved-check-must-be-made"
 _BASELINES = "baselines-must-be-readable-and-writable"
 _EXPIRED = "no-waiver-may-be-expired"
 _UNWRITTEN = "reports-must-be-written"
 _NOT_RUN = "every-collected-gate-must-run"
+_DESELECTED = "no-gate-may-be-deselected"
 _OTHER_MODEL = (
     "compressed_model was never compared: the test asked for it, and its checks are about {compared}; pass it to an "
     "assertion, or, where what was compared was made from it, say so with "
@@ -61,9 +63,11 @@ def refuse_lucky_baselines(session: pytest.Session) -> None:
 
 
 def note_collected_gates(session: pytest.Session) -> None:
-    """Remember which gates a session is about to run, so that a missing one is reported."""
-    if not session.config.option.collectonly:
-        session_state(session.config).collected_gates.update(item.nodeid for item in session.items if is_gate(item))
+    """Remember which gates a session is about to run, and which it leaves out, so that a missing one is reported."""
+    state = session_state(session.config)
+    state.collected_gates.update(item.nodeid for item in session.items if is_gate(item))
+    state.deselected |= left_out(session, state.found_gates)
+    state.found_gates = []
 
 
 def note_leftovers(session: pytest.Session) -> None:
@@ -182,8 +186,11 @@ class Attempt:
 def fail_what_no_test_fails(session: pytest.Session) -> None:
     """Report failed tests of their own for what went wrong in the session and in no test of it."""
     if session.config.option.collectonly:
+        state = session_state(session.config)
+        state.not_run = dict.fromkeys(state.collected_gates, "did not run: tests were only collected")
         return
     _fail_if_gates_did_not_run(session)
+    _fail_if_gates_were_deselected(session)
     _fail_if_nothing_was_compared(session)
     try:
         _fail_if_saved_checks_were_not_made(session)
@@ -210,6 +217,14 @@ def _fail_if_gates_did_not_run(session: pytest.Session) -> None:
         _fail_session(session, _NOT_RUN, f"{len(missing)} collected gates did not run:\n{listed}")
 
 
+def _fail_if_gates_were_deselected(session: pytest.Session) -> None:
+    """Fail a session in which gates were left out, where the project says so; else the verdict alone says it."""
+    deselected = session_state(session.config).deselected
+    if deselected and session.config.getini("cp_fail_on_deselected"):
+        listed = "\n".join(f"{test}: {reason}" for test, reason in sorted(deselected.items()))
+        _fail_session(session, _DESELECTED, f"{len(deselected)} gates were left out of this session:\n{listed}")
+
+
 def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
     state = session_state(session.config)
     if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
@@ -229,6 +244,7 @@ def _save_baselines(session: pytest.Session) -> None:
 
 def _fail_if_waivers_expired(session: pytest.Session) -> None:
     state = session_state(session.config)
+    state.notes += state.waivers.doubts(state.all_gates)
     expired = [row for row in state.waivers.report(()) if row["expired"]]
     if not expired or not state.records:
         return
@@ -260,7 +276,7 @@ def _fail_session(session: pytest.Session, name: str, message: str) -> None:
             location=("pytest_cp", None, name),
             keywords={},
             outcome=outcome,  # type: ignore[arg-type]
-            longrepr=message if outcome == "failed" else None,
+            longrepr=printable_lines(message) if outcome == "failed" else None,
             when=when,  # type: ignore[arg-type]
         )
         session.config.hook.pytest_runtest_logreport(report=report)
@@ -281,7 +297,7 @@ def collect_skipped_module(config: pytest.Config, report: pytest.CollectReport) 
     path = config.rootpath / report.nodeid
     if not report.skipped or not path.is_file():
         return
-    if any(word in path.read_text(encoding="utf-8", errors="replace") for word in _WORDS_OF_GATES):
+    if any(word in path.read_text(encoding="utf-8", errors="replace") for word in WORDS_OF_GATES):
         state = session_state(config)
         state.gate_tests.add(report.nodeid)
         state.skipped[report.nodeid] = _skip_reason(report)
@@ -311,6 +327,7 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
         state.records.append(record)
     state.notes += [note for note in getattr(report, "cp_notes", []) if note not in state.notes]
     state.collected_gates.update(getattr(report, "cp_collected_gates", ()))
+    state.deselected |= getattr(report, "cp_deselected", {})
     # if a worker crashed, the report comes from pytest-xdist, which does not know that the test is a gate
     if getattr(report, "cp_gate", False) or report.nodeid in state.collected_gates:
         state.gate_tests.add(report.nodeid)

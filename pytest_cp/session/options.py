@@ -39,6 +39,12 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
     ("cp_device", "string", "", "device to compress and observe on (default: CUDA if available, else CPU)"),
     ("cp_seed", "string", "0", "seed of every random choice (default 0)"),
     ("cp_batch_size", "string", "256", "largest number of examples in one forward call (default 256)"),
+    (
+        "cp_deployed_batch_size",
+        "string",
+        "",
+        "batch size of the deployed model, to which forward passes are held where answers depend on the batch",
+    ),
     ("cp_origin", "string", "auto", "auto: a failing check names the layers that cause the damage; off: it does not"),
     ("cp_cache_dir", "string", "", "cache folder for compressed models (default: in pytest's cache folder)"),
     (
@@ -61,6 +67,18 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "note",
         "what to do when device or versions differ from the baseline: note, fail or ignore (default note)",
     ),
+    (
+        "cp_fail_on_deselected",
+        "bool",
+        False,
+        "fail a session in which gates were collected and left out, by -k, -m, --deselect, --lf or a plugin",
+    ),
+    (
+        "cp_min_coverage",
+        "string",
+        "",
+        "least share of its reference's weights that each candidate must have changed, such as 0.9 (default: none)",
+    ),
     ("cp_junit_properties", "bool", False, "write each check's value, bound and margin to JUnit XML as properties"),
     ("cp_ratchet", "bool", False, "fail a check that is better than its baseline until the baseline is updated"),
     ("cp_waivers", "string", "", "TOML file of waivers: known deviations with size, owner, reason and expiry date"),
@@ -68,7 +86,8 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
 MARKER_TEXTS = (
     "compress_model(scheme, ...): run the test once per scheme, with the fixture `compressed_model`",
     "compress_dataset(codec, ...): run the test once per codec, with the fixture `compressed_dataset`",
-    "cp_execution(device=None, seed=None, batch_size=None, origin=None): where and how the test's checks run",
+    "cp_execution(device=None, seed=None, batch_size=None, deployed_batch_size=None, origin=None): where and how the "
+    "test's checks run",
     "cp_baseline(tolerance=None, ratchet=None): how the test's checks are compared with their baselines",
 )
 MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
@@ -121,16 +140,30 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
     origin = _first(config.getoption("--cp-origin"), marked.get("origin"), config.getini("cp_origin"))
     if origin not in ORIGIN_MODES:
         raise pytest.UsageError(f"cp origin {origin!r}: must be {' or '.join(ORIGIN_MODES)}")
+    largest = _whole("cp batch size", size, at_least=1)
     return Execution(
         device=None if device is None else str(device),
         seed=_whole("cp seed", seed, at_least=0),
-        batch_size=_whole("cp batch size", size, at_least=1),
+        batch_size=largest,
+        deployed_batch_size=_deployed(config, marked, largest),
         origin=origin == "auto",
         evidence_folder=_evidence_folder(config),
         illustrate=bool(config.getoption("--cp-report-html")),
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
+        min_coverage=_share("cp_min_coverage", config.getini("cp_min_coverage")),
     )
+
+
+def _deployed(config: pytest.Config, marked: Mapping[str, Any], largest: int) -> int | None:
+    given = _first(marked.get("deployed_batch_size"), config.getini("cp_deployed_batch_size") or None)
+    if given is None:
+        return None
+    size = _whole("cp deployed batch size", given, at_least=1)
+    if size > largest:
+        rule = f"must be at most the cp batch size, {largest}, the largest of any forward call; raise that"
+        raise pytest.UsageError(f"cp deployed batch size {size}: {rule}")
+    return size
 
 
 def _evidence_folder(config: pytest.Config) -> Path | None:
@@ -142,12 +175,24 @@ def _searched_examples(paths: list[Path]) -> frozenset[str]:
     digests: set[str] = set()
     for path in paths:
         try:
-            content = read_document(read_regular(path, _LARGEST_RESULTS))
-            digests |= {str(digest) for digest in content["search_digests"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"cp_search_results: {path} is not a JSON result of a search: {reason_of(error)}"
-            raise pytest.UsageError(told) from error
+            digests |= read_search_result(path)[1]
+        except ValueError as error:
+            raise pytest.UsageError(f"cp_search_results: {error}") from error
     return frozenset(digests)
+
+
+def read_search_result(path: Path) -> tuple[str | None, frozenset[str]]:
+    """Return the scheme that a search found, by its JSON result, and the digests of the examples that it has seen.
+
+    The scheme is None for a search of something else. Raises ValueError, with the path, for any other file.
+    """
+    try:
+        content = read_document(read_regular(path, _LARGEST_RESULTS))
+        digests = frozenset(str(digest) for digest in content["search_digests"])
+        scheme = content.get("scheme")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON result of a search: {reason_of(error)}") from error
+    return scheme if isinstance(scheme, str) else None, digests
 
 
 def specification_named(config: pytest.Config) -> str | None:
@@ -173,11 +218,12 @@ def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
 def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
     if marker is None:
         return {}
-    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "origin"}
+    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "deployed_batch_size", "origin"}
     if marker.args or unknown:
         given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
         raise pytest.UsageError(
-            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size and origin"
+            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size, deployed_batch_size "
+            "and origin"
         )
     return marker.kwargs
 
@@ -194,6 +240,18 @@ def _whole(name: str, value: Any, *, at_least: int) -> int:
     if number < at_least:
         raise pytest.UsageError(f"{name} {value!r}: must be a whole number of {at_least} or more")
     return number
+
+
+def _share(name: str, value: str) -> float | None:
+    if not value:
+        return None
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise pytest.UsageError(f"{name} = {value}: must be a share of the weights above 0 and at most 1, such as 0.9")
+    return share
 
 
 def schemes(config: pytest.Config) -> list[str]:

@@ -43,8 +43,19 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             session_state(metafunc.config).used_options.add(f"--cp-{kind}")
         if names:
             values = _parse(names, kind, metafunc.definition.nodeid)
+            state, test = session_state(metafunc.config), metafunc.definition.nodeid
+            state.candidates[test] = state.candidates.get(test, 1) * len(values)
             scope = overrides.scope_of(metafunc, fixture)
             metafunc.parametrize(fixture, values, indirect=True, scope=scope, ids=list(map(str, values)))
+
+
+def candidates_of(item: pytest.Item) -> int | None:
+    """Return with how many candidates a test is run, whichever were selected, or None where it is given none."""
+    own: int | None = getattr(item, "cp_candidates", None)
+    name = getattr(item, "originalname", None)
+    if own is not None or name is None or item.parent is None:
+        return own
+    return session_state(item.config).candidates.get(f"{item.parent.nodeid}::{name}")
 
 
 def unused_option(config: pytest.Config) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.session import options
 
 # to the line below (which scrolls where there is none) and back, without moving within the line
@@ -88,7 +89,7 @@ class Progress:
         self._stream.flush()
 
     def _text(self) -> str:
-        now = next(reversed(self._running)).rpartition("::")[2]
+        now = printable_line(next(reversed(self._running)).rpartition("::")[2])
         return f"{self._finished} of {self._total} done{self._left()} · now {now}"
 
     def _left(self) -> str:

@@ -33,6 +33,8 @@ class SessionState:
     records: list[Record] = field(default_factory=list)
     gate_tests: set[str] = field(default_factory=set)
     collected_gates: set[str] = field(default_factory=set)
+    found_gates: list[pytest.Item] = field(default_factory=list)
+    deselected: dict[str, str] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
@@ -47,13 +49,25 @@ class SessionState:
     unread_modules: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
     gate_subjects: Any = None
+    candidates: dict[str, int] = field(default_factory=dict)
     made_by: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
     _datasets: dict[int, tuple[Any, dict[Any, CompressedDataset]]] = field(default_factory=dict)
 
     @property
-    def not_compared(self) -> dict[str, str]:
-        """The gates that compared nothing, by their tests, and why."""
-        return self.skipped | self.unchecked | self.not_run
+    def not_compared(self) -> dict[str, tuple[str, str]]:
+        """The gates that compared nothing, by their tests: how that came, in one word of the reports, and why."""
+        kinds = {
+            "deselected": self.deselected,
+            "skipped": self.skipped,
+            "no check": self.unchecked,
+            "not run": self.not_run,
+        }
+        return {test: (kind, reason) for kind, found in kinds.items() for test, reason in found.items()}
+
+    @property
+    def all_gates(self) -> set[str]:
+        """The gates that were collected, whether they ran or not."""
+        return self.gate_tests | self.collected_gates | self.not_compared.keys()
 
     def told(self) -> list[str]:
         """Return the notes of this process, for the one that writes the reports."""

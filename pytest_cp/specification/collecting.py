@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.session.options import specification_path
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
@@ -62,9 +63,10 @@ class GateFile(pytest.File):
         for candidate in specification.candidates:
             for requirements in specification.requirements:
                 if candidate["name"] in requirements.arguments.get("candidates", [candidate["name"]]):
-                    name = f"{candidate['name']} {requirements.name}"
+                    name = printable_line(f"{candidate['name']} {requirements.name}")
                     item: GateItem = GateItem.from_parent(self, name=name)
                     item.candidate, item.requirements = candidate, requirements
+                    item.cp_candidates = len(requirements.arguments.get("candidates", specification.candidates))
                     yield item
 
 
@@ -72,6 +74,7 @@ class GateItem(pytest.Item):
     """One candidate checked against one table of requirements."""
 
     cp_is_gate = True
+    cp_candidates: int
     candidate: Table
     requirements: Requirements
 

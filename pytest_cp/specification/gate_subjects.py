@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import itertools
@@ -23,12 +24,14 @@ from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import mark_as_searched
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.checks.conclusion import returning_twin
 from pytest_cp.checks.execution import current_execution, using_execution
 from pytest_cp.checks.naming import candidate_called
 from pytest_cp.checks.records import Recorder, recording
 from pytest_cp.session.fixtures import chosen_device
+from pytest_cp.session.options import read_search_result
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.levels import assertion_of, bounds_of, levels, slack_of
@@ -87,11 +90,31 @@ class GateSubjects:
         return cast(Made, self._made[name])
 
     def _model(self, candidate: Table) -> Model:
+        if "search" in candidate:
+            return self._once(f"found {candidate['name']}", lambda: self._found(candidate))
         if "scheme" in candidate:
             return self._once(f"scheme {candidate['scheme']}", lambda: self._compressed(candidate["scheme"]))
         if not candidate.keys() & {"model", "file", "command"}:
             return self._reference
         return self._once(f"candidate {candidate['name']}", lambda: self._read_model(candidate, candidate["name"]))
+
+    def _found(self, candidate: Table) -> Model:
+        """Return what a search has found, with the digests of the examples that it has seen."""
+        try:
+            scheme, digests = read_search_result(self._folder / candidate["search"])
+        except ValueError as error:
+            raise SpecificationError(f"candidate {candidate['name']}: {error}") from error
+        plain = {key: value for key, value in candidate.items() if key != "search"}
+        if not plain.keys() & {"scheme", "model", "file", "command", "codec"}:
+            if scheme is None:
+                rule = "the result names no scheme; say by scheme, model, file, command or codec what was found"
+                raise SpecificationError(f"candidate {candidate['name']}: search = {candidate['search']!r}: {rule}")
+            plain["scheme"] = scheme
+        made = self._model(plain)
+        # a copy of what others may make too, who have not searched for it
+        model = copy.deepcopy(made) if isinstance(made, torch.nn.Module) else made
+        mark_as_searched(model, digests)
+        return model
 
     def _compressed(self, scheme: str) -> Model:
         if not isinstance(self._reference, torch.nn.Module):
@@ -132,6 +155,8 @@ class GateSubjects:
         for name, value in given.items():
             if name == "slices":
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
+            elif name == "clusters":
+                given[name] = self._clusters(requirements.level, value)
             elif isinstance(value, list):
                 given[name] = tuple(value)
             elif name in levels()[requirements.level].made and isinstance(value, str) and FACTORY.fullmatch(value):
@@ -149,10 +174,22 @@ class GateSubjects:
             return self._metadata.where(**condition)
         return make_from(condition, f"slice {label}") if isinstance(condition, str) else condition
 
+    def _clusters(self, level: str, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        if FACTORY.fullmatch(given):
+            return make_from(given, f"{level}.clusters")
+        columns = self._metadata.columns
+        if given not in columns:
+            known = ", ".join(columns)
+            raise SpecificationError(f"{level}.clusters = {given!r}: no column of the metadata; known are {known}")
+        return list(columns[given])
+
     def _noise_bound(self, level: str, argument: str, text: str, given: dict[str, Any]) -> float:
         """Return the bound that equivalent references meet among each other, plus the slack in the text."""
         bounds = bounds_of(level)
-        options = {name: value for name, value in given.items() if name not in bounds and name != "confidence"}
+        claimed = ("confidence", "clusters", "family")
+        options = {name: value for name, value in given.items() if name not in bounds and name not in claimed}
         asked = (
             f"noise {level} {argument} {identify(options)}"  # by content: the text of a large tensor leaves most out
         )
@@ -208,5 +245,7 @@ def _read_data(table: Table, folder: Path) -> Any:
         options = {key: table[key] for key in DATA_OPTIONS if key in table}
         if "size" in options:
             options["size"] = tuple(options["size"])
+        if isinstance(options.get("classes"), str):
+            options["classes"] = folder / options["classes"]
         return read_examples(folder / table["file"], **options)
     return make_from(table["examples"], "data.examples")

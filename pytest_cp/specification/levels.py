@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from pytest_cp.assertions.comparison import as_assertion
 from pytest_cp.assertions.names import ASSERTIONS
-from pytest_cp.checks.call_options import SUBJECTS
+from pytest_cp.checks.call_options import DEPLOYED, SUBJECTS
 
 
 def levels() -> Mapping[str, Comparison]:
@@ -47,6 +47,14 @@ _SLICE = {
     "required": ["column"],
     "minProperties": 2,
     "additionalProperties": False,
+}
+
+_CLUSTERS = {
+    "type": ["string", "array"],
+    "items": {"type": ["integer", "string"]},
+    "minItems": 1,
+    "minLength": 1,
+    "description": "a column of the metadata, a factory, or one entry an example: equal within a cluster",
 }
 
 
@@ -118,8 +126,14 @@ def _hints(level: str) -> dict[str, Any]:
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
+    if name == "family":
+        return {"enum": ["candidates"], "description": "the confidence is one of all candidates together"}
+    if name == "clusters":
+        return _CLUSTERS
     if name == "confidence":
         return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
+    if name == DEPLOYED:
+        return {"type": "integer", "minimum": 1}
     metric = bounds_of(level).get(name)
     if metric is not None:
         return _bound_schema(metric, noise=has_noise(level))

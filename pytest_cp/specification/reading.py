@@ -202,13 +202,17 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
                 yield place, 'a bound is "noise", but there is no table [noise] with references'
             for name in asked:
                 if isinstance(entry[name], str) and _excuses_everything(bounds_of(level)[name], entry[name]):
-                    told = f"{level}.{name} = {entry[name]!r}: every value would meet it, whatever the noise is"
+                    told = f"{level}.{name} = {entry[name]!r}: more than half of all values would meet it"
                     yield [*place, name], told
             if "slices" in entry and "metadata" not in tables["data"]:
                 columns = [name for name, one in entry["slices"].items() if isinstance(one, dict)]
                 if columns:
                     told = f"slice {columns[0]} needs data.metadata, a CSV file with one row per example"
                     yield [*place, "slices"], told
+            clusters = entry.get("clusters")
+            if isinstance(clusters, str) and not FACTORY.fullmatch(clusters) and "metadata" not in tables["data"]:
+                told = f"clusters = {clusters!r} needs data.metadata, a CSV file with one row per example"
+                yield [*place, "clusters"], told
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
     if given:
@@ -217,11 +221,11 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
 
 
 def _excuses_everything(metric: Metric, text: str) -> bool:
-    """Tell whether the slack added to a noise is at least as large as the range of the metric."""
+    """Tell whether the slack added to a noise is more than half of the range of the metric: no small excess of it."""
     from pytest_cp.specification.levels import slack_of
 
     slack = slack_of(text)
-    return (slack if metric.direction == "max" else -slack) >= metric.high - metric.low
+    return (slack if metric.direction == "max" else -slack) > (metric.high - metric.low) / 2
 
 
 def _tables_of_files(tables: Table) -> Iterator[tuple[list[str | int], Table, Iterable[str]]]:
@@ -245,7 +249,7 @@ def _chosen_candidates(
         elif levels()[level].kind == "data" and "codec" not in known[name]:
             told = f"{level} compares data before and after a codec, but candidate {name} has no codec"
             yield place, f"{told}; list the candidates to compare under candidates"
-        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in _MODELS):
+        elif not reads_data_of_candidate(level) and not any(key in known[name] for key in (*_MODELS, "search")):
             told = f"{level} compares models, but candidate {name} compresses only the data"
             yield place, f"{told}; list the candidates to compare under candidates"
 
@@ -292,8 +296,8 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         sources = [key for key in _MODELS if key in candidate]
         if len(sources) > 1:
             yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
-        elif not sources and "codec" not in candidate:
-            yield place, "a candidate needs a scheme, model, file, command or codec"
+        elif not sources and not {"codec", "search"} & candidate.keys():
+            yield place, "a candidate needs a scheme, model, file, command, codec or search"
         for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
             try:
                 if key in candidate:
@@ -308,6 +312,8 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
 
 def _with_name(candidate: Table) -> Table:
     parts = [str(candidate[key]) for key in ("scheme", "model", "file", "codec") if key in candidate]
+    if "search" in candidate and not any(key in candidate for key in _MODELS):
+        parts.insert(0, str(candidate["search"]))
     return {"name": " + ".join(parts) or Path(str(candidate.get("command", ["data"])[0])).name, **candidate}
 
 

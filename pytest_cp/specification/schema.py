@@ -32,6 +32,14 @@ FILE_OPTIONS = {
 DATA_OPTIONS = {
     "size": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
     "channels": {"enum": [1, 3]},
+    "classes": {
+        "type": ["array", "string"],
+        "items": _TEXT,
+        "minItems": 1,
+        "minLength": 1,
+        "description": "all classes of the model in the order of its logits, or a file with one a line: which class "
+        "each folder of images is",
+    },
     "inputs": _TEXT,
     "labels": _TEXT,
 }
@@ -80,6 +88,7 @@ def _fixed_tables() -> dict[str, Any]:
                 "device": _TEXT,
                 "seed": {"type": "integer", "minimum": 0},
                 "batch_size": {"type": "integer", "minimum": 1},
+                "deployed_batch_size": {"type": "integer", "minimum": 1},
                 "origin": {"enum": ["auto", "off"]},
             }
         ),
@@ -94,7 +103,8 @@ def schema_text() -> str:
 
 
 def _candidate() -> dict[str, Any]:
-    parts = _SUBJECT | {"name": _TEXT, "scheme": _TEXT, "codec": _TEXT}
+    found = _FILE | {"description": "the JSON result of the search that found it: its scheme, and its examples"}
+    parts = _SUBJECT | {"name": _TEXT, "scheme": _TEXT, "codec": _TEXT, "search": found}
     return _closed(parts) | {"minProperties": 1}
 
 

@@ -11,6 +11,7 @@ import datetime
 import difflib
 import fnmatch
 import math
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _KEYS: dict[str, Any] = {
     "reason": str,
     "expires": datetime.date,
 }
+_LONGEST_YEARS = 1.5
 _MOST_TOLD = 20  # an untrusted table may have any number of keys
 
 
@@ -56,8 +58,11 @@ class Waiver:
         return metric == self.metric and fnmatch.fnmatchcase(test, pattern)
 
     def reaches(self, result: Record) -> bool:
-        """Tell whether the value of a judged requirement is no worse than the limit of the waiver."""
-        value = float(result["value"])
+        """Tell whether the value of a judged requirement is no worse than the limit of the waiver.
+
+        An inconclusive claim must be proven to be no worse: what was found in too few examples is no known deviation.
+        """
+        value = _at_worst(result)
         return value >= self.at_worst if result["direction"] == "min" else value <= self.at_worst
 
     def to_json(self) -> Record:
@@ -70,6 +75,14 @@ class Waiver:
             "reason": self.reason,
             "expires": self.expires.isoformat(),
         }
+
+
+def _at_worst(result: Record) -> float:
+    """Return the value of a requirement; of an inconclusive claim, the worst that the data do not refute."""
+    if result["outcome"] != "inconclusive":
+        return float(result["value"])
+    low, high = result["interval"]
+    return float(low if result["direction"] == "min" else high)
 
 
 class Waivers:
@@ -108,8 +121,27 @@ class Waivers:
                     hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) expired on {waiver.expires}")
                 elif result["outcome"] != "error" and not waiver.reaches(result):
                     limit = f"covers {waiver.at_worst:g} at worst"
+                    if result["outcome"] == "inconclusive":
+                        limit += f", but no better than {_at_worst(result):g} is proven at {result['confidence']:.0%}"
                     hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) {limit}")
         return hints
+
+    def doubts(self, gates: Collection[str]) -> list[str]:
+        """Return a sentence for each waiver that does not look like one known deviation for a limited time.
+
+        `gates` are the node IDs of the gates of a session.
+        """
+        found = []
+        for waiver in self.known:
+            who = f"the waiver for {waiver.metric} in {waiver.test} (owner {waiver.owner})"
+            years = (waiver.expires - self._today).days / 365.25
+            if years > _LONGEST_YEARS:
+                found.append(f"{who} does not expire for {years:.0f} years: a known deviation is to be mended")
+            if len(gates) > 1 and all(waiver.matches(test, waiver.metric) for test in gates):
+                found.append(
+                    f"{who} applies to each of the {len(gates)} gates of this session: name the tests it is for"
+                )
+        return found
 
     def report(self, records: Iterable[Record]) -> list[Record]:
         """Return every waiver with whether it is expired and which tests used it."""
@@ -176,6 +208,8 @@ def _value_problem(key: str, value: Any) -> str | None:
         return f"{key} = {shortened(repr(value), 80)}: must be {form}"
     if isinstance(value, str) and not value.strip():
         return f"{key} is empty"
+    if key == "test" and not re.search(r"\w", value):
+        return f"test = {shortened(repr(value), 80)}: matches every test; name the tests with the known deviation"
     if key == "at_worst" and not math.isfinite(value):
         return f"at_worst = {value}: must be a finite number; a waiver needs a limit"
     return _metric_problem(value) if key == "metric" else None

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from cp_compress.artifacts import read_examples
-from cp_compress.base.errors import ArtifactError
+from cp_compress.base.errors import ArtifactError, InvalidArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,27 @@ def test_mostly_black_images_are_no_bomb(tmp_path, monkeypatch):
     assert len(read_examples(path, max_bytes=100 << 20)) == 300
     with pytest.raises(ArtifactError, match=r"at most 1,048,576 are allowed \(max_bytes=\)"):
         read_examples(path, max_bytes=1 << 20)
+
+
+def test_folders_are_numbered_by_the_names_of_the_models_classes(tmp_path):
+    for name in ("dog", "cat"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.full((4, 4), len(name), np.uint8)).save(tmp_path / "images" / name / "a.png")
+    images, names = tmp_path / "images", ["ant", "dog", "bee", "cat"]
+    (tmp_path / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    plain = read_examples(images)
+    assert (plain.labels.tolist(), plain.classes, plain.numbered_by_folder) == ([0, 1], ("cat", "dog"), True)
+    for classes in (names, tuple(names), tmp_path / "classes.txt", str(tmp_path / "classes.txt")):
+        found = read_examples(images, classes=classes)
+        assert (found.labels.tolist(), found.classes, found.numbered_by_folder) == ([3, 1], tuple(names), False)
+    with pytest.raises(ArtifactError, match=r"none of the 2 names in classes= \('dog', 'ant'\): 'cat'"):
+        read_examples(images, classes=["dog", "ant"])
+    with pytest.raises(ArtifactError, match=r"'cat', which is the name of several of the classes"):
+        read_examples(images, classes=["dog", "cat", "cat"])
+    assert read_examples(images, classes=["dog", "cat", "ant", "ant"]).labels.tolist() == [1, 0]
+    for wrong in ([], [1, 2], ["dog", ""], 3):
+        with pytest.raises(InvalidArgumentError, match="classes"):
+            read_examples(images, classes=wrong)
+    np.savez(tmp_path / "data.npz", inputs=np.zeros((2, 3), np.float32), labels=np.arange(2))
+    with pytest.raises(InvalidArgumentError, match="does not take this argument"):
+        read_examples(tmp_path / "data.npz", classes=names)

@@ -13,6 +13,8 @@ import pytest
 import torch
 from command import read, run
 
+from cp_compress.cli import inspect
+from cp_compress.cli.main import main
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.inputs.seen import example_digests
 from cp_compress.model import Prune, load, save
@@ -309,3 +311,11 @@ def test_it_runs_as_a_module_too(module, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("cp-compress: ")
     assert "not a finished store" in done.stderr
+
+
+def test_an_old_result_does_not_outlive_the_start_of_a_command(tmp_path, monkeypatch):
+    """Code of a model may end the process, with any exit code, before the command can write its own result."""
+    path = tmp_path / "result.json"
+    path.write_text('{"outcome": "pass"}')
+    monkeypatch.setattr(inspect, "run", lambda options: json.loads(path.read_text())["exit_code"])
+    assert main(["inspect", "a folder", "--json", str(path)]) == 4

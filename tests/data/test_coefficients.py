@@ -98,7 +98,7 @@ def test_both_arrangements_hold_the_same_numbers():
 
 @pytest.mark.parametrize("layout", ["2d", "3d"])
 def test_what_is_stored_once_is_read_at_any_lower_precision(layout):
-    pair = images(), labels()
+    pair = images(2), labels(2)
     stored = CompressedDataset(pair, ZFP(precision=16, layout=layout))
     for precision in (2, 5, 8, 15, 16):
         at_that = CompressedDataset(pair, ZFP(precision=precision, layout=layout))

@@ -10,6 +10,7 @@ A comment before a block says what is special about it: <!-- exit code: 1 --> or
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -227,7 +228,9 @@ def serve():
     torch.set_num_threads(1)
     for name in _SLOW_TO_IMPORT:
         importlib.import_module(name)
-    importlib.import_module("cp_compress.examples").digits_cnn()
+    examples = importlib.import_module("cp_compress.examples")
+    examples.digits_cnn(), examples.digits()
+    gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
     # what one fork compiles, such as the modules that pytest rewrites, the others find there
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path.cwd() / "bytecode")
     for line in sys.stdin:

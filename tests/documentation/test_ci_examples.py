@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import programs
 
 from cp_compress import __version__
 
@@ -24,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / "examples" / "ci"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PROGRAMS = Path(sys.executable).parent
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def run(command, folder, **variables):
     if sys.platform == "win32":
         pytest.skip("the jobs run in a shell of Linux")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    settings |= {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}", "CI": "true", "OMP_NUM_THREADS": "1"}
+    settings |= {"PATH": f"{programs()}{os.pathsep}{os.environ['PATH']}", "CI": "true", "OMP_NUM_THREADS": "1"}
     shell = ["bash", "-e", "-o", "pipefail", "-c", command]
     return subprocess.run(
         shell, cwd=folder, env=settings | variables, capture_output=True, text=True, timeout=900, check=False

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from forks import run_pytest
 from snippets import read_snippets
 
 from cp_compress.base.errors import InvalidArgumentError
@@ -64,21 +65,21 @@ def test_it_needs_no_gradients(random_masks, pair):
 def test_its_own_tests_and_both_gates_pass(pytester):
     for name, body in FILES.items():
         (pytester.path / name).write_text(body, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-q")
+    result = run_pytest("-q", folder=pytester.path)
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["pass *prune(density=0.8)*corrected_iou*"])
     gate = ("-q", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml")
-    result = pytester.runpytest_subprocess(*gate)
+    result = run_pytest(*gate, folder=pytester.path)
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(["pass *prune(density=0.8)*corrected_iou*"])
     specification = pytester.path / "gate.toml"
     specification.write_text(FILES["gate.toml"].replace("min_corrected_iou = 0.8", "min_corrected_iou = 0.999"))
-    result = pytester.runpytest_subprocess(*gate)
+    result = run_pytest(*gate, folder=pytester.path)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*corrected_iou*0.999*"])
     (pytester.path / "conftest.py").write_text("")
-    result = pytester.runpytest_subprocess(*gate)
+    result = run_pytest(*gate, folder=pytester.path)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*'random_masks'; known are*"])
 
@@ -89,6 +90,6 @@ def test_one_that_does_not_depend_on_the_model_fails_its_gate(pytester):
     ignoring = FILES["random_masks.py"].replace("return total / self.samples", "return total * 0 + inputs.detach()")
     assert ignoring != FILES["random_masks.py"]
     (pytester.path / "random_masks.py").write_text(ignoring, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-q", "test_release.py")
+    result = run_pytest("-q", "test_release.py", folder=pytester.path)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*do not depend on the model*"])

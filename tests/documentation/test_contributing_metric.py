@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import run_pytest
 from snippets import read_snippets
 
 from cp_compress import Prune, Requirement, judge, observe
@@ -85,13 +86,13 @@ def test_it_is_unknown_again_afterwards():
 def test_it_gates_as_the_page_shows(pytester):
     for name in ("brier.py", "conftest.py", "pytest.ini", "test_brier.py"):
         pytester.path.joinpath(name).write_text(FILES[name], encoding="utf-8")
-    result = pytester.runpytest_subprocess("-q")
+    result = run_pytest("-q", folder=pytester.path)
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(["pass * quantize(int8) *brier_change*"])
     pytester.path.joinpath("gate.toml").write_text(SPECIFICATION.format(bound=0.5), encoding="utf-8")
     arguments = ("-q", "--pyargs", "pytest_cp.gate", "--cp-spec=gate.toml")
-    assert pytester.runpytest_subprocess(*arguments).ret == 0
+    assert run_pytest(*arguments, folder=pytester.path).ret == 0
     pytester.path.joinpath("gate.toml").write_text(SPECIFICATION.format(bound=-0.5), encoding="utf-8")
-    result = pytester.runpytest_subprocess(*arguments)
+    result = run_pytest(*arguments, folder=pytester.path)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*brier_change = *, required ≤ -0.5*"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import run_pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snippets import read_snippets
@@ -116,7 +117,7 @@ def test_a_gate_takes_it_by_its_name(pytester):
         (pytester.path / name).write_text(body, encoding="utf-8")
     wrong = FILES["test_small_prune.py"].replace("quantize(int8)", "low_rank(rank=4)")
     (pytester.path / "test_wrong_order.py").write_text(wrong, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-q", "--doctest-modules")
+    result = run_pytest("-q", "--doctest-modules", folder=pytester.path)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["pass *small_prune(limit=0.3) | quantize(int8)*"])
     result.stdout.fnmatch_lines(["*low_rank(rank=4) cannot follow small_prune(limit=0.3)*"])

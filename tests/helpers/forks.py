@@ -1,8 +1,9 @@
 """Runs `pytest` and `cp-compress` in processes of their own that begin with the slow libraries imported.
 
 They are forks of one server, which imports them once; `pytest_cp` is not among them: pytest itself must import it.
-So are the workers that pytest-xdist starts there: their interpreter is a program that asks a second server for a fork
-and hands over its standard streams. On another system than Linux each is a new interpreter.
+So are the workers that pytest-xdist starts there, and the programs that a shell finds in `programs()`: their
+interpreter asks a second server for a fork and hands over its standard streams. On another system than Linux each is a
+new interpreter.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -19,10 +21,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 SECONDS = 900
 _FORKS = sys.platform == "linux"  # elsewhere what torch loads may not be forked
@@ -36,8 +41,10 @@ _IMPORTED = (
     "cp_compress.fidelity.observing.observation",
     "cp_compress.search.searching",
     "cp_compress.training.training",
+    "hypothesis.strategies",
     "jsonschema",
     "pytest",
+    "sklearn.datasets",
     "torchvision",
 )
 
@@ -65,12 +72,27 @@ def run_program(
         return subprocess.CompletedProcess([program, *arguments], code, read(output), read(errors))
 
 
+def run_pytest(*arguments: str, folder: Path) -> pytest.RunResult:
+    """Run pytest in a folder as `run_program` does; return what `pytester` returns."""
+    started = time.monotonic()
+    done = run_program("pytest", *arguments, folder=folder)
+    return pytest.RunResult(
+        done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), time.monotonic() - started
+    )
+
+
 def forking_interpreter() -> str:
     """Return a program that runs `-u -c CODE` as Python does, in a fork, and anything else as Python itself.
 
     A signal that is sent to it does not reach the fork.
     """
-    return _server()[1] if hasattr(os, "fork") else sys.executable
+    return _server()[1] if _FORKS else sys.executable
+
+
+def programs() -> str:
+    """Return the folder, or several, in which a shell finds `pytest` and `cp-compress`, to stand first in its path."""
+    installed = str(Path(sys.executable).parent)
+    return os.pathsep.join([str(Path(_server()[1]).parent), installed]) if _FORKS else installed
 
 
 @functools.cache
@@ -125,7 +147,7 @@ _ASKING = """
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])
-    request = {"code": sys.argv[2], "folder": os.getcwd(), "environment": dict(os.environ)}
+    request = {"code": sys.argv[2], "arguments": sys.argv[3:], "folder": os.getcwd(), "environment": dict(os.environ)}
     socket.send_fds(server, [b"streams"], [0, 1, 2])
     server.sendall(json.dumps(request).encode() + b"\\n")
     for stream in (0, 1, 2):  # the fork alone holds them, so its end is their end
@@ -137,6 +159,10 @@ if [ $# = 3 ] && [ "$1 $2" = "-u -c" ]; then
     exec '{python}' -S -E '{folder}/asking.py' '{folder}/socket' "$3"
 fi
 exec '{python}' "$@"
+"""
+_PROGRAM = """#!/bin/sh
+exec '{python}' -S -E '{folder}/asking.py' '{folder}/socket' \\
+    'import sys, {module} as module; sys.exit(module.{name}(sys.argv[1:]))' "$@"
 """
 
 
@@ -159,7 +185,8 @@ def _answer(connection: socket.socket, listener: socket.socket, interpreter: Pat
         connection.close()
         listener.close()
         _begin(request, *streams)
-        sys.executable, sys.argv = str(interpreter), ["-c"]
+        sys.path[:0] = filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))
+        sys.executable, sys.argv = str(interpreter), ["-c", *request["arguments"]]
         _end(functools.partial(exec, request["code"], vars(sys.modules["__main__"])))
     for stream in streams:
         os.close(stream)
@@ -178,10 +205,15 @@ def serve() -> None:
     torch.set_num_threads(1)
     for name in _IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         interpreter = Path(folder, "python")
         interpreter.write_text(_INTERPRETER.format(python=sys.executable, folder=folder))
-        interpreter.chmod(0o700)
+        for program, (module, name) in PROGRAMS.items():
+            text = _PROGRAM.format(python=sys.executable, folder=folder, module=module, name=name)
+            Path(folder, program).write_text(text)
+        for made in (interpreter, *(Path(folder, program) for program in PROGRAMS)):
+            made.chmod(0o700)
         Path(folder, "asking.py").write_text(_ASKING)
         listener.bind(f"{folder}/socket")
         listener.listen()

@@ -35,6 +35,7 @@ owner = "Ada"
 reason = "field trial"
 expires = 2999-01-01
 """
+HIDDEN = "\x1b[2J\u202e"  # clears a terminal, and turns around what follows
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)>|`*_[a](javascript:alert(1))'
 
 
@@ -43,14 +44,14 @@ def with_hostile_texts(document):
     copy = json.loads(json.dumps(document))
     for check in copy["checks"]:
         check["test"] += HOSTILE
-        check["notes"].append(HOSTILE)
+        check["notes"] += [HOSTILE, HIDDEN]
         for subject in check["subjects"].values():
             subject["name"] += HOSTILE
         for row in check["details"].get("classes", []):
-            row["class"] = HOSTILE
+            row["class"] = HOSTILE + HIDDEN
         for change in (check["evidence"] or {"examples": []})["examples"]:
             change["before"] = HOSTILE
-    copy["notes"].append(HOSTILE)
+    copy["notes"] += [HOSTILE, HIDDEN]
     copy["sections"].append({"title": HOSTILE, "text": HOSTILE})
     for waiver in copy["waivers"]:
         waiver["reason"] = HOSTILE

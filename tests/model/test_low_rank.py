@@ -236,7 +236,7 @@ def test_the_text_of_a_scheme_reads_back(scheme):
 
 def test_filters_of_factors_are_not_pruned():
     model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 4))
-    candidate = (LowRank(rank=4, include="2") | FilterPrune(0.5, example_shape=(8, 8, 8))).compress(model)
+    candidate = (LowRank(rank=4, include="2") | FilterPrune(0.5, example_shape=(8, 8, 8), shrink=False)).compress(model)
     skipped = {skip.name: skip.reason for skip in compression_report(model, candidate).skipped}
     assert "put low_rank after filter_prune" in skipped["2.weight_left"]
-    assert candidate[0].out_channels == 8 or "zeroed" in str(compression_report(model, candidate))
+    assert "zeroed" in str(compression_report(model, candidate))

@@ -1,12 +1,14 @@
 """Compressed models are made once for each content, shared between workers and runs, and never trusted blindly."""
 
 import copy
+import hashlib
+import json
 
 import pytest
 import torch
 from torch import nn
 
-from cp_compress.model import parse_scheme
+from cp_compress.model import parse_scheme, save
 from pytest_cp.session.cache import CompressedModelCache
 
 CPU = torch.device("cpu")
@@ -99,6 +101,56 @@ def test_damaged_file_is_made_again(model, scheme, tmp_path):
     assert "created again" in cache.notes[0]
     CompressedModelCache(tmp_path).compress(model, scheme, CPU)
     assert scheme.calls == 2
+
+
+def test_a_file_of_another_scheme_or_reference_is_not_taken(model, tmp_path):
+    """Whatever lies under the name of a file: what is loaded is what was asked for, or it is made again."""
+    asked = parse_scheme("prune(density=0.3)")
+    made = CompressedModelCache(tmp_path).compress(model, asked, CPU)
+    (stored,) = tmp_path.glob("*.cp")
+    told = stored.with_suffix(".json")
+    good, description = stored.read_bytes(), told.read_text()
+    other = copy.deepcopy(model)
+    other[0].weight.data.neg_()
+    described = description.replace(digest(stored), "{}")
+    another, unchanged = parse_scheme("quantize(float16)").compress(model), model
+    # who forges both files with the right steps has another candidate: see the threat model
+    for candidate, forged_too in (
+        (another, False),
+        (another, True),
+        (unchanged, True),
+        (asked.compress(other), False),
+    ):
+        save(candidate, stored)
+        told.write_text(described.replace("{}", digest(stored)) if forged_too else description)
+        cache = CompressedModelCache(tmp_path)
+        found = cache.compress(model, asked, CPU)
+        assert torch.equal(found[0].weight, made[0].weight)
+        assert "created again" in cache.notes[0]
+        assert stored.read_bytes() == good
+    for change in ("reference", "scheme", "versions"):
+        stored.write_bytes(good)
+        told.write_text(json.dumps({**json.loads(description), change: "another"}))
+        cache = CompressedModelCache(tmp_path)
+        cache.compress(model, asked, CPU)
+        assert f"was made with another {change} than was asked for" in cache.notes[0]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_record_says_that_its_candidate_is_from_the_cache(project):
+    project.write_test("""
+@pytest.mark.compress_model("prune(density=0.7)")
+def test_gate(compressed_model, reference_model, dataset):
+    assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
+""")
+    (first,), (again,) = (project.run("--cp-cache-dir=kept").report["checks"] for _ in range(2))
+    assert not any("cache" in note for note in first["notes"])
+    assert again["notes"][-1].startswith("the candidate was read from the cache: ")
+    assert again["subjects"]["candidate"]["cached"].endswith(".cp")
+    assert again["subjects"]["candidate"]["digest"] == first["subjects"]["candidate"]["digest"]
 
 
 def test_folder_that_cannot_be_written(model, scheme, tmp_path):

@@ -43,9 +43,9 @@ def test_shrinking_ends_in_one_wave():
 
 def test_a_failure_names_the_directions_and_prints_no_tensor(project):
     project.write_test("""
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
-@settings(max_examples=20, deadline=None, database=None)
+@settings(phases=(Phase.generate, Phase.shrink), max_examples=20, deadline=None, database=None)
 @pytest.mark.compress_model("prune(density=0.3)")
 @given(directions=direction_batches((8,), size=2))
 def test_waves(compressed_model, reference_model, dataset, directions):
@@ -72,9 +72,9 @@ def test_refusals(arguments):
 
 def test_the_worst_seen_and_the_simplest_found_are_both_reported(project):
     project.write_test("""
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
-@settings(max_examples=40, deadline=None, database=None, derandomize=True)
+@settings(phases=(Phase.generate, Phase.shrink), max_examples=40, deadline=None, database=None, derandomize=True)
 @pytest.mark.compress_model("prune(density=0.3)")
 @given(directions=direction_batches((8,), size=1))
 def test_waves(compressed_model, reference_model, dataset, directions):
@@ -94,9 +94,9 @@ def test_waves(compressed_model, reference_model, dataset, directions):
 
 def test_two_checks_of_one_kind_in_one_run(project):
     project.write_test("""
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
-@settings(max_examples=5, deadline=None, database=None)
+@settings(phases=(Phase.generate, Phase.shrink), max_examples=5, deadline=None, database=None)
 @pytest.mark.compress_model("prune(density=0.3)")
 @given(directions=direction_batches((8,), size=1))
 def test_waves(compressed_model, reference_model, dataset, directions):

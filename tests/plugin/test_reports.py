@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -152,7 +153,7 @@ def test_report_path_that_cannot_be_written_is_refused_before_the_run(project, p
 
 
 def test_report_that_cannot_be_written_fails_and_spares_the_others(project):
-    lost = "\ndef test_lost():\n    import pathlib\n    pathlib.Path('report.md').mkdir()\n"
+    lost = "\ndef test_lost():\n    import pathlib\n    path = pathlib.Path('report.md')\n    path.unlink()\n    path.mkdir()\n"
     project.write_test(GATE.format(density=0.9, bound=0.5) + lost)
     outcome = project.run("--cp-report-markdown=report.md", "--cp-report-html=page.html")
     assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
@@ -187,3 +188,41 @@ def test_gate(compressed_model, reference_model, dataset, bound):
     assert outcome.result.ret == 0, outcome.result.stdout.str()
     (check,) = outcome.report["checks"]
     assert check["runs"] >= 5
+
+
+HOSTILE_NAMES = ["a\n::error file=x::forged", "b\x1b[1A\x1b[2K ##[error]", "c\r\u202e##vso[task.complete]"]
+
+
+def test_texts_of_strangers_are_shown_and_not_obeyed(project, monkeypatch):
+    """Names of classes, of files and of slices, and texts of exceptions, in whatever is printed or written."""
+    summary = project.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    project.write_test(f"""
+NAMES = {HOSTILE_NAMES!r}
+
+class Named(torch.utils.data.TensorDataset):
+    classes = NAMES
+
+@pytest.mark.compress_model("prune(density=0.3)")
+def test_gate(compressed_model, reference_model, dataset):
+    half = torch.arange(120) < 60
+    slices = {{NAMES[0]: half, NAMES[1]: ~half}}
+    assert_preserved_predictions(compressed_model, reference_model, Named(*dataset), slices=slices, min_agreement=1)
+
+@pytest.mark.compress_model("prune(density=0.3)")
+def test_error(compressed_model, reference_model, dataset):
+    raise ValueError("\\n".join(NAMES))
+
+@pytest.mark.compress_model("prune(density=0.3)")
+def test_skip(compressed_model):
+    pytest.skip(NAMES[0] + NAMES[2])
+""")
+    outcome = project.run("-rA", "--cp-report-markdown=report.md", "--cp-report-html=page.html")
+    told = outcome.result.stdout.str()
+    written = [path.read_text() for path in (project.path / "report.md", project.path / "page.html", summary)]
+    for text in (told, *written, *outcome.junit_messages):
+        assert not re.search(r"^\s*::", text, re.MULTILINE)
+        assert not re.search(r"##\w*\[|[\x1b\r\u202e]", text)
+    assert r"a\n::error file=x::forged" in told
+    (check,) = outcome.report["checks"]
+    assert HOSTILE_NAMES[1] in str(check["details"]["slices"][1]["slice"])  # the data say what is there

@@ -71,3 +71,40 @@ def test_a_candidate_carries_what_it_was_searched_on(project, data, passes):
     assert (outcome.result.ret == 0) == passes
     if not passes:
         outcome.result.stdout.fnmatch_lines(["*60 of its 60 examples*"])
+
+
+USED = """
+import copy, torch
+from torch import nn
+from cp_compress import Quantize, load, save
+from cp_compress.model import CalibrationData
+from cp_compress.inputs.seen import seen_digests
+
+@pytest.fixture
+def calibrated(reference_model, dataset):
+    scheme = Quantize("int8", mode="static", calibration=CalibrationData((dataset[0][:50], dataset[1][:50])))
+    return scheme.compress(reference_model)
+
+def wrapped(model):
+    return nn.Sequential(nn.Identity(), model)
+
+def test_values(calibrated, reference_model, dataset):
+    check = assert_preserved_predictions(calibrated, reference_model, dataset, min_agreement=0.1)
+    assert any("50 of 120 examples" in note and "calibration" in note for note in check.measurement.notes)
+
+def test_claim(calibrated, reference_model, dataset, tmp_path):
+    save(calibrated, tmp_path / "model.cp")
+    again = load(tmp_path / "model.cp", reference_model)
+    assert seen_digests(again) == seen_digests(calibrated) == seen_digests(copy.deepcopy(wrapped(again)))
+    rest = dataset[0][50:], dataset[1][50:]
+    assert_preserved_predictions(again, reference_model, rest, min_agreement=0.1, confidence=0.9)
+    with pytest.raises(ValueError, match="used for calibration"):
+        check_preserved_predictions(wrapped(again), reference_model, dataset, min_agreement=0.1, confidence=0.9)
+"""
+
+
+def test_a_candidate_carries_what_it_was_calibrated_on_through_files_and_wrappers(project):
+    project.write_test(USED)
+    outcome = project.run()
+    outcome.result.assert_outcomes(passed=2)
+    outcome.result.stdout.fnmatch_lines(["error *quantize(int8, mode=static*", "1 error, 2 pass"])

@@ -254,7 +254,7 @@ REFUSED = {
     "no candidate": ('[[candidate]]\nscheme = "prune(density=0.4)"\n', ""),
     "unknown scheme": ("prune(", "prone("),
     "slice of a column that is not there": ("0.5", '0.5\nslices = {night = {column = "time", equals = "x"}}'),
-    "expired waiver": ("0.5", '0.5\n[[waiver]]\ntest = "*"\nmetric = "agreement"\nat_worst = 0'),
+    "expired waiver": ("0.5", '0.5\n[[waiver]]\ntest = "gate*"\nmetric = "agreement"\nat_worst = 0'),
 }
 SMALL = textwrap.dedent("""\
     schema_version = 1

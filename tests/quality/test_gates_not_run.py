@@ -81,3 +81,75 @@ def test_a_session_without_gates_writes_no_summary(project, summary):
     project.write_test("def test_a(): pass\ndef test_b(): assert 0\n")
     assert project.pytester.runpytest_inprocess().ret == 1
     assert not summary.exists()
+
+
+def verdict(outcome):
+    return outcome.report["verdict"]["text"]
+
+
+OWN_SUBJECTS = """
+def test_own_subjects(reference_model, dataset):
+    assert_preserved_predictions(torch.nn.Identity(), reference_model, dataset, min_agreement=0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("-k", "a_good"), "deselected by -k 'a_good'"),
+        (("-m", "not slow"), "deselected by -m 'not slow'"),
+        (("--deselect=test_gate.py::test_b_bad", "--deselect=test_gate.py::test_own"), "deselected by --deselect"),
+        (("-k", "a_good", "-n2"), "deselected by -k 'a_good'"),
+    ],
+)
+def test_gates_that_were_left_out_are_in_the_verdict(project, summary, arguments, reason):
+    slow = "\n@pytest.mark.slow"
+    project.pytester.makeini("[pytest]\nmarkers = slow: takes long\n")
+    bad = gate("b_bad", body=CHECK.replace("0.1", "1.0"), marks=slow)
+    project.write_test(gate("a_good") + bad + slow + OWN_SUBJECTS + slow + "\ndef test_other(): pass\n")
+    outcome = project.run(*arguments, "--cp-report-html=page.html", subprocess="-n2" in arguments)
+    assert outcome.result.ret == 0
+    assert missing(outcome) == {"test_b_bad": reason, "test_own_subjects": reason}
+    assert {entry["kind"] for entry in outcome.report["not_compared"]} == {"deselected"}
+    told = "Preserved: 1 of 3 gates; 2 deselected"
+    assert outcome.report["verdict"] == {"kind": "noted", "text": told}
+    assert summary.read_text().startswith(f"## ⚠️ {told}\n")
+    assert told in (project.path / "page.html").read_text()
+    outcome.result.stdout.fnmatch_lines(["1 of 3 gates compared something", f"not compared: *test_b_bad*: {reason}"])
+    project.pytester.makeini("[pytest]\nmarkers = slow: takes long\ncp_fail_on_deselected = true\n")
+    if "-n2" not in arguments:
+        outcome = project.run(*arguments)
+        assert outcome.failed_everywhere
+        assert "2 gates were left out of this session" in outcome.junit_messages[0]
+
+
+def test_last_failed_shards_and_ignored_files_are_in_the_verdict(project):
+    project.write_test(gate("a_good") + gate("b_bad", body=CHECK.replace("0.1", "1.0")))
+    project.write_test(gate("elsewhere"), name="test_more")
+    assert verdict(project.run()) == "Not preserved: 1 fail"
+    found = project.run("--lf")
+    assert missing(found)[""] == "deselected by --lf: no test of this file failed last time"
+    assert verdict(found) == "Not preserved: 1 fail; 2 deselected"
+    found = project.run("--ignore=test_more.py", "-x")
+    assert missing(found) == {"": "left out by --ignore"}
+    sharded = "\ndef pytest_collection_modifyitems(items):\n    items[:] = items[::2]\n"
+    (project.path / "conftest.py").write_text((project.path / "conftest.py").read_text() + sharded)
+    found = project.run()
+    assert missing(found) == {"test_b_bad": "left out by a plugin or by conftest.py"}
+    assert verdict(found) == "Preserved: 2 of 3 gates; 1 deselected"
+    chosen = project.run("test_more.py::test_elsewhere")  # what a node ID does not name was not collected
+    assert verdict(chosen) == "Preserved: all 1 checks hold"
+    assert verdict(project.run("--collect-only")) == "No gate was compared: 2 did not run, 1 deselected"
+
+
+def test_the_headline_counts_gates_without_a_check(project, summary):
+    project.write_test(
+        gate("a_bad", body=CHECK.replace("0.1", "1.0"))
+        + gate("b_raises", body="raise ValueError")
+        + gate("c_skips", body="pytest.skip('later')")
+        + gate("d_late")
+    )
+    outcome = project.run("--maxfail=2", "-k", "not d_late")
+    told = "1 failed without a check, 1 did not run, 1 deselected"
+    assert verdict(outcome) == f"Not preserved: 1 fail; {told}"
+    assert f"1 fail; gates that compared nothing: {told}" in summary.read_text()

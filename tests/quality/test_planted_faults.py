@@ -52,6 +52,12 @@ def levels(candidate, reference, *, layers=LAYERS, epsilon=1.0):
     return {name for name, (measured, required) in found.items() if not judge(measured, required).passed}
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """The reference without any fault; what is found on it once serves every fault."""
+    return observe(digits_cnn(), digits())
+
+
 @pytest.mark.parametrize(
     ("fault", "seen", "layer"),
     [
@@ -61,11 +67,10 @@ def levels(candidate, reference, *, layers=LAYERS, epsilon=1.0):
         ("normalised twice", {"A", "B", "C", "D", "divergence"}, "features.3"),
     ],
 )
-def test_faults_of_a_layer(fault, seen, layer):
-    model, data = digits_cnn(), digits()
-    candidate, reference = observe(FAULTS[fault](model), data), observe(model, data)
-    assert levels(candidate, reference) == seen
-    assert find_origin(candidate, reference).layers[0].name == layer
+def test_faults_of_a_layer(whole, fault, seen, layer):
+    candidate = observe(FAULTS[fault](whole.model), whole.data)
+    assert levels(candidate, whole) == seen
+    assert find_origin(candidate, whole).layers[0].name == layer
 
 
 def test_attention_to_the_border_only():
@@ -87,12 +92,11 @@ def patches(side=2, size=8):
     return DirectionBasis(tuple(f"patch at {row}, {column}" for row, column in places), tensor)
 
 
-def test_a_backdoor_is_seen_along_patches_only():
-    model, data = digits_cnn(), digits()
-    candidate, reference = observe(Backdoor(model), data), observe(model, data)
-    assert levels(candidate, reference, layers=None, epsilon=0.3) == set()
+def test_a_backdoor_is_seen_along_patches_only(whole):
+    candidate = observe(Backdoor(whole.model), whole.data)
+    assert levels(candidate, whole, layers=None, epsilon=0.3) == set()
     basis = patches()
     directions = Directions(basis.tensor, basis.names, ("patch",) * len(basis))
-    found = compare_boundaries(candidate, reference, directions, examples=16, max_distance=4.0, bounds=(0, 1))
+    found = compare_boundaries(candidate, whole, directions, examples=16, max_distance=4.0, bounds=(0, 1))
     assert not judge(found, [Requirement("preserved_fraction", "min", 0.9)]).passed
     assert "patch at 0, 0" in found.examples[0].before

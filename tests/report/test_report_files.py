@@ -12,7 +12,7 @@ import pytest
 import torch
 from forks import run_program
 from PIL import Image
-from report_subjects import HOSTILE, with_hostile_texts
+from report_subjects import HIDDEN, HOSTILE, with_hostile_texts
 from schemas import assert_published
 
 from cp_compress.examples import digits, digits_cnn
@@ -127,10 +127,12 @@ def test_texts_cannot_break_out(written):
     assert not any("onerror" in attributes for _, attributes in page.elements)
     assert HOSTILE in page.text
     markdown = render_markdown(document)
+    assert not any(sign in page.text + markdown for sign in HIDDEN[::5])
+    assert "\\u202e" in page.text
     assert "<script" not in markdown
     assert "[a](" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {8}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}
 
 
 def test_markdown_lists_every_check_and_what_failed(written):

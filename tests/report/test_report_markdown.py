@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cp_compress.base.error_reasons import printable_line
 from pytest_cp.report.markdown import render_markdown
 
 markdown_it = pytest.importorskip("markdown_it")
@@ -20,7 +21,7 @@ NASTY = [
     "12. no item",
     "# no heading #",
     "> no quotation",
-    "~~~",
+    "::error file=a.py::##[group] \x1b[1A\u202e",
     "---",
 ]
 
@@ -81,12 +82,13 @@ def test_texts_show_as_they_are(text):
     seen = {
         tag: [each.replace(NOTHING, "") for each in shown(rendered, tag)] for tag in ("summary", "li", "h3", "p", "td")
     }
-    plain = " ".join(text.split())
+    plain = printable_line(" ".join(text.split()))
     assert seen["summary"] == [f"fail: {plain}"]
     assert seen["h3"] == [plain]
     assert f"{plain}\n{plain}" in seen["p"]
-    change = " ".join(f"#12 (label {text}): {text} → {text}".split())
+    change = printable_line(" ".join(f"#12 (label {text}): {text} → {text}".split()))
     assert {plain, f"note: {plain}", change, f"{plain}: {plain}"} <= set(seen["li"])
+    assert "\x1b" not in rendered
     assert seen["td"][-1] == plain
     assert not re.search("<(a|s|em|strong|code|blockquote|ol|h1|h4|hr)[ />]", rendered)
 

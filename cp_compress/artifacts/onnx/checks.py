@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,14 @@ _FILE_OPERATORS = ("EPContext",)  # names a file that holds a graph compiled for
 
 @dataclass(frozen=True)
 class CheckedGraph:
-    """An ONNX file that was looked through: its digest, external tensors included, and their files' names."""
+    """An ONNX file that was looked through: its digest, external tensors included, and their files' names.
+
+    `weight_dtypes` are the number of tensors of two dimensions or more, and that of their values, by dtype.
+    """
 
     digest: str
     external: tuple[str, ...]
+    weight_dtypes: Mapping[str, tuple[int, int]]
 
 
 def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) -> CheckedGraph:
@@ -43,9 +48,14 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
     if not model.graph.node or not model.ir_version:
         raise ArtifactError(path, "is not an ONNX file: it has no graph")
     names: dict[str, None] = {}
+    weights: dict[str, tuple[int, int]] = {}
     for tensor in _tensors(model, path):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             names[_location(tensor, path)] = None
+        if len(tensor.dims) > 1:
+            dtype = _dtype_name(onnx.TensorProto.DataType.Name(tensor.data_type))
+            count, values = weights.get(dtype, (0, 0))
+            weights[dtype] = count + 1, values + math.prod(tensor.dims)
     digest = start_digest()
     digest.update(content)
     parts, total = [digest.hexdigest()], len(content)
@@ -56,7 +66,12 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
             if total > max_bytes:
                 raise ArtifactError(path, f"has more than {max_bytes:,} bytes with its external tensors (max_bytes=)")
             parts += [name, digest_file(file)]
-    return CheckedGraph(digest_text(*parts), tuple(names))
+    return CheckedGraph(digest_text(*parts), tuple(names), weights)
+
+
+def _dtype_name(name: str) -> str:
+    """Return torch's name of a dtype of ONNX."""
+    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(name, name.lower())
 
 
 def _location(tensor: onnx.TensorProto, path: str | os.PathLike[str]) -> str:

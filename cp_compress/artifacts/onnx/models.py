@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,10 +48,19 @@ class OnnxModel:
         input: The description of the graph's input in onnxruntime; its name is the attribute `input`.
         output: The name of the output that is read.
         content_digest: The digest of the file, its external tensors, and the names of input and output.
+        weight_dtypes: The number of the file's tensors of two dimensions or more, and that of their values, by dtype.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, input: Any, output: str, content_digest: str) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        input: Any,
+        output: str,
+        content_digest: str,
+        weight_dtypes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    ) -> None:
         self._session = session
+        self.weight_dtypes = dict(weight_dtypes)
         self.input, self.output = input.name, output
         self.dtype = _DTYPES[input.type]
         self.content_digest = content_digest
@@ -138,7 +148,9 @@ def load_onnx(
     if session.get_providers()[0] != providers[0]:
         raise ArtifactError(path, f"runs on {session.get_providers()[0]} only, not on {providers[0]}")
     fed, read = _choose_input(session, input, path), _choose_output(session, output, path)
-    return OnnxModel(session, fed, read, digest_text("onnx", checked.digest, fed.name, read, *providers))
+    return OnnxModel(
+        session, fed, read, digest_text("onnx", checked.digest, fed.name, read, *providers), checked.weight_dtypes
+    )
 
 
 def _choose_input(session: onnxruntime.InferenceSession, name: str | None, path: str | os.PathLike[str]) -> Any:

@@ -60,7 +60,8 @@ def compare_attributions(
         top_fraction: The share of the places, in (0, 1), that count as the strongest.
         max_completeness_gap: How much of the logits' changes the maps of a complete method may miss, a share above 0:
             those of integrated gradients and of DeepLIFT at the input.
-        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
         seed: Draws the pairs of the chance level, a whole number of 0 or more.
 
     Returns:

@@ -78,7 +78,8 @@ def compare_concepts(
             the reference's data, each as large as the largest concept.
         examples: A number of examples, spread evenly over the data set; their indices; or None for all.
         min_class_examples: Classes with fewer examples than this have no score; the notes name them.
-        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
         seed: Draws the random sets and the held-out examples, a whole number of 0 or more.
 
     Returns:
@@ -176,7 +177,7 @@ def _scores(
     seed: int,
 ) -> ConceptScores:
     gradients = attribution_maps(observation, Saliency(layer), chosen, targets, batch_size).maps
-    size = batch_size_for(observation.runner.device, batch_size).limit
+    size = batch_size_for(observation.runner.device, batch_size, observation.batch_size.limit).limit
     key = ("concept vectors", layer, len(concepts), digest_tensors([*concepts, *random_sets]), seed)
 
     def find() -> ConceptVectors:

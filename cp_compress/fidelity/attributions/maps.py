@@ -89,8 +89,8 @@ def compute_maps(
 ) -> AttributionMaps:
     """Return the maps as `attribution_maps`, and keep nothing."""
     runner = observation.runner
-    batch = batch_size_for(runner.device, batch_size)
-    layer, modules = _prepare(observation, method, indices)
+    batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
+    layer, modules = _prepare(observation, method, indices[: batch.limit])
     discrete = not observation.data.select(indices[:1])[0].is_floating_point()
     draws = _draw(method, observation, indices)
     maps: list[Tensor] = []

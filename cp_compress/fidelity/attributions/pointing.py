@@ -75,7 +75,8 @@ def compare_pointing(
         must_not_look: The mask where the attribution should not lie, in the same forms.
         examples: A number of examples, spread evenly over the data set; their indices; or None for all.
         max_completeness_gap: As in `compare_attributions`.
-        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call of a model; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The metrics of the masks that were given, with evidence, and the 20 examples that look most at the wrong places.
@@ -103,7 +104,7 @@ def compare_pointing(
     if reference is not None:
         check_comparable(candidate, reference)
         check_same_inputs(candidate, reference, chosen)
-    size = batch_size_for(original.runner.device, batch_size).limit
+    size = batch_size_for(original.runner.device, batch_size, original.batch_size.limit).limit
     masks = {name: read_masks(_OWNER, name, mask, original, chosen, size) for name, mask in wanted.items()}
     targets = original.predictions[chosen]
     subjects = {"candidate": candidate} if reference is None else {"candidate": candidate, "reference": reference}

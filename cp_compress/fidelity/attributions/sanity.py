@@ -34,12 +34,12 @@ def require_model_dependence(
 
 
 def _try_another_model(observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor) -> None:
-    # in one batch as the other model's: a method may do with a batch what it likes
+    # in the same batches as the other model's: a method may do with a batch what it likes
     maps = compute_maps(observation, method, indices, targets).maps
     if not bool(maps.any()):  # comparisons refuse maps that are all zero
         return
     runner = observation.runner
-    other = Observation(_other_model(runner), observation.data, runner.device, len(indices))
+    other = Observation(_other_model(runner), observation.data, runner.device, observation.batch_size.limit)
     try:
         others = compute_maps(other, method, indices, targets).maps
     except ObservationError:  # it looked at the other model, and could not use it

@@ -137,7 +137,7 @@ def gate_blocks(
 
     return DirectionBlocks(
         make,
-        max(1, batch_size_for(reference.runner.device, batch_size).limit // _GATE_SHARE),
+        max(1, batch_size_for(reference.runner.device, batch_size, reference.batch_size.limit).limit // _GATE_SHARE),
         len(chosen),
         direction_digest(digest_text(*digests), True, all_names, families),
         all_names,
@@ -159,7 +159,7 @@ def worst_case_blocks(
     families = ("worst case",) * len(names)
     return DirectionBlocks(
         lambda rows: worst_case_directions(observation, chosen[rows], batch_size=batch_size),
-        batch_size_for(observation.runner.device, batch_size).limit,
+        batch_size_for(observation.runner.device, batch_size, observation.batch_size.limit).limit,
         len(chosen),
         direction_digest(origin, True, names, families),
         names,
@@ -175,7 +175,9 @@ def benign_blocks(
     inputs, _ = reference.data.select(chosen)
     if reference.model_digest is None or not inputs.is_floating_point():
         return benign_directions(reference, chosen)
-    size = max(1, batch_size_for(reference.runner.device, batch_size).limit // _BENIGN_SHARE)
+    size = max(
+        1, batch_size_for(reference.runner.device, batch_size, reference.batch_size.limit).limit // _BENIGN_SHARE
+    )
     every = BenignChanges(reference, chosen, inputs)
     # an example's absent directions, and those that none has, are told before a ray starts
     changes, still = every.without_idle(torch.cat([every.still(part) for part in slices(len(chosen), size)]))

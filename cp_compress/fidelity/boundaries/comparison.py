@@ -24,7 +24,7 @@ from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, bound
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
-from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
 __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
 _OWNER = "compare_boundaries"
@@ -85,7 +85,8 @@ def compare_boundaries(
         bisections: The number of halvings within a step.
         bounds: The pair (low, high) to which moved inputs are clipped, or None; see `search_boundaries`.
         batch_size: The largest number of inputs in one call, which bounds the memory; by default 32 on a CPU and 512
-            elsewhere. Named directions are made for at most that many examples at a time and not kept.
+            elsewhere, and never more than the observations were made with. Named directions are made for at most that
+            many examples at a time and not kept.
 
     Args: Metric
         tolerance: The relative change of a distance that counts as preserved, in (0, 1).
@@ -124,10 +125,13 @@ def compare_boundaries(
     if isinstance(directions, str) and directions == "worst":
         own_rays = _as_rays(directions, candidate, chosen, after_inputs, start, batch_size)
 
+    # directions of a model that says what it is are told by its digest, which a change of what is hidden may leave
+    origin = None if reference.model_digest is None else reference.content_key
+
     def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         return seen.remember(
-            (*key, batch_size),
+            (*key, batch_size, origin),
             lambda: search_boundaries(
                 seen.runner,
                 inputs[rows],
@@ -136,7 +140,7 @@ def compare_boundaries(
                 steps=steps,
                 bisections=bisections,
                 bounds=bounds,
-                batch_size=batch_size,
+                batch_size=batch_size_for(seen.runner.device, batch_size, seen.batch_size.limit).limit,
             ),
         )
 

@@ -37,7 +37,8 @@ def class_gradient_directions(
         observation: The observed model and data.
         examples: A number of examples spread evenly over the data set, their indices, or None for all.
         count: The number of other classes; with fewer classes there is one direction for each.
-        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The directions of each example.
@@ -60,7 +61,7 @@ def class_gradient_directions(
     runner = observation.runner
     inputs, _ = observation.data.select(chosen)
     require_gradients(runner, inputs[:1], "a direction along class gradients")
-    batch = batch_size_for(runner.device, batch_size)
+    batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
 
     def run(part: slice) -> None:
@@ -173,7 +174,8 @@ def gate_directions(
         class_gradients: The number of class gradients.
         low_frequency: The number of low-frequency waves.
         gaussian: The number of Gaussian directions.
-        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The directions of each example.

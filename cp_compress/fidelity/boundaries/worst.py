@@ -44,7 +44,8 @@ def worst_case_directions(
             most likely classes (Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2).
         steps: The largest number of linearisations.
         overshoot: By which fraction each step goes beyond the linearised boundary, 0 or more.
-        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The directions of each example, one for each method.
@@ -81,7 +82,7 @@ def worst_case_directions(
                 predictions = observation.predictions[chosen[part]]
                 found[method][part] = _deepfool(runner, inputs[part], predictions, classes, limit, beyond)
 
-    batch_size_for(runner.device, batch_size).run(len(inputs), run)
+    batch_size_for(runner.device, batch_size, observation.batch_size.limit).run(len(inputs), run)
     tensor = torch.stack([found[method] for method in methods], dim=1)
     size = tensor.flatten(2).abs().amax(dim=2)
     bad = chosen[(~torch.isfinite(size) | (size == 0)).any(dim=1)]

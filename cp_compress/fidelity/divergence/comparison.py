@@ -259,7 +259,7 @@ def compare_divergence(
         min_margin: As in `find_divergence`.
         minimise: As in `find_divergence`.
         refine: As in `find_divergence`.
-        batch_size: As in `find_divergence`.
+        batch_size: As in `find_divergence`, and never more than the observations were made with.
         seed: As in `find_divergence`.
         device: Where the search runs; by default where the reference was observed.
 
@@ -288,11 +288,17 @@ def compare_divergence(
         min_margin=min_margin,
         minimise=minimise,
         refine=refine,
-        batch_size=batch_size,
+        batch_size=search_batch_size(candidate, reference, batch_size),
         seed=seed,
         device=reference.runner.device if device is None else device,
     )
     return as_measurement(found, chosen, reference)
+
+
+def search_batch_size(candidate: Observation, reference: Observation, batch_size: int | None = None) -> int:
+    """Return the largest number of inputs in one call of a search: what is asked for, at most what both observed."""
+    largest = min(candidate.batch_size.limit, reference.batch_size.limit)
+    return batch_size_for(reference.runner.device, batch_size, largest).limit
 
 
 def as_measurement(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError
@@ -163,7 +162,7 @@ def replay_divergence(
         rule = f"its inputs have this shape, but those of the data {expected}"
         reject("replay_divergence", "saved", tuple(kept.inputs.shape[1:]), rule)
     device = reference.runner.device
-    batch: BatchSize = batch_size_for(device, None)
+    batch = batch_size_for(device, None, min(candidate.batch_size.limit, reference.batch_size.limit))
     after, before = (Labeler(seen.model, device, batch) for seen in (candidate, reference))
     verifier = Verifier(after, before, kept.inputs.to(device), min_margin)
     confirmed = verifier.confirm(kept.inputs.to(device))

@@ -25,6 +25,7 @@ from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import IGNORED
+from cp_compress.model.layers import used_value
 
 Layers = str | Sequence[str] | Mapping[str, str]
 _OWNER = "compare_embeddings"
@@ -203,9 +204,9 @@ def _class_weights(
 
 
 def _linear_weights(layer: nn.Module, width: int, classes: int) -> Tensor | None:
-    weight = getattr(layer, "weight", None)
-    if isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == (classes, width):
-        return weight.detach().float().cpu()
+    weight = used_value(layer, "weight")
+    if weight is not None and weight.is_floating_point() and weight.shape == (classes, width):
+        return weight.float().cpu()
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -9,7 +10,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from cp_compress.base.json_values import plain
-from cp_compress.fidelity.judging.intervals import BoundedMean, Interval, PairedDrop, Proportion, TestedEvidence
+from cp_compress.fidelity.judging.intervals import (
+    Interval,
+    TestedEvidence,
+)
 
 Verdict = Literal["proven", "refuted", "undecided"]
 
@@ -74,7 +78,7 @@ class LargestDrop:
     """
 
     direction: ClassVar[Literal["min", "max"]] = "max"
-    drops: tuple[PairedDrop | BoundedMean, ...]
+    drops: tuple[TestedEvidence, ...]
     names: tuple[str, ...]
 
     @property
@@ -84,9 +88,8 @@ class LargestDrop:
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the largest drop at `confidence`."""
-        corrected = 1 - (1 - confidence) / len(self.drops)
-        low = max(drop.interval(corrected).low for drop in self.drops)
-        return Interval(low, max(drop.interval(confidence).high for drop in self.drops))
+        low = _largest_low(self.drops, _corrected(confidence, len(self.drops)))
+        return Interval(low, _largest_high(self.drops, confidence))
 
     def scaled(self, factor: float) -> LargestDrop:
         """Return the same drops of groups `factor` times as large."""
@@ -94,7 +97,7 @@ class LargestDrop:
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its drop is at most `bound`, by the test that its own interval inverts."""
-        tests = [drop.p_values(bound) for drop in self.drops]
+        tests = [drop.p_values(bound, _corrected(confidence, len(self.drops))) for drop in self.drops]
         return _verdicts(self.names, self.drops, [more for more, _ in tests], [less for _, less in tests], confidence)
 
 
@@ -103,7 +106,7 @@ class SmallestShare:
     """The smallest of several groups' proportions or mean shares; its bounds are corrected as `LargestDrop`'s."""
 
     direction: ClassVar[Literal["min", "max"]] = "min"
-    shares: tuple[Proportion | BoundedMean, ...]
+    shares: tuple[TestedEvidence, ...]
     names: tuple[str, ...]
 
     @property
@@ -113,7 +116,7 @@ class SmallestShare:
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the smallest proportion at `confidence`."""
-        corrected = 1 - (1 - confidence) / len(self.shares)
+        corrected = _corrected(confidence, len(self.shares))
         high = min(share.interval(corrected).high for share in self.shares)
         return Interval(min(share.interval(confidence).low for share in self.shares), high)
 
@@ -123,8 +126,29 @@ class SmallestShare:
 
     def verdicts(self, bound: float, confidence: float) -> tuple[GroupVerdict, ...]:
         """Return for each group whether its share is at least `bound`, by the test that its own interval inverts."""
-        tests = [share.p_values(bound) for share in self.shares]
+        tests = [share.p_values(bound, _corrected(confidence, len(self.shares))) for share in self.shares]
         return _verdicts(self.names, self.shares, [less for _, less in tests], [more for more, _ in tests], confidence)
+
+
+def _largest_high(samples: Sequence[TestedEvidence], confidence: float) -> float:
+    """Return the largest upper bound; a sample whose test refutes the one found so far has none that is larger."""
+    largest = -math.inf
+    for sample in sorted(samples, key=lambda one: -one.value - 1 / math.sqrt(one.count)):
+        if largest == -math.inf or sample.p_values(largest, confidence)[0] > 1 - confidence:
+            largest = max(largest, sample.interval(confidence).high)
+    return largest
+
+
+def _largest_low(samples: Sequence[TestedEvidence], confidence: float) -> float:
+    largest = -math.inf
+    for sample in sorted(samples, key=lambda one: -one.value + 1 / math.sqrt(one.count)):
+        if largest == -math.inf or sample.p_values(largest, confidence)[1] <= 1 - confidence:
+            largest = max(largest, sample.interval(confidence).low)
+    return largest
+
+
+def _corrected(confidence: float, groups: int) -> float:
+    return 1 - (1 - confidence) / groups
 
 
 def _verdicts(

@@ -1,9 +1,8 @@
 """What a sample says about the population: confidence bounds for proportions, paired drops, means and quantiles.
 
 Each evidence gives an interval whose two ends hold *one-sided* at the confidence asked for: "the value is at
-most `high`" is wrong in a share 1 − confidence of samples or fewer, and so is "at least `low`". That is exact for
-proportions, bounded means and quantiles, and approximate for paired drops (whose errors `PairedDrop` states). Means
-without known limits have no evidence: no bound holds for them at the sample sizes of a gate.
+most `high`" is wrong in a share 1 − confidence of samples or fewer, and so is "at least `low`". Means without known
+limits have no evidence: no bound holds for them at the sample sizes of a gate.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cp_compress.base.arguments import reject
 from cp_compress.base.lazy import LazyModule
+from cp_compress.fidelity.judging.paired_tests import p_value, score, upper_limit
 
 if TYPE_CHECKING:
     from scipy import stats
@@ -56,8 +57,15 @@ class TestedEvidence(Evidence, Protocol):
     def value(self) -> float:
         """The value on the sample."""
 
-    def p_values(self, bound: float) -> tuple[float, float]:
-        """Return the p-values of the sample if the true value were `bound` or more, and if it were `bound` or less."""
+    def scaled(self, factor: float) -> TestedEvidence:
+        """Return the evidence that `factor` times as many examples of the same kind would give."""
+
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the p-values of the sample if the true value were `bound` or more, and if it were `bound` or less.
+
+        They are valid at every error. Where samples can be ordered in several ways, it is as at `confidence`, so that
+        they agree with the interval at that confidence.
+        """
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Proportion:
         """The share of successes."""
         return self.successes / self.total
 
-    def p_values(self, bound: float) -> tuple[float, float]:
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
         """Return the p-values of the exact binomial test, if the true share were `bound` or more, and or less."""
         more = stats.binom.cdf(self.successes, self.total, bound)
         return float(more), float(stats.binom.sf(self.successes - 1, self.total, bound))
@@ -103,11 +111,53 @@ class Proportion:
 class PairedDrop:
     """`lost` and `gained` of `total` paired examples, for the drop (lost − gained) / total.
 
-    The bounds invert the weaker of two tests for the difference of paired proportions: Tango's score test (Tango 1998,
-    Statistics in Medicine 17:891), which stays honest when no pair is discordant, and the signed root of the likelihood
-    ratio, which does so at the small errors that corrections for many groups ask for. By enumeration of all samples of
-    20 to 1,000 pairs, errors of 0.05 to 0.00005 and drops of 0.01 to 0.1, a drop that is at the bound is called less
-    at most 1.15 times, and called more at most 1.6 times, as often as the error allows.
+    The bounds invert an exact unconditional test (`paired_tests`): a drop that is at the bound is called less, or more,
+    no more often than the error allows, whatever the number of pairs and the share of pairs that change.
+    """
+
+    lost: float
+    gained: float
+    total: float
+
+    def __post_init__(self) -> None:
+        counts = (self.lost, self.gained, self.total)
+        if any(count != int(count) or count < 0 for count in counts) or not 0 < self.total >= self.lost + self.gained:
+            rule = "must be whole numbers of 0 or more, of pairs of which there is one at least"
+            reject("PairedDrop", "lost, gained, total", counts, rule)
+
+    @property
+    def count(self) -> int:
+        """The number of examples in the sample."""
+        return int(self.total)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided exact bounds of the drop at `confidence`."""
+        lost, gained, total = int(self.lost), int(self.gained), int(self.total)
+        low = -upper_limit(gained, lost, total, confidence)
+        high = upper_limit(lost, gained, total, confidence)
+        return Interval(min(low, self.value), max(high, self.value))
+
+    def scaled(self, factor: float) -> ExpectedDrop:
+        """Return what `factor` times as many pairs of the same shares would give, with approximate bounds."""
+        return ExpectedDrop(self.lost * factor, self.gained * factor, self.total * factor)
+
+    @property
+    def value(self) -> float:
+        """The drop on the sample."""
+        return (self.lost - self.gained) / self.total
+
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the p-values of the exact test, if the true drop were `bound` or more, and or less."""
+        lost, gained, total = int(self.lost), int(self.gained), int(self.total)
+        more, less = p_value(lost, gained, total, bound, confidence), p_value(gained, lost, total, -bound, confidence)
+        return more, less
+
+
+@dataclass(frozen=True)
+class ExpectedDrop:
+    """The drop that a larger sample would show: numbers of pairs that need not be whole, and quick approximate bounds.
+
+    It says how many examples a claim would need, and is evidence for none.
     """
 
     lost: float
@@ -119,50 +169,28 @@ class PairedDrop:
         """The number of examples in the sample."""
         return round(self.total)
 
-    def interval(self, confidence: float) -> Interval:
-        """Return the one-sided score bounds of the drop at `confidence`."""
-        quantile = float(stats.norm.ppf(confidence))
-        estimate = (self.lost - self.gained) / self.total
-        return Interval(
-            _crossing(lambda drop: self.score(drop) - quantile, -1.0, estimate),
-            _crossing(lambda drop: self.score(drop) + quantile, estimate, 1.0),
-        )
-
-    def score(self, drop: float) -> float:
-        """Return how far the sample lies from a true drop of `drop`: standard normal if it is, large if it is more."""
-        numerator = self.lost - self.gained - self.total * drop
-        if numerator == 0:
-            return 0.0
-        linear = (2 * self.total - self.lost + self.gained) * drop - self.lost - self.gained
-        constant = -self.gained * drop * (1 - drop)
-        root = math.sqrt(max(0.0, linear * linear - 8 * self.total * constant))
-        gained_share = (root - linear) / (4 * self.total)
-        variance = self.total * max(0.0, 2 * gained_share + drop * (1 - drop))
-        tango = abs(numerator) / math.sqrt(variance) if variance > 0 else math.inf
-        return math.copysign(min(tango, self._likelihood_root(gained_share + drop, gained_share)), numerator)
-
-    def _likelihood_root(self, lost_share: float, gained_share: float) -> float:
-        seen = (self.lost, self.gained, self.total - self.lost - self.gained)
-        expected = (lost_share, gained_share, 1 - lost_share - gained_share)
-        deviance = 0.0
-        for count, share in zip(seen, expected, strict=True):
-            if count > 0:
-                deviance += count * math.log(count / (self.total * share)) if share > 0 else math.inf
-        return math.sqrt(max(0.0, 2 * deviance))
-
-    def scaled(self, factor: float) -> PairedDrop:
-        """Return the same shares of `factor` times as many pairs."""
-        return PairedDrop(self.lost * factor, self.gained * factor, self.total * factor)
-
     @property
     def value(self) -> float:
-        """The drop on the sample."""
+        """The drop."""
         return (self.lost - self.gained) / self.total
 
-    def p_values(self, bound: float) -> tuple[float, float]:
-        """Return the p-values of the score test, if the true drop were `bound` or more, and or less."""
-        score = self.score(bound) / math.sqrt(2)
-        return math.erfc(-score) / 2, math.erfc(score) / 2
+    def interval(self, confidence: float) -> Interval:
+        """Return one-sided bounds of the drop at `confidence`, by the approximate test of `paired_tests.score`."""
+        quantile, estimate = float(stats.norm.ppf(confidence)), self.value
+        sample = (self.lost, self.gained, self.total)
+        return Interval(
+            _crossing(lambda drop: score(*sample, drop) - quantile, -1.0, estimate),
+            _crossing(lambda drop: score(*sample, drop) + quantile, estimate, 1.0),
+        )
+
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the approximate p-values, if the true drop were `bound` or more, and or less."""
+        found = score(self.lost, self.gained, self.total, bound) / math.sqrt(2)
+        return math.erfc(-found) / 2, math.erfc(found) / 2
+
+    def scaled(self, factor: float) -> ExpectedDrop:
+        """Return the same shares of `factor` times as many pairs."""
+        return ExpectedDrop(self.lost * factor, self.gained * factor, self.total * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +220,11 @@ class BoundedMean:
         """The number of examples in the sample."""
         return round(self.size)
 
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean; NaN of a single value."""
+        return math.sqrt(self.variance / self.size)
+
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the mean at `confidence`."""
         width = self.high - self.low
@@ -220,7 +253,7 @@ class BoundedMean:
         """The mean of the sample."""
         return self.mean
 
-    def p_values(self, bound: float) -> tuple[float, float]:
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
         """Return the p-values of the sample if the true mean were `bound` or more, and if it were `bound` or less."""
         mirrored = dataclasses.replace(self, mean=-self.mean, low=-self.high, high=-self.low)
         return self._p_value_of_more(bound), mirrored._p_value_of_more(-bound)

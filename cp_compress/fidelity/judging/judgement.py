@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
 
@@ -31,6 +32,8 @@ class Requirement:
         confidence: None to compare the value on the given data with the bound. A confidence in [0.5, 1) makes the
             requirement a claim about the population: it passes if the one-sided confidence bound lies on the right side
             (non-inferiority), fails if the opposite bound lies on the wrong side, and is inconclusive otherwise.
+        family: The number of claims, such as of all candidates of a gate, that hold together at this confidence: each
+            is judged with the share of the error that is left for it (Bonferroni).
 
     Raises:
         InvalidArgumentError: If an argument is not as described, or no claim can be made from the metric.
@@ -43,6 +46,7 @@ class Requirement:
     direction: Direction
     bound: float
     confidence: float | None = None
+    family: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str) or not self.metric:
@@ -52,6 +56,9 @@ class Requirement:
         if self.confidence is not None:
             rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
+        check_integer("Requirement", "family", self.family, "must be the number of claims, 1 or more", at_least=1)
+        if self.family > 1 and self.confidence is None:
+            reject("Requirement", "family", self.family, "only claims with a confidence are made for a family")
         metric = known_metric(self.metric)
         if metric is not None:
             check_level("Requirement", self.metric, metric)
@@ -81,7 +88,12 @@ class Requirement:
     def __str__(self) -> str:
         sign = "≥" if self.direction == "min" else "≤"
         claim = f" at {self.confidence:.0%} confidence" if self.confidence is not None else ""
-        return f"{self.metric} {sign} {self.bound:g}{claim}"
+        return f"{self.metric} {sign} {self.bound:g}{claim}{self.of_family}"
+
+    @property
+    def of_family(self) -> str:
+        """What the claim's family is, as it follows the confidence in a text; empty for a claim of its own."""
+        return f" over {self.family} candidates" if self.family > 1 else ""
 
     def holds(self, value: float) -> bool:
         """Tell whether a value lies on the right side of the bound, or on it."""
@@ -96,7 +108,9 @@ class Requirement:
 class Result:
     """One requirement judged: what was found, its interval, and how many more examples would decide it.
 
-    A claim about the worst of several groups has a verdict on each of them in `groups`.
+    A claim about the worst of several groups has a verdict on each of them in `groups`. `clusters` is the number of
+    clusters that a claim is about, None where examples are independent. `detectable` is, of a claim that passed, the
+    true value with which it would not have in 80 % of samples (`detection`).
     """
 
     requirement: Requirement
@@ -106,6 +120,8 @@ class Result:
     interval: Interval | None = None
     examples_needed: int | None = None
     groups: tuple[GroupVerdict, ...] = ()
+    clusters: int | None = None
+    detectable: float | None = None
 
     @property
     def margin(self) -> float:
@@ -127,8 +143,17 @@ class Result:
             "count": self.count,
             "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
             "examples_needed": self.examples_needed,
-            "groups": [group.to_json() for group in self.groups],
+            "family": requirement.family,
+            "clusters": self.clusters,
+            "detectable": plain(self.detectable),
+            "groups": [group.to_json() for group in sorted(self.groups, key=_badness)[:LONGEST_TABLE]]
+            if len(self.groups) > LONGEST_TABLE
+            else [group.to_json() for group in self.groups],
         }
+
+
+def _badness(group: GroupVerdict) -> tuple[float, float]:
+    return group.p_refuted, -group.p_proven
 
 
 @dataclass(frozen=True)
@@ -199,7 +224,11 @@ def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     if metric not in measurement.evidence:
         rule = f"{metric} is a value on the given data only; no claim about the population can be made from it"
         reject("judge", "confidence", requirement.confidence, rule)
-    return _judge_claim(requirement, requirement.confidence, value, count, measurement.evidence[metric])
+    # each claim of a family has its share of the error
+    confidence = 1 - (1 - requirement.confidence) / requirement.family
+    result = _judge_claim(requirement, confidence, value, count, measurement.evidence[metric])
+    clusters = measurement.details.get("clusters")
+    return dataclasses.replace(result, clusters=None if clusters is None else clusters["count"])
 
 
 def _judge_claim(requirement: Requirement, confidence: float, value: float, count: int, evidence: Evidence) -> Result:
@@ -215,7 +244,10 @@ def _judge_claim(requirement: Requirement, confidence: float, value: float, coun
         groups = evidence.verdicts(requirement.bound, confidence)
     if outcome == "pass":  # the claim that was proven is that of all groups at once
         groups = tuple(dataclasses.replace(group, verdict="proven") for group in groups)
-    return Result(requirement, outcome, value, count, interval, needed, groups)
+    found = None
+    if outcome == "pass":
+        found = detectable(evidence, requirement.direction, requirement.bound, confidence, value)
+    return Result(requirement, outcome, value, count, interval, needed, groups, detectable=found)
 
 
 def _claim_outcome(requirement: Requirement, interval: Interval) -> Outcome:

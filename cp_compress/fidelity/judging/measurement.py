@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,15 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.json_values import plain
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
+
+LONGEST_TABLE = 200
+"""How many rows of a table, such as of classes, a record holds."""
+
+_BADNESS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "classes": lambda row: -row.get("drop", 0.0),
+    "flips": lambda row: -row.get("count", 0),
+    "slices": lambda row: row.get("agreement", 1.0) - row.get("drop", 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,23 @@ class Measurement:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the values an example as plain Python types."""
+        """Return everything but the values an example as plain Python types; of long tables the worst rows."""
         return {
             "comparison": self.comparison,
             "metrics": {name: plain(value) for name, value in self.metrics.items()},
             "counts": dict(self.counts),
             "examples": [dataclasses.asdict(change) for change in self.examples],
-            "details": plain(dict(self.details)),
+            "details": plain(_bounded(self.details)),
             "notes": list(self.notes),
         }
+
+
+def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return details with the worst rows of tables that are too long for records and reports, and how many are not."""
+    found = dict(details)
+    for name, badness in _BADNESS.items():
+        rows = found.get(name)
+        if isinstance(rows, list) and len(rows) > LONGEST_TABLE:
+            found[name] = sorted(rows, key=badness)[:LONGEST_TABLE]
+            found["left_out"] = {**found.get("left_out", {}), name: len(rows) - LONGEST_TABLE}
+    return found

@@ -5,12 +5,16 @@ from __future__ import annotations
 import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_choice, check_real, reject
 
 Direction = Literal["min", "max"]
 """The side that a requirement keeps a metric on: "min" from below, "max" from above."""
+
+Basis = Literal["values", "answers", "labels", "classes"]
+"""What a metric rests on: numbers that the models give, the classes that they answer with, which of these are right, or
+which are right class by class. Each but the first can be empty of meaning on data that cannot tell models apart."""
 
 _SIGNS: Mapping[Direction, str] = {"min": "≥", "max": "≤"}
 _WORDS: Mapping[Direction, str] = {"min": "from below", "max": "from above"}
@@ -33,9 +37,12 @@ class Metric:
         unit: The unit of its values; empty for a plain number.
         source: The publication that its definition is from; empty where there is none to name.
         leveled: Whether it is a family, one metric for each quantile level: "iou_quantile_0.1" is of "iou_quantile".
+        rests_on: What it is made of: "values" (logits, layers, maps), "answers" (the predicted classes), "labels"
+            (which answers are right) or "classes" (which are right, class by class). A requirement is refused on data
+            where that says nothing, such as labels on which the reference is no better than chance.
 
     Raises:
-        InvalidArgumentError: If the name is no word, or the range is empty.
+        InvalidArgumentError: If the name is no word, the range is empty, or an argument is none of its choices.
 
     >>> gap = Metric("gap", "The largest difference of accuracy between two groups.", "lower", unchanged=0.0)
     >>> gap.argument, gap.direction
@@ -52,6 +59,7 @@ class Metric:
     unit: str = ""
     source: str = ""
     leveled: bool = False
+    rests_on: Basis = "values"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
@@ -62,6 +70,7 @@ class Metric:
             reject("Metric", "low, high", (self.low, self.high), "low must be less than high")
         if self.unchanged is not None and not self.low <= self.unchanged <= self.high:
             reject("Metric", "unchanged", self.unchanged, f"must lie in [{self.low:g}, {self.high:g}], or be None")
+        check_choice("Metric", "rests_on", self.rests_on, get_args(Basis))
         if not isinstance(self.claims, bool):
             reject("Metric", "claims", self.claims, "must be True or False")
         if not isinstance(self.sentence, str) or not self.sentence.strip():

@@ -32,13 +32,21 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            rests_on="answers",
         ),
-        Metric("accuracy", "The share of examples that the candidate classifies as labelled.", "higher", claims=True),
+        Metric(
+            "accuracy",
+            "The share of examples that the candidate classifies as labelled.",
+            "higher",
+            claims=True,
+            rests_on="labels",
+        ),
         Metric(
             "reference_accuracy",
             "The share of examples that the reference classifies as labelled.",
             None,
             claims=True,
+            rests_on="labels",
         ),
         Metric(
             "accuracy_drop",
@@ -47,7 +55,8 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             claims=True,
-            source="Tango 1998, Equivalence test and confidence interval for paired proportions",
+            source="Bonett and Price 2012, Adjusted Wald confidence interval for paired proportions",
+            rests_on="labels",
         ),
         Metric(
             "max_class_accuracy_drop",
@@ -56,6 +65,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             claims=True,
+            rests_on="classes",
         ),
         Metric(
             "cost",
@@ -66,6 +76,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             claims=True,
             unit="class distance",
             source=_JOSEPH,
+            rests_on="answers",
         ),
         Metric(
             "newly_wrong",
@@ -73,6 +84,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             claims=True,
+            rests_on="labels",
         ),
         Metric(
             "newly_right",
@@ -80,6 +92,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             None,
             unchanged=0.0,
             claims=True,
+            rests_on="labels",
         ),
         Metric(
             "top_k_agreement",
@@ -111,6 +124,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             source="Guo et al. 2017, On calibration of modern neural networks",
+            rests_on="labels",
         ),
         Metric(
             "max_slice_accuracy_drop",
@@ -119,6 +133,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             claims=True,
+            rests_on="labels",
         ),
         Metric(
             "min_slice_agreement",
@@ -126,6 +141,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            rests_on="answers",
         ),
         Metric(
             "exact_agreement",
@@ -133,18 +149,21 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            rests_on="answers",
         ),
         Metric(
             "mean_class_iou",
             "The mean over classes of the intersection over union of the candidate's answers with the truth.",
             "higher",
             source=_VOC,
+            rests_on="classes",
         ),
         Metric(
             "reference_mean_class_iou",
             "The mean over classes of the intersection over union of the reference's answers with the truth.",
             None,
             source=_VOC,
+            rests_on="classes",
         ),
         Metric(
             "mean_class_iou_drop",
@@ -152,12 +171,14 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             low=-1.0,
+            rests_on="classes",
         ),
         Metric(
             "agreement_iou",
             "The mean over classes of the intersection over union of the two models' answers.",
             "higher",
             unchanged=1.0,
+            rests_on="answers",
         ),
     ),
     "embeddings": _table(
@@ -354,6 +375,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             source=_CORRUPTIONS,
+            rests_on="answers",
         ),
         Metric(
             "worst_corrupted_agreement",
@@ -361,6 +383,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             source=_CORRUPTIONS,
+            rests_on="answers",
         ),
         Metric(
             "corrupted_accuracy_drop",
@@ -369,6 +392,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             source=_CORRUPTIONS,
+            rests_on="labels",
         ),
         Metric(
             "worst_corrupted_accuracy_drop",
@@ -377,6 +401,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             source=_CORRUPTIONS,
+            rests_on="labels",
         ),
         Metric(
             "corruption_error_ratio",
@@ -385,6 +410,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             high=_INF,
             source=_CORRUPTIONS,
+            rests_on="labels",
         ),
     ),
     "divergence": _table(
@@ -481,6 +507,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             high=_INF,
         ),
+        Metric("coverage", "The share of the reference's weights that the candidate changed.", "higher", unchanged=0.0),
     ),
 }
 """The metrics of each comparison of this package, by name."""

@@ -90,7 +90,7 @@ def last_linear(observation: Observation) -> str:
 
 def _is_linear(module: nn.Module) -> bool:
     kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module, that of its source
-    return kind.endswith("Linear")
+    return kind.endswith("Linear") or isinstance(module, nn.Linear)
 
 
 def layer_features(
@@ -251,6 +251,8 @@ class _LayerReader:
         if not isinstance(value, Tensor):
             self._problem = f"{'no tensor' if value is None else type(value).__name__}; {form}"
             return
+        if value.is_quantized:  # of a layer of torch.ao: the values that its integers represent
+            value = value.dequantize()
         if not value.is_floating_point() or value.ndim < 2 or len(value) != self._count:
             self._problem = f"{value.dtype} {tuple(value.shape)}; {form}"
             return

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.base.digests import Examined, digest_tensors, examine
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES, require_repeatable
+from cp_compress.fidelity.observing.batch_dependence import BatchDependence, SecondLook, look_again
+from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
+from cp_compress.fidelity.observing.output_checks import check_finite, check_fit, check_labels
 from cp_compress.fidelity.observing.runner import Model, Runner
 from cp_compress.inputs.reading import DataDigest, LabeledData
 from cp_compress.inputs.tasks import IGNORED, Task, join_batches
@@ -37,15 +39,27 @@ class Observation:
         data: The labelled data.
         device: Where to run; None for the device of the model.
         batch_size: The largest number of examples in one call.
+        deployed: Whether `batch_size` is that of the deployed model, which all calls but the last have.
+        content: What `examine` says of the model, where it was asked already.
     """
 
-    def __init__(self, model: Model, data: LabeledData, device: torch.device | str | None, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: LabeledData,
+        device: torch.device | str | None,
+        batch_size: int,
+        *,
+        deployed: bool = False,
+        content: Examined | None = None,
+    ) -> None:
         self.model = model
         self.data = data
         self.runner = Runner(model, device, data.task)
-        self.batch_size = BatchSize(batch_size)
-        self._digest = digest_model(model)
-        self._digest_after_use = self._digest
+        self.deployed = deployed
+        self.batch_size = BatchSize(batch_size, fixed=deployed)
+        self._content = examine(model) if content is None else content
+        self._state_after_use = self._content.state
         self._derived: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
@@ -91,9 +105,27 @@ class Observation:
         return self._forward[2]
 
     @property
+    def batch_dependence(self) -> BatchDependence | None:
+        """How answers depend on the batch that an example stands in, None where they do not."""
+        return self._forward[3].dependence
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The sizes of the first and of the last batch of the forward pass."""
+        return self._forward[4]
+
+    @property
     def model_digest(self) -> str | None:
         """The digest of the model's content, or None for a plain callable."""
-        return self._digest
+        return self._content.digest
+
+    @functools.cached_property
+    def content_key(self) -> Hashable:
+        """What tells this model's content from any other within this process, whatever holds it.
+
+        It is the observation's own where no digest covers the content.
+        """
+        return object() if self._content.uncovered else self._content.state
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -119,23 +151,34 @@ class Observation:
         """Drop the result that `remember` keeps for a key, if any, so that it is computed again when next needed."""
         self._derived.pop(key, None)
 
-    def is_of(self, model: Model, digest: str | None) -> bool:
+    def is_of(self, model: Model, content: Examined) -> bool:
         """Return whether this is the observation of a model with this content.
 
         A model may count or log its own calls: what it changed in itself while it was observed does not make it another
-        one.
+        one. A model that holds what nobody can look into may be another one each time. A callable that does not tell
+        its content can also read what it does not hold, such as a file: it is asked about the first few examples.
         """
-        return self.model is model and digest in (self._digest, self._digest_after_use)
+        if self.model is not model or content.uncovered:
+            return False
+        if content.state not in (self._content.state, self._state_after_use):
+            return False
+        if content.digest is not None or "_forward" not in vars(self):
+            return True
+        with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes():
+            return self._forward[3].holds(lambda inputs: self.runner.logits(inputs).cpu())
 
     @contextlib.contextmanager
     def _noticing_own_changes(self) -> Iterator[None]:
-        before = digest_model(self.model)
+        if self._content.uncovered:  # it is observed anew in any case
+            yield
+            return
+        before = examine(self.model).state
         yield
-        if before in (self._digest, self._digest_after_use):  # else somebody else has changed it
-            self._digest_after_use = digest_model(self.model)
+        if before in (self._content.state, self._state_after_use):  # else somebody else has changed it
+            self._state_after_use = examine(self.model).state
 
     @functools.cached_property
-    def _forward(self) -> tuple[Tensor, Tensor, str]:
+    def _forward(self) -> tuple[Tensor, Tensor, str, SecondLook, tuple[int, int]]:
         logits: list[Tensor] = []
         labels: list[Tensor] = []
         first: list[Tensor] = []
@@ -144,7 +187,7 @@ class Observation:
         def run(part: slice) -> None:
             inputs, part_labels = self.data.select(range(part.start, part.stop))
             part_logits = self.runner.logits(inputs)
-            _check_fit(part_labels, part_logits, self.task)
+            check_fit(part_labels, part_logits, self.task)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
             logits.append(part_logits)
             first.append(inputs[:REPEATED_EXAMPLES])
@@ -155,23 +198,41 @@ class Observation:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
             self.batch_size.run(len(self.data), run)
-            joined = join_batches(logits, self.task, own=2, fill=0).cpu().clone()
+            beginning = logits[0][: len(first[0])].cpu().clone()
+            sizes = len(logits[0]), len(logits[-1])
+            joined = join_batches(logits, self.task, own=2, fill=0).cpu()
+            logits.clear()  # of many classes they are too large to be held twice
+            joined = joined.clone() if joined._version else joined
             truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
             check_finite(joined)
-            require_repeatable(lambda: self.runner.logits(first[0]).cpu(), logits[0][: len(first[0])].cpu())
-        _check_labels(truth, joined, self.task)
-        return joined, truth, digest.hexdigest()
+            second = look_again(
+                lambda inputs: self.runner.logits(inputs).cpu(),
+                first[0],
+                beginning,
+                lambda few: answers_in(few, self.task),
+                self.runner,
+            )
+        check_labels(truth, joined, self.task)
+        return joined, truth, digest.hexdigest(), second, sizes
 
 
 def observe(
-    model: Model, dataset: Any, *, device: torch.device | str | None = None, batch_size: int = 256
+    model: Model,
+    dataset: Any,
+    *,
+    device: torch.device | str | None = None,
+    batch_size: int = 256,
+    deployed_batch_size: int | None = None,
 ) -> Observation:
     """Return the observation of a model on a data set, the same one as long as neither has changed.
 
-    The last 32 observations are kept. Parameters, buffers and tensors of data that were changed in place are noticed by
-    their content. Of a map-style data set 8 examples are read again each time; if their values differ, it is observed
-    again. Changes of private attributes of modules, of variables that a plain callable captures, and of other examples
-    of a map-style data set are not noticed: call `forget_observations` after changing those.
+    The last 32 observations are kept. Whatever of a model can be looked into is compared by its content: parameters and
+    buffers, attributes, private ones too, objects, closures and code. A model that holds anything else, such as the
+    session of another runtime, is run again each time, unless it says by an attribute `content_digest`, a text, what it
+    is; other callables are asked about the first 16 examples before their observation is used again. Tensors of data
+    that were changed in place are noticed by their content. Of a map-style data set 8 examples are read again each
+    time; if their values differ, it is observed again. Changes of its other examples are not noticed: call
+    `forget_observations` after them.
 
     Errors of the model and its outputs are raised when results are first needed: ObservationError for inputs that the
     model cannot take, NaN or infinite logits, labels outside the classes, and a model that returns other logits when it
@@ -182,6 +243,8 @@ def observe(
         dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
         device: Where to run; by default where the model is.
         batch_size: The largest number of examples in one call; it is halved when memory runs out.
+        deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
+            the forward pass takes batches of exactly this size, and a last one of what is left.
 
     Returns:
         The observation.
@@ -195,14 +258,18 @@ def observe(
     >>> seen.predictions.tolist()
     [0, 1, 2]
     """
+    if deployed_batch_size is not None:
+        rule = f"must be a whole number in 1..{batch_size}, the largest batch of a forward call (batch_size)"
+        check_integer("observe", "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=batch_size)
+    size = batch_size if deployed_batch_size is None else deployed_batch_size
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    digest, place = digest_model(model), (_identity(data), str(device), batch_size)
-    for kept in _observations:
-        if kept[0] == place and kept[1].is_of(model, digest):
-            _observations.remove(kept)
-            break
-    else:
-        kept = (place, Observation(model, data, device, batch_size))
+    content, place = examine(model), (_identity(data), str(device), size, deployed_batch_size)
+    earlier = [kept for kept in _observations if kept[0] == place and kept[1].model is model]
+    kept = next((one for one in earlier if one[1].is_of(model, content)), None)
+    if kept is None:
+        deployed = deployed_batch_size is not None
+        kept = (place, Observation(model, data, device, size, deployed=deployed, content=content))
+    _observations[:] = [one for one in _observations if one not in earlier]
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]
@@ -242,55 +309,3 @@ def _identity(data: LabeledData) -> Hashable:
     # an id is safe here: the kept observation holds the object, so that no other can take its id
     spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
     return id(data.source), len(data), digest_tensors(data.select(spread))
-
-
-def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
-    """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
-    bad = (~torch.isfinite(logits).flatten(1).all(dim=1)).nonzero().flatten()
-    if len(bad):
-        named = bad if indices is None else indices[bad]
-        first = ", ".join(f"#{index}" for index in named[:5].tolist())
-        raise ObservationError(
-            f"the model returns NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
-            "such outputs cannot be compared"
-        )
-
-
-def _check_labels(labels: Tensor, logits: Tensor, task: Task) -> None:
-    classes = logits.shape[1]
-    if task != "single_label":
-        _check_targets(labels, logits, task)
-        return
-    bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
-    if len(bad):
-        index = int(bad[0])
-        raise ObservationError(
-            f"{len(bad)} of {len(labels)} labels lie outside the model's {classes} classes: "
-            f"example #{index} has label {int(labels[index])}, allowed are 0 to {classes - 1}"
-        )
-
-
-def _check_fit(targets: Tensor, logits: Tensor, task: Task) -> None:
-    """Raise ObservationError unless a batch has one target for each answer."""
-    if task == "single_label":
-        return
-    expected = logits.shape if task == "multi_label" else (len(logits), *logits.shape[2:])
-    if targets.shape != expected:
-        raise ObservationError(
-            f"the targets have shape {tuple(targets.shape)}, but the model's predictions {tuple(expected)}"
-        )
-
-
-def _check_targets(targets: Tensor, logits: Tensor, task: Task) -> None:
-    if task != "multi_label" and logits.shape[1] < 2:
-        raise ObservationError(
-            f"the model has {logits.shape[1]} class at each position; a {task} task needs two classes or more, "
-            "because all predictions of one class are equal"
-        )
-    limit = 2 if task == "multi_label" else logits.shape[1]
-    bad = ((targets != IGNORED) & ((targets < 0) | (targets >= limit))).flatten(1).any(dim=1).nonzero().flatten()
-    if len(bad):
-        raise ObservationError(
-            f"{len(bad)} of {len(targets)} targets hold numbers outside 0 to {limit - 1}, first at example "
-            f"#{int(bad[0])}; ignored positions must have the ignore_index of the data set"
-        )

@@ -13,7 +13,7 @@ from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import example_digests, searched_digests
+from cp_compress.inputs.seen import example_digests, searched_digests, seen_digests
 from cp_compress.inputs.wrapping import said_by
 
 
@@ -117,3 +117,34 @@ def require_fresh(candidate: Observation, reference: Observation, searched: froz
             "so a verdict on them would be too optimistic; judge it on other examples"
         )
         reject("assertion", "dataset", type(reference.data.source).__name__, rule)
+
+
+def require_unused(candidate: Observation, reference: Observation, *, claim: bool) -> list[str]:
+    """Return notes on examples with which the candidate was made: calibrated, recalibrated, adapted or trained.
+
+    With a `claim` about other examples they are refused with InvalidArgumentError: a candidate does better on what it
+    was made with.
+    """
+    notes = []
+    for purpose, seen in sorted(seen_digests(candidate.model).items()):
+        if purpose == "search":  # see `require_fresh`
+            continue
+        shared = [place for place, digests in enumerate(_digests_of_both(candidate, reference)) if digests & seen]
+        if not shared:
+            continue
+        listed = ", ".join(f"#{index}" for index in shared[:5]) + ("…" if len(shared) > 5 else "")
+        told = f"{len(shared)} of {len(reference)} examples ({listed}) were used for {purpose} of the compressed model"
+        if claim:
+            rule = f"{told}, so a claim about others would be too optimistic: judge it on others, or claim nothing"
+            reject("assertion", "confidence", "given", rule)
+        notes.append(f"{told}: the values say little of others")
+    return notes
+
+
+def _digests_of_both(candidate: Observation, reference: Observation) -> list[set[str]]:
+    """Return for each example the digests of what the two models read."""
+    read = [
+        seen.remember(("example digests",), lambda data=seen.data: example_digests(data))  # type: ignore[misc]
+        for seen in (candidate, reference)
+    ]
+    return [set(pair) for pair in zip(*read, strict=True)]

@@ -42,8 +42,11 @@ def choose_examples(
     return torch.tensor(indices)
 
 
-def batch_size_for(device: torch.device, batch_size: int | None) -> BatchSize:
-    """Return the batch size asked for, or by default 32 on a CPU and 512 on an accelerator."""
+def batch_size_for(device: torch.device, batch_size: int | None, largest: int | None = None) -> BatchSize:
+    """Return the batch size asked for, or by default 32 on a CPU and 512 on an accelerator; at most `largest`."""
     if batch_size is None:
         batch_size = _CPU_BATCH if device.type == "cpu" else _ACCELERATOR_BATCH
-    return BatchSize(batch_size)
+    found = BatchSize(batch_size)
+    if largest is not None:
+        found.limit = min(found.limit, largest)
+    return found

@@ -135,7 +135,8 @@ def find_origin(
         flips: The largest number of changed predictions that are tested, spread evenly.
         budget: The largest number of layers that are restored one by one; more are tested in groups of neighbours,
             which are halved.
-        batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere.
+        batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere,
+            and never more than the observations were made with.
 
     Returns:
         The ranked layers.
@@ -160,7 +161,8 @@ def find_origin(
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference, any_task=True)
     mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
-    size = batch_size_for(candidate.runner.device, batch_size)
+    largest = min(candidate.batch_size.limit, reference.batch_size.limit)
+    size = batch_size_for(candidate.runner.device, batch_size, largest)
     pairs = _pair(candidate, reference, mine, theirs)
     added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
     changed = changed_answers(candidate, reference)
@@ -230,9 +232,9 @@ def _module(seen: Observation, which: str) -> nn.Module:
 
 
 def _pair(candidate: Observation, reference: Observation, mine: nn.Module, theirs: nn.Module) -> LayerPairs:
-    few = range(min(2, len(reference)))
+    few = range(min(2, len(reference), candidate.batch_size.limit, reference.batch_size.limit))
     return reference.remember(
-        ("layer pairs", candidate.model_digest, candidate.data_digest),
+        ("layer pairs", candidate.content_key, candidate.data_digest),
         lambda: pair_layers(mine, theirs, _run(candidate, mine, few), _run(reference, theirs, few)),
     )
 

@@ -97,7 +97,7 @@ def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch
     data: Any = candidate.data.select(rows)
     if candidate.task != "single_label":
         data = TaskDataset(data, candidate.task)
-    return observe(model, data, device=candidate.runner.device).predictions
+    return observe(model, data, device=candidate.runner.device, batch_size=candidate.batch_size.limit).predictions
 
 
 def explain_damage(candidate: Observation, reference: Observation) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cp_compress.base.arguments import check_choice, check_real
 from cp_compress.fidelity.judging.intervals import Proportion
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.predictions.output_changes import kind_of_outputs, largest_probability
 
 Against = Literal["reference", "truth"]
 _THRESHOLDS = 16
@@ -135,7 +136,8 @@ def _answers(candidate: Observation, reference: Observation, against: str) -> tu
     check_choice("risk_coverage", "against", against, ("reference", "truth"))
     check_comparable(candidate, reference)
     truth = reference.predictions if against == "reference" else reference.labels
-    return torch.softmax(candidate.logits.double(), dim=1).amax(dim=1), candidate.predictions != truth
+    probabilities = kind_of_outputs(candidate.logits) == "probabilities"
+    return largest_probability(candidate.logits, probabilities=probabilities), candidate.predictions != truth
 
 
 def _abstention(threshold: float, sure: Tensor, wrong: Tensor, bound: float | None) -> Abstention:

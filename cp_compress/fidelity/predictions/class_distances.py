@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,6 +57,42 @@ def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ..
     return matrix
 
 
+@dataclass(frozen=True, eq=False)
+class ChangeCosts:
+    """What each change of a class to another costs; without a matrix where every change between groups costs 1.
+
+    `groups` (classes,) are the groups, `matrix` (classes, classes) the distances where they are given.
+    """
+
+    groups: Tensor
+    matrix: Tensor | None = None
+
+    def of(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the costs (n,), float64, of changes between classes (n,)."""
+        if self.matrix is not None:
+            return self.matrix[before, after]
+        return (self.groups[before] != self.groups[after]).double()
+
+    @property
+    def largest(self) -> float:
+        """The largest cost of a change."""
+        return 1.0 if self.matrix is None else float(self.matrix.max())
+
+
+def as_change_costs(class_distance: ClassDistance | None, names: tuple[str, ...], owner: str = _OWNER) -> ChangeCosts:
+    """Return the costs of changes by a class distance, in memory linear in the classes where it is no matrix.
+
+    Raises InvalidArgumentError as `as_class_distance`.
+    """
+    numbers = torch.arange(len(names))
+    if class_distance is None:
+        return ChangeCosts(numbers)
+    check_class_distance(class_distance, owner)
+    if isinstance(class_distance, Mapping):
+        return ChangeCosts(_groups_of_classes(class_distance, names, owner))
+    return ChangeCosts(numbers, as_class_distance(class_distance, names, owner))
+
+
 def _as_matrix(class_distance: Tensor | Sequence[Sequence[float]], owner: str) -> Tensor:
     try:
         return torch.as_tensor(class_distance, dtype=torch.float64).cpu()
@@ -64,6 +101,11 @@ def _as_matrix(class_distance: Tensor | Sequence[Sequence[float]], owner: str) -
 
 
 def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
+    group_of = _groups_of_classes(groups, names, owner)
+    return (group_of[:, None] != group_of[None, :]).double()
+
+
+def _groups_of_classes(groups: Mapping[str, Sequence[int | str]], names: tuple[str, ...], owner: str) -> Tensor:
     group_of = torch.full((len(names),), -1)
     for number, (group, members) in enumerate(groups.items()):
         for member in _members(group, members, owner):
@@ -74,7 +116,7 @@ def _group_distance(groups: Mapping[str, Sequence[int | str]], names: tuple[str,
     missing = [names[index] for index in (group_of < 0).nonzero().flatten().tolist()]
     if missing:
         reject(owner, "class_distance", dict(groups), f"classes {', '.join(missing)} are in no group")
-    return (group_of[:, None] != group_of[None, :]).double()
+    return group_of
 
 
 def _members(group: str, members: object, owner: str) -> list[int | str]:

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
+from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
-from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop, Proportion
+from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.units import Drop, Units
 from cp_compress.fidelity.observing.observation import Observation
-from cp_compress.fidelity.predictions.output_changes import divergence_from, logit_distance
-from cp_compress.fidelity.predictions.tables import deciding_counts, flip_table, paired_drop, slice_table
+from cp_compress.fidelity.predictions.output_changes import (
+    PROBABILITIES_NOTE,
+    as_log_probabilities,
+    divergence_from,
+    logit_distance,
+    require_equal_outputs,
+)
+from cp_compress.fidelity.predictions.tables import deciding_counts, flip_table, slice_table
 from cp_compress.inputs.tasks import IGNORED
 
 _LISTED_EXAMPLES = 20
@@ -23,7 +31,10 @@ _BLOCK_VALUES = 2**22
 
 
 def compare_structured(
-    candidate: Observation, reference: Observation, subsets: Mapping[str, Tensor] | None = None
+    candidate: Observation,
+    reference: Observation,
+    subsets: Mapping[str, Tensor] | None = None,
+    units: Units | None = None,
 ) -> Measurement:
     """Measure how far the answers of two models agree, for multi-label, dense and sequence tasks.
 
@@ -45,8 +56,12 @@ def compare_structured(
     `details` count answers by flip and beside the truth as those of single-label data, and list the examples,
     `newly_wrong` and `newly_right`, that have such an answer.
 
-    Raises InvalidArgumentError for a subset without an answer that counts.
+    Claims are about examples, or about the clusters of `units`.
+
+    Raises InvalidArgumentError for a subset without an answer that counts, and ObservationError for models of which one
+    or both give probabilities where logits are needed.
     """
+    units = Units() if units is None else units
     before, after, truth = reference.predictions, candidate.predictions, reference.labels
     counts = truth != IGNORED
     same = _share(before == after, counts)
@@ -57,11 +72,15 @@ def compare_structured(
         "newly_wrong": _share(was_right & ~is_right, counts),
         "newly_right": _share(~was_right & is_right, counts),
     }
-    moved = {} if reference.task == "multi_label" else _moved_logits(candidate, reference, counts)
+    many = reference.task == "multi_label"
+    for who, seen in (("reference", reference), ("candidate", candidate)) if many else ():
+        _require_logits(who, seen)
+    probabilities = not many and require_equal_outputs(candidate.logits, reference.logits)
+    moved = {} if many else _moved_logits(candidate, reference, counts, probabilities)
     values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
     exact = values["same"] == 1
     total = int(judged.sum())
-    rows, class_drops = _class_rows(was_right, is_right, counts, reference)
+    rows, class_drops = _class_rows(was_right, is_right, counts, reference, units)
     overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
     drop = values["before"] - values["after"]
     metrics = {
@@ -80,25 +99,29 @@ def compare_structured(
     if class_drops:
         evidence["max_class_accuracy_drop"] = LargestDrop(tuple(class_drops), tuple(row["class"] for row in rows))
     if total:
+        of = units.among(judged)
         evidence |= {
-            "agreement": BoundedMean.of(values["same"].numpy()),
-            "exact_agreement": Proportion(int(exact.sum()), total),
-            "reference_accuracy": BoundedMean.of(values["before"].numpy()),
-            "accuracy": BoundedMean.of(values["after"].numpy()),
-            "accuracy_drop": BoundedMean.of(drop.numpy(), -1.0, 1.0),
-            **{name: BoundedMean.of(shares[judged].numpy()) for name, shares in changes.items()},
+            "agreement": of.mean(values["same"]),
+            "exact_agreement": of.share(exact),
+            "reference_accuracy": of.mean(values["before"]),
+            "accuracy": of.mean(values["after"]),
+            "accuracy_drop": of.mean(drop, -1.0, 1.0),
+            **{name: of.mean(shares[judged]) for name, shares in changes.items()},
         }
     kept = {name: _judged_members(name, members, judged) for name, members in (subsets or {}).items()}
     slice_rows = slice_table(same, right_before, right_after, kept)
     if slice_rows:
         metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
         metrics["min_slice_agreement"] = min(row["agreement"] for row in slice_rows)
-        drops = [_mean_drop(right_before[members], right_after[members]) for members in kept.values()]
-        shares = [BoundedMean.of(same[members].numpy()) for members in kept.values()]
+        fallen = right_before - right_after
+        drops = [units.among(members).mean(fallen[members], -1.0, 1.0) for members in kept.values()]
+        shares = [units.among(members).mean(same[members]) for members in kept.values()]
         evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
         evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
     answers = int(counts.sum())
     notes = [f"a {reference.task} task: {answers} predictions on {total} examples"]
+    if probabilities:
+        notes.append(PROBABILITIES_NOTE)
     if total < len(same):
         notes.append(f"{len(same) - total} examples have only ignored positions")
     return Measurement(
@@ -112,6 +135,7 @@ def compare_structured(
             "task": reference.task,
             "classes": rows,
             "slices": slice_rows,
+            "clusters": units.to_json(),
             "flips": _flips(before, after, truth, counts, reference),
             **{name: (shares > 0).nonzero().flatten().tolist() for name, shares in changes.items()},
         },
@@ -124,11 +148,25 @@ def _share(holds: Tensor, counts: Tensor) -> Tensor:
     return (holds & counts).flatten(1).sum(1).double() / counts.flatten(1).sum(1).double()
 
 
-def _moved_logits(candidate: Observation, reference: Observation, counts: Tensor) -> dict[str, Tensor]:
+def _require_logits(who: str, seen: Observation) -> None:
+    """Raise ObservationError for a model that gives the probability of each label: above 0 all of them would hold."""
+    outputs = seen.logits
+    if bool((outputs.amin() >= 0) & (outputs.amax() <= 1)) and bool(((outputs > 0) & (outputs < 0.5)).any()):
+        raise ObservationError(
+            f"all outputs of the {who} lie in [0, 1], as probabilities do; of a multi_label task the logits are "
+            "compared, and a label holds if its logit is above 0: leave out the sigmoid, or return torch.logit of it"
+        )
+
+
+def _moved_logits(
+    candidate: Observation, reference: Observation, counts: Tensor, probabilities: bool
+) -> dict[str, Tensor]:
     """Return the mean divergence and distance (n,) of the logits at the places that count, NaN without any."""
     found: dict[str, list[Tensor]] = {"kl": [], "logit_distance": []}
     for part in slices(len(counts), max(1, _BLOCK_VALUES // reference.logits[0].numel())):
         mine, theirs, places = candidate.logits[part], reference.logits[part], counts[part]
+        if probabilities:
+            mine, theirs = as_log_probabilities(mine), as_log_probabilities(theirs)
         for name, measure in (("kl", divergence_from), ("logit_distance", logit_distance)):
             total = torch.where(places, measure(mine, theirs), 0.0).flatten(1).sum(1)
             found[name].append(total / places.flatten(1).sum(1))
@@ -167,10 +205,10 @@ def _mean_iou(first: Tensor, second: Tensor, counts: Tensor, seen: Observation) 
 
 
 def _class_rows(
-    was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation
-) -> tuple[list[dict[str, Any]], list[PairedDrop | BoundedMean]]:
+    was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation, units: Units
+) -> tuple[list[dict[str, Any]], list[Drop]]:
     """Return the row of each class that is true somewhere (of a label: that counts), and its drop over examples."""
-    rows, drops = [], list[PairedDrop | BoundedMean]()
+    rows, drops = [], list[Drop]()
     for index, name in enumerate(seen.class_names):
         if seen.task == "multi_label":
             right, where = (was_right[:, [index]], is_right[:, [index]]), counts[:, [index]]
@@ -180,17 +218,14 @@ def _class_rows(
         if not bool(holding.any()):
             continue
         old, new = (_share(one[holding], where[holding]) for one in right)
-        drop: PairedDrop | BoundedMean = _mean_drop(old, new)
+        of = units.among(holding)
+        drop: Drop = of.mean(old - new, -1.0, 1.0)
         if seen.task == "multi_label":  # one answer an example: counts bound more closely than means
-            drop = paired_drop(old == 1, new == 1)
+            drop = of.drop(old == 1, new == 1)
         accuracies = {"reference_accuracy": _mean(old), "accuracy": _mean(new), "drop": drop.value}
         rows.append({"class": name, "count": int(holding.sum()), "answers": int(where.sum()), **accuracies})
         drops.append(drop)
     return rows, drops
-
-
-def _mean_drop(before: Tensor, after: Tensor) -> BoundedMean:
-    return BoundedMean.of((before - after).numpy(), -1.0, 1.0)
 
 
 def _flips(before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:

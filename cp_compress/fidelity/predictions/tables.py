@@ -11,8 +11,10 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.intervals import PairedDrop
 from cp_compress.fidelity.judging.measurement import ExampleChange
+from cp_compress.fidelity.judging.units import ClusteredMean, Units
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.fidelity.predictions.output_changes import largest_probability
 from cp_compress.inputs.tasks import IGNORED
 
 Slices = Mapping[str, Tensor | Sequence[bool] | Sequence[int]]
@@ -26,15 +28,24 @@ def paired_drop(right_before: Tensor, right_after: Tensor) -> PairedDrop:
     return PairedDrop(lost, gained, len(right_before))
 
 
-def class_drops(right_before: Tensor, right_after: Tensor, labels: Tensor, classes: int) -> dict[int, PairedDrop]:
-    """Return the paired drop of each true class that has examples."""
-    totals = torch.bincount(labels, minlength=classes)
-    lost = torch.bincount(labels[right_before & ~right_after], minlength=classes)
-    gained = torch.bincount(labels[~right_before & right_after], minlength=classes)
-    return {
-        index: PairedDrop(int(lost[index]), int(gained[index]), int(totals[index]))
-        for index in totals.nonzero().flatten().tolist()
-    }
+def class_drops(
+    right_before: Tensor, right_after: Tensor, labels: Tensor, units: Units, *, at_least: int = 1
+) -> dict[int, PairedDrop | ClusteredMean]:
+    """Return the drop of each true class that has `at_least` so many examples, by index.
+
+    Raises InvalidArgumentError if no class has.
+    """
+    totals = torch.bincount(labels)
+    kept = (totals >= at_least).nonzero().flatten().tolist()
+    if not kept:
+        reject("compare_predictions", "min_class_examples", at_least, f"the largest class has {int(totals.max())}")
+    if units.clusters is not None:
+        members = {index: labels == index for index in kept}
+        return {index: units.among(one).drop(right_before[one], right_after[one]) for index, one in members.items()}
+    lost = torch.bincount(labels[right_before & ~right_after], minlength=len(totals)).tolist()
+    gained = torch.bincount(labels[~right_before & right_after], minlength=len(totals)).tolist()
+    counts = totals.tolist()
+    return {index: PairedDrop(lost[index], gained[index], counts[index]) for index in kept}
 
 
 def class_table(
@@ -82,11 +93,16 @@ def changed_answers(candidate: Observation, reference: Observation) -> Tensor:
 
 
 def flipped_examples(
-    candidate: Observation, reference: Observation, costs: Tensor, names: tuple[str, ...]
+    candidate: Observation,
+    reference: Observation,
+    costs: Tensor,
+    names: tuple[str, ...],
+    *,
+    probabilities: bool = False,
 ) -> tuple[ExampleChange, ...]:
     """List the flips, the costliest and then the most confident of the reference's predictions first."""
     before, after = reference.predictions, candidate.predictions
-    confidence = torch.softmax(reference.logits.double(), dim=1).amax(dim=1)
+    confidence = largest_probability(reference.logits, probabilities=probabilities)
     flipped = (before != after).nonzero().flatten().tolist()
     flipped.sort(key=lambda index: (-float(costs[index]), -float(confidence[index]), index))
     return tuple(

@@ -72,7 +72,7 @@ class Prune(Piped):
 
     def _zero(self, weights: list[Weight]) -> list[Skip]:
         for group in [weights] if self.scope == "global" else [[weight] for weight in weights]:
-            tensors: list[Tensor] = [weight.tensor for weight in group]
+            tensors: list[Tensor] = [weight.matrix for weight in group]
             zero_all_but_largest(tensors, kept_count(self.density, sum(map(Tensor.numel, tensors))))
         return []
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cp_compress.model.layers import resolve
+from cp_compress.model.layers import is_transposed_linear, resolve
 from cp_compress.model.record import read_steps
 
 Masks = Mapping[str, Tensor]
@@ -33,7 +33,8 @@ def find_masks(model: nn.Module, reference: nn.Module | None = None) -> dict[str
     for name, kept in list(masks.items()):
         module, attribute = resolve(model, name)
         bias = module._parameters.get("bias") if attribute == "weight" else None
-        rows = kept.flatten(1).any(1) if kept.ndim > 1 else kept
+        by_output = kept.t() if is_transposed_linear(module) and kept.ndim == 2 else kept
+        rows = by_output.flatten(1).any(1) if kept.ndim > 1 else kept
         if bias is not None and bias.shape == rows.shape:
             path = name.removesuffix("weight") + "bias"
             masks[path] = masks.get(path, torch.ones_like(rows)) & (rows | (bias.detach() != 0))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.model.layers import Owner, Weight
+from cp_compress.model.layers import Owner, Weight, is_transposed_linear
 from cp_compress.model.pruning.largest import keep_largest
 from cp_compress.model.pruning.magnitude import SCOPES, check_density, kept_count
 from cp_compress.model.pruning.zeroing import mask_weights
@@ -34,9 +34,9 @@ class BlockPrune(Piped):
 
     Exactly round(density·blocks) stay, halves rounded up and never fewer than one; of equal norms the first by index.
     The weight matrix of a layer has the weight's first dimension as rows (output channels, except in transposed
-    convolutions) and all others, in row-major order, as columns. Sizes that do not divide are padded: blocks at an edge
-    are smaller, and their norm is that of the weights in them. Definition: block pruning as in Condensa (Joseph et al.
-    2020), with padding.
+    convolutions; in `Conv1D` of transformers the second) and all others, in row-major order, as columns. Sizes that do
+    not divide are padded: blocks at an edge are smaller, and their norm is that of the weights in them. Definition:
+    block pruning as in Condensa (Joseph et al. 2020), with padding.
 
     Args:
         density: The share of the blocks to keep, in (0, 1].
@@ -83,7 +83,7 @@ class BlockPrune(Piped):
         tensors, skips = [], []
         for weight in weights:
             if len(self.block_size) in (2, weight.tensor.ndim):
-                tensors.append(weight.tensor.detach())
+                tensors.append(weight.matrix)
             else:
                 skips.append(
                     Skip(weight.name, f"it has {weight.tensor.ndim} dimensions, a block {len(self.block_size)}")
@@ -168,6 +168,8 @@ class NMPrune(Piped):
 def _input_view(owner: Owner) -> tuple[int, int]:
     """Return the dimension of a weight that runs over the inputs of a layer, and into how many groups it falls."""
     module = owner.module
+    if is_transposed_linear(module):
+        return 0, 1
     return (0, module.groups) if isinstance(module, _ConvTransposeNd) else (1, 1)
 
 

@@ -20,7 +20,9 @@ from cp_compress.base.errors import CompressionError, ObservationError
 from cp_compress.base.factories import make_from
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.model.layers import named_tensors
+from cp_compress.model.representations.arithmetic import has_own_forward
 from cp_compress.model.representations.formats import safe_scale
+from cp_compress.model.representations.products import Product, Products
 from cp_compress.model.tracing import running
 
 _BATCH = 64
@@ -89,13 +91,17 @@ def read_calibration(owner: str, calibration: str | CalibrationData) -> Calibrat
 
 def find_input_ranges(
     model: nn.Module, layers: set[nn.Module], data: CalibrationData
-) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+) -> tuple[dict[nn.Module, tuple[Tensor, Tensor]], dict[nn.Module, str]]:
     """Return scale (float32) and zero point (uint8) of the inputs of every layer that the model calls.
 
-    Raises CompressionError, naming the layer, for inputs that are NaN or Inf.
+    Of a layer with a forward of its own, the range is that of what its forward multiplies by the weight. Where it does
+    something else with the weight, the second result says why there is no range. Raises CompressionError, naming the
+    layer, for inputs that are NaN or Inf.
     """
     ends: dict[nn.Module, Tensor] = {}
-    handles = [module.register_forward_pre_hook(_record(ends), with_kwargs=True) for module in layers]
+    own = {module for module in layers if has_own_forward(type(module))}
+    handles = [module.register_forward_pre_hook(_record(ends), with_kwargs=True) for module in layers - own]
+    watched = {module: _watch(module, ends) for module in own}
     device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
     try:
         with running(model), torch.no_grad():
@@ -104,10 +110,37 @@ def find_input_ranges(
     finally:
         for handle in handles:
             handle.remove()
+        for module in own:
+            del module.forward
     for path, module in model.named_modules():
         if module in ends and not bool(torch.isfinite(ends[module]).all()):
             raise CompressionError(f"{path or 'the model itself'} gets NaN or Inf as input on the calibration data")
-    return {module: _to_codes(*ends[module]) for module in ends}
+    told = {module: seen.obstacle(type(module).__name__) for module, seen in watched.items() if seen.called}
+    refused = {module: reason for module, reason in told.items() if reason is not None}
+    return {module: _to_codes(*ends[module]) for module in ends if module not in refused}, refused
+
+
+class _Watched(Products):
+    """The products of one layer over all of its calls."""
+
+    called = False
+
+
+def _watch(module: nn.Module, ends: dict[nn.Module, Tensor]) -> _Watched:
+    """Let a layer's own forward, until it is deleted from the instance, widen the range of what meets its weight."""
+
+    def widen(product: Product) -> None:
+        _widen(ends, module, product.inputs)
+
+    seen, own = _Watched(module.weight, widen), module.forward  # type: ignore[arg-type]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        seen.called = True
+        with seen:
+            return own(*args, **kwargs)
+
+    module.forward = forward
+    return seen
 
 
 def _inputs_of(source: Any) -> Tensor:
@@ -126,13 +159,16 @@ def _run(model: nn.Module, batch: Tensor) -> None:
 
 def _record(ends: dict[nn.Module, Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = first_input(module, args, kwargs)
-        if given.numel():
-            low, high = torch.aminmax(given.detach().float())
-            before = ends.get(module, torch.zeros(2, device=low.device))
-            ends[module] = torch.stack([torch.minimum(before[0], low), torch.maximum(before[1], high)])
+        _widen(ends, module, first_input(module, args, kwargs))
 
     return hook
+
+
+def _widen(ends: dict[nn.Module, Tensor], module: nn.Module, given: Tensor) -> None:
+    if given.numel():
+        low, high = torch.aminmax(given.detach().float())
+        before = ends.get(module, torch.zeros(2, device=low.device))
+        ends[module] = torch.stack([torch.minimum(before[0], low), torch.maximum(before[1], high)])
 
 
 def _to_codes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

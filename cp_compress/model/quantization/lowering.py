@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import copy_model, named_tensors
 from cp_compress.model.record import Change, Skip, Step, add_step
+from cp_compress.model.representations.arithmetic import has_own_forward
 from cp_compress.model.representations.integer_layers import formats_of, integers_of
 
 _CODES = 255
@@ -138,6 +139,8 @@ def is_lowered(model: nn.Module) -> bool:
 def _obstacle(module: Any) -> str | None:
     if module.integer_mode != "static":
         return f"its inputs are not rounded to a fixed range (mode {module.integer_mode!r})"
+    if has_own_forward(module.integer_base):
+        return f"{module.integer_base.__name__} has a forward of its own"
     if isinstance(module, nn.Linear):
         return None
     if not isinstance(module, nn.Conv2d):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import Weight, find_weights
+from cp_compress.model.layers import Weight, find_weights, is_table
 from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.formats import IntegerFormat, row_groups, store
 from cp_compress.model.representations.integer_layers import (
@@ -56,15 +57,18 @@ def to_integers(
     mode: str,
     rounding: Callable[[Weight, int | None], Rounded],
     ranges: Mapping[nn.Module, tuple[Tensor, Tensor]] | None = None,
+    refused: Mapping[nn.Module, str] = MappingProxyType({}),
 ) -> tuple[list[Change], list[Skip]]:
     """Replace weights by integers in place; `ranges` are the scale and zero point of inputs, in mode "static".
 
-    Raises CompressionError when no weight can be replaced.
+    `refused` are layers whose inputs cannot be rounded, and why. Raises CompressionError when no weight can be
+    replaced.
     """
     planned: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
     changes, skips = [], list(skips)
     for weight in weights:
         reason = obstacle(weight, mode)
+        reason = reason or next((refused[place.module] for place in weight.owners if place.module in refused), None)
         if not reason and ranges is not None and any(place.module not in ranges for place in weight.owners):
             reason = "the layer saw no input in the calibration data"
         if reason:
@@ -90,6 +94,9 @@ def to_integers(
 def obstacle(weight: Weight, mode: str) -> str | None:
     """Return why a weight cannot be held as integers in all places of its use, or None."""
     modules = [place.module for place in weight.owners]
+    tables = [place.path for place in weight.owners if is_table(place)]
+    if mode != "weight" and tables and len(modules) > 1:
+        return f"it is tied to the table {tables[0]}, whose look-up has no inputs to round; use mode='weight'"
     reasons = [reason for reason in (integer_obstacle(module, mode) for module in modules) if reason]
     if not reasons and len(set(map(row_groups, modules))) > 1:
         return "it is shared by layers with different dimensions of output channels"

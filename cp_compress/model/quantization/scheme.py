@@ -9,6 +9,7 @@ import torch
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.calibration import (
@@ -19,10 +20,12 @@ from cp_compress.model.quantization.calibration import (
 )
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
 from cp_compress.model.record import Change, Skip
+from cp_compress.model.representations.arithmetic import has_own_forward
 from cp_compress.model.representations.formats import IntegerFormat, quantize
 from cp_compress.model.representations.half_computed import cast_model
 from cp_compress.model.representations.half_stored import find_half, hold_model
 from cp_compress.model.representations.integer_layers import MODES, require_float_weights
+from cp_compress.model.representations.products import probe_obstacle
 from cp_compress.model.scheme import Piped
 from cp_compress.model.targets import as_patterns
 
@@ -132,15 +135,27 @@ class Quantize(Piped):
     def _to_integers(self, model: nn.Module) -> tuple[list[Change], list[Skip]]:
         form = IntegerFormat(_INTEGERS[self.dtype], self.group_size)
         weights, skips = choose_weights(str(self), model, self.include, self.exclude)
-        ranges = None
+        ranges, refused = None, {}
+        if self.mode == "dynamic":
+            refused = self._probed(weights)
         if self.calibration is not None:
             data = read_calibration("Quantize", self.calibration)
             chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
-            ranges = find_input_ranges(model, {place.module for weight in chosen for place in weight.owners}, data)
+            ranges, refused = find_input_ranges(
+                model, {place.module for weight in chosen for place in weight.owners}, data
+            )
+            mark_as_used(model, "calibration", data.inputs)
 
         def rounded(weight: Weight, groups: int | None) -> tuple[Tensor, Tensor, str]:
             values, scale = quantize(weight.tensor, groups, form)
             inputs = {"weight": "", "dynamic": ", inputs rounded for each example", "static": ", inputs rounded"}
             return values, scale, f"{form} with {scale.numel()} scales{inputs[self.mode]}"
 
-        return to_integers(str(self), weights, skips, form, self.mode, rounded, ranges)
+        return to_integers(str(self), weights, skips, form, self.mode, rounded, ranges, refused)
+
+    def _probed(self, weights: list[Weight]) -> dict[nn.Module, str]:
+        """Return the layers with a forward of their own whose inputs cannot be rounded, and why."""
+        chosen = [weight for weight in weights if obstacle(weight, self.mode) is None]
+        modules = dict.fromkeys(place.module for weight in chosen for place in weight.owners)
+        told = {module: probe_obstacle(module) for module in modules if has_own_forward(type(module))}
+        return {module: reason for module, reason in told.items() if reason is not None}

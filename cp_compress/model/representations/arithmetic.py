@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import is_transposed_linear
 from cp_compress.model.representations.formats import safe_scale, unstore
+from cp_compress.model.representations.products import Product, Products, using_weight
 
 _LIMIT = 127
 _UNSIGNED = 255
@@ -32,15 +35,32 @@ class StayOnForward:
         """Leave the arguments as they are."""
 
 
+def has_own_forward(kind: type[nn.Module]) -> bool:
+    """Tell whether a class computes in another way than torch's own linear layers and convolutions."""
+    return kind.forward not in _STOCK
+
+
 def can_round_inputs(module: nn.Module) -> bool:
-    """Tell whether a layer computes as torch's own linear layers and convolutions do."""
-    return type(module).forward in _STOCK
+    """Tell whether a layer multiplies inputs by one weight, in torch's way or in a forward of its class."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    known = isinstance(module, kinds) or is_transposed_linear(module)
+    return known and "forward" not in vars(module) and (not has_own_forward(type(module)) or _has_one_weight(module))
 
 
-def integer_forward(base: type[nn.Module], mode: str) -> Callable[[Any, Tensor], Tensor]:
-    """Return the forward of a linear layer or convolution that rounds its inputs in a mode."""
+def _has_one_weight(module: nn.Module) -> bool:
+    return module._parameters.get("weight") is not None
+
+
+def integer_forward(base: type[nn.Module], mode: str) -> Callable[..., Tensor]:
+    """Return the forward of a linear layer or convolution that rounds its inputs in a mode.
+
+    A forward of the class's own is run as it is, but for its products of an input with the weight: what meets the
+    weight there, behind padding for example, is what is rounded.
+    """
     rounded = _dynamic if mode == "dynamic" else _static
     own = base.forward
+    if has_own_forward(base):
+        return _within(own, rounded)
 
     def linear(self: Any, input: Tensor) -> Tensor:
         if input.numel() == 0:
@@ -65,6 +85,32 @@ def integer_forward(base: type[nn.Module], mode: str) -> Callable[[Any, Tensor],
         return _rescale(sums, scale * channels, bias, input.dtype)
 
     return linear if issubclass(base, nn.Linear) else convolution
+
+
+def _within(own: Callable[..., Any], rounded: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        weight = self.weight
+        seen = Products(weight, lambda product: _multiply(self, product, rounded, weight))
+        with using_weight(self, weight), seen:
+            outputs = own(self, *args, **kwargs)
+        if seen.others:
+            raise CompressionError(f"{seen.obstacle(self.integer_base.__name__)}")
+        return outputs
+
+    return forward
+
+
+def _multiply(layer: Any, product: Product, rounded: Any, weight: Tensor) -> Tensor:
+    inputs = product.inputs
+    if inputs.numel() == 0:
+        return product.plain(weight)
+    rows = layer.weight_scale.float().view(-1, *[1] * product.spatial)
+    dimensions = tuple(range(-product.spatial - 1, 0))
+    exact = product.spatial == 0 or not inputs.is_cuda
+    integers, scale = rounded(layer, inputs, dimensions, weight.numel() // rows.numel(), single=exact)
+    sums = product.multiply(integers, _weight_integers(layer).to(integers.dtype))
+    bias = None if product.bias is None else product.bias.view(rows.shape)
+    return _rescale(sums, scale * rows, bias, inputs.dtype)
 
 
 class _Round(torch.autograd.Function):

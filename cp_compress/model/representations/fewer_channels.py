@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import find_layer, level_suffixes
+from cp_compress.model.layers import find_layer, is_transposed_linear, level_suffixes
 from cp_compress.model.record import read_steps
 from cp_compress.model.representations.representation import Representation
 
@@ -21,6 +21,7 @@ _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.PReLU, ("num_parameters",)),
     (nn.RNNBase, ("input_size", "hidden_size")),
 )
+_TRANSPOSED = ("nx", "nf")
 
 
 class FewerChannels(Representation):
@@ -41,9 +42,8 @@ class FewerChannels(Representation):
         """Make layers smaller, never larger."""
         for path, name, value in found:
             module = find_layer(model, path)
-            known = any(isinstance(module, kind) and name in names for kind, names in _SIZES)
             # compression only ever removes channels: nothing larger than the architecture is ever made
-            if not known or not 1 <= value <= getattr(module, name):
+            if name not in _names(module) or not 1 <= value <= getattr(module, name):
                 raise CompressionError(f"{path or 'the model itself'} cannot have {name}={value}")
             setattr(module, name, value)
         for path in dict.fromkeys(path for path, _, _ in found):
@@ -56,9 +56,13 @@ class FewerChannels(Representation):
 
 def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
     for path, module in model.named_modules():
-        for kind, names in _SIZES:
-            if isinstance(module, kind):
-                yield from ((path, name, getattr(module, name)) for name in names)
+        yield from ((path, name, getattr(module, name)) for name in _names(module))
+
+
+def _names(module: nn.Module) -> list[str]:
+    """Return the settings of a layer that tell its sizes."""
+    found = [name for kind, names in _SIZES if isinstance(module, kind) for name in names]
+    return [*found, *_TRANSPOSED] if is_transposed_linear(module) else found
 
 
 def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -70,6 +74,9 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (rows, columns // module.groups, *module.kernel_size), "bias": bias}
     if isinstance(module, nn.Linear):
         return {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+    if is_transposed_linear(module):
+        inputs, outputs = (int(getattr(module, name)) for name in _TRANSPOSED)
+        return {"weight": (inputs, outputs), "bias": (outputs,)}
     if isinstance(module, nn.PReLU):
         return {"weight": (module.num_parameters,)}
     if isinstance(module, nn.RNNBase):

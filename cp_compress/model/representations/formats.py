@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import is_transposed_linear
 
 _CONTAINERS = {2: torch.uint8, 4: torch.uint8, 8: torch.int8, 16: torch.int16}
 
@@ -67,7 +68,12 @@ class IntegerFormat:
 
 
 def row_groups(module: nn.Module) -> int | None:
-    """Return what `to_rows` must know of a layer: its number of groups if it is a transposed convolution."""
+    """Return what `to_rows` must know of a layer: its number of groups if its weight has its inputs first.
+
+    That is so in transposed convolutions, and in `Conv1D` of transformers, which has one group.
+    """
+    if is_transposed_linear(module):
+        return 1
     return module.groups if isinstance(module, _ConvTransposeNd) else None
 
 

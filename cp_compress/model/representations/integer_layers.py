@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.layers import is_linear
 from cp_compress.model.representations.arithmetic import StayOnForward, can_round_inputs, integer_forward
 from cp_compress.model.representations.formats import (
     IntegerFormat,
@@ -27,6 +28,7 @@ from cp_compress.model.representations.formats import (
     scale_shape,
     unstore,
 )
+from cp_compress.model.representations.products import weight_in_use
 
 MODES = ("weight", "dynamic", "static")
 INPUT_SCALE, INPUT_ZERO = "int8_input_scale", "int8_input_zero"
@@ -148,7 +150,7 @@ def integer_obstacle(module: nn.Module, mode: str) -> str | None:
     kind = type(module).__name__
     if isinstance(module, IntegerWeights):
         return "the layer holds other weights as integers already"
-    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention, *_RECURRENT, *_TABLES)):
+    if not (is_linear(module) or isinstance(module, (_ConvNd, nn.MultiheadAttention, *_RECURRENT, *_TABLES))):
         return f"{kind} does not compute with integer weights here"
     taken = [name for name in module._parameters if hasattr(module, f"{name}_scale")]
     if taken:
@@ -159,7 +161,9 @@ def integer_obstacle(module: nn.Module, mode: str) -> str | None:
         return None
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return "attention reads this weight without calling the layer: its inputs cannot be rounded"
-    if isinstance(module, _ConvTransposeNd) or not can_round_inputs(module):
+    if "forward" in vars(module):
+        return f"the forward of this {kind} was replaced on the instance: its inputs cannot be rounded"
+    if not can_round_inputs(module):
         return f"{kind} has arithmetic of its own: its inputs cannot be rounded"
     return None
 
@@ -185,6 +189,9 @@ def _weight_property(name: str, form: IntegerFormat) -> property:
     scale_name = stored_names(name, form)[1]
 
     def weight(self: nn.Module) -> Tensor:
+        used = weight_in_use(self)
+        if used is not None:
+            return used
         scale = self._buffers[scale_name]
         assert scale is not None
         return dequantize(integers_of(self, name), scale, row_groups(self), form)

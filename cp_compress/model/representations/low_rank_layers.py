@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import Weight, factor_names, find_layer, find_owners
+from cp_compress.model.layers import Weight, factor_names, find_layer, find_owners, is_linear
 from cp_compress.model.representations.representation import Held, Representation
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -75,7 +75,7 @@ def low_rank_obstacle(weight: Weight) -> str | None:
         return f"the layer has an attribute {taken[0]} of its own"
     if isinstance(module, nn.Embedding) and module.max_norm is None:
         return None
-    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
+    if not (is_linear(module) or isinstance(module, (_ConvNd, nn.MultiheadAttention))):
         return f"{kind} cannot compute with factors here"
     return None
 
@@ -160,6 +160,8 @@ def _forward_of(base: type[nn.Module]) -> Any:
     """Return a forward that applies the factors in turn, where the class computes as torch's own does."""
     if base.forward is nn.Linear.forward:
         return _forward_linear
+    if base.__name__ == "Conv1D" and base.__module__.startswith("transformers."):
+        return _forward_transposed
     if base.forward is nn.Embedding.forward:
         return _forward_embedding
     if base.forward in [kind.forward for kind in _CONVOLUTIONS] and not issubclass(base, _ConvTransposeNd):
@@ -169,6 +171,10 @@ def _forward_of(base: type[nn.Module]) -> Any:
 
 def _forward_linear(self: Any, input: Tensor) -> Tensor:
     return F.linear(F.linear(input, self.weight_right), self.weight_left, self.bias)
+
+
+def _forward_transposed(self: Any, x: Tensor) -> Tensor:
+    return F.linear(F.linear(x, self.weight_left.t()), self.weight_right.t(), self.bias)
 
 
 def _forward_embedding(self: Any, input: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.holdings.tensors import numbers_of
 from cp_compress.model.representations.fewer_channels import FewerChannels
 from cp_compress.model.representations.half_computed import HalfComputed
 from cp_compress.model.representations.half_stored import HalfStored
@@ -47,8 +48,8 @@ def stored_numbers(layer: nn.Module, name: str) -> tuple[Tensor, str]:
         if held is not None:
             parts = [stored_numbers(layer, part) for part in held.parts]
             return torch.cat([numbers.flatten() for numbers, _ in parts]), parts[0][1]
-    tensor: Tensor = getattr(layer, name).detach()
-    return tensor, str(tensor.dtype).removeprefix("torch.")
+    value = getattr(layer, name)
+    return numbers_of(value if isinstance(value, Tensor) else value())
 
 
 def nested_whole(model: nn.Module) -> str | None:

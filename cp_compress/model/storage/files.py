@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from typing import Any
 
@@ -20,24 +21,34 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
+from cp_compress.base.holdings.walking import Holdings, holdings_of
+from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
-from cp_compress.model.storage.packing import Packer, Unpacker, Words, check_entry
+from cp_compress.model.storage.outside import add_outside, read_outside, refuse_unheld
+from cp_compress.model.storage.packing import Packer, Unpacker, Words
+from cp_compress.model.storage.parts import add_parts, fill_parts
 
 _VERSION = 3
-_TABLE, _CHECKSUM = "table", "sha256"
+_TABLE, _SEEN, _CHECKSUM = "table", "seen", "sha256"
 _LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
-    Stored are parameters and buffers (tied ones once, each in the smallest of three forms), how layers were changed,
-    train/eval states and the record of the schemes. Raises CompressionError for a model with lazy or sparse tensors,
-    for a lowered one, and for one that has a 16-bit model inside it (save that one, or wrap the original before
-    compressing it), OSError when the file cannot be written.
+    Stored are parameters and buffers (tied ones once, each in the smallest of three forms, with its strides where it is
+    transposed or channels-last), tensors and arrays in attributes, the parts of tensor subclasses, how layers were
+    changed, train/eval states, the record of the schemes and digests of the examples that the model was chosen on or
+    made with (8 bytes each, which no footprint counts). Of what belongs to code (closures, attributes of classes)
+    and of other content, the digest is stored, and `load` refuses a model that has something else there.
+
+    Raises CompressionError for a model with lazy, sparse or quantised tensors, packed parameters, TorchScript, or
+    content that cannot be seen, which it names; for a lowered one, and for one that has a 16-bit model inside it (save
+    that one, or wrap the original before compressing it); OSError when the file cannot be written.
 
     >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,18 +62,49 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     _refuse_nested(model)
     if is_lowered(model):
         raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
+    found = holdings_of(model)
+    refuse_unheld(model, found)
+    write_atomically(path, safetensors.numpy.save(with_seen(_arrays_of(model, found), model)))
+
+
+def stored_bytes(model: nn.Module, found: Holdings) -> int:
+    """Return the size of the file that `save` writes, with what it refuses to write added as it is held.
+
+    What the model has seen is no part of it.
+
+    Raises CompressionError as `save` does, but for packed parameters and TorchScript.
+    """
+    _refuse_nested(model)
+    if is_lowered(model):
+        raise CompressionError("the model was lowered for this CPU: measure the model that `lower` was given")
+    return len(safetensors.numpy.save(_arrays_of(model, found, whole=True))) + sum(part.size for part in found.content)
+
+
+def with_seen(arrays: dict[str, Words], model: nn.Module) -> dict[str, Words]:
+    """Return the arrays of a file with the digests of the examples that a model carries, if any."""
+    seen = {purpose: "".join(sorted(digests)) for purpose, digests in sorted(seen_digests(model).items())}
+    if not seen:
+        return arrays
+    marked = arrays | {_SEEN: np.frombuffer(zlib.compress(json.dumps(seen).encode(), 9), np.uint8)}
+    return marked | {_CHECKSUM: np.frombuffer(bytes.fromhex(_digest(marked)), np.uint8)}
+
+
+def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dict[str, Words]:
     packer = Packer()
     tensors = []
     for names, tensor in group_tensors(model):
         try:
-            tensors.append([names, packer.add(tensor)])
+            tensors.append([names, add_parts(packer, tensor, whole)])
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             raise CompressionError(f"{names[0]} cannot be stored: {error}") from error
     table = {"version": _VERSION, "tensors": tensors, "arrangement": describe_arrangement(model)}
+    outside = add_outside(packer, found, whole)
+    if outside:
+        table["outside"] = outside
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False)
     arrays = packer.arrays() | {_TABLE: np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)}
     arrays[_CHECKSUM] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
-    write_atomically(path, safetensors.numpy.save(arrays))
+    return arrays
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -87,11 +129,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
 
 def group_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Return every parameter and buffer once, with all its names."""
-    groups: dict[int, tuple[list[str], Tensor]] = {}
-    everything = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in everything:
-        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
+    groups: dict[Any, tuple[list[str], Tensor]] = {}
+    for name, tensor in _all_tensors(model):
+        groups.setdefault(_same_place(tensor), ([], tensor))[0].append(name)
     return list(groups.values())
+
+
+def _same_place(tensor: Tensor) -> Any:
+    """Return what tensors have in common that are one: the object, or the same view of one storage."""
+    return geometry(as_plain(tensor)) if type(tensor) in (Tensor, nn.Parameter) and is_plain(tensor) else id(tensor)
 
 
 def _digest(arrays: dict[str, Words]) -> str:
@@ -106,6 +152,7 @@ def _digest(arrays: dict[str, Words]) -> str:
 def _read(content: bytes, model: nn.Module) -> nn.Module:
     arrays = _read_arrays(content)
     table = _read_table(arrays.pop(_TABLE))
+    seen = _read_seen(arrays.pop(_SEEN, None))
     try:
         entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -119,24 +166,36 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     shared: dict[int, set[str]] = {}
     for name, tensor in places.items():
         shared.setdefault(id(tensor), set()).add(name)
+    tied = {name: _same_place(tensor) for name, tensor in _all_tensors(model)}
     for names, entry in entries:
-        dtype, shape, _, _ = check_entry(entry)
         targets = [places[name] for name in names]
-        if any(target is not targets[0] for target in targets[1:]):
+        one_in_model = len({tied.get(name, id(places[name])) for name in names}) == 1
+        if any(target is not targets[0] for target in targets[1:]) and not one_in_model:
             raise CompressionError(f"{', '.join(names)} are one tensor in the file, and several in the model")
         others = shared.get(id(targets[0]), set()) - set(names)
         if others:
             raise CompressionError(f"{names[0]} and {min(others)} are one tensor in the model, and two in the file")
-        if shape != tuple(targets[0].shape):
-            raise CompressionError(
-                f"{names[0]} has shape {shape} in the file and {tuple(targets[0].shape)} in the model"
-            )
-        if dtype != targets[0].dtype and not (dtype.is_floating_point and targets[0].is_floating_point()):
-            raise CompressionError(f"{names[0]} is {dtype} in the file and {targets[0].dtype} in the model")
-        targets[0].data = unpacker.read(entry).to(targets[0].device)
+        fill_parts(names[0], entry, targets, unpacker)
+    if isinstance(table.get("outside"), dict):
+        read_outside(table["outside"], candidate, model, unpacker)
     unpacker.finish()
     finish_model(candidate, arrangement)
+    write_seen(candidate, seen)
     return candidate
+
+
+def _read_seen(packed: Words | None) -> dict[str, list[str]]:
+    if packed is None:
+        return {}
+    try:
+        texts = json.loads(zlib.decompressobj().decompress(packed.tobytes(), _LARGEST_TABLE))
+        seen = {str(purpose): re.findall("[0-9a-f]{16}", text) for purpose, text in texts.items()}
+        whole = all(16 * len(seen[purpose]) == len(text) for purpose, text in texts.items())
+    except (zlib.error, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise CorruptStreamError(f"the examples that it has seen are not readable ({reason_of(error)})") from error
+    if not whole:
+        raise CorruptStreamError("the examples that it has seen are not readable (no digests)")
+    return seen
 
 
 def _all_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

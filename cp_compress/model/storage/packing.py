@@ -31,7 +31,10 @@ class Packer:
         self._parts: dict[str, list[Words]] = {}
 
     def add(self, tensor: Tensor) -> list[Any]:
-        """Store a tensor and return its entry for the table: dtype, shape, form and number of non-zero values."""
+        """Store a tensor and return its entry for the table: dtype, shape, form, number of non-zero values.
+
+        A fifth part are the strides of a tensor that is not laid out row by row, such as a transposed one.
+        """
         words = _to_words(tensor)
         places = np.flatnonzero(words)
         index = _index_type(len(words))
@@ -46,7 +49,8 @@ class Packer:
         elif form == "index":
             self._append(_index_name(index), places.astype(index))
         self._append(_values_name(words.dtype), words if form == "dense" else words[places])
-        return [_dtype_name(tensor.dtype), list(tensor.shape), form, len(places)]
+        entry = [_dtype_name(tensor.dtype), list(tensor.shape), form, len(places)]
+        return entry if (strides := told_strides(tensor)) is None else [*entry, list(strides)]
 
     def _append(self, name: str, part: Words) -> None:
         self._parts.setdefault(name, []).append(part)
@@ -67,6 +71,7 @@ class Unpacker:
     def read(self, entry: Any) -> Tensor:
         """Return the next tensor. Its shape must have been checked: it decides how much memory is taken."""
         dtype, shape, form, count = check_entry(entry)
+        strides = _check_strides(shape, entry[4]) if len(entry) > 4 else None
         total = math.prod(shape)
         kind = _WORDS[min(8, dtype.itemsize)]
         total *= dtype.itemsize // kind.itemsize
@@ -78,7 +83,8 @@ class Unpacker:
             places = self._places(form, total, count)
             words = np.zeros(total, kind)
             words[places] = self._take(_values_name(kind), count)
-        return _from_words(np.array(words), dtype, shape)
+        tensor = _from_words(np.array(words), dtype, shape)
+        return tensor if strides is None else _lay_out(tensor, strides)
 
     def finish(self) -> None:
         """Raise CorruptStreamError when something is left."""
@@ -111,14 +117,70 @@ class Unpacker:
 def check_entry(entry: Any) -> tuple[torch.dtype, tuple[int, ...], str, int]:
     """Return dtype, shape, form and count of a table entry; raise CorruptStreamError for anything else."""
     try:
-        name, shape, form, count = entry
+        name, shape, form, count, *strides = entry
         numbers = [*shape, count]
         good = all(type(number) is int and 0 <= number < 2**48 for number in numbers)
-        if good and form in ("dense", "mask", "index") and name in _DTYPES:
+        if good and len(strides) <= 1 and form in ("dense", "mask", "index") and name in _DTYPES:
             return _DTYPES[name], tuple(shape), form, count
     except (TypeError, ValueError):
         pass
     raise CorruptStreamError(f"{str(entry)[:200]} is not a table entry of a tensor")
+
+
+def told_strides(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the strides of a tensor that is not laid out row by row, or None.
+
+    None as well where its places coincide or its storage is mostly gaps: only its values are kept then.
+
+    >>> told_strides(torch.zeros(2, 3)), told_strides(torch.zeros(2, 3).T)
+    (None, (1, 3))
+    """
+    shape, strides = tuple(tensor.shape), tensor.stride()
+    usual = not tensor.numel() or strides == _row_major(shape)
+    return None if usual or _overlaps(shape, strides) or _extent(shape, strides) > _largest_extent(shape) else strides
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(max(1, size) for size in shape[place + 1 :]) for place in range(len(shape)))
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Return how many values a storage needs for a tensor of a shape and strides."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Tell whether places of a tensor coincide otherwise than by expanding, as those of a sliding window do."""
+    taken = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size > 1):
+        if 0 < stride < taken:
+            return True
+        taken += (size - 1) * stride
+    return False
+
+
+def _largest_extent(shape: tuple[int, ...]) -> int:
+    return 16 * math.prod(shape) + 1024
+
+
+def _check_strides(shape: tuple[int, ...], given: Any) -> tuple[int, ...]:
+    """Return the strides of a table entry; raise CorruptStreamError for those that no tensor of a model has."""
+    good = isinstance(given, list) and len(given) == len(shape) and 0 not in shape
+    if not good or not all(type(stride) is int and 0 <= stride < 2**48 for stride in given):
+        raise CorruptStreamError(f"{str(given)[:200]} are not the strides of a tensor of shape {shape}")
+    if _overlaps(shape, tuple(given)) or _extent(shape, tuple(given)) > _largest_extent(shape):
+        raise CorruptStreamError(f"strides {given} of a tensor of shape {shape} overlap, or leave mostly gaps")
+    return tuple(given)
+
+
+def _lay_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Return the same values in a storage with other strides; where places coincide, so do the values."""
+    shape = tuple(tensor.shape)
+    storage = torch.zeros(_extent(shape, strides), dtype=tensor.dtype)
+    # torch does not write to places that coincide: of an expanded dimension the first is written
+    tensor = tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]
+    storage.as_strided(tuple(tensor.shape), strides).copy_(tensor)
+    return storage.as_strided(shape, strides)
 
 
 def _to_words(tensor: Tensor) -> Words:

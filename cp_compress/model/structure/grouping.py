@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from cp_compress.base.errors import MissingExtraError
-from cp_compress.model.layers import Owner, find_owners
+from cp_compress.model.layers import Owner, find_owners, is_transposed_linear, transposed_sizes
 from cp_compress.model.record import Skip
 from cp_compress.model.structure.ranking import Family, Target
 from cp_compress.model.structure.units import is_depthwise, unit_count
@@ -258,4 +258,6 @@ def _read(reader: nn.Module) -> int:
         return reader.in_channels if reader.groups == 1 else 0
     if isinstance(reader, nn.RNNBase):
         return reader.input_size
+    if is_transposed_linear(reader):
+        return transposed_sizes(reader)[0]
     return reader.in_features if isinstance(reader, nn.Linear) else 0

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CompressionError, NoEffectError
-from cp_compress.model.layers import copy_model, find_weights
+from cp_compress.model.layers import copy_model, find_weights, is_transposed_linear
 from cp_compress.model.order import record_scheme, require_order
 from cp_compress.model.pruning.magnitude import check_density
 from cp_compress.model.record import Skip
@@ -81,9 +81,9 @@ class _UnitPrune(Piped):
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model without the weakest units.
 
-        Raises CompressionError when there is nothing to prune, when nothing would change, when the model cannot be run
-        on an example, when a pattern matches no layer, and for NaN or Inf weights; MissingExtraError when
-        Torch-Pruning is needed and absent.
+        Raises CompressionError when there is nothing to prune, when nothing would change, when `shrink` could remove
+        nothing, when the model cannot be run on an example, when a pattern matches no layer, and for NaN or Inf
+        weights; MissingExtraError when Torch-Pruning is needed and absent.
         """
         candidate = copy_model(type(self).__name__, model)
         require_float_weights(str(self), candidate)
@@ -99,8 +99,16 @@ class _UnitPrune(Piped):
         if not done.changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
             raise NoEffectError(f"{self} changes nothing ({listed})")
+        if self.shrink and self.density < 1 and not done.structural:
+            listed = "; ".join(f"{change.tensor}: {change.action}" for change in done.changes[:5])
+            rule = "shrink=False sets them to zero, and removes nothing"
+            raise CompressionError(f"{self} removes nothing: no layer would shrink ({listed}); {rule}")
         record_scheme(self, candidate, done.changes, [*skips, *done.skips], done.structural)
         return candidate
+
+    def _has_units(self, layer: nn.Module) -> bool:
+        linear = nn.Linear in self.kinds and is_transposed_linear(layer)
+        return linear or isinstance(layer, self.kinds)
 
     def _eligible(self, model: nn.Module, seen: Trace) -> tuple[dict[str, Target], list[Skip]]:
         found, skips = find_weights(model)
@@ -113,7 +121,7 @@ class _UnitPrune(Piped):
             kind = type(layers[0]).__name__
             if any(hasattr(layer, "low_rank_names") for layer in layers):
                 reason = f"its factors have no {self.units} of their own; put low_rank after {self.expression_name}"
-            elif not all(isinstance(layer, self.kinds) for layer in layers):
+            elif not all(self._has_units(layer) for layer in layers):
                 reason = f"{kind} has no {self.units}"
             elif weight.owners[0].attribute.startswith("weight_hr"):
                 reason = f"it reads the hidden units of {kind} and has none of its own"
@@ -140,8 +148,8 @@ class FilterPrune(_UnitPrune):
 
     With `shrink=True`, filters whose outputs are added to one another are chosen together, as one filter (and counted
     as one by "global"). Each removal is checked on a copy; filters that cannot be removed without changing the result
-    are set to zero, and the report says why. With `shrink=False` a filter, its bias and its channel of the following
-    batch norm are set to zero.
+    are set to zero, and the report says why; where none can be removed, that is an error. With
+    `shrink=False` a filter, its bias and its channel of the following batch norm are set to zero.
 
     Args: What stays
         density: The share of the filters to keep, in (0, 1].

@@ -7,6 +7,7 @@ dimensions of attention, where dimension i of query, key and value is one unit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
-from cp_compress.model.layers import level_suffixes
+from cp_compress.model.layers import is_transposed_linear, level_suffixes, transposed_sizes
 from cp_compress.model.structure.recurrent import (
     is_recurrent,
     level_places,
@@ -42,6 +43,8 @@ def unit_count(layer: nn.Module) -> int:
     """Return the number of units of a layer; in a recurrent layer those of all its levels and directions."""
     if is_recurrent(layer):
         return len(level_suffixes(layer)) * int(layer.hidden_size)  # type: ignore[arg-type]
+    if is_transposed_linear(layer):
+        return transposed_sizes(layer)[1]
     name = "out_channels" if isinstance(layer, _ConvNd) else "out_features"
     count: int = getattr(layer, "embed_dim" if isinstance(layer, nn.MultiheadAttention) else name)
     return count
@@ -94,6 +97,8 @@ def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False)
         else:
             _keep(layer.bias, kept)
             layer.out_features = len(kept)
+    elif is_transposed_linear(layer):
+        _remove_transposed(layer, gone, inputs)
     elif isinstance(layer, _NormBase):
         kept = _left(layer.num_features, gone)
         for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
@@ -113,7 +118,7 @@ def _by_unit(layer: nn.Module) -> Tensor:
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     if isinstance(layer, _ConvTransposeNd):  # (inputs, outputs of a group, …): units are behind the inputs
         return _in_groups(weight, layer.groups).transpose(1, 2)
-    return weight
+    return weight.t() if is_transposed_linear(layer) else weight
 
 
 def _projections(layer: nn.MultiheadAttention) -> list[Tensor]:
@@ -135,6 +140,16 @@ def _places(layer: nn.Module, dropped: Tensor) -> Iterator[tuple[Tensor, Tensor]
             yield view, dropped.view(view.shape[:2]) if isinstance(layer, _ConvTransposeNd) else dropped
         if layer.bias is not None:
             yield layer.bias.detach(), dropped  # type: ignore[operator]
+
+
+def _remove_transposed(layer: Any, gone: set[int], inputs: bool) -> None:
+    dimension = 0 if inputs else 1
+    _keep(layer.weight, kept := _left(layer.weight.shape[dimension], gone), dimension)
+    if inputs:
+        layer.nx = len(kept)
+    else:
+        _keep(layer.bias, kept)
+        layer.nf = len(kept)
 
 
 def _remove_filters(layer: _ConvNd, gone: set[int]) -> None:

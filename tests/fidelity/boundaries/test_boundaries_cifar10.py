@@ -45,7 +45,7 @@ def test_gradients_reach_another_class_far_sooner_than_noise(reference):
         observe(parse_scheme("quantize(int8)").compress(reference.model), reference.data),
         reference,
         max_distance=REACH,
-        examples=6,
+        examples=4,
     )
     rows = {row["family"]: row for row in found.details["families"]}
     assert rows["class gradient"]["median_reference_distance"] * 4 < rows["Gaussian"]["median_reference_distance"]
@@ -57,7 +57,7 @@ def test_pruning_moves_boundaries_as_measured(reference):
     ratios = {}
     for scheme in ("prune(density=0.5)", "quantize(int8)"):
         candidate = observe(parse_scheme(scheme).compress(reference.model), reference.data)
-        found = compare_boundaries(candidate, reference, directions, max_distance=REACH, examples=16)
+        found = compare_boundaries(candidate, reference, directions, max_distance=REACH, examples=10)
         ratios[scheme] = found.details["median_ratio"], found.metrics["mean_abs_log_ratio"]
     assert ratios["prune(density=0.5)"][0] == pytest.approx(0.92, abs=0.1)
     assert 0.1 < ratios["prune(density=0.5)"][1] < 0.4

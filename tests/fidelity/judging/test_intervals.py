@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -25,34 +25,7 @@ def test_proportion_is_the_exact_binomial_interval(successes, total, confidence)
     assert (found.low, found.high) == pytest.approx((two_sided.low, two_sided.high))
 
 
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-@pytest.mark.parametrize(("lost", "gained"), [(0.05, 0.05), (0.1, 0.02), (0.02, 0.0), (0.2, 0.1)])
-def test_paired_drop_covers_the_true_drop(lost, gained, confidence):
-    total = 60
-    upper_misses = lower_misses = 0.0
-    for lost_count in range(40):
-        for gained_count in range(40):
-            counts = (lost_count, gained_count, total - lost_count - gained_count)
-            if counts[2] < 0:
-                continue
-            probability = stats.multinomial.pmf(counts, total, (lost, gained, 1 - lost - gained))
-            if probability < 1e-7:
-                continue
-            bounds = PairedDrop(lost_count, gained_count, total).interval(confidence)
-            upper_misses += probability * (bounds.high < lost - gained)
-            lower_misses += probability * (bounds.low > lost - gained)
-    # a score interval is approximate: its published one-sided errors stay close to the nominal level
-    assert upper_misses <= (1 - confidence) * 1.5
-    assert lower_misses <= (1 - confidence) * 1.5
-
-
-def test_paired_drop_without_discordant_pairs_claims_no_certainty():
-    quantile = stats.norm.ppf(0.95)
-    bounds = PairedDrop(0, 0, 100).interval(0.95)
-    assert bounds.high == pytest.approx(quantile**2 / (100 + quantile**2), rel=1e-6)
-    assert bounds.low == pytest.approx(-bounds.high, rel=1e-6)
-
-
+@settings(max_examples=20)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 200))
 def test_paired_drop_is_antisymmetric(lost, gained, others):
     total = lost + gained + others
@@ -115,31 +88,3 @@ def test_needed_examples_decide_and_fewer_do_not(evidence):
 
 def test_no_number_of_examples_decides_a_bound_that_is_met_exactly():
     assert examples_needed(Proportion(90, 100), lambda interval: interval.low >= 0.9, 0.95) is None
-
-
-def _error_of_refutation(total: int, drop: float, error: float) -> float:
-    """Return how often a drop that is at its bound is called more, over all samples, for the worst share of gains."""
-    counts = np.arange(total + 1)
-    lost, gained = (grid.ravel() for grid in np.meshgrid(counts, counts))
-    possible = lost + gained <= total
-    lost, gained = lost[possible], gained[possible]
-    critical = stats.norm.isf(error)
-    called = np.array(
-        [
-            PairedDrop(float(up), float(down), total).score(drop) > critical
-            for up, down in zip(lost, gained, strict=True)
-        ]
-    )
-    worst = 0.0
-    for share in (0.0, 0.01, 0.05, 0.1):
-        shares = (share + drop, share, 1 - drop - 2 * share)
-        chances = stats.multinomial.pmf(np.stack((lost, gained, total - lost - gained), axis=1), total, shares)
-        worst = max(worst, float(chances[called].sum()))
-    return worst
-
-
-@pytest.mark.parametrize(("total", "drop", "error"), [(200, 0.05, 0.005), (100, 0.05, 0.0005), (60, 0.02, 0.005)])
-def test_a_drop_at_its_bound_is_rarely_called_more_even_at_the_errors_of_many_groups(
-    total: int, drop: float, error: float
-) -> None:
-    assert _error_of_refutation(total, drop, error) <= 1.6 * error

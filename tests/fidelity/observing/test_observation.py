@@ -53,7 +53,7 @@ def test_one_forward_pass_for_many_checks(data):
     for _ in range(3):
         seen = observe(model, data, batch_size=4)
         assert seen.logits.shape == (10, 3)
-    assert model.batches == [4, 4, 2, 4]  # the first once more, to see that the model answers the same
+    assert model.batches == [4, 4, 2, 2, 2]  # the first once more, to see that the model answers the same
 
 
 def test_logits_are_those_of_the_model(data):

@@ -5,8 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.fidelity import Requirement, compare_predictions, expected_calibration_error, judge, observe
+from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.fidelity import (
+    Measurement,
+    Requirement,
+    compare_predictions,
+    expected_calibration_error,
+    judge,
+    observe,
+)
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE
+from cp_compress.fidelity.predictions.output_changes import kind_of_outputs
+from cp_compress.inputs.tasks import TaskDataset
 
 
 def pair(count=400, classes=6, noise=1.0, seed=0):
@@ -129,3 +139,75 @@ def test_top_k_is_a_whole_number(top_k):
     candidate, reference = pair()
     with pytest.raises(InvalidArgumentError, match="top_k"):
         compare_predictions(candidate, reference, top_k=top_k)
+
+
+@pytest.fixture
+def linear_pair():
+    torch.manual_seed(0)
+    reference, data = torch.nn.Linear(6, 4), (torch.randn(300, 6), torch.arange(300) % 4)
+    candidate = torch.nn.Linear(6, 4)
+    candidate.weight.data = reference.weight.data + 0.05 * torch.randn(4, 6)
+    candidate.bias.data = reference.bias.data.clone()
+    return candidate, reference, data
+
+
+def test_probabilities_are_compared_by_their_logarithms(linear_pair):
+    candidate, reference, data = linear_pair
+    ended = [torch.nn.Sequential(model, torch.nn.Softmax(1)) for model in (candidate, reference)]
+    plain = compare_predictions(observe(candidate, data), observe(reference, data))
+    found = compare_predictions(*(observe(model, data) for model in ended))
+    for name in ("mean_kl", "mean_logit_distance", "ece_change", "agreement"):
+        assert found.metrics[name] == pytest.approx(plain.metrics[name], rel=1e-4, abs=1e-7)
+    assert "probabilities" in found.notes[0]
+    assert not plain.notes
+    for pair in ((ended[0], reference), (candidate, ended[1])):
+        with pytest.raises(ObservationError, match=r"gives probabilities .* gives logits"):
+            compare_predictions(*(observe(model, data) for model in pair))
+
+
+def test_logits_that_sum_to_one_in_most_rows_are_logits():
+    rows = torch.softmax(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert kind_of_outputs(rows) == "probabilities"
+    assert kind_of_outputs(rows.half().float()) == "probabilities"
+    assert kind_of_outputs(torch.eye(3)) == "either"
+    rows[7, 0] += 0.5
+    assert kind_of_outputs(rows) == "logits"
+
+
+def test_labels_with_probabilities_in_the_place_of_logits_are_refused():
+    generator = torch.Generator().manual_seed(0)
+    data = TaskDataset((torch.randn(40, 3, generator=generator), torch.ones(40, 3, dtype=torch.long)), "multi_label")
+    seen = [observe(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Sigmoid()), data) for _ in range(2)]
+    with pytest.raises(ObservationError, match="leave out the sigmoid"):
+        compare_predictions(*seen)
+
+
+def test_memory_grows_with_the_classes_and_not_with_their_square():
+    classes = 30_000
+    inputs = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    data = (inputs, torch.arange(20))
+    models = [torch.nn.Linear(2, classes) for _ in range(2)]
+    seen = [observe(model, data) for model in models]
+    with torch.profiler.profile(profile_memory=True) as profile:
+        found = compare_predictions(*seen)
+    assert max(event.cpu_memory_usage for event in profile.events()) < 20 * 20 * classes * 8
+    assert found.metrics["cost"] == pytest.approx(1 - found.metrics["agreement"])
+
+
+def test_records_of_many_classes_hold_the_worst_of_them():
+    rows = [{"class": str(index), "drop": index / 1000} for index in range(1000)]
+    told = Measurement("predictions", {}, {}, details={"classes": rows}).to_json()["details"]
+    assert len(told["classes"]) == LONGEST_TABLE
+    assert told["classes"][0]["class"] == "999"
+    assert told["left_out"] == {"classes": 1000 - LONGEST_TABLE}
+
+
+def test_small_classes_have_no_part_in_the_worst_class_where_that_is_asked(linear_pair):
+    candidate, reference, (inputs, _) = linear_pair
+    data = (inputs, torch.tensor([0] * 3 + [1] * 97 + [2] * 200))
+    seen = [observe(model, data) for model in (candidate, reference)]
+    found = compare_predictions(*seen, min_class_examples=10)
+    assert found.evidence["max_class_accuracy_drop"].names == ("1", "2")
+    assert "no part in max_class_accuracy_drop: 0" in found.notes[0]
+    with pytest.raises(InvalidArgumentError, match="the largest class has 200"):
+        compare_predictions(*seen, min_class_examples=1000)

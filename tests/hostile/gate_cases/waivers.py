@@ -12,7 +12,7 @@ from gate_cases.baselines import SPECIAL, gate
 GROUP = "waivers"
 GOOD = """\
 [[waiver]]
-test = "*"
+test = "test_*"
 metric = "agreement"
 at_worst = 0.7
 owner = "Ada"

@@ -271,7 +271,7 @@ def test_what_cannot_be_int8_is_named():
     assert skips == {"table.weight", "bilinear.weight"}
     assert isinstance(candidate["own"], ScaledLinear)
     with pytest.raises(CompressionError, match="no weight to quantise"):
-        Quantize("int8", "dynamic").compress(model)
+        Quantize("int8", "dynamic").compress(nn.ModuleDict(layers))
 
 
 def test_int8_layers_keep_their_type_path_and_hooks():

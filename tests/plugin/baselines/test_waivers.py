@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from pytest_cp.waivers.waivers import Waiver, WaiverError, parse_waivers
+from pytest_cp.waivers.waivers import Waiver, WaiverError, Waivers, parse_waivers
 
 GATE = """
 @pytest.mark.compress_model("prune(density=0.4)")
@@ -120,11 +120,12 @@ def test_a_waived_check_is_still_held_to_its_baseline(waived):
         ({"metric": "accuracy_drop", "at_worst": 2.0}, r"\[-1, 1\]"),
         ({"metric": "agrement"}, "did you mean agreement"),
         ({"until": "2030"}, "unknown key until"),
+        ({"test": "*::*"}, "matches every test"),
     ],
 )
 def test_a_waiver_that_does_not_say_what_it_must_is_refused(change, told):
     table = {
-        "test": "*",
+        "test": "test_*",
         "metric": "agreement",
         "at_worst": 0.7,
         "owner": "Ada",
@@ -150,3 +151,38 @@ def test_a_file_that_holds_no_waivers_is_refused(waived, content):
     outcome = project.run()
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
     outcome.result.stderr.fnmatch_lines(["*cp_waivers: *waivers.toml*"])
+
+
+def claim(value, low, high):
+    requirement = {
+        "metric": "agreement",
+        "requirement": "",
+        "direction": "min",
+        "outcome": "inconclusive",
+        "value": value,
+    }
+    return {"test": "test_a.py::test_b", "requirements": [requirement | {"interval": [low, high], "confidence": 0.95}]}
+
+
+def test_an_inconclusive_claim_is_waived_only_as_far_as_it_is_proven():
+    waivers = Waivers([Waiver("test_a.py::*", "agreement", 0.9, "Ada", "known", datetime.date(2999, 1, 1))])
+    assert len(waivers.cover(claim(0.96, 0.91, 0.99))) == 1
+    lucky = claim(0.96, 0.8, 0.99) | {"waivers": []}
+    assert waivers.cover(lucky) == []
+    (hint,) = waivers.hints(lucky)
+    assert hint.endswith("covers 0.9 at worst, but no better than 0.8 is proven at 95%")
+
+
+def test_waivers_for_ever_and_for_everything_are_told():
+    today = datetime.date(2030, 1, 1)
+    gates = ["test_a.py::test_b", "test_a.py::test_c"]
+
+    def doubts(test, days):
+        waiver = Waiver(test, "agreement", 0.9, "Ada", "known", today + datetime.timedelta(days))
+        return Waivers([waiver], today).doubts(gates)
+
+    assert doubts("test_a.py::test_b", 300) == []
+    (long,) = doubts("test_a.py::test_b", 3653)
+    assert "does not expire for 10 years" in long
+    (wide,) = doubts("test_a*", 300)
+    assert "applies to each of the 2 gates" in wide

@@ -1,0 +1,323 @@
+"""Whether data can tell a good candidate from a ruined one: what requirements rest on, held against the reference.
+
+A requirement on accuracy says nothing where the reference itself is right by chance only, and one on agreement nothing
+where the reference gives one answer to everything. Where that is certain, judging is refused; where there are too few
+examples to be certain, a note says what is doubtful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cp_compress.base.error_reasons import shortened
+from cp_compress.base.errors import ObservationError
+from cp_compress.base.lazy import LazyModule
+from cp_compress.fidelity.judging.judgement import Requirement
+from cp_compress.fidelity.judging.metrics import known_metric
+from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.wrapping import said_by
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = LazyModule("scipy.stats")
+
+_FEWEST = 20
+"""With fewer examples nothing is refused."""
+
+_FEWEST_ALIKE = 50
+# with 50 examples, one answer to all has a probability below 0.9 ** 50 < 0.006 where no answer has more than this share
+_RARE = 0.9
+_LEAST_SKILL = 0.1
+_ERROR = 0.01
+_STANDARD_ERRORS = 3.0
+_MOSTLY = 0.6
+_LARGEST_TWICE_SCALED = 1.5 / 255
+_SAMPLED = 64
+_LISTED = 8
+_ROUNDING = 8
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How far a reference is better than chance on its labels.
+
+    `accuracy` is that of the reference on `count` examples, `chance` what answers as frequent as its own would have if
+    they had nothing to do with the labels (of Cohen's kappa; 1 / classes where all labels or all answers are one
+    class). `shown` tells whether the reference is better than chance at an error of 1 %, `refuted` whether its accuracy
+    is less than a tenth of the way from chance to 1, at the same error. `renamed` says which other class the reference
+    answers for each label, where six in ten examples are answered so.
+    """
+
+    accuracy: float
+    chance: float
+    count: int
+    shown: bool
+    refuted: bool
+    renamed: str = ""
+
+
+def require_telling(reference: Observation, requirements: Sequence[Requirement]) -> tuple[str, ...]:
+    """Return notes on what requirements cannot tell on the reference's data, where that is doubtful.
+
+    Looked at is what each metric rests on, by its declaration (`Metric.rests_on`):
+
+    - any: logits that do not depend on the example, as where all inputs are the same, are refused;
+    - "answers", "labels", "classes": one answer to all of 50 examples or more is refused, unless nine in ten labels are
+      of one class too;
+    - "labels", "classes": a reference that is not shown to be better than chance, of which a skill of a tenth is
+      refuted (see `Skill`), is refused, which happens to one of at least that skill on one data set of a hundred at
+      most. Refused is also one that takes six in ten examples for another class, one for each label, and class names of
+      another number than the model's, unless the reference is shown to be better than chance and no folder is named.
+
+    With fewer than 20 examples there are only notes. Raises ObservationError for what is refused.
+    """
+    bases = {metric.rests_on for one in requirements if (metric := known_metric(one.metric)) is not None}
+    named = {name: _named(requirements, name) for name in ("answers", "labels", "classes")}
+    judged_by_answers = ", ".join(part for part in named.values() if part)
+    judged_by_labels = ", ".join(part for part in (named["labels"], named["classes"]) if part)
+    notes = [*_scale_notes(reference), *_alike_notes(reference)]
+    if judged_by_answers:
+        notes += _answer_notes(reference, judged_by_answers)
+    if judged_by_labels:
+        notes += _name_notes(reference, judged_by_labels)
+        notes += _skill_notes(reference, judged_by_labels)
+    if "classes" in bases:
+        notes += _class_notes(reference, named["classes"])
+    return tuple(notes)
+
+
+def skill_of(reference: Observation) -> Skill | None:
+    """Return how far a reference is better than chance on its labels; None where no label counts."""
+    measure = _single_skill if reference.task == "single_label" else _structured_skill
+    return reference.remember(("skill",), lambda: measure(reference))
+
+
+def _named(requirements: Iterable[Requirement], basis: str) -> str:
+    found = [one for one in requirements if getattr(known_metric(one.metric), "rests_on", None) == basis]
+    return ", ".join(f"{one.metric} {'≥' if one.direction == 'min' else '≤'} {one.bound:g}" for one in found)
+
+
+def _alike_notes(reference: Observation) -> list[str]:
+    count = len(reference)
+    if count < 2 or not reference.remember(("alike",), lambda: _are_alike(reference.logits)):
+        return []
+    same = reference.remember(("same inputs",), lambda: _have_same_inputs(reference))
+    cause = "all inputs are the same" if same else "its inputs do not reach them: check how they are scaled"
+    told = f"the reference's logits are the same on all {count} examples ({cause})"
+    if count < _FEWEST:
+        return [f"{told}: one example is compared, whatever it is"]
+    raise ObservationError(f"{told}, so that no example can tell two models apart; give different examples")
+
+
+def _are_alike(logits: Tensor) -> bool:
+    """Tell whether rows (n, ...) of logits differ by no more than the rounding of their dtype."""
+    spread = (logits.amax(0) - logits.amin(0)).max()
+    return bool(spread <= _ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max())
+
+
+def _have_same_inputs(reference: Observation) -> bool:
+    first = reference.data.select([0])[0]
+    # stops at the first batch that differs
+    return all(bool((inputs == first).all()) for inputs, _ in reference.data.batches(256))
+
+
+def _answer_notes(reference: Observation, requirements: str) -> list[str]:
+    count = len(reference)
+    answers, labels = _counted(reference)
+    if count < 2 or not len(answers) or bool((answers != answers[0]).any()):
+        return []
+    kinds, numbers = torch.unique(labels, return_counts=True)
+    share = float(numbers.max()) / len(labels)
+    answer = _answer_name(reference, int(answers[0]))
+    told = f"the reference answers {answer} for all {count} examples"
+    if count < _FEWEST_ALIKE or len(kinds) == 1 or share > _RARE:
+        labelled = f"{share:.1%} of the labels are {_answer_name(reference, int(kinds[numbers.argmax()]))}"
+        return [f"{told} ({labelled}): a model that always does meets {requirements}"]
+    raise ObservationError(
+        f"{told}, though their labels are of {len(kinds)} kinds: a model that always answers so would meet "
+        f"{requirements}, so nothing can be told; check how inputs are scaled and in which form the model takes them"
+    )
+
+
+def _answer_name(reference: Observation, answer: int) -> str:
+    if reference.task == "multi_label":
+        return "no label" if answer == 0 else "every label"
+    return repr(shortened(reference.class_names[answer], 80))
+
+
+def _counted(reference: Observation) -> tuple[Tensor, Tensor]:
+    """Return the answers and labels that count, each (answers,)."""
+    answers, labels = reference.predictions.flatten(), reference.labels.flatten()
+    if reference.task == "single_label":
+        return answers, labels
+    counts = labels != IGNORED
+    return answers[counts], labels[counts]
+
+
+def _name_notes(reference: Observation, requirements: str) -> list[str]:
+    names = said_by(reference.data, "classes")
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) == reference.classes:
+        return []
+    listed = shortened(", ".join(map(str, names[:_LISTED])), 200)
+    told = f"the data names {len(names)} classes ({listed}), but the model has {reference.classes} logits"
+    by_folder = said_by(reference.data, "numbered_by_folder") is True
+    skill = skill_of(reference)
+    if not by_folder and (len(reference) < _FEWEST or (skill is not None and skill.shown)):
+        return [f"{told}: names are left out"]
+    remedy = (
+        "folders are numbered in sorted order; say which of the model's classes each is by classes=, the names of all "
+        "classes in the model's order"
+        if by_folder
+        else "give data whose labels are the model's own class numbers, and names for all of them"
+    )
+    raise ObservationError(f"{told}, and {requirements} needs labels that are numbered as the model's: {remedy}")
+
+
+def _skill_notes(reference: Observation, requirements: str) -> list[str]:
+    skill = skill_of(reference)
+    if skill is None or (skill.shown and not skill.renamed):
+        return []
+    told = f"the reference is right on {skill.accuracy:.1%} of {skill.count} examples, where chance gives "
+    told += f"{skill.chance:.1%}"
+    if not skill.shown and not skill.refuted:
+        return [f"{told}: too little to show that it is better than chance, so {requirements} may say nothing"]
+    found = "is no better than chance on these labels" if skill.refuted else "takes labels for other classes"
+    raise ObservationError(
+        f"{told}: it {found}, so that a ruined model would meet {requirements} too. "
+        f"{skill.renamed}Check that labels are numbered in the order of the model's classes"
+    )
+
+
+def _single_skill(reference: Observation) -> Skill:
+    answers, labels, classes = reference.predictions, reference.labels, reference.classes
+    count, right = len(labels), answers == labels
+    hits = torch.bincount(labels[right], minlength=classes).double().numpy()
+    answered = torch.bincount(answers, minlength=classes).double().numpy()
+    labelled = torch.bincount(labels, minlength=classes).double().numpy()
+    one_kind = max(labelled.max(), answered.max()) == count
+    chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
+    # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
+    held = labelled > 0
+    by_class = stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held])
+    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else map(float, by_class))]
+    return Skill(
+        accuracy=float(hits.sum()) / count,
+        chance=chance,
+        count=count,
+        shown=min(p_values) * len(p_values) <= _ERROR,
+        refuted=_is_refuted(float(hits.sum()), count, chance),
+        renamed=_renamed(reference),
+    )
+
+
+def _structured_skill(reference: Observation) -> Skill | None:
+    answers, labels = reference.predictions.flatten(1), reference.labels.flatten(1)
+    counts = labels != IGNORED
+    judged = counts.any(dim=1)
+    number = int(judged.sum())
+    if not number:
+        return None
+    right = ((answers == labels) & counts).sum(dim=1).double()[judged] / counts.sum(dim=1)[judged]
+    chance = _structured_chance(reference, answers, labels, counts)
+    accuracy = float(right.mean())
+    # examples are what is independent; the answers of one are not, so that no exact test is there
+    error = float(right.std()) / number**0.5 if number > 1 else float("inf")
+    return Skill(
+        accuracy=accuracy,
+        chance=chance,
+        count=number,
+        shown=accuracy - chance > _STANDARD_ERRORS * error,
+        refuted=_is_refuted(accuracy * number, number, chance),
+    )
+
+
+def _structured_chance(reference: Observation, answers: Tensor, labels: Tensor, counts: Tensor) -> float:
+    if reference.task == "multi_label":
+        places = counts.sum(dim=0).double().clamp(min=1)
+        said, true = (((part == 1) & counts).sum(dim=0) / places for part in (answers, labels))
+        return float(((said * true + (1 - said) * (1 - true)) * places).sum() / places.sum())
+    shares = [torch.bincount(part[counts], minlength=reference.classes).double() for part in (answers, labels)]
+    total = shares[0].sum()
+    if max(float(part.max()) for part in shares) == total:
+        return 1 / reference.classes
+    return float((shares[0] @ shares[1]) / total**2)
+
+
+def _is_refuted(hits: float, count: int, chance: float) -> bool:
+    """Tell whether a skill of a tenth is refuted by so many hits, by the exact binomial test at the error of 1 %."""
+    if count < _FEWEST:
+        return False
+    highest = float(stats.beta.ppf(1 - _ERROR, hits + 1, count - hits)) if hits < count else 1.0
+    return highest < chance + _LEAST_SKILL * (1 - chance)
+
+
+def _renamed(reference: Observation) -> str:
+    """Return a sentence on what the reference answers for a label, where for most examples it is one other class."""
+    labels, answers, classes = reference.labels, reference.predictions, reference.classes
+    pairs, numbers = torch.unique(labels * classes + answers, return_counts=True)
+    order = numbers.argsort(descending=True, stable=True)
+    other: dict[int, int] = {}  # one to one: a reference that answers one class to everything renames nothing
+    seen, covered = set[int](), 0
+    for pair, number in zip(pairs[order].tolist(), numbers[order].tolist(), strict=True):
+        label, answer = divmod(pair, classes)
+        if label not in seen and answer not in other.values():
+            seen.add(label)
+            if label != answer:
+                other[label] = answer
+                covered += number
+    if covered < _MOSTLY * len(labels):
+        return ""
+    names = [shortened(name, 40) for name in reference.class_names]
+    listed = ", ".join(f"{names[label]!r} by {names[answer]!r}" for label, answer in list(other.items())[:3])
+    return f"{covered} of {len(labels)} examples are answered by one other class for each label ({listed}). "
+
+
+def _class_notes(reference: Observation, requirements: str) -> list[str]:
+    names, notes = reference.class_names, []
+    if reference.task == "multi_label":
+        numbers = (reference.labels != IGNORED).sum(dim=0)
+        hits = numbers
+    else:
+        answers, labels = _counted(reference)
+        numbers = torch.bincount(labels, minlength=reference.classes)
+        hits = torch.bincount(labels[answers == labels], minlength=reference.classes)
+    absent = (numbers == 0).nonzero().flatten().tolist()
+    if absent:
+        present = reference.classes - len(absent)
+        listed = _listed([names[index] for index in absent])
+        notes.append(
+            f"only {present} of {reference.classes} classes have examples: {requirements} says nothing of {listed}"
+        )
+    wrong = ((hits == 0) & (numbers >= _FEWEST)).nonzero().flatten().tolist()
+    if wrong:
+        listed = _listed([names[index] for index in wrong])
+        notes.append(f"the reference is right on no example of {listed}, which can lose nothing")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    listed = ", ".join(shortened(name, 40) for name in names[:_LISTED])
+    return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
+
+
+def _scale_notes(reference: Observation) -> list[str]:
+    largest = reference.remember(("largest input",), lambda: _largest_input(reference))
+    if largest is None or not 0 < largest <= _LARGEST_TWICE_SCALED:
+        return []
+    return [f"inputs lie in [0, {largest:.3g}]: they look scaled by 1/255 twice"]
+
+
+def _largest_input(reference: Observation) -> float | None:
+    """Return the largest value of up to 64 examples spread over the data, or None where they are no scaled numbers."""
+    spread = torch.linspace(0, len(reference) - 1, min(len(reference), _SAMPLED), dtype=torch.float64).round().long()
+    inputs = reference.data.select(spread)[0]
+    if not inputs.is_floating_point() or not inputs.numel() or bool((inputs < 0).any()):
+        return None
+    return float(inputs.max())

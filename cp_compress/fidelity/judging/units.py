@@ -1,0 +1,144 @@
+"""What is independent: examples, or clusters of them; and what a sample of clusters says about the population."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cp_compress.fidelity.judging.intervals import BoundedMean, FloatArray, Interval, PairedDrop, Proportion
+
+_BETS = 2.0 ** -np.arange(10)
+_SHARES = (lambda places: 1 / ((places + 1) * (places + 2)) * 11 / 10)(np.arange(10))
+"""How much is put on each bet: most on the largest, which few clusters or rare changes need."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClusteredMean:
+    """The mean over examples of values in [`low`, `high`], where only clusters of examples are independent.
+
+    `means` (k,) are those of the clusters and `sizes` (k,) their numbers of examples. The bounds hold for every number
+    of clusters, whatever the dependence within a cluster and the sizes, which are taken as given: they invert the test
+    that a gambler who bets on each cluster with its share of the largest one multiplies a stake by more than 1 / error
+    (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", with a fixed mixture of
+    constant bets, so that the order of the clusters does not matter).
+    """
+
+    means: FloatArray
+    sizes: FloatArray
+    low: float = 0.0
+    high: float = 1.0
+    repeats: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """The number of clusters."""
+        return round(len(self.means) * self.repeats)
+
+    @property
+    def clusters(self) -> int:
+        """The number of clusters, which is what tells this evidence from one of independent examples."""
+        return self.count
+
+    @property
+    def value(self) -> float:
+        """The mean over the examples."""
+        return float((self.means * self.sizes).sum() / self.sizes.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean, by the spread of the clusters."""
+        shares = self.sizes / self.sizes.sum()
+        spread = float(((shares * (self.means - self.value)) ** 2).sum())
+        return math.sqrt(spread * len(shares) / max(1, len(shares) - 1) / self.repeats)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds of the mean at `confidence`."""
+        error, mirrored = 1 - confidence, self._mirrored()
+        return Interval(-mirrored._upper(error), self._upper(error))
+
+    def scaled(self, factor: float) -> ClusteredMean:
+        """Return the same means of `factor` times as many clusters."""
+        return dataclasses.replace(self, repeats=self.repeats * factor)
+
+    def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the p-values of the sample if the true mean were `bound` or more, and if it were `bound` or less."""
+        return self._p_value_of_more(bound), self._mirrored()._p_value_of_more(-bound)
+
+    def _mirrored(self) -> ClusteredMean:
+        return dataclasses.replace(self, means=-self.means, low=-self.high, high=-self.low)
+
+    def _p_value_of_more(self, bound: float) -> float:
+        if bound >= self.high:
+            return 0.0
+        with np.errstate(divide="ignore"):
+            gains = self.sizes / self.sizes.max() * (bound - self.means) / (self.high - bound)
+            stakes = np.log1p(np.maximum(-1.0, _BETS[:, None] * gains)).sum(axis=1) * self.repeats
+        largest = float(stakes.max())
+        if largest == -math.inf:
+            return 1.0
+        stake = largest + math.log(float((_SHARES * np.exp(stakes - largest)).sum()))
+        return min(1.0, math.exp(-stake)) if stake > 0 else 1.0
+
+    def _upper(self, error: float) -> float:
+        """Return the smallest bound that is refuted as the true mean, the stake on which grows with it."""
+        low, high = max(self.low, self.value), self.high
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._p_value_of_more(middle) <= error else (middle, high)
+        return high
+
+
+Drop = PairedDrop | BoundedMean | ClusteredMean
+Share = Proportion | BoundedMean | ClusteredMean
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What evidence is made of: n examples, or the clusters (n,) that they belong to."""
+
+    clusters: Tensor | None = None
+
+    def among(self, members: Tensor) -> Units:
+        """Return the units of some of the examples, given by a mask (n,) or by indices."""
+        return self if self.clusters is None else Units(self.clusters[members])
+
+    def share(self, holds: Tensor) -> Share:
+        """Return the evidence of a share: of the examples (n,), bool, of which something holds."""
+        if self._apart(len(holds)):
+            return Proportion(int(holds.sum()), len(holds))
+        return self._clustered(holds.double(), 0.0, 1.0)
+
+    def mean(self, values: Tensor, low: float = 0.0, high: float = 1.0) -> BoundedMean | ClusteredMean:
+        """Return the evidence of the mean of values (n,) within limits."""
+        if self._apart(len(values)):
+            return BoundedMean.of(values.numpy(), low, high)
+        return self._clustered(values, low, high)
+
+    def drop(self, right_before: Tensor, right_after: Tensor) -> PairedDrop | ClusteredMean:
+        """Return the evidence of the drop from what was right before (n,), bool, to what is right after."""
+        if self._apart(len(right_before)):
+            lost, gained = (right_before & ~right_after).sum(), (~right_before & right_after).sum()
+            return PairedDrop(int(lost), int(gained), len(right_before))
+        return self._clustered(right_before.double() - right_after.double(), -1.0, 1.0)
+
+    def to_json(self) -> dict[str, int] | None:
+        """Return how many clusters there are and their smallest and largest size; None for examples."""
+        if self.clusters is None:
+            return None
+        sizes = torch.bincount(self.clusters)
+        sizes = sizes[sizes > 0]
+        return {"count": len(sizes), "smallest": int(sizes.min()), "largest": int(sizes.max())}
+
+    def _apart(self, count: int) -> bool:
+        return self.clusters is None or len(torch.unique(self.clusters)) == count
+
+    def _clustered(self, values: Tensor, low: float, high: float) -> ClusteredMean:
+        assert self.clusters is not None
+        _, places, sizes = torch.unique(self.clusters, return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, places, values.double())
+        return ClusteredMean((sums / sizes).numpy(), sizes.double().numpy(), low, high)

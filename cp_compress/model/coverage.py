@@ -1,0 +1,362 @@
+"""How much of a model a candidate has changed: its share of layers and weights, or why that is unknown.
+
+A weight is a parameter of the reference with real values and two dimensions or more. It counts as changed, as a whole,
+where the candidate holds it in another dtype, shape or form, or with another value anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cp_compress.model.layers import Owner, find_owners, is_table, resolve, used_value
+from cp_compress.model.record import Step, read_steps
+from cp_compress.model.representations.registry import held_weights
+
+ENOUGH = 0.9
+"""Below this share of weights a reader is told."""
+
+_LISTED = 5
+_FLOAT8 = ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
+_NARROW = ("float16", "bfloat16", *_FLOAT8, *_INTEGERS)
+_PACKED = ("_packed_params", "_all_weight_values")  # of torch.ao, linear and recurrent
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class Unchanged(NamedTuple):
+    """A weight that the candidate holds as the reference does: its name, its number of values, and why, if known."""
+
+    name: str
+    size: int
+    reason: str
+
+
+class StepCoverage(NamedTuple):
+    """What one recorded step changed of the reference's layers and weights."""
+
+    scheme: str
+    layers: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a reference a candidate has changed.
+
+    Attributes:
+        layers: The number of layers of the reference that hold weights.
+        changed_layers: How many of them hold a weight that the candidate has changed; None where that is unknown.
+        weights: The number of values in the reference's weights, each counted once where it is tied.
+        changed_weights: How many lie in weights that the candidate has changed; None where that is unknown.
+        unchanged: The weights that are as they were, largest first.
+        steps: What each recorded step changed by itself, least first, where there are several.
+        tied: The names under which each changed table of an embedding is used elsewhere too.
+        unknown: Why the coverage is unknown; empty where it is known.
+    """
+
+    layers: int
+    changed_layers: int | None
+    weights: int
+    changed_weights: int | None
+    unchanged: tuple[Unchanged, ...] = ()
+    steps: tuple[StepCoverage, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()
+    unknown: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """The share of weights that changed, or None where it is unknown."""
+        return self.changed_weights / self.weights if self.weights and self.changed_weights is not None else None
+
+    def __str__(self) -> str:
+        if self.share is None:
+            return f"coverage unknown: {self.unknown}"
+        return _amount(self.changed_layers or 0, self.layers, self.share)
+
+    @property
+    def step_texts(self) -> tuple[str, ...]:
+        """What each of several steps changed by itself, as texts."""
+        return tuple(
+            f"{step.scheme}: {_amount(step.layers, self.layers, step.weights / self.weights)}" for step in self.steps
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must be told beside the share: what was left out, and which tables are tied."""
+        told = []
+        if self.share is not None and self.share < ENOUGH:
+            rows = [f"{one.name} ({one.reason})" if one.reason else one.name for one in self.unchanged[:_LISTED]]
+            more = len(self.unchanged) - _LISTED
+            left = "; ".join(rows) + (f"; and {more} more" if more > 0 else "")
+            told.append(f"only {self} changed, the others are as in the reference; unchanged, largest first: {left}")
+        for names in self.tied:
+            told.append(f"{names[0]} is the table of an embedding, tied to {', '.join(names[1:])}: both changed")
+        return tuple(told)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the coverage as plain Python types, with the largest of the unchanged weights."""
+        return {
+            "text": str(self),
+            "share": self.share,
+            "layers": self.layers,
+            "changed_layers": self.changed_layers,
+            "weights": self.weights,
+            "changed_weights": self.changed_weights,
+            "unchanged": [one._asdict() for one in self.unchanged[: 4 * _LISTED]],
+            "steps": list(self.step_texts),
+            "tied": [list(names) for names in self.tied],
+            "notes": list(self.notes),
+        }
+
+
+def measure_coverage(candidate: object, reference: object) -> Coverage:
+    """Return how much of a reference a candidate has changed, read off both; unknown where that cannot be told.
+
+    Weights are found by their names, within a wrapper too; a layer of another class that holds packed or other tensors
+    in the place of a weight has changed it. Of an ONNX file the dtypes of its tensors tell how many are narrower than
+    the reference's. Nothing is taken from what a candidate says of itself.
+
+    >>> from cp_compress.model import Quantize
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    >>> str(measure_coverage(Quantize("int8", include="0").compress(model), model))
+    '1 of 2 layers, 66 % of weights'
+    >>> str(measure_coverage(lambda batch: batch, model))
+    'coverage unknown: the candidate is a function, whose weights cannot be read'
+    """
+    if not isinstance(reference, nn.Module):
+        return _unknown(f"the reference is a {_kind(reference)}, whose weights cannot be read")
+    owners = find_owners(reference)
+    weights = _weights(reference)
+    layers = {name: _layer(name) for name in weights}
+    total = sum(weight.numel() for weight in weights.values())
+    count = len(set(layers.values()))
+    if not weights:
+        return _unknown("the reference holds no weight of two dimensions")
+    told = getattr(candidate, "weight_dtypes", None)
+    if isinstance(told, Mapping) and told and not isinstance(candidate, nn.Module):
+        return _by_dtype(told, {str(weight.dtype).removeprefix("torch.") for weight in weights.values()})
+    if not isinstance(candidate, nn.Module):
+        reason = f"the candidate is a {_kind(candidate)}, whose weights cannot be read"
+        return Coverage(count, None, total, None, unknown=reason)
+    places = _Places(candidate, list(layers.values()))
+    states = {name: places.state(name, weight, reference) for name, weight in weights.items()}
+    missing = [name for name, state in states.items() if state is None]
+    if missing and places.has_others(states):
+        reason = f"{len(missing)} of {len(weights)} weights of the reference have no counterpart, first: {missing[0]}"
+        return Coverage(count, None, total, None, unknown=reason)
+    changed = [name for name, state in states.items() if state is not False]
+    if places.hidden:
+        reason = f"what {places.hidden[0]} has become holds no tensor that can be seen"
+        return Coverage(count, None, total, None, unknown=reason)
+    reasons = places.reasons()
+    left = [Unchanged(name, weights[name].numel(), reasons.get(name, "")) for name in weights if name not in changed]
+    return Coverage(
+        count,
+        len({layers[name] for name in changed}),
+        total,
+        sum(weights[name].numel() for name in changed),
+        tuple(sorted(left, key=lambda one: -one.size)),
+        _steps(places, weights, layers),
+        tuple(
+            _tied(owners[id(weights[name])]) for name in changed if _is_tied_table(owners.get(id(weights[name]), ()))
+        ),
+    )
+
+
+def _by_dtype(told: Mapping[str, tuple[int, int]], before: Collection[str]) -> Coverage:
+    """Return what dtypes tell of a file of another format: how many of its own tensors are narrower than before."""
+    kept = {dtype: amounts for dtype, amounts in told.items() if dtype in before}
+    narrow = {dtype: amounts for dtype, amounts in told.items() if dtype in _NARROW and dtype not in before}
+    layers, values = (sum(amounts[part] for amounts in [*kept.values(), *narrow.values()]) for part in (0, 1))
+    if not narrow:
+        held = ", ".join(told)
+        return Coverage(
+            layers, None, values, None, unknown=f"its weights are {held}, which does not tell whether values changed"
+        )
+    changed, changed_values = (sum(amounts[part] for amounts in narrow.values()) for part in (0, 1))
+    left = tuple(Unchanged(f"{count} tensors of {dtype}", size, "") for dtype, (count, size) in kept.items())
+    return Coverage(layers, changed, values, changed_values, left)
+
+
+class _Places:
+    """Where the weights of a reference are found in a candidate."""
+
+    def __init__(self, candidate: nn.Module, layers: Collection[str]) -> None:
+        self.candidate = candidate
+        self.hidden: list[str] = []
+        self.held = {name: held.parts for name, _, held in held_weights(candidate)}
+        paths = {path for path, _ in candidate.named_modules()}
+        self.dropped, self.prefix = _best_prefix(paths, list(dict.fromkeys(layers)))
+
+    def name(self, name: str) -> str:
+        """Return the name in the candidate of a weight of the reference."""
+        return _joined(self.prefix, name.removeprefix(self.dropped))
+
+    def state(self, name: str, weight: Tensor, reference: nn.Module) -> bool | None:
+        """Tell whether the candidate has changed a weight; None where it has nothing in its place."""
+        own = self.name(name)
+        if own in self.held:
+            return True
+        try:
+            module, attribute = resolve(self.candidate, own)
+        except AttributeError:
+            return None
+        value = _tensors(module, recurse=False).get(attribute)
+        value = used_value(self.candidate, own) if value is None else value
+        if value is not None:
+            return not _same(value, weight)
+        if callable(getattr(module, attribute, None)) or any(hasattr(module, packed) for packed in _PACKED):
+            return True  # torch.ao packs a weight, and gives it back by a method of its name
+        inside = _tensors(module)
+        if any(_same(tensor, weight) for tensor in inside.values()):
+            return False  # the same weight within a wrapper
+        known = _tensors(resolve(reference, name)[0])
+        replaced = sum(tensor.numel() for path, tensor in inside.items() if path not in known) > 1
+        if not replaced and not type(module).__module__.startswith("torch.nn."):
+            self.hidden.append(own)  # it may hold anything, where nobody can see it
+        return True
+
+    def has_others(self, states: Mapping[str, bool | None]) -> bool:
+        """Tell whether the candidate lacks most weights, or holds some that stand for no weight of the reference."""
+        found = [name for name, state in states.items() if state is not None]
+        if 2 * len(found) < len(states):
+            return True
+        layers = {_layer(self.name(name)) for name in found}
+        for name, value in self.candidate.named_parameters():
+            inside = any(layer == "" or f"{name}.".startswith(f"{layer}.") for layer in layers)
+            if value.ndim > 1 and not inside:
+                return True
+        return False
+
+    def step_names(self, step: Step) -> set[str]:
+        """Return the candidate's names of the weights that a recorded step changed."""
+        whole = {_joined(name.rpartition(".")[0], part): name for name, parts in self.held.items() for part in parts}
+        return {whole.get(change.tensor, change.tensor) for change in step.changes}
+
+    def reasons(self) -> dict[str, str]:
+        """Return why recorded steps left weights alone, by the reference's names."""
+        told = {skip.tensor: skip.reason for step in read_steps(self.candidate) for skip in step.skips}
+        start = f"{self.prefix}." if self.prefix else ""
+        return {self.dropped + name.removeprefix(start): reason for name, reason in told.items()}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model by their first names; those that it holds as integers are among them."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if not is_lazy(parameter) and parameter.ndim > 1 and parameter.numel() and _is_real(parameter):
+            found[name] = parameter
+    for name, _, held in held_weights(model):
+        value = used_value(model, name)
+        if held.numbers is not None and value is not None:
+            found.setdefault(name, value)
+    return found
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex() or type(tensor) not in _PLAIN
+
+
+def _tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a module by their names within it."""
+    parameters = module.named_parameters(recurse=recurse, remove_duplicate=False)
+    return {**dict(parameters), **dict(module.named_buffers(recurse=recurse, remove_duplicate=False))}
+
+
+def _same(value: Tensor, weight: Tensor) -> bool:
+    """Tell whether two tensors hold the same values in one dtype, also where the axes of a matrix are swapped."""
+    if value.ndim == 2 and value.shape == weight.shape[::-1] and value.shape != weight.shape:
+        value = value.t()
+    if value.dtype != weight.dtype or value.shape != weight.shape or value.layout != weight.layout:
+        return False
+    if type(value) not in _PLAIN and type(value) is not type(weight):
+        return False  # a tensor subclass that looks like floats holds something else
+    if value.is_meta or weight.is_meta:
+        return value is weight
+    try:
+        return value is weight or torch.equal(value.detach().to(weight.device), weight.detach())
+    except (NotImplementedError, RuntimeError, TypeError):
+        if type(value) in _PLAIN:
+            raise
+        return False  # a subclass that cannot be compared
+
+
+def _best_prefix(paths: set[str], layers: list[str]) -> tuple[str, str]:
+    """Return what the reference's names begin with and the candidate's do not, and the other way round."""
+    common = _common_start(layers)
+    best = ("", "", -1)
+    for dropped in dict.fromkeys(["", *common]):
+        shorter = [layer.removeprefix(dropped) for layer in layers]
+        probes = {shorter[0], shorter[len(shorter) // 2], shorter[-1]}
+        starts = {path.removesuffix(probe).rstrip(".") for path in paths for probe in probes if _ends(path, probe)}
+        for prefix in sorted({"", *starts}, key=lambda start: (start.count("."), start)):
+            count = sum(_joined(prefix, layer) in paths for layer in shorter)
+            if count > best[2]:
+                best = (dropped, prefix, count)
+    return best[0], best[1]
+
+
+def _common_start(layers: list[str]) -> list[str]:
+    """Return the starts, each with its last dot, that all paths have in common, shortest first."""
+    first = layers[0].split(".")[:-1]
+    starts = [".".join(first[:length]) + "." for length in range(1, len(first) + 1)]
+    return [start for start in starts if all(layer.startswith(start) for layer in layers)]
+
+
+def _ends(path: str, end: str) -> bool:
+    return path == end or end == "" or path.endswith(f".{end}")
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}".strip(".")
+
+
+def _layer(name: str) -> str:
+    """Return the path of the layer that holds a tensor; a parametrisation belongs to the layer that it is in."""
+    return name.rpartition(".")[0].partition("parametrizations")[0].rstrip(".")
+
+
+def _steps(places: _Places, weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> tuple[StepCoverage, ...]:
+    steps = [step for step in read_steps(places.candidate) if step.changes]
+    if len(steps) < 2:
+        return ()
+    found = []
+    for step in steps:
+        theirs = places.step_names(step)
+        names = [name for name in weights if places.name(name) in theirs]
+        changed = {layers[name] for name in names}
+        found.append(StepCoverage(step.scheme, len(changed), sum(weights[name].numel() for name in names)))
+    return tuple(sorted(found, key=lambda step: step.weights))
+
+
+def _is_tied_table(owners: Iterable[Owner]) -> bool:
+    owners = tuple(owners)
+    return len(owners) > 1 and any(map(is_table, owners))
+
+
+def _tied(owners: Iterable[Owner]) -> tuple[str, ...]:
+    """Return the names of a tied table: its own first."""
+    ordered = sorted(owners, key=lambda owner: not is_table(owner))
+    return tuple(_joined(owner.path, owner.attribute) for owner in ordered)
+
+
+def _amount(layers: int, all_layers: int, share: float) -> str:
+    """Return a number of layers and a share of weights, rounded so that nothing less than all reads as 100 %."""
+    percent = 100 * share
+    text = f"{percent:.1g}" if 0 < percent < 1 else f"{math.floor(percent)}"
+    return f"{layers} of {all_layers} layers, {text} % of weights"
+
+
+def _unknown(reason: str) -> Coverage:
+    return Coverage(0, None, 0, None, unknown=reason)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
