@@ -39,6 +39,7 @@ from pytest_cp.session.gatekeeping import (
     note_leftovers,
     refuse_lucky_baselines,
 )
+from pytest_cp.session.overrides import forget_other_overrides
 from pytest_cp.session.own_settings import taken_away
 from pytest_cp.session.progress import show_progress
 from pytest_cp.session.selection import may_compare
@@ -163,7 +164,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check, or that has an unknown marker of the plugin."""
     parametrization.refuse_misspelt_markers(item)  # functions were checked before; there are other kinds of tests
-    result = yield
+    forget_other_overrides(item)
+    with item.stash[_ATTEMPT].running():
+        result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result
 
@@ -171,15 +174,19 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a gate that compared nothing, or whose earlier attempt found a failure."""
-    result = yield
-    item.stash[_ATTEMPT].require_comparison()
+    attempt = item.stash[_ATTEMPT]
+    attempt.expect_subjects()
+    with attempt.running():
+        result = yield
+    attempt.require_comparison()
     return result
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose fixtures caught a failed check when they ended."""
-    result = yield
+    with item.stash[_ATTEMPT].running():
+        result = yield
     item.stash[_ATTEMPT].refuse_caught()
     return result
 
@@ -191,7 +198,9 @@ def pytest_runtest_makereport(
     """Attach the checks of a phase to its report, where workers and other reports find them."""
     report = yield
     attempt = item.stash.get(_ATTEMPT, None)
-    if attempt is not None:
+    if attempt is not None and attempt.runs:
+        attempt.take_part(report)
+    elif attempt is not None:
         attempt.refuse_skip(report)
         if report.failed and call.excinfo is not None:
             attempt.note_failure(report, call.excinfo)

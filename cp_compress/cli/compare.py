@@ -179,6 +179,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
         require_known_batches,
         require_order,
         require_other_logits,
+        require_source,
     )
 
     device = read_device(options)
@@ -188,6 +189,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     data = read_data(options.data)
     decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
     require_order(candidate, reference)
+    require_source(candidate, reference)
     require_difference(candidate, reference, data, decoded)
     deployed = options.deployed_batch_size
     seen = [

@@ -24,6 +24,7 @@ from cp_compress.data.stream_dataset import (
     encode_examples,
     view_of,
 )
+from cp_compress.inputs.originals import Originals, digest_rows, keep_originals
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
 
@@ -74,7 +75,8 @@ class CompressedDataset(StreamDataset):
         classes = said_by(data, "classes")
         if classes is not None:
             self.classes = classes
-        streams, self._labels = _encode(data, codec, size)
+        streams, self._labels, originals = _encode(data, codec, size)
+        keep_originals(self, data, originals)
         self.payload_bytes = sum(map(payload_size, streams))
         self._stream, self._offsets = concatenate(streams)
 
@@ -99,9 +101,10 @@ class CompressedDataset(StreamDataset):
         return cut(view_of(self._stream), view_of(self._offsets), positions)
 
 
-def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[bytes], Tensor]:
-    """Return the streams of all examples in order, and their labels (n,)."""
+def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[bytes], Tensor, Originals]:
+    """Return the streams of all examples in order, their labels (n,), and the digests of what was encoded."""
     streams: list[bytes] = []
+    digests: list[bytes] = []
     labels: list[Tensor] = []
     first: tuple[tuple[int, ...], torch.dtype] | None = None
     for inputs, part in read_runs(data, 0, len(data), batch_size):
@@ -112,4 +115,6 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
             raise CompressionError(f"CompressedDataset: {rule}")
         streams += encode_examples(codec, inputs, len(streams))
         labels.append(part)
-    return streams, torch.cat(labels)
+        digests.append(digest_rows(inputs))
+    assert first is not None  # no data set is empty
+    return streams, torch.cat(labels), Originals(*first, b"".join(digests))

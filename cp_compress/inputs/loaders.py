@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from cp_compress.base.errors import ObservationError
 
 
+def require_positions(dataset: Any, what: str) -> None:
+    """Raise ObservationError for a stream, which has no examples by position; `what` says where it was given."""
+    if isinstance(dataset, IterableDataset) and type(dataset).__getitem__ is Dataset.__getitem__:
+        raise ObservationError(
+            f"{what} {type(dataset).__name__}, an IterableDataset: a stream has no examples by position, and examples "
+            "are compared one by one and read again; give list(dataset), or a map-style data set of the same examples"
+        )
+
+
 def count_in_order(loader: DataLoader[Any]) -> int:
     """Return how many examples of its data a loader yields; raises ObservationError unless they are the first ones."""
+    require_positions(loader.dataset, "dataset is a DataLoader over")
     batches: Any = loader.batch_sampler
     order = loader.sampler if batches is None else batches
     if type(batches) is BatchSampler:  # what `batch_size` makes; a user's own kind may do anything

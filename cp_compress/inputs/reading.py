@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
-from cp_compress.inputs.loaders import count_in_order
+from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 
 _FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
@@ -44,6 +44,7 @@ class LabeledData(Digested):
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        require_positions(source, "dataset is")
         self.task = task_of(source)
         self.tensors = _as_tensors(source)
         self._count: int | None = None

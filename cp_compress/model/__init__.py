@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cp_compress.model.report import compression_report as compression_report
     from cp_compress.model.scheme import Compose as Compose
     from cp_compress.model.scheme import Scheme as Scheme
+    from cp_compress.model.sources import declare_source as declare_source
     from cp_compress.model.storage.files import load as load
     from cp_compress.model.storage.files import save as save
     from cp_compress.model.structure.schemes import FilterPrune as FilterPrune
@@ -57,6 +58,7 @@ _MODULES = {
     "StructurePrune": "structure.schemes",
     "compression_report": "report",
     "compression_steps": "record",
+    "declare_source": "sources",
     "footprint": "footprints",
     "keep_largest": "pruning.largest",
     "load": "storage.files",

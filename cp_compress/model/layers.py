@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,9 @@ from torch.nn.parameter import is_lazy
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.holdings.tensors import is_plain, value_of
+from cp_compress.model.copying import copy_whole
 from cp_compress.model.record import Skip
+from cp_compress.model.sources import add_source
 
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -47,6 +48,8 @@ class Weight:
 def copy_model(owner: str, model: nn.Module) -> nn.Module:
     """Return a deep copy of a model for a scheme to work on, without gradients.
 
+    The copy carries what it was made from (`cp_compress.model.sources`).
+
     Raises InvalidArgumentError for anything but an `nn.Module`, and CompressionError for one that cannot be
     copied, holds lazy parameters, or holds NaN or Inf in a parameter.
     """
@@ -58,10 +61,9 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
         if parameter.is_meta:
             raise CompressionError(f"{name} is on the device meta and has no values: load the model before compressing")
         require_finite(name, parameter)
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise CompressionError(f"the model cannot be copied, and the original is never changed: {error}") from error
+    copied = copy_whole(model)
+    add_source(copied, model)
+    return copied
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

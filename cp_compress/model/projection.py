@@ -13,6 +13,7 @@ from cp_compress.model.layers import used_value
 from cp_compress.model.order import leaves_of
 from cp_compress.model.pruning.zeroing import EmptiedLayerError
 from cp_compress.model.scheme import Compose, Scheme, compose
+from cp_compress.model.sources import sources_untold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,8 @@ def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
     parameter another shape.
     """
     try:
-        candidate = scheme.compress(model)
+        with sources_untold():
+            candidate = scheme.compress(model)
     except NoEffectError:
         return {}
     except EmptiedLayerError as error:  # no model to be used, but its values are what was asked for

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -11,9 +10,11 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
 from cp_compress.inputs.seen import seen_digests, write_seen
+from cp_compress.model.copying import copy_whole
 from cp_compress.model.effects import Effect
 from cp_compress.model.order import leaves_of, name_of, undoes_of
 from cp_compress.model.record import read_steps, write_steps
+from cp_compress.model.sources import add_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
         return scheme.compress(model)
     leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work
     # a scheme of a user's own may change what it is given; the reference must not change with it
-    given = model if _is_of_this_package(scheme) else copy.deepcopy(model)
+    given = model if _is_of_this_package(scheme) else copy_whole(model)
     made = scheme.compress(given)
     if made is given or not isinstance(made, nn.Module):
         what = "the model that it was given" if made is given else f"a {type(made).__name__}"
@@ -148,6 +149,8 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     effect.require_kept()
     if len(read_steps(made)) <= len(read_steps(model)):
         write_steps(made, (*effect.earlier(), effect.step()))
+    if given is not model:
+        add_source(made, model)
     write_seen(made, seen_digests(model))  # a scheme may return a new module, which carries nothing
     return made
 

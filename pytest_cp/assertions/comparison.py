@@ -13,6 +13,7 @@ from cp_compress.fidelity.judging.metric import bound_arguments
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import Family, assert_behaviour, build_requirements, returning_twin
+from pytest_cp.checks.records import noting_refusals
 from pytest_cp.errors import ComparisonNotPreservedError
 
 _ASSERTION = "assert_comparison"
@@ -55,16 +56,17 @@ def assert_comparison(
         TypeError: If an argument is neither a bound nor an option of the comparison.
     """
     __tracebackhide__ = True
-    assertion = as_assertion(_find(comparison))
-    return assertion(
-        compressed,
-        reference,
-        dataset,
-        compressed_dataset=compressed_dataset,
-        confidence=confidence,
-        family=family,
-        **arguments,
-    )
+    with noting_refusals(_ASSERTION):
+        assertion = as_assertion(_find(comparison))
+        return assertion(
+            compressed,
+            reference,
+            dataset,
+            compressed_dataset=compressed_dataset,
+            confidence=confidence,
+            family=family,
+            **arguments,
+        )
 
 
 def as_assertion(comparison: Comparison) -> Callable[..., Check]:

@@ -9,13 +9,13 @@ from typing_extensions import Unpack
 from cp_compress.fidelity.footprints import compare_footprints
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metrics import METRICS
-from cp_compress.fidelity.observing.refusals import require_difference
+from cp_compress.fidelity.observing.refusals import require_difference, require_source
 from cp_compress.fidelity.observing.runner import Model
 from pytest_cp.assertions.bounds import FootprintBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_models
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import FootprintNotReducedError
 
 
@@ -51,9 +51,11 @@ def assert_footprint(
     subjects: Record = {}
     with recording_errors(assertion, subjects):
         require_difference(compressed, reference, None, None)
+        require_source(compressed, reference)
         subjects |= describe_models(compressed, reference, None)
         asked = [requirement.metric for requirement in requirements]
         measurement = compare_footprints(compressed, reference, example_input, asked)
+        note_subjects(compressed, reference)
     return conclude(measurement, requirements, assertion, subjects, FootprintNotReducedError)
 
 

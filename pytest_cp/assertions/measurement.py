@@ -9,12 +9,17 @@ from typing import Any
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.judgement import Check, Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.refusals import require_difference, require_order
+from cp_compress.fidelity.observing.refusals import (
+    require_difference,
+    require_order,
+    require_originals,
+    require_source,
+)
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.conclusion import conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data, describe_models
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, note_subjects, noting_refusals
 from pytest_cp.errors import ComparisonNotPreservedError
 
 _ASSERTION = "assert_measurement"
@@ -56,16 +61,21 @@ def assert_measurement(
             behind it.
     """
     __tracebackhide__ = True
-    asked = _read(requirements, confidence)
-    _check(measurement, asked)
+    with noting_refusals(_ASSERTION):
+        asked = _read(requirements, confidence)
+        _check(measurement, asked)
     subjects: Record = {}
     with recording_errors(_ASSERTION, subjects):
         subjects |= describe_models(compressed, reference, compressed_dataset)
         require_order(compressed, reference)
+        require_source(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         if dataset is not None:
             data = LabeledData(dataset)
+            if compressed_dataset is not None:
+                require_originals(LabeledData(compressed_dataset), data)
             subjects["data"] = describe_data(dataset, data.digest(), len(data))
+        note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, asked, _ASSERTION, subjects, ComparisonNotPreservedError)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from typing_extensions import Unpack
 
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metrics import METRICS
+from cp_compress.fidelity.observing.refusals import require_originals
 from cp_compress.fidelity.reconstruction import compare_reconstruction
+from cp_compress.inputs.reading import LabeledData
 from pytest_cp.assertions.bounds import ReconstructionBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import Family, build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.records import Record, note_subjects
 from pytest_cp.errors import NothingComparedError, ReconstructionNotPreservedError
 
 
@@ -52,7 +55,10 @@ def assert_reconstruction(
     with recording_errors(assertion, subjects):
         if decoded is original:
             raise NothingComparedError("nothing was compressed: decoded and original are one object")
+        if not any(isinstance(one, Tensor) for one in (decoded, original)):
+            require_originals(LabeledData(decoded), LabeledData(original))
         measurement = compare_reconstruction(decoded, original)
+        note_subjects(data=(decoded, original))
         count = measurement.counts["max_error"]
         subjects["decoded"] = describe_data(decoded, None, count)
         subjects["original"] = describe_data(original, None, count)

@@ -13,7 +13,7 @@ from cp_compress.base.identity import identify
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments, explain_argument
 from pytest_cp.checks.execution import deploying
 from pytest_cp.checks.exploring import exploring
-from pytest_cp.checks.records import called_with
+from pytest_cp.checks.records import called_with, noting_refusals
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -58,6 +58,11 @@ def taking_bounds(
 
         @functools.wraps(assertion)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            __tracebackhide__ = True
+            with noting_refusals(assertion.__name__):
+                return checked_call(*args, **kwargs)
+
+        def checked_call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             __tracebackhide__ = True
             deployed: Any = kwargs.pop(DEPLOYED, None) if runs else None
             for name in kwargs:

@@ -23,18 +23,29 @@ from cp_compress.fidelity.observing.refusals import (
     require_fresh,
     require_known_batches,
     require_order,
+    require_originals,
     require_other_logits,
+    require_source,
     require_unused,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
 from cp_compress.inputs.clusters import has_clusters
+from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.checks.messages import failure_message
 from pytest_cp.checks.naming import describe_models, describe_pair
-from pytest_cp.checks.records import Record, asserting, not_asserting, record_check, record_error, set_aside_check
+from pytest_cp.checks.records import (
+    Record,
+    asserting,
+    not_asserting,
+    note_subjects,
+    record_check,
+    record_error,
+    set_aside_check,
+)
 from pytest_cp.errors import BaselineError, PreservationError
 
 Parameters = ParamSpec("Parameters")
@@ -147,6 +158,8 @@ def assert_pair(
         require_order(compressed, reference)
         require_difference(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
+        if not execution.any_source:
+            require_source(compressed, reference)
         settings: dict[str, Any] = {
             "device": execution.device,
             "batch_size": execution.batch_size,
@@ -155,6 +168,8 @@ def assert_pair(
         original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
+        if compressed_dataset is not None:
+            require_originals(LabeledData(compressed_dataset), original.data)
         candidate = observe(observed, read, **settings)
         pair = describe_pair(candidate, original)
         described.clear()
@@ -170,6 +185,7 @@ def assert_pair(
         _require_clusters(assertion, measurement, requirements, dataset)
         if doubts:
             measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+        note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 
 

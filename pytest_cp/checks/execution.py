@@ -21,7 +21,8 @@ class Execution:
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
     written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
     the running test is run with, of all that were collected, None where no candidate is given to it. `min_coverage` is
-    the least share of its reference's weights that each candidate must have changed.
+    the least share of its reference's weights that each candidate must have changed. With `any_source`, candidates need
+    not be made from what they are compared with.
     """
 
     device: str | None = None
@@ -33,6 +34,7 @@ class Execution:
     illustrate: bool = field(default=False, repr=False)
     searched: frozenset[str] = field(default=frozenset(), repr=False)
     allow_searched_data: bool = field(default=False, repr=False)
+    any_source: bool = field(default=False, repr=False)
     candidates: int | None = field(default=None, repr=False)
     min_coverage: float | None = field(default=None, repr=False)
 

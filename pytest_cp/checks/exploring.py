@@ -17,6 +17,11 @@ def exploring() -> bool:
     return hypothesis is not None and bool(hypothesis.currently_in_test_context())
 
 
+def ends_a_draw(error: Exception) -> bool:
+    """Tell whether an exception is how Hypothesis ends a run of a test, and no failure."""
+    return "hypothesis" in sys.modules and isinstance(error, _hypothesis().errors.HypothesisException)
+
+
 def steer(check: Check) -> None:
     """Let Hypothesis, where it runs the test, look for smaller margins."""
     margin = check.worst.margin

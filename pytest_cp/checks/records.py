@@ -17,13 +17,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.outcomes import SEVERITY
-from pytest_cp.checks.exploring import exploring
+from pytest_cp.checks.exploring import ends_a_draw, exploring
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check
+    from pytest_cp.checks.asked import Asked
 
 Record = dict[str, Any]
 REPORT_ATTRIBUTE = "cp_checks"
+_RECORDED = "cp_recorded"
 OWN_ASSERTIONS = ("assert_comparison", "assert_measurement")
 """The assertions about what users measure themselves."""
 
@@ -54,6 +56,9 @@ class Recorder:
         self._records: dict[tuple[str, ...], Record] = {}
         self._worst: dict[tuple[str, ...], Record] = {}
         self._set_aside: dict[tuple[str, ...], Record] = {}
+        self._told: set[tuple[str, ...]] = set()
+        self.refused: str | None = None
+        self.asked: Asked | None = None
 
     def number(self, record: Record) -> int:
         """Return 1 for a check, 2 for the second of its name that is about other subjects or options, and so on.
@@ -70,6 +75,7 @@ class Recorder:
         Hypothesis ends with the simplest failure that it found; the run with the least margin is kept in "worst".
         """
         key = _key(record)
+        self._told.discard(key)
         earlier = self._records.get(key)
         kept = earlier if earlier is not None and _is_milder(record, earlier) else record
         kept["runs"] = 1 if earlier is None else earlier["runs"] + 1
@@ -90,10 +96,25 @@ class Recorder:
         self._set_aside[key] = record
 
     @property
+    def failed(self) -> list[Record]:
+        """The asserted checks that did not pass, those first that nothing has told of yet."""
+        records = self._set_aside | self._records
+        failed = [key for key, record in records.items() if record["asserted"] and not stands(record)]
+        return [records[key] for key in sorted(failed, key=self._told.__contains__)]
+
+    @property
     def caught(self) -> Record | None:
-        """An asserted check that did not pass, or None: in a test that passes, something swallowed its failure."""
-        records = (self._set_aside | self._records).values()
-        return next((record for record in records if record["asserted"] and not stands(record)), None)
+        """A failed check of which nothing has told, or None: in a test that passes, something swallowed it."""
+        return next((record for record in self.failed if _key(record) not in self._told), None)
+
+    def tell(self) -> None:
+        """Count the failures so far as told: a part of the test, such as a subtest, was reported as failed by them."""
+        self._told.update(map(_key, self.failed))
+        self.refused = None
+
+    def refuse(self, assertion: str, error: Exception) -> None:
+        """Keep why an assertion was refused before there was a check."""
+        self.refused = self.refused or f"{assertion}: {type(error).__name__}: {error}"
 
     def take(self) -> list[Record]:
         """Return the records and forget them."""
@@ -101,8 +122,9 @@ class Recorder:
             kept = self._records.setdefault(key, aside)
             kept["notes"] = [*kept["notes"], f"{aside['runs']} runs showed nothing and do not count"]
         records = list(self._records.values())
-        for kind in (self._records, self._worst, self._set_aside):
+        for kind in (self._records, self._worst, self._set_aside, self._told):
             kind.clear()
+        self.refused = None
         return records
 
     @property
@@ -170,6 +192,13 @@ def current_recorder() -> Recorder | None:
     return _recorder.get()
 
 
+def note_subjects(candidate: Any = None, reference: Any = None, data: tuple[Any, ...] = ()) -> None:
+    """Let the running test, if there is one, know what a check is about."""
+    recorder = current_recorder()
+    if recorder is not None and recorder.asked is not None:
+        recorder.asked.see(candidate, reference, data)
+
+
 @contextlib.contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
     """Let checks inside be recorded by `recorder`."""
@@ -198,6 +227,19 @@ def not_asserting() -> Iterator[None]:
         yield
     finally:
         _asserting.reset(token)
+
+
+@contextlib.contextmanager
+def noting_refusals(assertion: str) -> Iterator[None]:
+    """Let the running test know of an assertion that is refused before it is a check, whatever the test does then."""
+    try:
+        yield
+    except Exception as error:
+        recorder = current_recorder()
+        recorded = hasattr(error, _RECORDED) or hasattr(error, "check")
+        if recorder is not None and asserting() and not recorded and not ends_a_draw(error):
+            recorder.refuse(assertion, error)
+        raise
 
 
 def record_check(check: Check, assertion: str, subjects: dict[str, Any]) -> Record:
@@ -229,6 +271,8 @@ def asserting() -> bool:
 
 def record_error(error: Exception, assertion: str, subjects: dict[str, Any]) -> Record:
     """Record a check that could not be made: its outcome is "error", never "pass"."""
+    with contextlib.suppress(AttributeError):  # of an exception with slots
+        setattr(error, _RECORDED, True)
     return _hand_over(_record(assertion, subjects, outcome="error", error=f"{type(error).__name__}: {error}"))
 
 

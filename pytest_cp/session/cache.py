@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cp_compress.base.error_reasons import reason_of, shortened
 from pytest_cp.checks.records import note_cached
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from cp_compress.model import Scheme
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 _LOCK_SECONDS = 1800
+_REFERENCES = 2
+"""The candidates of so many references are held at a time: those of the tests that run, and of those before them."""
 _LARGEST_DESCRIPTION = 1 << 24
 
 
@@ -33,7 +37,7 @@ class CompressedModelCache:
         self.folder = folder
         self.notes: list[str] = []
         self._held: list[Scheme] = []
-        self._models: dict[tuple[str, str], nn.Module] = {}
+        self._models: dict[str, dict[tuple[str, str], nn.Module]] = {}
 
     def compress(self, model: nn.Module, scheme: Scheme, device: torch.device) -> nn.Module:
         """Return the model compressed by the scheme on the device, made now or before; do not change it."""
@@ -49,10 +53,11 @@ class CompressedModelCache:
         if not own:
             self._held.append(scheme)  # so that its id is not reused
         key = (content, str(device))
-        if key not in self._models:
+        held = last_used(self._models, digest, dict, _REFERENCES)
+        if key not in held:
             folder = self.folder if own else None
-            self._models[key] = self._from_disk_or_new(folder, asked, model, scheme, device)
-        return self._models[key]
+            held[key] = self._from_disk_or_new(folder, asked, model, scheme, device)
+        return held[key]
 
     def _from_disk_or_new(
         self, folder: Path | None, asked: dict[str, Any], model: nn.Module, scheme: Scheme, device: torch.device
@@ -93,6 +98,14 @@ class CompressedModelCache:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def last_used(held: dict[Key, Value], key: Key, make: Callable[[], Value], limit: int) -> Value:
+    """Return the value of a key, made where there is none; of all keys, hold the `limit` that were last asked for."""
+    held[key] = held.pop(key) if key in held else make()
+    for oldest in list(held)[:-limit]:
+        del held[oldest]
+    return held[key]
 
 
 def _asked_for(digest: str, scheme: Scheme) -> dict[str, Any]:
@@ -175,6 +188,7 @@ def _is_named_by_its_text(scheme: Scheme) -> bool:
 
 def _moved(model: nn.Module, device: torch.device) -> nn.Module:
     from cp_compress.fidelity.observing.runner import model_device
+    from cp_compress.model.copying import copy_whole
 
     own = model_device(model)
-    return model if own is None or own == device else copy.deepcopy(model).to(device)
+    return model if own is None or own == device else copy_whole(model).to(device)

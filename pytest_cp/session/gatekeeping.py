@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 
 from cp_compress.base.error_reasons import printable_lines
@@ -14,6 +18,9 @@ from pytest_cp.session.parametrization import is_gate, unused_option
 from pytest_cp.session.selection import WORDS_OF_GATES, left_out
 from pytest_cp.session.state import session_state
 
+if TYPE_CHECKING:
+    from pytest_cp.checks.asked import Asked
+
 _ASKED_FOR = ("--cp-scheme", "--cp-codec", *options.REPORTS, "--cp-baseline", "--cp-spec")
 _NOTHING_COMPARED = "every-gate-must-compare"
 _NOT_MADE = "every-saved-check-must-be-made"
@@ -22,6 +29,15 @@ _EXPIRED = "no-waiver-may-be-expired"
 _UNWRITTEN = "reports-must-be-written"
 _NOT_RUN = "every-collected-gate-must-run"
 _DESELECTED = "no-gate-may-be-deselected"
+_OTHER_MODEL = (
+    "compressed_model was never compared: the test asked for it, and its checks are about {compared}; pass it to an "
+    "assertion, or, where what was compared was made from it, say so with "
+    "cp_compress.model.declare_source(compared, compressed_model)"
+)
+_OTHER_DATA = (
+    "compressed_dataset was never compared: the test asked for it, and its checks read other data; pass it to an "
+    "assertion as compressed_dataset="
+)
 _HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -68,10 +84,36 @@ class Attempt:
         self.item = item
         self.recorder = recorder
         self.is_gate = is_gate(item)
+        self.runs = False
+
+    def expect_subjects(self) -> None:
+        """Take note of what the test was given, before it runs: its checks must be about that."""
+        given = getattr(self.item, "funcargs", {})
+        models, data = ([given[name]] if name in given else [] for name in ("compressed_model", "compressed_dataset"))
+        if models or data:
+            from pytest_cp.checks.asked import Asked
+
+            self.recorder.asked = Asked(models, data)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Say that a phase of the test runs inside, so that what is reported now is a part of it, such as a subtest."""
+        self.runs = True
+        try:
+            yield
+        finally:
+            self.runs = False
+
+    def take_part(self, report: pytest.TestReport) -> None:
+        """Mark the report of a part of the test; its checks stay with the test, which must not hide their failures."""
+        self.refuse_skip(report)
+        if report.failed or hasattr(report, "wasxfail"):
+            self.recorder.tell()
+        report.cp_part = True  # type: ignore[attr-defined]
 
     def note_failure(self, report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember a check that did not pass in a failed attempt, which no rerun in this process can undo."""
-        if self.recorder.caught is not None:
+        if self.recorder.failed:
             told = report.longrepr if isinstance(report.longrepr, str) else f"{excinfo.typename}: {excinfo.value}"
             first_line = told.partition("\n")[0]
             session_state(self.item.config).failed_attempts.setdefault(self.item.nodeid, first_line)
@@ -89,6 +131,19 @@ class Attempt:
                 "assert_measurement",
                 pytrace=False,
             )
+        if self.recorder.asked is not None:
+            self._require_asked(self.recorder.asked)
+
+    def _require_asked(self, asked: Asked) -> None:
+        """Fail a test whose checks are about something else than what it asked its fixtures for."""
+        if asked.models_missed:
+            compared = ", ".join(dict.fromkeys(asked.compared)) or "data alone"
+            pytest.fail(_OTHER_MODEL.format(compared=compared), pytrace=False)
+        if asked.data_missed:
+            pytest.fail(_OTHER_DATA, pytrace=False)
+        if asked.unseen:
+            note = f"{self.item.nodeid}: {asked.unseen[0]}, which cannot be seen into, was taken for compressed_model"
+            session_state(self.item.config).own_notes.append(note)
 
     def refuse_caught(self) -> None:
         """Fail a phase of a test that ended well though a check failed in it."""
@@ -120,7 +175,8 @@ class Attempt:
     def _caught(self) -> str | None:
         caught = self.recorder.caught
         if caught is None:
-            return None
+            refused = self.recorder.refused
+            return None if refused is None else f"a refused check was caught and ignored: {refused}"
         found = decisive_requirement(caught)
         what = caught["error"] if found is None else f"required {found['requirement']}, found {found['value']}"
         remedy = "to get a result that need not pass, call the check_ function of the same name"
@@ -260,7 +316,12 @@ def _xfail_reason(report: pytest.TestReport) -> str:
 def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take a test's checks from its report into the session's state, in the process that writes the reports."""
     state = session_state(config)
-    if report.when == "call" or report.outcome != "passed":
+    if getattr(report, "cp_part", False):
+        state.failed_parts.update([report.nodeid] if report.failed else [])
+        return
+    if report.nodeid in state.failed_parts:
+        state.outcomes[report.nodeid] = "failed"
+    elif report.when == "call" or report.outcome != "passed":
         state.outcomes[report.nodeid] = report.outcome
     for record in getattr(report, REPORT_ATTRIBUTE, []):
         state.records.append(record)

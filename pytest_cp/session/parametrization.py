@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_cp.session import options
+from pytest_cp.session import options, overrides
 from pytest_cp.session.state import session_state
 
 # fixture, marker, parser of expressions in the library, where configured names come from
@@ -45,7 +45,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             values = _parse(names, kind, metafunc.definition.nodeid)
             state, test = session_state(metafunc.config), metafunc.definition.nodeid
             state.candidates[test] = state.candidates.get(test, 1) * len(values)
-            metafunc.parametrize(fixture, values, indirect=True, scope="session", ids=list(map(str, values)))
+            scope = overrides.scope_of(metafunc, fixture)
+            metafunc.parametrize(fixture, values, indirect=True, scope=scope, ids=list(map(str, values)))
 
 
 def candidates_of(item: pytest.Item) -> int | None:

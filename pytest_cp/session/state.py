@@ -13,11 +13,14 @@ import pytest
 
 from pytest_cp.baselines import Baselines
 from pytest_cp.checks.records import Record
-from pytest_cp.session.cache import CompressedModelCache
+from pytest_cp.session.cache import CompressedModelCache, last_used
 from pytest_cp.waivers.waivers import Waivers
 
 if TYPE_CHECKING:
     from cp_compress.data import Codec, CompressedDataset
+
+_DATASETS = 2
+"""What codecs made of so many data sets is held at a time."""
 
 
 @dataclass
@@ -42,12 +45,13 @@ class SessionState:
     started: float = field(default_factory=time.time)
     own_notes: list[str] = field(default_factory=list)
     collected: set[str] = field(default_factory=set)
+    failed_parts: set[str] = field(default_factory=set)
     unread_modules: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
     gate_subjects: Any = None
     candidates: dict[str, int] = field(default_factory=dict)
-    _datasets: dict[tuple[int, Any], CompressedDataset] = field(default_factory=dict)
-    _held: list[Any] = field(default_factory=list)
+    made_by: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+    _datasets: dict[int, tuple[Any, dict[Any, CompressedDataset]]] = field(default_factory=dict)
 
     @property
     def not_compared(self) -> dict[str, tuple[str, str]]:
@@ -70,14 +74,14 @@ class SessionState:
         return [*self.models.notes, *self.own_notes]
 
     def compressed_dataset(self, dataset: Any, codec: Codec) -> CompressedDataset:
-        """Return the data set stored by the codec, encoded once a session."""
+        """Return the data set stored by the codec, encoded once for as long as tests use this data set."""
         from cp_compress.data import CompressedDataset
 
-        key = (id(dataset), codec)
-        if key not in self._datasets:
-            self._datasets[key] = CompressedDataset(dataset, codec)
-            self._held.append(dataset)  # so that its id is not reused
-        return self._datasets[key]
+        # the data set itself is held, so that its id is not reused
+        _, stored = last_used(self._datasets, id(dataset), lambda: (dataset, {}), _DATASETS)
+        if codec not in stored:
+            stored[codec] = CompressedDataset(dataset, codec)
+        return stored[codec]
 
 
 _STATE = pytest.StashKey[SessionState]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import itertools
 import sys
@@ -26,6 +27,7 @@ from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_searched
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.checks.conclusion import returning_twin
+from pytest_cp.checks.execution import current_execution, using_execution
 from pytest_cp.checks.naming import candidate_called
 from pytest_cp.checks.records import Recorder, recording
 from pytest_cp.session.fixtures import chosen_device
@@ -210,7 +212,11 @@ class GateSubjects:
         references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
         check = returning_twin(assertion_of(level))
         values = []
-        with recording(Recorder("noise")):  # what the references are among each other is no result of the gate
+        apart = dataclasses.replace(current_execution(), any_source=True)  # they may come from several trainings
+        with (
+            using_execution(apart),
+            recording(Recorder("noise")),
+        ):  # what the references are among each other is no result of the gate
             for one, other in itertools.permutations(references, 2):
                 if compression_steps(other) and not compression_steps(one):
                     continue  # the compressed one comes first

@@ -142,7 +142,7 @@ def test_factories_that_cannot_be_used(project, factory, message):
     assert message in outcome.result.stdout.str()
 
 
-def test_override_with_the_wrong_scope_is_explained(project):
+def test_a_session_fixture_of_a_narrower_override_is_explained(project):
     project.pytester.makeconftest("""
 import pytest, subjects
 
@@ -154,7 +154,15 @@ def reference_model():
 def dataset():
     return subjects.make_data()
 """)
-    project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
+    project.write_test(
+        """
+@pytest.fixture(scope="session")
+def packed(compressed_model, reference_model):
+    return compressed_model
+"""
+        + '@pytest.mark.compress_model("prune(density=0.7)")'
+        + GATE.replace("compressed_model", "packed")
+    )
     outcome = project.run()
     assert outcome.failed_everywhere
     assert 'scope="session"' in outcome.result.stdout.str()

@@ -37,9 +37,9 @@ _SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 class TransformerModel(nn.Module):
     """A classifier of transformers that maps a batch to logits; `load_transformer` makes it.
 
-    `network` is the library's module. A floating-point batch is its `pixel_values`, an integer one its `input_ids`,
-    with an attention mask that leaves out the padding if the configuration has a `pad_token_id`; a mapping gives the
-    inputs by name. `content_digest` is that of the configuration.
+    `network` is the library's module. A floating-point batch is its main input, such as `pixel_values`, an
+    integer one its `input_ids`, with an attention mask that leaves out the padding if the configuration has a
+    `pad_token_id`; a mapping gives the inputs by name. `content_digest` is that of the configuration.
     """
 
     def __init__(self, network: PreTrainedModel, content_digest: str) -> None:
@@ -56,10 +56,12 @@ class TransformerModel(nn.Module):
     def _named(self, batch: Tensor) -> dict[str, Tensor]:
         wanted = self.network.main_input_name
         given = "pixel_values" if batch.is_floating_point() else "input_ids"
+        if batch.is_floating_point() and wanted != "input_ids":  # such as input_features of sound
+            given = wanted
         if given != wanted:
             raise ObservationError(f"the network takes {wanted}, but {batch.dtype} inputs are passed as {given}")
         padding = getattr(self.network.config, "pad_token_id", None)
-        if given == "pixel_values" or padding is None:
+        if given != "input_ids" or padding is None:
             return {given: batch}
         return {given: batch, "attention_mask": (batch != padding).long()}
 

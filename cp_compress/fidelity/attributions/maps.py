@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable, Hashable
@@ -18,8 +19,14 @@ from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
-from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
+from cp_compress.fidelity.observing.gradients import (
+    differentiable,
+    differentiating,
+    require_gradients,
+    starting_at,
+)
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for
 
 _TRACED_EXAMPLES = 2
@@ -84,13 +91,14 @@ def compute_maps(
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     layer, modules = _prepare(observation, method, indices[: batch.limit])
+    discrete = not observation.data.select(indices[:1])[0].is_floating_point()
     draws = _draw(method, observation, indices)
     maps: list[Tensor] = []
     gaps: list[Tensor] = []
 
     def run(part: slice) -> None:
         inputs, _ = observation.data.select(indices[part])
-        leaf, target = differentiable(runner, inputs), targets[part].to(runner.device, copy=True)
+        leaf, target = _leaf(runner, inputs), targets[part].to(runner.device, copy=True)
         subject = AttributionSubject(runner, modules, layer, draws, batch.limit)
         found, change = check_maps(method, _ask(method, lambda: method.attribute(subject, leaf, target)), leaf)
         if not maps:  # at its final size from the start: joining parts would hold everything twice
@@ -102,7 +110,7 @@ def compute_maps(
             gaps.append(torch.stack([sum_of(found) - change, change], dim=1).double().cpu())
         maps[0][part] = found.cpu()
 
-    with differentiating(runner):
+    with differentiating(runner), _gradients_from(layer, discrete):
         batch.run(len(indices), run)
     _check_finite(maps[0], indices, method)
     if not gaps:
@@ -117,18 +125,50 @@ def _prepare(
     """Return the layer that a method looks at, and the model with its activations as modules, where it needs them."""
     runner, inner = observation.runner, method.inner
     first = observation.data.select(indices[:_TRACED_EXAMPLES])[0]
-    if "gradients" in inner.needs:
+    discrete = not first.is_floating_point()
+    if discrete:
+        _require_discrete(runner, method, first)
+    elif "gradients" in inner.needs:
         require_gradients(runner, first[:1], f"attribution by {method}")
     spatial, layer = "spatial layer" in inner.needs, None
     if inner.at_layer is not None:
         layer = find_used_layer(runner, str(inner), inner.at_layer, first[:1], spatial=spatial)
     if layer is None and not {"activation modules", "relu"} & set(inner.needs):
         return None, None
-    with differentiating(runner):
-        modules = ActivationModules(runner.logits, differentiable(runner, first))
+    with differentiating(runner), _gradients_from(layer, discrete):
+        modules = ActivationModules(runner.logits, _leaf(runner, first))
     if "relu" in inner.needs and not modules.has(nn.ReLU):
         raise ObservationError(f"{method} needs a ReLU in the model's forward pass, and no ReLU is seen there")
     return layer, modules
+
+
+def _leaf(runner: Runner, inputs: Tensor) -> Tensor:
+    """Return a copy of inputs on the model's device, which gradients can be asked for where their dtype has any."""
+    return differentiable(runner, inputs) if inputs.is_floating_point() else inputs.to(runner.device, copy=True)
+
+
+def _gradients_from(layer: nn.Module | None, discrete: bool) -> contextlib.AbstractContextManager[None]:
+    return starting_at(layer) if discrete and layer is not None else contextlib.nullcontext()
+
+
+def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor) -> None:
+    """Raise ObservationError for a method that cannot explain inputs of whole numbers, such as token ids."""
+    inner = method.inner
+    noisy = inner is not method
+    if not noisy and (inner.at_layer is not None or not inner.needs):
+        baseline = getattr(inner, "baseline", 0)
+        if isinstance(baseline, (int, float)) and baseline != int(baseline):
+            rule = f"inputs are {inputs.dtype}, so the baseline is one too: a whole number, such as a padding token's"
+            raise ObservationError(f"{method}: {rule}")
+        return
+    modules = runner.module.named_modules() if runner.module is not None else ()
+    table = next((path for path, module in modules if isinstance(module, nn.Embedding)), "embedding")
+    what = "it adds noise to the inputs" if noisy else "gradients need inputs of a floating-point dtype"
+    raise ObservationError(
+        f"{method}: inputs are {inputs.dtype}: {what}; look at the layer that embeds them, such as "
+        f"saliency(layer={table!r}) or integrated_gradients(layer={table!r}), or cover them: "
+        "occlusion(window=1, stride=1)"
+    )
 
 
 def _draw(method: AttributionMethod, observation: Observation, indices: Tensor) -> dict[str, Tensor]:

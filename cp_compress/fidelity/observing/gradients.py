@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.runner import Runner
@@ -27,6 +27,22 @@ def differentiable(runner: Runner, inputs: Tensor) -> Tensor:
     if not inputs.is_floating_point():
         raise ObservationError(f"inputs are {inputs.dtype}: gradients need inputs of a floating-point dtype")
     return inputs.detach().to(runner.device, copy=True).requires_grad_()
+
+
+@contextlib.contextmanager
+def starting_at(layer: nn.Module) -> Iterator[None]:
+    """Let gradients start at the outputs of a layer where none come to it from the inputs, as with token ids."""
+
+    def start(module: nn.Module, args: object, output: object) -> object:
+        plain = isinstance(output, Tensor) and output.is_floating_point() and not output.requires_grad
+        # what follows may work in place, which the start of gradients itself does not allow
+        return output.detach().requires_grad_().clone() if plain and isinstance(output, Tensor) else output
+
+    handle = layer.register_forward_hook(start)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def require_gradients(runner: Runner, inputs: Tensor, purpose: str) -> None:

@@ -11,6 +11,7 @@ from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import NothingComparedError, ObservationError
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import example_digests, searched_digests, seen_digests
 from cp_compress.inputs.wrapping import said_by
@@ -53,6 +54,33 @@ def require_order(candidate: Model, reference: Model) -> None:
     if steps and not compression_steps(candidate):
         rule = "it was made by a scheme and the other model was not; the compressed model must be the first argument"
         reject("assertion", "reference", " | ".join(steps), rule)
+
+
+def require_source(candidate: Model, reference: Model) -> None:
+    """Raise InvalidArgumentError when the candidate says that it was made from other weights than the reference's."""
+    from cp_compress.model.record import compression_steps
+    from cp_compress.model.sources import other_source
+
+    if other_source(candidate, reference):
+        steps = " | ".join(compression_steps(candidate)) or "the candidate"
+        rule = (
+            f"{steps} was made from a model with the same layers and other weights; compare it with the model that it "
+            "was made from, or, where that one came from this reference, say so with "
+            "cp_compress.model.declare_source(candidate, reference)"
+        )
+        reject("assertion", "reference", type(reference).__name__, rule)
+
+
+def require_originals(stored: LabeledData, data: LabeledData) -> None:
+    """Raise InvalidArgumentError when stored examples carry that they were made from others than those of the data."""
+    others = other_originals(stored, data)
+    if others:
+        listed = ", ".join(f"#{index}" for index in others[:5])
+        rule = (
+            f"compressed_dataset was made from other data of this shape: its examples {listed}… come from other "
+            "originals; compress these examples, or give those that it was made from as dataset="
+        )
+        reject("assertion", "dataset", type(data.source).__name__, rule)
 
 
 def require_other_logits(candidate: Observation, reference: Observation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.inputs.tasks import Task
+from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
 
@@ -35,7 +35,7 @@ class Runner:
         self.model = model
         self.task = task
         if own is not None and own != self.device:
-            self.model = copy.deepcopy(model).to(self.device)  # type: ignore[attr-defined]
+            self.model = copy_whole(model).to(self.device)  # type: ignore[type-var, attr-defined]
 
     @property
     def module(self) -> nn.Module | None:
@@ -93,11 +93,29 @@ class Runner:
             dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
         if is_out_of_memory(error):
             return f"the model needs more memory than is available for one input of shape {tuple(inputs.shape[1:])}"
+        decoding = _missing_decoder_inputs(self.module, error)
+        if decoding is not None:
+            return decoding
         message = f"the model cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
         if dtypes and inputs.dtype not in dtypes:
             held = ", ".join(sorted(map(str, dtypes)))
             message += f". Its parameters are {held}: convert the data set's inputs, or the model"
         return message
+
+
+def _missing_decoder_inputs(module: nn.Module | None, error: Exception) -> str | None:
+    """Return what an encoder with a decoder, such as Whisper, needs beside its input; None for other models."""
+    if module is None or "decoder" not in str(error):
+        return None
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "is_encoder_decoder", False):
+            main = getattr(part, "main_input_name", "input")
+            return (
+                f"{type(part).__name__} is an encoder with a decoder: beside its {main} it needs the decoder's inputs, "
+                "which a batch of examples does not give. Wrap it in a torch.nn.Module whose forward passes both, such "
+                f"as network({main}=batch, decoder_input_ids=start).logits[:, -1] for the next token after a start"
+            )
+    return None
 
 
 def model_device(model: Model) -> torch.device | None:

@@ -17,6 +17,7 @@ from cp_compress.model.record import Step, read_steps, write_steps
 from cp_compress.model.representations.fewer_channels import FewerChannels
 from cp_compress.model.representations.registry import REPRESENTATIONS
 from cp_compress.model.representations.representation import Representation
+from cp_compress.model.sources import Source, read_sources, write_sources
 from cp_compress.model.storage.steps import describe_step, read_step
 
 
@@ -24,6 +25,8 @@ def describe_arrangement(model: nn.Module) -> dict[str, Any]:
     """Return everything about a model but its values that `read_arrangement` turns back."""
     content: dict[str, Any] = {"steps": [describe_step(step) for step in read_steps(model)]}
     content |= {form.key: form.describe(model) for form in REPRESENTATIONS}
+    sources = read_sources(model)
+    content |= {"made_from": [source.to_json() for source in sources]} if sources else {}
     content["training"] = "".join("1" if module.training else "0" for module in model.modules())
     # built first, and always written last: equal models give equal files, whichever version writes them
     content[FewerChannels.key] = content.pop(FewerChannels.key)
@@ -37,6 +40,7 @@ class Arrangement:
     steps: tuple[Step, ...]
     held: tuple[tuple[Representation, Any], ...]
     training: str
+    sources: tuple[Source, ...] = ()
 
 
 def read_arrangement(content: Any) -> Arrangement:
@@ -47,6 +51,7 @@ def read_arrangement(content: Any) -> Arrangement:
             # a file that is older than a way to hold weights does not have it
             tuple((form, form.read(content[form.key])) for form in REPRESENTATIONS if form.key in content),
             str(content["training"]),
+            tuple(map(Source.from_json, content.get("made_from", ()))),  # older files do not have it
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptStreamError(f"its arrangement of layers is not readable ({reason_of(error)})") from error
@@ -71,3 +76,4 @@ def finish_model(model: nn.Module, arrangement: Arrangement) -> None:
     for form, found in arrangement.held:
         form.finish(model, found)
     write_steps(model, arrangement.steps)
+    write_sources(model, arrangement.sources)

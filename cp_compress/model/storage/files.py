@@ -6,7 +6,6 @@ both. A model is read into a copy of the architecture that it was made from.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from cp_compress.base.files import read_regular, write_atomically
 from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import Holdings, holdings_of
 from cp_compress.inputs.seen import seen_digests, write_seen
+from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
@@ -158,7 +158,7 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
     arrangement = read_arrangement(table.get("arrangement"))
-    candidate = copy.deepcopy(model)
+    candidate = copy_whole(model)
     shape_model(candidate, arrangement)
     places = dict(_all_tensors(candidate))
     _require_same_names(entries, places)

@@ -60,6 +60,8 @@ def test_a_scheme_makes_the_same_file_as_an_earlier_version(name, tmp_path):
     model[0].train()
     save(model, tmp_path / "model.cp")
     tables = [json.loads(content(path)[0]) for path in (FOLDER / f"{name}.cp", tmp_path / "model.cp")]
+    for table in tables:
+        table["arrangement"].pop("made_from", None)  # which earlier versions did not write
     assert tables[0]["arrangement"] == tables[1]["arrangement"]
     assert list(tables[0]["arrangement"]) == list(tables[1]["arrangement"])
     assert [names for names, _ in tables[0]["tensors"]] == [names for names, _ in tables[1]["tensors"]]

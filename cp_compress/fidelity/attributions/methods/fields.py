@@ -11,6 +11,10 @@ def set_layer(method: Any, optional: bool = True) -> None:
     """Check the field `layer` of a frozen method; raises InvalidArgumentError unless it is a path, or may be None."""
     if method.layer is None and optional:
         return
+    if method.layer is None:
+        text = f"{method.expression_name}(layer='layer3.2.conv2')"
+        rule = f"name the layer to look at, one with outputs (n, channels, *space): write {text}"
+        reject(method.expression_name, "layer", None, rule)
     if not isinstance(method.layer, str) or not method.layer:
         reject(type(method).__name__, "layer", method.layer, "layer is the path of a module, such as 'layer3.2.conv2'")
 

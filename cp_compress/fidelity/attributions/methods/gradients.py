@@ -110,7 +110,7 @@ class GradCAM(AttributionMethod):
     that layer's resolution and keep their sign: the usual ReLU at the end would hide what argues against a class.
     """
 
-    layer: str
+    layer: str | None = None  # so that a text without one is told what to name
     expression_name: ClassVar[str] = "grad_cam"
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "spatial layer")
 

@@ -19,8 +19,8 @@ class Occlusion(AttributionMethod):
     """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).
 
     `window` and `stride` are in pixels: one number for every spatial dimension, or one for each. A window covers
-    all channels of an image (C, H, W); in a vector of features it covers so many consecutive features. It needs
-    no gradients.
+    all channels of an image (C, H, W); in a vector of features it covers so many consecutive features, and of token ids
+    so many tokens, in whose place the id 0 is read. It needs no gradients.
     """
 
     window: Extent = 4
@@ -38,7 +38,11 @@ class Occlusion(AttributionMethod):
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return at each place the mean change of the logit over the windows that cover it."""
         window, stride = self.sizes(tuple(inputs.shape[1:]))
-        maps: Tensor = attr.Occlusion(subject.logits).attribute(
+
+        def logits(covered: Tensor) -> Tensor:
+            return subject.logits(covered.to(inputs.dtype))  # covering makes uint8 int64
+
+        maps: Tensor = attr.Occlusion(logits).attribute(
             inputs.detach(),
             sliding_window_shapes=window,
             strides=stride,

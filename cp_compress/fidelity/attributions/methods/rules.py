@@ -60,7 +60,7 @@ class GuidedGradCAM(AttributionMethod):
     enlarged by nearest neighbours.
     """
 
-    layer: str
+    layer: str | None = None  # so that a text without one is told what to name
     expression_name: ClassVar[str] = "guided_grad_cam"
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "relu", "spatial layer")
 

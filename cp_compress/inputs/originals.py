@@ -1,0 +1,102 @@
+"""What stored examples were made from: a digest of each original, as a codec was given it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from cp_compress.base.digests import start_digest, update_with_tensor
+from cp_compress.base.errors import ObservationError
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.tasks import TaskDataset
+from cp_compress.inputs.wrapping import layers_of, said_by
+
+_ATTRIBUTE = "_cp_originals"
+_BYTES = 8
+_COMPARED = 64
+_HANDING_ON = (DataLoader, Subset, TaskDataset, LabeledData)
+
+
+@dataclass(frozen=True)
+class Originals:
+    """The digests of examples, `_BYTES` each, with the shape and dtype that all of them have."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    digests: bytes
+
+    def at(self, position: int) -> bytes:
+        """Return the digest of one example."""
+        return self.digests[position * _BYTES : (position + 1) * _BYTES]
+
+    def among(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the digests of the examples at positions."""
+        return [self.at(position) for position in positions]
+
+
+def digest_rows(inputs: Tensor) -> bytes:
+    """Return a short digest of each row of inputs (n, ...), joined."""
+    digests = []
+    for row in inputs.detach().cpu():
+        digest = start_digest()
+        update_with_tensor(digest, row)
+        digests.append(digest.digest()[:_BYTES])
+    return b"".join(digests)
+
+
+def keep_originals(stored: object, source: Any, originals: Originals) -> None:
+    """Let a data set carry what its examples were made from, and what those of `source`, its data set, were."""
+    earlier = [
+        Originals(known.shape, known.dtype, b"".join(known.among(places)))
+        for known, places in _carried(source, range(len(originals.digests) // _BYTES))
+    ]
+    object.__setattr__(stored, _ATTRIBUTE, (originals, *earlier))
+
+
+def other_originals(stored: LabeledData, data: LabeledData) -> list[int]:
+    """Return which examples of a sample of `data` are not those that `stored` was made from; none where it is unknown.
+
+    It is unknown where the originals had another shape or dtype than `data`, where a transform or a `collate_fn` makes
+    something else of the stored examples, and where `stored` carries nothing. Data that was stored from the same
+    originals, or from which `stored` was made in several steps, is its original too.
+    """
+    count = min(len(stored), len(data))
+    sample = torch.linspace(0, count - 1, min(count, _COMPARED), dtype=torch.float64).round().long().tolist()
+    known = (
+        [] if stored.collates_itself or said_by(stored, "transform") is not None else _carried(stored.source, sample)
+    )
+    if not known:
+        return []
+    made_from = [originals.among(places) for originals, places in known]
+    if any(originals.among(places) in made_from for originals, places in _carried(data.source, sample)):
+        return []
+    try:
+        inputs, _ = data.select(sample)
+    except ObservationError:  # whoever observes it says what is wrong with it
+        return []
+    form = (tuple(inputs.shape[1:]), inputs.dtype)
+    alike = [made for made, (originals, _) in zip(made_from, known, strict=True) if _form(originals) == form]
+    given = Originals(*form, digest_rows(inputs)).among(range(len(inputs)))
+    if not alike or given in alike:
+        return []
+    return [place for place, one, other in zip(sample, given, alike[0], strict=True) if one != other]
+
+
+def _form(originals: Originals) -> tuple[tuple[int, ...], torch.dtype]:
+    return originals.shape, originals.dtype
+
+
+def _carried(source: Any, sample: Sequence[int]) -> list[tuple[Originals, list[int]]]:
+    """Return what a data set, or one that it hands on as it is, carries, with the places of a sample in it."""
+    for layer, places in layers_of(source, sample):
+        originals: tuple[Originals, ...] = getattr(layer, _ATTRIBUTE, ())
+        if originals:
+            return [(one, places) for one in originals]
+        if not isinstance(layer, _HANDING_ON):  # it may change what it hands on
+            return []
+    return []
