@@ -52,9 +52,9 @@ class _Region:
         reach = _REACH * np.sqrt(centre + _REACH**2 / 36) + _REACH**2 / 6
         first = np.maximum(0.0, np.floor(centre - reach))
         width = int(min(self.total, np.ceil(2 * reach.max()) + 1)) + 1
-        gains = first[:, None] + np.arange(width)
-        inside = gains <= self.total
-        gains = np.minimum(gains, float(self.total))
+        ahead: FloatArray = first[:, None] + np.arange(width)
+        inside = ahead <= self.total
+        gains: FloatArray = np.minimum(ahead, float(self.total))
         most, rest = self.most[gains.astype(np.int64)], self.total - gains
         share = shares[:, None]
         lost_share = np.clip((share + drop) / np.maximum(1 - share, 1e-300), 0.0, 1.0)

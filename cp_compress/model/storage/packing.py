@@ -184,7 +184,8 @@ def _lay_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
 
 
 def _to_words(tensor: Tensor) -> Words:
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().view(-1)
+    whole = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    flat = whole.as_strided((whole.numel(),), (1,))  # a dimension of one place may have any stride
     width = min(8, flat.element_size())
     data: Words = flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, np.uint8)
     words: Words = data.view(_WORDS[width])
