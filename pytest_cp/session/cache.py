@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cp_compress.base.error_reasons import reason_of, shortened
-from pytest_cp.checks.records import note_cached
+from pytest_cp.checks.cached import note_cached
 
 if TYPE_CHECKING:
     import torch
