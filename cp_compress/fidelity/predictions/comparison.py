@@ -44,7 +44,8 @@ from cp_compress.fidelity.predictions.tables import (
     read_slices,
     slice_table,
 )
-from cp_compress.inputs.clusters import Clusters, read_clusters
+from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
+from cp_compress.inputs.distinct import identical_groups
 
 _OWNER = "compare_predictions"
 _LISTED_CLASSES = 8
@@ -114,14 +115,14 @@ def compare_predictions(
             reject(
                 _OWNER, "min_class_examples", min_class_examples, f"needs one class per example, not {reference.task}"
             )
-        units = Units(read_clusters(_OWNER, clusters, reference.data, len(reference)))
+        units = _units(reference, clusters)
         found = compare_structured(candidate, reference, read_slices(_OWNER, slices, len(reference)), units)
         return with_batches(found, candidate, reference)
     names = reference.class_names
     change_costs = as_change_costs(class_distance, names)
     shares = as_example_weights(weights, reference.labels, names)
     subsets = read_slices(_OWNER, slices, len(reference))
-    units = Units(read_clusters(_OWNER, clusters, reference.data, len(reference)))
+    units = _units(reference, clusters)
     top = min(top_k, len(names) - 1)
     before, after, labels = reference.predictions, candidate.predictions, reference.labels
     same = before == after
@@ -220,3 +221,12 @@ def _by_logits(measure: Callable[..., Tensor], outputs: tuple[Tensor, Tensor], p
     if not probabilities:
         return by_blocks(measure, *outputs)
     return by_blocks(lambda *blocks: measure(*map(as_log_probabilities, blocks)), *outputs)
+
+
+def _units(reference: Observation, clusters: Clusters | None) -> Units:
+    """Return what claims are about: each example, or the clusters, of which those that share an input are one."""
+    found = read_clusters(_OWNER, clusters, reference.data, len(reference))
+    if found is None:
+        return Units(None)
+    repeated = reference.remember(("identical groups",), lambda: identical_groups(reference.data))
+    return Units(joined_clusters(found, repeated))

@@ -111,3 +111,14 @@ def test_clusters_are_joined_where_either_keeps_examples_together():
     first, second = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([5, 6, 6, 7, 7])
     assert joined_clusters(first, second).tolist() == [0, 0, 0, 1, 1]
     assert joined_clusters(None, second) is second
+
+
+def test_an_input_that_is_repeated_in_several_clusters_makes_them_one(pair):
+    inputs, labels = pair
+    model = torch.nn.Linear(6, 6).eval()
+    clusters = torch.arange(240) // 8
+    repeated = inputs.clone()
+    repeated[16:24] = repeated[:8]  # the examples of cluster 2 are those of cluster 0
+    data = repeated, labels
+    reference, candidate = observe(model, data), observe(torch.nn.Linear(6, 6).eval(), data)
+    assert compare_predictions(candidate, reference, clusters=clusters).details["clusters"]["count"] == 29
