@@ -230,6 +230,8 @@ def serve():
         importlib.import_module(name)
     examples = importlib.import_module("cp_compress.examples")
     examples.digits_cnn(), examples.digits()
+    for name in ("hypothesis", "_hypothesis_globals"):  # or pytest warns that it can no longer rewrite them
+        sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
     # what one fork compiles, such as the modules that pytest rewrites, the others find there
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path.cwd() / "bytecode")

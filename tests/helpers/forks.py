@@ -205,6 +205,8 @@ def serve() -> None:
     torch.set_num_threads(1)
     for name in _IMPORTED:
         importlib.import_module(name)
+    for name in ("hypothesis", "_hypothesis_globals"):  # or pytest warns that it can no longer rewrite them
+        sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         interpreter = Path(folder, "python")

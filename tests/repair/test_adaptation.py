@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(stored, tmp_path, monkeypatch):
     model = digits_cnn()
     settings = {"validation": (stored[1], TEST), "epochs": 2, "batch_size": 128}
     whole = adapt(model, model, stored[0], TRAINING, **settings)
-    decode, calls = CompressedDataset.__getitems__, {"left": 20}
+    decode, calls = CompressedDataset.__getitems__, {"left": 50}
 
     def stopping(self, indices):
         calls["left"] -= 1

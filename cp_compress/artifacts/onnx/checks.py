@@ -48,13 +48,14 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
         model = onnx.ModelProto.FromString(content)
     if not model.graph.node or not model.ir_version:
         raise ArtifactError(path, "is not an ONNX file: it has no graph")
+    named = {number: name for name, number in onnx.TensorProto.DataType.items()}
     names: dict[str, None] = {}
     weights: dict[str, tuple[int, int]] = {}
     for tensor in _tensors(model, path):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             names[_location(tensor, path)] = None
         if len(tensor.dims) > 1:
-            dtype = _dtype_name(onnx.TensorProto.DataType.Name(tensor.data_type))
+            dtype = _dtype_name(named.get(tensor.data_type, "unknown"))
             count, values = weights.get(dtype, (0, 0))
             weights[dtype] = count + 1, values + math.prod(tensor.dims)
     digest = start_digest()

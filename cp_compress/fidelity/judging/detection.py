@@ -39,7 +39,7 @@ def detectable(evidence: Evidence, direction: Direction, bound: float, confidenc
         value: The value of the metric on the sample.
 
     >>> round(detectable(Proportion(500, 500), "min", 0.99, 0.95, 1.0), 4)
-    0.9941
+    0.994
     """
     if isinstance(evidence, (LargestDrop, SmallestShare)):
         samples = evidence.drops if isinstance(evidence, LargestDrop) else evidence.shares

@@ -88,9 +88,19 @@ def expected_calibration_error(
 ) -> float:
     """Return Σ (nᵦ / n) · |accuracy − mean confidence| over `bins` equal ranges of the largest probability, in [0, 1].
 
-    `logits` (n, classes), or with `probabilities` those in their place; `labels` (n,). Guo et al. 2017, "On calibration
-    of modern neural networks", equation 3.
-    Raises InvalidArgumentError for `bins` below 1.
+    It is equation 3 of Guo et al. 2017, "On calibration of modern neural networks".
+
+    Args:
+        logits: (n, classes).
+        labels: (n,), int64.
+        bins: The number of ranges, 1 or more.
+        probabilities: Whether `logits` are probabilities.
+
+    Returns:
+        The error.
+
+    Raises:
+        InvalidArgumentError: If `bins` is below 1.
 
     >>> round(expected_calibration_error(torch.tensor([[10.0, -10.0], [10.0, -10.0]]), torch.tensor([0, 1])), 6)
     0.5

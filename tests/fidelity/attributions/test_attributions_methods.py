@@ -75,7 +75,7 @@ def test_names():
         (lambda: parse_attribution_method("lime()"), "known are deconvolution, deep_lift"),
         (lambda: Saliency(layer=""), "path of a module"),
         (lambda: Saliency(layer=3), "path of a module"),
-        (lambda: GuidedGradCAM(None), "path of a module"),
+        (lambda: GuidedGradCAM(None), "name the layer to look at"),
         (lambda: DeepLift(baseline=float("nan")), "baseline.*finite number"),
         (lambda: IntegratedGradients(baseline="black"), "baseline.*finite number"),
         (lambda: DeepLiftShap(baselines=0), "1 or more"),
@@ -88,7 +88,7 @@ def test_names():
         (lambda: parse_attribution_method("smooth_grad(method='smooth_grad()')"), "no method for SmoothGrad"),
         (lambda: parse_attribution_method("smooth_grad(method='saliency | saliency')"), "SmoothGrad.*not 2"),
         (lambda: as_attribution_method(SmoothGrad(method="gradient_shap")), "no method for SmoothGrad"),
-        (lambda: parse_attribution_method("grad_cam()"), "the fields of grad_cam are layer"),
+        (lambda: parse_attribution_method("grad_cam()"), "grad_cam.*name the layer to look at"),
         (lambda: parse_attribution_method(3), "expression"),
     ],
 )

@@ -1,6 +1,7 @@
 """A process that ends by itself is a failed run: no report of an earlier one stays, and `cp-compress gate` fails."""
 
 import json
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -86,7 +87,16 @@ def test_the_gate_asks_for_the_mark_of_completion(monkeypatch, capsys, code, mar
     assert ("ended by itself" in capsys.readouterr().err) == (told == 4)
 
 
+@pytest.fixture
+def interruptible():
+    """Undo that a shell lets what it runs in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_gate_leaves_no_process(monkeypatch):
     """The child ignores the interruption here, and so has to be ended."""
     started = []
