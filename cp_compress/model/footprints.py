@@ -206,8 +206,9 @@ def _countable() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
-            # setting oneDNN's flags warns about its TF32, which is not touched here
+            # setting and reading flags warns about TF32, which is not touched here
             warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+            warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
             with (
                 sdpa_kernel(SDPBackend.MATH),
                 torch.backends.mkldnn.flags(enabled=False),

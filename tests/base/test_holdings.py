@@ -172,5 +172,5 @@ def test_torchao_candidates_are_models_like_others(tmp_path):
     assert digest_model(again) == digest_model(made[0]) != digest_model(made[1])
     assert footprint(made[0]).artifact_bytes == path.stat().st_size < footprint(plain[0]).artifact_bytes
     assert compression_report(plain[0], made[0]).layers[0].dtype_after == "int8"
-    with pytest.raises(Exception, match=r"0\.weight is a Int8Tensor in the file and a plain tensor"):
+    with pytest.raises(Exception, match=r"0\.weight is a \w+Tensor in the file and a plain tensor"):
         load(path, plain[0])
