@@ -26,7 +26,7 @@ _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
 _SIGNS = re.compile(r"[\\`*_\[\]~#]")
 # what begins a list or a quotation where a line begins
-_STARTS = re.compile(r"^(|\d+)([-+>.)])")
+_STARTS = re.compile(r"^(\d*)([-+.)](?!\d)|>)")
 # GitHub looks for these in the rendered text, where no escape is left; a zero-width space separates them
 _LINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
 
