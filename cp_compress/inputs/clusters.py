@@ -50,7 +50,7 @@ def joined_clusters(first: Tensor | None, second: Tensor | None) -> Tensor | Non
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    left, right = (torch.unique(each, return_inverse=True)[1].numpy() for each in (first, second))
+    left, right = (torch.unique(each, return_inverse=True)[1].numpy().astype(np.int32) for each in (first, second))
     size = int(left.max()) + 1
     links = coo_array(
         (np.ones(len(left)), (left, right + size)), shape=(size + int(right.max()) + 1, size + int(right.max()) + 1)
