@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from cp_compress.base.holdings.tensors import NotVisibleError, as_plain, is_plain, parts_of
 from cp_compress.base.holdings.walking import Holdings, holdings_of
+
+_BIAS_OF_NORM = re.compile(r", bias=(True|False)")
 
 
 def start_digest() -> hashlib._Hash:
@@ -170,7 +174,13 @@ def _module_text(path: str, module: nn.Module) -> str:
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
     names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
     settings = _plain_attributes(module)
-    return f"{path}\n{kind.__module__}.{kind.__qualname__}\n{module.extra_repr()}\n{names}\n{settings}\n"
+    return f"{path}\n{kind.__module__}.{kind.__qualname__}\n{_described(module)}\n{names}\n{settings}\n"
+
+
+def _described(module: nn.Module) -> str:
+    told = module.extra_repr()
+    # newer versions of torch add what the parameters show; a model has one digest in all of them
+    return _BIAS_OF_NORM.sub("", told) if isinstance(module, _NormBase) else told
 
 
 def _plain_attributes(module: nn.Module) -> str:
