@@ -112,9 +112,11 @@ def _p_value(region: _Region, gained: int, drop: float, count: int | None = None
     count = (_SHARES if gained < 100 else _SHARES_OF_MANY) if count is None else count
     low = float(special.betaincinv(gained, total - gained + 1, _EXCLUDED / 2)) if gained > 0 else 0.0
     high = float(special.betaincinv(gained + 1, total - gained, 1 - _EXCLUDED / 2)) if gained < total else 1.0
-    low, high = max(low, -drop, 0.0), min(high, (1 - drop) / 2)
+    high = min(high, (1 - drop) / 2)
     if low > high:
         return _EXCLUDED
+    # shares below -drop have larger drops; without losses the probability grows with the share
+    low = max(low, min(-drop, high))
     shares = np.linspace(math.sqrt(low), math.sqrt(high), count) ** 2
     found = region.probability(drop, np.clip(shares, low, high))
     # parabolas through neighbours exceed them by an eighth of the second difference at most: the whole of it is added

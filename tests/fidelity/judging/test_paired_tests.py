@@ -94,3 +94,11 @@ def test_the_bounds_are_those_that_the_test_allows(pair, confidence):
 def test_counts_are_whole_numbers_of_pairs(counts):
     with pytest.raises(InvalidArgumentError, match="whole numbers"):
         PairedDrop(*counts)
+
+
+@pytest.mark.parametrize("pair", [(100, 0, 10000), (0, 100, 10000), (3, 0, 1000), (2, 1, 60), (0, 0, 500)])
+@pytest.mark.parametrize("bound", [-0.9, -0.05, -0.01, 0.0, 0.01, 0.05, 0.9])
+def test_no_bound_is_refuted_from_both_sides(pair, bound):
+    more, less = PairedDrop(*pair).p_values(bound)
+    assert max(more, less) > 0.4
+    assert (more > 0.4) if bound <= PairedDrop(*pair).value else (less > 0.4)
