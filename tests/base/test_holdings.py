@@ -112,6 +112,14 @@ def test_code_that_a_call_runs_is_looked_through():
 
     places = {held.path: held.place for held in holdings_of(Reads()).tensors}
     assert places == {"<forward><VARIABLE>": "captured", "<shared>": "captured"}
+
+    class Attributes(nn.Module):
+        VARIABLE = 1
+
+        def forward(self, batch):
+            return batch + self.VARIABLE
+
+    assert not holdings_of(Attributes()).tensors  # it reads no variable of this module, but an attribute of that name
     called = nn.Linear(2, 2)
     hooked = copy.deepcopy(called)
     hooked.register_forward_hook(lambda module, args, output: output + VARIABLE[:2])

@@ -7,6 +7,7 @@ import collections.abc
 import ctypes
 import datetime
 import decimal
+import dis
 import enum
 import fractions
 import functools
@@ -278,9 +279,12 @@ def _unmangled(value: Any) -> Any:
     return _MANGLED.sub("", value) if isinstance(value, str) else value
 
 
-def _names(code: types.CodeType) -> set[str]:
+@functools.lru_cache(maxsize=4096)
+def _names(code: types.CodeType) -> frozenset[str]:
+    """Return the names that code looks up in its module; those of attributes, which `co_names` lists too, are none."""
     inner = [_names(part) for part in code.co_consts if isinstance(part, types.CodeType)]
-    return set(code.co_names).union(*inner)
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return frozenset(own).union(*inner)
 
 
 def _is_only_written(value: object) -> bool:
