@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
@@ -13,6 +15,9 @@ from cp_compress.base.holdings.walking import ATTRIBUTE, CAPTURED, PACKED, Held,
 from cp_compress.model.storage.packing import Packer, Unpacker, check_entry
 
 _DIGITS = 16
+_MOST_NEW_VALUES = 1 << 24
+_INTERNALS = frozenset(vars(nn.Module()))
+_PLACE = re.compile(r"(?:([\w.]+)\.)?([^\W\d]\w*)(?:\[(?:(\d+)|'([^'\\]*)')\])?")
 
 
 def refuse_unheld(model: nn.Module, found: Holdings) -> None:
@@ -42,7 +47,8 @@ def add_outside(packer: Packer, found: Holdings, whole: bool) -> dict[str, Any]:
 def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, unpacker: Unpacker) -> None:
     """Give a copy of `model` the stored tensors in place, and compare what is not stored.
 
-    Raises CompressionError for a model that holds other things in other places.
+    What calls keep in attributes and dicts is put there, or taken away, as the saved model had it. Raises
+    CompressionError for a model that holds other things in other places.
     """
     try:
         entries = [(str(path), entry) for path, entry in table["tensors"]]
@@ -52,13 +58,15 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
         raise CorruptStreamError("its table of what lies outside of parameters is not readable") from error
     found = holdings_of(candidate)
     places = {held.path: held for held in found.hidden() if held.place == ATTRIBUTE}
-    if places.keys() != dict(entries).keys():
-        (name, *_) = sorted(places.keys() ^ dict(entries).keys())
-        here, there = ("file", "model") if name in dict(entries) else ("model", "file")
-        raise CompressionError(f"{name} is in the {here}, not in the {there}")
+    for path in places.keys() - dict(entries).keys():
+        if not _put(candidate, path, None):
+            raise CompressionError(f"{path} is in the model, not in the file")
     originals = {held.tensor.untyped_storage().data_ptr() for held in holdings_of(model).tensors if held.tensor.numel()}
     for path, entry in entries:
-        _fill(places[path], entry, originals, unpacker)
+        if path in places and _fits(places[path], entry):
+            _fill(places[path], entry, originals, unpacker)
+        elif not (_is_small(entry) and _put(candidate, path, unpacker.read(entry))):
+            raise CompressionError(_misfit(path, entry, places.get(path)))
     own = dict(_digests(found))
     for path, digest in same:
         if own.pop(path, None) != digest:
@@ -71,11 +79,60 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
         module.training = flag == "1"
 
 
-def _fill(held: Held, entry: Any, originals: set[int], unpacker: Unpacker) -> None:
+def _fits(held: Held, entry: Any) -> bool:
     dtype, shape, _, _ = check_entry(entry)
-    if (dtype, shape) != (held.tensor.dtype, tuple(held.tensor.shape)):
-        own = f"{held.tensor.dtype} of shape {tuple(held.tensor.shape)}"
-        raise CompressionError(f"{held.path} is {dtype} of shape {shape} in the file and {own} in the model")
+    return (dtype, shape) == (held.tensor.dtype, tuple(held.tensor.shape))
+
+
+def _is_small(entry: Any) -> bool:
+    """Tell whether a tensor may take memory though no tensor of the model has its shape."""
+    return math.prod(check_entry(entry)[1]) <= _MOST_NEW_VALUES
+
+
+def _misfit(path: str, entry: Any, held: Held | None) -> str:
+    if held is None:
+        return f"{path} is in the file, not in the model"
+    dtype, shape, _, _ = check_entry(entry)
+    own = f"{held.tensor.dtype} of shape {tuple(held.tensor.shape)}"
+    return f"{path} is {dtype} of shape {shape} in the file and {own} in the model"
+
+
+def _put(candidate: nn.Module, path: str, value: Tensor | None) -> bool:
+    """Put a tensor, or nothing, where a module keeps what its calls computed: an attribute, or an entry of a dict.
+
+    Such a cache is there after the first call only, and of the size of that. Returns False for any other place, which
+    is left as it is.
+    """
+    found = _PLACE.fullmatch(path)
+    if found is None:
+        return False
+    owner, name, number, text = found.groups()
+    try:
+        module = candidate.get_submodule(owner or "")
+    except AttributeError:
+        return False
+    kept = vars(module)
+    if name in _INTERNALS or (name not in kept and getattr(module, name, None) is not None):
+        return False
+    if value is not None and (parameter := next(candidate.parameters(), None)) is not None:
+        value = value.to(parameter.device)
+    key = int(number) if number is not None else text
+    if key is None:
+        if not isinstance(kept.get(name), (Tensor, type(None))):
+            return False
+        kept[name] = value
+        return True
+    entries = kept.get(name)
+    if type(entries) is not dict or not isinstance(entries.get(key), (Tensor, type(None))):
+        return False
+    if value is None:
+        entries.pop(key, None)
+    else:
+        entries[key] = value
+    return True
+
+
+def _fill(held: Held, entry: Any, originals: set[int], unpacker: Unpacker) -> None:
     if held.tensor.untyped_storage().data_ptr() in originals:
         raise CompressionError(f"{held.path} is shared by all copies of the model, and would be changed in all")
     value = unpacker.read(entry)

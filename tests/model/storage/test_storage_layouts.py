@@ -11,6 +11,7 @@ from torch import nn
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model import footprint, load, save
+from cp_compress.model.storage.outside import _put
 from cp_compress.model.storage.packing import Packer, Unpacker, told_strides
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool, torch.complex64]
@@ -77,11 +78,47 @@ def test_what_lies_outside_has_to_fit(tmp_path):
     save(Keeps(0), path)
     longer, fewer, scaled = Keeps(0), Keeps(0), Keeps(0)
     longer.kept[0] = torch.randn(4)
-    fewer.table = None
+    fewer.kept[0] = None
     factor = torch.randn(2)
     scaled.layer.register_forward_hook(lambda module, args, output, by=factor: output)
-    for model, named in ((longer, r"kept\[0\] is .*\(3,\) in the file"), (fewer, "table is in the file")):
+    for model, named in ((longer, r"kept\[0\] is .*\(3,\) in the file"), (fewer, r"kept\[0\] is in the file")):
         with pytest.raises(CompressionError, match=named):
             load(path, model)
     with pytest.raises(CompressionError, match=r"layer\._forward_hooks\[0\]<defaults>\[0\] is in the model"):
         load(path, scaled)
+
+
+class Caches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self._angles, self.masks = None, {}
+
+    def forward(self, batch):
+        if self._angles is None:
+            self._angles = torch.arange(3.0).cos()
+        self.masks.setdefault(str(batch.device), self._angles > 0)
+        self.seen = batch
+        return self.layer(batch * self._angles * self.masks[str(batch.device)])
+
+
+@pytest.mark.parametrize("saved_after", [0, 1])
+@pytest.mark.parametrize("loaded_after", [0, 1])
+def test_what_calls_keep_does_not_hinder_loading(tmp_path, saved_after, loaded_after):
+    path, batch = tmp_path / "model.cp", torch.randn(4, 3)
+    model, architecture = Caches(), Caches()
+    model.flag = architecture.flag = torch.ones(1)  # not kept by calls
+    for _ in range(saved_after):
+        model(batch)
+    for _ in range(loaded_after):
+        architecture(batch[:2])
+    save(model, path)
+    found = load(path, architecture)
+    assert digest_model(found) == digest_model(model) or loaded_after > saved_after
+    assert found.masks.keys() == model.masks.keys()
+    assert torch.equal(found(batch), model(batch))
+
+
+@pytest.mark.parametrize("name", ["_parameters['x']", "_modules['x']", "layer", "forward", "layer.weight", "__class__"])
+def test_a_file_puts_nothing_in_the_place_of_parts_and_methods(name):
+    assert not _put(Caches(), name, torch.ones(1))
