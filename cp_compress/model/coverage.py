@@ -130,7 +130,11 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
     >>> str(measure_coverage(lambda batch: batch, model))
     'coverage unknown: the candidate is a function, whose weights cannot be read'
     """
+    told = getattr(candidate, "weight_dtypes", None)
     if not isinstance(reference, nn.Module):
+        before = getattr(reference, "weight_dtypes", None)
+        if isinstance(told, Mapping) and told and isinstance(before, Mapping) and before:
+            return _by_dtype(told, before)
         return _unknown(f"the reference is a {_kind(reference)}, whose weights cannot be read")
     owners = find_owners(reference)
     weights = _weights(reference)
@@ -139,7 +143,6 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
     count = len(set(layers.values()))
     if not weights:
         return _unknown("the reference holds no weight of two dimensions")
-    told = getattr(candidate, "weight_dtypes", None)
     if isinstance(told, Mapping) and told and not isinstance(candidate, nn.Module):
         return _by_dtype(told, {str(weight.dtype).removeprefix("torch.") for weight in weights.values()})
     if not isinstance(candidate, nn.Module):
