@@ -81,7 +81,9 @@ def same_model(asked: Any, compared: Any) -> bool:
         own = compression_steps(part)
         if steps and own[: len(steps)] == steps and _of_one_source(asked, part):
             return True
-        known = (*read_sources(part), *([found] if (found := source_of(part)) is not None else []))
+        # packed layers keep their weights out of parameters: candidates of two schemes would share what is left
+        found = source_of(part) if not (steps and own) else None
+        known = (*read_sources(part), *([found] if found is not None else []))
         if weights is not None and any(weights.same_weights(source) for source in known):
             return True
     return False
