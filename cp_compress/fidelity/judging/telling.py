@@ -143,8 +143,10 @@ def _have_same_inputs(reference: Observation) -> bool:
 def _answer_notes(reference: Observation, requirements: str) -> list[str]:
     count = len(reference)
     answers, labels = _counted(reference)
-    if count < 2 or not len(answers) or bool((answers != answers[0]).any()):
+    if count < 2 or not len(answers):
         return []
+    if bool((answers != answers[0]).any()):
+        return _one_sided_notes(reference, answers, labels)
     kinds, numbers = torch.unique(labels, return_counts=True)
     share = float(numbers.max()) / len(labels)
     answer = _answer_name(reference, int(answers[0]))
@@ -156,6 +158,17 @@ def _answer_notes(reference: Observation, requirements: str) -> list[str]:
         f"{told}, though their labels are of {len(kinds)} kinds: a model that always answers so would meet "
         f"{requirements}, so nothing can be told; check how inputs are scaled and in which form the model takes them"
     )
+
+
+def _one_sided_notes(reference: Observation, answers: Tensor, labels: Tensor) -> list[str]:
+    """Return a note where nearly all answers are one that far fewer labels are, as of inputs that hardly reach it."""
+    kinds, numbers = torch.unique(answers, return_counts=True)
+    answer, number = int(kinds[numbers.argmax()]), int(numbers.max())
+    share = number / len(answers)
+    if reference.task == "multi_label" or share <= _RARE or float((labels == answer).double().mean()) > _RARE * share:
+        return []
+    answered = f"the reference answers {_answer_name(reference, answer)} {number} times of {len(answers)}"
+    return [f"{answered}, more often than its labels: a model that always does has an agreement of {share:.3g}"]
 
 
 def _answer_name(reference: Observation, answer: int) -> str:

@@ -112,6 +112,17 @@ def test_one_answer_to_everything_is_refused_unless_nearly_all_labels_are_it():
     assert require_telling(reference([3] * 100, [3] * 100), [ACCURACY]) != ()
 
 
+def test_one_answer_to_nearly_everything_is_a_note_unless_labels_are_alike():
+    labels = generator().integers(0, 10, 200)
+    notes = require_telling(reference([3] * 198 + [4, 5], labels), [AGREEMENT])
+    assert notes == (
+        "the reference answers '3' 198 times of 200, more often than its labels: a model that always does has an "
+        "agreement of 0.99",
+    )
+    rare = reference([0] * 980 + [1] * 20, [0] * 990 + [1] * 10, 2)
+    assert require_telling(rare, [AGREEMENT]) == ()
+
+
 def test_logits_that_do_not_depend_on_the_example_are_refused_for_every_requirement():
     for count, inputs in ((200, torch.ones(200, 4)), (200, torch.randn(200, 4) * 1e-12)):
         seen = observe(lambda batch: batch + torch.arange(4.0), (inputs, torch.arange(count) % 4))
