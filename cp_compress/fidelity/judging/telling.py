@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.lazy import LazyModule
+from cp_compress.fidelity.judging.exact import hypergeometric_tails
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metrics import known_metric
 from cp_compress.fidelity.observing.observation import Observation
@@ -25,9 +25,9 @@ from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.wrapping import said_by
 
 if TYPE_CHECKING:
-    from scipy import stats
+    from scipy import special
 else:
-    stats = LazyModule("scipy.stats")
+    special = LazyModule("scipy.special")  # scipy.stats takes a second to import, in every session
 
 _FEWEST = 20
 """With fewer examples nothing is refused."""
@@ -230,8 +230,8 @@ def _single_skill(reference: Observation) -> Skill:
     chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
     # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
     held = labelled > 0
-    by_class = np.asarray(stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held]))
-    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else by_class.tolist())]
+    by_class = hypergeometric_tails(hits[held], labelled[held], answered[held], count)
+    p_values = [float(special.bdtrc(hits.sum() - 1, count, chance)), *([] if one_kind else by_class)]
     return Skill(
         accuracy=float(hits.sum()) / count,
         chance=chance,
@@ -279,7 +279,7 @@ def _is_refuted(hits: float, count: int, chance: float) -> bool:
     """Tell whether a skill of a tenth is refuted by so many hits, by the exact binomial test at the error of 1 %."""
     if count < _FEWEST:
         return False
-    highest = float(stats.beta.ppf(1 - _ERROR, hits + 1, count - hits)) if hits < count else 1.0
+    highest = float(special.betaincinv(hits + 1, count - hits, 1 - _ERROR)) if hits < count else 1.0
     return highest < chance + _LEAST_SKILL * (1 - chance)
 
 

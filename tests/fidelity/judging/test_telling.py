@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from cp_compress import observe
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.judging.exact import hypergeometric_tails
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.telling import require_telling, skill_of
 from cp_compress.inputs.tasks import IGNORED, TaskDataset
@@ -204,3 +206,12 @@ def test_places_that_are_all_ignored_and_few_examples_are_no_error():
     assert require_telling(observe(torch.nn.Identity(), ignored), [ACCURACY, AGREEMENT]) == ()
     labels = np.arange(12) % 3
     assert require_telling(reference((labels + 1) % 3, labels, 3), [ACCURACY, AGREEMENT]) != ()
+
+
+def test_exact_tests_of_classes_are_those_of_scipy():
+    rng = generator()
+    for count in (2, 7, 100, 3000):
+        marked, drawn = rng.integers(1, count + 1, 30).astype(float), rng.integers(0, count + 1, 30).astype(float)
+        hits = rng.integers(np.maximum(0, marked + drawn - count), np.minimum(marked, drawn) + 1).astype(float)
+        expected = stats.hypergeom.sf(hits - 1, count, marked, drawn)
+        assert hypergeometric_tails(hits, marked, drawn, count) == pytest.approx(expected, rel=1e-8, abs=1e-200)
