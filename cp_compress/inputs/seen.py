@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cp_compress.base.digests import start_digest
+from cp_compress.base.holdings.parts import modules_within
 from cp_compress.inputs.reading import LabeledData
 
 _HEX_DIGITS = 16
@@ -76,11 +77,10 @@ def mark_as_used(model: object, purpose: str, dataset: Any) -> None:
 def seen_digests(model: object) -> dict[str, frozenset[str]]:
     """Return the digests of the examples that a model, or any part of it, has seen, by what for: "search", ….
 
-    Copies of a module carry what it carries, and so does what a module is a part of.
+    Copies of a module carry what it carries, and so does what a module is a part of, a function that calls it included.
     """
     found: dict[str, frozenset[str]] = {}
-    modules = getattr(model, "modules", None)
-    for part in (model, *(modules() if callable(modules) and isinstance(model, torch.nn.Module) else ())):
+    for part in (model, *(module for module in modules_within(model) if module is not model)):
         carried = getattr(part, "__dict__", {}).get(_ATTRIBUTE, {})
         for purpose, digests in carried.items():
             found[purpose] = found.get(purpose, frozenset()) | digests

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import start_digest, update_with_bytes
+from cp_compress.base.holdings.parts import modules_within
 
 _ATTRIBUTE = "_cp_made_from"
 _DIGITS = 16
@@ -131,10 +132,13 @@ def declare_source(candidate: Callable[..., object], model: nn.Module) -> None:
 def other_source(candidate: object, reference: object) -> bool:
     """Tell whether a candidate was made from other weights of the same layers than a reference, or a part of it, has.
 
+    Of a function or another callable, the models that it holds say it.
+
     Nothing is known, so that this is False, of a candidate that carries nothing, and of a reference with other layers,
     such as one with folded normalisation or a teacher. Models that were made from one source belong together.
     """
-    sources = read_sources(candidate)
+    held = () if isinstance(candidate, nn.Module) else modules_within(candidate)
+    sources = read_sources(candidate) or tuple(source for part in held for source in getattr(part, _ATTRIBUTE, ()))
     if not sources or not isinstance(reference, nn.Module):
         return False
     if any(one.same_weights(other) for one in sources for other in read_sources(reference)):

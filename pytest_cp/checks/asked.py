@@ -5,24 +5,21 @@ The id of a test names a candidate. A check of another one says nothing about it
 
 from __future__ import annotations
 
-import functools
 import itertools
-import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import FORESEEN
+from cp_compress.base.holdings.parts import parts_of
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.record import compression_steps
 from cp_compress.model.sources import read_sources, source_of
 
-_MOST_PARTS = 20_000
 _FIRST = 4
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, torch.dtype, torch.device)
 
 
 class Asked:
@@ -56,7 +53,7 @@ class Asked:
         name = " | ".join(compression_steps(candidate)) or getattr(candidate, "__name__", type(candidate).__name__)
         self.compared.append(name)
         left = [asked for asked in self._models if asked is not reference and not same_model(asked, candidate)]
-        if left and not any(True for _ in _outermost_modules(_parts(candidate))):
+        if left and not any(True for _ in _outermost_modules(parts_of(candidate))):
             self.unseen.append(name)
             left = []
         self._models = left
@@ -70,18 +67,20 @@ def same_model(asked: Any, compared: Any) -> bool:
     """
     if asked is compared:
         return True
-    within = list(_parts(compared))
-    wanted = {id(asked)} | _tensor_places(_parts(asked))
+    within = list(parts_of(compared))
+    wanted = {id(asked)} | _tensor_places(parts_of(asked))
     if any(id(part) in wanted for part in within) or wanted & _tensor_places(within):
         return True
-    if any(part is compared for part in _parts(asked)) and not isinstance(compared, Tensor):
+    if any(part is compared for part in parts_of(asked)) and not isinstance(compared, Tensor):
         return True  # a fixture of the user's own may give several models
     steps, weights = compression_steps(asked), source_of(asked)
     for part in [compared, *_outermost_modules(within)]:
         own = compression_steps(part)
         if steps and own[: len(steps)] == steps and _of_one_source(asked, part):
             return True
-        known = (*read_sources(part), *([found] if (found := source_of(part)) is not None else []))
+        # packed layers keep their weights out of parameters: candidates of two schemes would share what is left
+        found = source_of(part) if not (steps and own) else None
+        known = (*read_sources(part), *([found] if found is not None else []))
         if weights is not None and any(weights.same_weights(source) for source in known):
             return True
     return False
@@ -91,8 +90,8 @@ def same_data(asked: Any, compared: Any) -> bool:
     """Tell whether data that was compared is what was asked for, holds it, is a part of it, or what its codec made."""
     if asked is compared:
         return True
-    within = list(_parts(compared))
-    wanted = {id(asked)} | _tensor_places(_parts(asked))
+    within = list(parts_of(compared))
+    wanted = {id(asked)} | _tensor_places(parts_of(asked))
     if any(id(part) in wanted for part in within) or wanted & _tensor_places(within):
         return True
     codec, own = said_by(asked, "codec"), said_by(compared, "codec")
@@ -140,42 +139,3 @@ def _tensor_places(parts: Iterable[Any]) -> set[Any]:
             if place and tensor.numel() > 1:
                 places.add(("at", str(tensor.device), place))
     return places
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """Yield a value and what it holds: submodules, tensors, items, attributes, and what a function closes over."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting and len(seen) < _MOST_PARTS:
-        part = waiting.pop(0)
-        if id(part) in seen or isinstance(part, _PLAIN):
-            continue
-        seen.add(id(part))
-        yield part
-        waiting += _held(part)
-
-
-def _held(part: Any) -> list[Any]:
-    if isinstance(part, Tensor):
-        return []
-    if isinstance(part, Mapping):
-        return list(part.values())
-    if isinstance(part, (list, tuple, set, frozenset)):
-        return list(part)
-    if isinstance(part, functools.partial):
-        return [part.func, *part.args, *part.keywords.values()]
-    if isinstance(part, types.MethodType):
-        return [part.__self__, part.__func__]
-    if isinstance(part, types.FunctionType):
-        named = [part.__globals__[name] for name in part.__code__.co_names if name in part.__globals__]
-        cells = [cell.cell_contents for cell in part.__closure__ or () if cell != types.CellType()]
-        defaults = [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
-        models = [one for one in named if isinstance(one, nn.Module)]
-        return [*cells, *defaults, *models, *vars(part).values()]
-    slots = [getattr(part, name, None) for kind in type(part).__mro__ for name in _slots(kind)]
-    return [*getattr(part, "__dict__", {}).values(), *slots]
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    names = vars(kind).get("__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,6 +1,7 @@
 """A candidate carries what it was made from, and is compared with nothing else, without false alarms."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from cp_compress.data import JPEG, ZFP
 from cp_compress.fidelity.observing.refusals import require_originals, require_source
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import mark_as_searched, searched_digests
 from cp_compress.model import FilterPrune, LowRank, declare_source, load, save
 from cp_compress.model.sources import other_source, source_of, write_sources
 from cp_compress.repair.recalibration import recalibrate_batchnorm
@@ -126,6 +128,24 @@ def test_a_users_own_step_before_a_scheme_is_declared(reference, other):
     assert other_source(candidate, other)
     with pytest.raises(InvalidArgumentError, match="with parameters"):
         declare_source(mine, nn.ReLU())
+
+
+class Runtime:
+    def __init__(self, model):
+        self._models, self.paths = [model], ["a path"] * 200_000
+
+    def __call__(self, inputs):
+        return self._models[0](inputs)
+
+
+def test_what_calls_a_candidate_carries_what_it_carries(reference, other):
+    candidate = Quantize("int8").compress(other)
+    mark_as_searched(candidate, {"0" * 16})
+    for around in (lambda model: lambda x: model(x), functools.partial, lambda model: model.forward, Runtime):
+        assert searched_digests(around(candidate)) == searched_digests(candidate)
+        assert other_source(around(candidate), reference)
+        assert not other_source(around(candidate), other)
+    assert not other_source(lambda x: candidate(x) + reference(x) + Quantize("int8").compress(reference)(x), other)
 
 
 def test_stored_data_belongs_to_its_originals(data):

@@ -1,6 +1,12 @@
 """What a test asks its fixtures for is what its checks must be about; refused calls and subtests count."""
 
+import copy
+
 import pytest
+from torch import nn
+
+from cp_compress import Prune, Quantize
+from pytest_cp.checks.asked import same_model
 
 HEAD = """
 import contextlib, copy, unittest
@@ -194,3 +200,12 @@ def test_what_was_not_compared_or_was_refused_fails(project):
     assert "a rerun does not undo" not in text
     by_test = {check["test"].rpartition("::")[2]: check for check in outcome.report["checks"]}
     assert {name.partition("[")[0] for name in by_test} >= {"test_told", "test_known", "test_caught_in_a_subtest"}
+
+
+def test_candidates_of_two_schemes_that_leave_only_biases_as_parameters_are_two_models():
+    reference = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    eight, four = (Quantize(form).compress(reference) for form in ("int8", "int4"))
+    assert not same_model(four, eight)
+    assert not same_model(eight, (Prune(0.5) | Quantize("int8")).compress(reference))
+    assert same_model(four, copy.deepcopy(four))
+    assert same_model(Prune(0.5).compress(reference), (Prune(0.5) | Quantize("int8")).compress(reference))

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.lazy import LazyModule
+from cp_compress.fidelity.judging.exact import hypergeometric_tails
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metrics import known_metric
 from cp_compress.fidelity.observing.observation import Observation
@@ -25,9 +25,9 @@ from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.wrapping import said_by
 
 if TYPE_CHECKING:
-    from scipy import stats
+    from scipy import special
 else:
-    stats = LazyModule("scipy.stats")
+    special = LazyModule("scipy.special")  # scipy.stats takes a second to import, in every session
 
 _FEWEST = 20
 """With fewer examples nothing is refused."""
@@ -143,8 +143,10 @@ def _have_same_inputs(reference: Observation) -> bool:
 def _answer_notes(reference: Observation, requirements: str) -> list[str]:
     count = len(reference)
     answers, labels = _counted(reference)
-    if count < 2 or not len(answers) or bool((answers != answers[0]).any()):
+    if count < 2 or not len(answers):
         return []
+    if bool((answers != answers[0]).any()):
+        return _one_sided_notes(reference, answers, labels)
     kinds, numbers = torch.unique(labels, return_counts=True)
     share = float(numbers.max()) / len(labels)
     answer = _answer_name(reference, int(answers[0]))
@@ -156,6 +158,17 @@ def _answer_notes(reference: Observation, requirements: str) -> list[str]:
         f"{told}, though their labels are of {len(kinds)} kinds: a model that always answers so would meet "
         f"{requirements}, so nothing can be told; check how inputs are scaled and in which form the model takes them"
     )
+
+
+def _one_sided_notes(reference: Observation, answers: Tensor, labels: Tensor) -> list[str]:
+    """Return a note where nearly all answers are one that far fewer labels are, as of inputs that hardly reach it."""
+    kinds, numbers = torch.unique(answers, return_counts=True)
+    answer, number = int(kinds[numbers.argmax()]), int(numbers.max())
+    share = number / len(answers)
+    if reference.task == "multi_label" or share <= _RARE or float((labels == answer).double().mean()) > _RARE * share:
+        return []
+    answered = f"the reference answers {_answer_name(reference, answer)} {number} times of {len(answers)}"
+    return [f"{answered}, more often than its labels: a model that always does has an agreement of {share:.3g}"]
 
 
 def _answer_name(reference: Observation, answer: int) -> str:
@@ -217,8 +230,8 @@ def _single_skill(reference: Observation) -> Skill:
     chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
     # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
     held = labelled > 0
-    by_class = np.asarray(stats.hypergeom.sf(hits[held] - 1, count, labelled[held], answered[held]))
-    p_values = [float(stats.binom.sf(hits.sum() - 1, count, chance)), *([] if one_kind else by_class.tolist())]
+    by_class = hypergeometric_tails(hits[held], labelled[held], answered[held], count)
+    p_values = [float(special.bdtrc(hits.sum() - 1, count, chance)), *([] if one_kind else by_class)]
     return Skill(
         accuracy=float(hits.sum()) / count,
         chance=chance,
@@ -266,7 +279,7 @@ def _is_refuted(hits: float, count: int, chance: float) -> bool:
     """Tell whether a skill of a tenth is refuted by so many hits, by the exact binomial test at the error of 1 %."""
     if count < _FEWEST:
         return False
-    highest = float(stats.beta.ppf(1 - _ERROR, hits + 1, count - hits)) if hits < count else 1.0
+    highest = float(special.betaincinv(hits + 1, count - hits, 1 - _ERROR)) if hits < count else 1.0
     return highest < chance + _LEAST_SKILL * (1 - chance)
 
 
@@ -283,7 +296,7 @@ def _renamed(reference: Observation) -> str:
             seen.add(label)
             if label != answer:
                 other[label] = answer
-                covered += number
+                covered += number if number > 1 else 0  # one mistake of a class names no other
     if covered < _MOSTLY * len(labels):
         return ""
     names = [shortened(name, 40) for name in reference.class_names]

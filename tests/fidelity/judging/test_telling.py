@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from cp_compress import observe
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.judging.exact import hypergeometric_tails
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.telling import require_telling, skill_of
 from cp_compress.inputs.tasks import IGNORED, TaskDataset
@@ -58,6 +60,12 @@ def test_labels_in_another_order_are_named_though_some_classes_fit():
     assert "('8' by '9', '9' by '8'" in told
 
 
+def test_one_mistake_of_each_of_many_classes_is_no_other_order():
+    labels = np.arange(200)
+    answers = np.where(labels % 10 < 3, labels, (labels + 1) % 200)
+    assert require_telling(reference(answers, labels, 200), [ACCURACY]) == ()
+
+
 def test_a_weak_reference_is_doubted_on_few_examples_and_not_on_many():
     rng = generator()
     labels = rng.integers(0, 2, 60)
@@ -104,6 +112,17 @@ def test_one_answer_to_everything_is_refused_unless_nearly_all_labels_are_it():
     rare = reference([0] * 1000, [0] * 990 + [1] * 10, 2)
     assert "99.0% of the labels are '0'" in require_telling(rare, [AGREEMENT, ACCURACY])[0]
     assert require_telling(reference([3] * 100, [3] * 100), [ACCURACY]) != ()
+
+
+def test_one_answer_to_nearly_everything_is_a_note_unless_labels_are_alike():
+    labels = generator().integers(0, 10, 200)
+    notes = require_telling(reference([3] * 198 + [4, 5], labels), [AGREEMENT])
+    assert notes == (
+        "the reference answers '3' 198 times of 200, more often than its labels: a model that always does has an "
+        "agreement of 0.99",
+    )
+    rare = reference([0] * 980 + [1] * 20, [0] * 990 + [1] * 10, 2)
+    assert require_telling(rare, [AGREEMENT]) == ()
 
 
 def test_logits_that_do_not_depend_on_the_example_are_refused_for_every_requirement():
@@ -187,3 +206,12 @@ def test_places_that_are_all_ignored_and_few_examples_are_no_error():
     assert require_telling(observe(torch.nn.Identity(), ignored), [ACCURACY, AGREEMENT]) == ()
     labels = np.arange(12) % 3
     assert require_telling(reference((labels + 1) % 3, labels, 3), [ACCURACY, AGREEMENT]) != ()
+
+
+def test_exact_tests_of_classes_are_those_of_scipy():
+    rng = generator()
+    for count in (2, 7, 100, 3000):
+        marked, drawn = rng.integers(1, count + 1, 30).astype(float), rng.integers(0, count + 1, 30).astype(float)
+        hits = rng.integers(np.maximum(0, marked + drawn - count), np.minimum(marked, drawn) + 1).astype(float)
+        expected = stats.hypergeom.sf(hits - 1, count, marked, drawn)
+        assert hypergeometric_tails(hits, marked, drawn, count) == pytest.approx(expected, rel=1e-8, abs=1e-200)
