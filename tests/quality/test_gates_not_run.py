@@ -39,10 +39,12 @@ def test_expected_failures_that_did_not_compare_are_listed(project):
     )
     outcome = project.run()
     assert outcome.result.ret == 0
-    assert missing(outcome) == {"test_b_not_run": "xfail: known", "test_c_stops": "xfail: not now"}
-    outcome.result.stdout.fnmatch_lines(["not compared: test_gate.py::test_b_not_run*: xfail: known"])
+    not_run = "xfail: known" if pytest.version_tuple >= (9,) else "xfail: [NOTRUN] known"
+    assert missing(outcome) == {"test_b_not_run": not_run, "test_c_stops": "xfail: not now"}
+    outcome.result.stdout.fnmatch_lines(["not compared: test_gate.py::test_b_not_run*: xfail: *known"])
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 8 runs last what has no parameters of the session")
 def test_a_session_that_ends_early_does_not_end_well(project, summary):
     project.write_test(
         gate("a_good") + "\ndef test_b(): pytest.exit('enough', returncode=0)\n" + gate("c_late", density=0.3)
