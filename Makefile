@@ -23,6 +23,8 @@ demo: setup
 
 # what one process of a run has compiled, the others find
 check test: export PYTHONDONTWRITEBYTECODE :=
+# two workers share the cores; more threads in each would wait for one another
+check test: export OMP_NUM_THREADS ?= 1
 
 lint: setup
 	$(PYTHON) -m ruff check .
