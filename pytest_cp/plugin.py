@@ -15,7 +15,8 @@ import pytest
 from cp_compress.base.error_reasons import printable_lines
 from pytest_cp import hookspecs
 from pytest_cp.checks.execution import using_execution
-from pytest_cp.checks.records import REPORT_ATTRIBUTE, Recorder, recording
+from pytest_cp.checks.recorder import Recorder
+from pytest_cp.checks.records import REPORT_ATTRIBUTE, recording
 from pytest_cp.configuring import configure, waivers
 from pytest_cp.report.elsewhere import add_properties
 from pytest_cp.session import options, parametrization, selection

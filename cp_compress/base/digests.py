@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import NotVisibleError, as_plain, is_plain, parts_of
-from cp_compress.base.holdings.walking import Holdings, holdings_of
+from cp_compress.base.holdings.walking import holdings_of
 
 _BIAS_OF_NORM = re.compile(r", bias=(True|False)")
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from cp_compress.base.digests import Digested, digest_model, digest_tensors, digest_text
+from cp_compress.base.holdings.foreign import names_read, slots_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.device, range, slice)
 # what these packages do is part of their versions, not of a user's arguments
@@ -104,7 +105,7 @@ class _Digest:
     def _object_parts(self, value: Any) -> list[str]:
         kind = ["object", *self._each([type(value)])]
         if hasattr(value, "__dict__"):
-            slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+            slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
             return [*kind, *self._each([vars(value), slots])]
         try:
             return [*kind, digest_text(pickle.dumps(value, protocol=4).hex())]
@@ -136,20 +137,10 @@ class _Digest:
             except ValueError:  # not bound yet
                 cells.append(None)
         library = _is_of_library(function)
-        names = [] if library else [name for name in _names(function.__code__) if name in function.__globals__]
+        seen = () if library else sorted(names_read(function.__code__))
+        names = [name for name in seen if name in function.__globals__]
         read = {name: function.__globals__[name] for name in names}
         return self._each([function.__code__, function.__defaults__, function.__kwdefaults__, cells, read])
-
-
-def _names(code: types.CodeType) -> list[str]:
-    """Return the names that code, and the functions written within it, look up outside."""
-    inner = [name for part in code.co_consts if isinstance(part, types.CodeType) for name in _names(part)]
-    return sorted({*code.co_names, *inner})
-
-
-def _slots(kind: type) -> list[str]:
-    found = [getattr(part, "__slots__", ()) for part in kind.__mro__]
-    return [name for names in found for name in ((names,) if isinstance(names, str) else names)]
 
 
 def _is_of_library(value: Any) -> bool:

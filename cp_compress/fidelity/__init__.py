@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
     from cp_compress.fidelity.comparisons import Comparison as Comparison
     from cp_compress.fidelity.comparisons import Need as Need
-    from cp_compress.fidelity.divergence.comparison import DivergenceSearch as DivergenceSearch
     from cp_compress.fidelity.divergence.comparison import compare_divergence as compare_divergence
-    from cp_compress.fidelity.divergence.comparison import find_divergence as find_divergence
     from cp_compress.fidelity.divergence.files import load_divergence as load_divergence
     from cp_compress.fidelity.divergence.files import replay_divergence as replay_divergence
     from cp_compress.fidelity.divergence.files import save_divergence as save_divergence
+    from cp_compress.fidelity.divergence.finding import DivergenceSearch as DivergenceSearch
+    from cp_compress.fidelity.divergence.finding import find_divergence as find_divergence
     from cp_compress.fidelity.embeddings.comparison import compare_embeddings as compare_embeddings
     from cp_compress.fidelity.embeddings.similarity import linear_cka as linear_cka
     from cp_compress.fidelity.embeddings.similarity import minibatch_cka as minibatch_cka
@@ -100,7 +100,7 @@ _MODULES = {
     "DeepLiftShap": "attributions.methods.rules",
     "DirectionBasis": "boundaries.directions",
     "Directions": "boundaries.directions",
-    "DivergenceSearch": "divergence.comparison",
+    "DivergenceSearch": "divergence.finding",
     "Exemplars": "predictions.exemplars",
     "GradCAM": "attributions.methods.gradients",
     "GradientShap": "attributions.methods.noise",
@@ -133,7 +133,7 @@ _MODULES = {
     "compression_identified_exemplars": "predictions.exemplars",
     "embedding_distance": "predictions.class_distances",
     "expected_calibration_error": "predictions.output_changes",
-    "find_divergence": "divergence.comparison",
+    "find_divergence": "divergence.finding",
     "find_origin": "origin.layers",
     "forget_observations": "observing.observation",
     "gate_directions": "boundaries.families",

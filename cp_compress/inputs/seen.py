@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cp_compress.base.digests import start_digest
-from cp_compress.base.holdings.parts import modules_within
+from cp_compress.base.holdings.reach import modules_within
 from cp_compress.inputs.reading import LabeledData
 
 _HEX_DIGITS = 16

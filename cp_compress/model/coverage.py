@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cp_compress.model.layers import Owner, find_owners, is_table, resolve, used_value
-from cp_compress.model.record import Step, read_steps
+from cp_compress.model.counterparts import PLAIN, Counterparts, joined, layer_of
+from cp_compress.model.layers import Owner, find_owners, is_table, used_value
+from cp_compress.model.record import read_steps
 from cp_compress.model.representations.registry import held_weights
 
 ENOUGH = 0.9
@@ -26,8 +26,6 @@ _LISTED = 5
 _FLOAT8 = ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
 _NARROW = ("float16", "bfloat16", *_FLOAT8, *_INTEGERS)
-_PACKED = ("_packed_params", "_all_weight_values")  # of torch.ao, linear and recurrent
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class Unchanged(NamedTuple):
@@ -138,7 +136,7 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
         return _unknown(f"the reference is a {_kind(reference)}, whose weights cannot be read")
     owners = find_owners(reference)
     weights = _weights(reference)
-    layers = {name: _layer(name) for name in weights}
+    layers = {name: layer_of(name) for name in weights}
     total = sum(weight.numel() for weight in weights.values())
     count = len(set(layers.values()))
     if not weights:
@@ -148,7 +146,7 @@ def measure_coverage(candidate: object, reference: object) -> Coverage:
     if not isinstance(candidate, nn.Module):
         reason = f"the candidate is a {_kind(candidate)}, whose weights cannot be read"
         return Coverage(count, None, total, None, unknown=reason)
-    places = _Places(candidate, list(layers.values()))
+    places = Counterparts(candidate, list(layers.values()))
     states = {name: places.state(name, weight, reference) for name, weight in weights.items()}
     missing = [name for name, state in states.items() if state is None]
     if missing and places.has_others(states):
@@ -188,68 +186,6 @@ def _by_dtype(told: Mapping[str, tuple[int, int]], before: Collection[str]) -> C
     return Coverage(layers, changed, values, changed_values, left)
 
 
-class _Places:
-    """Where the weights of a reference are found in a candidate."""
-
-    def __init__(self, candidate: nn.Module, layers: Collection[str]) -> None:
-        self.candidate = candidate
-        self.hidden: list[str] = []
-        self.held = {name: held.parts for name, _, held in held_weights(candidate)}
-        paths = {path for path, _ in candidate.named_modules()}
-        self.dropped, self.prefix = _best_prefix(paths, list(dict.fromkeys(layers)))
-
-    def name(self, name: str) -> str:
-        """Return the name in the candidate of a weight of the reference."""
-        return _joined(self.prefix, name.removeprefix(self.dropped))
-
-    def state(self, name: str, weight: Tensor, reference: nn.Module) -> bool | None:
-        """Tell whether the candidate has changed a weight; None where it has nothing in its place."""
-        own = self.name(name)
-        if own in self.held:
-            return True
-        try:
-            module, attribute = resolve(self.candidate, own)
-        except AttributeError:
-            return None
-        value = _tensors(module, recurse=False).get(attribute)
-        value = used_value(self.candidate, own) if value is None else value
-        if value is not None:
-            return not _same(value, weight)
-        if callable(getattr(module, attribute, None)) or any(hasattr(module, packed) for packed in _PACKED):
-            return True  # torch.ao packs a weight, and gives it back by a method of its name
-        inside = _tensors(module)
-        if any(_same(tensor, weight) for tensor in inside.values()):
-            return False  # the same weight within a wrapper
-        known = _tensors(resolve(reference, name)[0])
-        replaced = sum(tensor.numel() for path, tensor in inside.items() if path not in known) > 1
-        if not replaced and not type(module).__module__.startswith("torch.nn."):
-            self.hidden.append(own)  # it may hold anything, where nobody can see it
-        return True
-
-    def has_others(self, states: Mapping[str, bool | None]) -> bool:
-        """Tell whether the candidate lacks most weights, or holds some that stand for no weight of the reference."""
-        found = [name for name, state in states.items() if state is not None]
-        if 2 * len(found) < len(states):
-            return True
-        layers = {_layer(self.name(name)) for name in found}
-        for name, value in self.candidate.named_parameters():
-            inside = any(layer == "" or f"{name}.".startswith(f"{layer}.") for layer in layers)
-            if value.ndim > 1 and not inside:
-                return True
-        return False
-
-    def step_names(self, step: Step) -> set[str]:
-        """Return the candidate's names of the weights that a recorded step changed."""
-        whole = {_joined(name.rpartition(".")[0], part): name for name, parts in self.held.items() for part in parts}
-        return {whole.get(change.tensor, change.tensor) for change in step.changes}
-
-    def reasons(self) -> dict[str, str]:
-        """Return why recorded steps left weights alone, by the reference's names."""
-        told = {skip.tensor: skip.reason for step in read_steps(self.candidate) for skip in step.skips}
-        start = f"{self.prefix}." if self.prefix else ""
-        return {self.dropped + name.removeprefix(start): reason for name, reason in told.items()}
-
-
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a model by their first names; those that it holds as integers are among them."""
     found: dict[str, Tensor] = {}
@@ -264,69 +200,10 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_real(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex() or type(tensor) not in _PLAIN
+    return tensor.is_floating_point() or tensor.is_complex() or type(tensor) not in PLAIN
 
 
-def _tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a module by their names within it."""
-    parameters = module.named_parameters(recurse=recurse, remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(recurse=recurse, remove_duplicate=False))}
-
-
-def _same(value: Tensor, weight: Tensor) -> bool:
-    """Tell whether two tensors hold the same values in one dtype, also where the axes of a matrix are swapped."""
-    if value.ndim == 2 and value.shape == weight.shape[::-1] and value.shape != weight.shape:
-        value = value.t()
-    if value.dtype != weight.dtype or value.shape != weight.shape or value.layout != weight.layout:
-        return False
-    if type(value) not in _PLAIN and type(value) is not type(weight):
-        return False  # a tensor subclass that looks like floats holds something else
-    if value.is_meta or weight.is_meta:
-        return value is weight
-    try:
-        return value is weight or torch.equal(value.detach().to(weight.device), weight.detach())
-    except (NotImplementedError, RuntimeError, TypeError):
-        if type(value) in _PLAIN:
-            raise
-        return False  # a subclass that cannot be compared
-
-
-def _best_prefix(paths: set[str], layers: list[str]) -> tuple[str, str]:
-    """Return what the reference's names begin with and the candidate's do not, and the other way round."""
-    common = _common_start(layers)
-    best = ("", "", -1)
-    for dropped in dict.fromkeys(["", *common]):
-        shorter = [layer.removeprefix(dropped) for layer in layers]
-        probes = {shorter[0], shorter[len(shorter) // 2], shorter[-1]}
-        starts = {path.removesuffix(probe).rstrip(".") for path in paths for probe in probes if _ends(path, probe)}
-        for prefix in sorted({"", *starts}, key=lambda start: (start.count("."), start)):
-            count = sum(_joined(prefix, layer) in paths for layer in shorter)
-            if count > best[2]:
-                best = (dropped, prefix, count)
-    return best[0], best[1]
-
-
-def _common_start(layers: list[str]) -> list[str]:
-    """Return the starts, each with its last dot, that all paths have in common, shortest first."""
-    first = layers[0].split(".")[:-1]
-    starts = [".".join(first[:length]) + "." for length in range(1, len(first) + 1)]
-    return [start for start in starts if all(layer.startswith(start) for layer in layers)]
-
-
-def _ends(path: str, end: str) -> bool:
-    return path == end or end == "" or path.endswith(f".{end}")
-
-
-def _joined(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}".strip(".")
-
-
-def _layer(name: str) -> str:
-    """Return the path of the layer that holds a tensor; a parametrisation belongs to the layer that it is in."""
-    return name.rpartition(".")[0].partition("parametrizations")[0].rstrip(".")
-
-
-def _steps(places: _Places, weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> tuple[StepCoverage, ...]:
+def _steps(places: Counterparts, weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> tuple[StepCoverage, ...]:
     steps = [step for step in read_steps(places.candidate) if step.changes]
     if len(steps) < 2:
         return ()
@@ -347,7 +224,7 @@ def _is_tied_table(owners: Iterable[Owner]) -> bool:
 def _tied(owners: Iterable[Owner]) -> tuple[str, ...]:
     """Return the names of a tied table: its own first."""
     ordered = sorted(owners, key=lambda owner: not is_table(owner))
-    return tuple(_joined(owner.path, owner.attribute) for owner in ordered)
+    return tuple(joined(owner.path, owner.attribute) for owner in ordered)
 
 
 def _amount(layers: int, all_layers: int, share: float) -> str:

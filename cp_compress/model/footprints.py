@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
-from cp_compress.base.holdings.walking import Holdings, holdings_of
+from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps

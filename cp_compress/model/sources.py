@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.digests import start_digest, update_with_bytes
-from cp_compress.base.holdings.parts import modules_within
+from cp_compress.base.holdings.reach import modules_within
 
 _ATTRIBUTE = "_cp_made_from"
 _DIGITS = 16
@@ -62,12 +62,8 @@ def source_of(model: object) -> Source | None:
     try:
         values = [_some_values(parameter) for _, parameter in parameters]
         return Source(_layers(parameters), (_rounded(values, _PRECISIONS[0]), _rounded(values, _PRECISIONS[1])))
-    except (
-        RuntimeError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-    ):  # tensors that hold their values in their own way
+    # of tensors that hold their values in their own way: what they were made from is then not known, and not refused
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return None
 
 

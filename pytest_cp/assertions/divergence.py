@@ -11,8 +11,9 @@ from typing import Any
 from typing_extensions import Unpack
 
 from cp_compress.base.arguments import reject
-from cp_compress.fidelity.divergence.comparison import as_measurement, find_divergence, search_batch_size
+from cp_compress.fidelity.divergence.comparison import as_measurement, search_batch_size
 from cp_compress.fidelity.divergence.files import load_divergence, replay_divergence, save_divergence
+from cp_compress.fidelity.divergence.finding import find_divergence
 from cp_compress.fidelity.divergence.labels import ClassesAsLogits, gives_classes
 from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement

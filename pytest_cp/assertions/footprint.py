@@ -15,7 +15,8 @@ from pytest_cp.assertions.bounds import FootprintBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import build_requirements, conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_models
-from pytest_cp.checks.records import Record, note_subjects
+from pytest_cp.checks.recorder import Record
+from pytest_cp.checks.records import note_subjects
 from pytest_cp.errors import FootprintNotReducedError
 
 

@@ -19,7 +19,8 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from pytest_cp.checks.conclusion import conclude, recording_errors, returning_twin
 from pytest_cp.checks.naming import describe_data, describe_models
-from pytest_cp.checks.records import Record, note_subjects, noting_refusals
+from pytest_cp.checks.recorder import Record
+from pytest_cp.checks.records import note_subjects, noting_refusals
 from pytest_cp.errors import ComparisonNotPreservedError
 
 _ASSERTION = "assert_measurement"

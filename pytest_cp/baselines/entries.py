@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from typing import Any
 
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 ENVIRONMENT_POLICIES = ("note", "fail", "ignore")
 _PACKAGES = ("pytest-cp", "torch", "numpy")

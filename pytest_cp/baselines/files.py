@@ -10,7 +10,7 @@ from typing import Any
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.files import read_regular_text, write_atomically
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 SCHEMA_VERSION = 2
 _MAX_BYTES = 64 * 1024 * 1024

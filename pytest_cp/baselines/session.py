@@ -15,7 +15,7 @@ from pytest_cp.baselines.entries import checked_test, entry_name, make_entry
 from pytest_cp.baselines.files import BaselineFileError, read_entries, write_entries
 from pytest_cp.baselines.tolerances import Policy, baseline_tolerances
 from pytest_cp.baselines.verdicts import find_unbound, find_verdict
-from pytest_cp.checks.records import Record, stands
+from pytest_cp.checks.recorder import Record, stands
 
 
 class Baselines:

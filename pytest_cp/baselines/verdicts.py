@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_cp.baselines.entries import differences, entry_name, environment, measured_on
 from pytest_cp.baselines.tolerances import Policy
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 _UPDATE = "--cp-baseline=update"
 _ROUNDING = 8 * sys.float_info.epsilon

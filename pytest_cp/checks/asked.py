@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import FORESEEN
-from cp_compress.base.holdings.parts import parts_of
+from cp_compress.base.holdings.reach import reachable_from
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.record import compression_steps
@@ -53,7 +53,7 @@ class Asked:
         name = " | ".join(compression_steps(candidate)) or getattr(candidate, "__name__", type(candidate).__name__)
         self.compared.append(name)
         left = [asked for asked in self._models if asked is not reference and not same_model(asked, candidate)]
-        if left and not any(True for _ in _outermost_modules(parts_of(candidate))):
+        if left and not any(True for _ in _outermost_modules(reachable_from(candidate))):
             self.unseen.append(name)
             left = []
         self._models = left
@@ -65,16 +65,12 @@ def same_model(asked: Any, compared: Any) -> bool:
     It is a part where tensors are shared, and was made from it where it carries its steps (a copy that was tuned), its
     weights (a copy in another class or precision) or the declaration of `declare_source`.
     """
-    if asked is compared:
+    if _shared(asked, compared):
         return True
-    within = list(parts_of(compared))
-    wanted = {id(asked)} | _tensor_places(parts_of(asked))
-    if any(id(part) in wanted for part in within) or wanted & _tensor_places(within):
-        return True
-    if any(part is compared for part in parts_of(asked)) and not isinstance(compared, Tensor):
+    if any(part is compared for part in reachable_from(asked)) and not isinstance(compared, Tensor):
         return True  # a fixture of the user's own may give several models
     steps, weights = compression_steps(asked), source_of(asked)
-    for part in [compared, *_outermost_modules(within)]:
+    for part in [compared, *_outermost_modules(reachable_from(compared))]:
         own = compression_steps(part)
         if steps and own[: len(steps)] == steps and _of_one_source(asked, part):
             return True
@@ -88,16 +84,21 @@ def same_model(asked: Any, compared: Any) -> bool:
 
 def same_data(asked: Any, compared: Any) -> bool:
     """Tell whether data that was compared is what was asked for, holds it, is a part of it, or what its codec made."""
-    if asked is compared:
-        return True
-    within = list(parts_of(compared))
-    wanted = {id(asked)} | _tensor_places(parts_of(asked))
-    if any(id(part) in wanted for part in within) or wanted & _tensor_places(within):
+    if _shared(asked, compared):
         return True
     codec, own = said_by(asked, "codec"), said_by(compared, "codec")
     if own is not None:
         return codec is not None and str(own) == str(codec)
     return _starts_alike(asked, compared)
+
+
+def _shared(asked: Any, compared: Any) -> bool:
+    """Tell whether what was compared is what was asked for, holds it, or shares a tensor with it."""
+    if asked is compared:
+        return True
+    within = list(reachable_from(compared))
+    wanted = {id(asked)} | _tensor_places(reachable_from(asked))
+    return any(id(part) in wanted for part in within) or not wanted.isdisjoint(_tensor_places(within))
 
 
 def _starts_alike(asked: Any, compared: Any) -> bool:

@@ -37,8 +37,8 @@ from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
 from pytest_cp.checks.messages import failure_message
 from pytest_cp.checks.naming import describe_models, describe_pair
+from pytest_cp.checks.recorder import Record
 from pytest_cp.checks.records import (
-    Record,
     asserting,
     not_asserting,
     note_subjects,

@@ -27,7 +27,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.footprints import figures_of, file_bytes_of
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 SHOWN_EXAMPLES = 6
 SHOWN_RAYS = 400

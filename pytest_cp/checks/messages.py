@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from cp_compress.base.error_reasons import printable_line
-from pytest_cp.checks.records import Record, current_recorder, decisive_requirement
+from pytest_cp.checks.recorder import Record, decisive_requirement
+from pytest_cp.checks.records import current_recorder
 
 _LISTED = 8
 _LISTED_LAYERS = 3

@@ -13,7 +13,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
 from pytest_cp.checks.cached import cached_file
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 _KEPT_COVERAGES = 64
 _coverages: dict[Any, Record] = {}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from pytest_cp.checks.messages import changed_share
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 
 
 def compressed_name(record: Record) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cp_compress.base.outcomes import SEVERITY
-from pytest_cp.checks.records import Record, decisive_requirement
+from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.session.extending import complete_document
 from pytest_cp.session.options import execution
 from pytest_cp.session.state import SessionState

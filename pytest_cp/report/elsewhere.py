@@ -8,7 +8,8 @@ import pytest
 
 from cp_compress.base.error_reasons import printable_line
 from pytest_cp.checks.messages import number
-from pytest_cp.checks.records import REPORT_ATTRIBUTE, Record
+from pytest_cp.checks.recorder import Record
+from pytest_cp.checks.records import REPORT_ATTRIBUTE
 from pytest_cp.report.compressed import changed_cell, compressed_name
 
 

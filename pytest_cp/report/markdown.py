@@ -12,7 +12,7 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
 from pytest_cp.baselines import entry_name
 from pytest_cp.checks.messages import finding, number, sensitivities, worst_slices
-from pytest_cp.checks.records import Record, decisive_requirement
+from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.verdict import count_missing, session_verdict

@@ -12,7 +12,7 @@ from typing import Any
 from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from pytest_cp.checks.messages import finding, number
-from pytest_cp.checks.records import Record, decisive_requirement
+from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cp_compress.base.error_reasons import printable_line
 from pytest_cp.baselines import entry_name
 from pytest_cp.checks.messages import number, sensitivities
-from pytest_cp.checks.records import Record, decisive_requirement
+from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
 

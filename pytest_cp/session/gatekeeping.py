@@ -12,7 +12,8 @@ from cp_compress.base.error_reasons import printable_lines
 from pytest_cp.baselines.files import BaselineFileError
 from pytest_cp.baselines.leftovers import find_leftovers
 from pytest_cp.baselines.session import read_policy
-from pytest_cp.checks.records import REPORT_ATTRIBUTE, HeldTo, Recorder, decisive_requirement
+from pytest_cp.checks.recorder import HeldTo, Recorder, decisive_requirement
+from pytest_cp.checks.records import REPORT_ATTRIBUTE
 from pytest_cp.session import options
 from pytest_cp.session.parametrization import is_gate, unused_option
 from pytest_cp.session.selection import WORDS_OF_GATES, left_out

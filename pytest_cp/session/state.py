@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_cp.baselines import Baselines
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 from pytest_cp.session.cache import CompressedModelCache, last_used
 from pytest_cp.waivers.waivers import Waivers
 

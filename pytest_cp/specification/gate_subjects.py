@@ -29,7 +29,8 @@ from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.checks.conclusion import returning_twin
 from pytest_cp.checks.execution import current_execution, using_execution
 from pytest_cp.checks.naming import candidate_called
-from pytest_cp.checks.records import Recorder, recording
+from pytest_cp.checks.recorder import Recorder
+from pytest_cp.checks.records import recording
 from pytest_cp.session.fixtures import chosen_device
 from pytest_cp.session.options import read_search_result
 from pytest_cp.session.state import session_state

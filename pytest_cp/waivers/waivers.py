@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.error_reasons import shortened
-from pytest_cp.checks.records import Record
+from pytest_cp.checks.recorder import Record
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 _KEYS: dict[str, Any] = {

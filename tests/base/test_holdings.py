@@ -5,6 +5,7 @@ import ctypes
 import functools
 import tempfile
 import threading
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from torch.ao.quantization import quantize_dynamic
 
 from cp_compress.base.digests import digest_model, examine, uncovered
+from cp_compress.base.holdings.reach import modules_within
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.model import compression_report, footprint, load, save
 
@@ -183,3 +185,14 @@ def test_torchao_candidates_are_models_like_others(tmp_path):
     assert compression_report(plain[0], made[0]).layers[0].dtype_after == "int8"
     with pytest.raises(Exception, match=r"0\.weight is a \w+Tensor in the file and a plain tensor"):
         load(path, plain[0])
+
+
+def test_what_is_reached_from_a_function_is_what_it_reads():
+    """An attribute that is called like a variable of the module is not that variable."""
+    other, own = nn.Linear(2, 2), nn.Linear(3, 3)
+    variables = {"model": other, "holder": types.SimpleNamespace(model=own)}
+    exec("def by_attribute(batch): return holder.model(batch)\ndef by_name(batch): return model(batch)", variables)
+    assert list(modules_within(variables["by_name"])) == [other]
+    assert other not in list(modules_within(variables["by_attribute"]))
+    model = own
+    assert list(modules_within(lambda batch: model(batch))) == [own]

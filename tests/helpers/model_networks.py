@@ -141,6 +141,17 @@ class CifarResNet(nn.Module):
         return self.linear(self.layer3(self.layer2(self.layer1(hidden))).mean((2, 3)))
 
 
+class Wrapped(nn.Module):
+    """A model within another one, which only passes inputs on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(inputs)
+
+
 def widened(reference: nn.Module, shrunk: nn.Module) -> nn.Module:
     """The reference with zeros where `shrunk` lacks units, told by statistics and biases, which are all different.
 

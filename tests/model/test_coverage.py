@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_networks import Wrapped
 from torch import nn
 from torch.nn.utils import prune
 
@@ -20,15 +21,6 @@ from cp_compress.model.coverage import _amount
 def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
-
-
-class Wrapped(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.inner = model
-
-    def forward(self, inputs):
-        return self.inner(inputs)
 
 
 def test_only_what_changed_counts():

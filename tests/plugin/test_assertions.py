@@ -8,7 +8,8 @@ import pytest_cp
 from cp_compress import JPEG, ZFP, CompressedDataset, Prune, Quantize
 from cp_compress.base.errors import InvalidArgumentError
 from pytest_cp import errors
-from pytest_cp.checks.records import Recorder, recording
+from pytest_cp.checks.recorder import Recorder
+from pytest_cp.checks.records import recording
 
 
 @pytest.fixture(autouse=True)

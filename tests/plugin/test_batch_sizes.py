@@ -19,7 +19,8 @@ from pytest_cp import (
     assert_robustness,
 )
 from pytest_cp.checks.execution import Execution, using_execution
-from pytest_cp.checks.records import Recorder, recording
+from pytest_cp.checks.recorder import Recorder
+from pytest_cp.checks.records import recording
 
 LIMIT = 3
 

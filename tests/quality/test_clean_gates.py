@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from model_networks import Wrapped
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -38,15 +39,6 @@ class Tokens(nn.Module):
 
     def forward(self, tokens):
         return self.head(self.layer(self.table(tokens)))
-
-
-class Wrapped(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, inputs):
-        return self.inner(inputs)
 
 
 class Cast(nn.Module):

@@ -208,7 +208,7 @@ def closure_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 def variables_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield the variables of its module that a function reads, but for modules and what libraries define."""
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names_read(function.__code__)):
         value = function.__globals__.get(name)
         if value is not None and not isinstance(value, types.ModuleType) and not is_of_class(value):
             yield name, value
@@ -280,9 +280,9 @@ def _unmangled(value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> frozenset[str]:
+def names_read(code: types.CodeType) -> frozenset[str]:
     """Return the names that code looks up in its module; those of attributes, which `co_names` lists too, are none."""
-    inner = [_names(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+    inner = [names_read(part) for part in code.co_consts if isinstance(part, types.CodeType)]
     own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return frozenset(own).union(*inner)
 

@@ -107,6 +107,7 @@ def count_nonzero(numbers: Tensor) -> int:
     >>> count_nonzero(torch.tensor([0.0, -0.0, 2.0]).to(torch.float8_e4m3fn))
     1
     """
+    # torch counts in some dtypes, converts some others, such as those of eight bits, and of the rest it has the bytes
     with contextlib.suppress(RuntimeError, NotImplementedError):
         return int(numbers.count_nonzero())
     with contextlib.suppress(RuntimeError, NotImplementedError):
@@ -154,5 +155,5 @@ def told(value: object) -> str:
 def _has_storage(tensor: Tensor) -> bool:
     try:
         return tensor.untyped_storage().data_ptr() != 0
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError):  # a tensor without a storage says so by one of these
         return False

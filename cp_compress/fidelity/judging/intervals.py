@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.lazy import LazyModule
+from cp_compress.fidelity.judging.mean_tests import falling_crossing, hoeffding_bentkus, hoeffding_bentkus_log_p
 from cp_compress.fidelity.judging.paired_tests import p_value, score, upper_limit
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ class ExpectedDrop:
         quantile, estimate = float(stats.norm.ppf(confidence)), self.value
         sample = (self.lost, self.gained, self.total)
         return Interval(
-            _crossing(lambda drop: score(*sample, drop) - quantile, -1.0, estimate),
-            _crossing(lambda drop: score(*sample, drop) + quantile, estimate, 1.0),
+            falling_crossing(lambda drop: score(*sample, drop) - quantile, -1.0, estimate),
+            falling_crossing(lambda drop: score(*sample, drop) + quantile, estimate, 1.0),
         )
 
     def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -233,8 +234,8 @@ class BoundedMean:
         share = min(1.0, max(0.0, (self.mean - self.low) / width))
         error = (1 - confidence) / 2
         margin = self._bernstein_margin(error, width)
-        high = min(_hoeffding_bentkus(share, self.size, error), share + margin, 1.0)
-        low = max(1 - _hoeffding_bentkus(1 - share, self.size, error), share - margin, 0.0)
+        high = min(hoeffding_bentkus(share, self.size, error), share + margin, 1.0)
+        low = max(1 - hoeffding_bentkus(1 - share, self.size, error), share - margin, 0.0)
         return Interval(self.low + width * low, self.low + width * high)
 
     def _bernstein_margin(self, error: float, width: float) -> float:
@@ -266,7 +267,7 @@ class BoundedMean:
         share, true = (min(1.0, max(0.0, (value - self.low) / width)) for value in (self.mean, bound))
         if share >= true:
             return 1.0
-        smallest = math.exp(_hoeffding_bentkus_log_p(share, self.size, true))
+        smallest = math.exp(hoeffding_bentkus_log_p(share, self.size, true))
         if self.size > 1:  # the margin of `_bernstein_margin` is a quadratic in the root of its logarithm
             slope, square = math.sqrt(2 * self.variance / self.size) / width, 7 / (3 * (self.size - 1))
             root = (math.sqrt(slope**2 + 4 * square * (true - share)) - slope) / (2 * square)
@@ -304,42 +305,6 @@ class Quantile:
     def scaled(self, factor: float) -> Quantile:
         """Return the same values, each `factor` times as often."""
         return dataclasses.replace(self, repeats=self.repeats * factor)
-
-
-def _hoeffding_bentkus(mean: float, size: float, error: float) -> float:
-    """Return the largest true mean in [0, 1] that a sample mean this small does not refute at `error`."""
-
-    return _crossing(lambda true_mean: _hoeffding_bentkus_log_p(mean, size, true_mean) - math.log(error), mean, 1.0)
-
-
-def _hoeffding_bentkus_log_p(mean: float, size: float, true_mean: float) -> float:
-    """Return the logarithm of the p-value of a sample mean in [0, 1] this small if the true one is `true_mean`."""
-    bentkus = 1 + float(stats.binom.logcdf(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
-    divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
-    return min(bentkus, -size * divergence)
-
-
-def _bernoulli_divergence(sample: float, true: float) -> float:
-    if true >= 1:
-        return math.inf if sample < 1 else 0.0
-    first = sample * math.log(sample / true) if sample > 0 else 0.0
-    second = (1 - sample) * math.log((1 - sample) / (1 - true)) if sample < 1 else 0.0
-    return first + second
-
-
-def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a falling function crosses zero in [low, high], or the end beyond which it would."""
-    if function(low) <= 0:
-        return low
-    if function(high) >= 0:
-        return high
-    for _ in range(60):
-        middle = (low + high) / 2
-        if function(middle) > 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
 
 
 def examples_needed(evidence: Evidence, decides: Callable[[Interval], bool], confidence: float) -> int | None:

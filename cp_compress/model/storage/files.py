@@ -21,8 +21,9 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
-from cp_compress.base.holdings.walking import Holdings, holdings_of
+from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
-from cp_compress.base.holdings.walking import ATTRIBUTE, CAPTURED, PACKED, Held, Holdings, holdings_of
+from cp_compress.base.holdings.found import ATTRIBUTE, CAPTURED, PACKED, Held, Holdings
+from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.model.storage.packing import Packer, Unpacker, check_entry
 
 _DIGITS = 16

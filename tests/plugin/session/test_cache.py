@@ -164,8 +164,8 @@ def test_folder_that_cannot_be_written(model, scheme, tmp_path):
 
 def test_two_workers_at_once(project):
     """Both workers ask for one candidate; the lock lets one of them make it, and both see the same."""
-    project.pytester.makeconftest("""
-import pytest, subjects
+    with (project.path / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write("""
 from cp_compress import Prune
 
 made = Prune.compress
@@ -175,14 +175,6 @@ def compress(self, model):
     time.sleep(1)
     return made(self, model)
 Prune.compress = compress
-
-@pytest.fixture(scope="session")
-def reference_model():
-    return subjects.make_model()
-
-@pytest.fixture(scope="session")
-def dataset():
-    return subjects.make_data()
 """)
     project.write_test("""
 @pytest.mark.parametrize("number", range(6))

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.holdings.foreign import closure_of, slots_of, variables_of
+
 _MOST_PARTS = 20_000
 _MOST_ITEMS = 1_000  # of one list: a data set may hold a million paths
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, torch.dtype, torch.device)
 
 
-def parts_of(value: Any) -> Iterator[Any]:
+def reachable_from(value: Any) -> Iterator[Any]:
     """Yield a value and what it holds: submodules, tensors, items, attributes, and what a function closes over.
 
     Of a list or a dictionary the first 1,000 items are looked at, of everything 20,000 parts, the nearest ones first.
@@ -36,7 +38,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 def modules_within(value: Any) -> Iterator[nn.Module]:
     """Yield the modules that can be reached from a callable, each with all of its submodules."""
     seen: set[int] = set()
-    for part in [value] if isinstance(value, nn.Module) else parts_of(value):
+    for part in [value] if isinstance(value, nn.Module) else reachable_from(value):
         for module in part.modules() if isinstance(part, nn.Module) and id(part) not in seen else ():
             if id(module) not in seen:
                 seen.add(id(module))
@@ -55,15 +57,8 @@ def _held(part: Any) -> Iterable[Any]:
     if isinstance(part, types.MethodType):
         return [part.__self__, part.__func__]
     if isinstance(part, types.FunctionType):
-        named = [part.__globals__[name] for name in part.__code__.co_names if name in part.__globals__]
-        cells = [cell.cell_contents for cell in part.__closure__ or () if cell != types.CellType()]
-        defaults = [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
-        models = [one for one in named if isinstance(one, nn.Module)]
-        return [*cells, *defaults, *models, *vars(part).values()]
-    slots = [getattr(part, name, None) for kind in type(part).__mro__ for name in _slots(kind)]
+        captured = [value for _, value in closure_of(part)]
+        models = [value for _, value in variables_of(part) if isinstance(value, nn.Module)]
+        return [*captured, *models, *vars(part).values()]
+    slots = [getattr(part, name, None) for name in slots_of(type(part))]
     return [*getattr(part, "__dict__", {}).values(), *slots]
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    names = vars(kind).get("__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)
