@@ -58,9 +58,8 @@ def replace_old_reports(config: pytest.Config) -> None:
     What is refused later, such as a misspelt option, leaves no green report behind either.
     """
     options = config.known_args_namespace
-    worker = "no:terminal" in (
-        getattr(options, "plugins", None) or ()
-    )  # of pytest-xdist: it has no sign of its own yet
+    # a worker of pytest-xdist has no other sign of its own yet
+    worker = "no:terminal" in (getattr(options, "plugins", None) or ())
     if not worker and not any(getattr(options, name, None) for name in _WITHOUT_TESTS):
         _write(config, vars(options), only_old=True)
 

@@ -166,13 +166,10 @@ def _read(path: Path, asked: dict[str, Any], model: nn.Module, scheme: Scheme) -
 
 
 def _digest(path: Path) -> str:
-    from cp_compress.base.digests import start_digest
+    from cp_compress.base.digests import digest_file
 
-    digest = start_digest()
     with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+        return digest_file(file)
 
 
 def _is_named_by_its_text(scheme: Scheme) -> bool:

@@ -66,8 +66,13 @@ def _share(evidence: Proportion, direction: Direction, bound: float, confidence:
             most = middle
         else:
             beyond = middle
-    share = float(stats.beta.ppf(POWER, most + 1, total - most)) if most < total else 1.0
+    share = share_beyond(most, total)
     return 1 - share if direction == "min" else share
+
+
+def share_beyond(most: int, total: int) -> float:
+    """Return the share of errors at which `POWER` of samples of `total` examples have more than `most` errors."""
+    return float(stats.beta.ppf(POWER, most + 1, total - most)) if 0 <= most < total else 1.0
 
 
 def _shifted(evidence: Evidence, direction: Direction, bound: float, confidence: float, value: float) -> float | None:

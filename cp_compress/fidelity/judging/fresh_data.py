@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from cp_compress.base.lazy import LazyModule
-from cp_compress.fidelity.judging.detection import POWER
+from cp_compress.fidelity.judging.detection import POWER, share_beyond
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop, Proportion
 from cp_compress.fidelity.judging.metric import Direction
@@ -68,5 +68,4 @@ def broken_by(evidence: Evidence, direction: Direction, bound: float) -> float |
 
 def _broken_share(total: int, limit: float) -> float:
     """Return the share of errors at which `POWER` of samples have more errors than the limit allows."""
-    most = math.floor(total * limit + 1e-9)
-    return float(stats.beta.ppf(POWER, most + 1, total - most)) if 0 <= most < total else 1.0
+    return share_beyond(math.floor(total * limit + 1e-9), total)

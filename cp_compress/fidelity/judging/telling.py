@@ -8,60 +8,26 @@ examples to be certain, a note says what is doubtful.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.lazy import LazyModule
-from cp_compress.fidelity.judging.exact import hypergeometric_tails
 from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metrics import known_metric
+from cp_compress.fidelity.judging.skill import FEWEST, skill_of
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.wrapping import said_by
 
-if TYPE_CHECKING:
-    from scipy import special
-else:
-    special = LazyModule("scipy.special")  # scipy.stats takes a second to import, in every session
-
-_FEWEST = 20
-"""With fewer examples nothing is refused."""
-
 _FEWEST_ALIKE = 50
 # with 50 examples, one answer to all has a probability below 0.9 ** 50 < 0.006 where no answer has more than this share
 _RARE = 0.9
-_LEAST_SKILL = 0.1
-_ERROR = 0.01
-_STANDARD_ERRORS = 3.0
-_MOSTLY = 0.6
 _LARGEST_TWICE_SCALED = 1.5 / 255
 _SAMPLED = 64
 _LISTED = 8
 _ROUNDING = 8
-
-
-@dataclass(frozen=True)
-class Skill:
-    """How far a reference is better than chance on its labels.
-
-    `accuracy` is that of the reference on `count` examples, `chance` what answers as frequent as its own would have if
-    they had nothing to do with the labels (of Cohen's kappa; 1 / classes where all labels or all answers are one
-    class). `shown` tells whether the reference is better than chance at an error of 1 %, `refuted` whether its accuracy
-    is less than a tenth of the way from chance to 1, at the same error. `renamed` says which other class the reference
-    answers for each label, where six in ten examples are answered so.
-    """
-
-    accuracy: float
-    chance: float
-    count: int
-    shown: bool
-    refuted: bool
-    renamed: str = ""
 
 
 def require_telling(reference: Observation, requirements: Sequence[Requirement]) -> tuple[str, ...]:
@@ -97,12 +63,6 @@ def require_telling(reference: Observation, requirements: Sequence[Requirement])
     return tuple(notes)
 
 
-def skill_of(reference: Observation) -> Skill | None:
-    """Return how far a reference is better than chance on its labels; None where no label counts."""
-    measure = _single_skill if reference.task == "single_label" else _structured_skill
-    return reference.remember(("skill",), lambda: measure(reference))
-
-
 def _named(requirements: Iterable[Requirement], basis: str) -> str:
     found = [one for one in requirements if getattr(known_metric(one.metric), "rests_on", None) == basis]
     return ", ".join(f"{one.metric} {'≥' if one.direction == 'min' else '≤'} {one.bound:g}" for one in found)
@@ -123,7 +83,7 @@ def _alike_notes(reference: Observation) -> list[str]:
     same = reference.remember(("same inputs",), lambda: _have_same_inputs(reference))
     cause = "all inputs are the same" if same else "its inputs do not reach them: check how they are scaled"
     told = f"the reference's logits are the same on all {count} examples ({cause})"
-    if count < _FEWEST:
+    if count < FEWEST:
         return [f"{told}: one example is compared, whatever it is"]
     raise ObservationError(f"{told}, so that no example can tell two models apart; give different examples")
 
@@ -194,7 +154,7 @@ def _name_notes(reference: Observation, requirements: str) -> list[str]:
     told = f"the data names {len(names)} classes ({listed}), but the model has {reference.classes} logits"
     by_folder = said_by(reference.data, "numbered_by_folder") is True
     skill = skill_of(reference)
-    if not by_folder and (len(reference) < _FEWEST or (skill is not None and skill.shown)):
+    if not by_folder and (len(reference) < FEWEST or (skill is not None and skill.shown)):
         return [f"{told}: names are left out"]
     remedy = (
         "folders are numbered in sorted order; say which of the model's classes each is by classes=, the names of all "
@@ -220,90 +180,6 @@ def _skill_notes(reference: Observation, requirements: str) -> list[str]:
     )
 
 
-def _single_skill(reference: Observation) -> Skill:
-    answers, labels, classes = reference.predictions, reference.labels, reference.classes
-    count, right = len(labels), answers == labels
-    hits = torch.bincount(labels[right], minlength=classes).double().numpy()
-    answered = torch.bincount(answers, minlength=classes).double().numpy()
-    labelled = torch.bincount(labels, minlength=classes).double().numpy()
-    one_kind = max(labelled.max(), answered.max()) == count
-    chance = 1 / classes if one_kind else float((answered @ labelled) / count**2)
-    # exact tests that answers have nothing to do with labels: of all examples, and of each class by its margins
-    held = labelled > 0
-    by_class = hypergeometric_tails(hits[held], labelled[held], answered[held], count)
-    p_values = [float(special.bdtrc(hits.sum() - 1, count, chance)), *([] if one_kind else by_class)]
-    return Skill(
-        accuracy=float(hits.sum()) / count,
-        chance=chance,
-        count=count,
-        shown=min(p_values) * len(p_values) <= _ERROR,
-        refuted=_is_refuted(float(hits.sum()), count, chance),
-        renamed=_renamed(reference),
-    )
-
-
-def _structured_skill(reference: Observation) -> Skill | None:
-    answers, labels = reference.predictions.flatten(1), reference.labels.flatten(1)
-    counts = labels != IGNORED
-    judged = counts.any(dim=1)
-    number = int(judged.sum())
-    if not number:
-        return None
-    right = ((answers == labels) & counts).sum(dim=1).double()[judged] / counts.sum(dim=1)[judged]
-    chance = _structured_chance(reference, answers, labels, counts)
-    accuracy = float(right.mean())
-    # examples are what is independent; the answers of one are not, so that no exact test is there
-    error = float(right.std()) / number**0.5 if number > 1 else float("inf")
-    return Skill(
-        accuracy=accuracy,
-        chance=chance,
-        count=number,
-        shown=accuracy - chance > _STANDARD_ERRORS * error,
-        refuted=_is_refuted(accuracy * number, number, chance),
-    )
-
-
-def _structured_chance(reference: Observation, answers: Tensor, labels: Tensor, counts: Tensor) -> float:
-    if reference.task == "multi_label":
-        places = counts.sum(dim=0).double().clamp(min=1)
-        said, true = (((part == 1) & counts).sum(dim=0) / places for part in (answers, labels))
-        return float(((said * true + (1 - said) * (1 - true)) * places).sum() / places.sum())
-    shares = [torch.bincount(part[counts], minlength=reference.classes).double() for part in (answers, labels)]
-    total = shares[0].sum()
-    if max(float(part.max()) for part in shares) == total:
-        return 1 / reference.classes
-    return float((shares[0] @ shares[1]) / total**2)
-
-
-def _is_refuted(hits: float, count: int, chance: float) -> bool:
-    """Tell whether a skill of a tenth is refuted by so many hits, by the exact binomial test at the error of 1 %."""
-    if count < _FEWEST:
-        return False
-    highest = float(special.betaincinv(hits + 1, count - hits, 1 - _ERROR)) if hits < count else 1.0
-    return highest < chance + _LEAST_SKILL * (1 - chance)
-
-
-def _renamed(reference: Observation) -> str:
-    """Return a sentence on what the reference answers for a label, where for most examples it is one other class."""
-    labels, answers, classes = reference.labels, reference.predictions, reference.classes
-    pairs, numbers = torch.unique(labels * classes + answers, return_counts=True)
-    order = numbers.argsort(descending=True, stable=True)
-    other: dict[int, int] = {}  # one to one: a reference that answers one class to everything renames nothing
-    seen, covered = set[int](), 0
-    for pair, number in zip(pairs[order].tolist(), numbers[order].tolist(), strict=True):
-        label, answer = divmod(pair, classes)
-        if label not in seen and answer not in other.values():
-            seen.add(label)
-            if label != answer:
-                other[label] = answer
-                covered += number if number > 1 else 0  # one mistake of a class names no other
-    if covered < _MOSTLY * len(labels):
-        return ""
-    names = [shortened(name, 40) for name in reference.class_names]
-    listed = ", ".join(f"{names[label]!r} by {names[answer]!r}" for label, answer in list(other.items())[:3])
-    return f"{covered} of {len(labels)} examples are answered by one other class for each label ({listed}). "
-
-
 def _class_notes(reference: Observation, requirements: str) -> list[str]:
     names, notes = reference.class_names, []
     if reference.task == "multi_label":
@@ -320,7 +196,7 @@ def _class_notes(reference: Observation, requirements: str) -> list[str]:
         notes.append(
             f"only {present} of {reference.classes} classes have examples: {requirements} says nothing of {listed}"
         )
-    wrong = ((hits == 0) & (numbers >= _FEWEST)).nonzero().flatten().tolist()
+    wrong = ((hits == 0) & (numbers >= FEWEST)).nonzero().flatten().tolist()
     if wrong:
         listed = _listed([names[index] for index in wrong])
         notes.append(f"the reference is right on no example of {listed}, which can lose nothing")
