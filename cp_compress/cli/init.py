@@ -12,6 +12,7 @@ from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_module
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
+from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ example:
 _SCHEME = "quantize(int8)"
 _NOISE = "quantize(bfloat16)"
 _SHARE_OF_COMPRESSION = 0.9
+_LEVELS = tuple(name for name, comparison in COMPARISONS.items() if comparison.proposed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheme", action="append", default=[], help=f"a candidate; repeatable (default: {_SCHEME})")
     noise_help = f"an equivalent reference: a MODEL of another seed, or a scheme; repeatable (default: {_NOISE})"
     parser.add_argument("--noise", action="append", default=[], metavar="MODEL", help=noise_help)
+    parser.add_argument(
+        "--level", action="append", choices=_LEVELS, default=[], help="a level to propose bounds for; repeatable"
+    )
     parser.add_argument("--slack", type=float, default=4.0, help="how many times the noise is allowed (default: 4)")
     parser.add_argument("--output", "-o", default="gate.toml", type=read_target, help="default: gate.toml")
     parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
@@ -51,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.artifacts import served_levels
     from cp_compress.fidelity import observe
     from cp_compress.fidelity.footprints import compare_footprints
-    from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose_applicable
+    from cp_compress.fidelity.proposals import propose_applicable
     from cp_compress.model import parse_scheme
     from cp_compress.model.scheme import apply_scheme
 
@@ -76,8 +81,9 @@ def run(options: argparse.Namespace) -> int:
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
-        reasons = {level: why for level in PROPOSED_LEVELS if (why := served[level]) is not None}
-        levels = [level for level in PROPOSED_LEVELS if level not in reasons]
+        asked = options.level or _LEVELS
+        reasons = {level: why for level in asked if (why := served[level]) is not None}
+        levels = [level for level in asked if level not in reasons]
         proposals, left_out = propose_applicable(
             references, candidates, levels=levels, slack=options.slack, seed=options.seed
         )
