@@ -17,6 +17,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+CPU_VALUES = 2**20  # of the inputs of one call; the activations of more of them no longer stay in a CPU's caches
+
+
+def rows_in_cache(values: int) -> int:
+    """Return how many inputs of so many values a CPU is best given in one call.
+
+    >>> rows_in_cache(3 * 32 * 32), rows_in_cache(3 * 224 * 224)
+    (341, 6)
+    """
+    return max(1, CPU_VALUES // max(1, values))
+
+
 class BatchSize:
     """A batch size that halves on out-of-memory and stays halved for the work that follows.
 

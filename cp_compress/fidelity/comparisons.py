@@ -213,7 +213,6 @@ COMPARISONS: Mapping[str, Comparison] = {
             needs=(Need("gradients", of="reference", unless="directions=…"),),
             made=("bounds", "directions"),
             proposed=("median_change",),
-            proposed_options={"examples": 32},
         ),
         _declare("robustness", "robustness:compare_robustness"),
         _declare(

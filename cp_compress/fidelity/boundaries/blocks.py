@@ -18,6 +18,7 @@ from cp_compress.fidelity.boundaries.families import (
     class_gradient_origin,
     gate_directions,
     shared_gate_directions,
+    standard_counts,
 )
 from cp_compress.fidelity.boundaries.worst import worst_case_directions, worst_case_names, worst_case_origin
 from cp_compress.fidelity.observing.observation import Observation
@@ -116,7 +117,7 @@ def gate_blocks(
     """
     require_one_class(reference.task)
     inputs, _ = reference.data.select(chosen)
-    ranks = len(names := class_gradient_names(reference))
+    ranks = len(names := class_gradient_names(reference, standard_counts(tuple(inputs.shape[1:]))[0]))
     origin = class_gradient_origin(reference, inputs, ranks)
     if origin is None:
         return gate_directions(reference, chosen, seed=seed, residuals=residuals, batch_size=batch_size)

@@ -19,6 +19,7 @@ from cp_compress.fidelity.boundaries.blocks import (
     worst_case_blocks,
 )
 from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.boundaries.families import USUAL_VALUES
 from cp_compress.fidelity.boundaries.pairs import RayPairs, censored_medians, family_table, median_of, summarise
 from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, boundary_distances, search_boundaries
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
@@ -30,6 +31,7 @@ __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search
 _OWNER = "compare_boundaries"
 FAMILIES = ("gate", "worst", "benign")
 _LISTED_EXAMPLES = 20
+_EXAMPLES, _FEWEST_EXAMPLES = 32, 8
 
 
 def compare_boundaries(
@@ -38,7 +40,7 @@ def compare_boundaries(
     directions: Directions | DirectionBlocks | Tensor | str = "gate",
     *,
     max_distance: float | None = None,
-    examples: int | Sequence[int] | Tensor | None = 32,
+    examples: int | Sequence[int] | Tensor | str | None = "auto",
     tolerance: float = 0.1,
     bounds: Bounds | None = None,
     steps: int = 32,
@@ -75,7 +77,8 @@ def compare_boundaries(
         directions: "gate" (`gate_directions` of the reference with `seed`), "worst" (`worst_case_directions` of each
             model itself), "benign" (`benign_directions` of the reference), a `Directions` value, or a tensor
             (directions, *input). Directions made for each example follow the order of `examples`.
-        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all. "auto" are 32 of
+            up to 16,384 values, such as images of 3 × 64 × 64, and fewer of more, but at least 8.
         max_distance: How far to search, L2 in units of the inputs; by default the median distance between two of the
             examples.
         seed: The seed of the random directions of "gate".
@@ -113,7 +116,7 @@ def compare_boundaries(
         check_choice(_OWNER, "directions", directions, FAMILIES)
     share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
-    chosen = choose_examples(_OWNER, examples, len(reference))
+    chosen = choose_examples(_OWNER, standard_examples(examples, reference), len(reference))
     check_comparable(candidate, reference)
     before_inputs, after_inputs = (seen.data.select(chosen)[0] for seen in (reference, candidate))
     if before_inputs.shape != after_inputs.shape:
@@ -185,6 +188,16 @@ def compare_boundaries(
         },
         notes=_notes(pairs, len(left_out), len(chosen), reach, steps),
     )
+
+
+def standard_examples(
+    examples: int | Sequence[int] | Tensor | str | None, reference: Observation
+) -> int | Sequence[int] | Tensor | None:
+    """Return how many examples "auto" are for inputs of this size; anything else as it is."""
+    if not isinstance(examples, str) or examples != "auto":
+        return examples  # type: ignore[return-value]  # other texts are refused where examples are chosen
+    share = USUAL_VALUES / max(USUAL_VALUES, reference.data.select(range(1))[0][0].numel())
+    return max(_FEWEST_EXAMPLES, int(_EXAMPLES * share))
 
 
 def _default_distance(inputs: Tensor) -> float:

@@ -18,6 +18,7 @@ from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examp
 from cp_compress.inputs.tasks import require_one_class
 
 _COUNT_RULE = "must be a whole number of 1 or more"
+USUAL_VALUES = 2**14  # of an input; along more of them there are fewer directions, because each costs more
 _RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
 
 
@@ -80,6 +81,15 @@ def class_gradient_directions(
     names = class_gradient_names(observation, asked)
     origin = class_gradient_origin(observation, inputs, ranks)
     return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
+
+
+def standard_counts(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return how many class gradients, low-frequency waves and Gaussian directions a gate has for inputs of a shape.
+
+    >>> standard_counts((3, 32, 32)), standard_counts((3, 224, 224))
+    ((9, 15, 8), (3, 4, 2))
+    """
+    return (9, 15, 8) if math.prod(input_shape) <= USUAL_VALUES else (3, 4, 2)
 
 
 def class_gradient_names(observation: Observation, count: int = 9) -> tuple[str, ...]:
@@ -153,9 +163,9 @@ def gate_directions(
     *,
     seed: int = 0,
     residuals: Directions | None = None,
-    class_gradients: int = 9,
-    low_frequency: int = 15,
-    gaussian: int = 8,
+    class_gradients: int | None = None,
+    low_frequency: int | None = None,
+    gaussian: int | None = None,
     batch_size: int | None = None,
 ) -> Directions:
     """Return the fixed set of directions of a gate, the same for every candidate.
@@ -171,9 +181,9 @@ def gate_directions(
         examples: A number of examples spread evenly over the data set, their indices, or None for all.
         seed: The seed of the Gaussian directions.
         residuals: The `residual_directions` of the same examples, or None.
-        class_gradients: The number of class gradients.
-        low_frequency: The number of low-frequency waves.
-        gaussian: The number of Gaussian directions.
+        class_gradients: The number of class gradients; by default 9, and 3 for inputs of more than 16,384 values.
+        low_frequency: The number of low-frequency waves; by default 15, and 4 for such inputs.
+        gaussian: The number of Gaussian directions; by default 8, and 2 for such inputs.
         batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
             and never more than the observations were made with.
 
@@ -192,7 +202,8 @@ def gate_directions(
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
-    parts = [class_gradient_directions(reference, chosen, count=class_gradients, batch_size=batch_size)]
+    gradients = standard_counts(shape)[0] if class_gradients is None else class_gradients
+    parts = [class_gradient_directions(reference, chosen, count=gradients, batch_size=batch_size)]
     parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)
     if residuals is not None:
         if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
@@ -203,11 +214,13 @@ def gate_directions(
 
 
 def shared_gate_directions(
-    input_shape: tuple[int, ...], low_frequency: int = 15, gaussian: int = 8, *, seed: int = 0
+    input_shape: tuple[int, ...], low_frequency: int | None = None, gaussian: int | None = None, *, seed: int = 0
 ) -> list[Directions]:
     """Return the sets in `gate_directions` that all examples share."""
-    waves = [low_frequency_directions(input_shape, low_frequency)] if len(input_shape) <= 3 else []
-    return [*waves, gaussian_directions(input_shape, gaussian, seed)]
+    _, usual_waves, usual_gaussian = standard_counts(input_shape)
+    count = usual_waves if low_frequency is None else low_frequency
+    waves = [low_frequency_directions(input_shape, count)] if len(input_shape) <= 3 else []
+    return [*waves, gaussian_directions(input_shape, usual_gaussian if gaussian is None else gaussian, seed)]
 
 
 def _rank_name(rank: int) -> str:

@@ -12,7 +12,7 @@ from cp_compress.base.extensions import added
 from cp_compress.data import JPEG
 from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, gate_blocks
 from cp_compress.fidelity.boundaries.comparison import FAMILIES as FAMILIES
-from cp_compress.fidelity.boundaries.comparison import compare_boundaries
+from cp_compress.fidelity.boundaries.comparison import compare_boundaries, standard_examples
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.boundaries.families import residual_directions
 from cp_compress.fidelity.boundaries.search import Bounds
@@ -26,7 +26,7 @@ _OWNER = "assert_boundary_distance"
 
 
 def standard_directions(
-    reference: Observation, examples: int | Sequence[int] | None, seed: int, batch_size: int | None = None
+    reference: Observation, examples: int | Sequence[int] | Tensor | None, seed: int, batch_size: int | None = None
 ) -> Directions | DirectionBlocks:
     """Return class gradients, slow waves, Gaussian directions and, for images in [0, 1], JPEG residuals.
 
@@ -43,7 +43,7 @@ def standard_directions(
 def find_directions(
     directions: Any,
     reference: Observation,
-    examples: int | Sequence[int] | None,
+    examples: int | Sequence[int] | Tensor | None,
     seed: int,
     batch_size: int | None = None,
 ) -> Any:
@@ -71,7 +71,7 @@ def compare_standard_boundaries(
     directions: Directions | DirectionBlocks | Tensor | str = "gate",
     *,
     max_distance: float | None = None,
-    examples: int | Sequence[int] | None = 32,
+    examples: int | Sequence[int] | str | None = "auto",
     tolerance: float = 0.1,
     bounds: Bounds | None = None,
     steps: int = 32,
@@ -83,12 +83,13 @@ def compare_standard_boundaries(
 
     `directions` may also name a family that a user has added.
     """
+    chosen = standard_examples(examples, reference)
     return compare_boundaries(
         candidate,
         reference,
-        find_directions(directions, reference, examples, seed, batch_size),
+        find_directions(directions, reference, chosen, seed, batch_size),
         max_distance=max_distance,
-        examples=examples,
+        examples=chosen,
         tolerance=tolerance,
         bounds=bounds,
         steps=steps,

@@ -148,7 +148,7 @@ def search_boundaries(
     runner = model if isinstance(model, Runner) else Runner(model, device)
     require_one_class(runner.task)
     limits = _as_limits(owner, bounds, examples)
-    batch = batch_size_for(runner.device, batch_size)
+    batch = batch_size_for(runner.device, batch_size, values=examples[0].numel())
     search = _Search(runner, examples, known, limits, batch, reach / grid, grid, halvings)
     with torch.no_grad(), runner.evaluating():
         return search.run()

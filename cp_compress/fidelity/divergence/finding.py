@@ -164,8 +164,9 @@ def find_divergence(
     for flag, value in (("verify", verify), ("minimise", minimise), ("refine", refine)):
         check_flag(_OWNER, flag, value)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
-    before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size))
-    batch = batch_size_for(before.runner.device, batch_size)
+    values = seeds[0].numel()
+    before = Labeler(reference, device, batch_size_for(torch.device("cpu"), batch_size, values=values))
+    batch = batch_size_for(before.runner.device, batch_size, values=values)
     before.batch = batch
     after = Labeler(candidate, before.runner.device, batch)
     start = seeds.detach().to(before.runner.device)

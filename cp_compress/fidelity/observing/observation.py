@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, rows_in_cache, slices
 from cp_compress.base.digests import Examined, digest_tensors, examine
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence, SecondLook, look_again
@@ -186,10 +186,14 @@ class Observation:
 
         def run(part: slice) -> None:
             inputs, part_labels = self.data.select(range(part.start, part.stop))
-            part_logits = self.runner.logits(inputs)
-            check_fit(part_labels, part_logits, self.task)
+            if self.runner.device.type == "cpu" and not self.batch_size.fixed:
+                self.batch_size.limit = min(self.batch_size.limit, rows_in_cache(inputs[0].numel()))
+            part_logits = []
+            for few in slices(len(inputs), self.batch_size.limit):
+                part_logits.append(self.runner.logits(inputs[few]))
+                check_fit(part_labels[few], part_logits[-1], self.task)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
-            logits.append(part_logits)
+            logits.extend(part_logits)
             first.append(inputs[:REPEATED_EXAMPLES])
             del first[1:]
             labels.append(part_labels)
@@ -242,7 +246,8 @@ def observe(
         model: A callable that maps a batch to logits (n, classes), such as an `nn.Module`; it is not changed or moved.
         dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
         device: Where to run; by default where the model is.
-        batch_size: The largest number of examples in one call; it is halved when memory runs out.
+        batch_size: The largest number of examples in one call; it is halved when memory runs out, and on a CPU so
+            small that the inputs of a call have at most 2²⁰ values, which is faster.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
             the forward pass takes batches of exactly this size, and a last one of what is left.
 

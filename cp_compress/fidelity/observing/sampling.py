@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
-from cp_compress.base.batching import BatchSize
+from cp_compress.base.batching import BatchSize, rows_in_cache
 
 # a CPU's caches hold the activations of some dozens of examples; a GPU wants more of them to be busy
 _CPU_BATCH, _ACCELERATOR_BATCH = 32, 512
@@ -42,10 +42,15 @@ def choose_examples(
     return torch.tensor(indices)
 
 
-def batch_size_for(device: torch.device, batch_size: int | None, largest: int | None = None) -> BatchSize:
-    """Return the batch size asked for, or by default 32 on a CPU and 512 on an accelerator; at most `largest`."""
+def batch_size_for(
+    device: torch.device, batch_size: int | None, largest: int | None = None, *, values: int = 1
+) -> BatchSize:
+    """Return the batch size asked for, or by default 32 on a CPU and 512 on an accelerator; at most `largest`.
+
+    The default on a CPU is smaller for inputs of many `values`; observations have found theirs already.
+    """
     if batch_size is None:
-        batch_size = _CPU_BATCH if device.type == "cpu" else _ACCELERATOR_BATCH
+        batch_size = min(_CPU_BATCH, rows_in_cache(values)) if device.type == "cpu" else _ACCELERATOR_BATCH
     found = BatchSize(batch_size)
     if largest is not None:
         found.limit = min(found.limit, largest)

@@ -98,7 +98,9 @@ def test_refusals(make, message):
 
 
 def test_windows_cover_all_channels_of_an_image():
-    assert Occlusion(4, 2).sizes((3, 32, 32)) == ((3, 4, 4), (3, 2, 2))
+    assert Occlusion(4, 2).sizes((3, 32, 32)) == ((3, 4, 4), (3, 2, 2)) == Occlusion().sizes((3, 32, 32))
+    assert Occlusion().sizes((3, 224, 96)) == ((3, 28, 12), (3, 14, 6))
+    assert Occlusion(2).sizes((3, 224, 96)) == ((3, 2, 2), (3, 2, 2))
     assert Occlusion((4, 2), 2).sizes((8, 8)) == ((4, 2), (2, 2))
     assert Occlusion(5, 5).sizes((64,)) == ((5,), (5,))
 

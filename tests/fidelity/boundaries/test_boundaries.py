@@ -264,3 +264,30 @@ def test_other_shapes_and_integer_inputs_are_refused():
     pixels = (torch.randint(0, 255, (4, 3), dtype=torch.uint8), labels)
     with pytest.raises(ObservationError, match="floating-point"):
         compare(Mean(), Mean(), pixels, max_distance=None)
+
+
+def test_large_inputs_are_compared_at_fewer_examples_along_fewer_directions():
+    seen = []
+
+    class Bands(nn.Module):
+        """The mean of each third of the columns, so that class gradients are known and cheap."""
+
+        def __init__(self, scale):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor([1.0, 1.0, scale]))
+
+        def forward(self, images):
+            seen.append(len(images))
+            return torch.stack([part.mean(dim=(1, 2, 3)) for part in images.chunk(3, dim=3)], dim=1) * self.scale
+
+    inputs = torch.rand(40, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    data = inputs, torch.arange(40) % 3
+    candidate, reference = observe(Bands(1.01), data), observe(Bands(1.0), data)
+    found = compare_boundaries(candidate, reference)
+    assert found.details["examples"]["asked"] == 18  # 32 · 2¹⁴ / (3 · 96 · 96)
+    assert found.details["directions"] == 2 + 4 + 2  # of three classes there are two gradients
+    assert max(seen) == 2**20 // (3 * 96 * 96) == 37
+    few = compare_boundaries(candidate, reference, examples=3)
+    assert few.details["examples"]["asked"] == 3
+    with pytest.raises(InvalidArgumentError, match="examples='some'"):
+        compare_boundaries(candidate, reference, examples="some")

@@ -12,28 +12,30 @@ from cp_compress.fidelity.attributions.methods.captum_calls import attr
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need
 
 Extent = int | tuple[int, ...]
+_SMALLEST_WINDOW, _WINDOWS_A_SIDE, _STRIDE = 4, 8, 2
 
 
 @dataclass(frozen=True)
 class Occlusion(AttributionMethod):
     """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).
 
-    `window` and `stride` are in pixels: one number for every spatial dimension, or one for each. A window covers
-    all channels of an image (C, H, W); in a vector of features it covers so many consecutive features, and of token ids
-    so many tokens, in whose place the id 0 is read. It needs no gradients.
+    `window` and `stride` are in pixels: one number for every spatial dimension, or one for each. By default a window is
+    an eighth of each side, at least 4, and the stride half of it; the stride of a `window` that is given is 2. A window
+    covers all channels of an image (C, H, W); in a vector of features it covers so many consecutive features, and of
+    token ids so many tokens, in whose place the id 0 is read. It needs no gradients.
     """
 
-    window: Extent = 4
-    stride: Extent = 2
+    window: Extent | None = None
+    stride: Extent | None = None
     expression_name: ClassVar[str] = "occlusion"
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
-            object.__setattr__(self, name, _as_extent(name, getattr(self, name)))
-        pairs = zip(*_aligned(self.window, self.stride), strict=True)
-        if any(stride > window for window, stride in pairs):
-            reject("Occlusion", "stride", self.stride, f"steps wider than the window {self.window} would leave gaps")
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _as_extent(name, getattr(self, name)))
+        if self.window is not None and self.stride is not None:
+            self._check_gaps(*_aligned(self.window, self.stride))
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return at each place the mean change of the logit over the windows that cover it."""
@@ -58,12 +60,21 @@ class Occlusion(AttributionMethod):
         Raises InvalidArgumentError when the window does not fit into the input.
         """
         spatial = input_shape[1:] if len(input_shape) > 2 else input_shape
-        window = _spread("window", self.window, len(spatial))
-        stride = _spread("stride", self.stride, len(spatial))
+        usual = tuple(max(_SMALLEST_WINDOW, side // _WINDOWS_A_SIDE) for side in spatial)
+        window = usual if self.window is None else _spread("window", self.window, len(spatial))
+        steps = tuple(max(1, size // 2 if self.window is None else min(size, _STRIDE)) for size in window)
+        stride = steps if self.stride is None else _spread("stride", self.stride, len(spatial))
+        self._check_gaps(window, stride)
         if any(size > limit for size, limit in zip(window, spatial, strict=True)):
-            reject("Occlusion", "window", self.window, f"larger than the input, which is {spatial}")
+            found = window if self.window is None else self.window
+            reject("Occlusion", "window", found, f"larger than the input, which is {spatial}")
         channels = input_shape[: len(input_shape) - len(spatial)]
         return channels + window, channels + stride
+
+    def _check_gaps(self, window: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        if any(step > size for size, step in zip(window, stride, strict=True)):
+            found = window if self.window is None else self.window
+            reject("Occlusion", "stride", self.stride, f"steps wider than the window {found} would leave gaps")
 
 
 def _as_extent(name: str, value: object) -> Extent:
