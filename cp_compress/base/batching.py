@@ -17,16 +17,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-CPU_VALUES = 2**20  # of the inputs of one call; the activations of more of them no longer stay in a CPU's caches
+# of the inputs of one call; the activations of more of them no longer stay in a CPU's caches
+CPU_VALUES, _FEWEST_ROWS = 2**20, 8
 
 
 def rows_in_cache(values: int) -> int:
     """Return how many inputs of so many values a CPU is best given in one call.
 
     >>> rows_in_cache(3 * 32 * 32), rows_in_cache(3 * 224 * 224)
-    (341, 6)
+    (341, 8)
     """
-    return max(1, CPU_VALUES // max(1, values))
+    return max(_FEWEST_ROWS, CPU_VALUES // max(1, values))
 
 
 class BatchSize:

@@ -194,7 +194,7 @@ class Observation:
                 check_fit(part_labels[few], part_logits[-1], self.task)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
             logits.extend(part_logits)
-            first.append(inputs[:REPEATED_EXAMPLES])
+            first.append(inputs[: min(REPEATED_EXAMPLES, len(part_logits[0]))])
             del first[1:]
             labels.append(part_labels)
             digest.update(inputs, part_labels)
@@ -247,7 +247,7 @@ def observe(
         dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
         device: Where to run; by default where the model is.
         batch_size: The largest number of examples in one call; it is halved when memory runs out, and on a CPU so
-            small that the inputs of a call have at most 2²⁰ values, which is faster.
+            small that the inputs of a call have at most 2²⁰ values, or are 8, which is faster.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
             the forward pass takes batches of exactly this size, and a last one of what is left.
 

@@ -69,3 +69,20 @@ def test_a_model_that_writes_to_its_input_changes_nothing(ask):
     expected = ask(*pair(False), images())
     assert ask(*pair(True), data) == expected
     assert torch.equal(data[0], images()[0])
+
+
+def test_large_inputs_are_observed_in_small_batches_with_the_same_answers():
+    sizes = []
+
+    def first_values(images):
+        sizes.append(len(images))
+        return images[:, 0, 0, :3]
+
+    inputs = torch.rand(21, 3, 256, 256, generator=torch.Generator().manual_seed(3))
+    seen = observe(first_values, (inputs, torch.arange(21) % 3), batch_size=20)
+    assert torch.equal(seen.logits, inputs[:, 0, 0, :3])
+    assert max(sizes) == 8 and seen.batches == (8, 1)
+    sizes.clear()
+    deployed = observe(first_values, (inputs, torch.arange(21) % 3), batch_size=20, deployed_batch_size=20)
+    assert torch.equal(deployed.logits, seen.logits)
+    assert deployed.batches == (20, 1) and max(sizes) == 20
