@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.call_caches import empty_caches
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,12 +35,17 @@ _BY_HOOK = {
 
 
 def copy_whole(model: Model) -> Model:
-    """Return a deep copy of a model; raises CompressionError, with what is in the way, where there can be none."""
+    """Return a deep copy of a model, without what its observed calls have left in it.
+
+    Raises CompressionError, with what is in the way, where there can be none.
+    """
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except Exception as error:
         reason = _uncopied(model) or error
         raise CompressionError(f"the model cannot be copied, and the original is never changed: {reason}") from error
+    empty_caches(model, copied)
+    return copied
 
 
 def _uncopied(model: nn.Module) -> str | None:

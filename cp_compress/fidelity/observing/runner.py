@@ -14,6 +14,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.inputs.tasks import Task
+from cp_compress.model.call_caches import noticing_caches
 from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
@@ -50,7 +51,8 @@ class Runner:
         for module in modules:
             module.training = False
         try:
-            yield
+            with contextlib.nullcontext() if self.module is None else noticing_caches(self.module):
+                yield
         finally:
             for module, state in zip(modules, states, strict=True):
                 module.training = state

@@ -13,6 +13,8 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.holdings.found import ATTRIBUTE, CAPTURED, PACKED, Held, Holdings
 from cp_compress.base.holdings.walking import holdings_of
+from cp_compress.model.call_caches import UNKNOWN, written_by_calls
+from cp_compress.model.storage.extra_states import is_stored
 from cp_compress.model.storage.packing import Packer, Unpacker, check_entry
 
 _DIGITS = 16
@@ -25,7 +27,12 @@ def refuse_unheld(model: nn.Module, found: Holdings) -> None:
     """Raise CompressionError, naming it, for what a model holds and no file can."""
     if found.unseen:
         raise CompressionError(f"a file cannot hold {found.unseen[0]}")
-    packed = [held for held in found.hidden() if held.place == PACKED]
+    packed = [held for held in found.hidden() if held.place == PACKED and not is_stored(model, held)]
+    if packed and "get_extra_state()" in packed[0].path:
+        raise CompressionError(
+            f"a file cannot hold {packed[0].path}: an extra state is given back where its class has set_extra_state "
+            "too, and it consists of tensors, numbers, texts, and lists and dicts of them"
+        )
     if packed:
         raise CompressionError(
             f"a file cannot hold {packed[0].path}: packed parameters can be read, and not be put together again. Save "
@@ -36,9 +43,9 @@ def refuse_unheld(model: nn.Module, found: Holdings) -> None:
         raise CompressionError(f"a file cannot hold {scripts[0] or 'the model'}: it is TorchScript; use torch.jit.save")
 
 
-def add_outside(packer: Packer, found: Holdings, whole: bool) -> dict[str, Any]:
+def add_outside(packer: Packer, model: nn.Module, found: Holdings, whole: bool) -> dict[str, Any]:
     """Store tensors in attributes, with `whole` all others too, and return the table of them and of digests."""
-    stored = [held for held in found.hidden() if whole or held.place == ATTRIBUTE]
+    stored = [held for held in found.hidden() if held.place == ATTRIBUTE or (whole and not is_stored(model, held))]
     table: dict[str, Any] = {"tensors": [[held.path, packer.add(held.tensor)] for held in stored]}
     table["same"] = _digests(found)
     table["training"] = _training(found)
@@ -83,6 +90,26 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
 def _fits(held: Held, entry: Any) -> bool:
     dtype, shape, _, _ = check_entry(entry)
     return (dtype, shape) == (held.tensor.dtype, tuple(held.tensor.shape))
+
+
+def settle_buffers(candidate: nn.Module, entries: dict[str, Any]) -> None:
+    """Give a copy of a model the buffers that only calls make, or take them away, as the saved model had them."""
+    present = dict(candidate.named_buffers(remove_duplicate=False))
+    for name in entries.keys() | present.keys():
+        path, _, key = name.rpartition(".")
+        try:
+            module = candidate.get_submodule(path)
+        except AttributeError:
+            continue
+        empty = module._buffers.get(key, UNKNOWN) is None
+        written = key in written_by_calls(type(module)) and key not in module._parameters
+        if name in entries and name not in present and (empty or written) and isinstance(entries[name], list):
+            dtype, shape, _, _ = check_entry(entries[name])
+            if _is_small(entries[name]):
+                device = next((tensor.device for tensor in candidate.parameters()), None)
+                module._buffers[key] = torch.empty(shape, dtype=dtype, device=device)
+        elif name in present and name not in entries and written:
+            module._buffers[key] = None
 
 
 def _is_small(entry: Any) -> bool:
