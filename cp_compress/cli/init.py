@@ -11,7 +11,7 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.cli.compare import add_deployed_batch_size
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_module
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     device = read_device(options)
     with progress(options, len(schemes) + 3) as bar:
         bar.stage("reading")
-        reference = read_module(options.reference, options.architecture, device)
+        reference = _read_reference(options, device)
         data = read_data(options.data)
         size = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
         bar.stage("noise")
@@ -110,6 +110,23 @@ def run(options: argparse.Namespace) -> int:
     written = f"wrote {options.output}; run: cp-compress gate {options.output}"
     emit(options, f"{table(rows)}\n\n{told}{end}\n{written}", content)
     return DONE
+
+
+def _read_reference(options: argparse.Namespace, device: Any) -> Any:
+    """Return the reference; raises InvalidArgumentError for a program or an ONNX file, which no scheme compresses."""
+    from torch import nn
+
+    from cp_compress.artifacts.exported_programs.models import ExportedModel
+
+    model = read_model(options.reference, options.architecture, device, "REFERENCE")
+    if not isinstance(model, nn.Module) or isinstance(model, ExportedModel):
+        rule = (
+            "bounds are measured on what schemes make of the reference, and only a torch.nn.Module can be compressed; "
+            "give the model that it was made from, as package.module:factory or as weights with --architecture. In the "
+            f'specification, this file can then be a candidate: [[candidate]] file = "{options.reference}"'
+        )
+        raise InvalidArgumentError(f"REFERENCE {options.reference} is an {type(model).__name__}: {rule}")
+    return model
 
 
 def _equivalent(text: str, reference: Any, options: argparse.Namespace, device: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 from cp_compress import CompressionError, ObservationError, Prune, Quantize, observe
 from cp_compress.fidelity import forget_observations
 from cp_compress.model import load, save
+from cp_compress.model.copying import copy_whole
 
 DATA = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
 
@@ -211,3 +212,43 @@ def test_layers_with_other_settings_are_refused_by_name(tmp_path):
     for other, named in ((network(nn.GELU()), "2 is GELU"), (network(nn.ReLU(), eps=1e-3), "1 is BatchNorm1d")):
         with pytest.raises(CompressionError, match=f"{named}.*another layer in the file"):
             load(tmp_path / "candidate.cp", other)
+
+
+class Halves(torch.Tensor):
+    """A tensor of two halves, whose class says what it is made of and does not copy itself."""
+
+    @staticmethod
+    def __new__(cls, left, right):
+        size = (left.shape[0] + right.shape[0], left.shape[1])
+        return torch.Tensor._make_wrapper_subclass(cls, size, dtype=left.dtype)
+
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+    def __tensor_flatten__(self):
+        return ["left", "right"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts, context, size, stride):
+        return Halves(parts["left"], parts["right"])
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:
+            return Halves(args[0].left, args[0].right)
+        whole = [torch.cat([one.left, one.right]) if isinstance(one, Halves) else one for one in args]
+        return function(*whole, **(kwargs or {}))
+
+
+def test_models_with_tensors_that_do_not_copy_themselves_are_copied(tmp_path):
+    model = nn.Linear(4, 3, bias=False)
+    left, right = model.weight.detach().split(2)
+    model.weight = nn.Parameter(Halves(left.clone(), right.clone()), requires_grad=False)
+    with pytest.raises(RuntimeError, match="__deepcopy__"):
+        copy.deepcopy(model)
+    copied = copy_whole(model)
+    assert torch.equal(copied.weight.left, model.weight.left)
+    assert copied.weight.left is not model.weight.left
+    save(model, tmp_path / "model.cp")
+    copied.weight.left.zero_()
+    assert torch.equal(load(tmp_path / "model.cp", copied).weight.left, left)

@@ -83,7 +83,7 @@ class StoredDataset(StreamDataset):
 
     @property
     def nbytes(self) -> int:
-        """The bytes on disk: all shards and the manifest, but not the digests of the originals, which only checks read."""
+        """The bytes on disk: all shards and the manifest, not the digests of originals, which only checks read."""
         return sum(shard.file_bytes for shard in self._manifest.shards) + (self.path / MANIFEST).stat().st_size
 
     @property

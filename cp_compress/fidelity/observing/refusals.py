@@ -64,8 +64,8 @@ def require_source(candidate: Model, reference: Model) -> None:
     if other_source(candidate, reference):
         steps = " | ".join(compression_steps(candidate)) or "the candidate"
         rule = (
-            f"{steps} was made from a model with the same layers and other weights: at least one parameter of the model "
-            "that was compressed had another value than this reference has. So the two may not belong together, and a "
+            f"{steps} was made from a model with the same layers and other weights: at least one parameter of what "
+            "was compressed had another value than in this reference. So the two may not belong together, and a "
             "check would measure something else than the compression. If you changed the model yourself before it was "
             "compressed (fine-tuned it, folded or replaced weights), say so before the check, in one line: "
             "cp_compress.model.declare_source(candidate, reference). Else compare the candidate with the model that it "

@@ -31,7 +31,7 @@ Outputs = Literal["logits", "probabilities", "either"]
 
 def by_blocks(measure: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Return what `measure` gives for rows of tensors (n, ...), block by block."""
-    rows = max(1, _BLOCK_VALUES // max(1, tensors[0][0].numel()))
+    rows = max(1, _BLOCK_VALUES // max(1, *(tensor[:1].numel() for tensor in tensors)))
     return torch.cat([measure(*(tensor[part] for tensor in tensors)) for part in slices(len(tensors[0]), rows)])
 
 

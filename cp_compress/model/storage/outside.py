@@ -18,6 +18,10 @@ from cp_compress.model.storage.extra_states import is_stored
 from cp_compress.model.storage.packing import Packer, Unpacker, check_entry
 
 _DIGITS = 16
+_STATES = (
+    ": give a model whose layers were changed by the same library; where its first call changes what layers hold, as "
+    "some libraries' do, one that was called as the saved one was"
+)
 _MOST_NEW_VALUES = 1 << 24
 _INTERNALS = frozenset(vars(nn.Module()))
 _PLACE = re.compile(r"(?:([\w.]+)\.)?([^\W\d]\w*)(?:\[(?:(\d+)|'([^'\\]*)')\])?")
@@ -68,7 +72,7 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
     places = {held.path: held for held in found.hidden() if held.place == ATTRIBUTE}
     for path in places.keys() - dict(entries).keys():
         if not _put(candidate, path, None):
-            raise CompressionError(f"{path} is in the model, not in the file")
+            raise CompressionError(f"{path} is in the model, not in the file{_STATES}")
     originals = {held.tensor.untyped_storage().data_ptr() for held in holdings_of(model).tensors if held.tensor.numel()}
     for path, entry in entries:
         if path in places and _fits(places[path], entry):
@@ -119,7 +123,7 @@ def _is_small(entry: Any) -> bool:
 
 def _misfit(path: str, entry: Any, held: Held | None) -> str:
     if held is None:
-        return f"{path} is in the file, not in the model"
+        return f"{path} is in the file, not in the model{_STATES}"
     dtype, shape, _, _ = check_entry(entry)
     own = f"{held.tensor.dtype} of shape {tuple(held.tensor.shape)}"
     return f"{path} is {dtype} of shape {shape} in the file and {own} in the model"
