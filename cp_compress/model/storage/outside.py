@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.holdings.found import ATTRIBUTE, CAPTURED, PACKED, Held, Holdings
+from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.model.call_caches import UNKNOWN, written_by_calls
 from cp_compress.model.storage.extra_states import is_stored
@@ -70,15 +71,28 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
         raise CorruptStreamError("its table of what lies outside of parameters is not readable") from error
     found = holdings_of(candidate)
     places = {held.path: held for held in found.hidden() if held.place == ATTRIBUTE}
+    given = holdings_of(model)
+    shared = {geometry(held.tensor): held.path for held in given.tensors}
+    again: list[tuple[Held, str]] = []
     for path in places.keys() - dict(entries).keys():
-        if not _put(candidate, path, None):
+        value = _value_at(model, path)
+        first = None if value is None else shared.get(geometry(value))
+        if first is not None and first != path:  # what the model holds once, its copy may hold twice
+            again.append((places[path], first))
+        elif not _put(candidate, path, None):
             raise CompressionError(f"{path} is in the model, not in the file{_STATES}")
-    originals = {held.tensor.untyped_storage().data_ptr() for held in holdings_of(model).tensors if held.tensor.numel()}
+    originals = {held.tensor.untyped_storage().data_ptr() for held in given.tensors if held.tensor.numel()}
     for path, entry in entries:
         if path in places and _fits(places[path], entry):
             _fill(places[path], entry, originals, unpacker)
         elif not (_is_small(entry) and _put(candidate, path, unpacker.read(entry))):
             raise CompressionError(_misfit(path, entry, places.get(path)))
+    for held, first in again:
+        filled = _value_at(candidate, first)
+        if filled is None or filled.shape != held.tensor.shape or filled.dtype != held.tensor.dtype:
+            raise CompressionError(f"{held.path} is in the model, not in the file{_STATES}")
+        with torch.no_grad():
+            held.tensor.copy_(filled)
     own = dict(_digests(found))
     for path, digest in same:
         if own.pop(path, None) != digest:
@@ -89,6 +103,17 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
         raise CompressionError(f"the file has {len(training)} modules in attributes, the model {len(found.modules)}")
     for (_, module), flag in zip(found.modules, training, strict=True):
         module.training = flag == "1"
+
+
+def _value_at(model: nn.Module, path: str) -> Tensor | None:
+    """Return the plain tensor at a path of attributes and keys, or None where there is none."""
+    value: Any = model
+    for name, number, text in re.findall(r"(?:^|\.)(\w+)|\[(\d+)\]|\['([^']*)'\]", path):
+        try:
+            value = getattr(value, name) if name else value[int(number) if number else text]
+        except (AttributeError, LookupError, TypeError):
+            return None
+    return as_plain(value) if isinstance(value, Tensor) and is_plain(value) else None
 
 
 def _fits(held: Held, entry: Any) -> bool:
