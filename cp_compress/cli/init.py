@@ -195,7 +195,9 @@ def _lines(
     yield "[execution]"
     yield f"seed = {options.seed}  # of every random choice; the bounds were measured with it"
     deployed = vars(options).get("deployed_batch_size")
-    yield from [] if deployed is None else [f"deployed_batch_size = {deployed}"]
+    if deployed is not None:
+        yield f"batch_size = {options.batch_size}"
+        yield f"deployed_batch_size = {deployed}"
     yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
     yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be"

@@ -155,7 +155,7 @@ def _propose_level(
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return the bounds of a level, and why some of its metrics have none."""
     seen = as_observations("propose", "references", references, at_least=2)
-    for other in (*seen[1:], *candidates.values()):
+    for other in (*seen, *candidates.values()):
         require_known_batches(other, seen[0])
     known = known_comparisons()
     level, error = known[name], _FALSE_ALARMS / sum(len(known[each].proposed) for each in PROPOSED_LEVELS)

@@ -10,28 +10,29 @@ import inspect
 import textwrap
 import types
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from cp_compress.base.holdings.foreign import is_setting
+from cp_compress.base.holdings.foreign import is_of_library, is_setting
 
 OWN, BUFFERS = "", "_buffers"
-"""Where a place lies: among a module's attributes, or its buffers; else in the dict that an attribute holds."""
+"""Where a place lies: among a module's attributes, or its buffers; else in what an attribute of that name holds."""
 
 Place = tuple[str, Hashable]
 ABSENT, UNKNOWN = object(), object()
 _INTERNALS = frozenset(vars(nn.Module()))
+_LONGEST = 256  # of lists whose entries are looked at
 _BUILDING = ("__init__", "__new__", "__setstate__", "__deepcopy__", "__getstate__", "reset_parameters")
 _noticed: weakref.WeakKeyDictionary[nn.Module, dict[Place, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def noticing_caches(model: nn.Module) -> Iterator[None]:
-    """Notice what calls inside fill in a model, so that copies begin as it was before them."""
-    before = [(module, state_of(module)) for module in model.modules()]
+def noticing_caches(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Notice what calls inside fill in modules, so that copies begin as they were before them."""
+    before = [(module, state_of(module)) for module in modules]
     try:
         yield
     finally:
@@ -40,7 +41,7 @@ def noticing_caches(model: nn.Module) -> Iterator[None]:
 
 
 def empty_caches(model: nn.Module, copied: nn.Module) -> None:
-    """Give a copy of a model the attributes, buffers and entries of dicts that the model had before it was called.
+    """Give a copy of a model, or itself, the attributes, buffers and entries of dicts that it had before its calls.
 
     Only what `noticing_caches` has seen being filled, and what nobody has changed since, is given back.
     """
@@ -53,18 +54,21 @@ def empty_caches(model: nn.Module, copied: nn.Module) -> None:
         if _same(now.get(place, ABSENT), after)
     ]
     if any(not is_setting(first) or first is None for _, first, _ in filled):  # numbers alone are counters
-        for place, first, other in filled:
+        # from behind, so that the places in a list that grew stay what they are
+        for place, first, other in sorted(filled, key=lambda one: one[0][1] if isinstance(one[0][1], int) else 0)[::-1]:
             put(other, place, first)
 
 
 def state_of(module: nn.Module) -> dict[Place, Any]:
-    """Return the attributes and buffers of a module, and the entries of dicts in attributes, by their places."""
+    """Return the attributes and buffers of a module, and the entries of dicts and lists in attributes, by place."""
     own = {name: value for name, value in vars(module).items() if name not in _INTERNALS}
     state: dict[Place, Any] = {(OWN, name): value for name, value in own.items()}
     state |= {(BUFFERS, name): value for name, value in module._buffers.items()}
     for name, value in own.items():
         if type(value) is dict:
             state |= {(name, key): part for key, part in value.items()}
+        elif type(value) is list and len(value) <= _LONGEST:
+            state |= {(name, place): part for place, part in enumerate(value)}
     return state
 
 
@@ -72,29 +76,44 @@ def put(module: nn.Module, place: Place, value: Any) -> None:
     """Put a value into a place of a module, or with ABSENT take away what is there."""
     where, key = place
     owner: Any = vars(module) if where == OWN else module._buffers if where == BUFFERS else vars(module).get(where, {})
-    if value is ABSENT:
+    if type(owner) is list and isinstance(key, int):
+        owner[key:] = [*([] if value is ABSENT else [value]), *owner[key + 1 :]]
+    elif value is ABSENT:
         owner.pop(key, None)
     else:
         owner[key] = value
 
 
-def holds_tensor(value: Any) -> bool:
-    """Tell whether a value is a tensor or an array, or a list or dict with one in it.
+def holds_tensor(value: Any, depth: int = 3) -> bool:
+    """Tell whether a value is a tensor or an array, or a list, a dict or a user's object with one in it.
 
     >>> holds_tensor({"a": [Tensor()]}), holds_tensor({}), holds_tensor(1)
     (True, False, False)
     """
     if isinstance(value, (Tensor, np.ndarray)):
         return True
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return any(holds_tensor(part) for part in parts)
+    parts: Iterable[Any] = value if isinstance(value, (list, tuple)) else ()
+    if isinstance(value, dict) or is_own_object(value):
+        parts = (value if isinstance(value, dict) else vars(value)).values()
+    return depth > 0 and any(holds_tensor(part, depth - 1) for part in list(parts))
+
+
+def is_own_object(value: Any) -> bool:
+    """Tell whether a value is an object of a user's class, whose attributes are all of it, and no module."""
+    kind = type(value)
+    return not isinstance(value, (nn.Module, type)) and hasattr(value, "__dict__") and not is_of_library(kind)
+
+
+def written_by_calls(module: nn.Module) -> frozenset[str]:
+    """Return the names of attributes and buffers that methods of a module write, but for those that build it."""
+    kind: Any = type(module)
+    return _written_by_class(kind)
 
 
 @functools.lru_cache(maxsize=1024)
-def written_by_calls(kind: type) -> frozenset[str]:
-    """Return the names of attributes and buffers that methods of a class write, but for those that build it."""
+def _written_by_class(kind: type) -> frozenset[str]:
     names: set[str] = set()
-    for part in kind.__mro__[: kind.__mro__.index(nn.Module)] if nn.Module in kind.__mro__ else ():
+    for part in kind.__mro__[: kind.__mro__.index(nn.Module)]:
         for name, value in vars(part).items():
             function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else None
             if name not in _BUILDING and isinstance(function, types.FunctionType):
@@ -102,17 +121,17 @@ def written_by_calls(kind: type) -> frozenset[str]:
     return frozenset(names)
 
 
-@functools.lru_cache(maxsize=4096)
-def built_with(kind: type, name: str) -> Any:
-    """Return the constant, or the empty dict or list, that the constructor of a class gives an attribute.
+def built_with(module: nn.Module, name: str) -> Any:
+    """Return the constant, or the empty dict or list, that the constructor of a module gives an attribute.
 
     ABSENT where it gives it nothing, UNKNOWN where it gives it anything else, or its source cannot be read.
     """
-    found = ABSENT
-    for part in kind.__mro__[: kind.__mro__.index(nn.Module)] if nn.Module in kind.__mro__ else ():
-        given = _assigned(part).get(name, ABSENT)
+    found, kind = ABSENT, type(module)
+    for part in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        key: Any = part
+        given = _assigned(key).get(name, ABSENT)
         found = given if found is ABSENT else found
-        found = UNKNOWN if found is ABSENT and None in _assigned(part) else found
+        found = UNKNOWN if found is ABSENT and None in _assigned(key) else found
     return found
 
 

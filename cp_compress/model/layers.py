@@ -99,7 +99,9 @@ def find_weights(model: nn.Module, embeddings: bool = False) -> tuple[list[Weigh
             continue
         places = owners[id(parameter)]
         if is_made_of_others(parameter):
-            others.append(Skip(name, f"a {type(parameter).__name__} of another library is not pruned or quantised"))
+            others.append(
+                Skip(name, f"tensors of another library ({type(parameter).__name__}) are not pruned or quantised")
+            )
         elif not parameter.is_floating_point() or parameter.element_size() == 1:
             others.append(Skip(name, f"{_text(parameter.dtype)} values are not pruned or quantised"))
         elif any(is_weight(place) or (embeddings and is_table(place)) for place in places):

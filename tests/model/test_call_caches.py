@@ -8,11 +8,16 @@ import torch
 from torch import nn
 
 from cp_compress import CompressionError, ObservationError, Prune, Quantize, observe
+from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.fidelity import forget_observations
-from cp_compress.model import load, save
+from cp_compress.model import CalibrationData, footprint, load, measure_latency, save
 from cp_compress.model.copying import copy_whole
 
 DATA = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+
+
+class Store:
+    """Where a model keeps what it has computed."""
 
 
 class Caching(nn.Module):
@@ -23,6 +28,7 @@ class Caching(nn.Module):
         self.kind = kind
         self.linear = nn.Linear(4, 3)
         self.table, self.tables, self.length, self.scale = None, {}, 0, None
+        self.parts, self.grown, self.store = [None] * 2, [], Store()
         self.register_buffer("late", None)
 
     def doubled(self):
@@ -49,6 +55,18 @@ class Caching(nn.Module):
             if self.late is None:
                 self.late = self.doubled()
             return inputs @ self.late.t()
+        if self.kind == "list":
+            if self.parts[0] is None:
+                self.parts[0] = self.doubled()
+            return inputs @ self.parts[0].t()
+        if self.kind == "grown":
+            if not self.grown:
+                self.grown.append(self.doubled())
+            return inputs @ self.grown[0].t()
+        if self.kind == "object":
+            if not hasattr(self.store, "table"):
+                self.store.table = self.doubled()
+            return inputs @ self.store.table.t()
         if self.kind == "number":
             if self.scale is None:
                 self.scale = float(self.linear.weight.detach().norm())
@@ -60,7 +78,7 @@ def look(model, data=DATA):
     return observe(model, data).logits
 
 
-KINDS = ["attribute", "dict", "length", "absent", "buffer", "number"]
+KINDS = ["attribute", "dict", "list", "grown", "length", "absent", "buffer", "number"]
 
 
 class ByMode(nn.Module):
@@ -129,7 +147,7 @@ def test_what_observed_calls_left_is_not_carried_into_candidates(kind, tmp_path)
         assert torch.equal(look(loaded), look(expected))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "object"])
 def test_a_candidate_that_answers_from_what_the_users_calls_left_is_refused(kind):
     torch.manual_seed(1)
     used = Caching(kind).eval()
@@ -252,3 +270,32 @@ def test_models_with_tensors_that_do_not_copy_themselves_are_copied(tmp_path):
     save(model, tmp_path / "model.cp")
     copied.weight.left.zero_()
     assert torch.equal(load(tmp_path / "model.cp", copied).weight.left, left)
+
+
+@pytest.mark.parametrize("kind", ["attribute", "dict", "absent", "buffer"])
+def test_nothing_of_calls_stays_whoever_makes_them(kind):
+    torch.manual_seed(1)
+    used = Caching(kind).eval()
+    footprint(used, DATA[0])
+    observe(lambda inputs: used(inputs), DATA).logits.sum()
+    candidate = Prune(0.5).compress(used)
+    expected = look(candidate)
+    with torch.no_grad():
+        candidate.linear.weight.mul_(2)  # as training does
+    forget_observations()
+    assert torch.equal(look(candidate), 2 * expected)
+    measure_latency(candidate, used, DATA[0], repeats=1)
+    assert [part.path for part in holdings_of(candidate).hidden()] == []
+
+
+class Calibrated(Caching):
+    def forward(self, inputs):
+        return self.linear(inputs) + super().forward(inputs)
+
+
+def test_calibration_leaves_nothing_of_the_weights_before():
+    torch.manual_seed(1)
+    data = CalibrationData(DATA[0])
+    candidate = Quantize("int8", "static", calibration=data).compress(Calibrated("attribute").eval())
+    assert candidate.table is None
+    look(candidate)

@@ -71,7 +71,7 @@ class _Region:
         function of the binomial law": it lies below the probability of one more.
         """
         if self.total < _MANY or most.min() < _MANY_LOST:
-            exact: FloatArray = special.bdtr(most, total.astype(np.int64), share)
+            exact: FloatArray = np.asarray(special.bdtr(most, total.astype(np.int64), share), dtype=np.float64)
             return exact
         some = np.maximum(total, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -158,7 +158,8 @@ def require_known_batches(candidate: Observation, reference: Observation) -> Non
 
     Then a check would measure the size of its own batches.
     """
-    for who, seen in (("candidate", candidate), ("reference", reference)):
+    both = (("candidate", candidate), ("reference", reference))
+    for who, seen in both[1:] if candidate is reference else both:
         found = seen.batch_dependence
         if found is not None and found.decides and not seen.deployed:
             raise ObservationError(

@@ -14,7 +14,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.inputs.tasks import Task
-from cp_compress.model.call_caches import noticing_caches
+from cp_compress.model.calling import calling
 from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
@@ -51,7 +51,7 @@ class Runner:
         for module in modules:
             module.training = False
         try:
-            with contextlib.nullcontext() if self.module is None else noticing_caches(self.module):
+            with calling(self.model):
                 yield
         finally:
             for module, state in zip(modules, states, strict=True):

@@ -27,6 +27,7 @@ from cp_compress.model.call_caches import (
     Place,
     built_with,
     holds_tensor,
+    is_own_object,
     put,
     state_of,
     written_by_calls,
@@ -37,6 +38,16 @@ from cp_compress.model.sources import read_sources
 
 _ROUNDING = 2
 _NOISE = 10
+
+
+@dataclass(frozen=True)
+class _Anew:
+    """An object of a class as it is made without arguments."""
+
+    kind: type
+
+    def __repr__(self) -> str:
+        return f"{self.kind.__qualname__}()"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,25 +113,27 @@ def _kept_in(model: Model) -> list[_Kept]:
         kind, path = type(module), paths.get(id(module), "")
         if kind.__module__.startswith("cp_compress."):
             continue
-        written = written_by_calls(kind)
+        written = written_by_calls(module)
         for place, value in state_of(module).items():
             where, name = place
             if where not in (OWN, BUFFERS) or str(name).startswith("_cp_"):
                 continue
             table = holds_tensor(value) and (where == OWN or name in written)
             if table or (where == OWN and name in written and is_setting(value)):
-                unused = _unused(kind, place, value)
+                unused = _unused(module, place, value)
                 full = f"{path}.{name}" if path else str(name)
                 found += [] if unused is UNKNOWN or unused is value else [_Kept(full, module, place, unused)]
     return found
 
 
-def _unused(kind: type, place: Place, value: Any) -> Any:
+def _unused(module: nn.Module, place: Place, value: Any) -> Any:
     """Return what a place is before any call; UNKNOWN for a number of which that cannot be told."""
-    built = None if place[0] == BUFFERS else built_with(kind, str(place[1]))
+    built = None if place[0] == BUFFERS else built_with(module, str(place[1]))
     if built is not UNKNOWN or is_setting(value):
         return UNKNOWN if built is ABSENT and is_setting(value) else built
-    return type(value)() if type(value) in (dict, list) else None
+    if type(value) is list:
+        return [None] * len(value)
+    return _Anew(type(value)) if is_own_object(value) else {} if type(value) is dict else None
 
 
 def _stale_in(
@@ -152,8 +165,11 @@ def _answer(
     What calls fill is put into `filled`. The model is as it was afterwards.
     """
     with _restored(runner.model):
-        for one in group:
-            put(one.module, one.place, _fresh(one.unused))
+        try:
+            for one in group:
+                put(one.module, one.place, _fresh(one.unused))
+        except Exception:  # a class that is not made without arguments
+            return None
         if runner.module is not None:
             for module in runner.module.modules():
                 if type(module).train is not nn.Module.train and any(one.module is module for one in group):
@@ -169,6 +185,8 @@ def _answer(
 
 
 def _fresh(value: Any) -> Any:
+    if isinstance(value, _Anew):
+        return value.kind()
     return type(value)(value) if isinstance(value, (dict, list)) else value
 
 
@@ -202,6 +220,10 @@ def _equal(one: Any, other: Any) -> bool:
         return np.array_equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, _Anew) or isinstance(other, _Anew):
+        return False
+    if is_own_object(one) and type(one) is type(other):
+        return _equal(vars(one), vars(other))
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one is other or (is_setting(one) and is_setting(other) and bool(one == other))

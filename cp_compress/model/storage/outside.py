@@ -99,10 +99,11 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
             raise CompressionError(f"{path} is another in the model than in the one that was saved")
     if own:
         raise CompressionError(f"{min(own)} is in the model, not in the file")
-    if len(training) != len(found.modules):
-        raise CompressionError(f"the file has {len(training)} modules in attributes, the model {len(found.modules)}")
-    for (_, module), flag in zip(found.modules, training, strict=True):
-        module.training = flag == "1"
+    if len(training) != len(given.modules):
+        raise CompressionError(f"the file has {len(training)} modules in attributes, the model {len(given.modules)}")
+    if len(found.modules) == len(given.modules):  # a library's copies may hold more than the model does
+        for (_, module), flag in zip(found.modules, training, strict=True):
+            module.training = flag == "1"
 
 
 def _value_at(model: nn.Module, path: str) -> Tensor | None:
@@ -131,7 +132,7 @@ def settle_buffers(candidate: nn.Module, entries: dict[str, Any]) -> None:
         except AttributeError:
             continue
         empty = module._buffers.get(key, UNKNOWN) is None
-        written = key in written_by_calls(type(module)) and key not in module._parameters
+        written = key in written_by_calls(module) and key not in module._parameters
         if name in entries and name not in present and (empty or written) and isinstance(entries[name], list):
             dtype, shape, _, _ = check_entry(entries[name])
             if _is_small(entries[name]):
