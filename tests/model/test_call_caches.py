@@ -225,7 +225,7 @@ def test_layers_with_other_settings_are_refused_by_name(tmp_path):
 
     candidate = Quantize("int8").compress(network(nn.ReLU()))
     save(candidate, tmp_path / "candidate.cp")
-    loaded = load(tmp_path / "candidate.cp", network(nn.ReLU(), probability=0.0, momentum=None))
+    loaded = load(tmp_path / "candidate.cp", network(nn.ReLU(inplace=True), probability=0.0, momentum=None))
     assert torch.equal(loaded(DATA[0]), candidate(DATA[0]))
     for other, named in ((network(nn.GELU()), "2 is GELU"), (network(nn.ReLU(), eps=1e-3), "1 is BatchNorm1d")):
         with pytest.raises(CompressionError, match=f"{named}.*another layer in the file"):

@@ -11,8 +11,8 @@ from cp_compress.base.digests import described, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 
 _DIGITS = 4
-# of training alone, so that an architecture for inference may have others
-_OF_TRAINING = re.compile(r", momentum=[^,)]*")
+# what results do not depend on, so that an architecture for inference may have it otherwise
+_WITHOUT_EFFECT = re.compile(r", momentum=[^,)]*|(?:, )?inplace=True")
 
 
 def describe_kinds(model: nn.Module) -> str:
@@ -36,4 +36,4 @@ def require_kinds(model: nn.Module, stored: object) -> None:
 
 def _kind(module: nn.Module) -> str:
     name = type(module).__qualname__
-    return name if isinstance(module, _DropoutNd) else f"{name}({_OF_TRAINING.sub('', described(module))})"
+    return name if isinstance(module, _DropoutNd) else f"{name}({_WITHOUT_EFFECT.sub('', described(module))})"
