@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import nn
 
@@ -14,13 +14,13 @@ from cp_compress.model.sources import read_sources
 
 
 @contextlib.contextmanager
-def calling(model: Callable[..., object]) -> Iterator[None]:
-    """Notice what calls inside fill in a model, or in the modules that a callable holds.
+def calling(model: Callable[..., object], modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
+    """Notice what calls inside fill in a model, or in the `modules` that a callable holds, which are found by default.
 
     A model that this package made is given back as it was before them: its weights may change, and what calls have made
     of them would not.
     """
-    with noticing_caches(modules_within(model)):
+    with noticing_caches(modules_within(model) if modules is None else modules):
         yield
     if isinstance(model, nn.Module) and (read_steps(model) or read_sources(model)):
         empty_caches(model, model)

@@ -35,5 +35,5 @@ def require_kinds(model: nn.Module, stored: object) -> None:
 
 
 def _kind(module: nn.Module) -> str:
-    name = type(module).__qualname__
+    name = type(module).__name__
     return name if isinstance(module, _DropoutNd) else f"{name}({_WITHOUT_EFFECT.sub('', described(module))})"
