@@ -30,14 +30,17 @@ _noticed: weakref.WeakKeyDictionary[nn.Module, dict[Place, tuple[Any, Any]]] = w
 
 
 @contextlib.contextmanager
-def noticing_caches(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Notice what calls inside fill in modules, so that copies begin as they were before them."""
+def noticing_caches(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Notice what calls inside fill in modules, so that copies begin as they were before them.
+
+    The list that is given holds, once it is left, the modules that anything was noticed in.
+    """
     before = [(module, state_of(module)) for module in modules]
+    noticed: list[nn.Module] = []
     try:
-        yield
+        yield noticed
     finally:
-        for module, was in before:
-            _notice(module, was)
+        noticed += [module for module, was in before if _notice(module, was)]
 
 
 def empty_caches(model: nn.Module, copied: nn.Module) -> None:
@@ -61,7 +64,8 @@ def empty_caches(model: nn.Module, copied: nn.Module) -> None:
 
 def state_of(module: nn.Module) -> dict[Place, Any]:
     """Return the attributes and buffers of a module, and the entries of dicts and lists in attributes, by place."""
-    own = {name: value for name, value in vars(module).items() if name not in _INTERNALS}
+    everything = vars(module)
+    own = {name: everything[name] for name in everything.keys() - _INTERNALS}
     state: dict[Place, Any] = {(OWN, name): value for name, value in own.items()}
     state |= {(BUFFERS, name): value for name, value in module._buffers.items()}
     for name, value in own.items():
@@ -174,8 +178,11 @@ def _written(code: types.CodeType) -> set[str]:
     return names
 
 
-def _notice(module: nn.Module, was: dict[Place, Any]) -> None:
-    now, known = state_of(module), _noticed.get(module, {})
+def _notice(module: nn.Module, was: dict[Place, Any]) -> bool:
+    now = state_of(module)
+    if now.keys() == was.keys() and all(value is was[place] for place, value in now.items()):
+        return False
+    known = _noticed.get(module, {})
     found: dict[Place, tuple[Any, Any]] = {}
     for place in now.keys() | was.keys():
         before, after = was.get(place, ABSENT), now.get(place, ABSENT)
@@ -187,6 +194,7 @@ def _notice(module: nn.Module, was: dict[Place, Any]) -> None:
             found[place] = first, after
     if found:
         _noticed[module] = known | found
+    return bool(found)
 
 
 def _same(one: Any, other: Any) -> bool:

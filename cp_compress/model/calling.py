@@ -20,7 +20,7 @@ def calling(model: Callable[..., object], modules: Iterable[nn.Module] | None = 
     A model that this package made is given back as it was before them: its weights may change, and what calls have made
     of them would not.
     """
-    with noticing_caches(modules_within(model) if modules is None else modules):
+    with noticing_caches(modules_within(model) if modules is None else modules) as noticed:
         yield
-    if isinstance(model, nn.Module) and (read_steps(model) or read_sources(model)):
+    if noticed and isinstance(model, nn.Module) and (read_steps(model) or read_sources(model)):
         empty_caches(model, model)

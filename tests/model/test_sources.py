@@ -9,7 +9,7 @@ from torch import nn
 
 from cp_compress import CompressedDataset, Prune, Quantize, observe
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
-from cp_compress.data import JPEG, ZFP, StoredDataset, write_store
+from cp_compress.data import JPEG, ZFP, StoredDataset, verify_store, write_store
 from cp_compress.fidelity.observing.refusals import require_originals, require_source
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
@@ -192,7 +192,9 @@ def test_a_store_carries_its_originals_and_is_known_again(data, tmp_path):
     (tmp_path / "1" / "originals.digests").write_bytes((tmp_path / "again" / "originals.digests").read_bytes()[:-1])
     with pytest.raises(CorruptStreamError, match=r"originals\.digests says nothing"):
         other_originals(LabeledData(StoredDataset(tmp_path / "1")), LabeledData(others))
+    assert [one.name for one in verify_store(tmp_path / "1").damaged] == ["originals.digests"]
     write_store(data, ZFP(rate=8), tmp_path / "1")
+    assert verify_store(tmp_path / "1").intact
     assert other_originals(LabeledData(StoredDataset(tmp_path / "1")), LabeledData(others))
 
 

@@ -114,7 +114,7 @@ def _kept_in(model: Model) -> list[_Kept]:
         if kind.__module__.startswith("cp_compress."):
             continue
         written = written_by_calls(module)
-        for place, value in state_of(module).items():
+        for place, value in sorted(state_of(module).items(), key=lambda item: str(item[0])):
             where, name = place
             if where not in (OWN, BUFFERS) or str(name).startswith("_cp_"):
                 continue
