@@ -189,12 +189,18 @@ def _notice(module: nn.Module, was: dict[Place, Any]) -> bool:
         if _same(before, after):
             continue
         first = known[place][0] if place in known and _same(known[place][1], before) else before
-        filled = (first is None or first is ABSENT) and holds_tensor(after)
+        filled = _is_empty(first) and holds_tensor(after)
         if filled or ((first is ABSENT or is_setting(first)) and is_setting(after)):
             found[place] = first, after
     if found:
         _noticed[module] = known | found
     return bool(found)
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 0
+    return value is None or value is ABSENT or (isinstance(value, (tuple, list, dict)) and not value)
 
 
 def _same(one: Any, other: Any) -> bool:

