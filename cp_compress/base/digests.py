@@ -175,10 +175,11 @@ def _module_text(path: str, module: nn.Module) -> str:
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
     names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
     settings = _plain_attributes(module)
-    return f"{path}\n{kind.__module__}.{kind.__qualname__}\n{_described(module)}\n{names}\n{settings}\n"
+    return f"{path}\n{kind.__module__}.{kind.__qualname__}\n{described(module)}\n{names}\n{settings}\n"
 
 
-def _described(module: nn.Module) -> str:
+def described(module: nn.Module) -> str:
+    """Return the settings that a module tells of itself, in one form for all versions of torch."""
     told = module.extra_repr()
     # newer versions of torch add what the parameters show; a model has one digest in all of them
     return _BIAS_OF_NORM.sub("", told) if isinstance(module, _NormBase) else told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from cp_compress.fidelity.judging.metrics import find_comparison
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check, Requirement, Result
     from cp_compress.fidelity.judging.measurement import Measurement
+    from cp_compress.fidelity.judging.measuring import Compare
     from cp_compress.fidelity.observing.observation import Observation
 
 _LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
@@ -37,11 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
     add_requirement_arguments(parser)
-    parser.add_argument(
-        "--deployed-batch-size",
-        type=read_count,
-        help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
-    )
     add_device(parser)
     add_output_arguments(parser)
 
@@ -88,7 +84,17 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=read_count, default=256, help="largest number of examples in one call (default: 256)"
     )
+    add_deployed_batch_size(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
+
+
+def add_deployed_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add the batch size that answers may depend on."""
+    parser.add_argument(
+        "--deployed-batch-size",
+        type=read_count,
+        help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,8 +102,6 @@ def run(options: argparse.Namespace) -> int:
     requirements = read_requirements(options)
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
-    from cp_compress.fidelity.judging.batches import with_batches
-
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
@@ -105,8 +109,8 @@ def run(options: argparse.Namespace) -> int:
         measured: list[tuple[Measurement, Check | None]] = []
         for level, (compare, chosen) in comparisons.items():
             bar.stage(level)
-            found = with_batches(compare(candidate, reference, **chosen), candidate, reference)
-            measured.append(_judge(found, reference, requirements))
+            own = [one for one in requirements if find_level(one.metric) == level]
+            measured.append(_measure(functools.partial(compare, **chosen), candidate, reference, own))
     outcomes = [check.outcome for _, check in measured if check is not None]
     outcome = worst_outcome(outcomes)
     content = {
@@ -201,20 +205,19 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     return seen[0], seen[1]
 
 
-def _judge(
-    measurement: Measurement, reference: Observation, requirements: Sequence[Requirement]
+def _measure(
+    compare: Compare, candidate: Observation, reference: Observation, own: Sequence[Requirement]
 ) -> tuple[Measurement, Check | None]:
+    from cp_compress.fidelity.judging.batches import with_batches
     from cp_compress.fidelity.judging.judgement import judge
-    from cp_compress.fidelity.judging.repeats import count_once
-    from cp_compress.fidelity.judging.telling import require_telling
+    from cp_compress.fidelity.judging.measuring import measure_for
 
-    own = [item for item in requirements if find_level(item.metric) == measurement.comparison]
     if not own:
-        return measurement, None
-    if COMPARISONS[measurement.comparison].kind != "size":
-        doubts = require_telling(reference, own)
-        measurement = count_once(measurement, reference, own)
-        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+        return with_batches(compare(candidate, reference), candidate, reference), None
+    if COMPARISONS[find_level(own[0].metric)].kind == "size":
+        measurement = compare(candidate, reference)
+    else:
+        measurement = measure_for(own, candidate, reference, compare)
     return measurement, judge(measurement, own)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_module
+from cp_compress.cli.compare import add_deployed_batch_size
+from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", default="gate.toml", type=read_target, help="default: gate.toml")
     parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
     parser.add_argument("--batch-size", type=read_count, default=256, help="examples in one call (default: 256)")
+    add_deployed_batch_size(parser)
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     add_device(parser)
     add_output_arguments(parser)
@@ -56,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.artifacts import served_levels
     from cp_compress.fidelity import observe
     from cp_compress.fidelity.footprints import compare_footprints
+    from cp_compress.fidelity.judging.telling import require_telling
     from cp_compress.fidelity.proposals import propose_applicable
     from cp_compress.model import parse_scheme
     from cp_compress.model.scheme import apply_scheme
@@ -66,18 +69,18 @@ def run(options: argparse.Namespace) -> int:
     device = read_device(options)
     with progress(options, len(schemes) + 3) as bar:
         bar.stage("reading")
-        reference = read_module(options.reference, options.architecture, device)
+        reference = _read_reference(options, device)
         data = read_data(options.data)
-        size = options.batch_size
+        size = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
         bar.stage("noise")
         noise = options.noise or [_NOISE]
         others = [_equivalent(text, reference, options, device) for text in noise]
-        references = [observe(model, data, batch_size=size, device=device) for model in (reference, *others)]
+        references = [observe(model, data, device=device, **size) for model in (reference, *others)]
         candidates, compressions = {}, {}
         for text, scheme in schemes.items():
             bar.stage(text)
             model = apply_scheme(scheme, reference)
-            candidates[text] = observe(model, data, batch_size=size, device=device)
+            candidates[text] = observe(model, data, device=device, **size)
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
@@ -87,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         proposals, left_out = propose_applicable(
             references, candidates, levels=levels, slack=options.slack, seed=options.seed
         )
+        doubts = require_telling(references[0], [one.as_requirement() for one in proposals])
         left_out = {name: printable_line(why) for name, why in (reasons | left_out).items()}
     text = "\n".join(_lines(options, noise, list(schemes), proposals, left_out, compressions)) + "\n"
     write_atomically(options.output, text)
@@ -100,11 +104,29 @@ def run(options: argparse.Namespace) -> int:
         "all candidates meet the bounds" if kept else "values marked with ! miss their bound: find out why, or relax it"
     )
     content: dict[str, Any] = {"output": options.output, "proposals": [_plain(one) for one in proposals]}
-    content["left_out"] = left_out
+    content |= {"left_out": left_out, "notes": list(doubts)}
     told = "".join(f"left out: {name}: {why}\n" for name, why in left_out.items())
+    told += "".join(f"note: {printable_line(doubt)}\n" for doubt in doubts)
     written = f"wrote {options.output}; run: cp-compress gate {options.output}"
     emit(options, f"{table(rows)}\n\n{told}{end}\n{written}", content)
     return DONE
+
+
+def _read_reference(options: argparse.Namespace, device: Any) -> Any:
+    """Return the reference; raises InvalidArgumentError for a program or an ONNX file, which no scheme compresses."""
+    from torch import nn
+
+    from cp_compress.artifacts.exported_programs.models import ExportedModel
+
+    model = read_model(options.reference, options.architecture, device, "REFERENCE")
+    if not isinstance(model, nn.Module) or isinstance(model, ExportedModel):
+        rule = (
+            "bounds are measured on what schemes make of the reference, and only a torch.nn.Module can be compressed; "
+            "give the model that it was made from, as package.module:factory or as weights with --architecture. In the "
+            f'specification, this file can then be a candidate: [[candidate]] file = "{options.reference}"'
+        )
+        raise InvalidArgumentError(f"REFERENCE {options.reference} is an {type(model).__name__}: {rule}")
+    return model
 
 
 def _equivalent(text: str, reference: Any, options: argparse.Namespace, device: Any) -> Any:
@@ -172,6 +194,10 @@ def _lines(
         yield ""
     yield "[execution]"
     yield f"seed = {options.seed}  # of every random choice; the bounds were measured with it"
+    deployed = vars(options).get("deployed_batch_size")
+    if deployed is not None:
+        yield f"batch_size = {options.batch_size}"
+        yield f"deployed_batch_size = {deployed}"
     yield ""
     yield f"# The noise was measured between the reference and {', '.join(noise)}, and {options.slack:g} times as much"
     yield "# is allowed; references trained from other seeds are a better measure (--noise). A bound may also be"

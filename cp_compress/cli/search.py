@@ -141,7 +141,8 @@ def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved
     requirements = read_requirements(options)
     own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
     _, chosen = read_comparison(level, options, requirements)
-    return Preserved(level, data, own, chosen, batch_size=options.batch_size)
+    size, deployed = options.batch_size, options.deployed_batch_size
+    return Preserved(level, data, own, chosen, batch_size=size, deployed_batch_size=deployed)
 
 
 def _first_batch(data: Any, batch_size: int) -> Any:

@@ -26,6 +26,7 @@ from cp_compress.data.stream_dataset import (
 )
 from cp_compress.inputs.originals import Originals, digest_rows, keep_originals
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import digest_values
 from cp_compress.inputs.wrapping import said_by
 
 
@@ -105,6 +106,7 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
     """Return the streams of all examples in order, their labels (n,), and the digests of what was encoded."""
     streams: list[bytes] = []
     digests: list[bytes] = []
+    values: list[bytes] = []
     labels: list[Tensor] = []
     first: tuple[tuple[int, ...], torch.dtype] | None = None
     for inputs, part in read_runs(data, 0, len(data), batch_size):
@@ -116,5 +118,6 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
         streams += encode_examples(codec, inputs, len(streams))
         labels.append(part)
         digests.append(digest_rows(inputs))
+        values.append(bytes.fromhex("".join(digest_values(inputs))))
     assert first is not None  # no data set is empty
-    return streams, torch.cat(labels), Originals(*first, b"".join(digests))
+    return streams, torch.cat(labels), Originals(*first, b"".join(digests), b"".join(values))

@@ -16,8 +16,11 @@ from cp_compress.base.errors import CompressionError, InvalidArgumentError, Noth
 from cp_compress.fidelity.comparisons import COMPARISONS, known_comparisons
 from cp_compress.fidelity.judging.fresh_data import broken_by, fresh_limit
 from cp_compress.fidelity.judging.intervals import Evidence
+from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metric import Direction, Metric
+from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, as_observations
+from cp_compress.fidelity.observing.refusals import require_known_batches
 
 _FALSE_ALARMS = 0.05  # on fresh data, of all proposed bounds together
 
@@ -44,6 +47,10 @@ class Proposal:
     def holds(self, value: float) -> bool:
         """Tell whether a value keeps the bound."""
         return value >= self.bound if self.direction == "min" else value <= self.bound
+
+    def as_requirement(self) -> Requirement:
+        """Return the bound as a requirement on the value of the examples."""
+        return Requirement(self.metric, self.direction, self.bound)
 
 
 PROPOSED_LEVELS = tuple(name for name, comparison in COMPARISONS.items() if comparison.proposed)
@@ -80,6 +87,8 @@ def propose(
 
     Raises:
         InvalidArgumentError: If there are fewer than two references, a level is unknown, or the slack is below 1.
+        ObservationError: If the data cannot tell a good candidate from a ruined one by these bounds, or answers depend
+            on batches of which nobody has said which are deployed.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe
@@ -116,7 +125,7 @@ def propose_applicable(
 
     Raises:
         InvalidArgumentError: As in `propose`.
-        ObservationError: If not even predictions can be compared.
+        ObservationError: If not even predictions can be compared, or as in `propose`.
     """
     _check_arguments(levels, slack)
     found: list[Proposal] = []
@@ -146,6 +155,8 @@ def _propose_level(
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return the bounds of a level, and why some of its metrics have none."""
     seen = as_observations("propose", "references", references, at_least=2)
+    for other in (*seen, *candidates.values()):
+        require_known_batches(other, seen[0])
     known = known_comparisons()
     level, error = known[name], _FALSE_ALARMS / sum(len(known[each].proposed) for each in PROPOSED_LEVELS)
     options = dict(level.proposed_options)
@@ -179,6 +190,7 @@ def _propose_level(
         values = {other: metrics[metric] for other, metrics in compared.items()}
         least_found = broken_by(samples[0], direction, bound) if samples else None
         found.append(Proposal(name, metric, direction, bound, worst, count, options, values, least_found))
+    require_telling(seen[0], [proposal.as_requirement() for proposal in found])
     return found, left_out
 
 

@@ -9,6 +9,7 @@ import torch
 
 from cp_compress.base.digests import start_digest
 from cp_compress.base.holdings.reach import modules_within
+from cp_compress.inputs.originals import values_behind
 from cp_compress.inputs.reading import LabeledData
 
 _HEX_DIGITS = 16
@@ -29,18 +30,32 @@ def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     digests = []
     for inputs, _ in data.batches(batch_size):
-        values = inputs.detach().cpu().to(torch.float64) + 0.0  # + 0.0 makes −0 and 0 one value
-        shape = f"{tuple(values.shape[1:])}".encode()
-        for row in values.reshape(len(values), -1).numpy():
-            digest = start_digest()
-            digest.update(shape)
-            digest.update(row.data)
-            digests.append(digest.hexdigest()[:_HEX_DIGITS])
+        digests += digest_values(inputs)
     return digests
 
 
+def digest_values(inputs: torch.Tensor) -> list[str]:
+    """Return the digest of each row of inputs (n, ...), by shape and values."""
+    values = inputs.detach().cpu().to(torch.float64) + 0.0  # + 0.0 makes −0 and 0 one value
+    shape = f"{tuple(values.shape[1:])}".encode()
+    digests = []
+    for row in values.reshape(len(values), -1).numpy():
+        digest = start_digest()
+        digest.update(shape)
+        digest.update(row.data)
+        digests.append(digest.hexdigest()[:_HEX_DIGITS])
+    return digests
+
+
+def known_digests(dataset: Any, batch_size: int = 1024) -> list[frozenset[str]]:
+    """Return for each example the digests of what is read, and of the originals that it was stored from."""
+    data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
+    behind = values_behind(data.source, len(data))
+    return [frozenset((own, *theirs)) for own, theirs in zip(example_digests(data, batch_size), behind, strict=True)]
+
+
 def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
-    """Return the indices of the examples in a data set whose digests are among those given.
+    """Return the indices of the examples of which a digest, or one of their originals, is among those given.
 
     `digests` are the `search_digests` of a search: an empty result shows that it has not seen any example of this data.
 
@@ -50,7 +65,7 @@ def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
     [1]
     """
     known = frozenset(digests)
-    return [index for index, digest in enumerate(example_digests(dataset)) if digest in known]
+    return [index for index, own in enumerate(known_digests(dataset)) if not known.isdisjoint(own)]
 
 
 def mark_as_searched(model: object, digests: Collection[str]) -> None:
@@ -70,7 +85,7 @@ def mark_as_used(model: object, purpose: str, dataset: Any) -> None:
     """
     pair = (dataset, torch.zeros(len(dataset), dtype=torch.int64)) if isinstance(dataset, torch.Tensor) else dataset
     carried = seen_digests(model)
-    digests = carried.get(purpose, frozenset()) | frozenset(example_digests(pair, batch_size=64))
+    digests = carried.get(purpose, frozenset()).union(*known_digests(pair, batch_size=64))
     object.__setattr__(model, _ATTRIBUTE, {**carried, purpose: digests})
 
 

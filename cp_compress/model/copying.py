@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.holdings.tensors import is_made_of_others
+from cp_compress.model.call_caches import empty_caches
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,12 +37,39 @@ _BY_HOOK = {
 
 
 def copy_whole(model: Model) -> Model:
-    """Return a deep copy of a model; raises CompressionError, with what is in the way, where there can be none."""
+    """Return a deep copy of a model, without what its observed calls have left in it.
+
+    Raises CompressionError, with what is in the way, where there can be none.
+    """
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model, _copies_of_subclasses(model))
     except Exception as error:
         reason = _uncopied(model) or error
         raise CompressionError(f"the model cannot be copied, and the original is never changed: {reason}") from error
+    empty_caches(model, copied)
+    return copied
+
+
+def _copies_of_subclasses(model: nn.Module) -> dict[int, Any]:
+    """Return, for `copy.deepcopy` to take, copies of tensors whose own class does not copy them, by their `id`."""
+    copies: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not is_made_of_others(tensor):
+            continue
+        try:
+            copy.deepcopy(tensor)
+        except Exception:  # a library's tensors may do without, and are put together anew
+            with contextlib.suppress(Exception):
+                copies[id(tensor)] = _rebuilt(tensor)
+    return copies
+
+
+def _rebuilt(tensor: Any) -> Tensor:
+    names, context = tensor.__tensor_flatten__()
+    inner = {name: getattr(tensor, name) for name in names}
+    parts = {name: _rebuilt(part) if is_made_of_others(part) else part.detach().clone() for name, part in inner.items()}
+    made = type(tensor).__tensor_unflatten__(parts, context, tensor.shape, tensor.stride())
+    return nn.Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def _uncopied(model: nn.Module) -> str | None:

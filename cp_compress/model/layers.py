@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
-from cp_compress.base.holdings.tensors import is_plain, value_of
+from cp_compress.base.holdings.tensors import is_made_of_others, is_plain, value_of
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.record import Skip
 from cp_compress.model.sources import add_source
@@ -98,7 +98,11 @@ def find_weights(model: nn.Module, embeddings: bool = False) -> tuple[list[Weigh
         if parameter.ndim < 2 or parameter.numel() == 0:
             continue
         places = owners[id(parameter)]
-        if not parameter.is_floating_point() or parameter.element_size() == 1:
+        if is_made_of_others(parameter):
+            others.append(
+                Skip(name, f"tensors of another library ({type(parameter).__name__}) are not pruned or quantised")
+            )
+        elif not parameter.is_floating_point() or parameter.element_size() == 1:
             others.append(Skip(name, f"{_text(parameter.dtype)} values are not pruned or quantised"))
         elif any(is_weight(place) or (embeddings and is_table(place)) for place in places):
             weights.append(Weight(name, parameter, places))

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.errors import CompressionError
+from cp_compress.model.calling import calling
 from cp_compress.model.layers import is_transposed_linear, transposed_sizes
 from cp_compress.model.representations.half_computed import model_dtype
 from cp_compress.model.representations.half_stored import find_half
@@ -76,7 +77,8 @@ def running(model: nn.Module) -> Iterator[None]:
         for module, _ in flags:
             module.training = False
         try:
-            yield
+            with calling(model):
+                yield
         finally:
             for module, training in flags:
                 module.training = training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,7 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
 from cp_compress.fidelity.judging.judgement import Check, Requirement, Result, judge
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.judging.repeats import count_once
-from cp_compress.fidelity.judging.telling import require_telling
+from cp_compress.fidelity.judging.measuring import measure_for
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.inputs.reading import LabeledData
 
@@ -40,6 +40,7 @@ class Preserved:
         options: Options of the comparison.
         device: Where the models run; by default where they are.
         batch_size: The largest number of examples in one call.
+        deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it.
 
     Raises:
         InvalidArgumentError: If the comparison or an option is unknown, or nothing is required.
@@ -56,6 +57,7 @@ class Preserved:
     options: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device | str | None = None
     batch_size: int = 256
+    deployed_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         requirements = (self.requirements,) if isinstance(self.requirements, Requirement) else tuple(self.requirements)
@@ -65,6 +67,10 @@ class Preserved:
         object.__setattr__(self, "options", dict(self.options))
         rule = "must be a whole number of 1 or more"
         check_integer("Preserved", "batch_size", self.batch_size, rule, at_least=1)
+        if self.deployed_batch_size is not None:
+            rule = f"must be a whole number in 1..{self.batch_size}, the largest batch of a forward call (batch_size)"
+            deployed, limit = self.deployed_batch_size, self.batch_size
+            check_integer("Preserved", "deployed_batch_size", deployed, rule, at_least=1, at_most=limit)
         _check_options(self._compare, self._all_options)
         missing = [] if callable(self.comparison) else [one for one in self._declared.required if one in self.options]
         if not callable(self.comparison) and self._declared.required and not missing:
@@ -73,23 +79,33 @@ class Preserved:
             object.__setattr__(self, "dataset", LabeledData(self.dataset))
 
     def __call__(self, candidate: nn.Module, reference: nn.Module) -> Check:
-        """Compare and judge; raises ObservationError for a candidate that cannot be compared, as for NaN logits."""
-        seen = [
-            observe(model, self.dataset, device=self.device, batch_size=self.batch_size)
+        """Compare and judge; raises ObservationError for a candidate that cannot be compared, as for NaN logits.
+
+        It is raised too where answers depend on batches and no deployed batch size is given, and where the data cannot
+        tell a good candidate from a ruined one.
+        """
+        ours, theirs = (
+            observe(
+                model,
+                self.dataset,
+                device=self.device,
+                batch_size=self.batch_size,
+                deployed_batch_size=self.deployed_batch_size,
+            )
             for model in (candidate, reference)
-        ]
-        measurement = self._compare(*seen, **self._all_options)
+        )
+        compare = functools.partial(self._compare, **self._all_options)
         if callable(self.comparison) or self._declared.kind != "size":
-            doubts = require_telling(seen[1], self.requirements)
-            measurement = count_once(measurement, seen[1], self.requirements)
-            measurement = replace(measurement, notes=(*measurement.notes, *doubts))
-        return judge(measurement, self.requirements)
+            return judge(measure_for(self.requirements, ours, theirs, compare), self.requirements)
+        return judge(compare(ours, theirs), self.requirements)
 
     def __str__(self) -> str:
         named = isinstance(self.comparison, (str, Comparison))
         name = self._declared.name if named else describe(self.comparison)
         options = "".join(f", {key}={_describe_option(value)}" for key, value in self.options.items())
-        return f"{name} on {len(self.dataset)} examples{options}: {', '.join(map(str, self.requirements))}"
+        size = self.deployed_batch_size
+        batches = "" if size is None else f" in batches of {size}"
+        return f"{name} on {len(self.dataset)} examples{batches}{options}: {', '.join(map(str, self.requirements))}"
 
     def on(self, dataset: Any) -> Preserved:
         """Return the same specification on other data."""

@@ -14,7 +14,7 @@ from cp_compress.base.describing import describe, describe_content, describe_poi
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.parallel import BACKENDS
-from cp_compress.inputs.seen import example_digests, shared_examples
+from cp_compress.inputs.seen import known_digests, shared_examples
 from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.results import describe_check
 from cp_compress.search.spaces import Categorical, SchemeSpace
@@ -89,7 +89,7 @@ def read_search_data(constraints: Sequence[Constraint]) -> tuple[frozenset[str],
     digests: set[str] = set()
     notes = []
     for data in _datasets(constraints):
-        digests.update(example_digests(data))
+        digests.update(*known_digests(data))
     for constraint in constraints:
         if not isinstance(constraint, Preserved):
             notes.append(f"{describe(constraint)} is a callable, so the examples that it has seen are not known")

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.data.selection.selection import Selection
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
-from cp_compress.fidelity.observing.observation import observe
+from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
+from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.predictions.comparison import compare_predictions
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import example_digests, shared_examples
+from cp_compress.inputs.seen import known_digests, shared_examples
 from cp_compress.search.results import describe_check
 from cp_compress.training.fitting import MakeModel, MakeOptimizer, fit
 
@@ -70,6 +72,7 @@ def find_smallest_subset(
     trials: int = 6,
     seeds: Sequence[int] = (0,),
     batch_size: int = 64,
+    deployed_batch_size: int | None = None,
     optimizer: MakeOptimizer | None = None,
     device: torch.device | str | None = None,
 ) -> SmallestSubset:
@@ -102,6 +105,7 @@ def find_smallest_subset(
     Args: Training
         steps: The number of training steps.
         batch_size: The number of examples per step.
+        deployed_batch_size: The batch size of the deployed model, at most 256, where answers depend on it.
         optimizer: A function from parameters to a torch optimiser, as for `fit`.
         device: Where to train; by default the CPU.
 
@@ -110,6 +114,8 @@ def find_smallest_subset(
 
     Raises:
         InvalidArgumentError: If an argument is not as described, or examples are shared.
+        ObservationError: If `judged_on` cannot tell a good network from a ruined one by these requirements, or answers
+            depend on batches and no deployed batch size is given.
 
     The errors of `choose` are raised unchanged.
     """
@@ -127,7 +133,13 @@ def find_smallest_subset(
     if not allow_shared_examples:
         _refuse_shared(judged, data)
     _require_new_networks(make_model, chosen[0])
-    references = {seed: observe(fit(make_model, data, seed=seed, **options).model, judged) for seed in chosen}
+
+    def look(model: nn.Module) -> Observation:
+        return observe(model, judged, deployed_batch_size=deployed_batch_size)
+
+    references = {seed: look(fit(make_model, data, seed=seed, **options).model) for seed in chosen}
+    for reference in references.values():
+        require_judgeable(reference, held)
 
     def attempt(count: int) -> SubsetTrial:
         selection = choose(count)
@@ -137,7 +149,7 @@ def find_smallest_subset(
         checks = []
         for seed, reference in references.items():
             model = fit(make_model, part, weights=selection.weights, seed=seed, **options).model
-            checks.append(judge(compare_predictions(observe(model, judged), reference), held))
+            checks.append(judge(measure_for(held, look(model), reference, compare_predictions), held))
         return SubsetTrial(selection, tuple(checks))
 
     made: list[SubsetTrial] = []
@@ -175,7 +187,7 @@ def _as_seeds(seeds: object) -> list[int]:
 
 
 def _refuse_shared(judged: LabeledData, data: LabeledData) -> None:
-    shared = shared_examples(judged, example_digests(data))
+    shared = shared_examples(judged, frozenset().union(*known_digests(data)))
     if shared:
         rule = f"{len(shared)} of its examples are trained on, so a verdict on them would be too optimistic"
         told = f"{rule}; remove them, or set allow_shared_examples=True"

@@ -17,6 +17,7 @@ from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import mark_as_used
 from cp_compress.training.arguments import check_module, check_optimizer
 from cp_compress.training.stages import set_training
 
@@ -101,6 +102,7 @@ def fit(
         torch.manual_seed(seed)
         model = set_training(_copy(make_model()).to(target))  # it may be one that the caller keeps
         correct = _train(model, data, shares, steps, batch_size, optimizer or _default_optimizer, seed, target, history)
+    mark_as_used(model, "training", data)
     return Fitted(model.cpu().eval(), correct)
 
 

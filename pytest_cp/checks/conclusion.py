@@ -11,17 +11,14 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.fidelity.comparisons import Comparison
-from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measuring import measure_for
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
-from cp_compress.fidelity.judging.repeats import count_once
-from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_fresh,
-    require_known_batches,
     require_order,
     require_originals,
     require_other_logits,
@@ -175,16 +172,14 @@ def assert_pair(
         described.clear()
         described |= pair
         require_other_logits(candidate, original)
-        require_known_batches(candidate, original)
         if not execution.allow_searched_data:
             require_fresh(candidate, original, execution.searched)
         claim = any(one.confidence is not None for one in requirements) and not execution.allow_searched_data
-        doubts = (*require_telling(original, requirements), *require_unused(candidate, original, claim=claim))
-        found = with_batches(compare(candidate, original), candidate, original)
-        measurement = count_once(found, original, requirements)
+        used = require_unused(candidate, original, claim=claim)
+        measurement = measure_for(requirements, candidate, original, compare)
         _require_clusters(assertion, measurement, requirements, dataset)
-        if doubts:
-            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+        if used:
+            measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *used))
         note_subjects(compressed, reference, (dataset, compressed_dataset))
     return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
 

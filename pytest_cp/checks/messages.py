@@ -58,7 +58,7 @@ def finding(entry: Record) -> str:
         low, high = entry["interval"]
         text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({number(low)} … {number(high)})"
     clusters = entry.get("clusters")
-    text += f", n = {entry['count']}" + ("" if clusters is None else f" in {clusters} clusters")
+    text += f", {_counted(entry)}"
     detectable = sensitivity(entry)
     text += f"; {detectable}" if detectable else ""
     if entry["outcome"] == "inconclusive":
@@ -75,18 +75,28 @@ def finding(entry: Record) -> str:
     return text
 
 
+def _counted(entry: Record) -> str:
+    """Return how many examples an entry is about, and what of them counts for a claim."""
+    clusters, distinct = entry.get("clusters"), entry.get("distinct")
+    text = f"n = {entry['count']}" if distinct is None else f"n = {distinct} distinct of {entry['count']}"
+    return text if clusters is None else f"{text} in {clusters} clusters"
+
+
 def sensitivity(entry: Record) -> str:
-    """Return which true value a claim that passed would have found; empty for others."""
+    """Return with which true value a claim that passed would not have passed; empty for others."""
     detectable = entry.get("detectable")
-    return (
-        "" if detectable is None else f"a true value of {number(detectable)} would have been found in 80 % of samples"
+    if detectable is None:
+        return ""
+    told = (
+        f"were the true {entry['metric']} {number(detectable)}, 4 of 5 data sets of this size would not pass this check"
     )
+    return f"{told}; smaller damage can go unnoticed"
 
 
 def sensitivities(records: Iterable[Record]) -> list[str]:
     """Return what the claims that passed would have found, a line each, of the first ones."""
     lines = [
-        f"{entry['requirement']}, n = {entry['count']}, {compressed}: {sensitivity(entry)}"
+        f"{entry['requirement']}, {_counted(entry)}, {compressed}: {sensitivity(entry)}"
         for record in records
         for compressed in [record["subjects"].get("candidate", {}).get("name", record["test"])]
         for entry in record["requirements"]

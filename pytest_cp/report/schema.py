@@ -150,8 +150,14 @@ def _requirement() -> dict[str, Any]:
         {
             "family": _WHOLE | {"description": "how many candidates the confidence is about together"},
             "clusters": {"type": ["integer", "null"], "description": "how many clusters a claim is about"},
+            "distinct": {
+                "type": ["integer", "null"],
+                "description": "how many of `count` a claim counts, where some are repeated",
+            },
             "detectable": {"anyOf": [{"type": "null"}, _VALUE]}
-            | {"description": "the true value that 80 % of samples would have found, of a claim that passed"},
+            | {
+                "description": "the true value with which 80 % of samples would not have passed, of a claim that passed"
+            },
         },
     )
 

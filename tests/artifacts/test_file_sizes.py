@@ -40,6 +40,13 @@ def test_files_of_others_have_the_size_of_their_files(tmp_path, capsys):
     code, _, told = run(capsys, "compress", str(path), "--scheme", "prune(0.5)", "--output", str(tmp_path / "a.cp"))
     assert code == 2
     assert "only a torch.nn.Module can be compressed" in told
+    exported = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(make(), (torch.randn(4, 6),)), exported)
+    for file in (path, exported):
+        code, _, told = run(capsys, "init", str(file), "--data", "none", "--output", str(tmp_path / "gate.toml"))
+        assert code == 2
+        assert "only a torch.nn.Module can be compressed; give the model that it was made from" in told
+        assert f'[[candidate]] file = "{file}"' in told
 
 
 def test_an_exported_program_has_the_size_of_its_file_until_a_scheme_changes_it(tmp_path):

@@ -8,15 +8,23 @@ import torch
 from torch import nn
 
 from cp_compress import CompressedDataset, Prune, Quantize, observe
-from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
-from cp_compress.data import JPEG, ZFP
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError, ObservationError
+from cp_compress.data import JPEG, ZFP, StoredDataset, verify_store, write_store
 from cp_compress.fidelity.observing.refusals import require_originals, require_source
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import mark_as_searched, searched_digests
+from cp_compress.inputs.seen import (
+    known_digests,
+    mark_as_searched,
+    mark_as_used,
+    searched_digests,
+    seen_digests,
+    shared_examples,
+)
 from cp_compress.model import FilterPrune, LowRank, declare_source, load, save
 from cp_compress.model.sources import other_source, source_of, write_sources
 from cp_compress.repair.recalibration import recalibrate_batchnorm
+from cp_compress.search import fit
 
 
 def make(seed):
@@ -165,6 +173,38 @@ def test_stored_data_belongs_to_its_originals(data):
     for one in (stored, again, load_all):
         with pytest.raises(InvalidArgumentError, match="other data of this shape"):
             require_originals(LabeledData(one), LabeledData(others))
+
+
+def test_a_store_carries_its_originals_and_is_known_again(data, tmp_path):
+    one, other = (write_store(data, codec, tmp_path / str(at)) for at, codec in enumerate((JPEG(50), ZFP(rate=8))))
+    again = write_store(one, ZFP(rate=8), tmp_path / "again", jobs=1, shard_size=7)
+    others = data[0].flip(0), data[1]
+    for stored in (one, other, StoredDataset(tmp_path / "again"), CompressedDataset(one, ZFP(rate=8))):
+        assert other_originals(LabeledData(stored), LabeledData(data)) == []
+        assert other_originals(LabeledData(stored), LabeledData(others))
+        model = nn.Linear(2, 2)
+        mark_as_used(model, "training", stored)
+        for read in (data, one, other):  # of what was trained on, in whatever form
+            assert shared_examples(read, seen_digests(model)["training"]) == list(range(len(data[1])))
+    assert shared_examples((data[0] + 1, data[1]), frozenset().union(*known_digests(again))) == []
+    (tmp_path / "0" / "originals.digests").unlink()  # as older versions wrote stores
+    assert other_originals(LabeledData(StoredDataset(tmp_path / "0")), LabeledData(others)) == []
+    (tmp_path / "1" / "originals.digests").write_bytes((tmp_path / "again" / "originals.digests").read_bytes()[:-1])
+    with pytest.raises(CorruptStreamError, match=r"originals\.digests says nothing"):
+        other_originals(LabeledData(StoredDataset(tmp_path / "1")), LabeledData(others))
+    assert [one.name for one in verify_store(tmp_path / "1").damaged] == ["originals.digests"]
+    write_store(data, ZFP(rate=8), tmp_path / "1")
+    assert verify_store(tmp_path / "1").intact
+    assert other_originals(LabeledData(StoredDataset(tmp_path / "1")), LabeledData(others))
+
+
+def test_a_trained_network_says_on_what():
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    data = inputs, (inputs[:, 0] > 0).long()
+    network = fit(lambda: nn.Linear(4, 2), data, steps=20).model
+    for model in (network, Quantize("int8").compress(network)):
+        assert seen_digests(model).keys() == {"training"}
+        assert shared_examples((inputs[30:], data[1][30:]), seen_digests(model)["training"]) == list(range(30))
 
 
 class Masked(nn.Module):

@@ -10,12 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cp_compress import InvalidArgumentError, ObservationError, Prune, parse_scheme
+from cp_compress import InvalidArgumentError, ObservationError, Prune, observe, parse_scheme
+from cp_compress.data import random_selection
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Requirement, judge
 from cp_compress.fidelity.judging.intervals import Proportion, Quantile
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.search import Preserved, example_digests, shared_examples
+from cp_compress.fidelity.proposals import propose
+from cp_compress.search import (
+    CodecSpace,
+    Integer,
+    Preserved,
+    Real,
+    SchemeSpace,
+    example_digests,
+    find_smallest,
+    find_smallest_subset,
+    search,
+    shared_examples,
+)
 from cp_compress.search.constraints import conservative_margin
 
 
@@ -80,6 +93,73 @@ def test_a_candidate_with_nan_logits_cannot_be_judged():
     torch.nn.init.constant_(broken.bias, float("nan"))
     with pytest.raises(ObservationError, match="NaN"):
         search_subjects.agreement(0.5)(broken, model)
+
+
+class OneScale(torch.nn.Module):
+    """Rounds its input with one scale for the batch, as dynamic quantisation does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        scale = inputs.abs().amax() / 3
+        return self.inner((inputs / scale).round() * scale)
+
+
+def test_what_a_gate_refuses_no_search_takes(tmp_path):
+    torch.manual_seed(0)
+    model = OneScale()
+    inputs = torch.randn(120, 4) * torch.linspace(0.1, 1, 120)[:, None]
+    with torch.no_grad():
+        labels = model.inner(inputs).argmax(1)
+    data, wrong, accuracy = (inputs, labels), (inputs, labels[torch.randperm(120)]), Requirement("accuracy", "min", 0.2)
+    agreement = Requirement("agreement", "min", 0.5)
+    space = SchemeSpace("prune(density={density})", density=Real(0.1, 1.0))
+    family = CodecSpace("zfp(precision={planes}, clip=None)", planes=Integer(4, 20))
+
+    def run(reference, read, requirement, deployed=None):
+        sizes = {"deployed_batch_size": deployed}
+        judged = Preserved("predictions", read, requirement, batch_size=64, **sizes)
+        yield lambda: search(reference, space, objective="parameters", constraints=judged, trials=1)
+        yield lambda: find_smallest(
+            family, reference, read, requirement, trials=1, neighbours=0, batch_size=64, **sizes
+        )
+        yield lambda: find_smallest(
+            family, reference, read, requirement, trials=1, neighbours=0, repair=lambda one, codec: one, **sizes
+        )
+        if requirement is agreement:
+            seen = [
+                observe(one, read, deployed_batch_size=deployed) for one in (reference, Prune(0.9).compress(reference))
+            ]
+            yield lambda: propose(seen, levels=["predictions"])
+
+    for refused in run(model, data, agreement):
+        with pytest.raises(ObservationError, match=r"answers depend on who else is in the batch.*deployed_batch_size="):
+            refused()
+    for refused in run(model.inner, wrong, accuracy):
+        with pytest.raises(ObservationError, match="is no better than chance on these labels"):
+            refused()
+    allowed = list(run(model, data, agreement, deployed=32))
+    assert allowed[1]().trials
+    assert allowed[3]()
+    with pytest.raises(InvalidArgumentError, match=r"deployed_batch_size"):
+        Preserved("predictions", data, agreement, batch_size=16, deployed_batch_size=17)
+    with pytest.raises(ObservationError, match="is no better than chance"):
+        propose(
+            [observe(one, wrong) for one in (model.inner, Prune(0.9).compress(model.inner))], levels=["predictions"]
+        )
+    with pytest.raises(ObservationError, match=r"so nothing can be told|logits are the same"):
+        find_smallest_subset(
+            lambda: torch.nn.Linear(4, 3),
+            (torch.zeros(90, 4), torch.arange(90) % 3),
+            lambda count: random_selection(90, count),
+            (inputs * 0, labels),
+            agreement,
+            steps=2,
+            trials=1,
+            allow_shared_examples=True,
+        )
 
 
 def test_the_same_specification_on_other_data():

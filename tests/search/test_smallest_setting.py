@@ -62,9 +62,10 @@ class Sign(nn.Module):
 
 
 def data(count=EXAMPLES, start=0):
-    """Return inputs (1, i), all of class 1."""
+    """Return inputs (±1, i), of the classes 1 and 0 in turns."""
     numbers = torch.arange(start, start + count, dtype=torch.float32)
-    return torch.stack([torch.ones(count), numbers], 1), torch.ones(count, dtype=torch.int64)
+    labels = (torch.arange(start, start + count) + 1) % 2
+    return torch.stack([2.0 * labels - 1, numbers], 1), labels
 
 
 def family(kept=None, low=0, high=20):
@@ -239,11 +240,11 @@ def test_what_the_decoded_data_must_be_can_be_required_too():
 
 
 def test_options_go_to_the_comparison():
-    distance = [[0.0, 1.0], [0.0, 0.0]]  # a change from class 1, which all examples are of, costs nothing
-    requirement = Requirement("cost", "max", 0.0)
+    distance = [[0.0, 1.0], [0.0, 0.0]]  # a change from class 1, which half of the examples are of, costs nothing
+    requirement = Requirement("cost", "max", 0.5)
     free = find_smallest(family(), Sign(), data(), requirement, options={"class_distance": distance})
     assert free.codec.level == 0
-    assert find_smallest(family(), Sign(), data(), requirement).codec.level == 20
+    assert find_smallest(family(), Sign(), data(), requirement).codec.level == 10
 
 
 def test_a_codec_space_is_no_space_of_schemes():

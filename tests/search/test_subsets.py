@@ -70,7 +70,7 @@ def test_the_last_layer_may_be_given_its_input_by_name():
 
 
 def test_seeds_may_be_any_whole_numbers_in_a_row():
-    def run(seeds, steps=2):
+    def run(seeds, steps=60):
         choose, requirement = lambda count: random_selection(200, count), "agreement >= 0.1"
         return find_smallest_subset(
             linear, blobs(), choose, blobs(seed=1), requirement, steps=steps, trials=1, seeds=seeds
@@ -211,7 +211,7 @@ def test_where_no_part_is_enough_that_is_said():
         lambda count: random_selection(blobs()[1], count),
         blobs(seed=1),
         requirement,
-        steps=5,
+        steps=60,
         trials=3,
     )
     assert found.selection is None

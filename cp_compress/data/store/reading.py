@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import os
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -15,8 +16,10 @@ from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.codec import Codec
 from cp_compress.data.store.manifest import MANIFEST, Manifest, read_manifest
+from cp_compress.data.store.originals import read_originals
 from cp_compress.data.store.shards import Shard
 from cp_compress.data.stream_dataset import StreamDataset, Transform, check_transform
+from cp_compress.inputs.originals import Originals
 
 # each open shard is a mapping, of which a process of Linux may have 65,530
 _MOST_OPEN = 4096
@@ -80,7 +83,7 @@ class StoredDataset(StreamDataset):
 
     @property
     def nbytes(self) -> int:
-        """The bytes on disk: all shards and the manifest."""
+        """The bytes on disk: all shards and the manifest, not the digests of originals, which only checks read."""
         return sum(shard.file_bytes for shard in self._manifest.shards) + (self.path / MANIFEST).stat().st_size
 
     @property
@@ -101,6 +104,11 @@ class StoredDataset(StreamDataset):
     def digest(self) -> str:
         """Return the hex digest of the codec, the streams and the labels; `transform` is not part of it."""
         return digest_text(str(self.codec), *(shard.sha256 for shard in self._manifest.shards))
+
+    @functools.cached_property
+    def _cp_originals(self) -> tuple[Originals, ...]:
+        """What the examples were made from (`cp_compress.inputs.originals`)."""
+        return read_originals(self.path, len(self))
 
     def _streams(self, positions: list[int]) -> list[bytes]:
         found: list[bytes] = [b""] * len(positions)

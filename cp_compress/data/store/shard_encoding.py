@@ -19,7 +19,9 @@ from cp_compress.data.images import read_runs
 from cp_compress.data.store.shards import ShardRecord, digest_bytes, file_is_whole, pack_shard
 from cp_compress.data.store.unfinished import publish, write_note
 from cp_compress.data.stream_dataset import encode_examples
+from cp_compress.inputs.originals import NO_FORM, Originals, digest_rows
 from cp_compress.inputs.reading import DataDigest, LabeledData
+from cp_compress.inputs.seen import digest_values
 
 
 class OtherDataError(InvalidArgumentError):
@@ -51,17 +53,28 @@ class _Tally:
     raw_bytes: int = 0
     values: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
+    rows: list[bytes] = field(default_factory=list)
+    by_values: list[str] = field(default_factory=list)
+    forms: set[tuple[tuple[int, ...], torch.dtype]] = field(default_factory=set)
+
+    def originals(self) -> Originals:
+        """Return the digests of the examples, with a form that nothing has where they have several."""
+        shape, dtype = next(iter(self.forms)) if len(self.forms) == 1 else (NO_FORM, torch.uint8)
+        return Originals(shape, dtype, b"".join(self.rows), bytes.fromhex("".join(self.by_values)))
 
     def add(self, inputs: Tensor, labels: Tensor) -> None:
         self.digest.update(inputs, labels)
         self.raw_bytes += inputs.numel() * inputs.element_size()
         self.values += inputs.numel()
+        self.rows.append(digest_rows(inputs))
+        self.by_values += digest_values(inputs)
+        self.forms.add((tuple(inputs.shape[1:]), inputs.dtype))
         shape = "×".join(map(str, inputs.shape[1:]))
         self.shapes[f"{shape} {inputs.dtype}".replace("torch.", "")] += len(inputs)
 
 
-def encode_shard(source: Any, first: int, task: ShardTask) -> ShardRecord:
-    """Encode examples of a source from number `first` on, unless that was done already, and return the record.
+def encode_shard(source: Any, first: int, task: ShardTask) -> tuple[ShardRecord, Originals]:
+    """Encode examples of a source from number `first` on, unless that was done already; return record and originals.
 
     `source` is a data set, or the path of a file with a pickled one. Raises OtherDataError where an earlier shard,
     whole or damaged, was made from other examples.
@@ -73,7 +86,7 @@ def encode_shard(source: Any, first: int, task: ShardTask) -> ShardRecord:
         for inputs, labels in runs:
             tally.add(inputs, labels)
         _require_same(task, tally)
-        return task.kept
+        return task.kept, tally.originals()
     streams: list[bytes] = []
     numbers: list[Tensor] = []
     for inputs, labels in runs:
@@ -81,7 +94,7 @@ def encode_shard(source: Any, first: int, task: ShardTask) -> ShardRecord:
         streams += encode_examples(task.codec, inputs, task.start + len(streams))
         numbers.append(labels)
     _require_same(task, tally)
-    return _write(task, tally, streams, torch.cat(numbers))
+    return _write(task, tally, streams, torch.cat(numbers)), tally.originals()
 
 
 def _require_same(task: ShardTask, tally: _Tally) -> None:

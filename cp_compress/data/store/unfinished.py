@@ -22,6 +22,7 @@ from cp_compress.data.store.manifest import MANIFEST, UNREADABLE, document_bytes
 from cp_compress.data.store.shards import ShardRecord
 
 _PLAN = "plan.json"
+ORIGINALS = "originals.digests"
 _STAGING = re.compile(r"\.writing-[0-9a-f]{32}")
 _NOTE = re.compile(r"shard-\d{5,9}\.safetensors\.json", re.ASCII)
 _TRIES = 20
@@ -89,7 +90,7 @@ def holds_shards(folder: Path) -> bool:
 
 def is_own_file(name: str) -> bool:
     """Tell whether a file of a store, finished or not, is called so."""
-    return name in (MANIFEST, _PLAN) or is_shard_name(name) or _NOTE.fullmatch(name) is not None
+    return name in (MANIFEST, ORIGINALS, _PLAN) or is_shard_name(name) or _NOTE.fullmatch(name) is not None
 
 
 def foreign_names(folder: Path) -> list[str]:

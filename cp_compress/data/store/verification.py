@@ -10,7 +10,9 @@ from typing import Any
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.codec import Codec
 from cp_compress.data.store.manifest import read_manifest
+from cp_compress.data.store.originals import read_originals
 from cp_compress.data.store.shards import Shard, ShardRecord, file_is_whole, is_exhaustion
+from cp_compress.data.store.unfinished import ORIGINALS
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ def verify_store(path: str | os.PathLike[str], *, progress: bool = False) -> Sto
             found = _examine(folder, record, manifest.codec)
             damaged += [] if found is None else [found]
             bar.update(record.stop - record.start)
+    try:
+        read_originals(folder, manifest.examples)
+    except CorruptStreamError:
+        damaged.append(DamagedShard(ORIGINALS, "is damaged: it does not say what the examples were made from", ()))
     return StoreReport(manifest.examples, len(manifest.shards), tuple(damaged))
 
 

@@ -20,6 +20,7 @@ from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
 from cp_compress.data.codec import Codec
 from cp_compress.data.store.manifest import MANIFEST, Manifest, read_manifest, shard_name
+from cp_compress.data.store.originals import write_originals
 from cp_compress.data.store.reading import StoredDataset
 from cp_compress.data.store.shard_encoding import OtherDataError, ShardTask, encode_shard
 from cp_compress.data.store.shards import ShardRecord
@@ -38,6 +39,7 @@ from cp_compress.data.store.unfinished import (
     write_plan,
 )
 from cp_compress.data.stream_dataset import check_codec, check_task
+from cp_compress.inputs.originals import Originals, join_originals, with_earlier
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
 
@@ -144,22 +146,24 @@ class _Run:
         with staging_folder(folder) as staging:
             if finished is None:
                 write_plan(staging, folder, plan)
-            shards = self._write_shards(folder, staging, known)
+            shards, originals = self._write_shards(folder, staging, known)
+            write_originals(staging, folder, with_earlier(self.data.source, originals))
             if finished is None or finished.shards != shards:
                 Manifest(self.codec, plan.examples, plan.shard_size, shards, plan.classes, _versions()).write(staging)
                 publish(staging, folder, MANIFEST)
 
-    def _write_shards(self, folder: Path, staging: Path, known: Known) -> tuple[ShardRecord, ...]:
-        found: list[ShardRecord] = []
+    def _write_shards(self, folder: Path, staging: Path, known: Known) -> tuple[tuple[ShardRecord, ...], Originals]:
+        found: list[tuple[ShardRecord, Originals]] = []
         with _progress_bar(self.plan.examples, self.progress) as advance:
             try:
-                for record in run_parallel(encode_shard, self._calls(folder, staging, known), self.jobs, self.backend):
-                    found.append(record)
-                    advance(record.stop - record.start)
+                for made in run_parallel(encode_shard, self._calls(folder, staging, known), self.jobs, self.backend):
+                    found.append(made)
+                    advance(made[0].stop - made[0].start)
             except BrokenExecutor as error:
                 rule = f"{len(found)} shards are written; call write_store again to continue"
                 raise CompressionError(f"{_OWNER}: a worker process died; {rule}") from error
-        return tuple(sorted(found, key=lambda record: record.start))
+        found.sort(key=lambda made: made[0].start)
+        return tuple(record for record, _ in found), join_originals([originals for _, originals in found])
 
     def _calls(self, folder: Path, staging: Path, known: Known) -> Iterator[tuple[Any, int, ShardTask]]:
         source = self._source_for_workers(staging)

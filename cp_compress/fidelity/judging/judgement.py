@@ -110,7 +110,8 @@ class Result:
 
     A claim about the worst of several groups has a verdict on each of them in `groups`. `clusters` is the number of
     clusters that a claim is about, None where examples are independent. `detectable` is, of a claim that passed, the
-    true value with which it would not have in 80 % of samples (`detection`).
+    true value with which it would not have in 80 % of samples (`detection`). `distinct` is how many of `count` a claim
+    counts, None where no example is repeated.
     """
 
     requirement: Requirement
@@ -122,6 +123,7 @@ class Result:
     groups: tuple[GroupVerdict, ...] = ()
     clusters: int | None = None
     detectable: float | None = None
+    distinct: int | None = None
 
     @property
     def margin(self) -> float:
@@ -146,6 +148,7 @@ class Result:
             "family": requirement.family,
             "clusters": self.clusters,
             "detectable": plain(self.detectable),
+            "distinct": self.distinct,
             "groups": [group.to_json() for group in sorted(self.groups, key=_badness)[:LONGEST_TABLE]]
             if len(self.groups) > LONGEST_TABLE
             else [group.to_json() for group in self.groups],
@@ -227,8 +230,12 @@ def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     # each claim of a family has its share of the error
     confidence = 1 - (1 - requirement.confidence) / requirement.family
     result = _judge_claim(requirement, confidence, value, count, measurement.evidence[metric])
-    clusters = measurement.details.get("clusters")
-    return dataclasses.replace(result, clusters=None if clusters is None else clusters["count"])
+    clusters, worth = measurement.details.get("clusters"), measurement.details.get("distinct_share")
+    return dataclasses.replace(
+        result,
+        clusters=None if clusters is None else clusters["count"],
+        distinct=None if worth is None else round(count * worth),
+    )
 
 
 def _judge_claim(requirement: Requirement, confidence: float, value: float, count: int, evidence: Evidence) -> Result:

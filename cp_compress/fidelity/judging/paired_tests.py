@@ -36,6 +36,7 @@ _SHARES = 41
 _SHARES_OF_MANY = 21  # of many gains, whose single ones the probability does not follow
 _FEW_SHARES = 9
 _PRECISION = 1e-6
+_MANY, _MANY_LOST = 20_000, 1_000  # from here on a bound that is one half of a loss too high changes little
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,7 @@ class _Region:
     def probability(self, drop: float, shares: FloatArray) -> FloatArray:
         """Return the probability (k,) of these samples if the true drop is `drop` and the shares of gains (k,)."""
         centre = self.total * shares
-        # Bernstein's inequality: this far from its mean lies a binomial number with the probability left out
-        reach = _REACH * np.sqrt(centre + _REACH**2 / 36) + _REACH**2 / 6
+        reach = np.asarray(_reach(centre))
         first = np.maximum(0.0, np.floor(centre - reach))
         width = int(min(self.total, np.ceil(2 * reach.max()) + 1)) + 1
         ahead: FloatArray = first[:, None] + np.arange(width)
@@ -58,11 +58,30 @@ class _Region:
         most, rest = self.most[gains.astype(np.int64)], self.total - gains
         share = shares[:, None]
         lost_share = np.clip((share + drop) / np.maximum(1 - share, 1e-300), 0.0, 1.0)
-        below = special.bdtr(np.maximum(most, 0.0), rest.astype(np.int64), np.broadcast_to(lost_share, rest.shape))
+        below = self._at_most(np.maximum(most, 0.0), rest, np.broadcast_to(lost_share, rest.shape))
         below = np.where(most < 0, 0.0, np.where(most >= rest, 1.0, below))
         terms = np.where(inside, _binomial(gains, self.total, share) * below, 0.0)
         found: FloatArray = np.minimum(1.0, terms.sum(axis=1) + _LEFT_OUT)
         return found
+
+    def _at_most(self, most: FloatArray, total: FloatArray, share: FloatArray) -> FloatArray:
+        """Return binomial probabilities of `most` or fewer; of large numbers a bound above them, which is quicker.
+
+        The bound is that of Zubkov and Serov 2013, "A complete proof of universal inequalities for the distribution
+        function of the binomial law": it lies below the probability of one more.
+        """
+        if self.total < _MANY or most.min() < _MANY_LOST:
+            exact: FloatArray = np.asarray(special.bdtr(most, total.astype(np.int64), share), dtype=np.float64)
+            return exact
+        some = np.maximum(total, 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            excess = np.minimum(1.0, (most + 1) / some) - share
+            deviance = special.xlog1py(share + excess, excess / share)
+            deviance = deviance + special.xlog1py(1 - share - excess, -excess / (1 - share))
+        bound: FloatArray = special.ndtr(np.sign(excess) * np.sqrt(2 * some * np.maximum(deviance, 0.0)))
+        # shares of 0 and 1 leave nothing to chance
+        certain: FloatArray = np.where(share <= 0, 1.0, np.where(most >= total, 1.0, 0.0))
+        return np.where((share <= 0) | (share >= 1), certain, bound)
 
 
 def order(lost: FloatArray | float, gained: FloatArray | float, total: int, quantile: float) -> FloatArray:
@@ -74,13 +93,17 @@ def order(lost: FloatArray | float, gained: FloatArray | float, total: int, quan
     return limit
 
 
-def _region(lost: int, gained: int, total: int, quantile: float) -> _Region:
+def _region(lost: int, gained: int, total: int, quantile: float, *, whole: bool = False) -> _Region:
     """Return the region of a sample, made such that fewer losses or more gains never lead out of it.
 
-    Because of that its probability is largest where the true drop is smallest.
+    Because of that its probability is largest where the true drop is smallest. Unless it is to be `whole`, it is known
+    up to the numbers of gains that are likely with any share which the sample does not exclude.
     """
     limit, size = float(order(lost, gained, total, quantile)), total + 2
-    gains = np.arange(total + 1, dtype=np.float64)
+    highest = _shares_of_gains(gained, total)[1] * total
+    reach = float(_reach(highest))
+    furthest = total if whole else min(total, math.ceil(max(highest + reach, 2 * reach)) + 3)
+    gains = np.arange(furthest + 1, dtype=np.float64)
     square = quantile**2 / size
     down = (gains + 1) / size
     # where the limit, as a function of the drop, first crosses that of the sample: a quadratic
@@ -93,6 +116,19 @@ def _region(lost: int, gained: int, total: int, quantile: float) -> _Region:
     if most[gained] < lost:  # beyond the crossing, where nearly every pair is lost: such a sample proves nothing
         most = total - gains
     return _Region(np.maximum.accumulate(most), total)
+
+
+def _reach(centre: FloatArray | float) -> FloatArray | float:
+    """Return how far from its mean a binomial number lies with the probability left out (Bernstein's inequality)."""
+    reach: FloatArray | float = _REACH * np.sqrt(centre + _REACH**2 / 36) + _REACH**2 / 6
+    return reach
+
+
+def _shares_of_gains(gained: int, total: int) -> tuple[float, float]:
+    """Return the shares of gains between which a sample excludes none."""
+    low = float(special.betaincinv(gained, total - gained + 1, _EXCLUDED / 2)) if gained > 0 else 0.0
+    high = float(special.betaincinv(gained + 1, total - gained, 1 - _EXCLUDED / 2)) if gained < total else 1.0
+    return low, high
 
 
 def _quantile(confidence: float) -> float:
@@ -110,8 +146,7 @@ def p_value(lost: int, gained: int, total: int, drop: float, confidence: float) 
 def _p_value(region: _Region, gained: int, drop: float, count: int | None = None) -> float:
     total = region.total
     count = (_SHARES if gained < 100 else _SHARES_OF_MANY) if count is None else count
-    low = float(special.betaincinv(gained, total - gained + 1, _EXCLUDED / 2)) if gained > 0 else 0.0
-    high = float(special.betaincinv(gained + 1, total - gained, 1 - _EXCLUDED / 2)) if gained < total else 1.0
+    low, high = _shares_of_gains(gained, total)
     high = min(high, (1 - drop) / 2)
     if low > high:
         return _EXCLUDED
@@ -154,7 +189,7 @@ def detectable_drop(lost: int, gained: int, total: int, bound: float, confidence
         else:
             beyond = middle
     # the samples that prove the bound are, but for single ones, those up to the last one in the order
-    region = _region(most, gained, total, _quantile(confidence))
+    region = _region(most, gained, total, _quantile(confidence), whole=True)
 
     def excess(drop: float) -> float:
         within = min(share, max(0.0, (1 - drop) / 2))

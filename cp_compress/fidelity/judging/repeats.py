@@ -34,4 +34,5 @@ def count_once(measurement: Measurement, reference: Observation, requirements: S
     evidence = {name: one.scaled(worth / len(groups)) for name, one in measurement.evidence.items()}
     weighed = "" if round(worth) == distinct else f", some more often than others, so they are worth {worth:.1f}"
     note = f"{distinct} of {len(groups)} examples are distinct{weighed}: claims at a confidence count each once"
-    return dataclasses.replace(measurement, evidence=evidence, notes=(*measurement.notes, note))
+    details = {**measurement.details, "distinct_share": worth / len(groups)}
+    return dataclasses.replace(measurement, evidence=evidence, notes=(*measurement.notes, note), details=details)

@@ -18,6 +18,7 @@ from cp_compress.fidelity.observing.batch_dependence import BatchDependence, Sec
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.output_checks import check_finite, check_fit, check_labels
 from cp_compress.fidelity.observing.runner import Model, Runner
+from cp_compress.fidelity.observing.stale_caches import require_own_caches
 from cp_compress.inputs.reading import DataDigest, LabeledData
 from cp_compress.inputs.tasks import IGNORED, Task, join_batches
 from cp_compress.inputs.wrapping import said_by
@@ -216,6 +217,7 @@ class Observation:
                 lambda few: answers_in(few, self.task),
                 self.runner,
             )
+            require_own_caches(self.runner, first[0])
         check_labels(truth, joined, self.task)
         return joined, truth, digest.hexdigest(), second, sizes
 

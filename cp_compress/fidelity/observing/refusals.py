@@ -13,7 +13,7 @@ from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import example_digests, searched_digests, seen_digests
+from cp_compress.inputs.seen import known_digests, searched_digests, seen_digests
 from cp_compress.inputs.wrapping import said_by
 
 
@@ -64,9 +64,12 @@ def require_source(candidate: Model, reference: Model) -> None:
     if other_source(candidate, reference):
         steps = " | ".join(compression_steps(candidate)) or "the candidate"
         rule = (
-            f"{steps} was made from a model with the same layers and other weights; compare it with the model that it "
-            "was made from, or, where that one came from this reference, say so with "
-            "cp_compress.model.declare_source(candidate, reference)"
+            f"{steps} was made from a model with the same layers and other weights: at least one parameter of what "
+            "was compressed had another value than in this reference. So the two may not belong together, and a "
+            "check would measure something else than the compression. If you changed the model yourself before it was "
+            "compressed (fine-tuned it, folded or replaced weights), say so before the check, in one line: "
+            "cp_compress.model.declare_source(candidate, reference). Else compare the candidate with the model that it "
+            "was made from"
         )
         reject("assertion", "reference", type(reference).__name__, rule)
 
@@ -108,8 +111,8 @@ def require_fresh(candidate: Observation, reference: Observation, searched: froz
     seen = searched | searched_digests(candidate.model)
     if not seen:
         return
-    digests = reference.remember(("example digests",), lambda: example_digests(reference.data))
-    shared = [index for index, digest in enumerate(digests) if digest in seen]
+    digests = reference.remember(("example digests",), lambda: known_digests(reference.data))
+    shared = [index for index, own in enumerate(digests) if not seen.isdisjoint(own)]
     if shared:
         listed = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
@@ -144,10 +147,10 @@ def require_unused(candidate: Observation, reference: Observation, *, claim: boo
 def _digests_of_both(candidate: Observation, reference: Observation) -> list[set[str]]:
     """Return for each example the digests of what the two models read."""
     read = [
-        seen.remember(("example digests",), lambda data=seen.data: example_digests(data))  # type: ignore[misc]
+        seen.remember(("example digests",), lambda data=seen.data: known_digests(data))  # type: ignore[misc]
         for seen in (candidate, reference)
     ]
-    return [set(pair) for pair in zip(*read, strict=True)]
+    return [set(ours | theirs) for ours, theirs in zip(*read, strict=True)]
 
 
 def require_known_batches(candidate: Observation, reference: Observation) -> None:
@@ -155,7 +158,8 @@ def require_known_batches(candidate: Observation, reference: Observation) -> Non
 
     Then a check would measure the size of its own batches.
     """
-    for who, seen in (("candidate", candidate), ("reference", reference)):
+    both = (("candidate", candidate), ("reference", reference))
+    for who, seen in both[1:] if candidate is reference else both:
         found = seen.batch_dependence
         if found is not None and found.decides and not seen.deployed:
             raise ObservationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.base.holdings.reach import modules_within
 from cp_compress.inputs.tasks import Task
+from cp_compress.model.calling import calling
 from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
@@ -42,6 +45,11 @@ class Runner:
         """The model as an `nn.Module`, or None when it is another callable."""
         return self.model if isinstance(self.model, nn.Module) else None
 
+    @functools.cached_property
+    def _held(self) -> list[nn.Module]:
+        """The modules that a callable holds; looked for once, because that takes longer than many calls."""
+        return list(modules_within(self.model))
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold the model in evaluation mode, then restore each submodule's own mode."""
@@ -50,7 +58,8 @@ class Runner:
         for module in modules:
             module.training = False
         try:
-            yield
+            with calling(self.model, modules or self._held):
+                yield
         finally:
             for module, state in zip(modules, states, strict=True):
                 module.training = state

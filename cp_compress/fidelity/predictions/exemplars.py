@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.predictions.output_changes import by_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +71,15 @@ def compression_identified_exemplars(
 
 def _modal(observations: Sequence[Observation]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the modal classes (n,), the share of observations that give them, and their mean probability."""
-    probabilities = torch.stack([torch.softmax(seen.logits.double(), dim=1) for seen in observations])
-    named = torch.stack([seen.predictions for seen in observations])
-    classes = probabilities.shape[2]
-    counts = torch.nn.functional.one_hot(named, classes).sum(dim=0).double()
-    mean = probabilities.mean(dim=0)
-    modal = (counts + mean * 0.5).argmax(dim=1)  # a mean probability never outweighs a vote
-    rows = torch.arange(len(modal))
-    return modal, counts[rows, modal] / len(observations), mean[rows, modal]
+    named = torch.stack([seen.predictions for seen in observations], dim=1)
+
+    def modal_of(chosen: Tensor, *logits: Tensor) -> Tensor:
+        mean = sum(torch.softmax(one.double(), dim=1) for one in logits) / len(logits)
+        assert isinstance(mean, Tensor)
+        counts = torch.zeros_like(mean).scatter_add_(1, chosen, torch.ones_like(chosen, dtype=mean.dtype))
+        modal = (counts + mean * 0.5).argmax(dim=1, keepdim=True)  # a mean probability never outweighs a vote
+        return torch.cat([modal.double(), counts.gather(1, modal), mean.gather(1, modal)], dim=1)
+
+    # by blocks: tables of all examples and many classes would not fit into memory
+    rows = by_blocks(modal_of, named, *(seen.logits for seen in observations))
+    return rows[:, 0].long(), rows[:, 1] / len(observations), rows[:, 2]

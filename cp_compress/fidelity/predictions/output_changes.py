@@ -31,8 +31,16 @@ Outputs = Literal["logits", "probabilities", "either"]
 
 def by_blocks(measure: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Return what `measure` gives for rows of tensors (n, ...), block by block."""
-    rows = max(1, _BLOCK_VALUES // max(1, tensors[0][0].numel()))
-    return torch.cat([measure(*(tensor[part] for tensor in tensors)) for part in slices(len(tensors[0]), rows)])
+    rows = max(1, _BLOCK_VALUES // max(1, *(tensor[:1].numel() for tensor in tensors)))
+    found: Tensor | None = None
+    for part in slices(len(tensors[0]), rows):
+        one = measure(*(tensor[part] for tensor in tensors))
+        if found is None:
+            found = one.new_empty((len(tensors[0]), *one.shape[1:]))
+        found[part] = one  # kept among large blocks, small results would keep their memory from being given back
+        del one
+    assert found is not None  # no data set is empty
+    return found
 
 
 def kind_of_outputs(outputs: Tensor) -> Outputs:

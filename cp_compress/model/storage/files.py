@@ -29,7 +29,9 @@ from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
-from cp_compress.model.storage.outside import add_outside, read_outside, refuse_unheld
+from cp_compress.model.storage.extra_states import add_extra_states, read_extra_states
+from cp_compress.model.storage.kinds import describe_kinds, require_kinds
+from cp_compress.model.storage.outside import add_outside, read_outside, refuse_unheld, settle_buffers
 from cp_compress.model.storage.packing import Packer, Unpacker, Words
 from cp_compress.model.storage.parts import add_parts, fill_parts
 
@@ -42,10 +44,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
     Stored are parameters and buffers (tied ones once, each in the smallest of three forms, with its strides where it is
-    transposed or channels-last), tensors and arrays in attributes, the parts of tensor subclasses, how layers were
-    changed, train/eval states, the record of the schemes and digests of the examples that the model was chosen on or
-    made with (8 bytes each, which no footprint counts). Of what belongs to code (closures, attributes of classes)
-    and of other content, the digest is stored, and `load` refuses a model that has something else there.
+    transposed or channels-last), tensors and arrays in attributes, extra states that can be set, the parts of tensor
+    subclasses, how layers were changed, train/eval states, the record of the schemes and digests of the examples that
+    the model was chosen on or made with (8 bytes each, which no footprint counts). Of what belongs to code (closures,
+    attributes of classes), of the settings of layers and of other content, the digest is stored, and `load` refuses a
+    model that has something else there.
 
     Raises CompressionError for a model with lazy, sparse or quantised tensors, packed parameters, TorchScript, or
     content that cannot be seen, which it names; for a lowered one, and for one that has a 16-bit model inside it (save
@@ -99,7 +102,11 @@ def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dic
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             raise CompressionError(f"{names[0]} cannot be stored: {error}") from error
     table = {"version": _VERSION, "tensors": tensors, "arrangement": describe_arrangement(model)}
-    outside = add_outside(packer, found, whole)
+    table["kinds"] = describe_kinds(model)
+    extra = add_extra_states(packer, model)
+    if extra:
+        table["extra"] = extra
+    outside = add_outside(packer, model, found, whole)
     if outside:
         table["outside"] = outside
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False)
@@ -161,6 +168,7 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     arrangement = read_arrangement(table.get("arrangement"))
     candidate = copy_whole(model)
     shape_model(candidate, arrangement)
+    settle_buffers(candidate, {name: entry for names, entry in entries for name in names})
     places = dict(_all_tensors(candidate))
     _require_same_names(entries, places)
     unpacker = Unpacker(arrays)
@@ -177,10 +185,14 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
         if others:
             raise CompressionError(f"{names[0]} and {min(others)} are one tensor in the model, and two in the file")
         fill_parts(names[0], entry, targets, unpacker)
+    if "extra" in table:
+        read_extra_states(table["extra"], candidate, unpacker)
     if isinstance(table.get("outside"), dict):
         read_outside(table["outside"], candidate, model, unpacker)
     unpacker.finish()
     finish_model(candidate, arrangement)
+    if "kinds" in table:  # older files do not have it
+        require_kinds(candidate, table["kinds"])
     write_seen(candidate, seen)
     return candidate
 

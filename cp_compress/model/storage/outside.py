@@ -12,10 +12,17 @@ from torch import Tensor, nn
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.holdings.found import ATTRIBUTE, CAPTURED, PACKED, Held, Holdings
+from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import holdings_of
+from cp_compress.model.call_caches import UNKNOWN, written_by_calls
+from cp_compress.model.storage.extra_states import is_stored
 from cp_compress.model.storage.packing import Packer, Unpacker, check_entry
 
 _DIGITS = 16
+_STATES = (
+    ": give a model whose layers were changed by the same library; where its first call changes what layers hold, as "
+    "some libraries' do, one that was called as the saved one was"
+)
 _MOST_NEW_VALUES = 1 << 24
 _INTERNALS = frozenset(vars(nn.Module()))
 _PLACE = re.compile(r"(?:([\w.]+)\.)?([^\W\d]\w*)(?:\[(?:(\d+)|'([^'\\]*)')\])?")
@@ -25,7 +32,12 @@ def refuse_unheld(model: nn.Module, found: Holdings) -> None:
     """Raise CompressionError, naming it, for what a model holds and no file can."""
     if found.unseen:
         raise CompressionError(f"a file cannot hold {found.unseen[0]}")
-    packed = [held for held in found.hidden() if held.place == PACKED]
+    packed = [held for held in found.hidden() if held.place == PACKED and not is_stored(model, held)]
+    if packed and "get_extra_state()" in packed[0].path:
+        raise CompressionError(
+            f"a file cannot hold {packed[0].path}: an extra state is given back where its class has set_extra_state "
+            "too, and it consists of tensors, numbers, texts, and lists and dicts of them"
+        )
     if packed:
         raise CompressionError(
             f"a file cannot hold {packed[0].path}: packed parameters can be read, and not be put together again. Save "
@@ -36,9 +48,9 @@ def refuse_unheld(model: nn.Module, found: Holdings) -> None:
         raise CompressionError(f"a file cannot hold {scripts[0] or 'the model'}: it is TorchScript; use torch.jit.save")
 
 
-def add_outside(packer: Packer, found: Holdings, whole: bool) -> dict[str, Any]:
+def add_outside(packer: Packer, model: nn.Module, found: Holdings, whole: bool) -> dict[str, Any]:
     """Store tensors in attributes, with `whole` all others too, and return the table of them and of digests."""
-    stored = [held for held in found.hidden() if whole or held.place == ATTRIBUTE]
+    stored = [held for held in found.hidden() if held.place == ATTRIBUTE or (whole and not is_stored(model, held))]
     table: dict[str, Any] = {"tensors": [[held.path, packer.add(held.tensor)] for held in stored]}
     table["same"] = _digests(found)
     table["training"] = _training(found)
@@ -59,30 +71,75 @@ def read_outside(table: dict[str, Any], candidate: nn.Module, model: nn.Module, 
         raise CorruptStreamError("its table of what lies outside of parameters is not readable") from error
     found = holdings_of(candidate)
     places = {held.path: held for held in found.hidden() if held.place == ATTRIBUTE}
+    given = holdings_of(model)
+    shared = {geometry(held.tensor): held.path for held in given.tensors}
+    again: list[tuple[Held, str]] = []
     for path in places.keys() - dict(entries).keys():
-        if not _put(candidate, path, None):
-            raise CompressionError(f"{path} is in the model, not in the file")
-    originals = {held.tensor.untyped_storage().data_ptr() for held in holdings_of(model).tensors if held.tensor.numel()}
+        value = _value_at(model, path)
+        first = None if value is None else shared.get(geometry(value))
+        if first is not None and first != path:  # what the model holds once, its copy may hold twice
+            again.append((places[path], first))
+        elif not _put(candidate, path, None):
+            raise CompressionError(f"{path} is in the model, not in the file{_STATES}")
+    originals = {held.tensor.untyped_storage().data_ptr() for held in given.tensors if held.tensor.numel()}
     for path, entry in entries:
         if path in places and _fits(places[path], entry):
             _fill(places[path], entry, originals, unpacker)
         elif not (_is_small(entry) and _put(candidate, path, unpacker.read(entry))):
             raise CompressionError(_misfit(path, entry, places.get(path)))
+    for held, first in again:
+        filled = _value_at(candidate, first)
+        if filled is None or filled.shape != held.tensor.shape or filled.dtype != held.tensor.dtype:
+            raise CompressionError(f"{held.path} is in the model, not in the file{_STATES}")
+        with torch.no_grad():
+            held.tensor.copy_(filled)
     own = dict(_digests(found))
     for path, digest in same:
         if own.pop(path, None) != digest:
             raise CompressionError(f"{path} is another in the model than in the one that was saved")
     if own:
         raise CompressionError(f"{min(own)} is in the model, not in the file")
-    if len(training) != len(found.modules):
-        raise CompressionError(f"the file has {len(training)} modules in attributes, the model {len(found.modules)}")
-    for (_, module), flag in zip(found.modules, training, strict=True):
-        module.training = flag == "1"
+    if len(training) != len(given.modules):
+        raise CompressionError(f"the file has {len(training)} modules in attributes, the model {len(given.modules)}")
+    if len(found.modules) == len(given.modules):  # a library's copies may hold more than the model does
+        for (_, module), flag in zip(found.modules, training, strict=True):
+            module.training = flag == "1"
+
+
+def _value_at(model: nn.Module, path: str) -> Tensor | None:
+    """Return the plain tensor at a path of attributes and keys, or None where there is none."""
+    value: Any = model
+    for name, number, text in re.findall(r"(?:^|\.)(\w+)|\[(\d+)\]|\['([^']*)'\]", path):
+        try:
+            value = getattr(value, name) if name else value[int(number) if number else text]
+        except (AttributeError, LookupError, TypeError):
+            return None
+    return as_plain(value) if isinstance(value, Tensor) and is_plain(value) else None
 
 
 def _fits(held: Held, entry: Any) -> bool:
     dtype, shape, _, _ = check_entry(entry)
     return (dtype, shape) == (held.tensor.dtype, tuple(held.tensor.shape))
+
+
+def settle_buffers(candidate: nn.Module, entries: dict[str, Any]) -> None:
+    """Give a copy of a model the buffers that only calls make, or take them away, as the saved model had them."""
+    present = dict(candidate.named_buffers(remove_duplicate=False))
+    for name in entries.keys() | present.keys():
+        path, _, key = name.rpartition(".")
+        try:
+            module = candidate.get_submodule(path)
+        except AttributeError:
+            continue
+        empty = module._buffers.get(key, UNKNOWN) is None
+        written = key in written_by_calls(module) and key not in module._parameters
+        if name in entries and name not in present and (empty or written) and isinstance(entries[name], list):
+            dtype, shape, _, _ = check_entry(entries[name])
+            if _is_small(entries[name]):
+                device = next((tensor.device for tensor in candidate.parameters()), None)
+                module._buffers[key] = torch.empty(shape, dtype=dtype, device=device)
+        elif name in present and name not in entries and written:
+            module._buffers[key] = None
 
 
 def _is_small(entry: Any) -> bool:
@@ -92,7 +149,7 @@ def _is_small(entry: Any) -> bool:
 
 def _misfit(path: str, entry: Any, held: Held | None) -> str:
     if held is None:
-        return f"{path} is in the file, not in the model"
+        return f"{path} is in the file, not in the model{_STATES}"
     dtype, shape, _, _ = check_entry(entry)
     own = f"{held.tensor.dtype} of shape {tuple(held.tensor.shape)}"
     return f"{path} is {dtype} of shape {shape} in the file and {own} in the model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from cp_compress.data.dataset import CompressedDataset
 from cp_compress.fidelity.comparisons import comparison_of, known_comparisons
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
 from cp_compress.fidelity.observing.observation import forget_observations, observe
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import example_digests, mark_as_searched, shared_examples
+from cp_compress.inputs.seen import known_digests, mark_as_searched, shared_examples
 from cp_compress.search.results import describe_check
 from cp_compress.search.settings.results import SettingTrial, SmallestSetting
 from cp_compress.search.settings.spaces import CodecSpace
@@ -44,6 +46,7 @@ def find_smallest(
     gate_data: Any = None,
     allow_shared_examples: bool = False,
     batch_size: int = 256,
+    deployed_batch_size: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> SmallestSetting:
@@ -87,6 +90,7 @@ def find_smallest(
 
     Args: The run
         batch_size: The largest number of examples in one call.
+        deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it.
         device: Where models run; by default where they are.
         progress: Whether to show a progress bar.
 
@@ -96,6 +100,8 @@ def find_smallest(
     Raises:
         InvalidArgumentError: If an argument is not as described, examples are shared, or a requirement fails on the
             original data. If the codec refuses the data at both ends of its range, its own error is raised.
+        ObservationError: If the data cannot tell a good candidate from a ruined one by these requirements, or the
+            reference's answers depend on batches and no deployed batch size is given.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.search.spaces import Integer
@@ -116,7 +122,7 @@ def find_smallest(
     if device is not None:
         usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
     data = LabeledData(dataset)
-    digests = frozenset(example_digests(data))
+    digests = frozenset().union(*known_digests(data))
     fresh = None if gate_data is None else LabeledData(gate_data)
     shared = [] if fresh is None else shared_examples(fresh, digests)
     if shared and not allow_shared_examples:
@@ -124,7 +130,9 @@ def find_smallest(
         reject(_OWNER, "gate_data", type(gate_data).__name__, f"{rule}; remove them, or set allow_shared_examples=True")
     axis = find_axis(codec_family, data)
     beside = model if reference is None else reference
-    judge_data = _Judge(model, beside, judged, dict(options or {}), device, batch_size)
+    sizes = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
+    judge_data = _Judge(model, beside, judged, dict(options or {}), {"device": device, **sizes})
+    judge_data.require_judgeable(data)
     if repair is None:
         judge_data.rehearse(data)
     run = SettingSearch(codec_family, axis, judge_data, model, batch_size, data, repair, progress)
@@ -157,11 +165,10 @@ class _Judge:
         reference: Model,
         requirements: tuple[Requirement, ...],
         options: dict[str, Any],
-        device: torch.device | str | None,
-        batch_size: int,
+        settings: Mapping[str, Any],
     ) -> None:
         self.model, self.reference, self.requirements = model, reference, requirements
-        self.device, self.batch_size = device, batch_size
+        self.settings = settings
         self.comparison = comparison_of(requirements[0].metric)
         self.options = {**self.comparison.implied([one.metric for one in requirements]), **options}
         try:
@@ -183,6 +190,11 @@ class _Judge:
             if candidate is not self.model:
                 forget_observations(candidate)
 
+    def require_judgeable(self, data: LabeledData) -> None:
+        """Raise ObservationError where the reference and the original data show that nothing can be judged."""
+        if self.comparison.kind != "data":
+            require_judgeable(self._observe(self.reference, data), self.requirements)
+
     def rehearse(self, data: LabeledData) -> None:
         """Reject requirements that the model does not meet even on the original data."""
         if self.comparison.kind == "data":
@@ -196,10 +208,11 @@ class _Judge:
         compare = self.comparison.compare
         if self.comparison.kind == "data":
             return compare(stored, data, **self.options)
-        return compare(self._observe(candidate, stored), self._observe(self.reference, data), **self.options)
+        ours, theirs = self._observe(candidate, stored), self._observe(self.reference, data)
+        return measure_for(self.requirements, ours, theirs, functools.partial(compare, **self.options))
 
     def _observe(self, model: Model, data: Any) -> fidelity.Observation:
-        return observe(model, data, device=self.device, batch_size=self.batch_size)
+        return observe(model, data, **self.settings)
 
 
 def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement, ...]:

@@ -6,8 +6,9 @@ from scipy import stats
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.fidelity import Measurement, Requirement, judge
+from cp_compress.fidelity.judging import paired_tests
 from cp_compress.fidelity.judging.intervals import PairedDrop
-from cp_compress.fidelity.judging.paired_tests import p_value
+from cp_compress.fidelity.judging.paired_tests import p_value, upper_limit
 
 
 def worst_error(total, drop, error, *, more):
@@ -102,3 +103,23 @@ def test_no_bound_is_refuted_from_both_sides(pair, bound):
     more, less = PairedDrop(*pair).p_values(bound)
     assert max(more, less) > 0.4
     assert (more > 0.4) if bound <= PairedDrop(*pair).value else (less > 0.4)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "total"), [(1100, 900, 20_000), (2500, 2500, 50_000), (1500, 9000, 50_000), (3000, 0, 30_000)]
+)
+def test_the_bound_for_many_pairs_is_above_the_exact_probability_and_close(lost, gained, total, monkeypatch):
+    estimate, spread = (lost - gained) / total, np.sqrt(lost + gained) / total
+    drops = [estimate + step * spread for step in (-1, 0.5, 1.7, 3.5)]
+    quick = upper_limit(lost, gained, total, 0.95)
+    bounds = [p_value(lost, gained, total, drop, 0.95) for drop in drops]
+    monkeypatch.setattr(paired_tests, "_MANY", total + 1)
+    p_value.cache_clear()
+    upper_limit.cache_clear()
+    exact = [p_value(lost, gained, total, drop, 0.95) for drop in drops]
+    limit = upper_limit(lost, gained, total, 0.95)
+    p_value.cache_clear()
+    upper_limit.cache_clear()
+    assert all(one <= bound <= 1.1 * one + 0.01 for one, bound in zip(exact, bounds, strict=True))
+    assert limit <= quick + 1e-9
+    assert quick - limit <= 1 / total
