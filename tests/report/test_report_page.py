@@ -161,7 +161,7 @@ def test_print_opens_every_check_and_hides_controls(opened):
 
 def test_pictures_are_drawn(opened):
     page = opened()
-    every = "Array.from(document.querySelectorAll('.picture')).every"
+    every = "Array.from(document.querySelectorAll('.picture .layer')).every"
     drawn = page.evaluate(every + "(one => getComputedStyle(one).backgroundImage.startsWith('url(\"data:'))")
     assert drawn
     assert page.locator(".picture").count() > 0
