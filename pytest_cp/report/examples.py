@@ -7,7 +7,8 @@ from typing import Any
 
 from pytest_cp.checks.recorder import Record
 
-IMAGE_BYTES = 650_000
+PAGE_BYTES = 950_000
+_MARKUP_BYTES = 2_000  # of an example's pictures, beside the files themselves
 OPEN_EXAMPLES = 2
 _COARSE_SIDE = 64  # the pixels of smaller images and maps are shown as they are
 _PICTURES = ("image", "decoded", "reference_map", "candidate_map", "difference_map")
@@ -16,12 +17,12 @@ _TOLD_ELSEWHERE = ("predictions", "attributions")
 
 
 class Images:
-    """The pictures of a page, each once, within a budget."""
+    """The pictures of a page, each once, within the bytes that there is room for."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         self.by_content: dict[str, int] = {}
         self.left_out = 0
-        self._bytes = 0
+        self._room = room
 
     def choose(self, checks: list[Record]) -> None:
         """Take the pictures of as many examples as there is room for: the worst example of every check comes first."""
@@ -40,10 +41,10 @@ class Images:
 
     def _take(self, contents: list[str]) -> bool:
         new = dict.fromkeys(content for content in contents if content not in self.by_content)
-        size = sum(map(len, new))
-        if self._bytes + size > IMAGE_BYTES:
+        size = sum(map(len, new)) + _MARKUP_BYTES
+        if size > self._room:
             return False
-        self._bytes += size
+        self._room -= size
         for content in new:
             self.by_content[content] = len(self.by_content)
         return True

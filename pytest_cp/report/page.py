@@ -15,7 +15,7 @@ from pytest_cp.checks.messages import finding, number
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
-from pytest_cp.report.examples import Images, example_views, image_kind
+from pytest_cp.report.examples import PAGE_BYTES, Images, example_views, image_kind
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
 from pytest_cp.report.verdict import count_missing, session_verdict
 
@@ -40,8 +40,13 @@ def write_page(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 def render_page(document: dict[str, Any]) -> str:
     """Return the report as one HTML page, without anything that is fetched from elsewhere."""
-    images = Images()
+    bare = _render(document, Images(0))
+    images = Images(PAGE_BYTES - len(bare.encode()))
     images.choose(document["checks"])
+    return _render(document, images)
+
+
+def _render(document: dict[str, Any], images: Images) -> str:
     checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
     charts = size_table(document["checks"])
     verdict = session_verdict(document)

@@ -31,7 +31,7 @@ from cp_compress.model import Prune
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.pictures import draw_maps, picture_of
 from pytest_cp.checks.records import not_asserting, record_check
-from pytest_cp.report import examples as shown_examples
+from pytest_cp.report.examples import Images
 from pytest_cp.report.page import render_page
 
 
@@ -213,15 +213,14 @@ def test_photographs_are_small_files_of_their_size():
     assert np.abs(np.asarray(picture.convert("RGB")) / 255 - wanted).mean() < 0.03
 
 
-def test_every_check_keeps_its_worst_example_before_any_keeps_a_second(monkeypatch):
+def test_every_check_keeps_its_worst_example_before_any_keeps_a_second():
     def content(number):
         return base64.b64encode(bytes([number]) * 750).decode()
 
     def check(start):
         return {"evidence": {"examples": [{"image": content(start + place)} for place in range(3)]}}
 
-    monkeypatch.setattr(shown_examples, "IMAGE_BYTES", 4000)
-    images = shown_examples.Images()
+    images = Images(12_500)
     images.choose([check(0), {"evidence": None}, check(10), check(20)])
     assert [place for place in range(30) if images.name(content(place))] == [0, 1, 10, 20]
     assert images.left_out == 5
