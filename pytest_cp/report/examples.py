@@ -59,8 +59,11 @@ def example_views(record: Record, images: Images) -> dict[str, Any]:
     """Return what the template shows of a check's examples and of the maps beside them."""
     evidence = record.get("evidence") or {"examples": []}
     maps = evidence.get("maps")
-    views = [_view(record, row, maps, images) for row in evidence["examples"]]
-    left_out = sum(bool(row.get("image")) and images.name(row["image"]) is None for row in evidence["examples"])
+    # a document of an earlier version does not say which maps an IoU is of
+    hidden = () if "maps" in evidence else ("iou",)
+    rows = [{name: value for name, value in row.items() if name not in hidden} for row in evidence["examples"]]
+    views = [_view(record, row, maps, images) for row in rows]
+    left_out = sum(bool(row.get("image")) and images.name(row["image"]) is None for row in rows)
     return {
         "examples": views,
         "open_examples": OPEN_EXAMPLES,
@@ -78,7 +81,7 @@ def _view(record: Record, row: Record, maps: Record | None, images: Images) -> d
         "index": row["index"],
         "label": row["label"],
         "text": row.get("text", ""),
-        "lines": _lines(record["comparison"], row, maps),
+        "lines": _lines(record["comparison"], row),
         "answers": answers,
         "told_iou": f", IoU {row['iou']:.2f}" if "iou" in row else "",
         "size": size,
@@ -89,7 +92,7 @@ def _view(record: Record, row: Record, maps: Record | None, images: Images) -> d
     }
 
 
-def _lines(comparison: str | None, row: Record, maps: Record | None) -> list[str]:
+def _lines(comparison: str | None, row: Record) -> list[str]:
     """Return what changed, in a line each; classes and measures of maps never stand on the two sides of one arrow."""
     predicted, lines = row.get("predicted"), []
     if predicted:
@@ -98,10 +101,8 @@ def _lines(comparison: str | None, row: Record, maps: Record | None) -> list[str
     if not predicted or comparison not in _TOLD_ELSEWHERE:
         lines.append(f"{row['before']} → {row['after']}")
     if "iou" in row:
-        of_check = maps is None or (maps["of_check"] and comparison == "attributions")
-        lines.append(
-            f"IoU of the maps {row['iou']:.2f}" + ("" if of_check else ", for context: not part of this check")
-        )
+        context = "" if comparison == "attributions" else ", for context: not part of this check"
+        lines.append(f"IoU of the maps {row['iou']:.2f}{context}")
     return lines
 
 
@@ -113,10 +114,8 @@ def _legend(maps: Record, images: Images) -> dict[str, Any]:
     height, width = maps["places"]
     drawn = f"Maps of {height} × {width} places, channels added, each scaled to the same sum of strengths"
     if maps["smoothing"]:
-        drawn += (
-            f". For the eye only they are smoothed (Gaussian, {maps['smoothing']} places), and clear where they are "
-        )
-        drawn += "weaker than their mean; the IoU is that of the maps as they were made"
+        smoothed = f"smoothed (Gaussian, {maps['smoothing']} places), and clear where they are weaker than their mean"
+        drawn += f". For the eye only they are {smoothed}; the IoU is that of the maps as they were made"
     lines.append(f"{drawn}.")
     bars = {name: images.always(content) for name, content in maps["bars"].items()}
     return {

@@ -15,7 +15,7 @@ from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Comparison, Metric
 from cp_compress.fidelity.comparisons import COMPARISONS, comparison_of
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison, find_metric
-from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose
+from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose, propose_applicable
 from cp_compress.search import Preserved
 from pytest_cp.specification.levels import assertion_of, level_schema
 
@@ -124,6 +124,14 @@ def test_levels_and_proposals_follow():
     assert [name for name, one in COMPARISONS.items() if one.proposed] == list(PROPOSED_LEVELS)
     with pytest.raises(InvalidArgumentError, match="known are predictions"):
         propose([], levels=["divergence"])
+
+
+def test_a_metric_without_a_proposal_names_the_bound_to_start_from():
+    few, model = Subset(digits(), range(3)), digits_cnn()
+    same = [observe(one, few) for one in (model, Quantize("bfloat16").compress(model))]
+    _, left_out = propose_applicable(same, levels=["predictions"])
+    told = left_out["predictions.max_class_accuracy_drop"]
+    assert told.endswith("; a bound to start from: max_class_accuracy_drop = 0.08")
 
 
 def test_what_a_comparison_cannot_do_without_is_asked_for_at_once():
