@@ -131,7 +131,7 @@ def test_a_metric_without_a_proposal_names_the_bound_to_start_from():
     same = [observe(one, few) for one in (model, Quantize("bfloat16").compress(model))]
     _, left_out = propose_applicable(same, levels=["predictions"])
     told = left_out["predictions.max_class_accuracy_drop"]
-    assert told.endswith("; a bound to start from: max_class_accuracy_drop = 0.08")
+    assert told.endswith("; a bound to start from: max_class_accuracy_drop = 0.05")
 
 
 def test_what_a_comparison_cannot_do_without_is_asked_for_at_once():

@@ -33,7 +33,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             rests_on="answers",
-            start=0.97,
+            start=0.98,
         ),
         Metric(
             "accuracy",
@@ -68,7 +68,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             rests_on="classes",
-            start=0.08,
+            start=0.05,
         ),
         Metric(
             "cost",
@@ -142,7 +142,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             rests_on="labels",
-            start=0.08,
+            start=0.05,
         ),
         Metric(
             "min_slice_agreement",
@@ -201,7 +201,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             source="Kornblith et al. 2019, Similarity of neural network representations revisited",
-            start=0.95,
+            start=0.99,
         ),
         Metric(
             "kernel_cka",
@@ -209,7 +209,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             source="Kornblith et al. 2019, Similarity of neural network representations revisited",
-            start=0.95,
+            start=0.99,
         ),
         Metric(
             "mean_angle",
@@ -366,7 +366,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             high=_INF,
             claims=True,
-            start=0.25,
+            start=0.15,
         ),
         Metric(
             "mean_abs_log_ratio",
@@ -374,7 +374,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             high=_INF,
-            start=0.25,
+            start=0.2,
         ),
         Metric(
             "median_distance_ratio",
