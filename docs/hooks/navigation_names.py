@@ -1,4 +1,4 @@
-"""Names for screen readers: the theme names parts of the navigation by labels that hold only an icon, search by none."""
+"""Names for screen readers: the theme names parts of the navigation by labels that hold an icon, and search by none."""
 
 from __future__ import annotations
 
