@@ -27,6 +27,7 @@ _LEGIBLE_SIDE, _LARGEST_MAP_SIDE = 40, 64
 _PLACES_PER_DEVIATION = 48  # of a side: the smoothing that is used beyond
 _SATURATED = 0.995  # the quantile of the strengths from which on colours are full
 _LEVELS, _BALANCES = 12, 9
+_FULL_EXCESS = 0.3  # of one sign over the other, where smoothing has added many places: its colour is full from here on
 _MIXED = (110, 40, 140)
 # against and for the class, then less and more in the candidate: both pairs can be told apart by the colour-blind
 _SIGNS = ((31, 110, 190), (217, 84, 2))
@@ -73,15 +74,18 @@ def draw_maps(reference: Tensor, candidate: Tensor, *, signed: bool) -> MapPictu
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
     # of smoothed maps each place has some strength: what is below the mean would hide the image, and tells nothing
     least = (1 / divisor).clamp(max=0.5) if deviation > 0 else torch.zeros_like(divisor)
+    excess = _FULL_EXCESS if deviation > 0 else 1.0
     pictures = [
         [
             _drawn(one, net, colours)
-            for one, net in zip((strength / divisor - least) / (1 - least), balance, strict=True)
+            for one, net in zip((strength / divisor - least) / (1 - least), balance / excess, strict=True)
         ]
         for (strength, balance), colours in zip(planes, (_SIGNS, _SIGNS, _DIFFERENCE), strict=True)
     ]
     return MapPictures(
-        *pictures,
+        reference=pictures[0],
+        candidate=pictures[1],
+        difference=pictures[2],
         scales=[float(f"{value:.3g}") for value in scale.tolist()],
         signed=bool((before < 0).any() or (after < 0).any()),
         mixed=deviation > 0 or (before.ndim == 4 and before.shape[1] > 1),

@@ -86,7 +86,7 @@ def _view(record: Record, row: Record, maps: Record | None, images: Images) -> d
         "told_iou": f", IoU {row['iou']:.2f}" if "iou" in row else "",
         "size": size,
         "coarse": max(size) < _COARSE_SIDE,
-        "coarse_map": bool(maps) and max(maps.get("places", [0])) < _COARSE_SIDE // 2,
+        "coarse_map": maps is not None and max(maps.get("places", [0])) < _COARSE_SIDE // 2,
         "scale": row.get("scale") if pictures["reference_map"] else None,
         **pictures,
     }
