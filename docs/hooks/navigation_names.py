@@ -11,11 +11,13 @@ _PART = re.compile(
     r'<label class="md-nav__title"[^>]*>\s*<span class="md-nav__icon md-icon"></span>(?P<title>.*?)</label>)',
     re.DOTALL,
 )
+_NESTED = re.compile(r'<nav class="md-nav" aria-label="[^"]*">')
 _SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
 
 
 def on_post_page(output: str, **kwargs: Any) -> str:
-    """Name each part by its title, and the search by what it is."""
+    """Name each part by its title, and the search by what it is; what a table of contents nests is no part."""
+    output = _NESTED.sub('<nav class="md-nav" role="none">', output)
     return _PART.sub(_named, output).replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
 
 

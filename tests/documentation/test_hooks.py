@@ -63,3 +63,5 @@ def test_parts_of_the_navigation_have_the_name_of_their_title(hook):
     )
     changed = hook("navigation_names").on_post_page(part.format(' aria-labelledby="__nav_2_label"'))
     assert changed == part.format(' aria-label="Tutorial"')
+    nested = hook("navigation_names").on_post_page('<nav class="md-nav" aria-label="Two of one name"><ul></ul></nav>')
+    assert nested == '<nav class="md-nav" role="none"><ul></ul></nav>'
