@@ -27,7 +27,7 @@ _LEGIBLE_SIDE, _LARGEST_MAP_SIDE = 40, 64
 _PLACES_PER_DEVIATION = 48  # of a side: the smoothing that is used beyond
 _SATURATED = 0.995  # the quantile of the strengths from which on colours are full
 _LEVELS, _BALANCES = 12, 9
-_FULL_EXCESS = 0.3  # of one sign over the other, where smoothing has added many places: its colour is full from here on
+_FULL_EXCESS = 0.2  # of one sign over the other, where smoothing has added many places: its colour is full from here on
 _MIXED = (110, 40, 140)
 # against and for the class, then less and more in the candidate: both pairs can be told apart by the colour-blind
 _SIGNS = ((31, 110, 190), (217, 84, 2))
