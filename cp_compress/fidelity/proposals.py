@@ -178,20 +178,25 @@ def _propose_level(
         choose = min if direction == "min" else max
         worst = choose((pair.metrics.get(metric, math.nan) for pair in pairs), default=math.nan)
         if math.isnan(worst) or any(math.isnan(pair.metrics[metric]) for pair in pairs):
-            left_out[f"{name}.{metric}"] = "it has no value on these examples"
+            left_out[f"{name}.{metric}"] = _or_start("it has no value on these examples", declared)
             continue
         samples = [pair.evidence[metric] for pair in pairs if metric in pair.evidence]
         bound = _bound(declared, direction, worst, samples, slack, error)
         count = pairs[0].counts.get(metric, 0)
         if bound == (declared.low if direction == "min" else declared.high):
             few = f"on so few examples (n = {count}) chance alone can bring any value"
-            left_out[f"{name}.{metric}"] = few if samples else "the noise can bring any value"
+            left_out[f"{name}.{metric}"] = _or_start(few if samples else "the noise can bring any value", declared)
             continue
         values = {other: metrics[metric] for other, metrics in compared.items()}
         least_found = broken_by(samples[0], direction, bound) if samples else None
         found.append(Proposal(name, metric, direction, bound, worst, count, options, values, least_found))
     require_telling(seen[0], [proposal.as_requirement() for proposal in found])
     return found, left_out
+
+
+def _or_start(reason: str, metric: Metric) -> str:
+    """Return why a metric has no proposal, with the bound that its declaration starts from where it has one."""
+    return reason if metric.start is None else f"{reason}; a bound to start from: {metric.argument} = {metric.start:g}"
 
 
 def _least_class(reference: Observation) -> int:

@@ -87,6 +87,26 @@ def metrics() -> str:
     return "\n\n".join(sections)
 
 
+def requirements(name: str) -> str:
+    """Return the table of the requirements that an assertion takes: what each bounds, and a bound to start from."""
+    (members,) = [comparison.metrics for comparison, assertion in _comparisons() if assertion.__name__ == name]
+    words = {"min": "at least", "max": "at most"}
+    rows = [
+        (
+            f"`{metric.argument}`",
+            metric.sentence,
+            metric.unit or "–",
+            _values(metric),
+            words[str(metric.direction)],
+            "yes" if metric.claims else "no",
+            _start(metric),
+        )
+        for metric in members
+        if metric.argument is not None
+    ]
+    return table(("requirement", "meaning", "unit", "range", "direction", "`confidence`", "start from"), rows)
+
+
 def options() -> str:
     """Return the table of the plugin's command-line options."""
     return _arguments("option", _declared().options)
@@ -141,6 +161,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "assertions": assertions,
     "twins": twins,
     "metrics": metrics,
+    "requirements": requirements,
     "options": options,
     "ini-keys": ini_keys,
     "markers": markers,
@@ -148,7 +169,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "command": command,
     "names": names,
 }
-"""The tables by the names that pages call them by; `command` takes the name of one."""
+"""The tables by the names that pages call them by; `command` and `requirements` take the name of one."""
 
 
 def _comparisons() -> list[tuple[Comparison, Callable[..., Any]]]:
@@ -270,6 +291,13 @@ def _values(metric: Metric) -> str:
     low = "(" if math.isinf(metric.low) else "["
     high = ")" if math.isinf(metric.high) else "]"
     return f"{low}{_number(metric.low)}, {_number(metric.high)}{high}"
+
+
+def _start(metric: Metric) -> str:
+    """Return the bound that a metric declares to start from, as an argument takes it, or what to take it from."""
+    if metric.start is None:
+        return "from your own values"
+    return f"`(0.1, {metric.start:g})`" if metric.leveled else f"`{metric.start:g}`"
 
 
 def _number(value: float) -> str:

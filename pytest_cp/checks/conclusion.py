@@ -129,10 +129,12 @@ def assert_behaviour(
     implied = comparison.implied([requirement.metric for requirement in requirements])
     seeded = {"seed": current_execution().seed} if "seed" in comparison.options else {}
 
-    def compare(candidate: Observation, original: Observation) -> Measurement:
-        return comparison.compare(candidate, original, **{**implied, **seeded, **options})
+    asked = {**implied, **seeded, **options}
 
-    return assert_pair(subjects, compare, requirements, assertion, failure)
+    def compare(candidate: Observation, original: Observation) -> Measurement:
+        return comparison.compare(candidate, original, **asked)
+
+    return assert_pair(subjects, compare, requirements, assertion, failure, options=asked)
 
 
 def assert_pair(
@@ -143,9 +145,10 @@ def assert_pair(
     failure: type[PreservationError],
     *,
     view: Callable[[Model, Observation], Model] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Check:
     """Compare a pair and conclude; `view` gives the model to observe in the compressed one's place, where it has no
-    logits of its own.
+    logits of its own, and `options` are what the comparison is called with.
     """
     __tracebackhide__ = True
     compressed, reference, dataset, compressed_dataset = subjects
@@ -181,7 +184,7 @@ def assert_pair(
         if used:
             measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *used))
         note_subjects(compressed, reference, (dataset, compressed_dataset))
-    return conclude(measurement, requirements, assertion, described, failure, (candidate, original))
+    return conclude(measurement, requirements, assertion, described, failure, (candidate, original), options)
 
 
 def _require_clusters(
@@ -233,6 +236,7 @@ def conclude(
     subjects: Record,
     failure: type[PreservationError],
     observations: tuple[Observation, Observation] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Check:
     __tracebackhide__ = True
     with recording_errors(assertion, subjects):
@@ -245,7 +249,7 @@ def conclude(
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
         record["origin"] = _explain(*observations)
     if observations is not None and current_execution().illustrate and not record["explored"]:
-        record["evidence"] = gather_evidence(measurement, *observations)
+        record["evidence"] = gather_evidence(measurement, *observations, options)
     if not check.passed and not record["waivers"]:
         raise failure(failure_message(record), check)
     if record["baseline_problems"]:

@@ -5,48 +5,52 @@ It is collected only for an HTML report, from the examples that differ most, and
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError
-from cp_compress.fidelity.attributions.jaccard import split_jaccard, unit_maps
-from cp_compress.fidelity.attributions.maps import attribution_maps
+from cp_compress.fidelity.attributions.jaccard import split_jaccard
+from cp_compress.fidelity.attributions.maps import maps_of_some
 from cp_compress.fidelity.attributions.methods.gradients import Saliency
+from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.footprints import figures_of, file_bytes_of
+from pytest_cp.checks.pictures import colour_bars, draw_maps, picture_of
 from pytest_cp.checks.recorder import Record
 
 SHOWN_EXAMPLES = 6
 SHOWN_RAYS = 400
-_LARGEST_SIDE = 96
 _PRINTED_VALUES = 12
+_EXPLAINING = ("attributions", "pointing")
+"""The comparisons that are made of attribution maps: their checks are shown with the maps that they compared."""
 _TASKS = {
     "multi_label": "each example has several labels",
     "dense": "each example has one answer per position",
     "sequence": "each example has one answer per position",
 }
-# dark to light through purple and orange: ordered in lightness, so that it reads in grey too
-_HEAT = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 
 
-def gather_evidence(measurement: Measurement, candidate: Observation, reference: Observation) -> Record:
-    """Return the evidence of a check of two models; its notes say what cannot be shown."""
-    evidence: Record = {"examples": [], "distances": None, "sizes": None, "notes": []}
+def gather_evidence(
+    measurement: Measurement,
+    candidate: Observation,
+    reference: Observation,
+    options: Mapping[str, Any] | None = None,
+) -> Record:
+    """Return the evidence of a check of two models; its notes say what cannot be shown.
+
+    `options` are those that the comparison was called with: maps are made by its method, where it has one.
+    """
+    evidence: Record = {"examples": [], "maps": None, "distances": None, "sizes": None, "notes": []}
     parts: dict[str, Callable[[], Any]] = {
-        "examples": lambda: _examples(measurement, candidate, reference, evidence["notes"]),
+        "examples": lambda: _examples(measurement, candidate, reference, options or {}, evidence),
         "distances": lambda: _distances(measurement),
         "sizes": lambda: _sizes(candidate, reference),
     }
@@ -59,7 +63,11 @@ def gather_evidence(measurement: Measurement, candidate: Observation, reference:
 
 
 def _examples(
-    measurement: Measurement, candidate: Observation, reference: Observation, notes: list[str]
+    measurement: Measurement,
+    candidate: Observation,
+    reference: Observation,
+    options: Mapping[str, Any],
+    evidence: Record,
 ) -> list[Record]:
     changes = measurement.examples[:SHOWN_EXAMPLES]
     if not changes:
@@ -70,76 +78,80 @@ def _examples(
         {"index": change.index, "label": change.label, "before": change.before, "after": change.after}
         for change in changes
     ]
+    single = reference.task == "single_label"
+    if single:
+        for row in rows:
+            answers = {"reference": reference, "candidate": candidate}
+            row["predicted"] = {
+                who: reference.class_names[int(seen.predictions[row["index"]])] for who, seen in answers.items()
+            }
+    _add_measured_iou(rows, measurement)
     if not _is_image(before):
         for row, values in zip(rows, before, strict=True):
             row["text"] = _printed(values)
         return rows
     same = torch.equal(before, after)
     for row, image, decoded in zip(rows, before, after, strict=True):
-        row["image"] = _picture(image, before)
-        row["decoded"] = None if same else _picture(decoded, before)
-    if reference.task == "single_label":
-        _add_maps(rows, chosen, candidate, reference, notes)
+        row["image"] = picture_of(image, before)
+        row["decoded"] = None if same else picture_of(decoded, before)
+        row["size"] = [*image.shape[1:]]
+    if single:
+        try:
+            evidence["maps"] = _add_maps(rows, measurement, candidate, reference, options)
+        except Exception as error:  # pictures without maps are better than none
+            evidence["notes"].append(f"attribution maps cannot be shown: {reason_of(error)}")
     else:
-        notes.append(f"no attribution maps: a map explains a single answer, but {_TASKS[reference.task]}")
+        told = _TASKS[reference.task]
+        evidence["notes"].append(f"no attribution maps: a map explains a single answer, but {told}")
     return rows
 
 
+def _add_measured_iou(rows: list[Record], measurement: Measurement) -> None:
+    """Add the IoU of each example's maps as the check measured it."""
+    found = measurement.per_example.get("iou")
+    if measurement.comparison == "attributions" and found is not None:
+        places = {int(example): place for place, example in enumerate(measurement.per_example["example"].tolist())}
+        for row in rows:
+            row["iou"] = round(float(found[places[row["index"]]]), 4)
+
+
 def _add_maps(
-    rows: list[Record], chosen: Tensor, candidate: Observation, reference: Observation, notes: list[str]
-) -> None:
-    """Add where both models look, of the class that the reference predicts, and how far that is the same."""
-    method, targets = Saliency(), reference.predictions[chosen]
-    try:
-        maps = [attribution_maps(seen, method, chosen, targets).maps for seen in (reference, candidate)]
-    except Exception as error:  # pictures without maps are better than none
-        notes.append(f"attribution maps cannot be shown: {reason_of(error)}")
-        return
-    shared = split_jaccard(maps[0], maps[1]).tolist()
-    heats = [unit_maps(each).reshape(each.shape).abs().sum(dim=1) for each in maps]
-    brightest = torch.stack(heats).flatten(2).amax(dim=(0, 2))
+    rows: list[Record],
+    measurement: Measurement,
+    candidate: Observation,
+    reference: Observation,
+    options: Mapping[str, Any],
+) -> Record:
+    """Add where both models look, of the class that the reference predicts; return how the maps were made and drawn."""
+    of_check = measurement.comparison in _EXPLAINING
+    method = as_attribution_method(options.get("method", "saliency")) if of_check else Saliency()
+    chosen = torch.tensor([row["index"] for row in rows])
+    compared = measurement.per_example["example"] if of_check else chosen
+    targets, batch = reference.predictions[compared], options.get("batch_size") if of_check else None
+    maps = [maps_of_some(seen, method, compared, targets, chosen, batch) for seen in (reference, candidate)]
+    places = tuple(maps[0].shape[2:] if maps[0].ndim == 4 else maps[0].shape[1:])
+    told: Record = {"method": str(method), "of_check": of_check, "comparison": measurement.comparison}
+    for row, iou in zip(rows, split_jaccard(*maps).tolist(), strict=True):
+        row.setdefault("iou", round(iou, 4))
+    if len(places) != 2 or min(places) < 2 or (maps[0].ndim == 3 and [*places] != rows[0]["size"]):
+        shape = tuple(maps[0].shape[1:])
+        return told | {"left_out": f"maps of shape {shape} have no places in the image, and are not drawn"}
+    drawn = draw_maps(*maps, signed=measurement.comparison != "pointing")
     for position, row in enumerate(rows):
-        row["reference_map"], row["candidate_map"] = (_heat(each[position] / brightest[position]) for each in heats)
-        row["iou"] = round(shared[position], 4)
+        for name in ("reference", "candidate", "difference"):
+            row[f"{name}_map"] = getattr(drawn, name)[position]
+        row["scale"] = drawn.scales[position]
+    return told | {
+        "signed": drawn.signed,
+        "mixed": drawn.mixed and drawn.signed,
+        "smoothing": drawn.smoothing,
+        "places": [*drawn.places],
+        "bars": colour_bars(),
+    }
 
 
 def _is_image(inputs: Tensor) -> bool:
     return inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) >= 2
-
-
-def _picture(image: Tensor, batch: Tensor) -> str:
-    """Return one image (channels, height, width) as a PNG; values beyond [0, 1] are scaled by their batch's range."""
-    values, everything = image.detach().cpu().double(), batch.detach().cpu().double()
-    low, high = float(everything.min()), float(everything.max())
-    if image.dtype == torch.uint8:
-        low, high = 0.0, 255.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = ((values - low) / max(high - low, 1e-12)).clamp(0, 1).mul(255).round().to(torch.uint8)
-    pixels = scaled.permute(1, 2, 0).numpy()
-    return _png(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-
-
-def _heat(values: Tensor) -> str:
-    image = Image.fromarray(values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy(), mode="P")
-    image.putpalette(_palette().tobytes())
-    return _png(image)
-
-
-def _palette() -> NDArray[np.uint8]:
-    places, anchors = np.linspace(0, 255, len(_HEAT)), np.array(_HEAT, dtype=float)
-    columns = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
-    palette: NDArray[np.uint8] = np.stack(columns, axis=1).round().astype(np.uint8)
-    return palette
-
-
-def _png(image: Image.Image) -> str:
-    if max(image.size) > _LARGEST_SIDE:
-        image = image.convert("RGB") if image.mode == "P" else image
-        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _printed(values: Tensor) -> str:

@@ -15,10 +15,10 @@ from pytest_cp.checks.messages import finding, number
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
 from pytest_cp.report.document import shown_outcome
+from pytest_cp.report.examples import PAGE_BYTES, Images, example_views, image_kind
 from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
 from pytest_cp.report.verdict import count_missing, session_verdict
 
-IMAGE_BYTES = 3_000_000
 SHOWN_CLASSES = 40
 _FOOTPRINT = {
     "parameters": "parameters",
@@ -40,7 +40,13 @@ def write_page(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 def render_page(document: dict[str, Any]) -> str:
     """Return the report as one HTML page, without anything that is fetched from elsewhere."""
-    images = _Images()
+    bare = _render(document, Images(0))
+    images = Images(PAGE_BYTES - len(bare.encode()))
+    images.choose(document["checks"])
+    return _render(document, images)
+
+
+def _render(document: dict[str, Any], images: Images) -> str:
     checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
     charts = size_table(document["checks"])
     verdict = session_verdict(document)
@@ -56,31 +62,10 @@ def render_page(document: dict[str, Any]) -> str:
         environment=_flat(document["environment"]),
         images=images.by_content,
         images_left_out=images.left_out,
-        style=_asset("report.css"),
+        style=_asset("report.css") + _asset("examples.css"),
         script=_asset("report.js"),
     )
     return page
-
-
-class _Images:
-    """The PNGs of a page, each once, the first within a budget."""
-
-    def __init__(self) -> None:
-        self.by_content: dict[str, int] = {}
-        self.left_out = 0
-        self._bytes = 0
-
-    def name(self, content: str | None) -> str | None:
-        """Return the CSS class that shows an image, or None where there is none or no room for it."""
-        if content is None:
-            return None
-        if content not in self.by_content:
-            if self._bytes + len(content) > IMAGE_BYTES:
-                self.left_out += 1
-                return None
-            self._bytes += len(content)
-            self.by_content[content] = len(self.by_content)
-        return f"i{self.by_content[content]}"
 
 
 def _tightest(records: list[Record]) -> dict[str, str] | None:
@@ -98,7 +83,7 @@ def _tightest(records: list[Record]) -> dict[str, str] | None:
     return {"finding": finding(found), "margin": number(found["margin"]), "where": compressed_name(record)}
 
 
-def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any]:
+def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]:
     """Return what the template shows of a check."""
     decisive = decisive_requirement(record)
     details = record["details"]
@@ -122,7 +107,7 @@ def _check_view(position: int, record: Record, images: _Images) -> dict[str, Any
         "classes": classes,
         "flips": details.get("flips", []),
         "slices": details.get("slices", []),
-        "examples": [_example_view(example, images) for example in evidence["examples"]],
+        **example_views(record, images),
         "scatter": distance_scatter(evidence["distances"]) if evidence["distances"] else None,
         "distances": evidence["distances"],
         "sizes": _footprint_rows(details) if record["comparison"] == "footprint" else _size_rows(evidence["sizes"]),
@@ -136,11 +121,6 @@ def _shown_classes(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(classes) <= SHOWN_CLASSES:
         return classes
     return sorted(classes, key=lambda row: row["accuracy"] - row["reference_accuracy"])[:SHOWN_CLASSES]
-
-
-def _example_view(example: Record, images: _Images) -> dict[str, Any]:
-    kinds = ("image", "decoded", "reference_map", "candidate_map")
-    return example | {kind: images.name(example.get(kind)) for kind in kinds}
 
 
 def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
@@ -198,7 +178,10 @@ def _printable(value: Any) -> Any:
 def _template() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+    )
+    environment.filters["image_kind"] = image_kind
     environment.filters["number"] = number
     environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(_asset("report.html.j2"))
+    return environment.get_template("report.html.j2")

@@ -96,7 +96,7 @@ def _check() -> dict[str, Any]:
             "notes": _TEXTS,
             "origin": {"type": ["object", "null"]},
             "worst": {"type": ["object", "null"]},
-            "evidence": {"type": ["object", "null"], "description": "only if an HTML report was requested"},
+            "evidence": _evidence(),
             "error": {"type": ["string", "null"]},
             "baseline": {
                 "anyOf": [
@@ -109,6 +109,32 @@ def _check() -> dict[str, Any]:
             "waiver_hints": _TEXTS,
         }
     )
+
+
+def _evidence() -> dict[str, Any]:
+    pictures = ("image", "decoded", "reference_map", "candidate_map", "difference_map")
+    picture = {"type": ["string", "null"], "description": "a PNG, WebP or JPEG file in base64"}
+    example: dict[str, Any] = {
+        "index": _WHOLE,
+        "predicted": _object({"reference": _TEXT, "candidate": _TEXT}),
+        "iou": {"type": "number", "minimum": 0, "maximum": 1},
+        "scale": {"type": "number", "description": "the strength at full colour, in multiples of a map's mean"},
+        **dict.fromkeys(pictures, picture),
+    }
+    maps: dict[str, Any] = {
+        "method": _TEXT,
+        "of_check": _FLAG | {"description": "whether the check compared these maps; else they are context"},
+        "smoothing": {"type": "number", "description": "in places, for the eye only; the IoU is that of the maps"},
+        "places": {"type": "array", "items": _WHOLE},
+    }
+    return {
+        "type": ["object", "null"],
+        "description": "only if an HTML report was requested",
+        "properties": {
+            "examples": {"type": "array", "items": {"type": "object", "properties": example}},
+            "maps": {"type": ["object", "null"], "properties": maps},
+        },
+    }
 
 
 def _subject() -> dict[str, Any]:

@@ -3,8 +3,10 @@
 A page is run in a folder of its own, in order, by one process. A block with a title is a file that is written there; a
 Python block without one is executed, with the names of those before it; a console block holds commands, each after
 "$ ", and what they print. Commands run as they stand: `pytest`, `cp-compress` and `python` in a fork of this process,
-which has torch loaded already, by the functions that the installed commands call; anything else by the shell. Numbers
-aside, each line of output that a page shows must be printed, in that order; "…" stands for anything.
+which has torch loaded already, by the functions that the installed commands call; anything else by the shell. Each line
+of output that a page shows must be printed, in that order; "…" stands for anything. Whole numbers must be equal, others
+may differ by `RELATIVE` or in their last digit; durations, rates, dates, versions, digests and absolute paths are only
+compared in their form.
 
 A comment before a block says what is special about it: <!-- exit code: 1 --> or <!-- not run: why -->.
 """
@@ -32,7 +34,16 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)(?P<rest>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-_NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+RELATIVE = 0.02
+_FRACTION = r"[-−+]?\d[\d,]*(?:\.\d+(?:e[-+]?\d+)?|e[-+]?\d+)"
+_CHANGING = (
+    r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[-+]\d\d:\d\d)?)?",  # dates and times of day
+    r"(?<![\w.])\d+\.\d+\.\d+[\w.+-]*",  # versions
+    r"\b(?=\w*\d)[0-9a-f]{8,}\b",  # digests
+    r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?= ?(?:[mµn]?s|seconds?|minutes?|hours?|[kMG]i?B)\b)",  # times, memory
+    r"(?<![\w.)/])/(?:[\w.-]+/)+[\w.-]*",  # absolute paths
+)
+_PART = re.compile(f"(?P<any>…)|(?P<changing>{'|'.join(_CHANGING)})|(?P<fraction>(?<![\\w.]){_FRACTION}(?![\\w.]*\\w))")
 _FOREIGN = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
 _FOREIGN += ("GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "FORCE_COLOR")
 
@@ -122,16 +133,41 @@ def read_commands(body):
 
 def first_missing(expected, printed):
     """Return the first line that is expected and not printed after those before it, or None."""
-    lines = iter(map(_comparable, printed.splitlines()))
+    lines = iter(map(_plain, printed.splitlines()))
     for line in expected:
-        pattern = ".*".join(map(re.escape, _comparable(line).split("…")))
-        if line.strip() != "…" and not any(re.fullmatch(pattern, printed_line) for printed_line in lines):
+        if line.strip() != "…" and not any(_is_shown_by(line, printed_line) for printed_line in lines):
             return line
     return None
 
 
-def _comparable(line):
-    return " ".join(_NUMBER.sub("#", line).replace("=", " ").split())
+def _is_shown_by(expected, printed):
+    """Tell whether a page's line stands for a printed one, whose spaces are single."""
+    pattern, fractions, end = "", [], 0
+    line = _plain(expected)
+    for part in _PART.finditer(line):
+        pattern += re.escape(line[end : part.start()])
+        end = part.end()
+        if part["any"]:
+            pattern += ".*?"
+        elif part["changing"]:
+            pattern += f"(?:{'|'.join(_CHANGING)})"
+        else:
+            pattern += f"({_FRACTION}|\\d+)"
+            fractions.append(part["fraction"])
+    found = re.fullmatch(pattern + re.escape(line[end:]), printed)
+    return found is not None and all(map(_is_near, fractions, found.groups()))
+
+
+def _is_near(expected, printed):
+    """Tell whether a printed fraction is the expected one, but for `RELATIVE` or one unit of its last digit."""
+    wanted, value = (float(text.replace(",", "").replace("−", "-")) for text in (expected, printed))
+    mantissa, _, power = expected.partition("e")
+    unit = 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+    return abs(wanted - value) <= max(RELATIVE * abs(wanted), 1.001 * unit)
+
+
+def _plain(line):
+    return " ".join(line.replace("=", " ").split())
 
 
 def run_command(command):

@@ -49,7 +49,7 @@ def test_an_unknown_table_is_an_error(tables):
 
 
 def test_rows_have_as_many_cells_as_their_head(tables):
-    for made in (make() for name, make in tables.TABLES.items() if name != "command"):
+    for made in (make() for name, make in tables.TABLES.items() if name not in ("command", "requirements")):
         for block in re.findall(r"(?:^\|.*\n?)+", made, re.MULTILINE):
             cells = {len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}
             assert len(cells) == 1, block
@@ -66,3 +66,13 @@ def test_a_pipe_in_a_cell_is_written_for_github_and_shown_without_backslash_on_t
     assert r"`prune(density=0.1) \| quantize(float16)`" in source
     shown = on_page_content(markdown.markdown(source, extensions=["tables"]))
     assert "<code>prune(density=0.1) | quantize(float16)</code>" in shown
+
+
+def test_the_first_set_of_bounds_is_what_the_metrics_declare():
+    from cp_compress.fidelity.judging.metrics import METRICS
+
+    page = (DOCS / "how-to" / "which-bounds.md").read_text(encoding="utf-8")
+    declared = {metric.argument: metric.start for table in METRICS.values() for metric in table.values()}
+    shown = re.findall(r"^(m(?:in|ax)_\w+) = ([\d.]+)", page, re.MULTILINE)
+    assert {argument for argument, _ in shown} >= {"min_agreement", "min_cka", "min_mean_iou", "max_median_change"}
+    assert [(argument, float(value)) for argument, value in shown if declared[argument] != float(value)] == []

@@ -8,14 +8,14 @@ from schemas import assert_published
 from torch import nn
 from torch.utils.data import Subset
 
-from cp_compress import Prune, Requirement, observe
+from cp_compress import Prune, Quantize, Requirement, observe
 from cp_compress.artifacts import served_levels
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import Comparison, Metric
 from cp_compress.fidelity.comparisons import COMPARISONS, comparison_of
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison, find_metric
-from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose
+from cp_compress.fidelity.proposals import PROPOSED_LEVELS, propose, propose_applicable
 from cp_compress.search import Preserved
 from pytest_cp.specification.levels import assertion_of, level_schema
 
@@ -68,6 +68,19 @@ def test_a_function_gives_the_metrics_that_are_declared_and_claims_only_where_it
     assert {find_metric(metric).name for metric in measured.evidence} == claims
 
 
+@pytest.mark.parametrize("name", ["predictions", "embeddings", "attributions", "boundaries", "robustness"])
+def test_eight_bits_keep_every_bound_to_start_from_and_a_ruined_model_keeps_none(pair, name):
+    comparison = COMPARISONS[name]
+    mild = observe(Quantize("int8").compress(pair[1].model), pair[1].data.source)
+    kept, ruined = (comparison.compare(seen, pair[1], **GIVEN.get(name, {})).metrics for seen in (mild, pair[0]))
+    started = {one: find_metric(one) for one in kept if find_metric(one).start is not None}
+    assert started
+    for metric, declared in started.items():
+        requirement = Requirement(metric, declared.direction, declared.start)
+        assert requirement.holds(kept[metric]), metric
+        assert not requirement.holds(ruined[metric]) or metric == "hardness_change", metric
+
+
 def test_reconstruction_gives_what_is_declared():
     images = torch.rand(6, 1, 8, 8)
     comparison = COMPARISONS["reconstruction"]
@@ -113,12 +126,22 @@ def test_levels_and_proposals_follow():
         propose([], levels=["divergence"])
 
 
+def test_a_metric_without_a_proposal_names_the_bound_to_start_from():
+    few, model = Subset(digits(), range(3)), digits_cnn()
+    same = [observe(one, few) for one in (model, Quantize("bfloat16").compress(model))]
+    _, left_out = propose_applicable(same, levels=["predictions"])
+    told = left_out["predictions.max_class_accuracy_drop"]
+    assert told.endswith("; a bound to start from: max_class_accuracy_drop = 0.05")
+
+
 def test_what_a_comparison_cannot_do_without_is_asked_for_at_once():
     with pytest.raises(InvalidArgumentError, match="must_look or must_not_look"):
         Preserved("pointing", digits(), [Requirement("pointing_mass", "min", 0.1)])
 
 
-@pytest.mark.parametrize("wrong", [{"unchanged": 7.0}, {"claims": "no"}, {"sentence": " "}, {"name": "class"}])
+@pytest.mark.parametrize(
+    "wrong", [{"unchanged": 7.0}, {"claims": "no"}, {"start": -0.1}, {"sentence": " "}, {"name": "class"}]
+)
 def test_a_metric_that_contradicts_itself_is_refused(wrong):
     with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
         Metric(**{"name": "gap", "sentence": "A gap.", "better": "lower", **wrong})

@@ -1,18 +1,37 @@
-"""What stands behind a check on the page: pictures without maps, the classes that fell most, and absolute sizes."""
+"""What stands behind a check on the page: pictures and maps, the classes that fell most, and absolute sizes."""
 
+import base64
 import copy
+import io
 import itertools
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cp_compress import TaskDataset
-from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
+from cp_compress.examples import digits, digits_cnn
+from cp_compress.fidelity import (
+    Requirement,
+    compare_attributions,
+    compare_pointing,
+    compare_predictions,
+    judge,
+    observe,
+)
+from cp_compress.fidelity.attributions.jaccard import unit_maps
+from cp_compress.fidelity.attributions.maps import attribution_maps
+from cp_compress.fidelity.attributions.methods.known import parse_attribution_method
 from cp_compress.fidelity.footprints import compare_footprints
+from cp_compress.model import Prune
 from pytest_cp.checks.evidence import gather_evidence
+from pytest_cp.checks.pictures import draw_maps, picture_of
 from pytest_cp.checks.records import not_asserting, record_check
+from pytest_cp.report.examples import Images
 from pytest_cp.report.page import render_page
 
 
@@ -62,6 +81,149 @@ def test_structured_tasks_have_pictures_and_a_word_about_maps(task, network, sha
     page = page_of(measurement, Requirement("agreement", "min", 1.0), evidence)
     assert told in page
     assert 'class="picture' in page
+
+
+def pixels_of(picture):
+    """Return the colours and opacities (height, width, 4) of a picture."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA")).astype(int)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    model, data = digits_cnn(), digits()
+    return observe(Prune(0.3).compress(model), data), observe(model, data)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["occlusion(window=2, stride=1)", "integrated_gradients(steps=20, baseline=0.5)", "grad_cam(layer='features.4')"],
+)
+def test_an_attribution_check_shows_the_maps_that_it_compared(pair, method):
+    chosen = [3, 41, 99, 207]
+    options = {"method": method, "examples": chosen}
+    measurement = compare_attributions(*pair, **options)
+    computed = len(pair[0]._derived)
+    evidence = gather_evidence(measurement, *pair, options)
+    assert evidence["notes"] == []
+    assert len(pair[0]._derived) <= computed + 1  # no map was made again, only the sizes
+    assert evidence["maps"]["method"] == str(parse_attribution_method(method))
+    assert evidence["maps"]["of_check"]
+    assert not evidence["maps"]["smoothing"]
+    indices = measurement.per_example["example"]
+    maps = [
+        attribution_maps(seen, parse_attribution_method(method), indices, pair[1].predictions[indices]).maps
+        for seen in pair
+    ]
+    for row in evidence["examples"]:
+        place = chosen.index(row["index"])
+        assert row["iou"] == pytest.approx(float(measurement.per_example["iou"][place]), abs=1e-4)
+        subjects = {"candidate": pair[0], "reference": pair[1]}
+        names = {who: str(int(seen.predictions[row["index"]])) for who, seen in subjects.items()}
+        assert row["predicted"] == names
+        units = [unit_maps(each)[place].reshape(each.shape[1:]).sum(dim=0) * each[0].numel() for each in maps]
+        largest = max(float(torch.cat(units).abs().quantile(0.995)), 1e-9)
+        assert row["scale"] == pytest.approx(largest, rel=0.01)
+        for unit, picture in zip(units, (row["candidate_map"], row["reference_map"]), strict=True):
+            seen, strength = pixels_of(picture), (unit.abs() / largest).clamp(0, 1).numpy()
+            assert seen.shape[:2] == strength.shape
+            assert np.abs((seen[..., 3] / 230) ** (1 / 0.7) - strength).max() < 0.06
+            strong = strength > 0.2
+            assert ((seen[..., 0] > seen[..., 2]) == (unit.numpy() > 0))[strong].all()
+    page = page_of(measurement, Requirement("mean_iou", "min", 0.1), evidence)
+    assert (
+        f"Attribution maps by {evidence['maps']['method']}, as this check compared them".replace("'", "&#39;") in page
+    )
+    assert f"IoU of the maps {evidence['examples'][0]['iou']:.2f}<" in page
+    assert not re.search(r"→ IoU", page)
+
+
+def test_maps_on_a_check_of_something_else_are_told_to_be_context(pair):
+    measurement = compare_predictions(*pair)
+    evidence = gather_evidence(measurement, *pair, {"method": "not its own"})
+    assert evidence["maps"]["method"] == "saliency()"
+    page = page_of(measurement, Requirement("agreement", "min", 1.0), evidence)
+    assert "by saliency(), for context: this check does not compare maps" in page
+    assert "for context: not part of this check" in page
+
+
+def test_strengths_in_masks_are_drawn_without_signs(pair):
+    options = {"method": "occlusion(window=2, stride=2)", "examples": 8, "must_look": torch.eye(8, dtype=torch.bool)}
+    measurement = compare_pointing(*pair, **options)
+    evidence = gather_evidence(measurement, *pair, options)
+    assert evidence["maps"]["method"] == measurement.details["method"] == "occlusion(window=2)"
+    assert not evidence["maps"]["signed"]
+    seen = pixels_of(evidence["examples"][0]["candidate_map"])
+    assert (seen[..., 0] >= seen[..., 2])[seen[..., 3] > 0].all()
+    assert "both signs mixed" not in page_of(measurement, Requirement("pointing_mass", "min", 0.0), evidence)
+
+
+def test_maps_without_places_in_the_image_are_told_and_not_drawn(pair):
+    layer = next(name for name, part in pair[1].model.named_modules() if isinstance(part, nn.Linear))
+    options = {"method": f"saliency(layer={layer!r})", "examples": 4}
+    measurement = compare_attributions(*pair, **options)
+    evidence = gather_evidence(measurement, *pair, options)
+    assert "have no places in the image" in evidence["maps"]["left_out"]
+    assert "reference_map" not in evidence["examples"][0]
+    page = page_of(measurement, Requirement("mean_iou", "min", 0.1), evidence)
+    assert "have no places in the image, and are not drawn." in page
+    assert 'class="picture' in page
+
+
+def test_attributions_of_vectors_have_their_iou():
+    data = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(12, dtype=torch.long)
+    pair = [observe(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).eval(), data) for _ in range(2)]
+    measurement = compare_attributions(*pair)
+    evidence = gather_evidence(measurement, *pair, {"method": "saliency"})
+    row = evidence["examples"][0]
+    assert row["iou"] == pytest.approx(float(measurement.per_example["iou"].min()), abs=1e-4)
+    page = page_of(measurement, Requirement("mean_iou", "min", 0.0), evidence)
+    assert row["text"] in page
+    assert f"IoU of the maps {row['iou']:.2f}<" in page
+
+
+def test_large_maps_are_smoothed_and_their_signs_stay():
+    """A map of alternating signs is strong and mixed; one of equal values has the mean strength everywhere."""
+    chequered = torch.ones(2, 3, 224, 224)
+    chequered[0, :, ::2, ::2] = chequered[0, :, 1::2, 1::2] = -1
+    drawn = draw_maps(chequered, torch.ones(2, 3, 224, 224), signed=True)
+    assert drawn.smoothing == pytest.approx(224 / 48, abs=0.05)
+    assert drawn.places == (224, 224)
+    assert drawn.signed
+    assert drawn.mixed
+    assert drawn.scales == [1.0, 1.0]
+    mixed, positive = pixels_of(drawn.reference[0]), pixels_of(drawn.reference[1])
+    assert max(mixed.shape[:2]) <= 64
+    assert (mixed[..., 3] == 230).all()
+    assert (mixed[8:-8, 8:-8, :3] == mixed[32, 32, :3]).all()
+    assert mixed[32, 32, 1] < min(mixed[32, 32, 0], mixed[32, 32, 2])  # violet: neither of the two colours
+    assert (positive[..., 0] > positive[..., 2] + 100).all()
+    assert not pixels_of(drawn.difference[1])[..., 3].any()
+    assert pixels_of(drawn.difference[0])[..., 3].all()
+
+
+def test_photographs_are_small_files_of_their_size():
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 12, 16, generator=generator)
+    images = nn.functional.interpolate(coarse, (300, 400), mode="bicubic").clamp(0, 1)
+    content = base64.b64decode(picture_of(images[0], images))
+    picture = Image.open(io.BytesIO(content))
+    assert picture.size == (224, 168)
+    assert len(content) < 15_000
+    wanted = nn.functional.interpolate(images[:1], (168, 224), mode="area")[0].permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(picture.convert("RGB")) / 255 - wanted).mean() < 0.03
+
+
+def test_every_check_keeps_its_worst_example_before_any_keeps_a_second():
+    def content(number):
+        return base64.b64encode(bytes([number]) * 750).decode()
+
+    def check(start):
+        return {"evidence": {"examples": [{"image": content(start + place)} for place in range(3)]}}
+
+    images = Images(12_500)
+    images.choose([check(0), {"evidence": None}, check(10), check(20)])
+    assert [place for place in range(30) if images.name(content(place))] == [0, 1, 10, 20]
+    assert images.left_out == 5
 
 
 def test_of_many_classes_those_that_fell_most_are_shown():

@@ -1,28 +1,16 @@
 """The HTML report in a real browser: sorting, filtering, keyboard, colours, print; no network and no errors."""
 
-import os
-import shutil
-
 import pytest
+from browsers import SCHEMES, WIDTHS, chromium, violations
 from forks import run_pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: browser)")
-
 WIDE, NARROW = {"width": 1180, "height": 900}, {"width": 400, "height": 900}
-SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, SYSTEM)), None)
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as driver:
-        try:
-            running = driver.chromium.launch(executable_path=path, args=arguments)
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium can be started: {str(error).splitlines()[0]}")
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +149,13 @@ def test_print_opens_every_check_and_hides_controls(opened):
 
 def test_pictures_are_drawn(opened):
     page = opened()
-    every = "Array.from(document.querySelectorAll('.picture')).every"
+    every = "Array.from(document.querySelectorAll('.picture .layer')).every"
     drawn = page.evaluate(every + "(one => getComputedStyle(one).backgroundImage.startsWith('url(\"data:'))")
     assert drawn
     assert page.locator(".picture").count() > 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing(opened, scheme, width):
+    assert violations(opened(color_scheme=scheme, viewport={"width": width, "height": 900})) == []

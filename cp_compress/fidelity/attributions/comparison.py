@@ -158,13 +158,12 @@ def _least_alike(
     for position in torch.argsort(index, stable=True)[:_LISTED_EXAMPLES].tolist():
         example = int(chosen[position])
         now, was = int(candidate.predictions[example]), int(reference.predictions[example])
-        flip = f", predicts {names[now]}" if now != was else ""
         changes.append(
             ExampleChange(
                 index=example,
                 label=names[int(reference.labels[example])],
                 before=names[was],
-                after=f"IoU {float(index[position]):.2f}{flip}",
+                after=f"{names[now]}, IoU of the maps {float(index[position]):.2f}",
             )
         )
     return tuple(changes)

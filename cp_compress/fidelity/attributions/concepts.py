@@ -268,8 +268,7 @@ def _changed_examples(
             break
         example = int(chosen[row])
         now, was = int(candidate.predictions[example]), int(reference.predictions[example])
-        flip = f", predicts {names[now]}" if now != was else ""
-        text = f"{float(agreement[row]):.0%} of the concepts keep their sign{flip}"
+        text = f"{names[now]}, {float(agreement[row]):.0%} of the concepts keep their sign"
         changes.append(ExampleChange(example, names[int(reference.labels[example])], names[was], text))
     return tuple(changes)
 

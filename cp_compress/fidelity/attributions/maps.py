@@ -63,10 +63,33 @@ def attribution_maps(
     them, when the layer does not exist, when the method fails or gives maps of another form, and for NaN or infinite
     attributions.
     """
-    key = ("attributions", method, digest_tensors([indices, targets]), batch_size)
+    key = _key(method, indices, targets, batch_size)
     found = observation.remember(key, lambda: compute_maps(observation, method, indices, targets, batch_size))
     _keep(observation, key, found.maps.nbytes)
     return found
+
+
+def maps_of_some(
+    observation: Observation,
+    method: AttributionMethod,
+    indices: Tensor,
+    targets: Tensor,
+    some: Tensor,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return the maps of the examples `some` (m,) among those at `indices` (k,), for their classes `targets` (k,).
+
+    They are taken from what `attribution_maps` has kept of the same arguments, and else computed, these alone.
+    """
+    places = {int(index): place for place, index in enumerate(indices.tolist())}
+    rows = torch.tensor([places[int(index)] for index in some.tolist()])
+    if observation.remembers(_key(method, indices, targets, batch_size)):
+        return attribution_maps(observation, method, indices, targets, batch_size).maps[rows]
+    return attribution_maps(observation, method, some, targets[rows], batch_size).maps
+
+
+def _key(method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None) -> Hashable:
+    return "attributions", method, digest_tensors([indices, targets]), batch_size
 
 
 def _keep(observation: Observation, key: Hashable, size: int) -> None:

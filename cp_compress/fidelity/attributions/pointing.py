@@ -201,10 +201,9 @@ def _worst_examples(
             for subject in next(iter(found.values()))
         }
         now, was = int(candidate.predictions[example]), int(original.predictions[example])
-        flip = f", predicts {names[now]}" if now != was else ""
         before = f"{names[was]}" + (f", {texts['reference']}" if "reference" in texts else "")
         label = names[int(original.labels[example])]
-        changes.append(ExampleChange(example, label, before, texts["candidate"] + flip))
+        changes.append(ExampleChange(example, label, before, f"{names[now]}, {texts['candidate']}"))
     return tuple(changes)
 
 

@@ -40,9 +40,12 @@ class Metric:
         rests_on: What it is made of: "values" (logits, layers, maps), "answers" (the predicted classes), "labels"
             (which answers are right) or "classes" (which are right, class by class). A requirement is refused on data
             where that says nothing, such as labels on which the reference is no better than chance.
+        start: A bound to start from, where none has been measured: what a mild compression, such as 8-bit weights,
+            keeps with room to spare. None where that depends on the reference or on the unit of the data.
 
     Raises:
-        InvalidArgumentError: If the name is no word, the range is empty, or an argument is none of its choices.
+        InvalidArgumentError: If the name is no word, the range is empty, or an argument is none of its choices or
+            outside the range.
 
     >>> gap = Metric("gap", "The largest difference of accuracy between two groups.", "lower", unchanged=0.0)
     >>> gap.argument, gap.direction
@@ -60,6 +63,7 @@ class Metric:
     source: str = ""
     leveled: bool = False
     rests_on: Basis = "values"
+    start: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
@@ -70,6 +74,9 @@ class Metric:
             reject("Metric", "low, high", (self.low, self.high), "low must be less than high")
         if self.unchanged is not None and not self.low <= self.unchanged <= self.high:
             reject("Metric", "unchanged", self.unchanged, f"must lie in [{self.low:g}, {self.high:g}], or be None")
+        if self.start is not None and (self.better is None or not self.low <= self.start <= self.high):
+            rule = f"must lie in [{self.low:g}, {self.high:g}], of a metric that can be required, or be None"
+            reject("Metric", "start", self.start, rule)
         check_choice("Metric", "rests_on", self.rests_on, get_args(Basis))
         if not isinstance(self.claims, bool):
             reject("Metric", "claims", self.claims, "must be True or False")

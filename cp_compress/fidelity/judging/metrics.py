@@ -33,6 +33,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             rests_on="answers",
+            start=0.98,
         ),
         Metric(
             "accuracy",
@@ -57,6 +58,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             claims=True,
             source="Bonett and Price 2012, Adjusted Wald confidence interval for paired proportions",
             rests_on="labels",
+            start=0.02,
         ),
         Metric(
             "max_class_accuracy_drop",
@@ -66,6 +68,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             rests_on="classes",
+            start=0.05,
         ),
         Metric(
             "cost",
@@ -77,6 +80,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unit="class distance",
             source=_JOSEPH,
             rests_on="answers",
+            start=0.03,
         ),
         Metric(
             "newly_wrong",
@@ -85,6 +89,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             claims=True,
             rests_on="labels",
+            start=0.02,
         ),
         Metric(
             "newly_right",
@@ -100,6 +105,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            start=0.95,
         ),
         Metric(
             "mean_kl",
@@ -108,6 +114,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             high=_INF,
             unit="nats",
+            start=0.05,
         ),
         Metric(
             "mean_logit_distance",
@@ -125,6 +132,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             source="Guo et al. 2017, On calibration of modern neural networks",
             rests_on="labels",
+            start=0.02,
         ),
         Metric(
             "max_slice_accuracy_drop",
@@ -134,6 +142,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             rests_on="labels",
+            start=0.05,
         ),
         Metric(
             "min_slice_agreement",
@@ -142,6 +151,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             rests_on="answers",
+            start=0.95,
         ),
         Metric(
             "exact_agreement",
@@ -150,6 +160,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             rests_on="answers",
+            start=0.9,
         ),
         Metric(
             "mean_class_iou",
@@ -172,6 +183,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             rests_on="classes",
+            start=0.02,
         ),
         Metric(
             "agreement_iou",
@@ -179,6 +191,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             rests_on="answers",
+            start=0.9,
         ),
     ),
     "embeddings": _table(
@@ -188,6 +201,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             source="Kornblith et al. 2019, Similarity of neural network representations revisited",
+            start=0.99,
         ),
         Metric(
             "kernel_cka",
@@ -195,6 +209,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             source="Kornblith et al. 2019, Similarity of neural network representations revisited",
+            start=0.99,
         ),
         Metric(
             "mean_angle",
@@ -204,12 +219,14 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             high=math.pi,
             claims=True,
             unit="radians",
+            start=0.2,
         ),
         Metric(
             "neighbor_overlap",
             "The mean share of an example's nearest neighbours that stay its nearest neighbours.",
             "higher",
             unchanged=1.0,
+            start=0.7,
         ),
         Metric(
             "hardness_change",
@@ -217,12 +234,14 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             source="Chen et al. 2020, Angular visual hardness",
+            start=0.02,
         ),
         Metric(
             "procrustes_distance",
             "The distance that is left after the best rotation and scale of the candidate's embeddings.",
             "lower",
             unchanged=0.0,
+            start=0.05,
         ),
     ),
     "attributions": _table(
@@ -233,8 +252,9 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             source=_JOSEPH,
+            start=0.6,
         ),
-        Metric("median_iou", "The median of the index over examples.", "higher", unchanged=1.0, claims=True),
+        Metric("median_iou", "The median of the index over examples.", "higher", unchanged=1.0, claims=True, start=0.6),
         Metric(
             "iou_quantile",
             "A quantile of the index over examples, written with its level: iou_quantile_0.1.",
@@ -242,6 +262,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             leveled=True,
+            start=0.4,
         ),
         Metric("chance_iou", "The mean index of maps of different examples.", None, claims=True),
         Metric(
@@ -251,6 +272,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             low=-_INF,
             claims=True,
+            start=0.4,
         ),
         Metric(
             "agreeing_mean_iou",
@@ -258,6 +280,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            start=0.6,
         ),
         Metric(
             "rank_correlation",
@@ -267,6 +290,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             source="Adebayo et al. 2018, Sanity checks for saliency maps",
+            start=0.7,
         ),
         Metric(
             "top_fraction_iou",
@@ -274,6 +298,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            start=0.5,
         ),
     ),
     "pointing": _table(
@@ -290,6 +315,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             low=-1.0,
             claims=True,
+            start=0.05,
         ),
         Metric(
             "pointing_hits",
@@ -312,6 +338,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             source=_TCAV,
+            start=0.2,
         ),
         Metric(
             "mean_concept_change",
@@ -319,6 +346,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             source=_TCAV,
+            start=0.05,
         ),
         Metric(
             "concept_agreement",
@@ -327,6 +355,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             claims=True,
             source=_TCAV,
+            start=0.9,
         ),
     ),
     "boundaries": _table(
@@ -337,6 +366,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=0.0,
             high=_INF,
             claims=True,
+            start=0.15,
         ),
         Metric(
             "mean_abs_log_ratio",
@@ -344,6 +374,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             high=_INF,
+            start=0.2,
         ),
         Metric(
             "median_distance_ratio",
@@ -352,6 +383,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             high=_INF,
             source="Kaplan and Meier 1958, Nonparametric estimation from incomplete observations",
+            start=0.8,
         ),
         Metric(
             "preserved_fraction",
@@ -359,12 +391,14 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             claims=True,
+            start=0.8,
         ),
         Metric(
             "censored_fraction",
             "The share of rays along which a model meets no other class.",
             "lower",
             claims=True,
+            start=0.5,
         ),
     ),
     "robustness": _table(
@@ -376,6 +410,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             claims=True,
             source=_CORRUPTIONS,
             rests_on="answers",
+            start=0.95,
         ),
         Metric(
             "worst_corrupted_agreement",
@@ -384,6 +419,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             source=_CORRUPTIONS,
             rests_on="answers",
+            start=0.85,
         ),
         Metric(
             "corrupted_accuracy_drop",
@@ -393,6 +429,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             source=_CORRUPTIONS,
             rests_on="labels",
+            start=0.02,
         ),
         Metric(
             "worst_corrupted_accuracy_drop",
@@ -402,6 +439,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             source=_CORRUPTIONS,
             rests_on="labels",
+            start=0.08,
         ),
         Metric(
             "corruption_error_ratio",
@@ -411,6 +449,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             high=_INF,
             source=_CORRUPTIONS,
             rests_on="labels",
+            start=1.1,
         ),
     ),
     "divergence": _table(
@@ -420,6 +459,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             claims=True,
+            start=0.1,
         ),
         Metric(
             "mean_queries",
@@ -467,6 +507,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-_INF,
             high=_INF,
             unit="dB",
+            start=30.0,
         ),
         Metric(
             "ssim",
@@ -476,6 +517,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             low=-1.0,
             claims=True,
             source="Wang et al. 2004, Image quality assessment",
+            start=0.95,
         ),
         Metric(
             "bytes_per_example",
@@ -492,6 +534,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             high=_INF,
+            start=1.5,
         ),
         Metric(
             "flops_ratio",
@@ -499,6 +542,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=1.0,
             high=_INF,
+            start=1.0,
         ),
         Metric(
             "speedup",
@@ -506,6 +550,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "higher",
             unchanged=1.0,
             high=_INF,
+            start=1.0,
         ),
         Metric("coverage", "The share of the reference's weights that the candidate changed.", "higher", unchanged=0.0),
     ),

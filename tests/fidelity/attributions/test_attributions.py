@@ -122,7 +122,8 @@ def test_models_are_asked_for_the_references_class():
     assert found.counts["agreeing_mean_iou"] == found.evidence["agreeing_mean_iou"].count == int(agree.sum())
     worst = found.examples[0]
     assert worst.index == int(found.per_example["iou"].argmin())
-    assert worst.after.startswith(f"IoU {float(found.per_example['iou'].min()):.2f}")
+    now = int(after(inputs[worst.index : worst.index + 1]).argmax())
+    assert worst.after == f"{now}, IoU of the maps {float(found.per_example['iou'].min()):.2f}"
 
 
 def test_equal_models_score_one_and_unrelated_ones_about_the_floor():
