@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from forks import run_pytest
 from hypothesis import settings
+from installed import remember_what_is_installed
 from missing_extras import require_plugins
 
 import cp_compress
@@ -129,6 +130,7 @@ def loaded() -> None:
                 importlib.import_module(module.name)
     for name in IMPORTED_LATE:
         importlib.import_module(name)
+    remember_what_is_installed()
     gc.collect()
     gc.freeze()  # else each run in this process looks through all of it ten times, as pytest does in the end
 
