@@ -93,6 +93,11 @@ def forking_interpreter() -> str:
     return _server()[1] if _FORKS else sys.executable
 
 
+def python_command(code: str, *arguments: str) -> list[str]:
+    """Return the command that runs code with arguments as Python does, in a fork where there are any."""
+    return [forking_interpreter(), "-u", "-c", f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"]
+
+
 def programs() -> str:
     """Return the folder, or several, in which a shell finds `pytest` and `cp-compress`, to stand first in its path."""
     installed = str(Path(sys.executable).parent)
