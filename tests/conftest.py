@@ -13,10 +13,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forks import run_pytest
 from hypothesis import settings
+from installed import remember_what_is_installed
 from missing_extras import require_plugins
 
 import cp_compress
@@ -50,6 +52,7 @@ def dataset():
     return subjects.make_data()
 """
 NEEDS_TRITON = ("cp_compress.data.zfp.kernel",)
+LEAVING = {"--reruns": "rerunfailures"}  # options that use a plugin: it leaves a thread with a socket after each run
 IMPORTED_LATE = ("torchvision", "_pytest.stepwise")
 
 
@@ -129,14 +132,25 @@ def loaded() -> None:
                 importlib.import_module(module.name)
     for name in IMPORTED_LATE:
         importlib.import_module(name)
+    remember_what_is_installed()
     gc.collect()
     gc.freeze()  # else each run in this process looks through all of it ten times, as pytest does in the end
 
 
 @pytest.fixture
 def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
-    """Return pytest's own fixture; runs in this process have Hypothesis' own profile, as a user's tests have."""
+    """Return pytest's own fixture; runs in this process have Hypothesis' own profile, as a user's tests have.
+
+    Plugins that leave something behind in the process are on only in runs that use them.
+    """
     settings.load_profile("default")
+    inline_run = pytester.inline_run
+
+    def run_without_leftovers(*arguments: str, **keywords: Any) -> pytest.HookRecorder:
+        unused = [name for option, name in LEAVING.items() if not any(str(one).startswith(option) for one in arguments)]
+        return inline_run(*(part for name in unused for part in ("-p", f"no:{name}")), *arguments, **keywords)
+
+    pytester.inline_run = run_without_leftovers
     yield pytester
     settings.load_profile("suite")
 
@@ -152,6 +166,9 @@ def _what_is_imported_is_not_searched_for_garbage() -> None:
 def _freed_memory_given_back() -> Iterator[None]:
     """Give memory that a module has freed back to the system: else a worker keeps gigabytes of fragments of tensors."""
     yield
+    observation = sys.modules.get("cp_compress.fidelity.observing.observation")
+    if observation is not None:
+        observation.forget_observations()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # of glibc
         gc.collect()

@@ -1,6 +1,7 @@
 """`cp-compress init` and `cp-compress gate`: from a model and data to a green gate, and exit codes."""
 
 import argparse
+import importlib
 import json
 import re
 
@@ -15,15 +16,43 @@ from cp_compress.fidelity.proposals import propose
 from pytest_cp.specification import read_specification
 
 SUBJECTS = ("cp_compress.examples:digits_cnn", "--data", "cp_compress.examples:digits")
+SMALL = """
+import torch
+from torch import nn
+from cp_compress.examples import digits
+
+def make_model():
+    images, labels = digits().tensors
+    torch.manual_seed(0)
+    hidden, last = nn.Linear(64, 48), nn.Linear(48, 10)
+    with torch.no_grad():
+        seen = torch.cat([hidden(images.flatten(1)).relu(), torch.ones(len(images), 1)], dim=1)
+        fitted = torch.linalg.lstsq(seen, nn.functional.one_hot(labels).float()).solution
+        last.weight.copy_(fitted[:-1].T)
+        last.bias.copy_(fitted[-1])
+    return nn.Sequential(FirstChannel(), nn.Flatten(), hidden, nn.ReLU(), last).eval()
+
+class FirstChannel(nn.Module):
+    def forward(self, images):
+        return images[:, :1]
+"""
 
 
 def gate(folder, *arguments):
     return run_program("cp-compress", "gate", *arguments, folder=folder)
 
 
-def test_from_init_to_a_green_gate(capsys, tmp_path, monkeypatch):
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The name of the factory of a network that reads the digits and runs in a fraction of the time of their own."""
     monkeypatch.chdir(tmp_path)
-    code, content = read(capsys, "init", *SUBJECTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "small.py").write_text(SMALL)
+    return "small:make_model"
+
+
+def test_from_init_to_a_green_gate(capsys, tmp_path, small):
+    code, content = read(capsys, "init", small, *SUBJECTS[1:], "--slack=20")
     assert code == 0
     proposed = {entry["metric"] for entry in content["proposals"]}
     assert {"agreement", "max_class_accuracy_drop", "cka", "mean_iou", "median_change"} <= proposed
@@ -32,7 +61,7 @@ def test_from_init_to_a_green_gate(capsys, tmp_path, monkeypatch):
     outcomes = json.loads((tmp_path / "report.json").read_text())["outcomes"]
     assert outcomes["pass"] == 5
     written = (tmp_path / "gate.toml").read_text()
-    (tmp_path / "gate.toml").write_text(written.replace("quantize(int8)", "prune(density=0.05)"))
+    (tmp_path / "gate.toml").write_text(written.replace("quantize(int8)", "prune(density=0.2)"))
     red = gate(tmp_path, "gate.toml", "-q")
     assert red.returncode == 1
     assert "PredictionsNotPreservedError" in red.stdout
@@ -69,30 +98,16 @@ def write_image_folder(path, count=6):
         Image.new("RGB", (8, 8)).save(path / str(number) / "blank.png")
 
 
-COLOUR_MODEL = """
-import torch
-from cp_compress.examples import digits_cnn
-
-def make_model():
-    return torch.nn.Sequential(Grey(), digits_cnn())
-
-class Grey(torch.nn.Module):
-    def forward(self, images):
-        return images[:, :1]
-"""
-
-
-def test_init_reads_an_array_file_and_weights(capsys, tmp_path, monkeypatch):
+def test_init_reads_an_array_file_and_weights(capsys, tmp_path, small):
     import safetensors.torch
 
-    from cp_compress.examples import digits_cnn
     from cp_compress.model import Quantize, save
 
-    monkeypatch.chdir(tmp_path)
     write_array_file(tmp_path / "digits.npz")
-    safetensors.torch.save_file(digits_cnn().state_dict(), tmp_path / "weights.safetensors")
-    save(Quantize("bfloat16").compress(digits_cnn()), tmp_path / "other.cp")
-    named = ("weights.safetensors", "--architecture", SUBJECTS[0], "--noise", "other.cp")
+    model = importlib.import_module("small").make_model()
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    save(Quantize("bfloat16").compress(model), tmp_path / "other.cp")
+    named = ("weights.safetensors", "--architecture", small, "--noise", "other.cp")
     code, _, error = run(capsys, "init", *named, "--data", "digits.npz")
     assert code == 0, error
     written = (tmp_path / "gate.toml").read_text()
@@ -103,12 +118,9 @@ def test_init_reads_an_array_file_and_weights(capsys, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stdout
 
 
-def test_init_reads_a_folder_of_images(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "colour_model.py").write_text(COLOUR_MODEL)
+def test_init_reads_a_folder_of_images(capsys, tmp_path, small):
     write_image_folder(tmp_path / "images")
-    code, _, error = run(capsys, "init", "colour_model:make_model", "--data", "images")
+    code, _, error = run(capsys, "init", small, "--data", "images")
     assert code == 0, error
     assert 'file = "images"' in (tmp_path / "gate.toml").read_text()
 

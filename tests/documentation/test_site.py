@@ -2,14 +2,13 @@
 
 import argparse
 import importlib
-import json
+import importlib.util
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import programs, run_program
 from snippets import RUN_LANGUAGES, first_missing, read_commands, read_snippets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +26,8 @@ PACKAGES = {
     "cp_compress.artifacts": "artifacts",
 }
 NOT_RUN_AT_MOST = 4
+FOREIGN = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
+FOREIGN += ("GITHUB_STEP_SUMMARY", "FORCE_COLOR")
 LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^\s"'>]+)""")
 
 
@@ -37,33 +38,13 @@ def text_of(page):
 WITH_SNIPPETS = [page for page in PAGES if any(one.not_run is None for one in read_snippets(text_of(page)))]
 
 
-@pytest.fixture(scope="session")
-def runner(tmp_path_factory):
-    """A process with torch loaded that runs a page when asked to."""
-    if not hasattr(os, "fork"):
-        pytest.skip("snippets are run in forks of one process, which this system does not have")
-    folder = tmp_path_factory.mktemp("pages")
-    script = Path(__file__).with_name("snippets.py")
-    process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder)
-
-    def run(page):
-        place = folder / page.replace("/", "-").removesuffix(".md")
-        place.mkdir()
-        request = {"page": str(DOCS / page), "folder": str(place), "answer": f"{place}.json"}
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-
-    yield run
-    process.stdin.close()
-    process.stdout.close()
-    assert process.wait(timeout=300) == 0
-
-
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="snippets are run in forks, which this system does not have")
 @pytest.mark.parametrize("page", WITH_SNIPPETS)
-def test_snippets_run(runner, page):
-    trouble = runner(page)
-    assert trouble is None, trouble
+def test_snippets_run(tmp_path, page):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_") and name not in FOREIGN}
+    shown = {"PATH": f"{programs()}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120", "NO_COLOR": "1"}
+    done = run_program("page", str(DOCS / page), folder=tmp_path, environment=kept | shown)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_snippets_that_are_not_run_say_why():

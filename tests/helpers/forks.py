@@ -28,10 +28,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from installed import remember_what_is_installed
 
 SECONDS = 900
 _FORKS = sys.platform == "linux"  # elsewhere what torch loads may not be forked
-PROGRAMS = {"pytest": ("pytest", "main"), "cp-compress": ("cp_compress.cli.main", "main")}
+PROGRAMS = {"pytest": ("pytest", "main"), "cp-compress": ("cp_compress.cli.main", "main"), "page": ("snippets", "main")}
 _IMPORTED = (
     "captum.attr",
     "cp_compress.cli.main",
@@ -45,8 +46,11 @@ _IMPORTED = (
     "jsonschema",
     "pytest",
     "sklearn.datasets",
+    "snippets",
     "torchvision",
 )
+# what plugins of pytest import, where they are installed
+_IMPORTED_IF_THERE = ("anyio._backends._asyncio", "execnet", "jinja2")
 
 
 def run_program(
@@ -82,11 +86,16 @@ def run_pytest(*arguments: str, folder: Path) -> pytest.RunResult:
 
 
 def forking_interpreter() -> str:
-    """Return a program that runs `-u -c CODE` as Python does, in a fork, and anything else as Python itself.
+    """Return a program that runs `-u -c CODE` and `-m pytest` as Python does, in a fork, all else as Python itself.
 
     A signal that is sent to it does not reach the fork.
     """
     return _server()[1] if _FORKS else sys.executable
+
+
+def python_command(code: str, *arguments: str) -> list[str]:
+    """Return the command that runs code with arguments as Python does, in a fork where there are any."""
+    return [forking_interpreter(), "-u", "-c", f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"]
 
 
 def programs() -> str:
@@ -155,6 +164,11 @@ with socket.socket(socket.AF_UNIX) as server:
     os._exit(int(server.recv(8) or 1))
 """
 _INTERPRETER = """#!/bin/sh
+if [ "$1 $2" = "-m pytest" ]; then
+    shift 2
+    exec '{python}' -S -E '{folder}/asking.py' '{folder}/socket' \\
+        'import sys; sys.path.insert(0, ""); import pytest; sys.exit(pytest.main(sys.argv[1:]))' "$@"
+fi
 if [ $# = 3 ] && [ "$1 $2" = "-u -c" ]; then
     exec '{python}' -S -E '{folder}/asking.py' '{folder}/socket' "$3"
 fi
@@ -199,12 +213,18 @@ def serve() -> None:
     """Answer each request on standard input with the exit code of its fork."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.path.pop(0)  # where this file is
     import torch
 
     torch.set_num_threads(1)
     for name in _IMPORTED:
         importlib.import_module(name)
+    for name in _IMPORTED_IF_THERE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    remember_what_is_installed()
+    examples = importlib.import_module("cp_compress.examples")
+    examples.digits_cnn(), examples.digits()
+    sys.path.pop(0)  # where this file is
     for name in ("hypothesis", "_hypothesis_globals"):  # or pytest warns that it can no longer rewrite them
         sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run

@@ -194,7 +194,7 @@ def test_lc_comes_close_to_the_best_subset_of_weights(seed):
     model = nn.Linear(6, 2, bias=False)
     model.weight.data = torch.linalg.lstsq(design, targets).solution.t().contiguous()
     options = {
-        "steps": 600,
+        "steps": 300,
         "batch_size": 40,
         "loss": lambda outputs, rows: nn.functional.mse_loss(outputs, targets[rows]),
         "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 import torch
+from forks import python_command
 from torch import nn
 from training_subjects import equal, make_data, make_reference
 
@@ -247,11 +247,8 @@ torch.save([result.model.state_dict(), list(result.history)], f"{folder}/{proces
 
 
 def test_two_processes_train_as_one(tmp_path):
-    script = tmp_path / "process.py"
-    script.write_text(PROCESS)
-
     def start(rank, processes):
-        return subprocess.Popen([sys.executable, script, str(rank), str(processes), str(tmp_path)])
+        return subprocess.Popen(python_command(PROCESS, str(rank), str(processes), str(tmp_path)))
 
     for processes in (1, 2):
         running = [start(rank, processes) for rank in range(processes)]

@@ -82,8 +82,10 @@ class ActivationModules(nn.Module):
         """Return the logits (n, classes) of a batch (n, ...)."""
         rest = iter(self.activations)
         with _Exchange(lambda wanted: _next(rest, wanted)):
-            self.latest = self._run[0](inputs)
-        return self.latest
+            logits = self._run[0](inputs)
+        # without their graph: its hooks hold this module, and nothing would ever free the two
+        self.latest = logits.detach()
+        return logits
 
     def _append(self, module: nn.Module) -> nn.Module:
         self.activations.append(module)

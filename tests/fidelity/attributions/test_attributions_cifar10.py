@@ -13,7 +13,7 @@ from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import attribution_maps
 
 pytestmark = pytest.mark.cifar10
-COUNT = 48
+COUNT = 24
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_a_destroyed_network_is_near_the_floor(reference):
 
 
 def test_steps_of_integrated_gradients_converge(reference):
-    chosen = torch.arange(4)
+    chosen = torch.arange(3)
     target = reference.predictions[chosen]
-    fine = attribution_maps(reference, IntegratedGradients(300), chosen, target).maps
+    fine = attribution_maps(reference, IntegratedGradients(150), chosen, target).maps
     shares = []
     for steps in (20, 50):
         found = attribution_maps(reference, IntegratedGradients(steps), chosen, target)
@@ -94,7 +94,7 @@ METHODS = [
 def test_harder_compression_is_less_alike_by_every_measure(reference, method):
     schemes = ("quantize(float16)", "quantize(int8)", "prune(density=0.5)", "prune(density=0.3)")
     candidates = [observe(parse_scheme(scheme).compress(reference.model), reference.data) for scheme in schemes]
-    found = [compare_attributions(candidate, reference, method, examples=20) for candidate in candidates]
+    found = [compare_attributions(candidate, reference, method, examples=8) for candidate in candidates]
     for metric in ("mean_iou", "corrected_iou", "rank_correlation", "top_fraction_iou"):
         values = [measurement.metrics[metric] for measurement in found]
         assert values == sorted(values, reverse=True), metric
@@ -109,6 +109,6 @@ def test_deep_lift_is_complete_on_a_network_whose_activations_are_functions(refe
 
 def test_noise_shared_by_both_models_is_averaged_out(reference):
     compressed = observe(parse_scheme("quantize(int8)").compress(reference.model), reference.data)
-    plain = compare_attributions(compressed, reference).metrics["mean_iou"]
-    smooth = compare_attributions(compressed, reference, "smooth_grad(samples=16, deviation=0.1)").metrics["mean_iou"]
-    assert smooth > plain + 0.01
+    plain = compare_attributions(compressed, reference, examples=12).metrics["mean_iou"]
+    averaged = compare_attributions(compressed, reference, "smooth_grad(samples=16, deviation=0.1)", examples=12)
+    assert averaged.metrics["mean_iou"] > plain + 0.01

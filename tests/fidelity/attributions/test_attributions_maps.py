@@ -1,12 +1,14 @@
 """Maps against closed forms and against Captum called by itself; models are left as they were found."""
 
+import gc
+
 import captum.attr
 import pytest
 import torch
 from torch import nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity import observe, parse_attribution_method
+from cp_compress.fidelity import forget_observations, observe, parse_attribution_method
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import attribution_maps
 
@@ -267,3 +269,17 @@ def test_batches_halve_when_memory_runs_out():
 
     assert torch.allclose(maps(Small(), "saliency").maps, maps(convolutional(), "saliency").maps, atol=1e-6)
     assert max(sizes[-3:]) <= 3
+
+
+@pytest.mark.parametrize("method", ["guided_backprop()", "deep_lift()", "deep_lift(layer='0')", "saliency()"])
+@pytest.mark.filterwarnings("ignore:Setting:UserWarning", r"ignore:\s*Setting forward:UserWarning")
+def test_nothing_outlives_the_maps(method):
+    def tensors():
+        forget_observations()
+        gc.collect()
+        return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+    maps(convolutional(), method)
+    before = tensors()
+    maps(convolutional(), method)
+    assert tensors() == before

@@ -21,7 +21,7 @@ def reference():
 
 def test_distances_are_right_against_a_dense_scan(reference):
     chosen = [4, 25]
-    directions = gate_directions(reference, chosen, low_frequency=6, gaussian=3)
+    directions = gate_directions(reference, chosen, low_frequency=2, gaussian=1)
     inputs, _ = reference.data.select(chosen)
     found = search_boundaries(reference.model, inputs, directions, max_distance=REACH, steps=32)
     points, wrong = 320, 0
@@ -45,7 +45,7 @@ def test_gradients_reach_another_class_far_sooner_than_noise(reference):
         observe(parse_scheme("quantize(int8)").compress(reference.model), reference.data),
         reference,
         max_distance=REACH,
-        examples=4,
+        examples=2,
     )
     rows = {row["family"]: row for row in found.details["families"]}
     assert rows["class gradient"]["median_reference_distance"] * 4 < rows["Gaussian"]["median_reference_distance"]

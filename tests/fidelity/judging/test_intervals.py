@@ -41,7 +41,7 @@ def test_paired_drop_is_antisymmetric(lost, gained, others):
 def test_bounded_mean_covers_skewed_means(size, shape):
     generator = np.random.default_rng(0)
     true = shape[0] / sum(shape)
-    bounds = [BoundedMean.of(generator.beta(*shape, size)).interval(0.9) for _ in range(300)]
+    bounds = [BoundedMean.of(generator.beta(*shape, size)).interval(0.9) for _ in range(120)]
     assert np.mean([bound.high < true for bound in bounds]) <= 0.1
     assert np.mean([bound.low > true for bound in bounds]) <= 0.1
 

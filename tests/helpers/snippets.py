@@ -1,25 +1,21 @@
-"""Runs the snippets of pages of the documentation: `python snippets.py` reads requests, one page each.
+"""Runs the snippets of a page of the documentation, in the current folder and in their order.
 
-A page is run in a folder of its own, in order, by one process. A block with a title is a file that is written there; a
-Python block without one is executed, with the names of those before it; a console block holds commands, each after
-"$ ", and what they print. Commands run as they stand: `pytest`, `cp-compress` and `python` in a fork of this process,
-which has torch loaded already, by the functions that the installed commands call; anything else by the shell. Each line
-of output that a page shows must be printed, in that order; "…" stands for anything. Whole numbers must be equal, others
-may differ by `RELATIVE` or in their last digit; durations, rates, dates, versions, digests and absolute paths are only
-compared in their form.
+A block with a title is a file that is written there; a Python block without one is executed, with the names of those
+before it; a console block holds commands, each after "$ ", and what they print. Commands run as they stand: `pytest`,
+`cp-compress` and `python` in a fork of this process, by the functions that the installed commands call; anything else
+by the shell. Each line of output that a page shows must be printed, in that order; "…" stands for anything. Whole
+numbers must be equal, others may differ by `RELATIVE` or in their last digit; of durations, rates, dates, versions,
+digests and absolute paths only the form is compared. `forks.run_program("page", PAGE, …)` runs a page in a process that
+has torch loaded already.
 
 A comment before a block says what is special about it: <!-- exit code: 1 --> or <!-- not run: why -->.
 """
 
 import contextlib
-import gc
-import importlib
-import json
 import os
 import re
 import runpy
 import shlex
-import signal
 import subprocess
 import sys
 import textwrap
@@ -28,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_LANGUAGES = ("python", "toml", "ini", "console")
-TIMEOUT = 600
 _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<comment>not run|exit code): (?P<value>[^\n]*?) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w+)(?P<rest>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
@@ -44,8 +39,6 @@ _CHANGING = (
     r"(?<![\w.)/])/(?:[\w.-]+/)+[\w.-]*",  # absolute paths
 )
 _PART = re.compile(f"(?P<any>…)|(?P<changing>{'|'.join(_CHANGING)})|(?P<fraction>(?<![\\w.]){_FRACTION}(?![\\w.]*\\w))")
-_FOREIGN = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TEAMCITY_VERSION", "TF_BUILD")
-_FOREIGN += ("GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "FORCE_COLOR")
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,6 @@ def read_snippets(text):
 def run_page(page, folder):
     """Run the snippets of a page in a folder; return None, or what went wrong."""
     namespace = {"__name__": "__main__"}
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
     for snippet in read_snippets(Path(page).read_text(encoding="utf-8")):
         if snippet.not_run is None:
             trouble = _run_snippet(snippet, namespace, Path(folder))
@@ -233,60 +224,12 @@ def _python(arguments):
         runpy.run_path(arguments[0], run_name="__main__")
 
 
-# not pytest_cp: pytest itself must import it
-_SLOW_TO_IMPORT = (
-    "captum.attr",
-    "cp_compress.cli.main",
-    "cp_compress.data.zfp.codec",
-    "cp_compress.fidelity.attributions.comparison",
-    "cp_compress.fidelity.boundaries.comparison",
-    "cp_compress.fidelity.observing.observation",
-    "cp_compress.search.searching",
-    "cp_compress.training.training",
-    "hypothesis.strategies",
-    "jsonschema",
-    "torchvision",
-)
 _COMMANDS = {"pytest": _pytest, "cp-compress": _cp_compress, "python": _python}
 
 
-def serve():
-    """Run the pages that standard input names, and answer each with a line of JSON."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    for name in _FOREIGN:
-        os.environ.pop(name, None)
-    # the programs that snippets start are those of this interpreter
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    os.environ |= {"PATH": path, "COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    import torch
-
-    torch.set_num_threads(1)
-    for name in _SLOW_TO_IMPORT:
-        importlib.import_module(name)
-    examples = importlib.import_module("cp_compress.examples")
-    examples.digits_cnn(), examples.digits()
-    for name in ("hypothesis", "_hypothesis_globals"):  # or pytest warns that it can no longer rewrite them
-        sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
-    gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
-    # what one fork compiles, such as the modules that pytest rewrites, the others find there
-    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path.cwd() / "bytecode")
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            signal.alarm(TIMEOUT)
-            try:
-                trouble = run_page(request["page"], request["folder"])
-            except BaseException:
-                trouble = traceback.format_exc()
-            Path(request["answer"]).write_text(json.dumps(trouble), encoding="utf-8")
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        answered = Path(request["answer"])
-        trouble = json.loads(answered.read_text()) if answered.exists() else f"ended with status {status}"
-        print(json.dumps(trouble), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    serve()
+def main(arguments):
+    """Run the page that is named, print what went wrong, and return whether something did."""
+    trouble = run_page(*arguments, Path.cwd())
+    if trouble is not None:
+        print(trouble)
+    return trouble is not None
