@@ -33,6 +33,15 @@ def configure(config: pytest.Config) -> None:
     _check_comparisons()
 
 
+def history_notes(config: pytest.Config) -> list[str]:
+    """Read the earlier reports that are asked for; raises pytest.UsageError for what is none."""
+    if not config.getoption("--cp-report-history"):
+        return []
+    from pytest_cp.report.history import read_history
+
+    return read_history(config)
+
+
 def _check_report_paths(config: pytest.Config) -> None:
     named: dict[Path, str] = {}
     for option in REPORTS:

@@ -17,7 +17,7 @@ from pytest_cp import hookspecs
 from pytest_cp.checks.execution import using_execution
 from pytest_cp.checks.recorder import Recorder
 from pytest_cp.checks.records import REPORT_ATTRIBUTE, recording
-from pytest_cp.configuring import configure, waivers
+from pytest_cp.configuring import configure, history_notes, waivers
 from pytest_cp.report.elsewhere import add_properties
 from pytest_cp.session import options, parametrization, selection
 from pytest_cp.session.extending import add_extensions, remove_extensions
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(printable_lines(error)) from error
     start_session(config, waivers(config))
     if not is_worker(config):
-        session_state(config).notes += taken_away(config)
+        session_state(config).notes += [*taken_away(config), *history_notes(config)]
         show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
 
@@ -271,8 +271,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         append_step_summary(session)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show one row per check."""
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> None:
+    """Show one row per check, and the candidates by level."""
     from pytest_cp.report.terminal import write_summary
 
-    write_summary(terminalreporter, session_state(config))
+    write_summary(terminalreporter, session_state(config), int(exitstatus))

@@ -236,7 +236,8 @@ def _describe(measurement: Measurement, check: Check | None) -> str:
         results.setdefault(result.requirement.metric, []).append(result)
     rows = [(measurement.comparison, "value", "n", "required", "outcome")]
     for metric, value in measurement.metrics.items():
-        facts = (metric, number(value), number(measurement.counts.get(metric)))
+        bounds = (result.requirement.bound for result in results.get(metric, []))
+        facts = (metric, number(value, *bounds), number(measurement.counts.get(metric)))
         judged = [(str(result.requirement), _verdict(result)) for result in results.get(metric, [])]
         rows += [(*facts, *pair) for pair in judged or [("", "")]]
     changed = [printable_line(f"  {change}") for change in measurement.examples[:_LISTED]]
@@ -245,8 +246,8 @@ def _describe(measurement: Measurement, check: Check | None) -> str:
 
 
 def _verdict(result: Result) -> str:
-    interval = result.interval
-    found = "" if interval is None else f", [{number(interval.low)}, {number(interval.high)}]"
+    interval, bound = result.interval, result.requirement.bound
+    found = "" if interval is None else f", [{number(interval.low, bound)}, {number(interval.high, bound)}]"
     more = result.examples_needed
     needed = "" if more is None else f", about {more:,} more examples would decide"
     return f"{result.outcome}{found}{needed}"

@@ -156,7 +156,7 @@ def _required(proposal: Proposal) -> str:
 
 def _told(proposal: Proposal, candidate: str) -> str:
     value = proposal.candidates[candidate]
-    return number(value) + ("" if proposal.holds(value) else " !")
+    return number(value, proposal.bound) + ("" if proposal.holds(value) else " !")
 
 
 def _lines(
@@ -210,7 +210,9 @@ def _lines(
         yield f"[{level}]"
         chosen = [one for one in proposals if one.level == level]
         for proposal in chosen:
-            values = ", ".join(f"{name} has {number(value)}" for name, value in proposal.candidates.items())
+            values = ", ".join(
+                f"{name} has {number(value, proposal.bound)}" for name, value in proposal.candidates.items()
+            )
             yield f"# noise {number(proposal.noise)} (n = {proposal.count}); {values}"
             if proposal.found is not None:
                 yield f"# a true value of {number(proposal.found)} breaks the bound on 80 % of such data sets"

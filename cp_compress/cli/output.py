@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base import numbers
 from cp_compress.base.error_reasons import printable_line, printable_lines
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
@@ -145,12 +146,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(map(str.rstrip, lines))
 
 
-def number(value: float | int | None) -> str:
+def number(value: float | int | None, *others: float | None) -> str:
     """Return a number for a person to read: whole ones in groups of three digits, others with four figures.
+
+    More figures where it would look like one of `others`, or like 1, and is not.
 
     >>> number(1234567), number(0.98765), number(None)
     ('1,234,567', '0.9877', '')
     """
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else numbers.number(value, *others, digits=4)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.describing import describe_point
+from cp_compress.base.numbers import number
 from cp_compress.search.trials import Trial, finite_or_none
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def describe_check(check: Check) -> str:
     parts = []
     for result in check.results:
         needed = f", {result.examples_needed} more examples would decide" if result.examples_needed else ""
-        parts.append(f"{result.requirement}: {result.value:.6g} on {result.count}, {result.outcome}{needed}")
+        value = number(result.value, result.requirement.bound, digits=6)
+        parts.append(f"{result.requirement}: {value} on {result.count}, {result.outcome}{needed}")
     return "; ".join(parts)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.batching import BatchSize, is_out_of_memory
+from cp_compress.base.numbers import bound_text, number
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.training.loop import Task, see
 from cp_compress.training.losses import Batch, name_terms
@@ -32,7 +33,7 @@ class TermResult:
 
     def __str__(self) -> str:
         relation = "≤" if self.held else "is NOT ≤"
-        return f"{self.name}: {self.value:.4g} {relation} {self.at_most:g}"
+        return f"{self.name}: {number(self.value, self.at_most)} {relation} {bound_text(self.at_most)}"
 
 
 def _value(term: Callable[[Batch], Tensor], batch: Batch) -> Tensor:

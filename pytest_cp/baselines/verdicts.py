@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.numbers import number
 from pytest_cp.baselines.entries import differences, entry_name, environment, measured_on
 from pytest_cp.baselines.tolerances import Policy
 from pytest_cp.checks.recorder import Record
@@ -76,6 +77,39 @@ def find_verdict(record: Record, entry: Record | None, path: Path, policy: Polic
     return verdict | {"verdict": worst}
 
 
+def brief_problem(record: Record) -> str:
+    """Return in a few words why a check fails by its baseline; empty where it does not.
+
+    >>> baseline = {"verdict": "stale", "stale": ["seed"], "metrics": {}}
+    >>> brief_problem({"baseline": baseline, "baseline_problems": ["…"], "subjects": {}})
+    'baseline: other seed'
+    """
+    found = record["baseline"]
+    if found is None or not record["baseline_problems"]:
+        return ""
+    if found["verdict"] == "missing":
+        return "baseline: none saved"
+    if found["verdict"] == "stale":
+        if record["subjects"].get("reference", {}).get("digest", "") is None:
+            return "baseline: reference without a digest"
+        return f"baseline: {', '.join(map(_brief, found['stale'])) or 'stale'}"
+    told = [
+        f"{metric} {word} ({number(one['then'], one['now'])} → {number(one['now'], one['then'])})"
+        for verdict, word in (("regressed", "worse"), ("improved", "better"))
+        for metric, one in found["metrics"].items()
+        if one["verdict"] == verdict
+    ]
+    return f"baseline: {', '.join(told)}"
+
+
+def _brief(changed: str) -> str:
+    from cp_compress.fidelity.judging.metrics import known_metric
+
+    if known_metric(changed) is not None:
+        return f"{changed} not saved"
+    return changed if changed.startswith("direction of") else f"other {changed.replace('_', ' ')}"
+
+
 def _required(record: Record) -> list[str]:
     return [result["metric"] for result in record["requirements"]]
 
@@ -122,7 +156,8 @@ def _swallows(metric: str, found: Record) -> bool:
 
 def _sentence(metric: str, found: Record) -> str:
     then, now, tolerance = float(found["then"]), float(found["now"]), found["tolerance"]
-    beyond = f"than its baseline {then:.6g} by more than the tolerance {tolerance:g}"
+    shown = number(now, then, digits=6)
+    beyond = f"than its baseline {number(then, now, digits=6)} by more than the tolerance {tolerance:g}"
     if found["verdict"] == "regressed":
-        return f"{metric} = {now:.6g} is worse {beyond}"
-    return f"{metric} = {now:.6g} is better {beyond}; save it with {_UPDATE}"
+        return f"{metric} = {shown} is worse {beyond}"
+    return f"{metric} = {shown} is better {beyond}; save it with {_UPDATE}"

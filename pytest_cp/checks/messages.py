@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cp_compress.base.error_reasons import printable_line
+from cp_compress.base.numbers import number, percent
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.checks.records import current_recorder
 
@@ -52,11 +53,11 @@ def _headline(record: Record) -> str:
 
 def finding(entry: Record) -> str:
     """Return the value found and the bound required, with interval, n and what would decide it, in one line."""
-    sign = "≥" if entry["direction"] == "min" else "≤"
-    text = f"{entry['metric']} = {number(entry['value'])}, required {sign} {number(entry['bound'])}"
+    value, bound = found_and_bound(entry)
+    text = f"{entry['metric']} = {value}, required {bound}"
     if entry["interval"] is not None:
-        low, high = entry["interval"]
-        text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({number(low)} … {number(high)})"
+        low, high = (number(end, entry["bound"]) for end in entry["interval"])
+        text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({low} … {high})"
     clusters = entry.get("clusters")
     text += f", {_counted(entry)}"
     detectable = sensitivity(entry)
@@ -82,14 +83,19 @@ def _counted(entry: Record) -> str:
     return text if clusters is None else f"{text} in {clusters} clusters"
 
 
+def found_and_bound(entry: Record) -> tuple[str, str]:
+    """Return value and bound of a judged requirement, the bound with its sign, in digits that tell them apart."""
+    sign = "≥" if entry["direction"] == "min" else "≤"
+    return number(entry["value"], entry["bound"]), f"{sign} {number(entry['bound'], entry['value'])}"
+
+
 def sensitivity(entry: Record) -> str:
     """Return with which true value a claim that passed would not have passed; empty for others."""
     detectable = entry.get("detectable")
     if detectable is None:
         return ""
-    told = (
-        f"were the true {entry['metric']} {number(detectable)}, 4 of 5 data sets of this size would not pass this check"
-    )
+    shown = number(detectable, entry["bound"])
+    told = f"were the true {entry['metric']} {shown}, 4 of 5 data sets of this size would not pass this check"
     return f"{told}; smaller damage can go unnoticed"
 
 
@@ -118,7 +124,8 @@ def _group_lines(entry: Record) -> list[str]:
     for verdict, key in (("refuted", "p_refuted"), ("undecided", "p_proven")):
         groups = sorted((one for one in entry["groups"] if one["verdict"] == verdict), key=lambda one: one["p_refuted"])
         texts = [
-            f"{one['group']} ({number(one['value'])}, n = {one['count']}, p = {number(one[key])})" for one in groups
+            f"{one['group']} ({number(one['value'], entry['bound'])}, n = {one['count']}, p = {number(one[key])})"
+            for one in groups
         ]
         more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
         if texts:
@@ -151,10 +158,7 @@ def _class_lines(classes: list[Record]) -> list[str]:
     worse = sorted((row for row in classes if row["drop"] > 0), key=lambda row: -float(row["drop"]))
     if not worse:
         return []
-    rows = [
-        f"    {row['class']}: {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
-        for row in worse[:_LISTED]
-    ]
+    rows = [f"    {row['class']}: {_before_and_after(row)} (n = {row['count']})" for row in worse[:_LISTED]]
     return ["  classes that lost accuracy, worst first:", *rows, *_rest(len(worse))]
 
 
@@ -172,10 +176,14 @@ def worst_slices(record: Record) -> list[str]:
     rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row["drop"] > 0]
     rows.sort(key=lambda row: (-row["drop"] if by_drop else row["agreement"], row["count"]))
     return [
-        f"{row['slice']}: agreement {number(row['agreement'])}, "
-        f"accuracy {row['reference_accuracy']:.1%} → {row['accuracy']:.1%} (n = {row['count']})"
+        f"{row['slice']}: agreement {number(row['agreement'])}, accuracy {_before_and_after(row)} (n = {row['count']})"
         for row in rows
     ]
+
+
+def _before_and_after(row: Record) -> str:
+    before, after = row["reference_accuracy"], row["accuracy"]
+    return f"{percent(before, after)} → {percent(after, before)}"
 
 
 def _flip_lines(flips: list[Record]) -> list[str]:
@@ -239,10 +247,3 @@ def reproduce_command(record: Record) -> str:
         return f"call {record['assertion']} again with the same arguments"
     parts = ["pytest", recorder.test, *recorder.options]
     return " ".join(shlex.quote(part) for part in parts)
-
-
-def number(value: Any) -> str:
-    """Return a number with four significant digits, more where it is close to one, for a person to read."""
-    if not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:.4f}".rstrip("0").rstrip(".") if 0.01 <= abs(value) < 1000 else f"{value:.4g}"

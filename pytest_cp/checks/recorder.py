@@ -58,7 +58,7 @@ class Recorder:
     def add(self, record: Record) -> Record:
         """Keep a check, and of one made many times (by Hypothesis) the last of the worst; return it as given.
 
-        Hypothesis ends with the simplest failure that it found; the run with the least margin is kept in "worst".
+        Hypothesis ends with the simplest failure that it found; the run with the least headroom is kept in "worst".
         """
         key = _key(record)
         self._told.discard(key)
@@ -67,7 +67,7 @@ class Recorder:
         kept["runs"] = 1 if earlier is None else earlier["runs"] + 1
         self._records[key] = kept
         worst = self._worst.setdefault(key, record)
-        if _margin(record) < _margin(worst):
+        if nearness(record) < nearness(worst):
             self._worst[key] = worst = record
         if kept["runs"] > 1:
             kept["worst"] = _worst_run(worst)
@@ -154,10 +154,13 @@ def _name(record: Record) -> tuple[str, ...]:
     return record["assertion"], str(metrics), str(plain)
 
 
-def _margin(record: Record) -> float:
+def nearness(record: Record) -> tuple[bool, float, float]:
+    """Return what orders records of one outcome: least headroom first, then those without any, by their margin."""
     decisive = decisive_requirement(record)
+    headroom = decisive.get("headroom") if decisive is not None else None
     margin = decisive["margin"] if decisive is not None else None
-    return margin if isinstance(margin, float) else math.inf
+    shown = headroom if isinstance(headroom, (int, float)) else None
+    return shown is None, 0.0 if shown is None else shown, margin if isinstance(margin, (int, float)) else math.inf
 
 
 def _worst_run(record: Record) -> Record | None:

@@ -10,8 +10,10 @@ import pytest
 
 from cp_compress.base.error_reasons import reason_of
 from pytest_cp.report.document import build_document
+from pytest_cp.report.history import history_of
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import SUMMARY_VARIABLE, append_summary, write_markdown
+from pytest_cp.report.shipping import with_candidates
 from pytest_cp.report.verdict import with_verdict
 from pytest_cp.session.state import session_state
 
@@ -41,7 +43,10 @@ def append_step_summary(session: pytest.Session) -> None:
 
 
 def _document(session: pytest.Session) -> dict[str, Any]:
-    return with_verdict(build_document(session.config, session_state(session.config), int(session.exitstatus)))
+    state = session_state(session.config)
+    document = build_document(session.config, state, int(session.exitstatus))
+    document["history"] = history_of(session.config, state.records)
+    return with_candidates(with_verdict(document))
 
 
 def _write_page(document: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cp_compress.base.outcomes import SEVERITY
-from pytest_cp.checks.recorder import Record, decisive_requirement
+from pytest_cp.checks.recorder import Record, nearness
 from pytest_cp.session.extending import complete_document
 from pytest_cp.session.options import execution
 from pytest_cp.session.state import SessionState
@@ -21,11 +21,9 @@ SCHEMA_VERSION = 1
 _PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pillow", "hypothesis", "pytest")
 
 
-def build_document(config: pytest.Config, state: SessionState, exit_status: int) -> dict[str, Any]:
-    """Return the whole report of a session as JSON-ready data."""
-    settings = execution(config)
-    document = dated() | {
-        "duration": round(time.time() - state.started, 3),
+def told_document(state: SessionState, exit_status: int) -> dict[str, Any]:
+    """Return the part of the report that says what was compared and what was not."""
+    return {
         "exit_status": exit_status,
         "finished": True,
         "outcomes": count_outcomes(state.records),
@@ -35,6 +33,14 @@ def build_document(config: pytest.Config, state: SessionState, exit_status: int)
             {"test": test, "reason": reason, "kind": kind}
             for test, (kind, reason) in sorted(state.not_compared.items())
         ],
+    }
+
+
+def build_document(config: pytest.Config, state: SessionState, exit_status: int) -> dict[str, Any]:
+    """Return the whole report of a session as JSON-ready data."""
+    settings = execution(config)
+    document = dated() | {"duration": round(time.time() - state.started, 3)} | told_document(state, exit_status)
+    document |= {
         "baselines": {"mode": state.baselines.mode, "verdicts": count_verdicts(state.records)},
         "waivers": state.waivers.report(state.records),
         "notes": list(state.notes),
@@ -76,14 +82,8 @@ def count_verdicts(records: list[Record]) -> dict[str, int]:
 
 
 def worst_first(records: list[Record]) -> list[Record]:
-    """Return records ordered by outcome, then by the margin of the requirement that decides them."""
-
-    def rank(record: Record) -> tuple[int, float, str]:
-        decisive = decisive_requirement(record)
-        margin = decisive["margin"] if decisive is not None else 0.0
-        return -SEVERITY.index(record["outcome"]), margin if isinstance(margin, float) else 0.0, record["test"]
-
-    return sorted(records, key=rank)
+    """Return records ordered by outcome, then by the headroom of the requirement that decides them."""
+    return sorted(records, key=lambda one: (-SEVERITY.index(one["outcome"]), *nearness(one), one["test"]))
 
 
 def describe_environment() -> dict[str, Any]:

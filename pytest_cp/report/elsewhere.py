@@ -7,7 +7,8 @@ from html import escape
 import pytest
 
 from cp_compress.base.error_reasons import printable_line
-from pytest_cp.checks.messages import number
+from cp_compress.base.numbers import headroom_text
+from pytest_cp.checks.messages import found_and_bound
 from pytest_cp.checks.recorder import Record
 from pytest_cp.checks.records import REPORT_ATTRIBUTE
 from pytest_cp.report.compressed import changed_cell, compressed_name
@@ -30,17 +31,20 @@ def _properties(record: Record) -> list[tuple[str, object]]:
     for entry in record["requirements"]:
         name = f"cp.{entry['metric']}" + (f".{record['ordinal']}" if record["ordinal"] > 1 else "")
         found += [(name, entry["value"]), (f"{name}.bound", entry["bound"]), (f"{name}.margin", entry["margin"])]
+        if entry.get("headroom") is not None:
+            found.append((f"{name}.headroom", entry["headroom"]))
         found.append((f"{name}.outcome", entry["outcome"]))
     return found
 
 
 def _row(record: Record, entry: Record) -> tuple[object, ...]:
-    found = (number(entry["value"]), number(entry["margin"]), entry["count"])
-    return (entry["outcome"], compressed_name(record), changed_cell(record), entry["requirement"], *found)
+    value, bound = found_and_bound(entry)
+    found = (value, headroom_text(entry.get("headroom")), entry["count"])
+    return (entry["outcome"], compressed_name(record), changed_cell(record), f"{entry['metric']} {bound}", *found)
 
 
 def _table(records: list[Record]) -> str:
-    heads = ("outcome", "compressed", "changed", "requirement", "found", "margin", "n")
+    heads = ("outcome", "compressed", "changed", "requirement", "found", "headroom", "n")
     rows = [_row(record, entry) for record in records for entry in record["requirements"]]
     head = "".join(f"<th>{name}</th>" for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{escape(printable_line(cell))}</td>' for cell in row)}</tr>" for row in rows)

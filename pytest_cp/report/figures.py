@@ -12,8 +12,9 @@ from html import escape
 from typing import Any
 
 from cp_compress.base.error_reasons import printable_line
+from cp_compress.base.numbers import number, percent
 
-_WIDTH, _HEIGHT = 560, 300
+_WIDTH, _HEIGHT = 420, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 14, 46
 
 
@@ -27,7 +28,7 @@ def class_bars(classes: Sequence[dict[str, Any]]) -> str:
         left = plot.x(position) + 4
         for offset, (key, name) in enumerate((("reference_accuracy", "before"), ("accuracy", "after"))):
             top = plot.y(row[key])
-            title = f"class {row['class']}, {name}: {row[key]:.1%} of {row['count']}"
+            title = f"class {row['class']}, {name}: {percent(row[key])} of {row['count']}"
             plot.mark(
                 f'<rect class="{name}" x="{left + offset * (bar + 2):.1f}" y="{top:.1f}" width="{bar}" '
                 f'height="{plot.y(0) - top:.1f}">',
@@ -47,41 +48,176 @@ def distance_scatter(distances: dict[str, Any]) -> str:
     plot.horizontal_lines(ticks, _plain)
     plot.vertical_ticks(ticks, _plain)
     plot.line(0, 0, limit, limit)
+    places: dict[str, list[str]] = {"point": [], "beyond": []}
     for before, after in zip(distances["before"], distances["after"], strict=True):
-        beyond = before is None or after is None
         shown = [limit * 1.04 if value is None else min(value, limit) for value in (before, after)]
-        told = ["beyond " + _plain(limit) if value is None else _plain(value) for value in (before, after)]
-        kind, x, y = "beyond" if beyond else "point", plot.x(shown[0]), plot.y(shown[1])
-        shape = f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
-        plot.mark(shape, f"before {told[0]}, after {told[1]}", "circle")
+        kind = "beyond" if before is None or after is None else "point"
+        places[kind].append(f"M{plot.x(shown[0]):.0f} {plot.y(shown[1]):.0f}h0")
+    for kind, moves in places.items():
+        if moves:
+            told = "rays on which one model has no boundary within reach" if kind == "beyond" else "rays"
+            plot.mark(f'<path class="dots {kind}" d="{"".join(moves)}">', f"{len(moves)} {told}", "path")
     plot.label("distance before", "distance after")
     return plot.svg()
 
 
-def accuracy_against_size(points: Sequence[dict[str, Any]], axis: str) -> str:
-    """Return accuracy (up) against size (across, logarithmic); those that none beats in both are joined (Figure 7)."""
-    sizes = [point["size"] for point in points]
-    accuracies = [point["accuracy"] for point in points]
-    low, high = math.log10(min(sizes)), math.log10(max(sizes))
+def accuracy_against_cost(points: Sequence[dict[str, Any]], axis: str, cost: str = "size") -> str:
+    """Return accuracy (up) against a cost (across, logarithmic), with outcomes by colour and shape (Figure 7).
+
+    Joined are those that passed and that none that passed beats in both. Where others are far less accurate, the axis
+    is broken, so that they do not squash the rest.
+
+    Args:
+        points: The points, each with name, outcome, accuracy and the cost.
+        axis: What the cost is, with its unit.
+        cost: The key of the cost, such as "size" or "flops".
+    """
+    known = [(place, point) for place, point in enumerate(points, start=1) if point.get(cost)]
+    costs = [math.log10(point[cost]) for _, point in known]
+    low, high = min(costs), max(costs)
     pad = max(0.08, 0.08 * (high - low))
-    floor = max(0.0, min(accuracies) - 0.05)
-    span, reach = (low - pad, high + pad), (floor, min(1.02, max(accuracies) + 0.05))
-    plot = _Plot(_WIDTH, span, reach, f"Accuracy against {axis}")
-    plot.horizontal_lines(_between(*reach), lambda value: f"{value:.0%}")
-    plot.vertical_ticks(_log_ticks(*span), lambda value: _plain(10**value))
-    front = sorted((point for point in points if point["on_front"]), key=lambda point: point["size"])
+    scale = _Broken([point["accuracy"] for _, point in known], [p["accuracy"] for _, p in known if _held(p)])
+    plot = _Plot(_WIDTH, (low - pad, high + pad), (0.0, 1.0), f"Accuracy against {axis}")
+    for value in scale.ticks():
+        plot.horizontal_lines([scale.place(value)], lambda _, value=value: _share(value))
+    if scale.broken:
+        plot.breaks(scale.share)
+    plot.vertical_ticks(_log_ticks(low - pad, high + pad), lambda value: _plain(10**value))
+    front = sorted(front_of([point for _, point in known], cost), key=lambda point: point[cost])
     for first, second in itertools.pairwise(front):
-        plot.line(math.log10(first["size"]), first["accuracy"], math.log10(second["size"]), second["accuracy"])
-    for number, point in enumerate(points, start=1):
-        x, y = plot.x(math.log10(point["size"])), plot.y(point["accuracy"])
-        kind = "front" if point["on_front"] else "point"
-        title = f"{point['name']}: accuracy {point['accuracy']:.2%}, {axis} {_plain(point['size'])}"
+        ends = [(math.log10(point[cost]), scale.place(point["accuracy"])) for point in (first, second)]
+        plot.line(*ends[0], *ends[1], kind="joined")
+    spots = [(plot.x(math.log10(p[cost])), plot.y(scale.place(p["accuracy"]))) for _, p in known]
+    labels = place_labels(spots, [str(place) for place, _ in known], plot.size)
+    for (place, point), (x, y), (label_x, label_y) in zip(known, spots, labels, strict=True):
+        told = f"{place}: {point['name']}, {point['outcome']}: accuracy {percent(point['accuracy'], digits=2)}"
+        drawn = _SHAPES.get(point["outcome"], _SHAPES["fail"])
+        path = drawn.format(x=f"{x:.1f}", y=f"{y:.1f}")
         plot.mark(
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if point["on_front"] else 4}">', title, "circle"
+            f'<path class="mark {escape(point["outcome"].replace(" ", "-"))}" d="{path}">',
+            f"{told}, {axis} {_plain(point[cost])}",
+            "path",
         )
-        plot.text(x + 8, y - 6, str(number), "start")
+        plot.text(label_x, label_y + 4, str(place), "middle")
     plot.label(f"{axis} (logarithmic)", "accuracy")
     return plot.svg()
+
+
+def trend_line(trend: dict[str, Any]) -> str:
+    """Return the values of a metric over earlier reports as a small line, its bound dashed, the last value a dot."""
+    width, height, edge = 150, 40, 6
+    values: list[float | None] = [point["value"] for point in trend["points"]]
+    known = [value for value in values if value is not None]
+    bound = float(trend["bound"])
+    low, high = min([*known, bound]), max([*known, bound])
+
+    def up(value: float) -> float:
+        return height - edge - (value - low) / ((high - low) or 1) * (height - 2 * edge)
+
+    step = (width - 2 * edge) / max(1, len(values) - 1)
+    spots = [(edge + place * step, up(value)) for place, value in enumerate(values) if value is not None]
+    told = "; ".join(f"{point['created']}: {number(point['value'], trend['bound'])}" for point in trend["points"])
+    title = escape(printable_line(f"{trend['metric']}, bound {number(trend['bound'])}: {told}"))
+    y = f"{up(trend['bound']):.1f}"
+    parts = [f'<line class="guide" x1="{edge}" y1="{y}" x2="{width - edge}" y2="{y}"/>']
+    if spots:
+        parts.append(f'<polyline class="trend" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in spots)}"/>')
+        x, y = (f"{value:.1f}" for value in spots[-1])
+        parts.append(f'<circle class="last {escape(trend["outcome"])}" cx="{x}" cy="{y}" r="3.5"/>')
+    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}"><title>{title}</title>'
+    return f"{head}{''.join(parts)}</svg>"
+
+
+def front_of(points: Sequence[dict[str, Any]], cost: str = "size") -> list[dict[str, Any]]:
+    """Return the points that passed and that none that passed beats in accuracy and cost; the reference counts."""
+    passed = [point for point in points if _held(point) and point.get(cost)]
+    return [point for point in passed if not any(_beats(other, point, cost) for other in passed)]
+
+
+def place_labels(
+    spots: Sequence[tuple[float, float]], texts: Sequence[str], size: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """Return the centres of labels, each beside its spot, none on another label or spot where there is room.
+
+    Args:
+        spots: The spots (x, y) in pixels.
+        texts: Their labels.
+        size: Width and height of the figure.
+    """
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+    found = []
+    for (x, y), text in zip(spots, texts, strict=True):
+        half = 3.5 * len(text) + 2
+        choices = []
+        for reach in (11, 19, 28, 38, 50, 64):
+            for turn in range(8):
+                angle = math.pi * (turn / 4 - 0.25)
+                centre = x + (reach + half - 6) * math.cos(angle), y - reach * math.sin(angle) * 0.95
+                box = (centre[0] - half, centre[1] - 6, centre[0] + half, centre[1] + 6)
+                inside = box[0] > _LEFT and box[2] < size[0] and box[1] > 0 and box[3] < size[1] - _BOTTOM
+                covered = sum(_overlap(box, other) for other in taken) + (0 if inside else 1000)
+                choices.append((covered, reach, turn, centre, box))
+        best = min(choices, key=lambda choice: choice[:3])
+        found.append(best[3])
+        taken.append(best[4])
+    return found
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    across: float = min(one[2], other[2]) - max(one[0], other[0])
+    up: float = min(one[3], other[3]) - max(one[1], other[1])
+    return across * up if across > 0 and up > 0 else 0.0
+
+
+def _held(point: dict[str, Any]) -> bool:
+    return point["outcome"] in ("pass", "reference")
+
+
+def _beats(other: dict[str, Any], point: dict[str, Any], cost: str) -> bool:
+    """Tell whether another is no worse in both, and better in one."""
+    no_worse = other[cost] <= point[cost] and other["accuracy"] >= point["accuracy"]
+    return bool(no_worse and (other[cost] < point[cost] or other["accuracy"] > point["accuracy"]))
+
+
+class _Broken:
+    """An axis of accuracy: linear over those that count, and a strip below for others that are far less accurate."""
+
+    share = 0.2
+
+    def __init__(self, values: Sequence[float], focus: Sequence[float]) -> None:
+        main = focus or values
+        span = max(max(main) - min(main), 0.01)
+        self._low = max(0.0, min(main) - 0.25 * span)
+        self._high = min(1.0, max(main) + 0.25 * span)
+        lowest = min(values)
+        self.broken = lowest < self._low - 2 * span
+        if lowest < self._low and not self.broken:
+            self._low = max(0.0, lowest - 0.1 * span)
+        self._lowest = max(0.0, math.floor(lowest * 20 - 1e-9) / 20)
+
+    def place(self, value: float) -> float:
+        """Return where an accuracy lies on the axis, from 0 to 1."""
+        if not self.broken:
+            return (value - self._low) / ((self._high - self._low) or 1)
+        if value < self._low:
+            return (self.share - 0.05) * (value - self._lowest) / ((self._low - self._lowest) or 1)
+        return self.share + (1 - self.share) * (value - self._low) / ((self._high - self._low) or 1)
+
+    def ticks(self) -> list[float]:
+        """Return the accuracies to write beside the axis."""
+        above = _between(self._low, self._high)
+        return [self._lowest, *above] if self.broken else above
+
+
+_SHAPES = {
+    "pass": "M{x} {y}m-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0 -11 0z",
+    "waived": "M{x} {y}m0 -6.5l6.5 6.5l-6.5 6.5l-6.5 -6.5z",
+    "inconclusive": "M{x} {y}m0 -6l6 11h-12z",
+    "fail": "M{x} {y}m-5 -5l10 10m0 -10l-10 10",
+    "error": "M{x} {y}m-6.5 0h13m-6.5 -6.5v13",
+    "not asserted": "M{x} {y}m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+    "reference": "M{x} {y}m-5 -5h10v10h-10z",
+}
 
 
 class _Plot:
@@ -110,9 +246,21 @@ class _Plot:
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(printable_line(text))}</text>'
         )
 
-    def line(self, x1: float, y1: float, x2: float, y2: float) -> None:
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
+    def breaks(self, share: float) -> None:
+        """Mark that the axis up is broken at a share of its height."""
+        y = self.y(share - 0.025)
+        self._parts.append(
+            f'<path class="break" d="M{_LEFT - 8} {y + 3:.1f}l16 -6M{_LEFT - 8} {y + 8:.1f}l16 -6">'
+            "<title>the axis is broken here</title></path>"
+        )
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "guide") -> None:
         ends = f'x1="{self.x(x1):.1f}" y1="{self.y(y1):.1f}" x2="{self.x(x2):.1f}" y2="{self.y(y2):.1f}"'
-        self._parts.append(f'<line class="guide" {ends}/>')
+        self._parts.append(f'<line class="{kind}" {ends}/>')
 
     def horizontal_lines(self, values: Sequence[float], told: Any) -> None:
         for value in values:
@@ -149,9 +297,13 @@ def _ticks(limit: float) -> list[float]:
 
 
 def _between(low: float, high: float) -> list[float]:
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
+    step = next(step for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(min(high, 1.0) / step + 1e-9) + 1)]
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.4g}%"
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

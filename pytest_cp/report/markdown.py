@@ -10,11 +10,15 @@ from typing import Any
 
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
-from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import finding, number, sensitivities, worst_slices
+from cp_compress.base.numbers import headroom_text, number
+from pytest_cp.baselines import brief_problem, entry_name
+from pytest_cp.checks.messages import finding, found_and_bound, sensitivities, worst_slices
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
+from pytest_cp.report.matrix import Cell, build_matrices
+from pytest_cp.report.shipping import advise
+from pytest_cp.report.text_tables import cell_text, cost_texts
 from pytest_cp.report.verdict import count_missing, session_verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -54,9 +58,10 @@ def render_markdown(document: dict[str, Any]) -> str:
     missing = count_missing(document)
     told = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no checks"
     lines += [f"{told}; gates that compared nothing: {missing}" if missing else told, ""]
+    lines += _matrices(document)
     if document["checks"]:
         lines += [
-            "| outcome | compressed | changed | required | found | margin | n | test |",
+            "| outcome | compressed | changed | required | found | headroom | n | test |",
             "|---|---|---|---|---|--:|--:|---|",
         ]
         lines += [_row(record) for record in document["checks"]]
@@ -83,9 +88,48 @@ def _row(record: Record) -> str:
     if found is None:
         cells += [str(record["error"]), "", "", ""]
     else:
-        value = f"{found['metric']} = {number(found['value'])}"
-        cells += [found["requirement"], value, number(found["margin"]), str(found["count"])]
+        value = f"{found['metric']} = {found_and_bound(found)[0]}"
+        cells += [_required(found), value, headroom_text(found.get("headroom")), str(found["count"])]
+        cells[-3] += f" ({problem})" if (problem := brief_problem(record)) else ""
     return "| " + " | ".join(map(_cell, [*cells, record["test"]])) + " |"
+
+
+def _required(entry: Record) -> str:
+    """Return a requirement with its bound in digits that tell it from what was found."""
+    claim = entry["requirement"].partition(" at ")
+    return f"{entry['metric']} {found_and_bound(entry)[1]}{''.join(claim[1:])}"
+
+
+def _matrices(document: dict[str, Any]) -> list[str]:
+    """Return the candidates by level as tables, each with the sentence which of them may ship."""
+    lines = []
+    for matrix in build_matrices(document):
+        advice = advise(matrix, document)
+        lines += [f"{_VERDICTS[advice.kind]} {_text(advice.text)}", ""]
+        rows = [
+            [
+                one.name,
+                *(_matrix_cell(one.cells.get(level)) for level in matrix.levels),
+                *cost_texts(one.cost),
+                one.changed,
+            ]
+            for one in matrix.candidates
+        ]
+        if matrix.reference_cost:
+            name = "the original" if matrix.stored else "the reference"
+            rows.append([name, *[""] * len(matrix.levels), *cost_texts(matrix.reference_cost), ""])
+        heads = (matrix.title.lower(), *matrix.levels, matrix.size_unit, "FLOPs", "ms", "changed")
+        shown = [column for column in range(len(heads)) if any(row[column] for row in rows)]
+        for line in ([heads[column] for column in shown], *([row[column] for column in shown] for row in rows)):
+            lines.append("| " + " | ".join(map(_cell, line)) + " |")
+        rule = "|".join("--:" if column > len(matrix.levels) else "---" for column in shown)
+        lines.insert(len(lines) - len(rows), f"|{rule}|")
+        lines.append("")
+    return lines
+
+
+def _matrix_cell(cell: Cell | None) -> str:
+    return cell_text(cell) if cell is None else f"{_SYMBOLS[cell.outcome]} {cell_text(cell)}"
 
 
 def _failure(record: Record) -> list[str]:
@@ -117,7 +161,7 @@ def _lists(document: dict[str, Any]) -> list[str]:
             lines += [f"- baseline: {_text(entry_name(record))}: {_text(note)}" for note in notes]
     for waiver in document["waivers"]:
         state = "EXPIRED on" if waiver["expired"] else "expires on"
-        what = f"{waiver['metric']} in {waiver['test']}, {waiver['at_worst']:g} at worst"
+        what = f"{waiver['metric']} in {waiver['test']}, {number(waiver['at_worst'], digits=6)} at worst"
         who = f"{_text(waiver['owner'])}: {_text(waiver['reason'])}"
         lines.append(f"- waiver: {_text(what)}, {state} {waiver['expires']} ({who})")
     lines += [f"- {_text(name)}: {_text(value)}" for name, value in document["provenance"].items()]

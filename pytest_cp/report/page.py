@@ -11,23 +11,20 @@ from typing import Any
 
 from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
-from pytest_cp.checks.messages import finding, number
+from cp_compress.base.numbers import headroom_text, number, percent
+from pytest_cp.baselines import brief_problem
+from pytest_cp.checks.messages import finding, found_and_bound
 from pytest_cp.checks.recorder import Record, decisive_requirement
-from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines, size_table
+from pytest_cp.report.chapters import SYMBOLS, head_facts, matrix_views
+from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.examples import PAGE_BYTES, Images, example_views, image_kind
-from pytest_cp.report.figures import accuracy_against_size, class_bars, distance_scatter
+from pytest_cp.report.figures import accuracy_against_cost, class_bars, distance_scatter
+from pytest_cp.report.matrix import build_matrices, outcomes_by_candidate, why
+from pytest_cp.report.sizes import size_table
 from pytest_cp.report.verdict import count_missing, session_verdict
 
 SHOWN_CLASSES = 40
-_FOOTPRINT = {
-    "parameters": "parameters",
-    "nonzero": "nonzero",
-    "artifact_bytes": "bytes on disk",
-    "resident_bytes": "bytes in memory",
-    "flops": "FLOPs per batch",
-}
-_SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~"}
 _VERDICTS = {"pass": "✓", "fail": "✗", "noted": "~"}
 
 
@@ -48,39 +45,54 @@ def render_page(document: dict[str, Any]) -> str:
 
 def _render(document: dict[str, Any], images: Images) -> str:
     checks = [_check_view(number, record, images) for number, record in enumerate(document["checks"], start=1)]
-    charts = size_table(document["checks"])
+    matrices = build_matrices(document)
+    charts = size_table(document["checks"], outcomes_by_candidate(document["checks"], matrices))
     verdict = session_verdict(document)
     page: str = _template().render(
         document=document,
         verdict=verdict,
         verdict_symbol=_VERDICTS[verdict.kind],
+        facts=head_facts(document),
+        matrices=matrix_views(document, matrices, checks),
         checks=checks,
         tightest=_tightest(document["checks"]),
         missing=count_missing(document),
         coverage=coverage_lines(document["checks"]),
-        charts=[(chart, accuracy_against_size(chart["points"], chart["axis"])) for chart in charts],
+        charts=[(chart, _cost_figures(chart)) for chart in charts],
         environment=_flat(document["environment"]),
         images=images.by_content,
         images_left_out=images.left_out,
-        style=_asset("report.css") + _asset("examples.css"),
-        script=_asset("report.js"),
+        style="\n".join(map(_asset, ("report.css", "examples.css", "chapters.css"))),
+        script="\n".join(map(_asset, ("report.js", "chapters.js"))),
     )
     return page
 
 
+def _cost_figures(chart: dict[str, Any]) -> list[str]:
+    """Return accuracy against size, and against FLOPs and time where points differ in them."""
+    axes = {"size": chart["axis"], "flops": "FLOPs per batch", "milliseconds": "milliseconds per batch"}
+    points = [one | {"milliseconds": 1000 * one["latency"] if one["latency"] else None} for one in chart["points"]]
+    figures = []
+    for cost, axis in axes.items():
+        values = {point[cost] for point in points if point[cost]}
+        if len(values) > 1 or cost == "size":
+            figures.append(accuracy_against_cost(points, axis, cost))
+    return figures
+
+
 def _tightest(records: list[Record]) -> dict[str, str] | None:
-    """Return the asserted check whose margin is the smallest share of its bound, for the head of the page."""
+    """Return the asserted requirement with the least headroom, for the head of the page."""
     ranked = [
-        (found["margin"] / (abs(found["bound"]) or 1.0), record, found)
+        (found["headroom"], finding(found), compressed_name(record))
         for record in records
         if record["asserted"]
-        for found in [decisive_requirement(record)]
-        if found is not None and isinstance(found["margin"], (int, float))
+        for found in record["requirements"]
+        if isinstance(found.get("headroom"), (int, float))
     ]
     if not ranked:
         return None
-    _, record, found = min(ranked, key=lambda entry: entry[0])
-    return {"finding": finding(found), "margin": number(found["margin"]), "where": compressed_name(record)}
+    headroom, told, where = min(ranked)
+    return {"finding": told, "headroom": headroom_text(headroom), "where": where}
 
 
 def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]:
@@ -90,29 +102,48 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
     classes = details.get("classes", [])
     evidence = record.get("evidence") or {"examples": [], "distances": None, "sizes": None, "notes": []}
     outcome = shown_outcome(record)
-    numeric = isinstance(decisive["margin"], (int, float)) if decisive is not None else False
+    value, bound = found_and_bound(decisive) if decisive is not None else ("", "")
+    distances = evidence["distances"] if evidence["distances"] and evidence["distances"]["before"] else None
     return {
         "id": f"check-{position}",
         "record": record,
         "outcome": outcome,
-        "symbol": _SYMBOLS[outcome],
+        "symbol": SYMBOLS[outcome],
         "compressed": compressed_name(record),
         "changed": changed_cell(record),
         "test": record["test"],
         "decisive": decisive,
-        "margin": decisive["margin"] if decisive is not None and numeric else None,
-        "findings": [(one["outcome"], _SYMBOLS[one["outcome"]], finding(one)) for one in record["requirements"]],
+        "value": value,
+        "bound": bound,
+        "headroom": headroom_text(decisive.get("headroom")) if decisive is not None else "",
+        "why": why(record),
+        "baseline": brief_problem(record),
+        "findings": [(one["outcome"], SYMBOLS[one["outcome"]], finding(one)) for one in record["requirements"]],
+        "rows": [_requirement_view(one) for one in record["requirements"]],
         "bars": class_bars(_shown_classes(classes)) if classes and "reference_accuracy" in classes[0] else None,
         "shown_classes": min(len(classes), SHOWN_CLASSES),
         "classes": classes,
         "flips": details.get("flips", []),
         "slices": details.get("slices", []),
         **example_views(record, images),
-        "scatter": distance_scatter(evidence["distances"]) if evidence["distances"] else None,
-        "distances": evidence["distances"],
-        "sizes": _footprint_rows(details) if record["comparison"] == "footprint" else _size_rows(evidence["sizes"]),
+        "scatter": distance_scatter(distances) if distances else None,
+        "distances": distances,
         "notes": [*record["notes"], *evidence["notes"]],
         "metrics": sorted(record["metrics"].items()),
+    }
+
+
+def _requirement_view(entry: Record) -> dict[str, Any]:
+    value, bound = found_and_bound(entry)
+    return {
+        "outcome": entry["outcome"],
+        "symbol": SYMBOLS[entry["outcome"]],
+        "metric": entry["metric"],
+        "value": value,
+        "bound": bound,
+        "headroom": headroom_text(entry.get("headroom")),
+        "confidence": entry["confidence"],
+        "count": entry["count"],
     }
 
 
@@ -121,42 +152,6 @@ def _shown_classes(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(classes) <= SHOWN_CLASSES:
         return classes
     return sorted(classes, key=lambda row: row["accuracy"] - row["reference_accuracy"])[:SHOWN_CLASSES]
-
-
-def _size_rows(sizes: Record | None) -> list[tuple[str, str, str]]:
-    if not sizes:
-        return []
-    before, after = sizes["reference"], sizes["candidate"]
-    rows = _model_rows(before["model"], after["model"]) if before["model"] and after["model"] else []
-    if before["bytes_per_example"] or after["bytes_per_example"]:
-        was, now = (number_of(subject["bytes_per_example"]) for subject in (before, after))
-        rows.append(("bytes per example", was, now))
-    return rows
-
-
-def _footprint_rows(details: Record) -> list[tuple[str, str, str]]:
-    """Return the measurements of both models in a footprint check, in addition to the required ratios."""
-    if not details:
-        return []
-    before, after = details["reference"], details["candidate"]
-    rows = _model_rows(before, after)
-    was, now = (model.get("latency_seconds") for model in (before, after))
-    if was is not None and now is not None:
-        rows.append(("milliseconds per batch (median)", number(1000 * was), number(1000 * now)))
-    return rows
-
-
-def _model_rows(before: Record, after: Record) -> list[tuple[str, str, str]]:
-    return [
-        (title, number_of(before.get(name)), number_of(after.get(name)))
-        for name, title in _FOOTPRINT.items()
-        if before.get(name) is not None or after.get(name) is not None
-    ]
-
-
-def number_of(value: float | None) -> str:
-    """Return a count with its digits in groups, or a dash."""
-    return "–" if value is None else f"{value:,.0f}"
 
 
 def _flat(environment: dict[str, Any]) -> list[tuple[str, str]]:
@@ -183,5 +178,6 @@ def _template() -> Any:
     )
     environment.filters["image_kind"] = image_kind
     environment.filters["number"] = number
+    environment.filters["percent"] = percent
     environment.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
     return environment.get_template("report.html.j2")

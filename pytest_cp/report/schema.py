@@ -17,6 +17,31 @@ _VERDICT = {"enum": ["ok", "improved", "regressed", "stale", "missing"]}
 _BASELINE = {"verdict": _VERDICT, "file": _TEXT, "metrics": {"type": "object"}}
 
 
+_MAYBE_TEXT, _MAYBE_NUMBER = {"type": ["string", "null"]}, {"type": ["number", "null"]}
+_HEADROOM = _MAYBE_NUMBER | {
+    "description": "(value − bound) / (value of an unchanged model − bound): 1 as unchanged, 0 at the bound, negative "
+    "beyond it; null where an unchanged model has no value of its own, or does not meet the bound with room to spare"
+}
+_CANDIDATE: dict[str, Any] = {
+    "name": _TEXT,
+    "kind": {"enum": ["model", "data"]},
+    "reference": _TEXT,
+    "outcome": {"enum": [*SEVERITY, "waived", "not asserted"]},
+    "headroom": _HEADROOM,
+    "levels": {"type": "object"},
+    "lacks": _TEXTS | {"description": "levels at which others were compared, and gates that did not compare it"},
+    "bytes": _MAYBE_NUMBER | {"description": "of the file of a model, or of an example of data"},
+    "flops": _MAYBE_NUMBER,
+    "latency_seconds": _MAYBE_NUMBER,
+    "coverage": _MAYBE_NUMBER,
+}
+_TREND = {
+    **dict.fromkeys(("test", "candidate", "assertion", "metric"), _TEXT),
+    "ordinal": _WHOLE,
+    "points": {"type": "array", "items": {"type": "object"}},
+}
+
+
 def document_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a report; keys that are not listed may be added in later versions."""
     return {
@@ -47,6 +72,12 @@ def document_schema() -> dict[str, Any]:
             {
                 "finished": _FLAG | {"description": "false while the run lasts, and where its process ended by itself"},
                 "verdict": _object({"kind": {"enum": ["pass", "fail", "noted"]}, "text": _TEXT}),
+                "candidates": _many(_CANDIDATE)
+                | {"description": "what became of each candidate by level; the smallest that passes is the first"},
+                "advice": _many({"kind": {"enum": ["pass", "fail", "noted"]}, "text": _TEXT, "candidate": _MAYBE_TEXT})
+                | {"description": "which candidate may ship, or why none may: one for models, one for stored data"},
+                "history": _object({"reports": _WHOLE, "trends": _many(_TREND)})
+                | {"description": "what earlier reports and baselines found, oldest first"},
                 "gates": _WHOLE | {"description": "how many gates were collected, those that did not run included"},
             },
         ),
@@ -180,6 +211,7 @@ def _requirement() -> dict[str, Any]:
                 "type": ["integer", "null"],
                 "description": "how many of `count` a claim counts, where some are repeated",
             },
+            "headroom": _HEADROOM,
             "detectable": {"anyOf": [{"type": "null"}, _VALUE]}
             | {
                 "description": "the true value with which 80 % of samples would not have passed, of a claim that passed"

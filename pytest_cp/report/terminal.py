@@ -1,17 +1,21 @@
-"""The terminal summary: one row per check, worst first."""
+"""The terminal summary: one row per check, worst first, and the candidates by level."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cp_compress.base.error_reasons import printable_line
-from pytest_cp.baselines import entry_name
-from pytest_cp.checks.messages import number, sensitivities
+from cp_compress.base.numbers import headroom_text, number
+from pytest_cp.baselines import brief_problem, entry_name
+from pytest_cp.checks.messages import found_and_bound, sensitivities
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
-from pytest_cp.report.document import count_outcomes, shown_outcome, worst_first
+from pytest_cp.report.document import count_outcomes, shown_outcome, told_document
+from pytest_cp.report.matrix import build_matrices, level_of
+from pytest_cp.report.shipping import advise
+from pytest_cp.report.text_tables import Line, aligned, matrix_lines, reference_line, wrapped
 
 if TYPE_CHECKING:
     import pytest
@@ -19,13 +23,17 @@ if TYPE_CHECKING:
     from pytest_cp.session.state import SessionState
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
-_HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "margin", "n", "test")
+_ADVICE = {"pass": "green", "fail": "red", "noted": "yellow"}
+_HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "headroom", "n", "test")
 _LISTED_GATES = 10
-_RIGHT = {"value", "margin", "n"}
+_LONGEST_REASON = 240
 
 
-def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> None:
-    """Write the table of checks, what was not compared, and the notes; nothing when no gate ran."""
+def write_summary(reporter: pytest.TerminalReporter, state: SessionState, exit_status: int = 0) -> None:
+    """Write the table of checks, what was not compared, the notes, and the candidates by level with which may ship.
+
+    Nothing is written when no gate ran.
+    """
     if not state.records and not state.gate_tests and not state.not_run and not state.deselected:
         return
     if reporter.config.option.collectonly:
@@ -35,13 +43,13 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
     def say(text: str, **markup: bool) -> None:
         reporter.write_line(printable_line(text), **markup)
 
-    records = worst_first(state.records)
-    rows = [tuple(map(printable_line, _row(record))) for record in records]
-    if rows:
-        widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-        say(_line(_HEADINGS, widths))
-        for record, row in zip(records, rows, strict=True):
-            say(_line(row, widths), **{_MARKUP[shown_outcome(record)]: True})
+    document = told_document(state, exit_status)
+    records, matrices = document["checks"], build_matrices(document)
+    width = reporter._tw.fullwidth
+    numbers = {place: one.number for matrix in matrices for one in matrix.candidates for place in one.checks}
+    rows = _check_lines(records, numbers, width)
+    for text, outcome in rows.lines:
+        say(text, **({_MARKUP[outcome]: True} if outcome else {}))
     counts = count_outcomes(state.records)
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
     for line in sensitivities(records):
@@ -56,6 +64,55 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState) -> Non
         say(_waiver_line(waiver), yellow=True)
     for note in state.notes:
         say(f"note: {note}", yellow=True)
+    for matrix in matrices:
+        if not rows.complete or len(matrix.candidates) > 1 or len(matrix.levels) > 1:
+            for text, outcome in matrix_lines(matrix, width, numbered=rows.numbered):
+                say(text, **({_MARKUP[outcome]: True} if outcome in _MARKUP else {}))
+            if matrix.reference_cost:
+                say(reference_line(matrix))
+        advice = advise(matrix, document)
+        for text in wrapped(advice.text, width, "  "):
+            say(text, bold=True, **{_ADVICE[advice.kind]: True})
+
+
+class _Rows(NamedTuple):
+    """The lines of all checks, whether they call candidates by their numbers, and whether they leave nothing out."""
+
+    lines: list[Line]
+    numbered: bool
+    complete: bool
+
+
+def _check_lines(records: list[Record], numbers: dict[int, int], width: int) -> _Rows:
+    """Return one row a check in the most columns that fit: what they leave out, the rows of the candidates tell.
+
+    Left out are first what was changed and then the headroom; then candidates are called by their numbers, and at last
+    the test has a line of its own.
+    """
+    if not records:
+        return _Rows([], False, True)
+    rows = [_HEADINGS, *(tuple(map(printable_line, _row(record))) for record in records)]
+    unchanged = [(*one[:2], *one[3:]) for one in rows]
+    slim = [(*one[:5], *one[6:]) for one in unchanged]
+    short = [(one[0], str(numbers.get(place - 1, "")) if place else "#", *one[2:]) for place, one in enumerate(slim)]
+    for cells, right in ((rows, (4, 6, 7)), (unchanged, (3, 5, 6)), (slim, (3, 5)), (short, (3, 5))):
+        text = aligned(cells, right)
+        if max(map(len, text)) <= width:
+            return _Rows(_with_reasons([[line] for line in text], records, width), cells is short, cells is rows)
+    text = aligned([one[:-1] for one in short], (3, 5))
+    lines = _with_reasons([[line, f"    {cells[-1]}"] for line, cells in zip(text, short, strict=True)], records, width)
+    return _Rows(lines, True, False)
+
+
+def _with_reasons(rows: list[list[str]], records: list[Record], width: int) -> list[Line]:
+    """Return the lines of rows, the head first, each with why its check could not be made or misses its baseline."""
+    lines: list[Line] = [(line, "") for line in rows[0]]
+    for row, record in zip(rows[1:], records, strict=True):
+        reason = brief_problem(record) or ("" if decisive_requirement(record) else str(record["error"]))
+        told = textwrap.shorten(printable_line(reason), _LONGEST_REASON, placeholder=" …") if reason else ""
+        row = [*row, *(wrapped(f"    {told}", width, "    ") if told else [])]
+        lines += [(line, shown_outcome(record)) for line in row]
+    return lines
 
 
 def _say_missing(say: Callable[..., None], state: SessionState) -> None:
@@ -79,34 +136,23 @@ def _waiver_line(waiver: Record) -> str:
     used = f"used by {tests} test{'s' if tests > 1 else ''}" if tests else "not used in this session"
     until = f"{'EXPIRED' if waiver['expired'] else 'expires'} on {waiver['expires']}"
     who = f"{waiver['owner']}: {waiver['reason']}"
-    return f"waiver: {waiver['metric']} in {waiver['test']}, {waiver['at_worst']:g} at worst, {until}, {used} ({who})"
+    limit = f"{number(waiver['at_worst'], digits=6)} at worst"
+    return f"waiver: {waiver['metric']} in {waiver['test']}, {limit}, {until}, {used} ({who})"
 
 
 def _row(record: Record) -> tuple[str, ...]:
     decisive = decisive_requirement(record)
-    compressed = compressed_name(record)
-    changed = changed_cell(record)
+    compressed, changed = compressed_name(record), changed_cell(record)
     test = _short_test(record)
-    if decisive is None:
-        return (
-            record["outcome"],
-            compressed,
-            changed,
-            textwrap.shorten(str(record["error"]), 60, placeholder="…"),
-            "",
-            "",
-            "",
-            "",
-            test,
-        )
-    sign = "≥" if decisive["direction"] == "min" else "≤"
-    bound = f"{sign} {number(decisive['bound'])}"
-    if decisive["confidence"] is not None:
-        bound += f" ({decisive['confidence']:.0%})"
-    value, margin = number(decisive["value"]), number(decisive["margin"])
     shown = shown_outcome(record)
     outcome = shown if record["asserted"] else f"{shown} (not asserted)"
-    return outcome, compressed, changed, decisive["metric"], value, bound, margin, str(decisive["count"]), test
+    if decisive is None:
+        return outcome, compressed, changed, level_of(record), "", "", "", "", test
+    value, bound = found_and_bound(decisive)
+    if decisive["confidence"] is not None:
+        bound += f" ({decisive['confidence']:.0%})"
+    headroom = headroom_text(decisive.get("headroom"))
+    return outcome, compressed, changed, decisive["metric"], value, bound, headroom, str(decisive["count"]), test
 
 
 def _short_test(record: Record) -> str:
@@ -119,11 +165,3 @@ def _short_test(record: Record) -> str:
         parameters = parameters.replace(subject["name"], "")
     rest = parameters.removesuffix("]").strip("-")
     return f"{name}[{rest}]" if rest else str(name)
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    padded = [
-        cell.rjust(width) if heading in _RIGHT else cell.ljust(width)
-        for cell, width, heading in zip(cells, widths, _HEADINGS, strict=True)
-    ]
-    return "  ".join(padded).rstrip()

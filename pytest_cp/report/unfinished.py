@@ -20,6 +20,7 @@ from cp_compress.base.files import write_atomically
 from pytest_cp.report.document import count_outcomes, dated, describe_environment
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import write_markdown
+from pytest_cp.report.shipping import with_candidates
 from pytest_cp.report.verdict import with_verdict
 from pytest_cp.session.options import REPORTS
 
@@ -49,7 +50,7 @@ def unfinished_document() -> dict[str, Any]:
         "execution": {"device": None, "seed": None, "batch_size": None},
         "environment": describe_environment(),
     }
-    return with_verdict(document)
+    return with_candidates(with_verdict(document))
 
 
 def replace_old_reports(config: pytest.Config) -> None:

@@ -114,6 +114,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--cp-report-html", metavar="PATH", help=html_help)
     markdown_help = "write a Markdown report to PATH, for example for a pull request"
     group.addoption("--cp-report-markdown", metavar="PATH", help=markdown_help)
+    history_help = "earlier JSON reports whose values the HTML report shows as trends, such as 'reports/*.json'"
+    group.addoption("--cp-report-history", metavar="GLOB", help=history_help)
     baseline_help = "check: fail checks that are worse than their baseline or have none; new: add missing baselines; "
     baseline_help += "update: replace the baselines of the checks that ran"
     group.addoption("--cp-baseline", choices=BASELINE_MODES, help=baseline_help)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.error_reasons import shortened
+from cp_compress.base.numbers import number
 from pytest_cp.checks.recorder import Record
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
@@ -120,9 +121,11 @@ class Waivers:
                 if waiver.expired(self._today):
                     hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) expired on {waiver.expires}")
                 elif result["outcome"] != "error" and not waiver.reaches(result):
-                    limit = f"covers {waiver.at_worst:g} at worst"
+                    found = _at_worst(result)
+                    limit = f"covers {number(waiver.at_worst, found, digits=6)} at worst"
                     if result["outcome"] == "inconclusive":
-                        limit += f", but no better than {_at_worst(result):g} is proven at {result['confidence']:.0%}"
+                        shown = number(found, waiver.at_worst, digits=6)
+                        limit += f", but no better than {shown} is proven at {result['confidence']:.0%}"
                     hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) {limit}")
         return hints
 

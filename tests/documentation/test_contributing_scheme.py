@@ -119,5 +119,5 @@ def test_a_gate_takes_it_by_its_name(pytester):
     (pytester.path / "test_wrong_order.py").write_text(wrong, encoding="utf-8")
     result = run_pytest("-q", "--doctest-modules", folder=pytester.path)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["pass *small_prune(limit=0.3) | quantize(int8)*"])
+    result.stdout.fnmatch_lines(["pass *agreement*", "*small_prune(limit=0.3) | quantize(int8)*"])
     result.stdout.fnmatch_lines(["*low_rank(rank=4) cannot follow small_prune(limit=0.3)*"])

@@ -87,10 +87,16 @@ def test_looking(compressed_model, reference_model, dataset):
     outcome.result.stdout.fnmatch_lines(
         [
             "*preservation under compression*",
-            "outcome*compressed*metric*value*bound*margin*n*test",
-            "fail*prune(density=0.2)*agreement*≥ 0.9*120*",
-            "pass*prune(density=0.9)*agreement*≥ 0.9*120*",
+            "outcome*#*metric*value*bound*n*test",
+            "fail*2*agreement*≥ 0.9*120*test_gate",
+            "pass*1*agreement*≥ 0.9*120*test_gate",
             "2 fail, 2 pass",
+            "#  predictions",
+            "1  pass 100 %",
+            "2  fail -* %",
+            "1 = prune(density=0.9): changed: 2 of 2 layers, 100 % of weights",
+            "2 = prune(density=0.2): *",
+            "may ship: prune(density=0.9), passes at predictions, the only level compared",
         ]
     )
     assert "fail (not asserted)" in outcome.result.stdout.str()

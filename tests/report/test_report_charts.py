@@ -1,8 +1,14 @@
 """Accuracy against size in the report: which points share a chart, and which lie on the front."""
 
-import pytest
+import itertools
+import re
 
-from pytest_cp.report.compressed import size_table
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pytest_cp.report.figures import accuracy_against_cost, place_labels
+from pytest_cp.report.sizes import candidate_of, size_table
 
 
 def sized_record(name, accuracy, size, digest=None, reference="r", data="d", before=1.0, test="test_gate"):
@@ -89,3 +95,43 @@ def test_stored_data_have_charts_of_their_own():
     (chart,) = size_table([record])
     assert chart["title"] == "Stored data"
     assert [(point["name"], point["size"]) for point in chart["points"]] == [("jpeg(quality=20)", 12.5)]
+
+
+def test_who_failed_is_neither_on_the_front_nor_hides_who_passed():
+    records = [sized_record("good", 0.9, 100), sized_record("broken", 0.99, 10)]
+    outcomes = {candidate_of(records[0]): "pass", candidate_of(records[1]): "fail"}
+    (chart,) = size_table(records, outcomes)
+    assert {point["name"]: point["on_front"] for point in chart["points"]} == {
+        "good": True,
+        "broken": False,
+        "the reference": True,
+    }
+    drawn = accuracy_against_cost(chart["points"], "bytes on disk")
+    assert 'class="mark fail"' in drawn
+    assert drawn.count('class="joined"') == 1
+
+
+def test_one_outlier_does_not_squash_the_rest():
+    points = [
+        {"name": str(number), "outcome": "pass", "accuracy": 0.99 - number / 1000, "size": 10 * number + 10}
+        for number in range(4)
+    ]
+    outlier = {"name": "ruined", "outcome": "fail", "accuracy": 0.1, "size": 5}
+    drawn = accuracy_against_cost([*points, outlier], "bytes on disk")
+    heights = [float(place) for place in re.findall(r'class="mark pass" d="M[\d.]+ ([\d.]+)m', drawn)]
+    assert max(heights) - min(heights) >= 60
+    assert 'class="break"' in drawn
+    assert 'class="break"' not in accuracy_against_cost(points, "bytes on disk")
+
+
+@given(st.lists(st.tuples(st.floats(80, 380), st.floats(30, 200)), min_size=1, max_size=12))
+@settings(max_examples=50)
+@example([(200.0, 100.0)] * 8)
+def test_labels_do_not_overlap(spots):
+    texts = [str(number) for number in range(1, len(spots) + 1)]
+    places = place_labels(spots, texts, (420, 260))
+    boxes = [
+        (x - 3.5 * len(text), y - 5, x + 3.5 * len(text), y + 5) for (x, y), text in zip(places, texts, strict=True)
+    ]
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]

@@ -29,6 +29,7 @@ NASTY = [
 def document(text):
     check = {
         "outcome": "fail",
+        "assertion": "assert_it",
         "asserted": True,
         "waivers": [],
         "baseline_problems": [],
@@ -43,6 +44,7 @@ def document(text):
         "origin": None,
         "notes": [text],
         "comparison": None,
+        "metrics": {},
     }
     return {
         "exit_status": 1,

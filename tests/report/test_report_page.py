@@ -35,7 +35,7 @@ def opened(browser, report):
     """A function that opens the page; at the end there must have been no error and no request."""
     told, contexts = [], []
 
-    def open_page(**options):
+    def open_page(url=None, **options):
         context = (
             browser.new_context(viewport=WIDE, **options)
             if "viewport" not in options
@@ -46,7 +46,7 @@ def opened(browser, report):
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
         page.on("request", lambda request: told.append(request.url) if is_remote(request.url) else None)
-        page.goto(report.as_uri())
+        page.goto(url or report.as_uri())
         return page
 
     yield open_page
@@ -56,33 +56,76 @@ def opened(browser, report):
 
 
 def column(page, number):
+    page.locator("details.all-checks").evaluate("one => { one.open = true; }")
     cells = page.locator("#check-table tbody tr:visible")
     return [cells.nth(row).locator("td").nth(number).inner_text() for row in range(cells.count())]
 
 
+def headrooms(page):
+    """Return the values of the column by which it is sorted, those that have one."""
+    cells = page.locator("#check-table tbody tr td:nth-child(7)[data-value]:not([data-value=''])")
+    return [float(value) for value in cells.evaluate_all("all => all.map(one => one.dataset.value)")]
+
+
 def test_sorting_by_number_and_back(opened):
     page = opened()
-    found = page.get_by_role("button", name="margin")
+    assert len(column(page, 0)) == 8
+    found = page.get_by_role("button", name="headroom")
     found.click()
-    values = [float(text) for text in column(page, 6) if text not in ("", "nan")]
+    values = headrooms(page)
+    assert len(values) > 3
     assert values == sorted(values)
-    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("margin")
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("headroom")
     found.click()
-    values = [float(text) for text in column(page, 6) if text not in ("", "nan")]
-    assert values == sorted(values, reverse=True)
+    assert headrooms(page) == sorted(values, reverse=True)
     assert page.locator("th[aria-sort=descending]").count() == 1
 
 
-def test_filtering_by_text_and_outcome(opened):
+def test_filters_combine_words_hide_chapters_and_stay_in_the_address(opened):
     page = opened()
     everything = len(column(page, 0))
-    page.get_by_label("Text").fill("BOUNDARIES")
+    chapters = page.locator("details.chapter:visible")
+    assert chapters.count() == 3
+    page.get_by_label("Words").fill("JPEG  boundaries")
     shown = column(page, 9)
     assert 0 < len(shown) < everything
-    assert all("boundaries" in text for text in shown)
+    assert all("jpeg" in text and "boundaries" in text for text in shown)
+    assert chapters.count() == 1
     page.get_by_label("Outcome").select_option("waived")
     assert len(column(page, 0)) == 1
     assert page.locator("#filter-count").inner_text() == f"1 of {everything} checks"
+    again = opened(url=page.url)
+    assert again.locator("#filter-count").inner_text() == f"1 of {everything} checks"
+    assert again.get_by_label("Words").input_value() == "JPEG  boundaries"
+    again.locator(".filters a").click()
+    assert again.get_by_label("Outcome").input_value() == "waived"
+    again.get_by_label("Outcome").select_option("error")
+    assert again.locator("details.chapter:visible").count() == 0
+
+
+def test_the_matrix_is_on_the_first_screen_and_leads_to_its_checks(opened):
+    page = opened(viewport={"width": 1280, "height": 800})
+    advice, matrix = page.locator(".advice").first, page.locator("table.cells").first
+    assert "may ship: " in advice.inner_text()
+    box = matrix.bounding_box()
+    assert box["y"] + box["height"] < 800
+    page.get_by_role("button", name="Collapse all").click()
+    assert page.locator("details[open].chapter, details[open].check").count() == 0
+    matrix.locator("td a.fail").first.click()
+    page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
+    assert page.locator("details.chapter[open]").count() == 1
+    page.get_by_role("button", name="Expand all").click()
+    assert page.locator("details.check:not([open])").count() == 0
+
+
+def test_value_bound_and_outcome_are_seen_on_a_telephone(opened):
+    page = opened(viewport={"width": 390, "height": 844})
+    page.get_by_role("button", name="Expand all").click()
+    for cell in page.locator(
+        "table.checks td[data-label=outcome], table.checks td[data-label=found], td[data-label=required]"
+    ).all():
+        box = cell.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
 
 
 def test_everything_can_be_reached_by_keyboard(opened):
@@ -93,7 +136,11 @@ def test_everything_can_be_reached_by_keyboard(opened):
     page.locator("#filter-text").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+    assert page.evaluate("document.activeElement.id") == "expand-all"
+    page.locator(".all-checks summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # the region that scrolls
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.locator("th[aria-sort=ascending]").count() == 1
     page.locator("#check-table a").last.focus()
@@ -136,15 +183,16 @@ def test_the_page_itself_never_scrolls_sideways(opened, viewport):
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
-def test_print_opens_every_check_and_hides_controls(opened):
+def test_print_opens_chapters_and_what_does_not_pass_and_hides_controls(opened):
     page = opened()
-    assert page.locator("details.check:not([open])").count() > 0
+    page.get_by_role("button", name="Collapse all").click()
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
-    assert page.locator("details.check:not([open])").count() == 0
+    assert page.locator("details.chapter:not([open])").count() == 0
+    assert page.locator("details.check:not([open]):not([data-outcome=pass])").count() == 0
     assert not page.locator(".filters").is_visible()
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert page.locator("details.check:not([open])").count() > 0
+    assert page.locator("details.chapter[open]").count() == 0
 
 
 def test_pictures_are_drawn(opened):

@@ -11,6 +11,7 @@ from typing import Any
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.json_values import plain
+from cp_compress.base.numbers import bound_text
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
@@ -88,7 +89,7 @@ class Requirement:
     def __str__(self) -> str:
         sign = "≥" if self.direction == "min" else "≤"
         claim = f" at {self.confidence:.0%} confidence" if self.confidence is not None else ""
-        return f"{self.metric} {sign} {self.bound:g}{claim}{self.of_family}"
+        return f"{self.metric} {sign} {bound_text(self.bound)}{claim}{self.of_family}"
 
     @property
     def of_family(self) -> str:
@@ -130,6 +131,12 @@ class Result:
         """How far the value lies on the right side of its bound; negative on the wrong side."""
         return self.requirement.margin(self.value)
 
+    @property
+    def headroom(self) -> float | None:
+        """The share that is left of the room between an unchanged model and the bound, `Metric.headroom`."""
+        metric = known_metric(self.requirement.metric)
+        return None if metric is None else metric.headroom(self.value, self.requirement.bound)
+
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain Python types."""
         requirement, interval = self.requirement, self.interval
@@ -142,6 +149,7 @@ class Result:
             "outcome": self.outcome,
             "value": plain(self.value),
             "margin": plain(self.margin),
+            "headroom": self.headroom,
             "count": self.count,
             "interval": None if interval is None else [plain(interval.low), plain(interval.high)],
             "examples_needed": self.examples_needed,
@@ -185,8 +193,11 @@ class Check:
 
     @property
     def worst(self) -> Result:
-        """The requirement that decides the outcome: the worst, and among equals the one with the least margin."""
-        return min(self.results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
+        """The requirement that decides the outcome: the worst, and among equals the one with the least headroom.
+
+        Those without headroom come after those with, by their margin.
+        """
+        return min(self.results, key=lambda one: (-SEVERITY.index(one.outcome), *nearness(one.headroom, one.margin)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome, what decided it and the measurement as plain Python types, without values an example."""
@@ -196,6 +207,11 @@ class Check:
             "decisive": str(self.worst.requirement),
             **self.measurement.to_json(),
         }
+
+
+def nearness(headroom: float | None, margin: float) -> tuple[bool, float, float]:
+    """Return what orders requirements by how near they are to their bound, the nearest or farthest beyond it first."""
+    return headroom is None, 0.0 if headroom is None else headroom, margin
 
 
 def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import keyword
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.numbers import bound_text
 
 Direction = Literal["min", "max"]
 """The side that a requirement keeps a metric on: "min" from below, "max" from above."""
@@ -111,9 +113,31 @@ class Metric:
         if self.direction is None:
             reject(owner, "metric", self.name, "it is reported only: no value of it is better, so none can be required")
         if direction != self.direction:
-            right, wrong = (f"{name or self.name} {_SIGNS[side]} {bound:g}" for side in (self.direction, direction))
+            right, wrong = (
+                f"{name or self.name} {_SIGNS[side]} {bound_text(bound)}" for side in (self.direction, direction)
+            )
             rule = f"{self.better} is better, so it is required {_WORDS[self.direction]}, as in {right!r}"
             reject(owner, "requirement", wrong, rule)
+
+    def headroom(self, value: float, bound: float) -> float | None:
+        """Return the share that is left of the room between an unchanged model's value and a bound.
+
+        It is (value − bound) / (unchanged − bound): 1 for a value of an unchanged model, 0 at the bound, negative
+        beyond it, above 1 for one that is better than unchanged. None where there is no such room: no value for an
+        unchanged model is declared or it is infinite, it lies on the bound (agreement ≥ 1) or does not meet it
+        (compression ≥ 2 asks for a change), or the value is not finite.
+
+        >>> drop = Metric("drop", "The accuracy that is lost.", "lower", unchanged=0.0, low=-1.0)
+        >>> drop.headroom(0.005, 0.02), drop.headroom(0.04, 0.02), drop.headroom(0.0, 0.0)
+        (0.75, -1.0, None)
+        """
+        if self.unchanged is None or not all(map(math.isfinite, (self.unchanged, value, bound))):
+            return None
+        room = self.unchanged - bound
+        if room == 0 or (room > 0) != (self.direction == "min"):
+            return None
+        found = (value - bound) / room + 0.0  # no negative zero
+        return found if math.isfinite(found) else None
 
     def check_bound(self, owner: str, argument: str, bound: float) -> float:
         """Return a bound as a float; raises InvalidArgumentError for one outside of what the metric can be."""

@@ -5,9 +5,6 @@
   var body = table.tBodies[0];
   var rows = Array.prototype.slice.call(body.rows);
   var heads = Array.prototype.slice.call(table.tHead.rows[0].cells);
-  var text = document.getElementById("filter-text");
-  var outcome = document.getElementById("filter-outcome");
-  var count = document.getElementById("filter-count");
 
   function cellAt(row, column) {
     var position = 0;
@@ -49,39 +46,5 @@
         return descending ? compare(b, a) : compare(a, b);
       }).forEach(function (row) { body.appendChild(row); });
     });
-  });
-
-  function filter() {
-    var wanted = text.value.trim().toLowerCase();
-    var shown = 0;
-    rows.forEach(function (row) {
-      var fits = (!outcome.value || row.dataset.outcome === outcome.value) &&
-        row.textContent.toLowerCase().indexOf(wanted) >= 0;
-      row.hidden = !fits;
-      shown += fits ? 1 : 0;
-    });
-    count.textContent = shown + " of " + rows.length + " checks";
-  }
-  text.addEventListener("input", filter);
-  outcome.addEventListener("change", filter);
-  text.form.addEventListener("submit", function (event) { event.preventDefault(); });
-
-  function openTarget() {
-    var target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
-    if (target && target.tagName === "DETAILS") {
-      target.open = true;
-      target.querySelector("summary").focus();
-    }
-  }
-  window.addEventListener("hashchange", openTarget);
-  openTarget();
-
-  var closed = [];
-  window.addEventListener("beforeprint", function () {
-    closed = Array.prototype.slice.call(document.querySelectorAll("details.check:not([open])"));
-    closed.forEach(function (details) { details.open = true; });
-  });
-  window.addEventListener("afterprint", function () {
-    closed.forEach(function (details) { details.open = false; });
   });
 }());

@@ -127,3 +127,42 @@ def test_a_requirement_names_a_metric(metric):
 def test_the_level_of_a_quantile_stands_in_what_is_advised():
     with pytest.raises(InvalidArgumentError, match=r"as in 'iou_quantile_0.1 ≥ 0.4'"):
         Requirement.parse("iou_quantile_0.1 <= 0.4")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "value", "headroom"),
+    [
+        ("agreement >= 0.9", 0.95, 0.5),
+        ("agreement >= 0.9", 1.0, 1.0),
+        ("agreement >= 0.9", 0.9, 0.0),
+        ("agreement >= 0.9", 0.8, -1.0),
+        ("accuracy_drop <= 0.02", -0.02, 2.0),
+        ("accuracy_drop <= 0.02", 0.03, -0.5),
+        ("agreement >= 1", 0.99, None),  # an unchanged model lies on the bound
+        ("accuracy_drop <= -0.01", -0.02, None),  # an unchanged model does not meet it
+        ("compression >= 2", 4.0, None),
+        ("compression >= 0.5", 0.75, 0.5),
+        ("accuracy >= 0.9", 0.95, None),  # no value of an unchanged model
+        ("psnr >= 30", 40.0, None),  # an infinite one
+        ("mean_kl <= 0.1", math.inf, None),
+        ("median_distance_ratio >= 0.5", 0.75, 0.5),
+    ],
+)
+def test_headroom(requirement, value, headroom):
+    required = Requirement.parse(requirement)
+    check = judge(Measurement("any", {required.metric: value}, {required.metric: 10}), [required])
+    (result,) = check.results
+    assert result.headroom == pytest.approx(headroom)
+    assert result.to_json()["headroom"] == result.headroom
+    if result.outcome == "fail":
+        assert result.headroom is None or result.headroom < 0
+
+
+def test_the_least_headroom_decides_whatever_the_units():
+    measurement = Measurement(
+        "any",
+        {"agreement": 0.99, "mean_logit_distance": 9.9, "compression": 2.01},
+        dict.fromkeys(("agreement", "mean_logit_distance", "compression"), 10),
+    )
+    required = [Requirement.parse(one) for one in ("agreement >= 0.9", "mean_logit_distance <= 10", "compression >= 2")]
+    assert judge(measurement, required).worst.requirement.metric == "mean_logit_distance"

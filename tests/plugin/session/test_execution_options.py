@@ -70,6 +70,7 @@ def test_job_line_cannot_loosen_a_gate(pytester):
         "--cp-cache-dir",
         "--cp-report-json",
         "--cp-report-html",
+        "--cp-report-history",
         "--cp-report-markdown",
         "--cp-spec",
         "--cp-origin",
