@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 from cp_compress.base.errors import InvalidArgumentError
 
 _LONGEST = 200
+_LONGEST_NAME = 100
 
 
 def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
@@ -22,6 +24,32 @@ def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
     text = repr(value)
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     raise InvalidArgumentError(f"{owner}({name}={shown}): {rule}")
+
+
+def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the names that a misspelt one may stand for, the nearest first: by letters, or by the words in them.
+
+    >>> nearest("accuracy_loss", ("agreement", "accuracy", "accuracy_drop", "cka")), nearest("xyz", ("cka",))
+    (['accuracy', 'accuracy_drop'], [])
+    """
+    names, asked = list(dict.fromkeys(known)), str(name).strip().lower().replace("-", "_").replace(" ", "_")
+    if len(asked) > _LONGEST_NAME:
+        return []
+    close = difflib.get_close_matches(asked, names, n=most, cutoff=0.6)
+    words = {word for word in asked.split("_") if len(word) > 2}
+    shared = [one for one in names if words & set(one.lower().split("_"))]
+    shared.sort(key=lambda one: -difflib.SequenceMatcher(None, asked, one).ratio())
+    return list(dict.fromkeys([*close, *shared]))[:most]
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the question that a misspelt name asks for, or an empty text where no known one is near.
+
+    >>> did_you_mean("agrement", ("agreement", "cost")), did_you_mean("xyz", ("cost",))
+    ('did you mean agreement?', '')
+    """
+    close = nearest(name, known)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def check_real(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, table
+from cp_compress.base.showing import number, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 if TYPE_CHECKING:
     from cp_compress.data import StoredDataset

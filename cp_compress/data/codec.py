@@ -49,6 +49,9 @@ class StreamCodec:
     def __str__(self: Expressible) -> str:
         return format_expression(self)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def roundtrip(self: Any, batch: Tensor) -> Tensor:
         """Return `decode(encode(batch))` on the device of the batch."""
         decoded: Tensor = self.decode(self.encode(batch))

@@ -19,7 +19,7 @@ def parse_codec(text: str) -> Codec:
     Raises InvalidArgumentError if the text is not an expression, the name is unknown or an argument is out of range.
 
     >>> parse_codec("jpeg(quality=75)")
-    JPEG(quality=75, subsampling='4:2:0', tables='shared')
+    jpeg(quality=75)
     """
     if not isinstance(text, str):
         reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')

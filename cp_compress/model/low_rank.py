@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LowRank(Piped):
     """Replace each weight by a product of two matrices of rank r: the closest one in the sum of squares.
 

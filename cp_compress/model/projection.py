@@ -56,7 +56,7 @@ def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
 
     >>> from cp_compress.model import Prune, Quantize
     >>> split_rounding(Prune(0.1) | Quantize("int8"))[1]
-    Quantize(dtype='int8', mode='weight', ...)
+    quantize(int8)
     """
     parts = list(scheme.schemes if isinstance(scheme, Compose) else [scheme])
     rounding = ["rounded_numbers" in (leaves_of(part) or ()) for part in parts]

@@ -63,7 +63,7 @@ class Scheme(Protocol):
 
 
 class Piped:
-    """The operator `|` and the text of a scheme, for the dataclasses of this package."""
+    """The operator `|` and the text of a scheme, which is its repr too, for the dataclasses of this package."""
 
     def __or__(self, other: Scheme) -> Compose:
         return Compose(self, other)  # type: ignore[arg-type]
@@ -71,8 +71,11 @@ class Piped:
     def __str__(self: Expressible) -> str:
         return format_expression(self)
 
+    def __repr__(self) -> str:
+        return str(self)
 
-@dataclass(frozen=True, init=False)
+
+@dataclass(frozen=True, init=False, repr=False)
 class Compose(Piped):
     """Schemes applied one after the other; nested compositions are flattened, so `|` is associative.
 
@@ -164,7 +167,7 @@ def compose(schemes: Sequence[Scheme]) -> Scheme:
 
     >>> from cp_compress.model import Prune
     >>> compose([Prune(0.5)])
-    Prune(density=0.5, scope='global', include=(), exclude=())
+    prune(density=0.5)
     """
     return schemes[0] if len(schemes) == 1 else Compose(*schemes)
 

@@ -28,7 +28,7 @@ _LARGEST_SIDE = 65_500  # libjpeg's own limit
 _LARGEST_IMAGE = 2**26  # pixels; not far above, Pillow takes an image for a decompression bomb
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JPEG(StreamCodec):
     """Baseline JPEG at a quality in 1..100, with chroma subsampling "4:2:0", "4:2:2" or "4:4:4" for RGB.
 

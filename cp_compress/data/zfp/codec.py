@@ -34,7 +34,7 @@ from cp_compress.data.zfp.streams import read_blocks
 from cp_compress.data.zfp.transform import NUMBERS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ZFP(StreamCodec):
     """ZFP in exactly one of its modes: fixed rate, fixed precision, fixed accuracy, or reversible.
 

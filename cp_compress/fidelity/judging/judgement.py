@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.base.showing import Brief, escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
+
+_SHOWN_RESULTS = 12
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ class Requirement:
         return value - self.bound if self.direction == "min" else self.bound - value
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Brief):
     """One requirement judged: what was found, its interval, and how many more examples would decide it.
 
     A claim about the worst of several groups has a verdict on each of them in `groups`. `clusters` is the number of
@@ -129,6 +132,13 @@ class Result:
     def margin(self) -> float:
         """How far the value lies on the right side of its bound; negative on the wrong side."""
         return self.requirement.margin(self.value)
+
+    def __str__(self) -> str:
+        interval = self.interval
+        between = "" if interval is None else f" in [{number(interval.low)}, {number(interval.high)}]"
+        more = self.examples_needed
+        needed = "" if more is None else f"; about {more:,} more examples would decide"
+        return f"{self.outcome}: {self.requirement}: found {number(self.value)}{between}, n = {self.count:,}{needed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain Python types."""
@@ -159,11 +169,12 @@ def _badness(group: GroupVerdict) -> tuple[float, float]:
     return group.p_refuted, -group.p_proven
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """A measurement, its requirements judged, and the outcome of the worst of them.
 
-    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for.
+    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for. `check.metrics` and
+    `check["agreement"]` are those of the measurement. Its repr is one line, its text one screen.
     """
 
     measurement: Measurement
@@ -172,6 +183,39 @@ class Check:
     def __bool__(self) -> bool:
         # every object is true by default: `assert check_…(…)` would hold whatever was found
         raise TypeError(f"a Check is neither true nor false; ask for its .passed (here {self.passed})")
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The values of the measurement by the names of their metrics."""
+        return self.measurement.metrics
+
+    def __getitem__(self, metric: str) -> float:
+        """Return the value of a metric; raises as `Measurement`."""
+        return self.measurement[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measurement)
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self.measurement
+
+    def __repr__(self) -> str:
+        others = len(self.results) - 1
+        rest = f", {others} more requirement{'s' if others > 1 else ''}" if others else ""
+        return f"<Check of {self.measurement.comparison}: {self.worst}{rest}>"
+
+    def __str__(self) -> str:
+        rows = _requirement_rows(self.results)
+        more = len(rows) - 1 - _SHOWN_RESULTS
+        rest = [f"… and {more} more requirements, in .results"] if more > 0 else []
+        heading = f"{self.outcome}: {self.measurement.summary}"
+        return "\n".join([heading, table(rows[: _SHOWN_RESULTS + 1]), *rest, *self.measurement.remarks()])
+
+    def _repr_html_(self) -> str:
+        """Return what is required and was found, for a notebook."""
+        remarks = "".join(f"<p>{escaped(line)}</p>" for line in self.measurement.remarks())
+        heading = f"<p><strong>{self.outcome}</strong>: {escaped(self.measurement.summary)}</p>"
+        return heading + html_table(_requirement_rows(self.results)) + remarks
 
     @property
     def outcome(self) -> Outcome:
@@ -196,6 +240,23 @@ class Check:
             "decisive": str(self.worst.requirement),
             **self.measurement.to_json(),
         }
+
+
+def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Return each requirement with what was found, the worst first, as texts below a head."""
+    ordered = sorted(results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
+    found = [
+        (
+            result.outcome,
+            str(result.requirement),
+            number(result.value),
+            "" if result.interval is None else f"[{number(result.interval.low)}, {number(result.interval.high)}]",
+            number(result.count),
+        )
+        for result in ordered
+    ]
+    rows = [("outcome", "required", "found", "interval", "n"), *found]
+    return rows if any(result.interval for result in results) else [(*row[:3], row[4]) for row in rows]
 
 
 def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:

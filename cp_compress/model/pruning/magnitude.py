@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCOPES = ("global", "layer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prune(Piped):
     """Keep the share `density` of all weights, those of the largest magnitude, and set the others to zero.
 

@@ -28,7 +28,7 @@ _NORMS = ("l1", "l2", "max", "mean")
 _PIECE = 1 << 22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlockPrune(Piped):
     """Keep the share `density` of the blocks of all weights, those of the largest norm, and set the others to zero.
 
@@ -103,7 +103,7 @@ class BlockPrune(Piped):
         return tensor.flatten(1) if len(self.block_size) == 2 else tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NMPrune(Piped):
     """Keep the `n` largest of every `m` neighbouring inputs of each output, and set the others to zero.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_FRACTION_BITS = 126  # 2^-126 is the smallest normal float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FixedPoint(Piped):
     """Round weights to two's-complement numbers of `bits` bits, `fraction_bits` of them behind the binary point.
 

@@ -36,7 +36,7 @@ _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _INTEGERS = {"int8": 8, "int4": 4}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Quantize(Piped):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
 

@@ -28,7 +28,7 @@ _DTYPES = ("auto", "float", "int64")
 _NEURAL = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _UnitPrune(Piped):
     """What the three structured schemes have in common; they differ in the layers they look at."""
 
@@ -138,7 +138,7 @@ class _UnitPrune(Piped):
         return chosen, skips
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FilterPrune(_UnitPrune):
     """Keep the share `density` of the filters of every convolution, the strongest by `norm`.
 
@@ -187,7 +187,7 @@ class FilterPrune(_UnitPrune):
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NeuronPrune(_UnitPrune):
     """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
 
@@ -229,7 +229,7 @@ class NeuronPrune(_UnitPrune):
     kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StructurePrune(_UnitPrune):
     """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
 
