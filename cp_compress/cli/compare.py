@@ -178,32 +178,17 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observing.observation import observe
-    from cp_compress.fidelity.observing.refusals import (
-        require_difference,
-        require_known_batches,
-        require_order,
-        require_other_logits,
-        require_source,
-    )
+    from cp_compress.fidelity.overview import observe_pair
 
+    codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
     architecture = options.architecture or (options.reference if ":" in options.reference else None)
     reference = read_model(options.reference, options.architecture, device, "REFERENCE")
     candidate = read_model(options.candidate, architecture, device, "CANDIDATE")
     data = read_data(options.data)
-    decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
-    require_order(candidate, reference)
-    require_source(candidate, reference)
-    require_difference(candidate, reference, data, decoded)
-    deployed = options.deployed_batch_size
-    seen = [
-        observe(model, read, device=device, batch_size=options.batch_size, deployed_batch_size=deployed)
-        for model, read in ((candidate, data if decoded is None else decoded), (reference, data))
-    ]
-    require_other_logits(seen[0], seen[1])
-    require_known_batches(seen[0], seen[1])
-    return seen[0], seen[1]
+    decoded = None if codec is None else CompressedDataset(data, codec)
+    settings = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+    return observe_pair(candidate, reference, data, decoded, device=device, **settings)
 
 
 def _measure(

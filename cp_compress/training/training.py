@@ -18,7 +18,7 @@ from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.layers import copy_model
-from cp_compress.model.scheme import Scheme
+from cp_compress.model.scheme import Scheme, as_scheme
 from cp_compress.training.arguments import (
     check_checkpoint,
     check_optimizer,
@@ -78,7 +78,7 @@ class TrainingResult(Brief):
 
 def train_compressed(
     model: nn.Module,
-    scheme: Scheme,
+    scheme: Scheme | str,
     dataset: Any,
     *,
     epochs: int | None = None,
@@ -110,7 +110,7 @@ def train_compressed(
 
     Args:
         model: The network to compress and train.
-        scheme: The compression scheme, such as `Prune(0.1)`.
+        scheme: The compression scheme, such as `Prune(0.1)`, or its expression, "prune(density=0.1)".
         dataset: Labelled examples in any form that comparisons accept.
 
     Args: Duration
@@ -162,6 +162,7 @@ def train_compressed(
     0.1
     """
     method = Direct() if method is None else method
+    scheme = as_scheme(_OWNER, scheme)
     check_training(model, scheme, method, loss, optimizer, schedule, precision, monitor, validation, patience, preserve)
     data = LabeledData(dataset)
     check_checkpoint(checkpoint)
