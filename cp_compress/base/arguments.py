@@ -35,6 +35,8 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     names, asked = list(dict.fromkeys(known)), str(name).strip().lower().replace("-", "_").replace(" ", "_")
     if len(asked) > _LONGEST_NAME:
         return []
+    if asked in names:
+        return [asked]
     close = difflib.get_close_matches(asked, names, n=most, cutoff=0.6)
     words = {word for word in asked.split("_") if len(word) > 2}
     shared = [one for one in names if words & set(one.lower().split("_"))]
@@ -69,7 +71,7 @@ def check_real(
     1.0
     """
     if isinstance(value, (bool, str)):
-        reject(owner, name, value, rule)
+        reject(owner, name, value, f"{rule}; give a number, not a text" if _is_number(value) else rule)
     try:  # NumPy scalars and one-element tensors are numbers to their users
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -77,6 +79,13 @@ def check_real(
     if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
         reject(owner, name, value, rule)
     return number
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def check_integer(
@@ -111,7 +120,8 @@ def check_choice(owner: str, name: str, value: object, choices: Collection[str])
     'layer'
     """
     if not isinstance(value, str) or value not in choices:
-        reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}")
+        advice = did_you_mean(value, choices) if isinstance(value, str) else ""
+        reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}{advice and f'; {advice}'}")
     return value
 
 

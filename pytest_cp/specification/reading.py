@@ -85,9 +85,9 @@ def read_specification(path: Path) -> Specification:
 def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
-    from pytest_cp.specification.schema import specification_schema
+    from pytest_cp.specification.schema import current_schema
 
-    errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
+    errors = list(Draft202012Validator(current_schema()).iter_errors(tables))
     problems = [problem for error in errors for problem in _explanations(error)]
     problems += [] if errors else _waiver_problems(tables)
     problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables, path.parent))
@@ -266,13 +266,13 @@ def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> It
 def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[list[str | int], str]]:
     """Yield the noise references that cannot be created, whether a bound uses them or not."""
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.model import parse_scheme
+    from cp_compress.model.settings import check_scheme_text
 
     for text in references:
         if FACTORY.fullmatch(text) or _is_file(folder / text):
             continue
         try:
-            parse_scheme(text)
+            check_scheme_text(text)
         except InvalidArgumentError as error:
             rule = "not a file, not package.module:factory, and not a scheme"
             yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
@@ -287,8 +287,8 @@ def _is_file(path: Path) -> bool:
 
 def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.data import parse_codec
-    from cp_compress.model import parse_scheme
+    from cp_compress.data.settings import check_codec_text
+    from cp_compress.model.settings import check_scheme_text
 
     names: dict[str, int] = {}
     for position, candidate in enumerate(candidates):
@@ -298,7 +298,7 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
             yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
         elif not sources and not {"codec", "search"} & candidate.keys():
             yield place, "a candidate needs a scheme, model, file, command, codec or search"
-        for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
+        for key, parse in (("scheme", check_scheme_text), ("codec", check_codec_text)):
             try:
                 if key in candidate:
                     parse(candidate[key])

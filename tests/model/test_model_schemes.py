@@ -37,7 +37,7 @@ from cp_compress.model import (
     compression_steps,
     parse_scheme,
 )
-from cp_compress.model.structure.criteria import CRITERIA
+from cp_compress.model.settings import CRITERIA
 
 densities = st.floats(min_value=1e-9, max_value=1, exclude_min=True)
 patterns = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.showing import Brief
 from cp_compress.data.jpeg.entropy import Component, read_scans, read_tables
+from cp_compress.data.jpeg.settings import FACTORS
 from cp_compress.data.jpeg.tables import quantization_tables
 from cp_compress.data.jpeg.transform import (
     downsample,
@@ -24,7 +25,6 @@ from cp_compress.data.jpeg.transform import (
     upsample,
 )
 
-FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """By how much chroma has fewer rows and columns."""
 # values of one part: on a CPU its temporaries stay in the cache, on a GPU they fill it without filling the memory
 _PART = {"cpu": 2**16, "other": 2**25}
