@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterable
 from typing import NoReturn
 
@@ -11,6 +12,8 @@ from cp_compress.base.errors import InvalidArgumentError
 
 _LONGEST = 200
 _LONGEST_NAME = 100
+_LIKE = 0.6  # difflib's own limit for what is a close match
+_SHARED = 0.2  # a whole word in common counts for more than letters
 
 
 def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
@@ -30,18 +33,24 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     """Return the names that a misspelt one may stand for, the nearest first: by letters, or by the words in them.
 
     >>> nearest("accuracy_loss", ("agreement", "accuracy", "accuracy_drop", "cka")), nearest("xyz", ("cka",))
-    (['accuracy', 'accuracy_drop'], [])
+    (['accuracy_drop', 'accuracy'], [])
     """
-    names, asked = list(dict.fromkeys(known)), str(name).strip().lower().replace("-", "_").replace(" ", "_")
-    if len(asked) > _LONGEST_NAME:
+    given = str(name).strip()
+    if len(given) > _LONGEST_NAME:
         return []
-    if asked in names:
-        return [asked]
-    close = difflib.get_close_matches(asked, names, n=most, cutoff=0.6)
+    # upper case, hyphens and spaces are no difference of their own
+    names = {one: re.sub(r"[-\s]", "_", one.lower()) for one in known}
+    asked = re.sub(r"[-\s]", "_", given.lower())
+    same = [one for one, plain in names.items() if plain == asked and one != given]
+    if same:
+        return same[:most]
+    likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
     words = {word for word in asked.split("_") if len(word) > 2}
-    shared = [one for one in names if words & set(one.lower().split("_"))]
-    shared.sort(key=lambda one: -difflib.SequenceMatcher(None, asked, one).ratio())
-    return list(dict.fromkeys([*close, *shared]))[:most]
+    shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
+    score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
+    found = [one for one in names if one != given and (likeness[one] >= _LIKE or one in shared)]
+    best = max((score[one] for one in found), default=0.0)
+    return sorted((one for one in found if score[one] > best - _SHARED), key=lambda one: -score[one])[:most]
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing import Brief, escaped, html_table, number, table
@@ -79,12 +79,15 @@ class Requirement:
         """
         found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
         if found is None:
-            reject("Requirement.parse", "text", text, 'must have the form "metric >= bound" or "metric <= bound"')
+            reject("Requirement.parse", "text", text, f"must have the form {_meant_requirement(text)}")
         metric, sign, bound = found.groups()
         try:
             value = float(bound)
         except ValueError:
-            reject("Requirement.parse", "text", text, f"{bound!r} is no number")
+            percent = re.fullmatch(r"([\d.]+)%", bound)
+            told = f"; write {float(percent[1]) / 100:g} for {bound}" if percent else ""
+            told = f"; write {bound.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", bound) else told
+            reject("Requirement.parse", "text", text, f"{bound!r} is no number{told}")
         value = find_metric(metric).check_bound("Requirement.parse", "bound", value)
         return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
 
@@ -242,6 +245,16 @@ class Check:
         }
 
 
+def _meant_requirement(text: str) -> str:
+    """Return the form of a requirement, with what a text that has another one may stand for."""
+    form = '"metric >= bound" or "metric <= bound"'
+    found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>|<|==?|=>|=<|:|at least|at most)\s*([\d.]+%?)\s*", text)
+    metric = None if found is None else known_metric(found[1])
+    if found is None or metric is None or metric.direction is None:
+        return form
+    return f'{form}: "{found[1]} {">=" if metric.direction == "min" else "<="} {found[3]}"'
+
+
 def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """Return each requirement with what was found, the worst first, as texts below a head."""
     ordered = sorted(results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
@@ -277,8 +290,9 @@ def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Chec
 def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     metric = requirement.metric
     if metric not in measurement.metrics:
-        measured = ", ".join(sorted(measurement.metrics))
-        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} measured only {measured}")
+        measured = f"measured only {', '.join(sorted(measurement.metrics))}"
+        near = did_you_mean(metric, measurement.metrics)
+        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} {measured}{near and f'; {near}'}")
     value = measurement.metrics[metric]
     count = measurement.counts.get(metric, 0)
     if math.isnan(value) or count == 0:
