@@ -14,21 +14,19 @@ import pytest
 
 from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED, NOTHING_JUDGED
 from pytest_cp.checks.records import REPORT_ATTRIBUTE
-from pytest_cp.specification.collecting import MISSING_SUBJECTS
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Listen for interruptions and for the end, in the process whose exit code counts."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Ending(config), "cp_compress_ending")
+        config.pluginmanager.register(_Ending(), "cp_compress_ending")
 
 
 class _Ending:
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    def __init__(self) -> None:
         self.interrupted = False
         self.session: pytest.Session | None = None
-        self.judged = self.not_made = False
+        self.judged = self.not_made = self.not_collected = self.subjects_missing = False
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[Any]) -> None:
         """Take note of Ctrl-C and of `pytest.exit`; errors of the collection arrive here as another class."""
@@ -42,19 +40,25 @@ class _Ending:
         self.judged |= bool(outcomes & {"fail", "inconclusive"})
         self.not_made |= not outcomes & {"fail", "inconclusive"}
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Take note of a specification that could not be collected, and of why."""
+        self.not_collected |= report.failed
+        self.subjects_missing |= getattr(report, "cp_missing_subjects", False)
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End with the exit code of an interruption."""
         self.session = session
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and (self.interrupted or session.shouldstop):
             session.exitstatus = INTERRUPTED
-        elif self._nothing_judged(session.exitstatus):
-            session.exitstatus = NOTHING_JUDGED
+        elif session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED) and not self.judged:
+            session.exitstatus = self._why_nothing_was_judged(session.exitstatus)
 
-    def _nothing_judged(self, code: int) -> bool:
-        if code == pytest.ExitCode.INTERRUPTED:  # by errors of the collection
-            return self._config.stash.get(MISSING_SUBJECTS, False)
-        return code == pytest.ExitCode.TESTS_FAILED and self.not_made and not self.judged
+    def _why_nothing_was_judged(self, code: int) -> int:
+        """Return the exit code of a run without a verdict; pytest-xdist ends as for failed tests without a collection."""
+        if self.subjects_missing or (self.not_made and not self.not_collected):
+            return NOTHING_JUDGED
+        return pytest.ExitCode.INTERRUPTED if self.not_collected else code
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

@@ -45,7 +45,7 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     if same:
         return same[:most]
     likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
-    words = {word for word in asked.split("_") if len(word) > 2}
+    words = {word for word in asked.split("_") if len(word) > 3}  # not min and max
     shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
     score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
     found = [one for one in names if one != given and (likeness[one] >= _LIKE or one in shared)]

@@ -16,9 +16,6 @@ from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.missing import missing_subjects
 from pytest_cp.specification.reading import Requirements, Table, read_specification
 
-MISSING_SUBJECTS = pytest.StashKey[bool]()
-"""Set where a specification could not be collected because files or modules that it names are not there."""
-
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
 
 
@@ -50,6 +47,8 @@ class GateFile(pytest.File):
     """The tests of a specification."""
 
     specification_path: Path
+    misses_subjects = False
+    """Whether it could not be collected because files or modules that it names are not there."""
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each candidate and each table that is about it."""
@@ -59,7 +58,7 @@ class GateFile(pytest.File):
             raise self.CollectError(str(error)) from error
         missing = missing_subjects(specification)
         if missing:
-            self.config.stash[MISSING_SUBJECTS] = True
+            self.misses_subjects = True
             raise self.CollectError("\n".join(missing))
         self.add_marker(pytest.mark.cp_execution(**specification.execution))
         self.add_marker(pytest.mark.cp_baseline(**specification.baseline))
@@ -97,8 +96,7 @@ class GateItem(pytest.Item):
 
         told = (*FORESEEN, PreservationError, SpecificationError, pytest.UsageError)
         if isinstance(excinfo.value, told):
-            kind = type(excinfo.value)
-            return f"{kind.__module__}.{kind.__qualname__}: {excinfo.value}"
+            return f"{type(excinfo.value).__qualname__}: {excinfo.value}"
         return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
