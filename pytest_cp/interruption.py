@@ -55,7 +55,7 @@ class _Ending:
             session.exitstatus = self._why_nothing_was_judged(session.exitstatus)
 
     def _why_nothing_was_judged(self, code: int) -> int:
-        """Return the exit code of a run without a verdict; pytest-xdist ends as for failed tests without a collection."""
+        """Return the exit code of a run without a verdict; of a failed collection pytest-xdist makes failed tests."""
         if self.subjects_missing or (self.not_made and not self.not_collected):
             return NOTHING_JUDGED
         return pytest.ExitCode.INTERRUPTED if self.not_collected else code

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
 _LISTED = 5
+_WIDTH = 79
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a specification is made of: requirements and the options of the comparisons."""
+    """Add what a specification is made of: requirements and the options of the comparisons; the help names metrics."""
+    parser.epilog = f"{_metrics_told()}\n\n{parser.epilog or ''}"
     parser.add_argument(
         "--require",
         action="append",
@@ -96,6 +98,25 @@ def add_deployed_batch_size(parser: argparse.ArgumentParser) -> None:
         type=read_count,
         help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
     )
+
+
+def _metrics_told() -> str:
+    """Return the metrics that can be required, by level, each with its side, as lines of a help."""
+    lines = ["metrics that can be required, by level, with the side from which:"]
+    width = max(map(len, _LEVELS))
+    for level in _LEVELS:
+        line = f"  {level:<{width}}"
+        for metric in COMPARISONS[level].metrics:
+            if metric.direction is None:
+                continue
+            name = f"{metric.name}_0.1" if metric.leveled else metric.name
+            told = f"  {name} {'>=' if metric.direction == 'min' else '<='}"
+            if len(line) + len(told) > _WIDTH:
+                lines.append(line)
+                line = " " * (width + 2)
+            line += told
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,16 +20,19 @@ from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, r
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _EPILOG = """\
-MODEL is either "package.module:factory" (a function without arguments that returns the model) or the path of a file:
-one written by `cp-compress compress`, weights in safetensors or torch.save format, for which --architecture names the
-factory of the original model, an ONNX file, a program of torch.export, or a folder of transformers.
-DATA is either a factory of labelled examples, an .npz file of inputs and labels, or a folder with one subfolder of
-images per class.
+MODEL is either "package.module:factory" (a function without arguments that
+returns the model) or the path of a file: one written by `cp-compress
+compress`, weights in safetensors or torch.save format, for which
+--architecture names the factory of the original model, an ONNX file, a program
+of torch.export, or a folder of transformers.
+DATA is either a factory of labelled examples, an .npz file of inputs and
+labels, or a folder with one subfolder of images per class.
 Modules are also searched in the current folder.
 
 exit codes:
     0  success; all requirements hold
-    1  a requirement does not hold, or a search found no candidate that meets all requirements
+    1  a requirement does not hold, or a search found no candidate that meets
+       all requirements
     2  invalid arguments
     3  inconclusive; more examples are needed
     4  the command could not be completed
