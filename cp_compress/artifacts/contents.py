@@ -20,7 +20,7 @@ from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError
 from cp_compress.base.files import no_such_file
 from cp_compress.base.json_values import plain
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 
 _LONGEST = 200
 _SAFETENSORS = {"F": "float", "I": "int", "U": "uint"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.factories import names_file
-from cp_compress.base.showing import number, table
+from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 if TYPE_CHECKING:

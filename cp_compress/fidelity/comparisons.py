@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 

@@ -15,7 +15,7 @@ from cp_compress.base.errors import (
     NothingComparedError,
     ObservationError,
 )
-from cp_compress.base.showing import escaped, html_table, number, table
+from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.data.codec import as_codec
 from cp_compress.data.dataset import CompressedDataset
 from cp_compress.fidelity.comparisons import Comparison, known_comparisons

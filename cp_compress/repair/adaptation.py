@@ -12,7 +12,7 @@ from torch import nn
 
 from cp_compress.base.arguments import check_integer, check_real
 from cp_compress.base.devices import usable_device
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.fidelity.observing.runner import model_device

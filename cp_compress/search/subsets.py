@@ -13,7 +13,7 @@ from torch import nn
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.selection.selection import Selection
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.search.spaces import Point
 
 

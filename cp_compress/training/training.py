@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.devices import usable_device
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.runner import model_device
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_used

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.jpeg.entropy import Component, read_scans, read_tables
 from cp_compress.data.jpeg.settings import FACTORS
 from cp_compress.data.jpeg.tables import quantization_tables

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.inputs.reading import LabeledData
 
 Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]

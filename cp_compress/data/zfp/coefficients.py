@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.zfp.planes import Setting, cut_planes
 from cp_compress.data.zfp.requantise import part_size, store_blocks
 from cp_compress.data.zfp.transform import (

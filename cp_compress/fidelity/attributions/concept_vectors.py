@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.gradients import differentiating
 from cp_compress.fidelity.observing.observation import Observation
 

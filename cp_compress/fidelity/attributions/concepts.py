@@ -16,7 +16,7 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.concept_vectors import ConceptVectors, find_concept_vectors
 from cp_compress.fidelity.attributions.maps import attribution_maps
 from cp_compress.fidelity.attributions.methods.gradients import Saliency

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import slices
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.jaccard import jaccard_of_units, unit_maps
 from cp_compress.fidelity.attributions.similarity import correlation_of_ranks, iou_of_strengths, place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Interval, Quantile

@@ -13,7 +13,7 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
 from cp_compress.fidelity.attributions.masks import Mask, read_masks

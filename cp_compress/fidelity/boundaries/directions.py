@@ -15,7 +15,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 
 _BLOCK_VALUES = 2**21
 _CHANNELS = {1: ("",), 3: ("red channel, ", "green channel, ", "blue channel, ")}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.boundaries.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, FloatArray, Quantile
 

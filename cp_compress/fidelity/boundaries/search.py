@@ -10,7 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, as_rays
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.runner import Model, Runner

@@ -18,7 +18,7 @@ from cp_compress.base.digests import digest_tensors
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.files import write_atomically
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.finding import DivergenceSearch
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.observing.observation import Observation

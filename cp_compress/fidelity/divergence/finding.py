@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.divergence.refinement import refine as refine_search
 from cp_compress.fidelity.divergence.search import Search

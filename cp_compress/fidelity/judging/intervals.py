@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.lazy import LazyModule
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.mean_tests import falling_crossing, hoeffding_bentkus, hoeffding_bentkus_log_p
 from cp_compress.fidelity.judging.paired_tests import p_value, score, upper_limit
 

@@ -12,7 +12,8 @@ from typing import Any
 from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.base.showing import Brief, escaped, html_table, number, table
+from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed

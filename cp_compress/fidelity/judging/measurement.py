@@ -14,7 +14,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, did_you_mean, reject
 from cp_compress.base.error_reasons import printable_line, shortened
 from cp_compress.base.json_values import plain
-from cp_compress.base.showing import escaped, html_table, number, table
+from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
 

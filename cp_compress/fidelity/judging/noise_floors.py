@@ -12,7 +12,8 @@ import numpy as np
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.json_values import plain
-from cp_compress.base.showing import Brief, number, table
+from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.tables import number, table
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 

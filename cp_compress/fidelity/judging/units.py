@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import BoundedMean, FloatArray, Interval, PairedDrop, Proportion
 
 _BETS = 2.0 ** -np.arange(10)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_real
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import Proportion
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 
 _FREE = "no change would cost anything"
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.output_changes import by_blocks

@@ -17,7 +17,7 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.files import read_regular
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.model.storage.packing import Words, check_entry
 
 VERSION = 3

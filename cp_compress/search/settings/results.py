@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
-from cp_compress.base.showing import Brief
+from cp_compress.base.showing.brief import Brief
 from cp_compress.search.constraints import conservative_margin
 from cp_compress.search.results import describe_check, trial_table
 from cp_compress.search.spaces import Point
