@@ -13,6 +13,7 @@ from cp_compress.base.errors import InvalidArgumentError
 _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
+_NEAR = 0.1  # how much less like it another name may be to be told beside the nearest
 _SHARED = 0.2  # a whole word in common counts for more than letters
 
 
@@ -41,16 +42,16 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     # upper case, hyphens and spaces are no difference of their own
     names = {one: re.sub(r"[-\s]", "_", one.lower()) for one in known}
     asked = re.sub(r"[-\s]", "_", given.lower())
-    same = [one for one, plain in names.items() if plain == asked and one != given]
+    same = [one for one, plain in names.items() if plain == asked]
     if same:
         return same[:most]
     likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
     words = {word for word in asked.split("_") if len(word) > 3}  # not min and max
     shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
     score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
-    found = [one for one in names if one != given and (likeness[one] >= _LIKE or one in shared)]
+    found = [one for one in names if likeness[one] >= _LIKE or one in shared]
     best = max((score[one] for one in found), default=0.0)
-    return sorted((one for one in found if score[one] > best - _SHARED), key=lambda one: -score[one])[:most]
+    return sorted((one for one in found if score[one] > best - _NEAR), key=lambda one: -score[one])[:most]
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.base.factories import names_file
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.output import DONE, add_output_arguments, emit
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from cp_compress.data import StoredDataset
 
 _EXAMPLE = """\
-examples:
+example:
   cp-compress inspect digits.store
   cp-compress inspect candidate.cp
 
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Describe a data set by what its manifest says (`cp-compress verify` reads the shards), a file by its content."""
     path = Path(options.path)
-    if path.is_file() or (path / "config.json").is_file() or names_file(options.path):
+    if path.is_file() or (path / "config.json").is_file() or (path.suffix and not path.exists()):
         from cp_compress.artifacts.contents import describe_contents
 
         found = describe_contents(path)

@@ -173,7 +173,7 @@ def parse_objective(text: str) -> Objective:
     """Read an objective from its expression: the inverse of `str(objective)`.
 
     >>> parse_objective("parameters(count=total)")
-    Parameters(count='total')
+    parameters(count=total)
     """
     found: Objective = parse_one(text, _KNOWN, "objective")
     return found

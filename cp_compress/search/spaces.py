@@ -111,7 +111,7 @@ def parse_parameter(text: str) -> Parameter:
     """Read a parameter from its expression: the inverse of `str(parameter)`.
 
     >>> parse_parameter("real(0.02, 1, scale=log)")
-    Real(low=0.02, high=1.0, scale='log')
+    real(0.02, 1.0, scale=log)
     """
     found: Parameter = parse_one(text, (Real, Integer, Categorical), "parameter")
     return found

@@ -33,7 +33,7 @@ class ShortSummary:
         cut: list[tuple[str, str]] = []
         for kind in ("failed", "error"):
             for report in terminalreporter.stats.get(kind, ()):
-                if isinstance(report, (pytest.TestReport, pytest.CollectReport)):
+                if _is_of_a_gate(report):
                     reason, fits = _fitting(report, kind, terminalreporter)
                     kept.append((report, report.longrepr))
                     cut += [] if fits else [(report.nodeid, reason)]
@@ -49,6 +49,14 @@ class ShortSummary:
                 for line in wrapped(f"{name}: {reason}", terminalreporter):
                     terminalreporter.write_line(line, red=True)
         return result
+
+
+def _is_of_a_gate(report: Any) -> bool:
+    """Tell whether a report is of a test that compares, of the session itself, or of what could not be collected."""
+    if isinstance(report, pytest.CollectReport):
+        return True
+    own = isinstance(report, pytest.TestReport) and report.nodeid.startswith("pytest_cp::")
+    return own or getattr(report, "cp_gate", False) or bool(getattr(report, REPORT_ATTRIBUTE, ()))
 
 
 class _Told:

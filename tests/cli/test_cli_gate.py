@@ -224,7 +224,7 @@ min_agreement = 0.9
         # a shell lets what it runs in the background ignore Ctrl-C
         ("signal.signal(2, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130),
         ("pytest.exit('enough')", 130),
-        ("raise ValueError", 1),
+        ("raise ValueError", 4),
     ],
 )
 def test_an_interrupted_gate_is_no_wrong_argument(tmp_path, interrupt, code):
