@@ -96,7 +96,8 @@ class GateItem(pytest.Item):
 
         told = (*FORESEEN, PreservationError, SpecificationError, pytest.UsageError)
         if isinstance(excinfo.value, told):
-            return f"{type(excinfo.value).__qualname__}: {excinfo.value}"
+            kind = type(excinfo.value)
+            return f"{kind.__module__}.{kind.__qualname__}: {excinfo.value}"
         return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
