@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
 from cp_compress.base.lazy import LazyModule
-
-if TYPE_CHECKING:
-    from cp_compress.model.quantization.calibration import CalibrationData
 
 SCOPES = ("global", "layer")
 NORMS = ("l1", "l2", "max", "mean")
@@ -255,7 +252,7 @@ class QuantizeSettings(_Settings):
     dtype: str
     mode: str = "weight"
     group_size: int | None = None
-    calibration: str | CalibrationData | None = None
+    calibration: Any = None  # a text or CalibrationData, as `Quantize` declares it
     include: Patterns = ()
     exclude: Patterns = ()
 
@@ -336,14 +333,13 @@ def check_scheme_text(text: str) -> None:
     parse_expression(text, known | dict(added("scheme")), "scheme")
 
 
-def _as_calibration(owner: str, value: object) -> str | CalibrationData:
+def _as_calibration(owner: str, value: object) -> Any:
     if isinstance(value, str):
         module, _, factory = value.partition(":")
         if factory and all(part.isidentifier() for part in (*module.split("."), *factory.split("."))):
             return value
     elif isinstance(value, _calibrated.CalibrationData):
-        found: CalibrationData = value
-        return found
+        return value
     return reject(owner, "calibration", value, _CALIBRATION)
 
 

@@ -15,17 +15,16 @@ _FACTORIES = ("model", "factory", "examples")
 
 
 def missing_subjects(specification: Specification) -> list[str]:
-    """Return a line for each file and each module that a specification names and that is not there."""
+    """Return a line for each file and module that is not there, and without which no candidate could be checked.
+
+    What one candidate of several lacks fails that candidate's tests alone.
+    """
     folder = specification.path.parent
-    told = [line for where, table in _tables(specification) for line in _missing(where, table, folder)]
+    told = [*_missing("reference", specification.reference, folder), *_missing("data", specification.data, folder)]
+    lacking = [list(_missing(f"candidate {one['name']}", one, folder)) for one in specification.candidates]
+    if all(lacking):
+        told += [line for lines in lacking for line in lines]
     return [f"{specification.path}: {line}" for line in dict.fromkeys(told)]
-
-
-def _tables(specification: Specification) -> Iterator[tuple[str, Table]]:
-    yield "reference", specification.reference
-    yield "data", specification.data
-    for candidate in specification.candidates:
-        yield f"candidate {candidate['name']}", candidate
 
 
 def _missing(where: str, table: Table, folder: Path) -> Iterator[str]:

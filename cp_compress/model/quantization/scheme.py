@@ -11,10 +11,7 @@ from cp_compress.base.errors import CompressionError
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
-from cp_compress.model.quantization.calibration import (
-    find_input_ranges,
-    read_calibration,
-)
+from cp_compress.model.quantization.calibration import CalibrationData, find_input_ranges, read_calibration
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
 from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.arithmetic import has_own_forward
@@ -63,6 +60,8 @@ class Quantize(Piped, QuantizeSettings):
     >>> layer.weight_int8.dtype, isinstance(layer, nn.Linear)
     (torch.int8, True)
     """
+
+    calibration: str | CalibrationData | None = None
 
     leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
     undoes: ClassVar[tuple[str, ...]] = ()
