@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
@@ -18,7 +20,7 @@ def check_codec_text(text: str) -> None:
     require_one(text, parse_expression(text, {**known, **added("codec")}, "codec"))
 
 
-def require_one(text: str, found: list[object]) -> None:
+def require_one(text: str, found: Sequence[object]) -> None:
     """Raise InvalidArgumentError for an expression of several codecs."""
     if len(found) != 1:
         raise InvalidArgumentError(f"codec {text!r}: codecs cannot be chained with |; give one")

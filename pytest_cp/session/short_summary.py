@@ -95,7 +95,8 @@ def _fitting(report: _Report, kind: str, reporter: pytest.TerminalReporter) -> t
         return reasons[0], True
     width = reporter.config.get_terminal_writer().fullwidth
     word = "FAILED" if kind == "failed" else "ERROR"
-    room = width - len(f"{word} {reporter.config.cwd_relative_nodeid(report.nodeid)}") - _BETWEEN
+    name: Any = report.nodeid  # of a type of its own in newer versions of pytest
+    room = width - len(f"{word} {reporter.config.cwd_relative_nodeid(name)}") - _BETWEEN
     fit = next((reason for reason in reasons if len(reason) <= room), None)
     if fit is not None:
         return fit, True
@@ -111,7 +112,7 @@ def _reasons(report: _Report) -> Iterator[str]:
     yield told
     record = next((one for one in getattr(report, REPORT_ATTRIBUTE, []) if one["outcome"] != "pass"), None)
     decisive = None if record is None else decisive_requirement(record)
-    if decisive is None or not told.startswith(f"{decisive['metric']} = "):
+    if record is None or decisive is None or not told.startswith(f"{decisive['metric']} = "):
         return
     if not record["baseline_problems"]:
         yield _in_words(decisive)

@@ -123,6 +123,6 @@ def _type_told(error: Any, where: str) -> str:
         return f"write [[{place[0]}]], in two pairs of brackets: there may be several"
     if wanted == ["object"] and isinstance(value, list) and value and isinstance(value[0], dict):
         return f"write [{place[0]}], in one pair of brackets: there is only one"
-    told = " or ".join(_KINDS.get(kind, kind) for kind in wanted)
+    told = " or ".join(str(_KINDS.get(str(kind), kind)) for kind in wanted)
     number = any(kind in ("integer", "number") for kind in wanted)
     return f"{where} = {shortened(repr(value), 80)}: must be {told}{_unit_told(value, None) if number else ''}"

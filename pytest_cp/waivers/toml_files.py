@@ -46,8 +46,9 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         line_told = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line_told[1]}" if line_told else str(path)
-        line = text.splitlines()[int(line_told[1]) - 1] if line_told and text else ""
-        raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{_meant(line)}") from error
+        lines = text.split("\n")
+        written = lines[int(line_told[1]) - 1] if line_told and int(line_told[1]) <= len(lines) else ""
+        raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{_meant(written)}") from error
     trouble = _trouble(tables)
     if trouble is not None:
         raise TomlError(f"{path}: not valid TOML: {trouble}")

@@ -259,7 +259,7 @@ def _meant_requirement(text: str) -> str:
 def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """Return each requirement with what was found, the worst first, as texts below a head."""
     ordered = sorted(results, key=lambda result: (-SEVERITY.index(result.outcome), result.margin))
-    found = [
+    found: list[tuple[str, ...]] = [
         (
             result.outcome,
             str(result.requirement),
@@ -269,7 +269,7 @@ def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
         )
         for result in ordered
     ]
-    rows = [("outcome", "required", "found", "interval", "n"), *found]
+    rows: list[tuple[str, ...]] = [("outcome", "required", "found", "interval", "n"), *found]
     return rows if any(result.interval for result in results) else [(*row[:3], row[4]) for row in rows]
 
 

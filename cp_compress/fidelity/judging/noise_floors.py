@@ -26,7 +26,7 @@ class NoiseFloor(Brief):
     values: Mapping[str, tuple[float, ...]]
 
     def __str__(self) -> str:
-        rows = [(f"{self.comparison}, noise", "mean", "smallest", "largest", "pairs")]
+        rows: list[tuple[str, ...]] = [(f"{self.comparison}, noise", "mean", "smallest", "largest", "pairs")]
         for name, row in self.to_json().items():
             figures = (float(row[key]) for key in ("mean", "smallest", "largest"))
             rows.append((name, *map(number, figures), str(row["pairs"])))
