@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,14 +97,22 @@ def _fitting(report: _Report, kind: str, reporter: pytest.TerminalReporter) -> t
         return reasons[0], True
     width = reporter.config.get_terminal_writer().fullwidth
     word = "FAILED" if kind == "failed" else "ERROR"
-    name: Any = report.nodeid  # of a type of its own in newer versions of pytest
-    room = width - len(f"{word} {reporter.config.cwd_relative_nodeid(name)}") - _BETWEEN
+    room = width - len(f"{word} {_shown_name(report, reporter.config)}") - _BETWEEN
     fit = next((reason for reason in reasons if len(reason) <= room), None)
     if fit is not None:
         return fit, True
     if len(reasons) == 1 and room >= _LEAST_ROOM:  # a sentence: its beginning says something
         return textwrap.shorten(reasons[0], room, placeholder=" …"), True
     return reasons[min(1, len(reasons) - 1)], False
+
+
+def _shown_name(report: _Report, config: pytest.Config) -> str:
+    """Return the name of a test as pytest writes it, with its path from where pytest was called."""
+    path, separator, rest = report.nodeid.partition("::")
+    if path and config.invocation_params.dir != config.rootpath:
+        with contextlib.suppress(ValueError):  # on another drive
+            path = Path(os.path.relpath(config.rootpath / path, config.invocation_params.dir)).as_posix()
+    return f"{path}{separator}{rest}"
 
 
 def _reasons(report: _Report) -> Iterator[str]:

@@ -52,6 +52,14 @@ def test_metric_value_and_bound_are_there(project, narrow):
     assert any(message.startswith("pytest_cp.errors.Predictions") for message in outcome.junit_messages)
 
 
+def test_pytest_may_be_called_from_another_folder(project, narrow, monkeypatch):
+    project.write_test(GATES)
+    (project.path / "below").mkdir()
+    monkeypatch.chdir(project.path / "below")
+    outcome = project.run("..", "-k", "test_short")
+    assert "FAILED ../test_gate.py::test_short[prune(density=0.4)] - " in " ".join(summary_of(outcome))
+
+
 def test_gates_that_were_left_out_take_one_paragraph(project, narrow):
     project.write_test("".join(GATES.replace("def test_", f"def test_{place}_") for place in range(10)))
     outcome = project.run("-k", "nosuch")
