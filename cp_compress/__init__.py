@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cp_compress.data import write_store as write_store
     from cp_compress.fidelity import Requirement as Requirement
     from cp_compress.fidelity import boundary_distances as boundary_distances
+    from cp_compress.fidelity import compare as compare
     from cp_compress.fidelity import compare_attributions as compare_attributions
     from cp_compress.fidelity import compare_boundaries as compare_boundaries
     from cp_compress.fidelity import compare_concepts as compare_concepts
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import find_divergence as find_divergence
     from cp_compress.fidelity import find_origin as find_origin
     from cp_compress.fidelity import judge as judge
+    from cp_compress.fidelity import noise_floor as noise_floor
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from cp_compress.model import Prune as Prune
     from cp_compress.model import Quantize as Quantize
     from cp_compress.model import StructurePrune as StructurePrune
+    from cp_compress.model import compress as compress
     from cp_compress.model import compression_report as compression_report
     from cp_compress.model import footprint as footprint
     from cp_compress.model import load as load
@@ -85,6 +88,7 @@ _PACKAGES = {
     "fidelity": (
         "Requirement",
         "boundary_distances",
+        "compare",
         "compare_attributions",
         "compare_boundaries",
         "compare_concepts",
@@ -96,6 +100,7 @@ _PACKAGES = {
         "find_divergence",
         "find_origin",
         "judge",
+        "noise_floor",
         "observe",
     ),
     "model": (
@@ -110,6 +115,7 @@ _PACKAGES = {
         "Prune",
         "Quantize",
         "StructurePrune",
+        "compress",
         "compression_report",
         "footprint",
         "load",

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED
+from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED, NOTHING_JUDGED
+from pytest_cp.checks.records import REPORT_ATTRIBUTE
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,10 +26,24 @@ class _Ending:
     def __init__(self) -> None:
         self.interrupted = False
         self.session: pytest.Session | None = None
+        self.judged = self.not_made = self.not_collected = self.subjects_missing = False
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[Any]) -> None:
         """Take note of Ctrl-C and of `pytest.exit`; errors of the collection arrive here as another class."""
         self.interrupted = excinfo.type is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of what failed: what the candidates do, or a check that could not be made."""
+        if not report.failed:
+            return
+        outcomes = {record["outcome"] for record in getattr(report, REPORT_ATTRIBUTE, [])}
+        self.judged |= bool(outcomes & {"fail", "inconclusive"})
+        self.not_made |= not outcomes & {"fail", "inconclusive"}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Take note of a specification that could not be collected, and of why."""
+        self.not_collected |= report.failed
+        self.subjects_missing |= getattr(report, "cp_missing_subjects", False)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -36,6 +51,14 @@ class _Ending:
         self.session = session
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and (self.interrupted or session.shouldstop):
             session.exitstatus = INTERRUPTED
+        elif session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED) and not self.judged:
+            session.exitstatus = self._why_nothing_was_judged(session.exitstatus)
+
+    def _why_nothing_was_judged(self, code: int) -> int:
+        """Return the exit code of a run without a verdict; of a failed collection pytest-xdist makes failed tests."""
+        if self.subjects_missing or (self.not_made and not self.not_collected):
+            return NOTHING_JUDGED
+        return pytest.ExitCode.INTERRUPTED if self.not_collected else code
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

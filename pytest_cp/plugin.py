@@ -44,9 +44,10 @@ from pytest_cp.session.overrides import forget_other_overrides
 from pytest_cp.session.own_settings import taken_away
 from pytest_cp.session.progress import show_progress
 from pytest_cp.session.selection import may_compare
+from pytest_cp.session.short_summary import ShortSummary
 from pytest_cp.session.shown import make_printable
 from pytest_cp.session.state import is_worker, session_state, start_session
-from pytest_cp.specification.collecting import collect_gate, require_gate
+from pytest_cp.specification.collecting import GateFile, collect_gate, require_gate
 
 _USED_OPTIONS = "cp_used_options"
 _UNTOLD_GATES = "cp_untold_gates"
@@ -82,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         session_state(config).notes += [*taken_away(config), *history_notes(config)]
         show_progress(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
+        config.pluginmanager.register(ShortSummary(), "pytest_cp_short_summary")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -118,6 +120,7 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Remember a module whose tests are unknown, because it was skipped or failed as a whole, or left out by --lf."""
     report = yield
+    report.cp_missing_subjects = isinstance(collector, GateFile) and collector.misses_subjects  # type: ignore[attr-defined]
     if not report.passed:
         session_state(collector.config).unread_modules.add(collector.nodeid)
         make_printable(report)

@@ -30,18 +30,7 @@ def read_array(
     """
     name = f"{member}: " if member else ""
     counted = _Counting(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers written by Python 2
-            version = npy.read_magic(counted)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-            if read is None:
-                raise ArtifactError(path, f"{name}version {version} of the .npy format is not supported")
-            shape, fortran, dtype = read(counted)
-    except ArtifactError:
-        raise
-    except Exception as error:  # of a header, an expression of Python that NumPy parses
-        raise ArtifactError(path, f"{name}is not a .npy array: {reason_of(error)}") from error
+    shape, fortran, dtype = _header(counted, path, name)
     if dtype.hasobject or dtype.kind not in kinds:
         wanted = "texts" if kinds == "U" else "numbers"
         raise ArtifactError(path, f"{name}holds {dtype} values; expected {wanted}, and no pickled objects")
@@ -58,6 +47,30 @@ def read_array(
     except ValueError as error:  # such as a shape (0, 2**60)
         raise ArtifactError(path, f"{name}has shape {shortened(shape)}: {error}") from error
     return np.array(array, dtype=dtype.newbyteorder("="), order="C")
+
+
+def read_array_header(
+    file: IO[bytes], path: str | os.PathLike[str], member: str = ""
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of an open `.npy` file, whose values are not read; raises as `read_array`."""
+    shape, _, dtype = _header(_Counting(file), path, f"{member}: " if member else "")
+    return shape, dtype
+
+
+def _header(counted: _Counting, path: str | os.PathLike[str], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers written by Python 2
+            version = npy.read_magic(counted)
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+            if read is None:
+                raise ArtifactError(path, f"{name}version {version} of the .npy format is not supported")
+            found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(counted)
+    except ArtifactError:
+        raise
+    except Exception as error:  # of a header, an expression of Python that NumPy parses
+        raise ArtifactError(path, f"{name}is not a .npy array: {reason_of(error)}") from error
+    return found
 
 
 class _Counting(io.RawIOBase):

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, CompressionError, CorruptStreamError, MissingExtraError
+from cp_compress.base.files import no_such_file
 
 MAX_BYTES = 16 << 30
 _HUGE_RULE = "must be the largest size in bytes to read, a whole number of 1 or more"
@@ -34,6 +35,8 @@ def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENXIO:
             reason = "it is not a regular file"
+        if isinstance(error, FileNotFoundError):
+            raise ArtifactError(path, no_such_file(path)) from error
         raise ArtifactError(path, f"cannot be opened: {reason}") from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):

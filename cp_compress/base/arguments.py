@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 from cp_compress.base.errors import InvalidArgumentError
 
 _LONGEST = 200
+_LONGEST_NAME = 100
+_LIKE = 0.6  # difflib's own limit for what is a close match
+_NEAR = 0.1  # how much less like it another name may be to be told beside the nearest
+_SHARED = 0.2  # a whole word in common counts for more than letters
 
 
 def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
@@ -22,6 +28,40 @@ def reject(owner: str, name: str, value: object, rule: str) -> NoReturn:
     text = repr(value)
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     raise InvalidArgumentError(f"{owner}({name}={shown}): {rule}")
+
+
+def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the names that a misspelt one may stand for, the nearest first: by letters, or by the words in them.
+
+    >>> nearest("accuracy_loss", ("agreement", "accuracy", "accuracy_drop", "cka")), nearest("xyz", ("cka",))
+    (['accuracy_drop', 'accuracy'], [])
+    """
+    given = str(name).strip()
+    if len(given) > _LONGEST_NAME:
+        return []
+    # upper case, hyphens and spaces are no difference of their own
+    names = {one: re.sub(r"[-\s]", "_", one.lower()) for one in known}
+    asked = re.sub(r"[-\s]", "_", given.lower())
+    same = [one for one, plain in names.items() if plain == asked]
+    if same:
+        return same[:most]
+    likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
+    words = {word for word in asked.split("_") if len(word) > 3}  # not min and max
+    shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
+    score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
+    found = [one for one in names if likeness[one] >= _LIKE or one in shared]
+    best = max((score[one] for one in found), default=0.0)
+    return sorted((one for one in found if score[one] > best - _NEAR), key=lambda one: -score[one])[:most]
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the question that a misspelt name asks for, or an empty text where no known one is near.
+
+    >>> did_you_mean("agrement", ("agreement", "cost")), did_you_mean("xyz", ("cost",))
+    ('did you mean agreement?', '')
+    """
+    close = nearest(name, known)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def check_real(
@@ -41,7 +81,7 @@ def check_real(
     1.0
     """
     if isinstance(value, (bool, str)):
-        reject(owner, name, value, rule)
+        reject(owner, name, value, f"{rule}; give a number, not a text" if _is_number(value) else rule)
     try:  # NumPy scalars and one-element tensors are numbers to their users
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -49,6 +89,13 @@ def check_real(
     if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
         reject(owner, name, value, rule)
     return number
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def check_integer(
@@ -83,7 +130,8 @@ def check_choice(owner: str, name: str, value: object, choices: Collection[str])
     'layer'
     """
     if not isinstance(value, str) or value not in choices:
-        reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}")
+        advice = did_you_mean(value, choices) if isinstance(value, str) else ""
+        reject(owner, name, value, f"{name} must be one of {', '.join(map(repr, choices))}{advice and f'; {advice}'}")
     return value
 
 

@@ -9,10 +9,13 @@ from cp_compress.base.identity import identify
 
 
 class Written:
-    """The text of a frozen dataclass that has an expression."""
+    """The text of a frozen dataclass that has an expression, which is its repr too."""
 
     def __str__(self) -> str:
         return format_expression(self)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def describe(value: object) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import tempfile
 from pathlib import Path
+
+from cp_compress.base.arguments import did_you_mean
+
+_MOST_NAMES = 10_000
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str, *, replace: bool = True) -> None:
@@ -32,6 +37,24 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str, *, repl
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def no_such_file(path: str | os.PathLike[str]) -> str:
+    """Return that a path is not there, with what is: the nearest name in its folder, or the folder that is missing.
+
+    >>> no_such_file("no/such/file.npz")
+    "there is no such file, and no folder 'no'"
+    """
+    target = Path(path)
+    missing = [folder for folder in reversed(target.parents) if not folder.is_dir()]
+    if missing:
+        return f"there is no such file, and no folder {str(missing[0])!r}"
+    try:
+        names = [entry.name for entry in itertools.islice(target.parent.iterdir(), _MOST_NAMES)]
+    except OSError:
+        names = []
+    advice = did_you_mean(target.name, sorted(names))
+    return f"there is no such file{advice and f'; {advice}'}"
 
 
 def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:

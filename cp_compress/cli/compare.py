@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
-from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, number, progress, table, worst_outcome
+from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_comparison
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
 _LISTED = 5
+_WIDTH = 79
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a specification is made of: requirements and the options of the comparisons."""
+    """Add what a specification is made of: requirements and the options of the comparisons; the help names metrics."""
+    parser.epilog = f"{_metrics_told()}\n\n{parser.epilog or ''}"
     parser.add_argument(
         "--require",
         action="append",
@@ -95,6 +98,25 @@ def add_deployed_batch_size(parser: argparse.ArgumentParser) -> None:
         type=read_count,
         help="batch size of the deployed model, to which forward passes are held where answers depend on the batch",
     )
+
+
+def _metrics_told() -> str:
+    """Return the metrics that can be required, by level, each with its side, as lines of a help."""
+    lines = ["metrics that can be required, by level, with the side from which:"]
+    width = max(map(len, _LEVELS))
+    for level in _LEVELS:
+        line = f"  {level:<{width}}"
+        for metric in COMPARISONS[level].metrics:
+            if metric.direction is None:
+                continue
+            name = f"{metric.name}_0.1" if metric.leveled else metric.name
+            told = f"  {name} {'>=' if metric.direction == 'min' else '<='}"
+            if len(line) + len(told) > _WIDTH:
+                lines.append(line)
+                line = " " * (width + 2)
+            line += told
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -177,32 +199,17 @@ def find_level(metric: str) -> str:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observing.observation import observe
-    from cp_compress.fidelity.observing.refusals import (
-        require_difference,
-        require_known_batches,
-        require_order,
-        require_other_logits,
-        require_source,
-    )
+    from cp_compress.fidelity.overview import observe_pair
 
+    codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
     architecture = options.architecture or (options.reference if ":" in options.reference else None)
     reference = read_model(options.reference, options.architecture, device, "REFERENCE")
     candidate = read_model(options.candidate, architecture, device, "CANDIDATE")
     data = read_data(options.data)
-    decoded = None if options.codec is None else CompressedDataset(data, parse_codec(options.codec))
-    require_order(candidate, reference)
-    require_source(candidate, reference)
-    require_difference(candidate, reference, data, decoded)
-    deployed = options.deployed_batch_size
-    seen = [
-        observe(model, read, device=device, batch_size=options.batch_size, deployed_batch_size=deployed)
-        for model, read in ((candidate, data if decoded is None else decoded), (reference, data))
-    ]
-    require_other_logits(seen[0], seen[1])
-    require_known_batches(seen[0], seen[1])
-    return seen[0], seen[1]
+    decoded = None if codec is None else CompressedDataset(data, codec)
+    settings = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+    return observe_pair(candidate, reference, data, decoded, device=device, **settings)
 
 
 def _measure(

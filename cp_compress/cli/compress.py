@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cp_compress.base.files import write_atomically
+from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, read_device, read_module
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
+from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, example_input, read_count, read_device, read_model, read_shape
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit, progress
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.observing.runner import Model

@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED
+from cp_compress.base.outcomes import COMPLETION_VARIABLE, INTERRUPTED, NOTHING_JUDGED
 from cp_compress.cli.output import FAILED, UNMET, USAGE
 
 # pytest's exit codes: tests failed, errors of the collection, internal error, usage error, no tests collected;
 # an interruption has a code of its own
-_CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED, INTERRUPTED: INTERRUPTED}
+_CODES = {0: 0, 1: UNMET, 2: USAGE, 3: FAILED, 4: USAGE, 5: FAILED, NOTHING_JUDGED: FAILED, INTERRUPTED: INTERRUPTED}
 _VERDICTS = (0, 1)  # they say what the candidates do, which only a run that finished can know
 _SECONDS_TO_END = 10  # after an interruption, for the reports
 _EXAMPLE = """\

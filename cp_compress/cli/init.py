@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
+from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.compare import add_deployed_batch_size
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, progress, read_target, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
 

@@ -1,37 +1,82 @@
-"""Describe a compressed data set on disk and the space it saves."""
+"""Describe what a file or folder holds: a model, a compressed data set, arrays; nothing of it is run."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.cli.output import DONE, add_output_arguments, emit, number, table
+from cp_compress.base.showing.tables import number, table
+from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 if TYPE_CHECKING:
+    from cp_compress.artifacts.contents import FileContents
     from cp_compress.data import StoredDataset
 
 _EXAMPLE = """\
 example:
   cp-compress inspect digits.store
+  cp-compress inspect candidate.cp
 
 """
 _LISTED = 5
+_LISTED_TENSORS = 30
+_KINDS = {
+    "cp": "a model that cp-compress wrote",
+    "safetensors": "tensors in safetensors format",
+    "onnx": "an ONNX graph",
+    "torch": "a file of torch.save",
+    "exported": "a program of torch.export",
+    "npz": "arrays of NumPy",
+    "transformers": "a folder of transformers",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cp-compress inspect`."""
     parser.epilog = _EXAMPLE + (parser.epilog or "")
-    parser.add_argument("folder", metavar="FOLDER", help="folder written by `cp-compress encode`")
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        help="a folder that `cp-compress encode` wrote, or a file: .cp, ONNX, safetensors, torch.save, .npz",
+    )
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Describe the data set by what its manifest says; `cp-compress verify` reads the shards."""
+    """Describe a data set by what its manifest says (`cp-compress verify` reads the shards), a file by its content."""
+    path = Path(options.path)
+    if path.is_file() or (path / "config.json").is_file() or (path.suffix and not path.exists()):
+        from cp_compress.artifacts.contents import describe_contents
+
+        found = describe_contents(path)
+        emit(options, describe_model(found), found.to_json())
+        return DONE
     from cp_compress.data import StoredDataset
 
-    stored = StoredDataset(options.folder)
+    stored = StoredDataset(path)
     emit(options, describe_store(stored), store_content(stored))
     return DONE
+
+
+def describe_model(found: FileContents) -> str:
+    """Return what a file holds for a person to read: facts, dtypes, and the first tensors."""
+    from cp_compress.artifacts.contents import count_dtypes
+
+    facts = [("kind", _KINDS.get(found.kind, found.kind)), ("bytes", number(found.nbytes))]
+    facts += [(name, number(value) if isinstance(value, int) else str(value)) for name, value in found.facts.items()]
+    for dtype, (count, values) in count_dtypes(found.tensors).items():
+        facts.append((dtype, f"{number(count)} tensor{'s' if count > 1 else ''} of {number(values)} values"))
+    if not found.tensors:
+        return table(facts)
+    rows = [("tensor", "dtype", "shape", "bytes", "not zero")]
+    for one in found.tensors[:_LISTED_TENSORS]:
+        shape = " × ".join(map(str, one.shape)) or "one value"
+        rows.append((one.name, one.dtype, shape, number(one.nbytes), number(one.nonzero)))
+    shown = [column for column in range(5) if any(row[column] for row in rows[1:])]
+    more = len(found.tensors) - _LISTED_TENSORS
+    rest = [f"… and {number(more)} more; --json - lists all"] if more > 0 else []
+    return "\n".join([table(facts), "", table([[row[column] for column in shown] for row in rows]), *rest])
 
 
 def store_content(stored: StoredDataset) -> dict[str, Any]:

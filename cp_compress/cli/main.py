@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cp_compress import __version__
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.base.outcomes import INTERRUPTED
@@ -17,16 +20,19 @@ from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, r
 
 _COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, init, gate)
 _EPILOG = """\
-MODEL is either "package.module:factory" (a function without arguments that returns the model) or the path of a file:
-one written by `cp-compress compress`, weights in safetensors or torch.save format, for which --architecture names the
-factory of the original model, an ONNX file, a program of torch.export, or a folder of transformers.
-DATA is either a factory of labelled examples, an .npz file of inputs and labels, or a folder with one subfolder of
-images per class.
+MODEL is either "package.module:factory" (a function without arguments that
+returns the model) or the path of a file: one written by `cp-compress
+compress`, weights in safetensors or torch.save format, for which
+--architecture names the factory of the original model, an ONNX file, a program
+of torch.export, or a folder of transformers.
+DATA is either a factory of labelled examples, an .npz file of inputs and
+labels, or a folder with one subfolder of images per class.
 Modules are also searched in the current folder.
 
 exit codes:
     0  success; all requirements hold
-    1  a requirement does not hold, or a search found no candidate that meets all requirements
+    1  a requirement does not hold, or a search found no candidate that meets
+       all requirements
     2  invalid arguments
     3  inconclusive; more examples are needed
     4  the command could not be completed
@@ -40,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, passed_on = parser.parse_known_args(arguments)
     if passed_on and not getattr(options, "passes_on", False):
-        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
+        near = did_you_mean(passed_on[0].partition("=")[0], options.known_options)
+        parser.error(f"unrecognized arguments: {' '.join(passed_on)}{near and f'; {near}'}")
     options.passed_on = passed_on
     here = str(Path.cwd())
     if here not in sys.path:
@@ -65,8 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error about a choice says which one is near."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print a usage message, with the nearest choice, and end the process with 2."""
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        near = did_you_mean(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+        super().error(f"{message}{near and f'; {near}'}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cp-compress",
         description="Compress models, and measure whether they still do the same thing.",
         epilog=_EPILOG,
@@ -80,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
         sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG, formatter_class=layout)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        known = [text for action in sub._actions for text in action.option_strings]
+        sub.set_defaults(run=command.run, known_options=known)
     return parser
 
 

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.factories import make_from
+from cp_compress.base.factories import make_from, names_file
+from cp_compress.base.files import no_such_file
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +52,19 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
     """
     if Path(name).exists():
         return _from_file(name, architecture, device, what)
-    if ":" not in name:
-        raise InvalidArgumentError(f'{what} {name!r} is neither a file nor of the form "package.module:factory"')
+    _require_factory(name, what)
     return _module(name, what).to(device).eval()
+
+
+def _require_factory(name: str, what: str) -> None:
+    """Refuse what is neither a file nor names a factory; a path that is not there is told as such."""
+    if names_file(name):
+        raise InvalidArgumentError(f"{what} {name}: {no_such_file(name)}")
+    if ":" in name:
+        return
+    near = did_you_mean(name, sorted(entry.name for entry in Path().iterdir())) if len(name) > 2 else ""
+    form = f'{what} {name!r} is neither a file nor of the form "package.module:factory"'
+    raise InvalidArgumentError(f"{form}{near and f'; {near}'}")
 
 
 def _from_file(path: str, architecture: str | None, device: torch.device, what: str) -> Model:
@@ -134,6 +146,10 @@ def read_data(name: str, what: str = "--data") -> Any:
     from cp_compress.artifacts import read_examples
     from cp_compress.inputs.reading import LabeledData
 
-    data = read_examples(name) if Path(name).exists() else make_from(name, what)
+    if Path(name).exists():
+        data = read_examples(name)
+    else:
+        _require_factory(name, what)
+        data = make_from(name, what)
     LabeledData(data)
     return data

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cp_compress.base import numbers
 from cp_compress.base.error_reasons import printable_line, printable_lines
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
@@ -131,29 +130,3 @@ def progress(options: argparse.Namespace, stages: int) -> Iterator[Progress]:
         yield bar
     finally:
         bar.close()
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns, each in one printable line; the first row is the head.
-
-    >>> print(table([("metric", "value"), ("agreement", "0.99")]))
-    metric     value
-    agreement  0.99
-    """
-    shown = [list(map(printable_line, row)) for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
-    return "\n".join(map(str.rstrip, lines))
-
-
-def number(value: float | int | None, *others: float | None) -> str:
-    """Return a number for a person to read: whole ones in groups of three digits, others with four figures.
-
-    More figures where it would look like one of `others`, or like 1, and is not.
-
-    >>> number(1234567), number(0.98765), number(None)
-    ('1,234,567', '0.9877', '')
-    """
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else numbers.number(value, *others, digits=4)

@@ -12,6 +12,7 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.expressions import Expressible, format_expression
+from cp_compress.base.lazy import LazyModule
 from cp_compress.data.container import Kind, Sealed, unseal
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -43,11 +44,28 @@ class Codec(Protocol):
         ...
 
 
+_registry = LazyModule("cp_compress.data.registry")  # it lies above, since it lists all codecs
+
+
+def as_codec(owner: str, value: object) -> Codec:
+    """Return a codec, or that of an expression such as "jpeg(quality=75)"; rejects, as `owner`, anything else."""
+    if isinstance(value, str):
+        codec: Codec = _registry.parse_codec(value)
+        return codec
+    if not isinstance(value, Codec) or isinstance(value, type):
+        rule = 'must be a codec, such as JPEG(quality=75), or its expression, such as "jpeg(quality=75)"'
+        reject(owner, "codec", value, rule)
+    return value
+
+
 class StreamCodec:
     """The text of a codec and its round trip, for the dataclasses of this package."""
 
     def __str__(self: Expressible) -> str:
         return format_expression(self)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def roundtrip(self: Any, batch: Tensor) -> Tensor:
         """Return `decode(encode(batch))` on the device of the batch."""

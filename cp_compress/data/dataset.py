@@ -10,13 +10,12 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError
-from cp_compress.data.codec import Codec
+from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.images import read_runs
 from cp_compress.data.stream_dataset import (
     StreamDataset,
     Transform,
-    check_codec,
     check_task,
     check_transform,
     concatenate,
@@ -41,7 +40,7 @@ class CompressedDataset(StreamDataset):
     Args:
         dataset: Labelled data in any form that comparisons accept, with one class per example and inputs that the codec
             accepts; PIL images become uint8.
-        codec: The codec that stores the inputs, such as `JPEG(80)`.
+        codec: The codec that stores the inputs, such as `JPEG(80)`, or its expression, "jpeg(quality=80)".
         transform: A function from a decoded batch (n, ...) to what the model takes, such as a normalisation. It must
             return one row per example, and each row must depend on its own example only. It must be picklable if
             workers are spawned.
@@ -60,12 +59,12 @@ class CompressedDataset(StreamDataset):
     def __init__(
         self,
         dataset: Any,
-        codec: Codec,
+        codec: Codec | str,
         *,
         transform: Transform | None = None,
         batch_size: int = 256,
     ) -> None:
-        check_codec("CompressedDataset", codec)
+        codec = as_codec("CompressedDataset", codec)
         check_transform("CompressedDataset", transform)
         rule = "must be a whole number of 1 or more"
         size = check_integer("CompressedDataset", "batch_size", batch_size, rule, at_least=1)

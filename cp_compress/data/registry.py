@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
 from cp_compress.data.codec import Codec
 from cp_compress.data.jpeg.codec import JPEG
+from cp_compress.data.settings import require_one
 from cp_compress.data.zfp.codec import ZFP
 
 
@@ -19,13 +19,12 @@ def parse_codec(text: str) -> Codec:
     Raises InvalidArgumentError if the text is not an expression, the name is unknown or an argument is out of range.
 
     >>> parse_codec("jpeg(quality=75)")
-    JPEG(quality=75, subsampling='4:2:0', tables='shared')
+    jpeg(quality=75)
     """
     if not isinstance(text, str):
         reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
     found: list[Codec] = parse_expression(text, known_codecs() | dict(added("codec")), "codec")
-    if len(found) != 1:
-        raise InvalidArgumentError(f"codec {text!r}: codecs cannot be chained with |; give one")
+    require_one(text, found)
     return found[0]
 
 

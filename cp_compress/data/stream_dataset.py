@@ -134,12 +134,6 @@ def check_task(owner: str, data: LabeledData) -> None:
         reject(owner, "dataset", type(data.source).__name__, rule)
 
 
-def check_codec(owner: str, codec: object) -> None:
-    """Reject what is no codec."""
-    if not isinstance(codec, Codec) or isinstance(codec, type):
-        reject(owner, "codec", codec, "must be a codec such as JPEG(quality=75)")
-
-
 def encode_examples(codec: Codec, inputs: Tensor, start: int) -> list[bytes]:
     """Return the streams of inputs (k, ...), which are examples `start` and following of a data set.
 

@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.origin.layers import LayerDamage as LayerDamage
     from cp_compress.fidelity.origin.layers import Origin as Origin
     from cp_compress.fidelity.origin.layers import find_origin as find_origin
+    from cp_compress.fidelity.overview import LevelMeasurements as LevelMeasurements
+    from cp_compress.fidelity.overview import compare as compare
     from cp_compress.fidelity.predictions.abstention import abstention_threshold as abstention_threshold
     from cp_compress.fidelity.predictions.abstention import risk_coverage as risk_coverage
     from cp_compress.fidelity.predictions.class_distances import embedding_distance as embedding_distance
@@ -110,6 +112,7 @@ _MODULES = {
     "IntegratedGradients": "attributions.methods.gradients",
     "Interval": "judging.intervals",
     "LayerDamage": "origin.layers",
+    "LevelMeasurements": "overview",
     "Measurement": "judging.measurement",
     "NoiseFloor": "judging.noise_floors",
     "Observation": "observing.observation",
@@ -122,6 +125,7 @@ _MODULES = {
     "benign_directions": "boundaries.benign",
     "boundary_distances": "boundaries.search",
     "class_gradient_directions": "boundaries.families",
+    "compare": "overview",
     "compare_attributions": "attributions.comparison",
     "compare_boundaries": "boundaries.comparison",
     "compare_concepts": "attributions.concepts",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.extensions import added
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
 from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 
@@ -51,8 +52,8 @@ def _nothing(metrics: Sequence[str]) -> Mapping[str, Any]:
     return {}
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """A way to measure what compression changed.
 
     Args:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cp_compress.model.quantization.lowering import lower as lower
     from cp_compress.model.quantization.scheme import Quantize as Quantize
     from cp_compress.model.record import compression_steps as compression_steps
+    from cp_compress.model.registry import compress as compress
     from cp_compress.model.registry import parse_scheme as parse_scheme
     from cp_compress.model.report import CompressionReport as CompressionReport
     from cp_compress.model.report import LayerReport as LayerReport
@@ -56,6 +57,7 @@ _MODULES = {
     "Quantize": "quantization.scheme",
     "Scheme": "scheme",
     "StructurePrune": "structure.schemes",
+    "compress": "registry",
     "compression_report": "report",
     "compression_steps": "record",
     "declare_source": "sources",

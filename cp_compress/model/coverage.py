@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from cp_compress.base.showing.brief import Brief
 from cp_compress.model.counterparts import PLAIN, Counterparts, joined, layer_of
 from cp_compress.model.layers import Owner, find_owners, is_table, used_value
 from cp_compress.model.record import read_steps
@@ -44,8 +45,8 @@ class StepCoverage(NamedTuple):
     weights: int
 
 
-@dataclass(frozen=True)
-class Coverage:
+@dataclass(frozen=True, repr=False)
+class Coverage(Brief):
     """How much of a reference a candidate has changed.
 
     Attributes:

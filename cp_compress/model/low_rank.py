@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.errors import NoEffectError
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.order import record_scheme, require_order
@@ -17,14 +16,15 @@ from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.representations.low_rank_layers import low_rank_obstacle, to_low_rank_layer
 from cp_compress.model.scheme import Piped
-from cp_compress.model.targets import Patterns, as_patterns, choose
+from cp_compress.model.settings import LowRankSettings
+from cp_compress.model.targets import choose
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
-class LowRank(Piped):
+@dataclass(frozen=True, repr=False)
+class LowRank(Piped, LowRankSettings):
     """Replace each weight by a product of two matrices of rank r: the closest one in the sum of squares.
 
     A weight is taken as a matrix of its first dimension by all others. It is left unchanged, and named in the report,
@@ -48,27 +48,8 @@ class LowRank(Piped):
     ((8, 2), (2, 16), True)
     """
 
-    rank: int | None = None
-    energy: float | None = None
-    include: Patterns = ()
-    exclude: Patterns = ()
-
-    expression_name: ClassVar[str] = "low_rank"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ("factors",)
     undoes: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
-
-    def __post_init__(self) -> None:
-        if (self.rank is None) == (self.energy is None):
-            reject("LowRank", "rank", self.rank, f"give either rank or energy (here energy={self.energy!r})")
-        if self.rank is not None:
-            rule = "rank is the inner size of the two factors, a whole number of 1 or more"
-            object.__setattr__(self, "rank", check_integer("LowRank", "rank", self.rank, rule, at_least=1))
-        if self.energy is not None:
-            rule = "energy is the share of the sum of squared singular values that stays, a number in (0, 1)"
-            object.__setattr__(self, "energy", check_real("LowRank", "energy", self.energy, rule, above=0, below=1))
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns("LowRank", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model with factors in place of weights.

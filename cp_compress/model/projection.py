@@ -12,20 +12,21 @@ from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import used_value
 from cp_compress.model.order import leaves_of
 from cp_compress.model.pruning.zeroing import EmptiedLayerError
-from cp_compress.model.scheme import Compose, Scheme, compose
+from cp_compress.model.scheme import Compose, Scheme, as_scheme, compose
 from cp_compress.model.sources import sources_untold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
+def project(scheme: Scheme | str, model: nn.Module) -> dict[str, Tensor]:
     """Return what each parameter that a scheme changes would be used as, by name, in the parameter's dtype.
 
     Factors are multiplied out, integers are scaled, held 16-bit values are widened; nothing is returned for a model
     that the scheme would leave as it is. Raises what the scheme raises, and CompressionError for a scheme that gives a
     parameter another shape.
     """
+    scheme = as_scheme("project", scheme)
     try:
         with sources_untold():
             candidate = scheme.compress(model)
@@ -48,7 +49,7 @@ def project(scheme: Scheme, model: nn.Module) -> dict[str, Tensor]:
     return values
 
 
-def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
+def split_rounding(scheme: Scheme | str) -> tuple[Scheme | None, Scheme | None]:
     """Return the part of a scheme that chooses what stays, and the part at its end that rounds numbers.
 
     A scheme rounds when it declares that it leaves "rounded_numbers". Raises CompressionError where rounding comes
@@ -56,8 +57,9 @@ def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
 
     >>> from cp_compress.model import Prune, Quantize
     >>> split_rounding(Prune(0.1) | Quantize("int8"))[1]
-    Quantize(dtype='int8', mode='weight', ...)
+    quantize(int8)
     """
+    scheme = as_scheme("split_rounding", scheme)
     parts = list(scheme.schemes if isinstance(scheme, Compose) else [scheme])
     rounding = ["rounded_numbers" in (leaves_of(part) or ()) for part in parts]
     first = rounding.index(True) if True in rounding else len(parts)
@@ -66,7 +68,7 @@ def split_rounding(scheme: Scheme) -> tuple[Scheme | None, Scheme | None]:
     return _join(parts[:first]), _join(parts[first:])
 
 
-def with_density(scheme: Scheme, share: float) -> Scheme:
+def with_density(scheme: Scheme | str, share: float) -> Scheme:
     """Return the scheme with each density d replaced by 1 − share·(1 − d): milder for a share below 1.
 
     Raises CompressionError for a scheme without a density, and for one that removes what it drops.
@@ -75,6 +77,7 @@ def with_density(scheme: Scheme, share: float) -> Scheme:
     >>> str(with_density(Prune(0.5), 0.5))
     'prune(density=0.75)'
     """
+    scheme = as_scheme("with_density", scheme)
     parts: Iterable[Any] = scheme.schemes if isinstance(scheme, Compose) else [scheme]
     changed: list[Any] = []
     for part in parts:

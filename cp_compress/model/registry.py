@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.expressions import parse_expression
@@ -12,8 +12,11 @@ from cp_compress.model.pruning.magnitude import Prune
 from cp_compress.model.pruning.patterns import BlockPrune, NMPrune
 from cp_compress.model.quantization.fixed_point import FixedPoint
 from cp_compress.model.quantization.scheme import Quantize
-from cp_compress.model.scheme import Scheme, compose
+from cp_compress.model.scheme import Scheme, apply_scheme, compose
 from cp_compress.model.structure.schemes import FilterPrune, NeuronPrune, StructurePrune
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def parse_scheme(text: str) -> Scheme:
@@ -27,6 +30,23 @@ def parse_scheme(text: str) -> Scheme:
     if not isinstance(text, str):
         reject("parse_scheme", "text", text, 'must be a text such as "prune(density=0.1)"')
     return compose(parse_expression(text, _registry(), "scheme"))
+
+
+def compress(model: nn.Module, scheme: Scheme | str) -> nn.Module:
+    """Return a model compressed by a scheme or its expression; the given one is not changed.
+
+    Raises as `apply_scheme`, and InvalidArgumentError for what is no model or no scheme.
+
+    >>> from torch import nn
+    >>> compress(nn.Linear(4, 2), "prune(density=0.25)").weight.count_nonzero().item()
+    2
+    """
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        rule = "must be a torch.nn.Module; the model comes first, and the scheme second"
+        reject("compress", "model", model if isinstance(model, str) else type(model).__name__, rule)
+    return apply_scheme(scheme, model)
 
 
 class _Registered(Protocol):

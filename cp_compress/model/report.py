@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.holdings.tensors import count_nonzero, is_plain, numbers_of, value_of
+from cp_compress.base.showing.brief import Brief
 from cp_compress.model.coverage import Coverage, measure_coverage
 from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
@@ -55,8 +56,8 @@ class SkippedLayer:
     reason: str
 
 
-@dataclass(frozen=True)
-class CompressionReport:
+@dataclass(frozen=True, repr=False)
+class CompressionReport(Brief):
     """What changed and what was skipped.
 
     Attributes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
+from cp_compress.base.lazy import LazyModule
 from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.effects import Effect
@@ -62,19 +63,39 @@ class Scheme(Protocol):
         ...
 
 
-class Piped:
-    """The operator `|` and the text of a scheme, for the dataclasses of this package."""
+_registry = LazyModule("cp_compress.model.registry")  # it lies above, since it lists all schemes
 
-    def __or__(self, other: Scheme) -> Compose:
+
+def as_scheme(owner: str, value: object) -> Scheme:
+    """Return a scheme, or that of an expression such as "prune(density=0.5)"; rejects, as `owner`, anything else."""
+    if isinstance(value, str):
+        scheme: Scheme = _registry.parse_scheme(value)
+        return scheme
+    if isinstance(value, type) or not isinstance(value, Scheme):
+        rule = 'must be a scheme, such as Prune(density=0.5), or its expression, such as "prune(density=0.5)"'
+        reject(owner, "scheme", value, rule)
+    return value
+
+
+class Piped:
+    """The operator `|` and the text of a scheme, which is its repr too, for the dataclasses of this package."""
+
+    def __or__(self, other: Scheme | str) -> Compose:
         return Compose(self, other)  # type: ignore[arg-type]
+
+    def __ror__(self, other: str) -> Compose:
+        return Compose(other, self)  # type: ignore[arg-type]
 
     def __str__(self: Expressible) -> str:
         return format_expression(self)
 
+    def __repr__(self) -> str:
+        return str(self)
 
-@dataclass(frozen=True, init=False)
+
+@dataclass(frozen=True, init=False, repr=False)
 class Compose(Piped):
-    """Schemes applied one after the other; nested compositions are flattened, so `|` is associative.
+    """Schemes, or their expressions, applied one after the other; nested ones are flattened, so `|` is associative.
 
     Raises InvalidArgumentError for fewer than two schemes, for anything that is no scheme, and for a scheme that
     declares an unknown kind of what it leaves or undoes.
@@ -86,11 +107,9 @@ class Compose(Piped):
 
     schemes: tuple[Scheme, ...]
 
-    def __init__(self, *schemes: Scheme) -> None:
+    def __init__(self, *schemes: Scheme | str) -> None:
         flat: list[Scheme] = []
-        for scheme in schemes:
-            if isinstance(scheme, type) or not isinstance(scheme, Scheme):
-                reject("Compose", "schemes", scheme, "every part must be a scheme, such as Prune(density=0.5)")
+        for scheme in (as_scheme("Compose", one) for one in schemes):
             flat.extend(scheme.schemes if isinstance(scheme, Compose) else [scheme])
         for scheme in flat:
             leaves_of(scheme), undoes_of(scheme)
@@ -116,8 +135,8 @@ class Compose(Piped):
         return model
 
 
-def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
-    """Return the model compressed by a scheme, and recorded as made by it where the scheme records nothing itself.
+def apply_scheme(scheme: Scheme | str, model: nn.Module) -> nn.Module:
+    """Return the model compressed by a scheme or its expression, and recorded as made by it where it records nothing.
 
     A scheme of a user's own is given a copy, so that the model stays as it is whatever the scheme does to it.
 
@@ -136,6 +155,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
+    scheme = as_scheme("apply_scheme", scheme)
     if isinstance(scheme, Compose):  # its schemes are judged and recorded one by one
         return scheme.compress(model)
     leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work
@@ -164,7 +184,7 @@ def compose(schemes: Sequence[Scheme]) -> Scheme:
 
     >>> from cp_compress.model import Prune
     >>> compose([Prune(0.5)])
-    Prune(density=0.5, scope='global', include=(), exclude=())
+    prune(density=0.5)
     """
     return schemes[0] if len(schemes) == 1 else Compose(*schemes)
 

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
-from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight
 from cp_compress.model.record import Skip
-
-Patterns = tuple[str, ...]
-_TYPE = "type:"
-
-
-def as_patterns(owner: str, name: str, value: object) -> Patterns:
-    """Return patterns as a tuple of texts, or reject them.
-
-    A pattern is matched as in fnmatch: with the path of a layer ("layer1.*"), or after "type:" with the name of its
-    class or of one of its base classes ("type:Conv*"). A class such as `nn.Linear` is the same as "type:Linear".
-
-    >>> as_patterns("Prune", "exclude", ("classifier.*", nn.Linear))
-    ('classifier.*', 'type:Linear')
-    """
-    given = (value,) if isinstance(value, (str, type)) else value
-    if not isinstance(given, Iterable):
-        reject(owner, name, value, f"{name} must be a pattern on layer paths, such as 'layer1.*', or several")
-    patterns = tuple(f"{_TYPE}{item.__name__}" if isinstance(item, type) else item for item in given)
-    if not all(isinstance(pattern, str) and pattern.removeprefix(_TYPE) for pattern in patterns):
-        rule = f"every pattern of {name} must be a text that is not empty, such as 'layer1.*' or 'type:Linear'"
-        reject(owner, name, value, rule)
-    return patterns
+from cp_compress.model.settings import TYPE, Patterns
 
 
 def choose(
@@ -62,8 +40,8 @@ def matches(path: str, module: nn.Module, patterns: Patterns) -> bool:
     """Tell whether a layer matches one of several patterns."""
     kinds = [kind.__name__ for kind in type(module).__mro__]
     for pattern in patterns:
-        names = kinds if pattern.startswith(_TYPE) else [path]
-        if any(fnmatch.fnmatchcase(name, pattern.removeprefix(_TYPE)) for name in names):
+        names = kinds if pattern.startswith(TYPE) else [path]
+        if any(fnmatch.fnmatchcase(name, pattern.removeprefix(TYPE)) for name in names):
             return True
     return False
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from cp_compress.base.arguments import check_integer, check_real
 from cp_compress.base.devices import usable_device
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.fidelity.observing.runner import model_device
@@ -43,8 +44,8 @@ _OWNER = "adapt"
 _LARGEST_RATE = 0.02
 
 
-@dataclass(frozen=True, eq=False)
-class BeforeAfter:
+@dataclass(frozen=True, eq=False, repr=False)
+class BeforeAfter(Brief):
     """One comparison with the reference, made before and after a repair."""
 
     before: Measurement
@@ -60,8 +61,8 @@ class BeforeAfter:
         return {"before": self.before.to_json(), "after": self.after.to_json()}
 
 
-@dataclass(frozen=True, eq=False)
-class AdaptationResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptationResult(Brief):
     """An adapted model, its training history, and its comparisons with the reference on the validation data.
 
     Attributes:

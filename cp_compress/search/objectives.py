@@ -27,7 +27,7 @@ class Objective(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Flops(Written):
     """Floating-point operations of the graph that runs on the example input; zero weights do not reduce them."""
 
@@ -43,7 +43,7 @@ class Flops(Written):
         return float(flops)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Parameters(Written):
     """The number of parameters: those that are not zero, or all that are stored as numbers (`count="total"`).
 
@@ -67,7 +67,7 @@ class Parameters(Written):
         return float(found.nonzero if self.count == "nonzero" else found.parameters)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArtifactBytes(Written):
     """The size of the file that `cp_compress.save` writes."""
 
@@ -81,7 +81,7 @@ class ArtifactBytes(Written):
         return float(footprint(candidate).artifact_bytes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ResidentBytes(Written):
     """The bytes of all parameters and buffers in memory."""
 
@@ -95,7 +95,7 @@ class ResidentBytes(Written):
         return float(footprint(candidate).resident_bytes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Latency(Written):
     """The time of one call on the example input, as a fraction of the reference's; both are timed in turns.
 
@@ -120,7 +120,7 @@ class Latency(Written):
         return _time_share(candidate, reference, example_input, self.repeats)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Throughput(Written):
     """The time per example in batches of `batch_size`, as a fraction of the reference's: 1 / speed-up.
 
@@ -173,7 +173,7 @@ def parse_objective(text: str) -> Objective:
     """Read an objective from its expression: the inverse of `str(objective)`.
 
     >>> parse_objective("parameters(count=total)")
-    Parameters(count='total')
+    parameters(count=total)
     """
     found: Objective = parse_one(text, _KNOWN, "objective")
     return found

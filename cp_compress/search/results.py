@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.describing import describe_point
 from cp_compress.base.numbers import number
+from cp_compress.base.showing.brief import Brief
 from cp_compress.search.trials import Trial, finite_or_none
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check
     from cp_compress.model.scheme import Scheme
 
+_SHOWN_FIRST, _SHOWN_LAST = 3, 8
 
-@dataclass(frozen=True, eq=False)
-class SearchResult:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(Brief):
     """The best feasible candidate of a search and how it was found.
 
     Attributes:
@@ -84,24 +87,31 @@ class SearchResult:
 
 
 def trial_table(trials: Sequence[Trial], best: Trial | None = None) -> str:
-    """Write trials as a table, the best one marked.
+    """Write trials as a table, the best one marked; of many the first, the last and the best.
 
     >>> print(trial_table([Trial(1, {"density": 0.5}, "prune(density=0.5)", "pass", 120.0, (0.01,))]))
       trial  point        objective  margin  outcome
           1  density=0.5        120   +0.01  pass
     """
     rows = [("trial", "point", "objective", "margin", "outcome")]
-    for trial in trials:
+    shown = list(trials)
+    if len(trials) > _SHOWN_FIRST + _SHOWN_LAST + 1:
+        kept = {*range(_SHOWN_FIRST), *range(len(trials) - _SHOWN_LAST, len(trials))}
+        shown = [one for place, one in enumerate(trials) if place in kept or one is best]
+    for trial in shown:
         outcome = trial.outcome if trial.error is None else f"{trial.outcome}: {trial.error.splitlines()[0][:100]}"
         objective = "–" if trial.objective is None else f"{trial.objective:.6g}"
         margin = "–" if trial.margin is None else f"{trial.margin:+.4g}"
         rows.append((str(trial.number), describe_point(trial.point), objective, margin, outcome))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    marks = [" ", *("*" if best is not None and trial.number == best.number else " " for trial in trials)]
-    return "\n".join(
+    marks = [" ", *("*" if best is not None and trial.number == best.number else " " for trial in shown)]
+    left = len(trials) - len(shown)
+    more = [f"  … and {left} more trials, in .trials"] if left else []
+    lines = (
         f"{mark} {row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
         for mark, row in zip(marks, rows, strict=True)
     )
+    return "\n".join([*lines, *more])
 
 
 def describe_check(check: Check) -> str:

@@ -22,7 +22,7 @@ _SCALES = ("linear", "log")
 _DIGITS = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Real(Written):
     """A number in [`low`, `high`], on a linear or a logarithmic scale, rounded to nine significant digits.
 
@@ -53,7 +53,7 @@ class Real(Written):
         return _place(self.low, self.high, self.scale, float(value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Integer(Written):
     """A whole number in `low`…`high`, on a linear or a logarithmic scale.
 
@@ -86,7 +86,7 @@ class Integer(Written):
         return _place(self.low - 0.5, self.high + 0.5, self.scale, float(value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Categorical(Written):
     """One of several values without an order."""
 
@@ -111,7 +111,7 @@ def parse_parameter(text: str) -> Parameter:
     """Read a parameter from its expression: the inverse of `str(parameter)`.
 
     >>> parse_parameter("real(0.02, 1, scale=log)")
-    Real(low=0.02, high=1.0, scale='log')
+    real(0.02, 1.0, scale=log)
     """
     found: Parameter = parse_one(text, (Real, Integer, Categorical), "parameter")
     return found

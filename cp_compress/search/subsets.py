@@ -13,6 +13,7 @@ from torch import nn
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.selection.selection import Selection
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
@@ -26,8 +27,8 @@ from cp_compress.training.fitting import MakeModel, MakeOptimizer, fit
 _OWNER = "find_smallest_subset"
 
 
-@dataclass(frozen=True, eq=False)
-class SubsetTrial:
+@dataclass(frozen=True, eq=False, repr=False)
+class SubsetTrial(Brief):
     """One selection, and for each seed the check of a network trained on it against one trained on all examples."""
 
     selection: Selection
@@ -43,8 +44,8 @@ class SubsetTrial:
         return f"{len(self.selection)} of {self.selection.total}: {self.outcome} ({told})"
 
 
-@dataclass(frozen=True, eq=False)
-class SmallestSubset:
+@dataclass(frozen=True, eq=False, repr=False)
+class SmallestSubset(Brief):
     """What `find_smallest_subset` found: the smallest selection that passed, and all trials in order.
 
     `selection` is None if no smaller part than all examples passed.

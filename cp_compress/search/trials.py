@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.base.showing.brief import Brief
 from cp_compress.search.spaces import Point
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Brief):
     """One point that was tried, as plain JSON values without the model.
 
     Attributes:

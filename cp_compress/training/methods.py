@@ -9,7 +9,7 @@ from cp_compress.base.arguments import check_integer, check_real
 from cp_compress.base.describing import Written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Direct(Written):
     """Compress first, then train the rest: zeros stay zero, rounded numbers are trained through the rounding."""
 
@@ -17,7 +17,7 @@ class Direct(Written):
     positional_fields: ClassVar[tuple[str, ...]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gradual(Written):
     """Lower the density from 1 to the scheme's along a cubic curve, every `every` steps, then train the remaining
     weights.
@@ -50,7 +50,7 @@ class Gradual(Written):
         return min(total - 1, round(self.share * total))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LC(Written):
     """Learning-compression: train freely, drawn towards the closest compressed model by an augmented Lagrangian.
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.devices import usable_device
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.runner import model_device
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.layers import copy_model
-from cp_compress.model.scheme import Scheme
+from cp_compress.model.scheme import Scheme, as_scheme
 from cp_compress.training.arguments import (
     check_checkpoint,
     check_optimizer,
@@ -41,8 +42,8 @@ MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], Any]
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingResult(Brief):
     """A compressed, trained model and the history of its training.
 
     Attributes:
@@ -77,7 +78,7 @@ class TrainingResult:
 
 def train_compressed(
     model: nn.Module,
-    scheme: Scheme,
+    scheme: Scheme | str,
     dataset: Any,
     *,
     epochs: int | None = None,
@@ -109,7 +110,7 @@ def train_compressed(
 
     Args:
         model: The network to compress and train.
-        scheme: The compression scheme, such as `Prune(0.1)`.
+        scheme: The compression scheme, such as `Prune(0.1)`, or its expression, "prune(density=0.1)".
         dataset: Labelled examples in any form that comparisons accept.
 
     Args: Duration
@@ -161,6 +162,7 @@ def train_compressed(
     0.1
     """
     method = Direct() if method is None else method
+    scheme = as_scheme(_OWNER, scheme)
     check_training(model, scheme, method, loss, optimizer, schedule, precision, monitor, validation, patience, preserve)
     data = LabeledData(dataset)
     check_checkpoint(checkpoint)

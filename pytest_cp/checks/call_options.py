@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.identity import identify
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments, explain_argument
 from pytest_cp.checks.execution import deploying
@@ -88,8 +88,8 @@ def taking_bounds(
 def _unexpected(assertion: str, name: str, metrics: Iterable[Metric], others: Iterable[str]) -> str:
     """Return what is wrong with a keyword that an assertion does not take, and which one is meant."""
     reason = explain_argument(name, metrics)
-    close = difflib.get_close_matches(name, others, n=1)
-    advice = f"did you mean {close[0]}?" if close else f"it takes {', '.join(others)}"
+    known = list(others)
+    advice = did_you_mean(name, known) or f"it takes {', '.join(known)}"
     return f"{assertion}() got an unexpected keyword argument {name!r}: {reason or advice}"
 
 

@@ -29,6 +29,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.stages import explain_damage
 from cp_compress.inputs.clusters import has_clusters
 from cp_compress.inputs.reading import LabeledData
+from pytest_cp.checks.cards import RecordedCheck
 from pytest_cp.checks.evidence import gather_evidence
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.exploring import exploring, reject_draw, shows_nothing, steer
@@ -250,6 +251,7 @@ def conclude(
         record["origin"] = _explain(*observations)
     if observations is not None and current_execution().illustrate and not record["explored"]:
         record["evidence"] = gather_evidence(measurement, *observations, options)
+    check = RecordedCheck(check.measurement, check.results, record)
     if not check.passed and not record["waivers"]:
         raise failure(failure_message(record), check)
     if record["baseline_problems"]:

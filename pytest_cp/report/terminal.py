@@ -16,6 +16,7 @@ from pytest_cp.report.document import count_outcomes, shown_outcome, told_docume
 from pytest_cp.report.matrix import build_matrices, level_of
 from pytest_cp.report.shipping import advise
 from pytest_cp.report.text_tables import Line, aligned, matrix_lines, reference_line, wrapped
+from pytest_cp.session.short_summary import fitted
 
 if TYPE_CHECKING:
     import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
 _ADVICE = {"pass": "green", "fail": "red", "noted": "yellow"}
 _HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "headroom", "n", "test")
-_LISTED_GATES = 10
+_LISTED_GATES = 3
 _LONGEST_REASON = 240
 
 
@@ -43,6 +44,10 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState, exit_s
     def say(text: str, **markup: bool) -> None:
         reporter.write_line(printable_line(text), **markup)
 
+    def tell(text: str, **markup: bool) -> None:
+        for line in fitted(printable_line(text), reporter):
+            reporter.write_line(line, **markup)
+
     document = told_document(state, exit_status)
     records, matrices = document["checks"], build_matrices(document)
     width = reporter._tw.fullwidth
@@ -53,17 +58,17 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState, exit_s
     counts = count_outcomes(state.records)
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "no checks")
     for line in sensitivities(records):
-        say(line)
+        tell(line)
     for line in coverage_lines(records):
-        say(f"coverage: {line}", yellow=True)
-    _say_missing(say, state)
+        tell(f"coverage: {line}", yellow=True)
+    _say_missing(tell, state)
     for record in records:
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
-            say(f"baseline: {entry_name(record)}: {note}", yellow=True)
+            tell(f"baseline: {entry_name(record)}: {note}", yellow=True)
     for waiver in state.waivers.report(records):
-        say(_waiver_line(waiver), yellow=True)
+        tell(_waiver_line(waiver), yellow=True)
     for note in state.notes:
-        say(f"note: {note}", yellow=True)
+        tell(f"note: {note}", yellow=True)
     for matrix in matrices:
         if not rows.complete or len(matrix.candidates) > 1 or len(matrix.levels) > 1:
             for text, outcome in matrix_lines(matrix, width, numbered=rows.numbered):
@@ -124,11 +129,12 @@ def _say_missing(say: Callable[..., None], state: SessionState) -> None:
         say(f"not compared: {test}: {reason}", yellow=True)
     for test, reason in sorted(state.unchecked.items()):
         say(f"no check made: {test}: {reason}", red=True)
-    for found, what, colour in ((state.not_run, "did not run", "red"), (state.deselected, "were left out", "yellow")):
-        for test, reason in list(found.items())[:_LISTED_GATES]:
-            say(f"not compared: {test}: {reason}", **{colour: True})
-        if len(found) > _LISTED_GATES:
-            say(f"… and {len(found) - _LISTED_GATES} more gates that {what}", **{colour: True})
+    for found, colour in ((state.not_run, "red"), (state.deselected, "yellow")):
+        for reason in dict.fromkeys(found.values()):
+            tests = [test for test, one in found.items() if one == reason]
+            more = f"; and {len(tests) - _LISTED_GATES} more gates" if len(tests) > _LISTED_GATES else ""
+            told = f"{len(tests)} gates, " if len(tests) > 1 else ""
+            say(f"not compared: {told}{'; '.join(tests[:_LISTED_GATES])}{more}: {reason}", **{colour: True})
 
 
 def _waiver_line(waiver: Record) -> str:

@@ -39,6 +39,7 @@ _OTHER_DATA = (
     "compressed_dataset was never compared: the test asked for it, and its checks read other data; pass it to an "
     "assertion as compressed_dataset="
 )
+_LISTED = 10
 _HARMLESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -214,15 +215,14 @@ def _fail_if_gates_did_not_run(session: pytest.Session) -> None:
     reason = session.shouldfail or session.shouldstop or "the session ended early"
     state.not_run = dict.fromkeys(missing, f"did not run: {reason}")
     if missing and session.exitstatus in _HARMLESS:
-        listed = "\n".join(missing)
-        _fail_session(session, _NOT_RUN, f"{len(missing)} collected gates did not run:\n{listed}")
+        _fail_session(session, _NOT_RUN, f"{len(missing)} collected gates did not run: {reason}\n{_first(missing)}")
 
 
 def _fail_if_gates_were_deselected(session: pytest.Session) -> None:
     """Fail a session in which gates were left out, where the project says so; else the verdict alone says it."""
     deselected = session_state(session.config).deselected
     if deselected and session.config.getini("cp_fail_on_deselected"):
-        listed = "\n".join(f"{test}: {reason}" for test, reason in sorted(deselected.items()))
+        listed = _first([f"{test}: {reason}" for test, reason in sorted(deselected.items())])
         _fail_session(session, _DESELECTED, f"{len(deselected)} gates were left out of this session:\n{listed}")
 
 
@@ -235,7 +235,13 @@ def _fail_if_saved_checks_were_not_made(session: pytest.Session) -> None:
     if lost:
         remedy = "restore the check, or remove its entry (--cp-baseline=update does so if the test still exists)"
         lines = [f"{lost[0]} ({len(lost)} in all); {remedy}", *lost[1:]]
-        _fail_session(session, _NOT_MADE, "\n".join(lines))
+        _fail_session(session, _NOT_MADE, _first(lines))
+
+
+def _first(lines: list[str]) -> str:
+    """Return the first lines of many, and how many there are in the reports."""
+    more = len(lines) - _LISTED
+    return "\n".join([*lines[:_LISTED], *([f"… and {more} more, which --cp-report-json lists"] if more > 0 else [])])
 
 
 def _save_baselines(session: pytest.Session) -> None:
@@ -339,5 +345,6 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
             state.skipped[report.nodeid] = _skip_reason(report)
         elif report.failed and not getattr(report, REPORT_ATTRIBUTE, []):
             crash = getattr(report.longrepr, "reprcrash", None)
-            first = str(getattr(crash, "message", report.longrepr)).strip().partition("\n")[0]
+            text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
+            first = text.partition("\n")[0]
             state.unchecked[report.nodeid] = first

@@ -35,6 +35,16 @@ def make_printable(
         _clean(getattr(shown, "reprtraceback", None), getattr(shown, "reprcrash", None), clean)
 
 
+def shown_text(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return what a failed report says of its reason: the message of the exception, or the text that it consists of."""
+    shown: Any = report.longrepr
+    crash = getattr(shown, "reprcrash", None)
+    if crash is not None:
+        return str(crash.message)
+    inner = getattr(shown, "longrepr", None)  # of a module that could not be collected
+    return inner if isinstance(inner, str) else str(shown)
+
+
 def _clean(traceback: Any, crash: Any, clean: Callable[[str], str]) -> None:
     if crash is not None:
         crash.message = clean(crash.message)

@@ -13,6 +13,7 @@ from cp_compress.base.error_reasons import printable_line
 from pytest_cp.session.options import specification_path
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.missing import missing_subjects
 from pytest_cp.specification.reading import Requirements, Table, read_specification
 
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
@@ -46,6 +47,8 @@ class GateFile(pytest.File):
     """The tests of a specification."""
 
     specification_path: Path
+    misses_subjects = False
+    """Whether it could not be collected because files or modules that it names are not there."""
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each candidate and each table that is about it."""
@@ -53,6 +56,10 @@ class GateFile(pytest.File):
             specification = read_specification(self.specification_path)
         except SpecificationError as error:
             raise self.CollectError(str(error)) from error
+        missing = missing_subjects(specification)
+        if missing:
+            self.misses_subjects = True
+            raise self.CollectError("\n".join(missing))
         self.add_marker(pytest.mark.cp_execution(**specification.execution))
         self.add_marker(pytest.mark.cp_baseline(**specification.baseline))
         state = session_state(self.config)

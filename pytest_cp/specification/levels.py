@@ -6,14 +6,14 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
-from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
-from pytest_cp.assertions.comparison import as_assertion
 from pytest_cp.assertions.names import ASSERTIONS
-from pytest_cp.checks.call_options import DEPLOYED, SUBJECTS
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.judging.judgement import Check
 
 
 def levels() -> Mapping[str, Comparison]:
@@ -24,6 +24,8 @@ def levels() -> Mapping[str, Comparison]:
 def assertion_of(level: str) -> Callable[..., Check]:
     """Return the assertion behind the table of a level."""
     if level not in COMPARISONS:
+        from pytest_cp.assertions.comparison import as_assertion
+
         return as_assertion(levels()[level])
     module = importlib.import_module(f"pytest_cp.assertions.{level}")
     found: Callable[..., Check] = getattr(module, f"assert_{ASSERTIONS[level]}")
@@ -60,6 +62,8 @@ _CLUSTERS = {
 
 def arguments_of(level: str) -> list[str]:
     """Return the arguments that the table of a level may give."""
+    from pytest_cp.checks.call_options import SUBJECTS
+
     return [name for name in inspect.signature(assertion_of(level)).parameters if name not in SUBJECTS]
 
 
@@ -69,8 +73,11 @@ def bounds_of(level: str) -> Mapping[str, Metric]:
 
 
 def reads_data_of_candidate(level: str) -> bool:
-    """Tell whether a level's assertion takes data that is the candidate's own, such as data that a codec has stored."""
-    return bool({"compressed_dataset", "decoded"} & set(inspect.signature(assertion_of(level)).parameters))
+    """Tell whether a level's assertion takes data that is the candidate's own, such as data that a codec has stored.
+
+    Only sizes are those of the models alone; nothing heavy is loaded for the answer.
+    """
+    return levels()[level].kind != "size"
 
 
 def has_noise(level: str) -> bool:
@@ -124,6 +131,8 @@ def _hints(level: str) -> dict[str, Any]:
 
 
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
+    from pytest_cp.checks.call_options import DEPLOYED
+
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
     if name == "family":

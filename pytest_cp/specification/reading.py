@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import shortened
-from cp_compress.fidelity.judging.metric import explain_argument
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.explaining import explanations
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MOST_TOLD = 20  # an untrusted table may have any number of keys
 _MODELS = ("scheme", "model", "file", "command")
 
 
@@ -85,13 +84,18 @@ def read_specification(path: Path) -> Specification:
 def _check(path: Path, text: str, tables: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
-    from pytest_cp.specification.schema import specification_schema
+    from pytest_cp.specification.schema import current_schema
 
-    errors = list(Draft202012Validator(specification_schema()).iter_errors(tables))
-    problems = [problem for error in errors for problem in _explanations(error)]
+    errors = list(Draft202012Validator(current_schema()).iter_errors(tables))
+    problems = [problem for error in errors if not _follows(error) for problem in explanations(error)]
     problems += [] if errors else _waiver_problems(tables)
     problems = problems or list(_no_numbers(tables, [])) or list(_contradictions(tables, path.parent))
     _refuse(path, text, problems)
+
+
+def _follows(error: Any) -> bool:
+    """Tell whether an error only follows from another: a list has none of a table's keys."""
+    return error.validator == "oneOf" and not isinstance(error.instance, dict)
 
 
 def _refuse(path: Path, text: str, problems: Iterable[tuple[list[str | int], str]]) -> None:
@@ -122,48 +126,6 @@ def _waiver_problems(tables: Table) -> list[tuple[list[str | int], str]]:
         for key, told in waiver_problems(waiver):
             found.append((["waiver", position, *([] if key is None else [key])], f"waiver {position + 1}: {told}"))
     return found
-
-
-def _explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
-    """Yield what a schema's error is about, and what it means: one for each unknown key of a table."""
-    place = list(error.absolute_path)
-    if error.validator != "additionalProperties":
-        yield place, _explain(error)
-        return
-    from pytest_cp.specification.levels import levels
-
-    where = _where(error)
-    known = list(error.schema["properties"])
-    level = levels().get(str(place[0])) if place else None
-    for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
-        close = difflib.get_close_matches(unknown, known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"known keys of {where} are {', '.join(known)}"
-        advice = (None if level is None else explain_argument(unknown, level.metrics)) or advice
-        yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"
-
-
-def _where(error: Any) -> str:
-    return shortened(".".join(str(part) for part in error.absolute_path), 200) or "the file"
-
-
-def _explain(error: Any) -> str:
-    """Explain a schema error to the author of the file."""
-    where = _where(error)
-    if error.validator == "oneOf":
-        names = [entry["required"][0] for entry in error.schema["oneOf"]]
-        return f"{where} must have exactly one of {', '.join(names)}"
-    if error.validator == "anyOf":
-        limits = error.schema["anyOf"][0]
-        low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
-        rule = f"must be a number in [{low}, {high}]"
-        if len(error.schema["anyOf"]) > 1:
-            rule += ', or "noise", "noise + 0.01" or "noise - 0.01"'
-        elif isinstance(error.instance, str):
-            rule += "; this level has no noise, because equivalent references have equal sizes and equal data"
-        return f"{where} = {shortened(repr(error.instance), 80)}: {rule}"
-    if error.validator == "const":
-        return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"
-    return f"{where}: {shortened(error.message, 300)}"
 
 
 def _no_numbers(value: Any, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
@@ -215,6 +177,11 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
                 yield [*place, "clusters"], told
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
+    yield from _factory_troubles(tables)
+    device = tables.get("execution", {}).get("device")
+    if device is not None and str(device).partition(":")[0].lower() in ("gpu", "nvidia"):
+        told = f"execution.device = {shortened(repr(device), 80)}: torch calls it cuda, and the second one cuda:1"
+        yield ["execution", "device"], told
     if given:
         yield from _never_compared(tables["candidate"], [one for level in given for one in _as_list(tables[level])])
     yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
@@ -245,7 +212,8 @@ def _chosen_candidates(
     known = {_with_name(candidate)["name"]: candidate for candidate in candidates}
     for name in entry.get("candidates", known):
         if name not in known:
-            yield [*place, "candidates"], f"unknown candidate {name!r}; known candidates are {', '.join(known)}"
+            advice = did_you_mean(name, known) or f"known candidates are {', '.join(known)}"
+            yield [*place, "candidates"], f"unknown candidate {name!r}; {advice}"
         elif levels()[level].kind == "data" and "codec" not in known[name]:
             told = f"{level} compares data before and after a codec, but candidate {name} has no codec"
             yield place, f"{told}; list the candidates to compare under candidates"
@@ -266,13 +234,13 @@ def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> It
 def _noise_troubles(references: Sequence[str], folder: Path) -> Iterator[tuple[list[str | int], str]]:
     """Yield the noise references that cannot be created, whether a bound uses them or not."""
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.model import parse_scheme
+    from cp_compress.model.settings import check_scheme_text
 
     for text in references:
         if FACTORY.fullmatch(text) or _is_file(folder / text):
             continue
         try:
-            parse_scheme(text)
+            check_scheme_text(text)
         except InvalidArgumentError as error:
             rule = "not a file, not package.module:factory, and not a scheme"
             yield ["noise", "references"], f"noise.references: {shortened(repr(text), 80)}: {rule}: {shortened(error)}"
@@ -287,8 +255,8 @@ def _is_file(path: Path) -> bool:
 
 def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
     from cp_compress.base.errors import InvalidArgumentError
-    from cp_compress.data import parse_codec
-    from cp_compress.model import parse_scheme
+    from cp_compress.data.settings import check_codec_text
+    from cp_compress.model.settings import check_scheme_text
 
     names: dict[str, int] = {}
     for position, candidate in enumerate(candidates):
@@ -298,16 +266,48 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
             yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
         elif not sources and not {"codec", "search"} & candidate.keys():
             yield place, "a candidate needs a scheme, model, file, command, codec or search"
-        for key, parse in (("scheme", parse_scheme), ("codec", parse_codec)):
+        for key, parse in (("scheme", check_scheme_text), ("codec", check_codec_text)):
             try:
                 if key in candidate:
                     parse(candidate[key])
             except InvalidArgumentError as error:
-                yield [*place, key], shortened(error)
+                other = "codec" if key == "scheme" else "scheme"
+                swapped = f"; it is a {other}: write {other} = …" if _is_a(other, candidate[key]) else ""
+                yield [*place, key], f"{shortened(error)}{swapped}"
         name = _with_name(candidate)["name"]
         if name in names:
             yield place, f"two candidates are named {name}; give each its own name"
         names[name] = position
+
+
+def _is_a(kind: str, text: str) -> bool:
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.data.settings import check_codec_text
+    from cp_compress.model.settings import check_scheme_text
+
+    try:
+        (check_codec_text if kind == "codec" else check_scheme_text)(text)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
+def _factory_troubles(tables: Table) -> Iterator[tuple[list[str | int], str]]:
+    """Yield the factories that are written in another way; nothing of them is imported."""
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.base.factories import names_file, read_factory
+
+    places: list[tuple[list[str | int], Table]] = [(["reference"], tables["reference"]), (["data"], tables["data"])]
+    places += [(["candidate", position], one) for position, one in enumerate(tables["candidate"])]
+    for place, table in places:
+        for key in ("model", "factory", "examples"):
+            try:
+                if key in table:
+                    read_factory(table[key], f"{place[0]}.{key}")
+            except InvalidArgumentError as error:
+                file = names_file(table[key]) and key != "factory"
+                told = f'; write file = "{table[key]}"' if file else ""
+                yield [*place, key], f"{shortened(error)}{told}"
 
 
 def _with_name(candidate: Table) -> Table:

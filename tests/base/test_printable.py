@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress.base.error_reasons import printable_line, printable_lines
-from cp_compress.cli.output import _print_json, table
+from cp_compress.base.showing.tables import table
+from cp_compress.cli.output import _print_json
 
 OBEYED = re.compile(r"^\s*::|##\w*\[", re.MULTILINE)
 texts = st.text(st.characters() | st.sampled_from(":#[\n\r\t\x1b\x9b\u202e\u2028a "))

@@ -193,6 +193,16 @@ def test_exit_codes_of_the_gate(tmp_path):
     assert gate(tmp_path, "none.toml").returncode == 2
     (tmp_path / "bad.toml").write_text("schema_version = 1\n")
     assert gate(tmp_path, "bad.toml").returncode == 2
+    assert gate(tmp_path, "bad.toml", "-n1").returncode == 2
+    for name, part in {
+        "module": ("cp_compress.examples:digits_cnn", "no_such_module:make"),
+        "factory": ("cp_compress.examples:digits_cnn", "cp_compress.examples:no_such_factory"),
+        "file": ('examples = "cp_compress.examples:digits"', 'file = "missing.npz"'),
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(SPECIFICATION.replace(*part))
+        done = gate(tmp_path, f"{name}.toml")
+        assert done.returncode == 4, done.stdout
+        assert part[1].rpartition(":")[2].removeprefix("file = ").strip('"') in done.stdout
 
 
 INTERRUPTING = """
@@ -224,7 +234,7 @@ min_agreement = 0.9
         # a shell lets what it runs in the background ignore Ctrl-C
         ("signal.signal(2, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130),
         ("pytest.exit('enough')", 130),
-        ("raise ValueError", 1),
+        ("raise ValueError", 4),
     ],
 )
 def test_an_interrupted_gate_is_no_wrong_argument(tmp_path, interrupt, code):

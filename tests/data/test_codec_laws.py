@@ -28,7 +28,7 @@ zfps = st.builds(
 @given(jpegs | zfps)
 def test_text_pickle_and_hash(codec):
     assert isinstance(codec, Codec)
-    for again in (parse_codec(str(codec)), pickle.loads(pickle.dumps(codec))):
+    for again in (parse_codec(str(codec)), parse_codec(repr(codec)), pickle.loads(pickle.dumps(codec))):
         assert again == codec
         assert hash(again) == hash(codec)
         assert str(again) == str(codec)

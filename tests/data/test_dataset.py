@@ -155,7 +155,7 @@ def test_transform_that_loses_the_examples_is_refused(data, transform):
 
 def test_refusals(data):
     with pytest.raises(InvalidArgumentError, match="must be a codec"):
-        CompressedDataset(data, "jpeg(quality=80)")
+        CompressedDataset(data, 80)
     with pytest.raises(InvalidArgumentError, match="batch_size"):
         CompressedDataset(data, JPEG(80), batch_size=0)
     with pytest.raises(InvalidArgumentError, match="transform"):

@@ -25,10 +25,13 @@ import cp_compress.model
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
 from cp_compress.model import (
+    BlockPrune,
     Compose,
     FilterPrune,
     FixedPoint,
+    LowRank,
     NeuronPrune,
+    NMPrune,
     Prune,
     Quantize,
     Scheme,
@@ -37,7 +40,8 @@ from cp_compress.model import (
     compression_steps,
     parse_scheme,
 )
-from cp_compress.model.structure.criteria import CRITERIA
+from cp_compress.model.registry import known_schemes
+from cp_compress.model.settings import CRITERIA
 
 densities = st.floats(min_value=1e-9, max_value=1, exclude_min=True)
 patterns = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)
@@ -69,6 +73,16 @@ single = st.one_of(
         exclude=patterns,
     ),
     st.just(Quantize("int8", "static", calibration="package.module:factory")),
+    st.builds(
+        BlockPrune,
+        densities,
+        st.lists(st.integers(2, 9), min_size=2, max_size=4).map(tuple),
+        st.sampled_from(["l1", "l2", "max", "mean"]),
+        include=patterns,
+    ),
+    st.integers(2, 16).flatmap(lambda m: st.builds(NMPrune, st.integers(1, m - 1), st.just(m), patterns)),
+    st.builds(LowRank, rank=st.integers(1, 512), exclude=patterns),
+    st.builds(LowRank, energy=st.floats(0, 1, exclude_min=True, exclude_max=True)),
     st.builds(FixedPoint, st.integers(2, 16), st.none() | st.integers(-126, 126), patterns, patterns),
 )
 schemes = single | st.lists(single, min_size=2, max_size=4).map(lambda parts: Compose(*parts))
@@ -76,10 +90,15 @@ schemes = single | st.lists(single, min_size=2, max_size=4).map(lambda parts: Co
 
 @given(schemes)
 def test_text_and_scheme_are_exact_inverses(scheme):
-    assert parse_scheme(str(scheme)) == scheme
+    assert parse_scheme(repr(scheme)) == parse_scheme(str(scheme)) == scheme
     assert hash(parse_scheme(str(scheme))) == hash(scheme)
     assert pickle.loads(pickle.dumps(scheme)) == scheme
     assert isinstance(scheme, Scheme)
+
+
+def test_every_registered_scheme_is_among_those_whose_texts_are_tried():
+    tried = {Prune, BlockPrune, NMPrune, FilterPrune, NeuronPrune, StructurePrune, LowRank, Quantize, FixedPoint}
+    assert set(known_schemes().values()) == tried
 
 
 @pytest.mark.parametrize(
@@ -104,7 +123,7 @@ def test_compositions_are_flat():
     assert Compose(first, second).schemes == (first, second)
 
 
-@pytest.mark.parametrize("parts", [(), (Prune(0.5),), (Prune(0.5), "quantize(int8)"), (Prune(0.5), Quantize)])
+@pytest.mark.parametrize("parts", [(), (Prune(0.5),), (Prune(0.5), 8), (Prune(0.5), Quantize)])
 def test_compositions_of_anything_else_are_refused(parts):
     with pytest.raises(InvalidArgumentError, match="Compose"):
         Compose(*parts)

@@ -1,10 +1,27 @@
-"""`pytest --help` and `import pytest_cp` cost next to nothing."""
+"""`pytest --help`, `import pytest_cp` and the mistakes of a specification cost next to nothing."""
 
 import subprocess
 import sys
 
 import pytest
 
+MISTAKES = """
+from pathlib import Path
+import pytest
+from cp_compress.base.errors import InvalidArgumentError
+from pytest_cp.specification import SpecificationError, read_specification
+from pytest_cp.specification.missing import missing_subjects
+for scheme, bound in (("prune(sparsity=0.9)", "0.9"), ("quantize(int8)", "99"), ("jpeg(quality=50)", "0.9")):
+    Path("gate.toml").write_text(
+        "schema_version = 1\\n[reference]\\nmodel = 'a:b'\\n[data]\\nfile = 'none.npz'\\n"
+        f"[[candidate]]\\nscheme = '{scheme}'\\ncodec = 'jpeg(quality=50)'\\n[predictions]\\nmin_agreement = {bound}\\n"
+    )
+    with pytest.raises(SpecificationError):
+        read_specification(Path("gate.toml"))
+text = Path("gate.toml").read_text()
+Path("gate.toml").write_text(text.replace("scheme = 'jpeg(quality=50)'", "scheme = 'quantize(int8)'"))
+assert len(missing_subjects(read_specification(Path("gate.toml")))) == 2
+"""
 HEAVY = ("torch", "hypothesis", "numpy", "scipy", "captum", "sklearn", "PIL", "zfpy")
 
 
@@ -14,7 +31,9 @@ HEAVY = ("torch", "hypothesis", "numpy", "scipy", "captum", "sklearn", "PIL", "z
         "import pytest_cp",
         "import cp_compress, cp_compress.model, cp_compress.data, cp_compress.fidelity",
         "import pytest; pytest.main(['--help', '-p', 'no:hypothesispytest'])",
+        MISTAKES,
     ],
+    ids=["pytest_cp", "cp_compress", "help", "mistakes"],
 )
 def test_nothing_heavy_is_imported(code, tmp_path):
     program = f"import sys\n{code}\nprint('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -69,6 +70,51 @@ def check_graph(content: bytes, path: str | os.PathLike[str], max_bytes: int) ->
                 raise ArtifactError(path, f"has more than {max_bytes:,} bytes with its external tensors (max_bytes=)")
             parts += [name, digest_file(file)]
     return CheckedGraph(digest_text(*parts), tuple(names), weights, total)
+
+
+def describe_tensors(
+    content: bytes, path: str | os.PathLike[str]
+) -> tuple[dict[str, Any], list[tuple[str, str, tuple[int, ...], int]]]:
+    """Return what a graph that `check_graph` looked through says of itself, and its initializers.
+
+    Each initializer is its name, dtype, shape and size in bytes.
+    """
+    import onnx
+
+    with told(path, "reading it as ONNX"):
+        model = onnx.ModelProto.FromString(content)
+    named = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    made = f"{model.producer_name} {model.producer_version}".strip()
+    operators = Counter(node.op_type for node in model.graph.node)
+    facts = {
+        "IR version": model.ir_version,
+        "operator sets": ", ".join(f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import),
+        "made by": shortened(made, 120) if made else "not said",
+        "inputs": shortened(", ".join(_signature(one, named) for one in model.graph.input), 300),
+        "outputs": shortened(", ".join(_signature(one, named) for one in model.graph.output), 300),
+        "operators": shortened(", ".join(f"{count} {name}" for name, count in operators.most_common()), 300),
+    }
+    facts |= {f"metadata: {shortened(one.key, 60)}": shortened(one.value, 200) for one in model.metadata_props}
+    rows = []
+    for tensor in model.graph.initializer:
+        dtype, count = _dtype_name(named.get(tensor.data_type, "unknown")), math.prod(tensor.dims)
+        rows.append((shortened(tensor.name, 200), dtype, tuple(tensor.dims), _bytes_of(tensor, count)))
+    return facts, rows
+
+
+def _signature(value: Any, named: Mapping[int, str]) -> str:
+    kind = value.type.tensor_type
+    shape = ", ".join(one.dim_param or str(one.dim_value) for one in kind.shape.dim)
+    return f"{value.name} {_dtype_name(named.get(kind.elem_type, 'unknown'))} ({shape})"
+
+
+def _bytes_of(tensor: onnx.TensorProto, count: int) -> int:
+    """Return the bytes of a tensor's values: of what it holds, or of what its dtype takes where they lie elsewhere."""
+    if tensor.raw_data:
+        return len(tensor.raw_data)
+    from onnx import helper
+
+    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _dtype_name(name: str) -> str:

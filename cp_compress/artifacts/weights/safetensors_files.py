@@ -61,6 +61,11 @@ def load_safetensors(
 
 def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the header of an open safetensors file: its tensors by name; raises ArtifactError for anything else."""
+    return {name: value for name, value in read_whole_header(file, path).items() if name != "__metadata__"}
+
+
+def read_whole_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the header of an open safetensors file with its `__metadata__`; raises as `read_header`."""
     file.seek(0)
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
@@ -75,4 +80,4 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ArtifactError(path, f"has a header that is not valid JSON: {error}") from error
     if not isinstance(header, dict):
         raise ArtifactError(path, "has a header that does not list tensors")
-    return {name: value for name, value in header.items() if name != "__metadata__"}
+    return header

@@ -79,6 +79,19 @@ def load_torch(
         return fill(model, tensors, dtype or "equal", path, versions)
 
 
+def read_plain(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Any:
+    """Return the tensors and plain containers of a file that `torch.save` wrote; no code in it is run.
+
+    Raises ArtifactError for a damaged file, and for one that holds more than that.
+    """
+    with opened(path, max_bytes) as file:
+        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            _check_members(open_archive(file, path, max_bytes), path)
+        else:
+            _check_pickles(file, path)
+        return _read(file, path, False)
+
+
 def _read(file: BinaryIO, path: str | os.PathLike[str], allow_pickle: bool) -> Any:
     file.seek(0)
     with told(path, "torch's reading it"), warnings.catch_warnings():

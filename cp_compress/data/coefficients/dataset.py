@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import ObservationError
-from cp_compress.data.codec import Codec
+from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.coefficients.maps import ARRANGEMENTS, maps_of_images, maps_of_streams
 from cp_compress.data.images import read_examples, read_runs
 from cp_compress.data.stream_dataset import check_task, read_streams
@@ -55,8 +55,14 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, dataset: Any, codec: Codec | None = None, *, precision: int | None = None, arrangement: str = "channels"
+        self,
+        dataset: Any,
+        codec: Codec | str | None = None,
+        *,
+        precision: int | None = None,
+        arrangement: str = "channels",
     ) -> None:
+        codec = None if codec is None else as_codec(_OWNER, codec)
         check_choice(_OWNER, "arrangement", arrangement, ARRANGEMENTS)
         stored: Codec | None = getattr(dataset, "codec", None)
         chosen = codec or stored

@@ -5,31 +5,30 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import reject
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.data.codec import StreamCodec, check_batch, check_values, open_streams
 from cp_compress.data.container import Kind, Sealed, seal, starts_as
-from cp_compress.data.jpeg.coefficients import FACTORS, JpegCoefficients, analyse, read_image_scans, requantise
+from cp_compress.data.jpeg.coefficients import JpegCoefficients, analyse, read_image_scans, requantise
 from cp_compress.data.jpeg.files import cut_scan, file_head, holds_marker, join_scan
+from cp_compress.data.jpeg.settings import JPEGSettings
 from cp_compress.data.straight_through import straight_through
 
 _FILE = Kind(1, "JPEG")  # a JPEG file brings its own tables: any setting decodes it
-_TABLES = ("shared", "inline")
 _MODES = {1: "L", 3: "RGB"}
 _LARGEST_SIDE = 65_500  # libjpeg's own limit
 _LARGEST_IMAGE = 2**26  # pixels; not far above, Pillow takes an image for a decompression bomb
 
 
-@dataclass(frozen=True)
-class JPEG(StreamCodec):
+@dataclass(frozen=True, repr=False)
+class JPEG(StreamCodec, JPEGSettings):
     """Baseline JPEG at a quality in 1..100, with chroma subsampling "4:2:0", "4:2:2" or "4:4:4" for RGB.
 
     Batches are images (n, channels, height, width) with 1 or 3 channels: uint8, or floating point in [0, 1], which is
@@ -42,20 +41,6 @@ class JPEG(StreamCodec):
     >>> JPEG(90).roundtrip(torch.full((2, 3, 16, 16), 0.5)).shape
     torch.Size([2, 3, 16, 16])
     """
-
-    quality: int
-    subsampling: str = "4:2:0"
-    tables: str = "shared"
-
-    expression_name: ClassVar[str] = "jpeg"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        rule = "quality must be a whole number in 1..100"
-        quality = check_integer("JPEG", "quality", self.quality, rule, at_least=1, at_most=100)
-        object.__setattr__(self, "quality", quality)
-        check_choice("JPEG", "subsampling", self.subsampling, tuple(FACTORS))
-        check_choice("JPEG", "tables", self.tables, _TABLES)
 
     @property
     def lossless(self) -> bool:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.jpeg.entropy import Component, read_scans, read_tables
+from cp_compress.data.jpeg.settings import FACTORS
 from cp_compress.data.jpeg.tables import quantization_tables
 from cp_compress.data.jpeg.transform import (
     downsample,
@@ -23,14 +25,13 @@ from cp_compress.data.jpeg.transform import (
     upsample,
 )
 
-FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """By how much chroma has fewer rows and columns."""
 # values of one part: on a CPU its temporaries stay in the cache, on a GPU they fill it without filling the memory
 _PART = {"cpu": 2**16, "other": 2**25}
 
 
-@dataclass(frozen=True, eq=False)
-class JpegCoefficients:
+@dataclass(frozen=True, eq=False, repr=False)
+class JpegCoefficients(Brief):
     """The quantised coefficients of images (n, channels, height, width).
 
     `components` are those of luma and, for RGB, of Cb and Cr, each (n, rows, columns, 64) of blocks, int32, a block's

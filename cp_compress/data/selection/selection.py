@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.showing.brief import Brief
 from cp_compress.inputs.reading import LabeledData
 
 Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Chooses a number of the examples at some positions: their places among them, and weights that sum to the number."""
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(Brief):
     """Chosen examples of a data set, with the number of examples that each stands for.
 
     Attributes:

@@ -18,7 +18,7 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
-from cp_compress.data.codec import Codec
+from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.store.manifest import MANIFEST, Manifest, read_manifest, shard_name
 from cp_compress.data.store.originals import write_originals
 from cp_compress.data.store.reading import StoredDataset
@@ -38,7 +38,7 @@ from cp_compress.data.store.unfinished import (
     tidy,
     write_plan,
 )
-from cp_compress.data.stream_dataset import check_codec, check_task
+from cp_compress.data.stream_dataset import check_task
 from cp_compress.inputs.originals import Originals, join_originals, with_earlier
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.wrapping import said_by
@@ -49,7 +49,7 @@ Known = Callable[[str], ShardRecord | None]  # the record of a shard that is the
 
 def write_store(
     dataset: Any,
-    codec: Codec,
+    codec: Codec | str,
     path: str | os.PathLike[str],
     *,
     shard_size: int = 1024,
@@ -72,7 +72,7 @@ def write_store(
     Args:
         dataset: Labelled data in any form that comparisons accept, with one class per example, or a torchvision data
             set such as `ImageFolder`, whose images may differ in size.
-        codec: The codec that stores the inputs.
+        codec: The codec that stores the inputs, or its expression.
         path: The folder to write; its parent must exist.
         shard_size: The number of examples per shard. Choose it so that a shard has megabytes, because flushing one to
             the disk takes milliseconds however small it is.
@@ -101,7 +101,7 @@ def write_store(
     ...     len(stored), stored[2][0].shape
     (4, torch.Size([3, 16, 16]))
     """
-    check_codec(_OWNER, codec)
+    codec = as_codec(_OWNER, codec)
     rule = "must be a whole number of 1 or more"
     shard_size = check_integer(_OWNER, "shard_size", shard_size, rule, at_least=1)
     batch_size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.data.zfp.color import HALVED, double, halve, to_rgb, to_ycbcr
+from cp_compress.data.zfp.color import double, halve, to_rgb, to_ycbcr
 from cp_compress.data.zfp.planes import Setting
+from cp_compress.data.zfp.settings import HALVED
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data.codec import StreamCodec, check_examples, check_values, open_streams
 from cp_compress.data.container import Kind, Sealed, payload_size, seal
@@ -29,13 +29,13 @@ from cp_compress.data.zfp.limits import FORMATS, BlockFormat, check_settings, ch
 from cp_compress.data.zfp.payload import compress, decompress, payload_bits, split_payload
 from cp_compress.data.zfp.planes import Setting
 from cp_compress.data.zfp.requantise import count_array_bits, requantise_arrays
-from cp_compress.data.zfp.settings import check_clip, check_color, check_tolerance, tolerances
+from cp_compress.data.zfp.settings import ZFPSettings, tolerances
 from cp_compress.data.zfp.streams import read_blocks
 from cp_compress.data.zfp.transform import NUMBERS
 
 
-@dataclass(frozen=True)
-class ZFP(StreamCodec):
+@dataclass(frozen=True, repr=False)
+class ZFP(StreamCodec, ZFPSettings):
     """ZFP in exactly one of its modes: fixed rate, fixed precision, fixed accuracy, or reversible.
 
     Batches are arrays (n, ...) of one to four dimensions per example: float32, float64, float16 and bfloat16 (both
@@ -66,38 +66,6 @@ class ZFP(StreamCodec):
     >>> ZFP(tolerance=0.01).roundtrip(torch.full((1, 3, 8, 8), 0.3)).sub(0.3).abs().max().item() <= 0.01
     True
     """
-
-    rate: float | None = None
-    precision: int | None = None
-    tolerance: float | tuple[float, ...] | None = None
-    reversible: bool = False
-    layout: str = "3d"
-    color: str = "rgb"
-    chroma: str = "4:4:4"
-    clip: tuple[float, float] | None = (0.0, 1.0)
-
-    expression_name: ClassVar[str] = "zfp"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.reversible, bool):
-            reject("ZFP", "reversible", self.reversible, "must be True or False")
-        given = [name for name in ("rate", "precision", "tolerance") if getattr(self, name) is not None]
-        given += ["reversible"] if self.reversible else []
-        if len(given) != 1:
-            rule = "give exactly one of rate, precision, tolerance, reversible=True"
-            reject("ZFP", "mode", " and ".join(given) or None, rule)
-        if self.rate is not None:
-            rate = check_real("ZFP", "rate", self.rate, "rate must lie in (0, 64] bits a value", above=0, at_most=64)
-            object.__setattr__(self, "rate", rate)
-        if self.precision is not None:
-            rule = "precision must be a whole number of bit planes in 1..64"
-            precision = check_integer("ZFP", "precision", self.precision, rule, at_least=1, at_most=64)
-            object.__setattr__(self, "precision", precision)
-        object.__setattr__(self, "tolerance", check_tolerance(self.tolerance))
-        check_choice("ZFP", "layout", self.layout, ("2d", "3d"))
-        check_color(self.color, self.chroma, self.reversible, self.tolerance)
-        object.__setattr__(self, "clip", check_clip(self.clip))
 
     @property
     def lossless(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import BatchSize
+from cp_compress.base.showing.brief import Brief
 from cp_compress.data.zfp.planes import Setting, cut_planes
 from cp_compress.data.zfp.requantise import part_size, store_blocks
 from cp_compress.data.zfp.transform import (
@@ -25,8 +26,8 @@ from cp_compress.data.zfp.transform import (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class BlockCoefficients:
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockCoefficients(Brief):
     """The coefficients of arrays (n, channels, *shape) of one to four dimensions d, as a decoder reads them.
 
     `values` (n, channels, *grid, 4^d) holds a block in its last dimension, the mean of its values first and high

@@ -10,9 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# the dimensions, counted from the end, along which chroma is halved
-HALVED = {"4:4:4": (), "4:2:2": (-1,), "4:2:0": (-2, -1)}
-
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
     """Return luma and chroma (n, 3, height, width) of RGB values: ITU-T T.871, with chroma around 0.

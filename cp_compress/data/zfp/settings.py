@@ -1,11 +1,51 @@
-"""Checks of the arguments of a ZFP codec."""
+"""The arguments of a ZFP codec and the checks of them, without torch."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from cp_compress.base.arguments import check_choice, check_real, reject
-from cp_compress.data.zfp.color import HALVED
+from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+
+# the dimensions, counted from the end, along which chroma is halved
+HALVED = {"4:4:4": (), "4:2:2": (-1,), "4:2:0": (-2, -1)}
+
+
+@dataclass(frozen=True, repr=False)
+class ZFPSettings:
+    """The arguments of `ZFP`."""
+
+    rate: float | None = None
+    precision: int | None = None
+    tolerance: float | tuple[float, ...] | None = None
+    reversible: bool = False
+    layout: str = "3d"
+    color: str = "rgb"
+    chroma: str = "4:4:4"
+    clip: tuple[float, float] | None = (0.0, 1.0)
+
+    expression_name: ClassVar[str] = "zfp"
+    positional_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reversible, bool):
+            reject("ZFP", "reversible", self.reversible, "must be True or False")
+        given = [name for name in ("rate", "precision", "tolerance") if getattr(self, name) is not None]
+        given += ["reversible"] if self.reversible else []
+        if len(given) != 1:
+            rule = "give exactly one of rate, precision, tolerance, reversible=True"
+            reject("ZFP", "mode", " and ".join(given) or None, rule)
+        if self.rate is not None:
+            rate = check_real("ZFP", "rate", self.rate, "rate must lie in (0, 64] bits a value", above=0, at_most=64)
+            object.__setattr__(self, "rate", rate)
+        if self.precision is not None:
+            rule = "precision must be a whole number of bit planes in 1..64"
+            precision = check_integer("ZFP", "precision", self.precision, rule, at_least=1, at_most=64)
+            object.__setattr__(self, "precision", precision)
+        object.__setattr__(self, "tolerance", check_tolerance(self.tolerance))
+        check_choice("ZFP", "layout", self.layout, ("2d", "3d"))
+        check_color(self.color, self.chroma, self.reversible, self.tolerance)
+        object.__setattr__(self, "clip", check_clip(self.clip))
 
 
 def check_clip(clip: Any) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.gradients import differentiating
 from cp_compress.fidelity.observing.observation import Observation
 
@@ -22,8 +23,8 @@ _TEST_SHARE = 0.33
 _ROUNDING = 1e-9  # of outputs of unit length: what a regression finds between equal ones
 
 
-@dataclass(frozen=True)
-class ConceptVectors:
+@dataclass(frozen=True, repr=False)
+class ConceptVectors(Brief):
     """Unit vectors (concepts, random sets, features) towards each concept, and how well each separates it.
 
     `accuracies` (concepts, random sets) are shares of held-out examples of concept and random set, in [0, 1]. A vector

@@ -16,6 +16,7 @@ from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.concept_vectors import ConceptVectors, find_concept_vectors
 from cp_compress.fidelity.attributions.maps import attribution_maps
 from cp_compress.fidelity.attributions.methods.gradients import Saliency
@@ -31,8 +32,8 @@ _LEAST_EXAMPLES = 6
 _CHUNK_ROWS = 64
 
 
-@dataclass(frozen=True)
-class ConceptScores:
+@dataclass(frozen=True, repr=False)
+class ConceptScores(Brief):
     """How a model's logits move along concepts: derivatives (examples, concepts, random sets), and the vectors' fit.
 
     `accuracies` and `known` (concepts, random sets) are those of `ConceptVectors`.

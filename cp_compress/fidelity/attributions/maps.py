@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import FORESEEN, ObservationError
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
@@ -34,8 +35,8 @@ _KEPT_BYTES = 2**30
 _kept: list[tuple[weakref.ref[Observation], Hashable, int]] = []  # the maps used last stand last
 
 
-@dataclass(frozen=True)
-class AttributionMaps:
+@dataclass(frozen=True, repr=False)
+class AttributionMaps(Brief):
     """Signed maps (n, ...) on the CPU, and how far attributions that should be complete are from it.
 
     `completeness_gap` is Σ|gap| / Σ|change| over the examples: the gap is the map's sum less the change of the

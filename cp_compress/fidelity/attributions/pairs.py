@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import slices
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.jaccard import jaccard_of_units, unit_maps
 from cp_compress.fidelity.attributions.similarity import correlation_of_ranks, iou_of_strengths, place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Interval, Quantile
@@ -27,8 +28,8 @@ FLOOR_DEFINITION = (
 )
 
 
-@dataclass(frozen=True)
-class CorrectedMean:
+@dataclass(frozen=True, repr=False)
+class CorrectedMean(Brief):
     """The evidence of (J − J₀) / (1 − J₀) from a mean index J and its chance floor J₀, both in [0, 1].
 
     Each bound takes J and J₀ at the ends that hold at half the error each, so that they hold together. The floor
@@ -54,8 +55,8 @@ class CorrectedMean:
         return CorrectedMean(self.index.scaled(factor), self.floor.scaled(factor))
 
 
-@dataclass(frozen=True)
-class Similarities:
+@dataclass(frozen=True, repr=False)
+class Similarities(Brief):
     """How alike pairs of maps are (k,): Jaccard index, rank correlation, and IoU of the strongest places."""
 
     index: Tensor
@@ -81,8 +82,8 @@ class Similarities:
         return {name: float(values.mean()) if len(values) else None for name, values in parts.items()}
 
 
-@dataclass(frozen=True)
-class Chance:
+@dataclass(frozen=True, repr=False)
+class Chance(Brief):
     """What maps of different examples have in common: the index of pairs (k,), and the means of the other two."""
 
     index: Tensor
@@ -119,8 +120,8 @@ def _rows(maps: Tensor) -> int:
     return max(1, _CHUNK_VALUES // max(1, maps[0].numel()))
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Brief):
     """The metrics of a comparison, the number of examples behind each, and the evidence."""
 
     metrics: dict[str, float]

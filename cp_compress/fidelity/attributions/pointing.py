@@ -13,6 +13,7 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
 from cp_compress.fidelity.attributions.masks import Mask, read_masks
@@ -31,8 +32,8 @@ _LISTED_EXAMPLES = 20
 _ROWS = 64
 
 
-@dataclass(frozen=True)
-class Pointing:
+@dataclass(frozen=True, repr=False)
+class Pointing(Brief):
     """Of each example (n,): the share of strength within a mask, whether the strongest place is, and zero maps."""
 
     mass: Tensor

@@ -15,6 +15,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.showing.brief import Brief
 
 _BLOCK_VALUES = 2**21
 _CHANNELS = {1: ("",), 3: ("red channel, ", "green channel, ", "blue channel, ")}
@@ -186,8 +187,8 @@ def join_directions(parts: Sequence[Directions]) -> Directions:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class DirectionBasis:
+@dataclass(frozen=True, eq=False, repr=False)
+class DirectionBasis(Brief):
     """Named unit vectors (vectors, *input) from which directions are combined, the simplest first."""
 
     names: tuple[str, ...]

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.boundaries.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, FloatArray, Quantile
 
 
-@dataclass(frozen=True, eq=False)
-class RayPairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class RayPairs(Brief):
     """Distances (examples, rays) before and after, float64, and what counts as preserved.
 
     They are inf where a ray does not reach another class, and NaN where an example has no such ray.

@@ -10,6 +10,7 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, as_rays
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.runner import Model, Runner
@@ -19,8 +20,8 @@ from cp_compress.inputs.tasks import require_one_class
 Bounds = tuple[float | Tensor, float | Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class BoundarySearch:
+@dataclass(frozen=True, eq=False, repr=False)
+class BoundarySearch(Brief):
     """Where rays leave the class of their seed.
 
     Attributes:

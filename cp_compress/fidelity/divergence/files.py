@@ -18,6 +18,7 @@ from cp_compress.base.digests import digest_tensors
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.files import write_atomically
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.finding import DivergenceSearch
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.observing.observation import Observation
@@ -28,8 +29,8 @@ _LARGEST_BYTES = 2**31
 _ARRAYS = ("inputs", "examples", "labels", "reference_classes", "candidate_classes")
 
 
-@dataclass(frozen=True, eq=False)
-class SavedDivergence:
+@dataclass(frozen=True, eq=False, repr=False)
+class SavedDivergence(Brief):
     """Inputs (n, *input) on which a reference and a candidate gave `reference_classes` and `candidate_classes` (n,).
 
     `examples` (n,) are the indices of the seeds in their data set, `labels` (n,) their true classes.

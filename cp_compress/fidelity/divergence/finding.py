@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.divergence.refinement import refine as refine_search
 from cp_compress.fidelity.divergence.search import Search
@@ -21,8 +22,8 @@ SMALLEST_MARGIN = 1e-5
 _OWNER = "find_divergence"
 
 
-@dataclass(frozen=True, eq=False)
-class DivergenceSearch:
+@dataclass(frozen=True, eq=False, repr=False)
+class DivergenceSearch(Brief):
     """The result of a search around each of n seeds.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from cp_compress.base.json_values import plain
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import (
     Interval,
     TestedEvidence,
@@ -69,8 +70,8 @@ class GroupEvidence(Protocol):
         """Return for each group whether its bound is proven or refuted at `confidence`, over all groups together."""
 
 
-@dataclass(frozen=True)
-class LargestDrop:
+@dataclass(frozen=True, repr=False)
+class LargestDrop(Brief):
     """The largest of several groups' drops, such as that of the worst class: paired drops, or means of drops.
 
     The upper bound needs no correction for the number of groups (it fails only where the truly worst group's
@@ -101,8 +102,8 @@ class LargestDrop:
         return _verdicts(self.names, self.drops, [more for more, _ in tests], [less for _, less in tests], confidence)
 
 
-@dataclass(frozen=True)
-class SmallestShare:
+@dataclass(frozen=True, repr=False)
+class SmallestShare(Brief):
     """The smallest of several groups' proportions or mean shares; its bounds are corrected as `LargestDrop`'s."""
 
     direction: ClassVar[Literal["min", "max"]] = "min"

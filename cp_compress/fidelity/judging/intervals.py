@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.lazy import LazyModule
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.mean_tests import falling_crossing, hoeffding_bentkus, hoeffding_bentkus_log_p
 from cp_compress.fidelity.judging.paired_tests import p_value, score, upper_limit
 
@@ -108,8 +109,8 @@ class Proportion:
         return float(more), float(stats.binom.sf(self.successes - 1, self.total, bound))
 
 
-@dataclass(frozen=True)
-class PairedDrop:
+@dataclass(frozen=True, repr=False)
+class PairedDrop(Brief):
     """`lost` and `gained` of `total` paired examples, for the drop (lost − gained) / total.
 
     The bounds invert an exact unconditional test (`paired_tests`): a drop that is at the bound is called less, or more,
@@ -154,8 +155,8 @@ class PairedDrop:
         return more, less
 
 
-@dataclass(frozen=True)
-class ExpectedDrop:
+@dataclass(frozen=True, repr=False)
+class ExpectedDrop(Brief):
     """The drop that a larger sample would show: numbers of pairs that need not be whole, and quick approximate bounds.
 
     It says how many examples a claim would need, and is evidence for none.
@@ -194,8 +195,8 @@ class ExpectedDrop:
         return ExpectedDrop(self.lost * factor, self.gained * factor, self.total * factor)
 
 
-@dataclass(frozen=True, eq=False)
-class BoundedMean:
+@dataclass(frozen=True, eq=False, repr=False)
+class BoundedMean(Brief):
     """The mean of values that cannot leave [`low`, `high`].
 
     Each end is the better of two bounds that hold for every distribution and sample size, at half the error
@@ -275,8 +276,8 @@ class BoundedMean:
         return min(1.0, 2 * smallest)  # each of the two bounds has half of the error
 
 
-@dataclass(frozen=True, eq=False)
-class Quantile:
+@dataclass(frozen=True, eq=False, repr=False)
+class Quantile(Brief):
     """A quantile of a sample: distribution-free bounds from order statistics (exact binomial)."""
 
     values: FloatArray

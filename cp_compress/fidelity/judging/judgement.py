@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.numbers import bound_text
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
+
+_SHOWN_RESULTS = 12
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,15 @@ class Requirement:
         """
         found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
         if found is None:
-            reject("Requirement.parse", "text", text, 'must have the form "metric >= bound" or "metric <= bound"')
+            reject("Requirement.parse", "text", text, f"must have the form {_meant_requirement(text)}")
         metric, sign, bound = found.groups()
         try:
             value = float(bound)
         except ValueError:
-            reject("Requirement.parse", "text", text, f"{bound!r} is no number")
+            percent = re.fullmatch(r"([\d.]+)%", bound)
+            told = f"; write {float(percent[1]) / 100:g} for {bound}" if percent else ""
+            told = f"; write {bound.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", bound) else told
+            reject("Requirement.parse", "text", text, f"{bound!r} is no number{told}")
         value = find_metric(metric).check_bound("Requirement.parse", "bound", value)
         return cls(metric, "min" if sign in (">=", "≥") else "max", value, confidence)
 
@@ -105,8 +112,8 @@ class Requirement:
         return value - self.bound if self.direction == "min" else self.bound - value
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Brief):
     """One requirement judged: what was found, its interval, and how many more examples would decide it.
 
     A claim about the worst of several groups has a verdict on each of them in `groups`. `clusters` is the number of
@@ -136,6 +143,14 @@ class Result:
         """The share that is left of the room between an unchanged model and the bound, `Metric.headroom`."""
         metric = known_metric(self.requirement.metric)
         return None if metric is None else metric.headroom(self.value, self.requirement.bound)
+
+    def __str__(self) -> str:
+        interval = self.interval
+        between = "" if interval is None else f" in [{number(interval.low)}, {number(interval.high)}]"
+        more = self.examples_needed
+        needed = "" if more is None else f"; about {more:,} more examples would decide"
+        found = f"found {number(self.value, self.requirement.bound)}{between}, n = {self.count:,}"
+        return f"{self.outcome}: {self.requirement}: {found}{needed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain Python types."""
@@ -167,11 +182,12 @@ def _badness(group: GroupVerdict) -> tuple[float, float]:
     return group.p_refuted, -group.p_proven
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """A measurement, its requirements judged, and the outcome of the worst of them.
 
-    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for.
+    It is neither true nor false: ask for `passed`; raises TypeError where its truth is asked for. `check.metrics` and
+    `check["agreement"]` are those of the measurement. Its repr is one line, its text one screen.
     """
 
     measurement: Measurement
@@ -180,6 +196,39 @@ class Check:
     def __bool__(self) -> bool:
         # every object is true by default: `assert check_…(…)` would hold whatever was found
         raise TypeError(f"a Check is neither true nor false; ask for its .passed (here {self.passed})")
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The values of the measurement by the names of their metrics."""
+        return self.measurement.metrics
+
+    def __getitem__(self, metric: str) -> float:
+        """Return the value of a metric; raises as `Measurement`."""
+        return self.measurement[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measurement)
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self.measurement
+
+    def __repr__(self) -> str:
+        others = len(self.results) - 1
+        rest = f", {others} more requirement{'s' if others > 1 else ''}" if others else ""
+        return f"<Check of {self.measurement.comparison}: {self.worst}{rest}>"
+
+    def __str__(self) -> str:
+        rows = _requirement_rows(self.results)
+        more = len(rows) - 1 - _SHOWN_RESULTS
+        rest = [f"… and {more} more requirements, in .results"] if more > 0 else []
+        heading = f"{self.outcome}: {self.measurement.summary}"
+        return "\n".join([heading, table(rows[: _SHOWN_RESULTS + 1]), *rest, *self.measurement.remarks()])
+
+    def _repr_html_(self) -> str:
+        """Return what is required and was found, for a notebook."""
+        remarks = "".join(f"<p>{escaped(line)}</p>" for line in self.measurement.remarks())
+        heading = f"<p><strong>{self.outcome}</strong>: {escaped(self.measurement.summary)}</p>"
+        return heading + html_table(_requirement_rows(self.results)) + remarks
 
     @property
     def outcome(self) -> Outcome:
@@ -197,7 +246,7 @@ class Check:
 
         Those without headroom come after those with, by their margin.
         """
-        return min(self.results, key=lambda one: (-SEVERITY.index(one.outcome), *nearness(one.headroom, one.margin)))
+        return min(self.results, key=_severity)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome, what decided it and the measurement as plain Python types, without values an example."""
@@ -209,9 +258,40 @@ class Check:
         }
 
 
+def _severity(result: Result) -> tuple[float, ...]:
+    return -SEVERITY.index(result.outcome), *nearness(result.headroom, result.margin)
+
+
 def nearness(headroom: float | None, margin: float) -> tuple[bool, float, float]:
     """Return what orders requirements by how near they are to their bound, the nearest or farthest beyond it first."""
     return headroom is None, 0.0 if headroom is None else headroom, margin
+
+
+def _meant_requirement(text: str) -> str:
+    """Return the form of a requirement, with what a text that has another one may stand for."""
+    form = '"metric >= bound" or "metric <= bound"'
+    found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>|<|==?|=>|=<|:|at least|at most)\s*([\d.]+%?)\s*", text)
+    metric = None if found is None else known_metric(found[1])
+    if found is None or metric is None or metric.direction is None:
+        return form
+    return f'{form}: "{found[1]} {">=" if metric.direction == "min" else "<="} {found[3]}"'
+
+
+def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Return each requirement with what was found, the worst first, as texts below a head."""
+    ordered = sorted(results, key=_severity)
+    found: list[tuple[str, ...]] = [
+        (
+            result.outcome,
+            str(result.requirement),
+            number(result.value, result.requirement.bound),
+            "" if result.interval is None else f"[{number(result.interval.low)}, {number(result.interval.high)}]",
+            number(result.count),
+        )
+        for result in ordered
+    ]
+    rows: list[tuple[str, ...]] = [("outcome", "required", "found", "interval", "n"), *found]
+    return rows if any(result.interval for result in results) else [(*row[:3], row[4]) for row in rows]
 
 
 def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:
@@ -232,8 +312,9 @@ def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Chec
 def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     metric = requirement.metric
     if metric not in measurement.metrics:
-        measured = ", ".join(sorted(measurement.metrics))
-        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} measured only {measured}")
+        measured = f"measured only {', '.join(sorted(measurement.metrics))}"
+        near = did_you_mean(metric, measurement.metrics)
+        reject("judge", "metric", metric, f"comparison {measurement.comparison!r} {measured}{near and f'; {near}'}")
     value = measurement.metrics[metric]
     count = measurement.counts.get(metric, 0)
     if math.isnan(value) or count == 0:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, did_you_mean, reject
+from cp_compress.base.error_reasons import printable_line, shortened
 from cp_compress.base.json_values import plain
+from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
 
 LONGEST_TABLE = 200
 """How many rows of a table, such as of classes, a record holds."""
+
+# what fits one screen
+_SHOWN_METRICS = 14
+_SHOWN_FIRST = 4
+_SHOWN_EXAMPLES = 3
+_SHOWN_NOTES = 2
+_LONGEST_NOTE = 150
 
 _BADNESS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "classes": lambda row: -row.get("drop", 0.0),
@@ -39,9 +48,12 @@ class ExampleChange:
         return f"#{self.index} (label {self.label}): {self.before} → {self.after}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """The result of one comparison; it knows no threshold.
+
+    `measurement["agreement"]` is the value of a metric, and a measurement is iterated over by the names of its metrics.
+    Its repr is one line, its text one screen, and a notebook shows it as a table.
 
     Args:
         comparison: The name of the comparison.
@@ -68,6 +80,61 @@ class Measurement:
         # observations keep what they have computed for later comparisons, and must not share it with their callers
         own = {name: values.clone() for name, values in self.per_example.items()}
         object.__setattr__(self, "per_example", own)
+
+    def __getitem__(self, metric: str) -> float:
+        """Return the value of a metric; raises KeyError, with the nearest name, for one that was not measured."""
+        if metric not in self.metrics:
+            known = f"its metrics are {', '.join(self.metrics)}"
+            raise KeyError(f"{self.comparison} has no metric {metric!r}; {did_you_mean(metric, self.metrics) or known}")
+        return self.metrics[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self.metrics
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the metrics, so that `dict(measurement)` is their values by name."""
+        return self.metrics.keys()
+
+    def __repr__(self) -> str:
+        return f"<Measurement of {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """The comparison, and its first metrics, in one line."""
+        shown = [f"{name} {number(value)}" for name, value in list(self.metrics.items())[:_SHOWN_FIRST]]
+        more = len(self.metrics) - len(shown)
+        rest = [f"{more} more metrics"] if more else []
+        return printable_line(f"{self.comparison}: {', '.join([*shown, *rest])}, n = {self.largest_count:,}")
+
+    @property
+    def largest_count(self) -> int:
+        """The largest number of samples behind a metric."""
+        return max(self.counts.values(), default=0)
+
+    def __str__(self) -> str:
+        rows = self.metric_rows()
+        more = len(rows) - 1 - _SHOWN_METRICS
+        lines = [table(rows[: _SHOWN_METRICS + 1])]
+        lines += [f"… and {more} more metrics, in .metrics"] if more > 0 else []
+        return "\n".join([*lines, *self.remarks()])
+
+    def _repr_html_(self) -> str:
+        """Return the metrics as a table, and what a reader must see beside it, for a notebook."""
+        return html_table(self.metric_rows()) + "".join(f"<p>{escaped(line)}</p>" for line in self.remarks())
+
+    def metric_rows(self) -> list[tuple[str, str, str]]:
+        """Return each metric with its value and count as texts, below a head."""
+        found = [(name, number(value), number(self.counts.get(name))) for name, value in self.metrics.items()]
+        return [(self.comparison, "value", "n"), *found]
+
+    def remarks(self) -> list[str]:
+        """Return the examples that changed most, and the notes, a line each; of many the first few."""
+        changed = [shortened(f"changed: {change}", _LONGEST_NOTE) for change in self.examples]
+        notes = [shortened(f"note: {note}", _LONGEST_NOTE) for note in self.notes]
+        return [*_first(changed, _SHOWN_EXAMPLES, "examples"), *_first(notes, _SHOWN_NOTES, "notes")]
 
     def check(self, owner: str, metrics: Iterable[Metric] = ()) -> None:
         """Raise InvalidArgumentError for a measurement of a user's own that is not what it must be.
@@ -105,6 +172,11 @@ class Measurement:
             "details": plain(_bounded(self.details)),
             "notes": list(self.notes),
         }
+
+
+def _first(lines: list[str], most: int, what: str) -> list[str]:
+    more = len(lines) - most
+    return lines[:most] + ([f"… and {more} more, in .{what}"] if more > 0 else [])
 
 
 def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,8 +141,14 @@ class Metric:
 
     def check_bound(self, owner: str, argument: str, bound: float) -> float:
         """Return a bound as a float; raises InvalidArgumentError for one outside of what the metric can be."""
-        rule = f"{self.name} lies in [{self.low:g}, {self.high:g}], and so must its bound"
+        rule = f"{self.name} lies in [{self.low:g}, {self.high:g}], and so must its bound{self.explain_percent(bound)}"
         return check_real(owner, argument, bound, rule, at_least=self.low, at_most=self.high)
+
+    def explain_percent(self, bound: object) -> str:
+        """Return what a bound would be that was meant in percent, or an empty text."""
+        if self.high != 1 or isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 1 < bound <= 100:
+            return ""
+        return f"; {bound:g} % would be {bound / 100:g}"
 
     def check_confidence(self, owner: str, confidence: float | None) -> None:
         """Raise InvalidArgumentError for a confidence where no claim about the population can be made."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import did_you_mean, reject
 from cp_compress.base.extensions import added
 from cp_compress.fidelity.judging.metric import Metric
 
@@ -19,6 +19,7 @@ def _table(*metrics: Metric) -> Mapping[str, Metric]:
 
 
 _INF = math.inf
+_LISTED = 6
 _TCAV = "Kim et al. 2018, Interpretability beyond feature attribution (TCAV)"
 _CORRUPTIONS = "Hendrycks and Dietterich 2019, Benchmarking neural network robustness"
 _JOSEPH = "Joseph et al. 2020, Correctness-preserving compression of datasets and neural network models"
@@ -589,7 +590,10 @@ def find_metric(name: str) -> Metric:
     bare = name.removeprefix("min_").removeprefix("max_")
     if bare != name and bare in names:
         reject("measurement", "metric", name, f"the metric is {bare}; min_ and max_ belong to the assertions")
-    reject("measurement", "metric", name, f"no comparison gives it; known are {', '.join(names)}")
+    counted = (
+        f"known are {', '.join(names[:_LISTED])} and {len(names) - _LISTED} more: see `cp-compress compare --help`"
+    )
+    reject("measurement", "metric", name, f"no comparison gives it; {did_you_mean(bare, names) or counted}")
 
 
 def check_level(owner: str, name: str, metric: Metric) -> None:

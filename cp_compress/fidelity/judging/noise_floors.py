@@ -12,16 +12,25 @@ import numpy as np
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.json_values import plain
+from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.tables import number, table
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 
 
-@dataclass(frozen=True)
-class NoiseFloor:
+@dataclass(frozen=True, repr=False)
+class NoiseFloor(Brief):
     """What each metric is between equivalent references: `values` hold one number for each ordered pair."""
 
     comparison: str
     values: Mapping[str, tuple[float, ...]]
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [(f"{self.comparison}, noise", "mean", "smallest", "largest", "pairs")]
+        for name, row in self.to_json().items():
+            figures = (float(row[key]) for key in ("mean", "smallest", "largest"))
+            rows.append((name, *map(number, figures), str(row["pairs"])))
+        return table(rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the mean, smallest and largest value and the number of pairs of each metric, as plain Python types."""

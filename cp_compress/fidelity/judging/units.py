@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import BoundedMean, FloatArray, Interval, PairedDrop, Proportion
 
 _BETS = 2.0 ** -np.arange(10)
@@ -17,8 +18,8 @@ _SHARES = (lambda places: 1 / ((places + 1) * (places + 2)) * 11 / 10)(np.arange
 """How much is put on each bet: most on the largest, which few clusters or rare changes need."""
 
 
-@dataclass(frozen=True, eq=False)
-class ClusteredMean:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClusteredMean(Brief):
     """The mean over examples of values in [`low`, `high`], where only clusters of examples are independent.
 
     `means` (k,) are those of the clusters and `sizes` (k,) their numbers of examples. The bounds hold for every number
@@ -97,8 +98,8 @@ Drop = PairedDrop | BoundedMean | ClusteredMean
 Share = Proportion | BoundedMean | ClusteredMean
 
 
-@dataclass(frozen=True, eq=False)
-class Units:
+@dataclass(frozen=True, eq=False, repr=False)
+class Units(Brief):
     """What evidence is made of: n examples, or the clusters (n,) that they belong to."""
 
     clusters: Tensor | None = None

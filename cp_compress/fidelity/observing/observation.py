@@ -66,6 +66,10 @@ class Observation:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __repr__(self) -> str:
+        ran = "" if "_forward" in vars(self) else ", not run yet"
+        return f"<Observation of {type(self.model).__name__} on {len(self):,} examples, {self.task}{ran}>"
+
     @property
     def logits(self) -> Tensor:
         """The logits (n, classes), finite; raises ObservationError if they were changed in place."""

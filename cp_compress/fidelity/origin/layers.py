@@ -15,6 +15,7 @@ from cp_compress.base.arguments import check_integer
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.observation import Observation, answers_in
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
@@ -71,8 +72,8 @@ class LayerDamage:
         return fields
 
 
-@dataclass(frozen=True)
-class Origin:
+@dataclass(frozen=True, repr=False)
+class Origin(Brief):
     """The parts of a candidate, ranked by how many changed predictions they explain.
 
     Attributes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import Proportion
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
@@ -19,8 +20,8 @@ Against = Literal["reference", "truth"]
 _THRESHOLDS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class RiskCoverage:
+@dataclass(frozen=True, eq=False, repr=False)
+class RiskCoverage(Brief):
     """The risk of a model that predicts only where it is most confident.
 
     `thresholds`, `coverage` and `risk` (k,), float64, have one entry for each different confidence, the highest first:
@@ -57,8 +58,8 @@ def risk_coverage(candidate: Observation, reference: Observation, *, against: Ag
     return RiskCoverage(thresholds, answered / len(wrong), errors / answered, area)
 
 
-@dataclass(frozen=True)
-class Abstention:
+@dataclass(frozen=True, repr=False)
+class Abstention(Brief):
     """Where to abstain: predict only where the largest probability is at least `threshold`, inf for never.
 
     `coverage` is the fraction of the examples then predicted, `agreement` the fraction of these predictions that agree

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.showing.brief import Brief
 
 _FREE = "no change would cost anything"
 ClassDistance = Tensor | Sequence[Sequence[float]] | Mapping[str, Sequence[int | str]]
@@ -57,8 +58,8 @@ def as_class_distance(class_distance: ClassDistance | None, names: tuple[str, ..
     return matrix
 
 
-@dataclass(frozen=True, eq=False)
-class ChangeCosts:
+@dataclass(frozen=True, eq=False, repr=False)
+class ChangeCosts(Brief):
     """What each change of a class to another costs; without a matrix where every change between groups costs 1.
 
     `groups` (classes,) are the groups, `matrix` (classes, classes) the distances where they are given.

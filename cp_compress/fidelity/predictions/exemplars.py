@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.output_changes import by_blocks
 
 
-@dataclass(frozen=True, eq=False)
-class Exemplars:
+@dataclass(frozen=True, eq=False, repr=False)
+class Exemplars(Brief):
     """Compression-identified exemplars, ordered by the agreement of the candidates.
 
     Attributes:

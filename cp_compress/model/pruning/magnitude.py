@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real
 from cp_compress.model.layers import Weight
 from cp_compress.model.pruning.largest import zero_all_but_largest
 from cp_compress.model.pruning.zeroing import mask_weights
 from cp_compress.model.record import Skip
 from cp_compress.model.scheme import Piped
-from cp_compress.model.targets import Patterns, as_patterns
+from cp_compress.model.settings import PruneSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-SCOPES = ("global", "layer")
 
-
-@dataclass(frozen=True)
-class Prune(Piped):
+@dataclass(frozen=True, repr=False)
+class Prune(Piped, PruneSettings):
     """Keep the share `density` of all weights, those of the largest magnitude, and set the others to zero.
 
     Exactly round(density·n) of n weights stay, halves rounded up and never fewer than one; of equal magnitudes the
@@ -46,21 +43,8 @@ class Prune(Piped):
     2
     """
 
-    density: float
-    scope: str = "global"
-    include: Patterns = ()
-    exclude: Patterns = ()
-
-    expression_name: ClassVar[str] = "prune"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ("zeros",)
     undoes: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "density", check_density("Prune", self.density, "weights"))
-        check_choice("Prune", "scope", self.scope, SCOPES)
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns("Prune", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a pruned copy of the model.
@@ -75,12 +59,6 @@ class Prune(Piped):
             tensors: list[Tensor] = [weight.matrix for weight in group]
             zero_all_but_largest(tensors, kept_count(self.density, sum(map(Tensor.numel, tensors))))
         return []
-
-
-def check_density(owner: str, density: object, unit: str) -> float:
-    """Return a density as a float, or reject it."""
-    rule = f"density is the kept share of {unit} and must lie in (0, 1]; density=1 removes nothing"
-    return check_real(owner, "density", density, rule, above=0, at_most=1)
 
 
 def kept_count(density: float, total: int) -> int:

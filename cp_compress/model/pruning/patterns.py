@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,24 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.model.layers import Owner, Weight, is_transposed_linear
 from cp_compress.model.pruning.largest import keep_largest
-from cp_compress.model.pruning.magnitude import SCOPES, check_density, kept_count
+from cp_compress.model.pruning.magnitude import kept_count
 from cp_compress.model.pruning.zeroing import mask_weights
 from cp_compress.model.record import Skip
 from cp_compress.model.scheme import Piped
-from cp_compress.model.targets import Patterns, as_patterns
+from cp_compress.model.settings import BlockPruneSettings, NMPruneSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-_NORMS = ("l1", "l2", "max", "mean")
 _PIECE = 1 << 22
 
 
-@dataclass(frozen=True)
-class BlockPrune(Piped):
+@dataclass(frozen=True, repr=False)
+class BlockPrune(Piped, BlockPruneSettings):
     """Keep the share `density` of the blocks of all weights, those of the largest norm, and set the others to zero.
 
     Exactly round(density·blocks) stay, halves rounded up and never fewer than one; of equal norms the first by index.
@@ -55,25 +52,8 @@ class BlockPrune(Piped):
     4
     """
 
-    density: float
-    block_size: tuple[int, ...]
-    norm: str = "l2"
-    scope: str = "global"
-    include: Patterns = ()
-    exclude: Patterns = ()
-
-    expression_name: ClassVar[str] = "block_prune"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
     undoes: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "density", check_density("BlockPrune", self.density, "blocks"))
-        object.__setattr__(self, "block_size", _as_block_size(self.block_size))
-        check_choice("BlockPrune", "norm", self.norm, _NORMS)
-        check_choice("BlockPrune", "scope", self.scope, SCOPES)
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns("BlockPrune", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a pruned copy of the model; raises as `Prune.compress`."""
@@ -103,8 +83,8 @@ class BlockPrune(Piped):
         return tensor.flatten(1) if len(self.block_size) == 2 else tensor
 
 
-@dataclass(frozen=True)
-class NMPrune(Piped):
+@dataclass(frozen=True, repr=False)
+class NMPrune(Piped, NMPruneSettings):
     """Keep the `n` largest of every `m` neighbouring inputs of each output, and set the others to zero.
 
     Neighbours are consecutive in the input dimension of a weight: features, or input channels (of a group) at one place
@@ -126,23 +106,8 @@ class NMPrune(Piped):
     [2]
     """
 
-    n: int = 2
-    m: int = 4
-    include: Patterns = ()
-    exclude: Patterns = ()
-
-    expression_name: ClassVar[str] = "nm_prune"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ("zeros", "pattern")
     undoes: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        rule = "m is the number of neighbouring inputs in a group, a whole number of 2 or more"
-        object.__setattr__(self, "m", check_integer("NMPrune", "m", self.m, rule, at_least=2))
-        rule = f"n is how many of every {self.m} neighbours stay, a whole number from 1 to {self.m - 1}"
-        object.__setattr__(self, "n", check_integer("NMPrune", "n", self.n, rule, at_least=1, at_most=self.m - 1))
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns("NMPrune", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a pruned copy of the model; raises as `Prune.compress`."""
@@ -209,13 +174,3 @@ def _split_blocks(tensor: Tensor, block_size: Sequence[int]) -> Tensor:
     padding = [amount for size, length in zip(block_size, tensor.shape, strict=True) for amount in (-length % size, 0)]
     shape = [part for size, length in zip(block_size, tensor.shape, strict=True) for part in (-(-length // size), size)]
     return F.pad(tensor, padding[::-1]).view(shape)
-
-
-def _as_block_size(value: object) -> tuple[int, ...]:
-    rule = "block_size is (rows, columns), or one size for each dimension of a weight: whole numbers of 1 or more"
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < 2:
-        reject("BlockPrune", "block_size", value, rule)
-    sizes = tuple(check_integer("BlockPrune", "block_size", size, rule, at_least=1) for size in value)
-    if math.prod(sizes) == 1:
-        reject("BlockPrune", "block_size", value, "blocks of one weight are what Prune works on")
-    return sizes

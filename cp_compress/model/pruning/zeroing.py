@@ -12,7 +12,8 @@ from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.order import record_scheme
 from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
-from cp_compress.model.targets import Patterns, choose
+from cp_compress.model.settings import Patterns
+from cp_compress.model.targets import choose
 
 
 class MaskingScheme(Protocol):

@@ -27,7 +27,6 @@ from cp_compress.model.tracing import running
 
 _BATCH = 64
 _CODES = 255
-_RULE = "calibration is the name of a factory, as 'package.module:factory', or CalibrationData"
 
 
 class CalibrationData:
@@ -65,17 +64,6 @@ class CalibrationData:
     def batches(self) -> Iterator[Tensor]:
         """Yield the inputs in order, in batches of a fixed size."""
         yield from torch.split(self.inputs, _BATCH)
-
-
-def as_calibration(owner: str, value: object) -> str | CalibrationData:
-    """Return calibration data, or the name of a factory, or reject what is neither; nothing is imported yet."""
-    if isinstance(value, CalibrationData):
-        return value
-    if isinstance(value, str):
-        module, _, factory = value.partition(":")
-        if factory and all(part.isidentifier() for part in (*module.split("."), *factory.split("."))):
-            return value
-    return reject(owner, "calibration", value, _RULE)
 
 
 def read_calibration(owner: str, calibration: str | CalibrationData) -> CalibrationData:

@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
 from cp_compress.model.quantization.rounding import choose_weights, to_integers
 from cp_compress.model.representations.formats import IntegerFormat, fitting_fraction_bits, quantize_fixed
 from cp_compress.model.scheme import Piped
-from cp_compress.model.targets import as_patterns
+from cp_compress.model.settings import MOST_FRACTION_BITS, FixedPointSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-_MOST_FRACTION_BITS = 126  # 2^-126 is the smallest normal float32
 
-
-@dataclass(frozen=True)
-class FixedPoint(Piped):
+@dataclass(frozen=True, repr=False)
+class FixedPoint(Piped, FixedPointSettings):
     """Round weights to two's-complement numbers of `bits` bits, `fraction_bits` of them behind the binary point.
 
     In Qm.n, with n = `fraction_bits` and m = bits − 1 − n bits before the point, a weight w becomes round(w·2^n)/2^n,
@@ -47,27 +44,8 @@ class FixedPoint(Piped):
     True
     """
 
-    bits: int = 8
-    fraction_bits: int | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    expression_name: ClassVar[str] = "fixed_point"
-    positional_fields: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
     undoes: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        rule = "bits is the whole width of a number, sign included, and must be a whole number in 2..16"
-        bits = check_integer("FixedPoint", "bits", self.bits, rule, at_least=2, at_most=16)
-        object.__setattr__(self, "bits", bits)
-        if self.fraction_bits is not None:
-            rule = "fraction_bits is the number of bits behind the binary point, a whole number in −126..126, or None"
-            limits = {"at_least": -_MOST_FRACTION_BITS, "at_most": _MOST_FRACTION_BITS}
-            places = check_integer("FixedPoint", "fraction_bits", self.fraction_bits, rule, **limits)
-            object.__setattr__(self, "fraction_bits", places)
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns("FixedPoint", name, getattr(self, name)))
 
     def compress(self, model: nn.Module) -> nn.Module:
         """Return a copy of the model with fixed-point weights.
@@ -87,7 +65,7 @@ class FixedPoint(Piped):
         largest = float(weight.tensor.detach().abs().max())
         places = self.fraction_bits
         if places is None:
-            places = min(_MOST_FRACTION_BITS, fitting_fraction_bits(largest, form))
+            places = min(MOST_FRACTION_BITS, fitting_fraction_bits(largest, form))
         limits = torch.finfo(weight.tensor.dtype)
         if not limits.tiny * limits.eps <= 2.0**-places <= limits.max / 2**self.bits:
             raise CompressionError(

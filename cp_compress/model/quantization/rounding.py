@@ -18,7 +18,8 @@ from cp_compress.model.representations.integer_layers import (
     integer_obstacle,
     to_integer_layer,
 )
-from cp_compress.model.targets import Patterns, choose, matches
+from cp_compress.model.settings import Patterns
+from cp_compress.model.targets import choose, matches
 
 # integers as the weight, scales, and the words of the report
 Rounded = tuple[Tensor, Tensor, str]

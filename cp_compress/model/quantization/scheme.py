@@ -7,37 +7,30 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
-from cp_compress.model.quantization.calibration import (
-    CalibrationData,
-    as_calibration,
-    find_input_ranges,
-    read_calibration,
-)
+from cp_compress.model.quantization.calibration import CalibrationData, find_input_ranges, read_calibration
 from cp_compress.model.quantization.rounding import choose_weights, obstacle, to_integers
 from cp_compress.model.record import Change, Skip
 from cp_compress.model.representations.arithmetic import has_own_forward
 from cp_compress.model.representations.formats import IntegerFormat, quantize
 from cp_compress.model.representations.half_computed import cast_model
 from cp_compress.model.representations.half_stored import find_half, hold_model
-from cp_compress.model.representations.integer_layers import MODES, require_float_weights
+from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.representations.products import probe_obstacle
 from cp_compress.model.scheme import Piped
-from cp_compress.model.targets import as_patterns
+from cp_compress.model.settings import INTEGERS, QuantizeSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_INTEGERS = {"int8": 8, "int4": 4}
 
 
-@dataclass(frozen=True)
-class Quantize(Piped):
+@dataclass(frozen=True, repr=False)
+class Quantize(Piped, QuantizeSettings):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.
 
     "int8" and "int4" store the weights of linear layers, convolutions, attention projections and recurrent layers as
@@ -68,40 +61,10 @@ class Quantize(Piped):
     (torch.int8, True)
     """
 
-    dtype: str
-    mode: str = "weight"
-    group_size: int | None = None
     calibration: str | CalibrationData | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
-    expression_name: ClassVar[str] = "quantize"
-    positional_fields: ClassVar[tuple[str, ...]] = ("dtype",)
     leaves: ClassVar[tuple[str, ...]] = ("rounded_numbers",)
     undoes: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        check_choice("Quantize", "dtype", self.dtype, (*_FLOATS, *_INTEGERS))
-        check_choice("Quantize", "mode", self.mode, MODES)
-        integers = self.dtype in _INTEGERS
-        if self.mode == "static" and not integers:
-            reject("Quantize", "mode", self.mode, f"{self.dtype} has no scales to calibrate: use 'weight' or 'dynamic'")
-        if self.group_size is not None:
-            rule = "group_size is how many weights share a scale, a whole number of 1 or more, or None for a channel"
-            size = check_integer("Quantize", "group_size", self.group_size, rule, at_least=1)
-            object.__setattr__(self, "group_size", size)
-            if not integers or self.mode != "weight":
-                reject("Quantize", "group_size", size, "groups are for integers with mode='weight' only")
-        if (self.calibration is not None) != (self.mode == "static"):
-            rule = "mode='static' needs calibration data, such as 'package.module:factory', and no other mode takes it"
-            reject("Quantize", "calibration", self.calibration, rule)
-        if self.calibration is not None:
-            object.__setattr__(self, "calibration", as_calibration("Quantize", self.calibration))
-        for name in ("include", "exclude"):
-            patterns = as_patterns("Quantize", name, getattr(self, name))
-            if patterns and not integers:
-                reject("Quantize", name, patterns, f"{self.dtype} is for whole models; patterns are for integers only")
-            object.__setattr__(self, name, patterns)
 
     def content(self) -> str:
         """Return the scheme's text with the digest of its calibration data: what its result depends on."""
@@ -116,7 +79,7 @@ class Quantize(Piped):
         dtype cannot hold, and for NaN or Inf weights; and what the model raises on the calibration data.
         """
         candidate = copy_model("Quantize", model)
-        if self.dtype in _INTEGERS:
+        if self.dtype in INTEGERS:
             changes, skips = self._to_integers(candidate)
         else:
             changes, skips = self._to_float(candidate), []
@@ -133,7 +96,7 @@ class Quantize(Piped):
         return hold_model(model, _FLOATS[self.dtype])
 
     def _to_integers(self, model: nn.Module) -> tuple[list[Change], list[Skip]]:
-        form = IntegerFormat(_INTEGERS[self.dtype], self.group_size)
+        form = IntegerFormat(INTEGERS[self.dtype], self.group_size)
         weights, skips = choose_weights(str(self), model, self.include, self.exclude)
         ranges, refused = None, {}
         if self.mode == "dynamic":

@@ -30,7 +30,6 @@ from cp_compress.model.representations.formats import (
 )
 from cp_compress.model.representations.products import weight_in_use
 
-MODES = ("weight", "dynamic", "static")
 INPUT_SCALE, INPUT_ZERO = "int8_input_scale", "int8_input_zero"
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)

@@ -14,7 +14,6 @@ from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Owner, find_layer, is_table, is_weight
 from cp_compress.model.representations.formats import IntegerFormat
 from cp_compress.model.representations.integer_layers import (
-    MODES,
     IntegerWeights,
     blank_store,
     fill,
@@ -26,6 +25,7 @@ from cp_compress.model.representations.integer_layers import (
     to_integer_layer,
 )
 from cp_compress.model.representations.representation import Held, Representation
+from cp_compress.model.settings import MODES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import zlib
 from typing import Any
 
@@ -17,10 +16,9 @@ import safetensors.numpy
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
-from cp_compress.base.files import read_regular, write_atomically
+from cp_compress.base.files import write_atomically
 from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import holdings_of
@@ -29,15 +27,23 @@ from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered
 from cp_compress.model.representations.registry import nested_whole
 from cp_compress.model.storage.arrangement import describe_arrangement, finish_model, read_arrangement, shape_model
+from cp_compress.model.storage.contents import (
+    CHECKSUM,
+    SEEN,
+    TABLE,
+    VERSION,
+    digest_arrays,
+    read_arrays,
+    read_content,
+    read_seen,
+    read_table,
+    told_of,
+)
 from cp_compress.model.storage.extra_states import add_extra_states, read_extra_states
 from cp_compress.model.storage.kinds import describe_kinds, require_kinds
 from cp_compress.model.storage.outside import add_outside, read_outside, refuse_unheld, settle_buffers
 from cp_compress.model.storage.packing import Packer, Unpacker, Words
 from cp_compress.model.storage.parts import add_parts, fill_parts
-
-_VERSION = 3
-_TABLE, _SEEN, _CHECKSUM = "table", "seen", "sha256"
-_LARGEST_TABLE, _LARGEST_FILE = 1 << 28, 1 << 40
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -89,8 +95,8 @@ def with_seen(arrays: dict[str, Words], model: nn.Module) -> dict[str, Words]:
     seen = {purpose: "".join(sorted(digests)) for purpose, digests in sorted(seen_digests(model).items())}
     if not seen:
         return arrays
-    marked = arrays | {_SEEN: np.frombuffer(zlib.compress(json.dumps(seen).encode(), 9), np.uint8)}
-    return marked | {_CHECKSUM: np.frombuffer(bytes.fromhex(_digest(marked)), np.uint8)}
+    marked = arrays | {SEEN: np.frombuffer(zlib.compress(json.dumps(seen).encode(), 9), np.uint8)}
+    return marked | {CHECKSUM: np.frombuffer(bytes.fromhex(digest_arrays(marked)), np.uint8)}
 
 
 def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dict[str, Words]:
@@ -101,7 +107,7 @@ def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dic
             tensors.append([names, add_parts(packer, tensor, whole)])
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             raise CompressionError(f"{names[0]} cannot be stored: {error}") from error
-    table = {"version": _VERSION, "tensors": tensors, "arrangement": describe_arrangement(model)}
+    table = {"version": VERSION, "tensors": tensors, "arrangement": describe_arrangement(model)}
     table["kinds"] = describe_kinds(model)
     extra = add_extra_states(packer, model)
     if extra:
@@ -110,23 +116,26 @@ def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dic
     if outside:
         table["outside"] = outside
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False)
-    arrays = packer.arrays() | {_TABLE: np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)}
-    arrays[_CHECKSUM] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
+    arrays = packer.arrays() | {TABLE: np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)}
+    arrays[CHECKSUM] = np.frombuffer(bytes.fromhex(digest_arrays(arrays)), np.uint8)
     return arrays
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """Return the stored model as a new module; `model` gives the architecture, and its device, and is not changed.
 
-    Raises CorruptStreamError, with the path, for a damaged file, CompressionError, naming the tensor, for a file
-    of another architecture, OSError for a file that cannot be read.
+    Raises InvalidArgumentError, which says what the file holds, without a model; CorruptStreamError, with the path, for
+    a damaged file, CompressionError, naming the tensor, for a file of another architecture, OSError for a file that
+    cannot be read.
     """
+    if isinstance(path, nn.Module):
+        reject("load", "path", type(path).__name__, "the path comes first, and the original model second")
+    if model is None:
+        rule = "a file holds no code: give the model that it was compressed from as the second argument"
+        reject("load", "model", None, f"{rule}; {os.fspath(path)} holds {told_of(path)}")
     if not isinstance(model, nn.Module):
         reject("load", "model", type(model).__name__, "must be the torch.nn.Module that the file was made from")
-    try:
-        content = read_regular(path, _LARGEST_FILE)
-    except ValueError as error:
-        raise CorruptStreamError(f"{os.fspath(path)} cannot be read: {error}") from error
+    content = read_content(path)
     try:
         return _read(content, model)
     except CorruptStreamError as error:
@@ -148,19 +157,10 @@ def _same_place(tensor: Tensor) -> Any:
     return geometry(as_plain(tensor)) if type(tensor) in (Tensor, nn.Parameter) and is_plain(tensor) else id(tensor)
 
 
-def _digest(arrays: dict[str, Words]) -> str:
-    digest = start_digest()
-    for name in sorted(arrays):
-        if name != _CHECKSUM:
-            digest.update(f"{name} {arrays[name].dtype.str} {len(arrays[name])}\n".encode())
-            digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
-
-
 def _read(content: bytes, model: nn.Module) -> nn.Module:
-    arrays = _read_arrays(content)
-    table = _read_table(arrays.pop(_TABLE))
-    seen = _read_seen(arrays.pop(_SEEN, None))
+    arrays = read_arrays(content)
+    table = read_table(arrays.pop(TABLE))
+    seen = read_seen(arrays.pop(SEEN, None))
     try:
         entries = [([str(name) for name in names], entry) for names, entry in table["tensors"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -197,20 +197,6 @@ def _read(content: bytes, model: nn.Module) -> nn.Module:
     return candidate
 
 
-def _read_seen(packed: Words | None) -> dict[str, list[str]]:
-    if packed is None:
-        return {}
-    try:
-        texts = json.loads(zlib.decompressobj().decompress(packed.tobytes(), _LARGEST_TABLE))
-        seen = {str(purpose): re.findall("[0-9a-f]{16}", text) for purpose, text in texts.items()}
-        whole = all(16 * len(seen[purpose]) == len(text) for purpose, text in texts.items())
-    except (zlib.error, ValueError, RecursionError, TypeError, AttributeError) as error:
-        raise CorruptStreamError(f"the examples that it has seen are not readable ({reason_of(error)})") from error
-    if not whole:
-        raise CorruptStreamError("the examples that it has seen are not readable (no digests)")
-    return seen
-
-
 def _all_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
@@ -225,33 +211,6 @@ def _require_same_names(entries: list[tuple[list[str], Any]], places: dict[str, 
     for name in places:
         if name not in set(stored):
             raise CompressionError(f"{name} is in the model, not in the file")
-
-
-def _read_arrays(content: bytes) -> dict[str, Words]:
-    try:
-        arrays: dict[str, Words] = safetensors.numpy.load(content)
-    except Exception as error:
-        raise CorruptStreamError(f"it is no whole safetensors file ({reason_of(error)})") from error
-    if _TABLE not in arrays or _CHECKSUM not in arrays:
-        raise CorruptStreamError("it is a safetensors file that no `save` of this package wrote")
-    if any(array.ndim != 1 or array.dtype.kind != "u" for array in arrays.values()):
-        raise CorruptStreamError("its arrays are not of the kind that is stored")
-    if arrays.pop(_CHECKSUM).tobytes().hex() != _digest(arrays):
-        raise CorruptStreamError("its content does not match its checksum")
-    return arrays
-
-
-def _read_table(packed: Words) -> dict[str, Any]:
-    decoder = zlib.decompressobj()
-    try:
-        text = decoder.decompress(packed.tobytes(), _LARGEST_TABLE)
-        table = json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as error:
-        raise CorruptStreamError(f"its table is not readable ({reason_of(error)})") from error
-    if not isinstance(table, dict) or table.get("version") != _VERSION:
-        version = table.get("version") if isinstance(table, dict) else None
-        raise CorruptStreamError(f"its format version is {version!r}; this package reads {_VERSION}")
-    return table
 
 
 def _refuse_nested(model: nn.Module) -> None:

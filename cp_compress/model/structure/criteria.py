@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice
+from cp_compress.model.settings import CRITERIA
 
-CRITERIA = ("l1", "l2", "max", "mean", "geometric_median")
 # up to this many subtractions distances are taken one by one; above it from products, which round differently
 _EXACT = 1 << 27
 

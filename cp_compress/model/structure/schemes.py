@@ -2,71 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import copy_model, find_weights, is_transposed_linear
 from cp_compress.model.order import record_scheme, require_order
-from cp_compress.model.pruning.magnitude import check_density
 from cp_compress.model.record import Skip
 from cp_compress.model.representations.integer_layers import require_float_weights
 from cp_compress.model.scheme import Piped
-from cp_compress.model.structure.criteria import CRITERIA
+from cp_compress.model.settings import (
+    FilterPruneSettings,
+    NeuronPruneSettings,
+    StructurePruneSettings,
+    UnitPruneSettings,
+)
 from cp_compress.model.structure.ranking import Ranking, Target
 from cp_compress.model.structure.removal import Work, remove_weakest, zero_weakest
-from cp_compress.model.targets import as_patterns, choose
+from cp_compress.model.targets import choose
 from cp_compress.model.tracing import Trace, example_inputs, trace
 
-_SCOPES = ("layer", "global")
-_DTYPES = ("auto", "float", "int64")
 _NEURAL = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-@dataclass(frozen=True)
-class _UnitPrune(Piped):
+@dataclass(frozen=True, repr=False)
+class _UnitPrune(Piped, UnitPruneSettings):
     """What the three structured schemes have in common; they differ in the layers they look at."""
 
-    density: float
-    norm: str = "l1"
-    round_to: int = 1
-    shrink: bool = True
-    example_shape: tuple[int, ...] | None = None
-    example_dtype: str = "auto"
-    scope: str = "layer"
-    floor: float = 0.0
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    positional_fields: ClassVar[tuple[str, ...]] = ()
-    units: ClassVar[str]
-    expression_name: ClassVar[str]
     kinds: ClassVar[tuple[type[nn.Module], ...]]
-
-    def __post_init__(self) -> None:
-        owner = type(self).__name__
-        object.__setattr__(self, "density", check_density(owner, self.density, f"{self.units}"))
-        check_choice(owner, "norm", self.norm, CRITERIA)
-        rule = f"round_to is the number of {self.units} to align to, a whole number of 1 or more"
-        object.__setattr__(self, "round_to", check_integer(owner, "round_to", self.round_to, rule, at_least=1))
-        if not isinstance(self.shrink, bool):
-            reject(owner, "shrink", self.shrink, f"must be True (remove {self.units}) or False (zero them)")
-        object.__setattr__(self, "example_shape", _as_shape(owner, self.example_shape))
-        check_choice(owner, "example_dtype", self.example_dtype, _DTYPES)
-        check_choice(owner, "scope", self.scope, _SCOPES)
-        rule = (
-            f"floor is the smallest share of {self.units} that a layer keeps: from 0 to the density, and 0 with "
-            'scope="layer", where every layer keeps the density'
-        )
-        highest = self.density if self.scope == "global" else 0
-        object.__setattr__(self, "floor", check_real(owner, "floor", self.floor, rule, at_least=0, at_most=highest))
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, as_patterns(owner, name, getattr(self, name)))
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -138,8 +104,8 @@ class _UnitPrune(Piped):
         return chosen, skips
 
 
-@dataclass(frozen=True)
-class FilterPrune(_UnitPrune):
+@dataclass(frozen=True, repr=False)
+class FilterPrune(_UnitPrune, FilterPruneSettings):
     """Keep the share `density` of the filters of every convolution, the strongest by `norm`.
 
     round(density·filters) stay, halves rounded up, then rounded to a multiple of `round_to` and never fewer than that;
@@ -182,13 +148,11 @@ class FilterPrune(_UnitPrune):
     4
     """
 
-    expression_name: ClassVar[str] = "filter_prune"
-    units: ClassVar[str] = "filters"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
 
 
-@dataclass(frozen=True)
-class NeuronPrune(_UnitPrune):
+@dataclass(frozen=True, repr=False)
+class NeuronPrune(_UnitPrune, NeuronPruneSettings):
     """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
 
     In a recurrent layer hidden units are kept, the same number in each of its levels and directions; in an attention
@@ -224,13 +188,11 @@ class NeuronPrune(_UnitPrune):
     4
     """
 
-    expression_name: ClassVar[str] = "neuron_prune"
-    units: ClassVar[str] = "neurons"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
-@dataclass(frozen=True)
-class StructurePrune(_UnitPrune):
+@dataclass(frozen=True, repr=False)
+class StructurePrune(_UnitPrune, StructurePruneSettings):
     """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
 
     With `scope="global"` filters and neurons are ranked together, as in Condensa (Joseph et al. 2020), which compares
@@ -266,15 +228,4 @@ class StructurePrune(_UnitPrune):
     (4, 3)
     """
 
-    expression_name: ClassVar[str] = "structure_prune"
-    units: ClassVar[str] = "filters or neurons"
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
-
-
-def _as_shape(owner: str, value: object) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    rule = "must be the shape of one example without the batch dimension, such as (3, 32, 32), or None"
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        reject(owner, "example_shape", value, rule)
-    return tuple(check_integer(owner, "example_shape", size, rule, at_least=1) for size in value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
+from cp_compress.base.showing.brief import Brief
 from cp_compress.search.constraints import conservative_margin
 from cp_compress.search.results import describe_check, trial_table
 from cp_compress.search.spaces import Point
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement
 
 
-@dataclass(frozen=True, eq=False)
-class SettingTrial:
+@dataclass(frozen=True, eq=False, repr=False)
+class SettingTrial(Brief):
     """One setting that was tried: its size and how it was judged.
 
     Attributes:
@@ -76,8 +77,8 @@ class SettingTrial:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class SmallestSetting:
+@dataclass(frozen=True, eq=False, repr=False)
+class SmallestSetting(Brief):
     """The smallest setting of a family of codecs at which the requirements hold, and how it was found.
 
     Attributes:

@@ -21,7 +21,7 @@ _DRAWN, _NEAR = 1000, 150
 _STEPS = (0.2, 0.05, 0.01)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bayesian(Written):
     """Search any number of parameters, including categories, with Gaussian processes of scikit-optimize.
 

@@ -20,7 +20,7 @@ _IMPOSSIBLE = 1e-30
 _CONFIRMING_SHARE = 0.4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bisection(Written):
     """Bisect one numeric parameter, one end of which compresses mildly (`feasible_at`) and the other strongly.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GRID = 1001
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DRUCB(Written):
     """Search one numeric parameter by Domain-Restricted UCB (Joseph et al., IEEE Micro 2020; Joseph's thesis proposal).
 

@@ -13,7 +13,7 @@ def parse_strategy(text: str) -> Strategy:
     """Read a strategy from its expression: the inverse of `str(strategy)`.
 
     >>> parse_strategy("bisection(noise=0.01)")
-    Bisection(noise=0.01, confidence=0.9, feasible_at='high')
+    bisection(noise=0.01)
     """
     found: Strategy = parse_one(text, (Bisection, DRUCB, Bayesian), "strategy")
     return found

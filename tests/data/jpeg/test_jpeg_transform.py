@@ -13,7 +13,7 @@ from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data import JPEG
 from cp_compress.data.container import Kind, payload_size, seal
 from cp_compress.data.jpeg import coefficients as jpeg_coefficients
-from cp_compress.data.jpeg.coefficients import FACTORS
+from cp_compress.data.jpeg.settings import FACTORS
 from cp_compress.data.jpeg.tables import quantization_tables, zigzag_order
 from cp_compress.data.jpeg.transform import forward_dct, inverse_dct
 

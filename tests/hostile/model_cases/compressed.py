@@ -29,7 +29,7 @@ def rewritten(change, arrays_change=lambda arrays: None, scheme: str = "prune(de
     """Return the file after changes of its table and arrays, as somebody who means harm would write it."""
     import safetensors.numpy
 
-    from cp_compress.model.storage.files import _digest
+    from cp_compress.model.storage.contents import digest_arrays
 
     arrays = safetensors.numpy.load(saved(scheme))
     del arrays["sha256"]
@@ -38,7 +38,7 @@ def rewritten(change, arrays_change=lambda arrays: None, scheme: str = "prune(de
     text = made if isinstance(made, bytes) else zlib.compress(json.dumps(table if made is None else made).encode())
     arrays["table"] = np.frombuffer(text, np.uint8)
     arrays_change(arrays)
-    arrays["sha256"] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
+    arrays["sha256"] = np.frombuffer(bytes.fromhex(digest_arrays(arrays)), np.uint8)
     return safetensors.numpy.save(arrays)
 
 

@@ -30,7 +30,7 @@ from torch import nn
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.model import FilterPrune, Prune, compression_report, compression_steps, load, parse_scheme, save
-from cp_compress.model.storage.files import _digest
+from cp_compress.model.storage.contents import digest_arrays
 from cp_compress.model.storage.packing import Packer, Unpacker
 
 KINDS = [SmallCNN, Depthwise, TiedAutoencoder, TokenLSTM, TinyTransformer, Waves]
@@ -209,7 +209,7 @@ def forge(path, change):
     table = json.loads(zlib.decompress(arrays.pop("table").tobytes()))
     change(table, arrays)
     arrays["table"] = np.frombuffer(zlib.compress(json.dumps(table).encode()), np.uint8)
-    arrays["sha256"] = np.frombuffer(bytes.fromhex(_digest(arrays)), np.uint8)
+    arrays["sha256"] = np.frombuffer(bytes.fromhex(digest_arrays(arrays)), np.uint8)
     path.write_bytes(safetensors.numpy.save(arrays))
 
 

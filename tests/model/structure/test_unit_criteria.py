@@ -12,7 +12,8 @@ from torch import nn
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.model import FilterPrune
-from cp_compress.model.structure.criteria import CRITERIA, unit_strengths
+from cp_compress.model.settings import CRITERIA
+from cp_compress.model.structure.criteria import unit_strengths
 
 ROWS = torch.tensor([[3.0, -4.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, -5.0]])
 SETS = st.integers(0, 1000).map(

@@ -157,7 +157,7 @@ def test_gate(compressed_model, reference_model, dataset, method):
 """)
     outcome = project.run(*arguments, subprocess=True)
     assert outcome.junit["failures"] == 1
-    assert "'probability'; known are" in outcome.junit_messages[0]
+    assert "'probability'; did you mean probability_gradient" in outcome.junit_messages[0]
     assert "probability_gradient" in outcome.junit_messages[0]
     passed = {check["details"]["method"]: check for check in outcome.report["checks"] if check["outcome"] == "pass"}
     assert set(passed) == {"probability_gradient(temperature=2.0)", "saliency()"}

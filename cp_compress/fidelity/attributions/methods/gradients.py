@@ -15,7 +15,7 @@ from cp_compress.fidelity.attributions.methods.method import AttributionMethod, 
 BASELINE_RULE = "baseline is the value that every place of an uninformative input has: a finite number"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Saliency(AttributionMethod):
     """The gradient of the class's logit with respect to the input, signed (Simonyan et al. 2013).
 
@@ -36,7 +36,7 @@ class Saliency(AttributionMethod):
         return maps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InputXGradient(AttributionMethod):
     """The input times the gradient of the class's logit (Shrikumar et al. 2016).
 
@@ -57,7 +57,7 @@ class InputXGradient(AttributionMethod):
         return maps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IntegratedGradients(AttributionMethod):
     """Gradients summed over a straight path from a baseline to the input (Sundararajan et al. 2017).
 
@@ -102,7 +102,7 @@ class IntegratedGradients(AttributionMethod):
         return maps, sum_of(maps) - missing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradCAM(AttributionMethod):
     """A layer's channels, weighted by their mean gradients and summed (Selvaraju et al. 2017).
 

@@ -29,7 +29,7 @@ def parse_attribution_method(text: str) -> AttributionMethod:
 
     >>> from cp_compress.fidelity import Occlusion
     >>> parse_attribution_method("integrated_gradients(steps=20)")
-    IntegratedGradients(steps=20, baseline=0.0, layer=None)
+    integrated_gradients(steps=20)
     >>> str(Occlusion(window=5, stride=5)), str(parse_attribution_method("saliency"))
     ('occlusion(window=5, stride=5)', 'saliency()')
     """

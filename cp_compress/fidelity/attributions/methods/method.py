@@ -123,6 +123,9 @@ class AttributionMethod(abc.ABC):
     def __str__(self) -> str:
         return format_expression(self)  # type: ignore[arg-type]  # its subclasses are dataclasses
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 def leaf(tensor: Tensor) -> Tensor:
     """Return the values of a tensor, without their history, as a tensor that gradients can be asked for."""

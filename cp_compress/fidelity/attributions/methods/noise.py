@@ -19,7 +19,7 @@ from cp_compress.inputs.reading import LabeledData
 _DEVIATION_RULE = "deviation is the standard deviation of the noise in units of the input: a number of 0 or more"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SmoothGrad(AttributionMethod):
     """The mean of a method's maps over inputs with Gaussian noise added (Smilkov et al. 2017).
 
@@ -64,7 +64,7 @@ class SmoothGrad(AttributionMethod):
         return mean_of(inner.attribute(subject, point, target) for point in moved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientShap(AttributionMethod):
     """Expected gradients between baselines and noisy inputs, an approximation of SHAP values (Lundberg and Lee 2017).
 

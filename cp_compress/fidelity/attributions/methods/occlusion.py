@@ -15,7 +15,7 @@ Extent = int | tuple[int, ...]
 _SMALLEST_WINDOW, _WINDOWS_A_SIDE, _STRIDE = 4, 8, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Occlusion(AttributionMethod):
     """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).
 

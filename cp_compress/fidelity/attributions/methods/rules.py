@@ -24,7 +24,7 @@ from cp_compress.inputs.reading import LabeledData
 _GAP_ADVICE = "this model has activations for which DeepLIFT has no rule; use integrated_gradients()"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GuidedBackprop(AttributionMethod):
     """The gradient in which every ReLU lets only positive gradients pass (Springenberg et al. 2014)."""
 
@@ -38,7 +38,7 @@ class GuidedBackprop(AttributionMethod):
         return maps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Deconvolution(AttributionMethod):
     """The gradient in which each ReLU passes on the ReLU of the gradient (Zeiler and Fergus 2014)."""
 
@@ -52,7 +52,7 @@ class Deconvolution(AttributionMethod):
         return maps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GuidedGradCAM(AttributionMethod):
     """Guided backpropagation times the positive Grad-CAM of a layer, at the input's size (Selvaraju et al. 2017).
 
@@ -74,7 +74,7 @@ class GuidedGradCAM(AttributionMethod):
         return maps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeepLift(AttributionMethod):
     """What each place adds to the logit's change from a baseline, by the rescale rule (Shrikumar et al. 2017).
 
@@ -104,7 +104,7 @@ class DeepLift(AttributionMethod):
         return _deep_lift(subject, inputs, torch.full_like(inputs[:1], self.baseline, requires_grad=False), target)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeepLiftShap(AttributionMethod):
     """The mean of `DeepLift` over several baselines, an approximation of SHAP values (Lundberg and Lee 2017).
 

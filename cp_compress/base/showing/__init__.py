@@ -1,0 +1,1 @@
+"""How are results shown to a person: numbers, tables, and objects in one line?"""
