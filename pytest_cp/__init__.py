@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.language import assert_language_preserved as assert_language_preserved
+    from pytest_cp.assertions.language import check_language_preserved as check_language_preserved
     from pytest_cp.assertions.measurement import assert_measurement as assert_measurement
     from pytest_cp.assertions.measurement import check_measurement as check_measurement
     from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
+    from pytest_cp.errors import LanguageNotPreservedError as LanguageNotPreservedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
@@ -60,6 +63,7 @@ _ERRORS = (
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
+    "LanguageNotPreservedError",
     "NothingComparedError",
     "PointingNotPreservedError",
     "PredictionsNotPreservedError",

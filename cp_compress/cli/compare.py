@@ -125,14 +125,25 @@ def run(options: argparse.Namespace) -> int:
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
+    documents = [level for level in levels if COMPARISONS[level].kind == "language"]
+    if documents and len(levels) > len(documents):
+        others = ", ".join(level for level in levels if level not in documents)
+        raise InvalidArgumentError(
+            f"{documents[0]} compares language models on documents, {others} does not: ask apart"
+        )
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
-        candidate, reference = _observe(options)
         measured: list[tuple[Measurement, Check | None]] = []
-        for level, (compare, chosen) in comparisons.items():
-            bar.stage(level)
-            own = [one for one in requirements if find_level(one.metric) == level]
-            measured.append(_measure(functools.partial(compare, **chosen), candidate, reference, own))
+        if documents:
+            compare, chosen = comparisons[documents[0]]
+            own = [one for one in requirements if find_level(one.metric) == documents[0]]
+            measured.append(_measure_documents(options, functools.partial(compare, **chosen), own))
+        else:
+            candidate, reference = _observe(options)
+            for level, (compare, chosen) in comparisons.items():
+                bar.stage(level)
+                own = [one for one in requirements if find_level(one.metric) == level]
+                measured.append(_measure(functools.partial(compare, **chosen), candidate, reference, own))
     outcomes = [check.outcome for _, check in measured if check is not None]
     outcome = worst_outcome(outcomes)
     content = {
@@ -197,15 +208,46 @@ def find_level(metric: str) -> str:
     return level
 
 
+def _measure_documents(
+    options: argparse.Namespace, compare: Callable[..., Measurement], own: Sequence[Requirement]
+) -> tuple[Measurement, Check | None]:
+    """Return what a comparison of two language models finds on documents that a factory makes, and its check."""
+    from cp_compress.fidelity.judging.judgement import judge
+    from cp_compress.fidelity.observing.refusals import (
+        require_difference,
+        require_order,
+        require_other_content,
+        require_source,
+    )
+
+    if options.codec is not None:
+        raise InvalidArgumentError("--codec stores labelled examples, not documents of token ids: leave it out")
+    device = read_device(options)
+    candidate, reference = _models(options, device)
+    data = read_data(options.data, documents=True)
+    require_order(candidate, reference)
+    require_source(candidate, reference)
+    require_difference(candidate, reference, data, None)
+    sizes = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+    found = compare(candidate, reference, data, device=device, **sizes)
+    if found.details["equal_logits"]:
+        require_other_content(candidate, reference, f"all tokens of {len(data)} documents")
+    return found, judge(found, own) if own else None
+
+
+def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
+    architecture = options.architecture or (options.reference if ":" in options.reference else None)
+    reference = read_model(options.reference, options.architecture, device, "REFERENCE")
+    return read_model(options.candidate, architecture, device, "CANDIDATE"), reference
+
+
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
     from cp_compress.fidelity.overview import observe_pair
 
     codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
-    architecture = options.architecture or (options.reference if ":" in options.reference else None)
-    reference = read_model(options.reference, options.architecture, device, "REFERENCE")
-    candidate = read_model(options.candidate, architecture, device, "CANDIDATE")
+    candidate, reference = _models(options, device)
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
     settings = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}

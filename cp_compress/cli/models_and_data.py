@@ -141,11 +141,18 @@ def example_input(shape: tuple[int, ...], batch_size: int, device: torch.device)
     return torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def read_data(name: str, what: str = "--data") -> Any:
-    """Return the labelled examples that a factory makes, or that an .npz file or a folder of images holds."""
+def read_data(name: str, what: str = "--data", *, documents: bool = False) -> Any:
+    """Return the labelled examples that a factory makes, or that an .npz file or a folder of images holds.
+
+    `documents` for what language models read, which a factory makes.
+    """
     from cp_compress.artifacts import read_examples
     from cp_compress.inputs.reading import LabeledData
+    from cp_compress.inputs.tokens import TokenData
 
+    if documents:
+        _require_factory(name, what)
+        return TokenData(make_from(name, what))
     if Path(name).exists():
         data = read_examples(name)
     else:

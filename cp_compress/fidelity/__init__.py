@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.metric import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
+    from cp_compress.fidelity.language.comparison import compare_language as compare_language
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
     from cp_compress.fidelity.observing.observation import Observation as Observation
     from cp_compress.fidelity.observing.observation import forget_observations as forget_observations
@@ -131,6 +132,7 @@ _MODULES = {
     "compare_concepts": "attributions.concepts",
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
+    "compare_language": "language.comparison",
     "compare_pointing": "attributions.pointing",
     "compare_predictions": "predictions.comparison",
     "compare_reconstruction": "reconstruction",

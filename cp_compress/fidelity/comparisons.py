@@ -23,7 +23,7 @@ from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement
 
-Kind = Literal["behaviour", "size", "data"]
+Kind = Literal["behaviour", "size", "data", "language"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class Comparison(Brief):
     Args:
         name: What specifications, records and the command line call it.
         function: The function (candidate observation, reference observation, **options) -> Measurement, or where it
-            is, as "package.module:function". Of kind "data" it takes (decoded data, original data, **options).
+            is, as "package.module:function". Of kind "data" it takes (decoded data, original data, **options), of kind
+            "language" (candidate, reference, data, **options).
         metrics: The metrics that it gives.
-        kind: What is compared: "behaviour" of two models on data, "size" of two models, or "data" before and after
-            a codec.
+        kind: What is compared: "behaviour" of two models on data, "size" of two models, "data" before and after a
+            codec, or "language" models on documents, whose outputs are too large to be observed and kept.
         needs: What it asks of the models.
         made: Options that are no plain values: a specification names the factory that makes one.
         required: Options without which it cannot be called, and which no text can give: it is used from Python and,
@@ -135,24 +136,24 @@ class Comparison(Brief):
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
-        """The options of its function, by name: every parameter after the two subjects."""
+        """The options of its function, by name: every parameter after the subjects."""
         parameters = list(inspect.signature(self.compare).parameters.items())
-        return dict(parameters[2:])
+        return dict(parameters[3 if self.kind == "language" else 2 :])
 
     def metric(self, name: str) -> Metric:
         """Return one of its metrics; raises KeyError for another name."""
         return next(metric for metric in self.metrics if metric.name == name)
 
 
-def _quantiles(metrics: Sequence[str]) -> Mapping[str, Any]:
-    prefix = "iou_quantile_"
+def _quantiles(family: str, metrics: Sequence[str]) -> Mapping[str, Any]:
+    prefix = f"{family}_"
     levels = []
     for metric in metrics:
         if metric.startswith(prefix):
             try:
                 levels.append(float(metric.removeprefix(prefix)))
             except ValueError:
-                reject("attributions", "metric", metric, "names no quantile such as iou_quantile_0.1")
+                reject("measurement", "metric", metric, f"names no quantile such as {prefix}0.1")
     return {"quantiles": tuple(levels)} if levels else {}
 
 
@@ -192,7 +193,7 @@ COMPARISONS: Mapping[str, Comparison] = {
             made=("method",),
             proposed=("mean_iou",),
             proposed_options={"examples": 64},
-            implied=_quantiles,
+            implied=functools.partial(_quantiles, "iou_quantile"),
         ),
         _declare(
             "pointing",
@@ -230,6 +231,13 @@ COMPARISONS: Mapping[str, Comparison] = {
             implied=_sizes,
         ),
         _declare("reconstruction", "reconstruction:compare_reconstruction", kind="data"),
+        _declare(
+            "language",
+            "language.comparison:compare_language",
+            kind="language",
+            made=("tokenizer",),
+            implied=functools.partial(_quantiles, "kl_quantile"),
+        ),
     )
 }
 """The comparisons of this package, by name."""
@@ -306,4 +314,4 @@ def comparison_of(metric: str) -> Comparison:
 
 def comparisons_of_models() -> Mapping[str, Comparison]:
     """Return the comparisons that take two observations."""
-    return {name: comparison for name, comparison in known_comparisons().items() if comparison.kind != "data"}
+    return {name: one for name, one in known_comparisons().items() if one.kind in ("behaviour", "size")}

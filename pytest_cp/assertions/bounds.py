@@ -252,3 +252,31 @@ class ReconstructionBounds(TypedDict, total=False):
 
     max_bytes_per_example: float | None
     """At most this (in [0, inf], in bytes). The mean number of bytes that an example is stored in."""
+
+
+class LanguageBounds(TypedDict, total=False):
+    """The bounds of language."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    max_perplexity_ratio: float | None
+    """At most this (in [0, inf]). The candidate's perplexity over the reference's, over all tokens."""
+
+    max_token_kl: float | None
+    """At most this (in [0, inf], in nats). The mean over tokens of the Kullback-Leibler divergence of the
+    candidate's next-token probabilities."""
+
+    max_kl_quantile: tuple[float, float] | None
+    """At most this (in [0, inf], in nats). A quantile of that divergence over tokens, written with its level:
+    kl_quantile_0.99. A pair: the level of the quantile, in (0, 1), and its bound."""
+
+    min_token_agreement: float | None
+    """At least this (in [0, 1]). The share of tokens at which both models hold one token for the most likely."""
+
+    min_top_k_overlap: float | None
+    """At least this (in [0, 1]). The mean share of the reference's k most likely tokens that are among the
+    candidate's."""
+
+    max_worst_slice_perplexity_ratio: float | None
+    """At most this (in [0, inf]). The perplexity ratio of the named subset of documents where it is largest."""

@@ -19,7 +19,12 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 SUBJECTS = {"compressed", "reference", "dataset", "compressed_dataset", "decoded", "original", "example_input"}
-_ELSEWHERE = {"confidence", "family", "save_to"}  # told by the requirement, and without effect on what is found
+_ELSEWHERE = {
+    "confidence",
+    "family",
+    "save_to",
+    "tokenizer",
+}  # told by the requirement, and without effect on what is found
 DEPLOYED = "deployed_batch_size"
 """The argument of every assertion that runs two models on data: what their forward passes are held to."""
 _DIGITS = 16

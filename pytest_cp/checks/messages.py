@@ -13,6 +13,8 @@ from pytest_cp.checks.records import current_recorder
 
 _LISTED = 8
 _LISTED_LAYERS = 3
+_LISTED_TOKENS = 4
+_ANSWERS = (("reference_text", "reference_answer"), ("candidate_text", "answer"))
 
 
 def failure_message(record: Record, hint: str = "") -> str:
@@ -28,6 +30,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _subject_lines(record["subjects"])
     lines += _class_lines(record["details"].get("classes", []))
     lines += _slice_lines(record)
+    lines += _language_lines(record["details"])
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
     lines += _worst_lines(record)
@@ -184,6 +187,29 @@ def worst_slices(record: Record) -> list[str]:
 def _before_and_after(row: Record) -> str:
     before, after = row["reference_accuracy"], row["accuracy"]
     return f"{percent(before, after)} → {percent(after, before)}"
+
+
+def _language_lines(details: Record) -> list[str]:
+    """Return the slices of documents by their perplexity ratio, and the tokens that changed most."""
+    slices = sorted(details.get("token_slices", []), key=lambda row: -row["perplexity_ratio"])
+    rows = [
+        f"    {row['slice']}: perplexity ratio {number(row['perplexity_ratio'])}, "
+        f"agreement {number(row['agreement'])} (n = {row['count']})"
+        for row in slices[:_LISTED]
+    ]
+    lines = ["  slices, worst first:", *rows, *_rest(len(slices))] if rows else []
+    tokens = [f"    {token_change(row)}" for row in details.get("tokens", [])[:_LISTED_TOKENS]]
+    return lines + (["  tokens that changed most:", *tokens] if tokens else [])
+
+
+def token_change(row: Record) -> str:
+    """Return what happened at one token: where it is, its divergence, and what both models hold for most likely."""
+    old, new = (row.get(name, row[other]) for name, other in _ANSWERS)
+    before = f" after {row['context']}" if "context" in row else ""
+    return (
+        f"#{row['document']} token {row['position']}{before}: KL {number(row['kl'])} nats, most likely {old} → {new}, "
+        f"the text has {row.get('text', row['token'])} (margin {number(row['margin'])})"
+    )
 
 
 def _flip_lines(flips: list[Record]) -> list[str]:

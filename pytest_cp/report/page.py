@@ -13,7 +13,7 @@ from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number, percent
 from pytest_cp.baselines import brief_problem
-from pytest_cp.checks.messages import finding, found_and_bound
+from pytest_cp.checks.messages import finding, found_and_bound, token_change
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.chapters import SYMBOLS, head_facts, matrix_views
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
@@ -25,6 +25,7 @@ from pytest_cp.report.sizes import size_table
 from pytest_cp.report.verdict import count_missing, session_verdict
 
 SHOWN_CLASSES = 40
+SHOWN_DOCUMENTS = 8
 _VERDICTS = {"pass": "✓", "fail": "✗", "noted": "~"}
 
 
@@ -128,8 +129,21 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
         **example_views(record, images),
         "scatter": distance_scatter(distances) if distances else None,
         "distances": distances,
+        "language": _language_view(details) if record["comparison"] == "language" and details else None,
         "notes": [*record["notes"], *evidence["notes"]],
         "metrics": sorted(record["metrics"].items()),
+    }
+
+
+def _language_view(details: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return what the template shows of two language models: by slice, by position, of documents and of tokens."""
+    return {
+        "groups": [
+            *((f"slice {row['slice']}", row) for row in details["token_slices"]),
+            *((f"tokens {row['first']} to {row['last']}", row) for row in details["positions"]),
+            *((f"document #{row['document']}", row) for row in details["documents"][:SHOWN_DOCUMENTS]),
+        ],
+        "tokens": [token_change(row) for row in details["tokens"]],
     }
 
 

@@ -25,6 +25,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_searched
+from cp_compress.inputs.tokens import TokenData
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.checks.conclusion import returning_twin
 from pytest_cp.checks.execution import current_execution, using_execution
@@ -66,7 +67,7 @@ class GateSubjects:
         if "dataset" in taken:
             subjects.append(self._dataset)
         if "example_input" in taken:
-            arguments["example_input"] = LabeledData(self._dataset).select([0])[0].to(chosen_device(self._config))
+            arguments["example_input"] = self._first_input().to(chosen_device(self._config))
         if "codec" in candidate and "compressed_dataset" in taken:
             arguments["compressed_dataset"] = self._stored(candidate)
         with candidate_called(_model_name(candidate)):
@@ -83,7 +84,17 @@ class GateSubjects:
     @property
     def _metadata(self) -> Metadata:
         path = self._folder / self._specification.data["metadata"]
-        return self._once("metadata", lambda: read_metadata(path, len(LabeledData(self._dataset))))
+        return self._once("metadata", lambda: read_metadata(path, len(self._data)))
+
+    @property
+    def _data(self) -> LabeledData | TokenData:
+        """The data as what the tables compare: documents for language models, labelled examples for all others."""
+        documents = any(levels()[one.level].kind == "language" for one in self._specification.requirements)
+        return TokenData(self._dataset) if documents else LabeledData(self._dataset)
+
+    def _first_input(self) -> torch.Tensor:
+        data = self._data
+        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.select([0])[0]
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:

@@ -82,7 +82,7 @@ def reads_data_of_candidate(level: str) -> bool:
 
 def has_noise(level: str) -> bool:
     """Tell whether equivalent references differ at a level: they say nothing of what sizes and stored data may be."""
-    return levels()[level].kind == "behaviour"
+    return levels()[level].kind in ("behaviour", "language")
 
 
 def level_schema(level: str) -> dict[str, Any]:
@@ -172,5 +172,6 @@ def _bound_schema(metric: Metric, *, noise: bool) -> dict[str, Any]:
     limits = {"minimum": metric.low, "maximum": metric.high}
     number = {"type": "number", **{key: limit for key, limit in limits.items() if abs(limit) != float("inf")}}
     if metric.leveled:  # the level of a quantile, and its bound
-        return {"type": "array", "items": {**number, "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2}
+        share = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"type": "array", "prefixItems": [share, number], "minItems": 2, "maxItems": 2}
     return {"anyOf": [number, {"type": "string", "pattern": NOISE}] if noise else [number]}

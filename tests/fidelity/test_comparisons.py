@@ -49,7 +49,10 @@ def pair():
     return observe(Prune(0.1).compress(reference), data), observe(reference, data)
 
 
-@pytest.mark.parametrize("name", [name for name, one in COMPARISONS.items() if one.kind != "data"])
+OBSERVED = [name for name, one in COMPARISONS.items() if one.kind in ("behaviour", "size")]
+
+
+@pytest.mark.parametrize("name", OBSERVED)
 def test_a_function_gives_the_metrics_that_are_declared_and_claims_only_where_it_says(pair, name):
     comparison = COMPARISONS[name]
     options = GIVEN.get(name, {})
@@ -104,7 +107,7 @@ def test_the_types_of_bounds_are_those_that_are_declared():
     assert_published("pytest_cp.assertions", "bounds.py")
 
 
-@pytest.mark.parametrize("name", [name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required])
+@pytest.mark.parametrize("name", [name for name in OBSERVED if not COMPARISONS[name].required])
 def test_a_search_knows_every_comparison_of_models(name):
     metric = next(metric for metric in COMPARISONS[name].metrics if metric.direction is not None and not metric.leveled)
     options = {"epsilon": 0.1} if name == "divergence" else {}
@@ -118,9 +121,7 @@ def test_what_a_requirement_implies_is_asked_for(pair):
 
 
 def test_levels_and_proposals_follow():
-    assert list(served_levels(digits_cnn())) == [
-        name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required
-    ]
+    assert list(served_levels(digits_cnn())) == [name for name in OBSERVED if not COMPARISONS[name].required]
     assert [name for name, one in COMPARISONS.items() if one.proposed] == list(PROPOSED_LEVELS)
     with pytest.raises(InvalidArgumentError, match="known are predictions"):
         propose([], levels=["divergence"])

@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any
 
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.batch_dependence import KEY
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.batch_dependence import KEY, Batched
 
 
-def with_batches(measurement: Measurement, candidate: Observation, reference: Observation) -> Measurement:
+def with_batches(measurement: Measurement, candidate: Batched, reference: Batched) -> Measurement:
     """Return a measurement that says of both models what depends on the batch, and which batches were run."""
     found = {"candidate": candidate.batch_dependence, "reference": reference.batch_dependence}
     if not any(found.values()) or KEY in measurement.details:

@@ -23,6 +23,7 @@ _LISTED = 6
 _TCAV = "Kim et al. 2018, Interpretability beyond feature attribution (TCAV)"
 _CORRUPTIONS = "Hendrycks and Dietterich 2019, Benchmarking neural network robustness"
 _JOSEPH = "Joseph et al. 2020, Correctness-preserving compression of datasets and neural network models"
+_LLAMA = "llama.cpp, llama-perplexity --kl-divergence"
 _VOC = "Everingham et al. 2010, The PASCAL visual object classes challenge"
 
 METRICS: Mapping[str, Mapping[str, Metric]] = {
@@ -243,6 +244,73 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             start=0.05,
+        ),
+    ),
+    "language": _table(
+        Metric(
+            "perplexity_ratio",
+            "The candidate's perplexity over the reference's, over all tokens.",
+            "lower",
+            unchanged=1.0,
+            high=_INF,
+            start=1.02,
+        ),
+        Metric(
+            "reference_perplexity",
+            "The exponential of the reference's mean negative log-likelihood of the next token.",
+            None,
+            high=_INF,
+        ),
+        Metric(
+            "perplexity",
+            "The exponential of the candidate's mean negative log-likelihood of the next token.",
+            None,
+            high=_INF,
+        ),
+        Metric(
+            "token_kl",
+            "The mean over tokens of the Kullback-Leibler divergence of the candidate's next-token probabilities.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="nats",
+            source=_LLAMA,
+            start=0.05,
+        ),
+        Metric(
+            "kl_quantile",
+            "A quantile of that divergence over tokens, written with its level: kl_quantile_0.99.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            claims=True,
+            unit="nats",
+            leveled=True,
+            source=_LLAMA,
+        ),
+        Metric(
+            "token_agreement",
+            "The share of tokens at which both models hold one token for the most likely.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.95,
+        ),
+        Metric(
+            "top_k_overlap",
+            "The mean share of the reference's k most likely tokens that are among the candidate's.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.85,
+        ),
+        Metric(
+            "worst_slice_perplexity_ratio",
+            "The perplexity ratio of the named subset of documents where it is largest.",
+            "lower",
+            unchanged=1.0,
+            high=_INF,
+            start=1.05,
         ),
     ),
     "attributions": _table(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -92,6 +94,63 @@ class ClusteredMean(Brief):
             middle = (low + high) / 2
             low, high = (low, middle) if self._p_value_of_more(middle) <= error else (middle, high)
         return high
+
+
+@dataclass(frozen=True, eq=False)
+class ClusteredQuantile:
+    """A quantile over examples of values (n,), where only the clusters (n,) that they belong to are independent.
+
+    That the quantile is at most b is that a share `level` of the population or more is at most b, and that it is at
+    least b that a share of `level` or less is below b: each end is the outermost value at which the test of
+    `ClusteredMean` does not prove such a share. It is infinite where no value does.
+    """
+
+    values: FloatArray
+    clusters: npt.NDArray[np.int64]
+    sizes: FloatArray
+    level: float
+    repeats: float = 1.0
+
+    @classmethod
+    def of(cls, values: Tensor, units: Units, level: float) -> ClusteredQuantile:
+        """Return the evidence of a quantile of values (n,)."""
+        kept = torch.arange(len(values)) if units.clusters is None else units.clusters
+        _, places, sizes = torch.unique(kept, return_inverse=True, return_counts=True)
+        return cls(values.numpy(), places.numpy(), sizes.double().numpy(), level)
+
+    @property
+    def count(self) -> int:
+        """The number of clusters."""
+        return round(len(self.sizes) * self.repeats)
+
+    def interval(self, confidence: float) -> Interval:
+        """Return the one-sided bounds of the quantile at `confidence`."""
+        ordered = np.unique(self.values)
+        # where the share at most b is large enough for sure, and where the share below b is small enough
+        above = _first(len(ordered), lambda place: self._share(ordered[place], below=False, confidence=confidence))
+        below = _first(len(ordered), lambda place: not self._share(ordered[place], below=True, confidence=confidence))
+        high = float(ordered[above]) if above < len(ordered) else math.inf
+        return Interval(float(ordered[below - 1]) if below else -math.inf, high)
+
+    def scaled(self, factor: float) -> ClusteredQuantile:
+        """Return the same values of `factor` times as many clusters."""
+        return dataclasses.replace(self, repeats=self.repeats * factor)
+
+    def _share(self, bound: float, *, below: bool, confidence: float) -> bool:
+        """Tell whether the share of values below `bound` is proven to be `level` at most, or of those up to it more."""
+        holds = self.values < bound if below else self.values <= bound
+        means = np.bincount(self.clusters, weights=holds, minlength=len(self.sizes)) / self.sizes
+        more, less = ClusteredMean(means, self.sizes, repeats=self.repeats).p_values(self.level)
+        return (more if below else less) <= 1 - confidence
+
+
+def _first(count: int, holds: Callable[[int], bool]) -> int:
+    """Return the first of `count` places at which something holds that holds at all later ones; `count` without any."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
 Drop = PairedDrop | BoundedMean | ClusteredMean

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.determinism import beyond_rounding, require_repeatable
 from cp_compress.fidelity.observing.runner import Runner
@@ -54,6 +56,26 @@ class BatchDependence:
         return f"depend on {what} (in other batches {self.changed} of {self.asked} answers change, and {moved})"
 
 
+class Batched(Protocol):
+    """A model that was run on data, with what is known of its batches; `Observation` is one."""
+
+    @property
+    def batch_dependence(self) -> BatchDependence | None:
+        """How answers depend on the batch that an example stands in, None where they do not."""
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The sizes of the first and of the last batch."""
+
+    @property
+    def deployed(self) -> bool:
+        """Whether batches were of the deployed size."""
+
+    @property
+    def batch_size(self) -> BatchSize:
+        """The largest number of examples in one call."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SecondLook:
     """A few examples that were asked about again: their inputs and answers, and in how large batches."""
@@ -86,7 +108,7 @@ def look_again(
         answers: The predictions that logits give.
         runner: The model.
     """
-    dtype = _coarsest_dtype(runner, known)
+    dtype = coarsest_dtype(runner, known)
     size = half = -(-len(inputs) // 2)
     try:
         apart = torch.cat([ask(part) for part in torch.split(inputs, half)])
@@ -122,7 +144,7 @@ def look_again(
     return SecondLook(inputs, pairs[0][1], size, found)
 
 
-def _coarsest_dtype(runner: Runner, logits: Tensor) -> torch.dtype:
+def coarsest_dtype(runner: Runner, logits: Tensor) -> torch.dtype:
     """Return the dtype whose rounding the model's logits have: that of its parameters, or of a GPU's TF32."""
     module = runner.module
     held = [] if module is None else [*module.parameters(), *module.buffers()]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.digests import digest_model
+from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import NothingComparedError, ObservationError
+from cp_compress.base.holdings.reach import modules_within
+from cp_compress.fidelity.observing.batch_dependence import Batched
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.originals import other_originals
@@ -87,20 +91,43 @@ def require_originals(stored: LabeledData, data: LabeledData) -> None:
 
 
 def require_other_logits(candidate: Observation, reference: Observation) -> None:
-    """Raise NothingComparedError when a model that no scheme changed gives the reference's logits bit for bit.
+    """Raise NothingComparedError when a model that nothing changed gives the reference's logits bit for bit.
 
-    It is the reference in another wrapping: a real compression changes some bit of some logit.
+    It is the reference in another wrapping: a compressed model holds other tensors, or at least one scheme says so.
+    """
+    if said_by(candidate.data, "codec") is not None:
+        return
+    if torch.equal(candidate.logits, reference.logits):
+        require_other_content(candidate.model, reference.model, f"all {len(reference)} examples")
+
+
+def require_other_content(candidate: Model, reference: Model, where: str) -> None:
+    """Raise NothingComparedError, for a candidate with the reference's logits at `where`, if it holds what that holds.
+
+    Models that hold other tensors than each other are two models, which may well give the same answers.
     """
     from cp_compress.model.record import read_steps
 
     # a step that says nothing of what it changed is that of a user's own scheme
-    if any(step.changes for step in read_steps(candidate.model)) or said_by(candidate.data, "codec") is not None:
+    if any(step.changes for step in read_steps(candidate)):
         return
-    if torch.equal(candidate.logits, reference.logits):
-        raise NothingComparedError(
-            f"nothing was compressed: the candidate returns the reference's logits bit for bit on all {len(reference)} "
-            "examples, and no scheme recorded a change; it is the reference in another wrapper"
-        )
+    mine, theirs = _tensors_within(candidate), _tensors_within(reference)
+    if mine and theirs and mine != theirs:
+        return
+    raise NothingComparedError(
+        f"nothing was compressed: the candidate returns the reference's logits bit for bit on {where}, and no scheme "
+        "recorded a change; it is the reference in another wrapper"
+    )
+
+
+def _tensors_within(model: Model) -> set[str]:
+    """Return the digests of the tensors that the modules within a model hold, on whatever device."""
+    held: dict[int, Tensor] = {}
+    for module in modules_within(model):
+        held |= {
+            id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)
+        }
+    return {digest_tensors([tensor]) for tensor in held.values()}
 
 
 def require_fresh(candidate: Observation, reference: Observation, searched: frozenset[str] = frozenset()) -> None:
@@ -109,17 +136,21 @@ def require_fresh(candidate: Observation, reference: Observation, searched: froz
     `searched` are the digests of examples that searches have seen, beside those that the candidate itself carries.
     """
     seen = searched | searched_digests(candidate.model)
-    if not seen:
-        return
-    digests = reference.remember(("example digests",), lambda: known_digests(reference.data))
-    shared = [index for index, own in enumerate(digests) if not seen.isdisjoint(own)]
+    if seen:
+        digests = reference.remember(("example digests",), lambda: known_digests(reference.data))
+        refuse_searched(digests, seen, reference.data.source)
+
+
+def refuse_searched(digests: Sequence[frozenset[str]], searched: frozenset[str], source: Any) -> None:
+    """Raise InvalidArgumentError when a search has seen one of the digests of some example of a data set."""
+    shared = [index for index, own in enumerate(digests) if not searched.isdisjoint(own)]
     if shared:
         listed = ", ".join(f"#{index}" for index in shared[:5])
         rule = (
             f"{len(shared)} of its {len(digests)} examples ({listed}…) chose the compressed model in a search, "
             "so a verdict on them would be too optimistic; judge it on other examples"
         )
-        reject("assertion", "dataset", type(reference.data.source).__name__, rule)
+        reject("assertion", "dataset", type(source).__name__, rule)
 
 
 def require_unused(candidate: Observation, reference: Observation, *, claim: bool) -> list[str]:
@@ -128,15 +159,29 @@ def require_unused(candidate: Observation, reference: Observation, *, claim: boo
     With a `claim` about other examples they are refused with InvalidArgumentError: a candidate does better on what it
     was made with.
     """
+    return notes_on_used(seen_digests(candidate.model), lambda: _digests_of_both(candidate, reference), claim=claim)
+
+
+def notes_on_used(
+    used: Mapping[str, frozenset[str]], read: Callable[[], Sequence[set[str]]], *, claim: bool
+) -> list[str]:
+    """Return the notes of `require_unused`, and raise as it does.
+
+    Args:
+        used: The digests of the examples with which a candidate was made, by what for (`seen_digests`).
+        read: Returns the digests of each example; called where they are needed.
+        claim: Whether a claim about other examples is made.
+    """
     notes = []
-    for purpose, seen in sorted(seen_digests(candidate.model).items()):
+    for purpose, seen in sorted(used.items()):
         if purpose == "search":  # see `require_fresh`
             continue
-        shared = [place for place, digests in enumerate(_digests_of_both(candidate, reference)) if digests & seen]
+        examples = read()
+        shared = [place for place, digests in enumerate(examples) if digests & seen]
         if not shared:
             continue
         listed = ", ".join(f"#{index}" for index in shared[:5]) + ("…" if len(shared) > 5 else "")
-        told = f"{len(shared)} of {len(reference)} examples ({listed}) were used for {purpose} of the compressed model"
+        told = f"{len(shared)} of {len(examples)} examples ({listed}) were used for {purpose} of the compressed model"
         if claim:
             rule = f"{told}, so a claim about others would be too optimistic: judge it on others, or claim nothing"
             reject("assertion", "confidence", "given", rule)
@@ -153,7 +198,7 @@ def _digests_of_both(candidate: Observation, reference: Observation) -> list[set
     return [set(ours | theirs) for ours, theirs in zip(*read, strict=True)]
 
 
-def require_known_batches(candidate: Observation, reference: Observation) -> None:
+def require_known_batches(candidate: Batched, reference: Batched) -> None:
     """Raise ObservationError where neighbours in the batch decide answers and nobody has said which batch is deployed.
 
     Then a check would measure the size of its own batches.

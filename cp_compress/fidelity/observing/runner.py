@@ -137,7 +137,7 @@ def model_device(model: Model) -> torch.device | None:
 
 
 def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:
-    logits = _logits_in(output)
+    logits = logits_in(output)
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         found = logits.dtype if isinstance(logits, Tensor) else type(output).__name__
         raise ObservationError(f"the model returned {found}; expected a floating-point tensor of logits")
@@ -151,7 +151,7 @@ def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:
     return logits.transpose(1, 2) if task == "sequence" else logits
 
 
-def _logits_in(output: Any) -> Any:
+def logits_in(output: Any) -> Any:
     """Return the logits that a model's output holds under a name, or the output."""
     if isinstance(output, dict):
         return next((output[name] for name in ("logits", "out") if name in output), output)
@@ -159,7 +159,7 @@ def _logits_in(output: Any) -> Any:
 
 
 def _as_logits(output: Any, count: int) -> Tensor:
-    logits = _logits_in(output)
+    logits = logits_in(output)
     if not isinstance(logits, Tensor):
         raise ObservationError(f"the model returned a {type(output).__name__}; expected a tensor of logits")
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:

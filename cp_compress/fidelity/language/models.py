@@ -1,0 +1,133 @@
+"""A causal language model ready to run on batches of token ids, with the mask where it takes one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cp_compress.base.batching import BatchSize, is_out_of_memory
+from cp_compress.base.errors import ArtifactError, ObservationError
+from cp_compress.fidelity.observing.batch_dependence import BatchDependence
+from cp_compress.fidelity.observing.runner import Model, Runner, logits_in
+
+_MASKS = ("attention_mask", "mask")
+
+
+class LanguageModel:
+    """A model of token ids, run as it is given; `who` it is called in errors.
+
+    `batch_dependence`, `batches`, `deployed` and `batch_size` say what `Observation` says under these names.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device | str | None,
+        batch_size: int,
+        *,
+        who: str,
+        deployed: bool = False,
+    ) -> None:
+        self.model, self.who, self.deployed = model, who, deployed
+        self.runner = Runner(model, device)
+        self.batch_size = BatchSize(batch_size, fixed=deployed)
+        self.batches = (0, 0)
+        self.batch_dependence: BatchDependence | None = None
+        self.vocabulary: int | None = None
+        self._mask, self._mask_needed, self._mask_known = _mask_parameter(self.runner.model)
+        self._more = {"use_cache": False} if _takes(self.runner.model, "use_cache") else {}
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the model can be told which places hold tokens."""
+        return self._mask is not None
+
+    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits (n, length, vocabulary) of ids (n, length), on the model's device.
+
+        `mask` (n, length) is handed on where the model takes one and some place is padding.
+
+        Raises ObservationError where the model cannot take them, or gives something else than logits.
+        """
+        padded = not bool(mask.all())
+        given: dict[str, Any] = dict(self._more)
+        positional = [ids.to(self.runner.device, copy=True)]
+        if self._mask is not None and (padded or self._mask_needed):
+            ours = mask.to(self.runner.device, copy=True)
+            if self._mask:
+                given[self._mask] = ours
+            else:
+                positional.append(ours)
+        try:
+            output = self.runner.model(*positional, **given)
+        except ObservationError:
+            raise
+        except ArtifactError as error:
+            raise ObservationError(str(error)) from error
+        except TypeError as error:
+            if self._mask_known or not padded:
+                raise self._explain(ids, error) from error
+            self._mask, self._mask_known = None, True  # what it hands its keywords on to takes none
+            return self.logits(ids, mask)
+        except (RuntimeError, ValueError, LookupError, MemoryError, AssertionError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(ids) > 1):
+                raise  # smaller batches may fit
+            raise self._explain(ids, error) from error
+        return self._as_logits(output, ids)
+
+    def _explain(self, ids: Tensor, error: Exception) -> ObservationError:
+        told = f"the {self.who} cannot take token ids of shape {tuple(ids.shape)}: {type(error).__name__}: {error}"
+        return ObservationError(f"{told}. It maps ids (n, length) to logits; documents may be longer than it can read")
+
+    def _as_logits(self, output: Any, ids: Tensor) -> Tensor:
+        logits = logits_in(output)
+        if isinstance(logits, (tuple, list)) and logits:
+            logits = logits[0]
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            found = logits.dtype if isinstance(logits, Tensor) else type(output).__name__
+            raise ObservationError(f"the {self.who} returned {found}; expected a floating-point tensor of logits")
+        if logits.ndim != 3 or logits.shape[:2] != ids.shape or logits.shape[2] < 3:
+            raise ObservationError(
+                f"the {self.who} returned shape {tuple(logits.shape)} for ids of shape {tuple(ids.shape)}; expected "
+                f"logits ({ids.shape[0]}, {ids.shape[1]}, vocabulary) with three tokens or more"
+            )
+        if self.vocabulary not in (None, logits.shape[2]):
+            raise ObservationError(
+                f"the {self.who} returned logits of {self.vocabulary} tokens, and then of {logits.shape[2]}"
+            )
+        self.vocabulary = logits.shape[2]
+        return logits.detach()
+
+
+def _parameters(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
+    except (TypeError, ValueError):  # a function that Python cannot look into
+        return {}
+
+
+def _takes(model: Callable[..., Any], name: str) -> bool:
+    return name in _parameters(model)
+
+
+def _mask_parameter(model: Callable[..., Any]) -> tuple[str | None, bool, bool]:
+    """Return the name of the parameter that takes the mask, whether it must be given, and whether this is known.
+
+    The name is None for a model that takes none, and "" for a second one by position. It is not known of a wrapper that
+    takes any keyword and hands it on.
+    """
+    taken = _parameters(model)
+    for name in _MASKS:
+        if name in taken and taken[name].kind is not inspect.Parameter.POSITIONAL_ONLY:
+            return name, taken[name].default is inspect.Parameter.empty, True
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one for one in taken.values() if one.kind in positional and one.default is one.empty]
+    if len(needed) > 1:
+        return "", True, True
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):  # a wrapper that hands on what it is given
+        return _MASKS[0], False, False
+    return None, False, True

@@ -1,0 +1,79 @@
+"""What happens to a check of two language models on documents, from its call to its conclusion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cp_compress.fidelity.comparisons import Comparison
+from cp_compress.fidelity.judging.judgement import Check, Requirement
+from cp_compress.fidelity.observing.refusals import (
+    notes_on_used,
+    refuse_searched,
+    require_difference,
+    require_order,
+    require_other_content,
+    require_source,
+)
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.seen import document_digests, searched_digests, seen_digests
+from cp_compress.inputs.tokens import TokenData
+from pytest_cp.checks.conclusion import conclude, recording_errors
+from pytest_cp.checks.execution import current_execution
+from pytest_cp.checks.naming import describe_data, describe_models
+from pytest_cp.checks.recorder import Record
+from pytest_cp.checks.records import note_subjects
+from pytest_cp.errors import PreservationError
+
+
+def assert_documents(
+    comparison: Comparison,
+    subjects: tuple[Model, Model, Any],
+    requirements: list[Requirement],
+    assertion: str,
+    failure: type[PreservationError],
+    options: Mapping[str, Any],
+) -> Check:
+    """Compare two models on documents with these options and what the requirements imply, and conclude."""
+    __tracebackhide__ = True
+    compressed, reference, dataset = subjects
+    execution = current_execution()
+    described: Record = {}
+    with recording_errors(assertion, described):
+        described |= describe_models(compressed, reference, None)
+        require_order(compressed, reference)
+        require_difference(compressed, reference, dataset, None)
+        if not execution.any_source:
+            require_source(compressed, reference)
+        data = TokenData(dataset)
+        claim = any(one.confidence is not None for one in requirements)
+        doubts = _doubts(compressed, data, claim=claim)
+        measurement = comparison.compare(
+            compressed,
+            reference,
+            data,
+            device=execution.device,
+            batch_size=execution.batch_size,
+            deployed_batch_size=execution.deployed_batch_size,
+            **comparison.implied([one.metric for one in requirements]),
+            **options,
+        )
+        described["data"] = describe_data(dataset, measurement.details["data_digest"], len(data))
+        if measurement.details["equal_logits"]:
+            require_other_content(compressed, reference, f"all tokens of {len(data)} documents")
+        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+        note_subjects(compressed, reference, (dataset,))
+    return conclude(measurement, requirements, assertion, described, failure)
+
+
+def _doubts(candidate: Model, data: TokenData, *, claim: bool) -> list[str]:
+    """Return notes on documents with which the candidate was made; raises as `require_fresh` and `require_unused`."""
+    execution = current_execution()
+    used = seen_digests(candidate)
+    if not used and not execution.searched:
+        return []
+    digests = document_digests(data)
+    if not execution.allow_searched_data:
+        refuse_searched(digests, execution.searched | searched_digests(candidate), data.source)
+    return notes_on_used(used, lambda: [set(one) for one in digests], claim=claim and not execution.allow_searched_data)
