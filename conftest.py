@@ -10,6 +10,8 @@ _own_run = importlib.util.find_spec("missing_extras") is not None
 if _own_run:
     # on GitHub the gates that tests run would write into the summary of this project's own job
     os.environ.pop("GITHUB_STEP_SUMMARY", None)
+    # readline, which pytest imports, leaves them to workers
+    os.environ.pop("COLUMNS", None), os.environ.pop("LINES", None)
     # the time that an example takes says nothing about the code on a busy machine
     if "CI" in os.environ:
         settings.register_profile("suite", deadline=None, derandomize=True, database=None, print_blob=True)

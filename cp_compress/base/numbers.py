@@ -66,7 +66,7 @@ def headroom_text(headroom: Any) -> str:
         return "> 999 %" if headroom > 0 else "< -999 %"
     if 0.99 < headroom < 1:
         return "> 99 %"
-    return f"{percent(headroom, digits=0)[:-1]} %"
+    return f"{percent(headroom + 0.0, digits=0)[:-1]} %"  # no negative zero
 
 
 def _is_number(value: Any) -> bool:
