@@ -124,6 +124,9 @@ def _reasons(report: _Report) -> Iterator[str]:
     decisive = None if record is None else decisive_requirement(record)
     if record is None or decisive is None or not told.startswith(f"{decisive['metric']} = "):
         return
+    if decisive["outcome"] == "error":  # a metric without a value
+        yield f"{decisive['metric']} has no value: nothing was compared"
+        return
     if not record["baseline_problems"]:
         yield _in_words(decisive)
     yield _in_signs(decisive)
