@@ -170,7 +170,9 @@ class ProgramModel:
                 logits = read_array(file, size_of(file), path)
         except ArtifactError as error:
             said = f"; it printed: {printed}" if printed else ""
-            raise ObservationError(f"{self.command[0]}: its output {error.problem}{said}") from error
+            absent = isinstance(error.__cause__, FileNotFoundError)
+            problem = "cannot be opened: there is no such file" if absent else error.problem
+            raise ObservationError(f"{self.command[0]}: its output {problem}{said}") from error
         if logits.dtype.kind != "f" or logits.dtype.itemsize > 8 or logits.ndim < 2 or len(logits) != count:
             found = f"{logits.dtype} values of shape {logits.shape}"
             raise ObservationError(

@@ -46,6 +46,8 @@ def no_such_file(path: str | os.PathLike[str]) -> str:
     "there is no such file, and no folder 'no'"
     """
     target = Path(path)
+    if target.is_symlink():
+        return f"there is no such file: it is a link to {str(target.readlink())!r}, which leads nowhere"
     missing = [folder for folder in reversed(target.parents) if not folder.is_dir()]
     if missing:
         return f"there is no such file, and no folder {str(missing[0])!r}"

@@ -60,7 +60,7 @@ def finding(entry: Record) -> str:
     text = f"{entry['metric']} = {value}, required {bound}"
     if entry["interval"] is not None:
         low, high = (number(end, entry["bound"]) for end in entry["interval"])
-        text += f" at {entry['confidence']:.0%} confidence{_family(entry)} ({low} … {high})"
+        text += f" at {percent(entry['confidence'], digits=0)} confidence{_family(entry)} ({low} … {high})"
     clusters = entry.get("clusters")
     text += f", {_counted(entry)}"
     detectable = sensitivity(entry)

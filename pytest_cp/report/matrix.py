@@ -159,7 +159,8 @@ def why(record: Record) -> str:
     if found is None:
         return str(record["error"]).partition("\n")[0]
     value, bound = found_and_bound(found)
-    return f"{found['metric']} = {value}, required {bound}"
+    undecided = "inconclusive: " if found["outcome"] == "inconclusive" else ""
+    return f"{undecided}{found['metric']} = {value}, required {bound}"
 
 
 def _placed(records: Sequence[Record]) -> list[tuple[_Group, Identity]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from cp_compress.base.error_reasons import printable_line
-from cp_compress.base.numbers import headroom_text, number
+from cp_compress.base.numbers import headroom_text, number, percent
 from pytest_cp.baselines import brief_problem, entry_name
 from pytest_cp.checks.messages import found_and_bound, sensitivities
 from pytest_cp.checks.recorder import Record, decisive_requirement
@@ -156,7 +156,7 @@ def _row(record: Record) -> tuple[str, ...]:
         return outcome, compressed, changed, level_of(record), "", "", "", "", test
     value, bound = found_and_bound(decisive)
     if decisive["confidence"] is not None:
-        bound += f" ({decisive['confidence']:.0%})"
+        bound += f" ({percent(decisive['confidence'], digits=0)})"
     headroom = headroom_text(decisive.get("headroom"))
     return outcome, compressed, changed, decisive["metric"], value, bound, headroom, str(decisive["count"]), test
 

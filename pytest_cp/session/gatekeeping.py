@@ -346,5 +346,6 @@ def collect_report(config: pytest.Config, report: pytest.TestReport) -> None:
         elif report.failed and not getattr(report, REPORT_ATTRIBUTE, []):
             crash = getattr(report.longrepr, "reprcrash", None)
             text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
-            first = text.partition("\n")[0]
-            state.unchecked[report.nodeid] = first
+            state.unchecked[report.nodeid] = next(
+                (line.strip() for line in text.splitlines() if line.strip()), "no reason was given"
+            )

@@ -137,6 +137,8 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
     device = _first(config.getoption("--cp-device"), marked.get("device"), config.getini("cp_device") or None)
     if device is not None and not re.fullmatch(r"[a-z]+(:\d+)?", str(device)):
         raise pytest.UsageError(f"cp device {device!r}: must be a torch device such as cpu, cuda or cuda:1")
+    if str(device).partition(":")[0] in ("gpu", "nvidia"):
+        raise pytest.UsageError(f"cp device {device!r}: torch calls it cuda, and the second one cuda:1")
     seed = _first(config.getoption("--cp-seed"), marked.get("seed"), config.getini("cp_seed"))
     size = _first(config.getoption("--cp-batch-size"), marked.get("batch_size"), config.getini("cp_batch_size"))
     origin = _first(config.getoption("--cp-origin"), marked.get("origin"), config.getini("cp_origin"))

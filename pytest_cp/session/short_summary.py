@@ -92,7 +92,8 @@ class _Crash:
 
 def _fitting(report: _Report, kind: str, reporter: pytest.TerminalReporter) -> tuple[str, bool]:
     """Return the longest reason that fits beside the name of a test, and whether one fits."""
-    reasons = list(_reasons(report))
+    root = f"{reporter.config.rootpath}{os.sep}"
+    reasons = [reason.replace(root, "") for reason in _reasons(report)]
     if any(os.environ.get(name) for name in _CI_VARIABLES):
         return reasons[0], True
     width = reporter.config.get_terminal_writer().fullwidth
@@ -134,14 +135,16 @@ def _reasons(report: _Report) -> Iterator[str]:
 
 def _in_words(entry: Record) -> str:
     value, bound = found_and_bound(entry)
-    return f"{entry['metric']} = {value}, required {bound}"
+    undecided = "inconclusive: " if entry["outcome"] == "inconclusive" else ""
+    return f"{undecided}{entry['metric']} = {value}, required {bound}"
 
 
 def _in_signs(entry: Record) -> str:
     value, bound = found_and_bound(entry)
     signs = ("≥", "<") if entry["direction"] == "min" else ("≤", ">")
-    sign = signs[1] if entry["outcome"] == "fail" else f"{signs[0]}?"
-    return f"{entry['metric']} {value} {sign} {bound.partition(' ')[2]}"
+    undecided = " (inconclusive)" if entry["outcome"] == "inconclusive" else ""
+    sign = signs[1] if entry["outcome"] == "fail" else signs[0]
+    return f"{entry['metric']} {value} {sign} {bound.partition(' ')[2]}{undecided}"
 
 
 def fitted(text: str, reporter: pytest.TerminalReporter) -> list[str]:

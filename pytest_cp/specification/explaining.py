@@ -20,14 +20,16 @@ def explanations(error: Any) -> Iterator[tuple[list[str | int], str]]:
     if error.validator != "additionalProperties":
         yield place, _explain(error)
         return
-    from pytest_cp.specification.levels import levels
+    from pytest_cp.specification.levels import bounds_of, levels
 
     where = _where(error)
     known = list(error.schema["properties"])
     level = levels().get(str(place[0])) if place else None
     for unknown in sorted(key for key in error.instance if key not in known)[:_MOST_TOLD]:
         bounds = [one for one in (f"min_{unknown}", f"max_{unknown}") if one in known]
+        others = [] if level is None else [name for name in levels() if unknown in bounds_of(name)]
         meant = f"did you mean {bounds[0]}?" if bounds else did_you_mean(unknown, known)
+        meant = f"it belongs to the table [{others[0]}]" if others else meant
         advice = meant or f"known keys of {where} are {', '.join(known)}"
         advice = (None if level is None else explain_argument(unknown, level.metrics)) or advice
         yield [*place, unknown], f"unknown key {shortened(unknown, 80)}; {advice}"

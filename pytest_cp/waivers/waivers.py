@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.error_reasons import shortened
-from cp_compress.base.numbers import number
+from cp_compress.base.numbers import number, percent
 from pytest_cp.checks.recorder import Record
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
@@ -125,7 +125,7 @@ class Waivers:
                     limit = f"covers {number(waiver.at_worst, found, digits=6)} at worst"
                     if result["outcome"] == "inconclusive":
                         shown = number(found, waiver.at_worst, digits=6)
-                        limit += f", but no better than {shown} is proven at {result['confidence']:.0%}"
+                        limit += f", but no better than {shown} is proven at {percent(result['confidence'], digits=0)}"
                     hints.append(f"waiver for {waiver.metric} (owner {waiver.owner}) {limit}")
         return hints
 

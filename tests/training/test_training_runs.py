@@ -220,7 +220,7 @@ def test_data_without_labels_and_no_model_are_refused(reference, data):
     with pytest.raises(InvalidArgumentError, match="model="):
         train_compressed(lambda inputs: inputs, Prune(0.3), data, steps=1)
     with pytest.raises(InvalidArgumentError, match="scheme="):
-        train_compressed(reference, "prune(density=0.3)", data, steps=1)
+        train_compressed(reference, 0.3, data, steps=1)
 
 
 PROCESS = """

@@ -11,7 +11,7 @@ from typing import Any
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
 from cp_compress.base.json_values import plain
-from cp_compress.base.numbers import bound_text
+from cp_compress.base.numbers import bound_text, percent
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.showing.tables import escaped, html_table, number, table
@@ -95,7 +95,7 @@ class Requirement:
 
     def __str__(self) -> str:
         sign = "≥" if self.direction == "min" else "≤"
-        claim = f" at {self.confidence:.0%} confidence" if self.confidence is not None else ""
+        claim = f" at {percent(self.confidence, digits=0)} confidence" if self.confidence is not None else ""
         return f"{self.metric} {sign} {bound_text(self.bound)}{claim}{self.of_family}"
 
     @property

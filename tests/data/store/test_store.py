@@ -340,7 +340,7 @@ def test_a_dead_worker_process_is_told(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"codec": "jpeg(quality=80)"}, "codec"),
+        ({"codec": "jpg(quality=80)"}, "jpeg"),
         ({"shard_size": 0}, "shard_size"),
         ({"batch_size": 0.5}, "batch_size"),
         ({"jobs": 0}, "jobs"),

@@ -66,7 +66,7 @@ def test_its_expression_is_known_while_it_is_added():
         averaged = compare_attributions(candidate, reference, "smooth_grad(samples=3, method='gradient')")
         expected = compare_attributions(candidate, reference, "smooth_grad(samples=3)")
         assert averaged.metrics["mean_iou"] == pytest.approx(expected.metrics["mean_iou"])
-    with pytest.raises(InvalidArgumentError, match="'gradient'; known are deconvolution"):
+    with pytest.raises(InvalidArgumentError, match="no attribution method is called 'gradient'"):
         parse_attribution_method("gradient()")
 
 

@@ -168,14 +168,14 @@ def _(folder):
     return read_npz(folder, b"inputs,labels\n1,2\n")
 
 
-@hostile(GROUP, "no file", tells="No such file", names="data.npz")
+@hostile(GROUP, "no file", tells="no such file", names="data.npz")
 def _(folder):
     from cp_compress.artifacts import read_examples
 
     return lambda: read_examples(folder / "data.npz")
 
 
-@hostile(GROUP, "a link that leads nowhere", tells="No such file", names="data.npz")
+@hostile(GROUP, "a link that leads nowhere", tells="no such file", names="data.npz")
 def _(folder):
     from cp_compress.artifacts import read_examples
 

@@ -128,7 +128,7 @@ _FILES = {
     "a tensor in a file of Windows": (_external(location="C:\\secret"), "outside of its folder"),
     "a tensor in a file below and above": (_external(location="a/../../secret"), "outside of its folder"),
     "a tensor in a file with a zero byte": (_external(location="a\0b"), "outside of its folder"),
-    "a tensor in a file that is not there": (_external(location="nowhere"), "No such file"),
+    "a tensor in a file that is not there": (_external(location="nowhere"), "no such file"),
     "a tensor that does not say where it lies": (_external(offset=3), "its tensor w0"),
     "a tensor at an offset below zero": (_external(location="model.onnx", offset=-8, length=384), _READ),
     "a tensor at an offset beyond its file": (_external(location="model.onnx", offset=1 << 40, length=384), _READ),
