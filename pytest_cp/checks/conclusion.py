@@ -138,6 +138,14 @@ def assert_behaviour(
     return assert_pair(subjects, compare, requirements, assertion, failure, options=asked)
 
 
+def require_candidate(compressed: Model, reference: Model, dataset: Any, compressed_dataset: Any) -> None:
+    """Refuse two models that are no candidate and its reference, before either is run."""
+    require_order(compressed, reference)
+    require_difference(compressed, reference, dataset, compressed_dataset)
+    if not current_execution().any_source:
+        require_source(compressed, reference)
+
+
 def assert_pair(
     subjects: tuple[Model, Model, Any, Any],
     compare: Callable[[Observation, Observation], Measurement],
@@ -156,11 +164,8 @@ def assert_pair(
     described: Record = {}
     with recording_errors(assertion, described):
         described |= describe_models(compressed, reference, compressed_dataset)  # for errors, too
-        require_order(compressed, reference)
-        require_difference(compressed, reference, dataset, compressed_dataset)
+        require_candidate(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()
-        if not execution.any_source:
-            require_source(compressed, reference)
         settings: dict[str, Any] = {
             "device": execution.device,
             "batch_size": execution.batch_size,

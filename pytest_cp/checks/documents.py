@@ -11,15 +11,12 @@ from cp_compress.fidelity.judging.judgement import Check, Requirement
 from cp_compress.fidelity.observing.refusals import (
     notes_on_used,
     refuse_searched,
-    require_difference,
-    require_order,
     require_other_content,
-    require_source,
 )
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.seen import document_digests, searched_digests, seen_digests
 from cp_compress.inputs.tokens import TokenData
-from pytest_cp.checks.conclusion import conclude, recording_errors
+from pytest_cp.checks.conclusion import conclude, recording_errors, require_candidate
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.naming import describe_data, describe_models
 from pytest_cp.checks.recorder import Record
@@ -42,10 +39,7 @@ def assert_documents(
     described: Record = {}
     with recording_errors(assertion, described):
         described |= describe_models(compressed, reference, None)
-        require_order(compressed, reference)
-        require_difference(compressed, reference, dataset, None)
-        if not execution.any_source:
-            require_source(compressed, reference)
+        require_candidate(compressed, reference, dataset, None)
         data = TokenData(dataset)
         claim = any(one.confidence is not None for one in requirements)
         doubts = _doubts(compressed, data, claim=claim)
