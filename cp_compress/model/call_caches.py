@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from cp_compress.base.holdings.foreign import is_of_library, is_setting
@@ -35,12 +36,12 @@ def noticing_caches(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
 
     The list that is given holds, once it is left, the modules that anything was noticed in.
     """
-    before = [(module, state_of(module)) for module in modules]
+    before = [(module, state_of(module), _copies(module)) for module in modules]
     noticed: list[nn.Module] = []
     try:
         yield noticed
     finally:
-        noticed += [module for module, was in before if _notice(module, was)]
+        noticed += [module for module, was, copies in before if _notice(module, was, copies)]
 
 
 def empty_caches(model: nn.Module, copied: nn.Module) -> None:
@@ -59,7 +60,7 @@ def empty_caches(model: nn.Module, copied: nn.Module) -> None:
     if any(not is_setting(first) or first is None for _, first, _ in filled):  # numbers alone are counters
         # from behind, so that the places in a list that grew stay what they are
         for place, first, other in sorted(filled, key=lambda one: one[0][1] if isinstance(one[0][1], int) else 0)[::-1]:
-            put(other, place, first)
+            put(other, place, first.clone() if place[0] == BUFFERS and isinstance(first, Tensor) else first)
 
 
 def state_of(module: nn.Module) -> dict[Place, Any]:
@@ -116,13 +117,27 @@ def written_by_calls(module: nn.Module) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _written_by_class(kind: type) -> frozenset[str]:
-    names: set[str] = set()
+    return frozenset().union(*map(_written, _own_methods(kind)))
+
+
+def _own_methods(kind: type) -> Iterator[types.CodeType]:
+    """Yield the code of what a class and its bases below nn.Module define, but for what builds an object."""
     for part in kind.__mro__[: kind.__mro__.index(nn.Module)]:
         for name, value in vars(part).items():
             function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else None
             if name not in _BUILDING and isinstance(function, types.FunctionType):
-                names |= _written(function.__code__)
-    return frozenset(names)
+                yield function.__code__
+
+
+def filled_in_place(module: nn.Module) -> frozenset[str]:
+    """Return the names of attributes whose content methods of a module may change in place, as `written_by_calls`."""
+    kind: Any = type(module)
+    return _changed_in_place(kind)
+
+
+@functools.lru_cache(maxsize=1024)
+def _changed_in_place(kind: type) -> frozenset[str]:
+    return frozenset().union(*(_read(code) for code in _own_methods(kind) if _changes_in_place(code)))
 
 
 def built_with(module: nn.Module, name: str) -> Any:
@@ -178,12 +193,38 @@ def _written(code: types.CodeType) -> set[str]:
     return names
 
 
-def _notice(module: nn.Module, was: dict[Place, Any]) -> bool:
+def _changes_in_place(code: types.CodeType) -> bool:
+    steps = list(dis.get_instructions(code))
+    methods = {step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD")}
+    named = any(isinstance(name, str) and name.endswith("_") and not name.endswith("__") for name in methods)
+    signs = any(
+        step.opname.startswith("INPLACE_") or (step.opname == "BINARY_OP" and "=" in step.argrepr) for step in steps
+    )
+    parts = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return named or signs or any(step.opname == "STORE_SUBSCR" for step in steps) or any(map(_changes_in_place, parts))
+
+
+def _read(code: types.CodeType) -> set[str]:
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_ATTR", "LOAD_METHOD")}
+    return names.union(*(_read(part) for part in code.co_consts if isinstance(part, types.CodeType)))
+
+
+def _copies(module: nn.Module) -> dict[Place, Tensor]:
+    names = filled_in_place(module) & module._buffers.keys()
+    held = {(BUFFERS, name): module._buffers[name] for name in names}
+    return {place: value.detach().clone() for place, value in held.items() if value is not None}
+
+
+def _notice(module: nn.Module, was: dict[Place, Any], copies: dict[Place, Tensor]) -> bool:
     now = state_of(module)
-    if now.keys() == was.keys() and all(value is was[place] for place, value in now.items()):
-        return False
     known = _noticed.get(module, {})
-    found: dict[Place, tuple[Any, Any]] = {}
+    found = {
+        place: (known[place][0] if place in known and _same(known[place][1], first) else first, now[place].clone())
+        for place, first in copies.items()
+        if now.get(place) is was[place] and not torch.equal(first, now[place])
+    }
+    if not found and now.keys() == was.keys() and all(value is was[place] for place, value in now.items()):
+        return False
     for place in now.keys() | was.keys():
         before, after = was.get(place, ABSENT), now.get(place, ABSENT)
         if _same(before, after):
@@ -204,4 +245,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one is not other:
+        alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        return alike and one.device.type != "meta" and torch.equal(one, other)
     return one is other or (is_setting(one) and is_setting(other) and type(one) is type(other) and bool(one == other))

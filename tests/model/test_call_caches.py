@@ -36,6 +36,9 @@ class Caching(nn.Module):
         self.parts, self.grown, self.store = [None] * 2, [], Store()
         self.size, self.pair, self.sized = torch.empty(0), (), Sized(3)
         self.register_buffer("late", None)
+        self.register_buffer("placed", torch.zeros(3, 4))
+        self.register_buffer("is_placed", torch.zeros((), dtype=torch.bool))
+        self.filled = False
 
     def doubled(self):
         return self.linear.weight.detach() * 2
@@ -61,6 +64,16 @@ class Caching(nn.Module):
             if self.late is None:
                 self.late = self.doubled()
             return inputs @ self.late.t()
+        if self.kind == "in place":
+            if not self.filled:
+                self.placed.copy_(self.doubled())
+                self.filled = True
+            return inputs @ self.placed.t()
+        if self.kind == "in place by a buffer":
+            if not self.is_placed:
+                self.placed[:] = self.doubled()
+                self.is_placed |= True
+            return inputs @ self.placed.t()
         if self.kind == "list":
             if self.parts[0] is None:
                 self.parts[0] = self.doubled()
@@ -97,6 +110,7 @@ def look(model, data=DATA):
 
 
 KINDS = ["attribute", "dict", "list", "grown", "empty", "tuple", "length", "absent", "buffer", "number"]
+KINDS += ["in place", "in place by a buffer"]
 
 
 class ByMode(nn.Module):
@@ -129,6 +143,8 @@ class Honest(nn.Module):
         self.last, self.calls, self.seen = None, 0, []  # kept of the last call
         self.positions = None  # of shapes alone
         self.calibrated = None  # of the first batch
+        self.register_buffer("range", torch.zeros(2))  # of the first batch too, in place
+        self.register_buffer("angles", torch.zeros(4))  # of no weights
 
     def calibrate(self, inputs):
         self.calibrated = inputs.abs().max()
@@ -138,6 +154,10 @@ class Honest(nn.Module):
             self.positions = torch.arange(inputs.shape[1]) / math.pi
         if self.calibrated is None:
             self.calibrated = inputs.abs().max()
+        if not self.range.any():
+            self.range.copy_(torch.stack([inputs.min(), inputs.max()]))
+            self.angles.copy_(torch.arange(4) / math.pi)
+        inputs = (inputs - self.range[0]) / self.range[1] + self.angles
         given = inputs * self.mask / self.calibrated + self.positions[: inputs.shape[1]]
         if self.bias is not None:
             given = given + self.bias
@@ -317,3 +337,11 @@ def test_calibration_leaves_nothing_of_the_weights_before():
     candidate = Quantize("int8", "static", calibration=data).compress(Calibrated("attribute").eval())
     assert candidate.table is None
     look(candidate)
+
+
+def test_what_was_put_into_a_buffer_since_its_calls_stays():
+    used = Caching("in place").eval()
+    look(used)
+    used.placed.fill_(3.0)
+    candidate = Prune(0.5).compress(used)
+    assert torch.equal(candidate.placed, torch.full((3, 4), 3.0))

@@ -27,6 +27,7 @@ from cp_compress.model.call_caches import (
     UNKNOWN,
     Place,
     built_with,
+    filled_in_place,
     holds_tensor,
     is_own_object,
     put,
@@ -82,6 +83,8 @@ class _Kept:
     @property
     def is_table(self) -> bool:
         """Whether it may be made of weights; other numbers may say how far a table reaches."""
+        if isinstance(self.value, Tensor) and isinstance(self.unused, Tensor):
+            return self.value.numel() > 1
         return holds_tensor(self.value) or (self.unused is None and is_setting(self.value))
 
 
@@ -122,9 +125,8 @@ def _groups(kept: Sequence[_Kept]) -> Iterator[list[_Kept]]:
         group = [one for one in kept if type(one.module) is kind and (one.place == place or not one.is_table)]
         yield group
         if any(isinstance(one.value, Tensor) and one.unused is None for one in group):
-            yield [
-                replace(one, unused=one.value.new_empty(0)) if isinstance(one.value, Tensor) else one for one in group
-            ]
+            for empty in (lambda value: value.new_empty(0), torch.zeros_like):
+                yield [replace(one, unused=empty(one.value)) if isinstance(one.value, Tensor) else one for one in group]
 
 
 def _kept_in(model: Model) -> list[_Kept]:
@@ -134,16 +136,21 @@ def _kept_in(model: Model) -> list[_Kept]:
         kind, path = type(module), paths.get(id(module), "")
         if kind.__module__.startswith("cp_compress."):
             continue
-        written = written_by_calls(module)
+        written, in_place = written_by_calls(module), filled_in_place(module)
         for place, value in sorted(state_of(module).items(), key=lambda item: str(item[0])):
             where, name = place
             if where not in (OWN, BUFFERS) or str(name).startswith("_cp_"):
                 continue
             table = holds_tensor(value) and (where == OWN or name in written)
-            if table or (where == OWN and name in written and is_setting(value)):
+            filled = where == BUFFERS and name in in_place and isinstance(value, Tensor)
+            if filled and (name not in written or value.numel() == 1):
+                unused = torch.zeros_like(value)  # as what is to be filled, or says whether it is, is built most often
+            elif table or (where == OWN and name in written and is_setting(value)):
                 unused = _unused(module, place, value)
-                full = f"{path}.{name}" if path else str(name)
-                found += [] if unused is UNKNOWN or unused is value else [_Kept(full, module, place, unused)]
+            else:
+                continue
+            full = f"{path}.{name}" if path else str(name)
+            found += [] if unused is UNKNOWN or unused is value else [_Kept(full, module, place, unused)]
     return found
 
 
@@ -208,6 +215,8 @@ def _answer(
 def _fresh(value: Any) -> Any:
     if isinstance(value, _Anew):
         return value.make()
+    if isinstance(value, Tensor):
+        return value.clone()
     return type(value)(value) if isinstance(value, (dict, list)) else value
 
 
@@ -254,6 +263,8 @@ def _told(kept: _Kept, moved: float, known: Tensor) -> str:
     largest = float(known.double().abs().max())
     share = f", {moved / largest:.1%} of the largest one" if largest else ""
     empty = f"del model.{kept.path}" if kept.unused is ABSENT else f"model.{kept.path} = {kept.unused!r}"
+    if isinstance(kept.unused, Tensor):
+        empty = f"model.{kept.path}.zero_(), and what says that it is filled"
     return (
         f"{kept.path} holds what a call of the model before compression has left there, and the candidate answers from "
         f"it: as its class builds it, it gives other logits (by up to {moved:.3g}{share}), and so it would once it is "

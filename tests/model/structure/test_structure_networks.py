@@ -21,7 +21,9 @@ NETWORKS = [
 def small_vgg(num_classes):
     """Return torchvision's VGG with an eighth of its channels and of its hidden neurons."""
     layers = torchvision.models.vgg.make_layers([8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"], True)
-    model = torchvision.models.VGG(layers, num_classes=num_classes, init_weights=False)
+    with torch.device("meta"):  # half a gigabyte of classifier that is replaced below
+        model = torchvision.models.VGG(torch.nn.Identity(), num_classes=num_classes, init_weights=False)
+    model.features = layers
     for index, (inputs, outputs) in zip((0, 3, 6), ((64 * 49, 512), (512, 512), (512, num_classes)), strict=True):
         model.classifier[index] = torch.nn.Linear(inputs, outputs)
     return model
