@@ -120,9 +120,11 @@ def _written_by_class(kind: type) -> frozenset[str]:
     return frozenset().union(*map(_written, _own_methods(kind)))
 
 
-def _own_methods(kind: type) -> Iterator[types.CodeType]:
+def _own_methods(kind: type, but: str | None = None) -> Iterator[types.CodeType]:
     """Yield the code of what a class and its bases below nn.Module define, but for what builds an object."""
     for part in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        if but is not None and part.__module__.startswith(but):
+            continue
         for name, value in vars(part).items():
             function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else None
             if name not in _BUILDING and isinstance(function, types.FunctionType):
@@ -137,7 +139,8 @@ def filled_in_place(module: nn.Module) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _changed_in_place(kind: type) -> frozenset[str]:
-    return frozenset().union(*(_read(code) for code in _own_methods(kind) if _changes_in_place(code)))
+    kept = _own_methods(kind, but="torch.nn.")  # those change statistics, in training
+    return frozenset().union(*(_read(code) for code in kept if _changes_in_place(code)))
 
 
 def built_with(module: nn.Module, name: str) -> Any:

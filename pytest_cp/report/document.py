@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import platform
 import sys
@@ -88,19 +89,21 @@ def worst_first(records: list[Record]) -> list[Record]:
 
 def describe_environment() -> dict[str, Any]:
     """Return the versions and the machine that a report was made with."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "gpu": _gpu_name(),
-        "packages": versions,
+        "packages": {package: _version(package) for package in _PACKAGES},
     }
+
+
+@functools.cache  # a session writes several documents, and reading all versions takes each of them long
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _gpu_name() -> str | None:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
 
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.files import read_regular
 from pytest_cp.checks.execution import Execution
-
-if TYPE_CHECKING:
-    pass
 
 _LARGEST_RESULTS = 1 << 30
 BASELINE_MODES = ("check", "new", "update")

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import io
 import json
 import os
 import select
@@ -209,6 +210,16 @@ def _answer(connection: socket.socket, listener: socket.socket, interpreter: Pat
         connection.sendall(str(code & 255).encode())
 
 
+def _import_plugins() -> None:
+    """Import what a run of pytest imports, as it does: modules of plugins that it has not rewritten, it warns of."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "pytest.ini").write_text("[pytest]\n")
+        Path(folder, "test_any.py").write_text("import pytest_cp\nfrom pytest_cp import *\ndef test(): pass\n")
+        arguments = ["-q", "-p", "no:cacheprovider", "--rootdir", folder, folder]
+        with contextlib.redirect_stdout(io.StringIO()):
+            pytest.main(arguments)
+
+
 def serve() -> None:
     """Answer each request on standard input with the exit code of its fork."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -221,11 +232,13 @@ def serve() -> None:
     for name in _IMPORTED_IF_THERE:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    _import_plugins()
     remember_what_is_installed()
     examples = importlib.import_module("cp_compress.examples")
     examples.digits_cnn(), examples.digits()
     sys.path.pop(0)  # where this file is
-    for name in ("hypothesis", "_hypothesis_globals"):  # or pytest warns that it can no longer rewrite them
+    for name in {"hypothesis", "_hypothesis_globals", "anyio"} & sys.modules.keys():
+        # or pytest warns that it can no longer rewrite them
         sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()  # else each fork looks through all of it whenever it collects, and pytest does so ten times a run
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
