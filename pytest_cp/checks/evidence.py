@@ -17,12 +17,14 @@ from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import maps_of_some
+from cp_compress.fidelity.attributions.masks import read_masks
 from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.footprints import figures_of, file_bytes_of
+from pytest_cp.checks.outlines import draw_outlines
 from pytest_cp.checks.pictures import colour_bars, draw_maps, picture_of
 from pytest_cp.checks.recorder import Record
 
@@ -31,6 +33,7 @@ SHOWN_RAYS = 400
 _PRINTED_VALUES = 12
 _EXPLAINING = ("attributions", "pointing")
 """The comparisons that are made of attribution maps: their checks are shown with the maps that they compared."""
+_MASKS = ("must_look", "must_not_look")
 _TASKS = {
     "multi_label": "each example has several labels",
     "dense": "each example has one answer per position",
@@ -95,6 +98,7 @@ def _examples(
         row["image"] = picture_of(image, before)
         row["decoded"] = None if same else picture_of(decoded, before)
         row["size"] = [*image.shape[1:]]
+    _add_outlines(rows, measurement, reference, options, evidence)
     if single:
         try:
             evidence["maps"] = _add_maps(rows, measurement, candidate, reference, options)
@@ -113,6 +117,23 @@ def _add_measured_iou(rows: list[Record], measurement: Measurement) -> None:
         places = {int(example): place for place, example in enumerate(measurement.per_example["example"].tolist())}
         for row in rows:
             row["iou"] = round(float(found[places[row["index"]]]), 4)
+
+
+def _add_outlines(
+    rows: list[Record], measurement: Measurement, reference: Observation, options: Mapping[str, Any], evidence: Record
+) -> None:
+    """Add the outlines of the masks that a check was made with."""
+    given = {name: options[name] for name in _MASKS if options.get(name) is not None}
+    if measurement.comparison != "pointing" or not given:
+        return
+    chosen = torch.tensor([row["index"] for row in rows])
+    try:
+        masks = {name: read_masks("report", name, mask, reference, chosen, len(rows)) for name, mask in given.items()}
+        for row, outline in zip(rows, draw_outlines(masks), strict=True):
+            row["outline"] = outline
+        evidence["masks"] = [*masks]
+    except Exception as error:  # pictures without outlines are better than none
+        evidence["notes"].append(f"outlines of masks cannot be shown: {reason_of(error)}")
 
 
 def _add_maps(
@@ -141,6 +162,7 @@ def _add_maps(
         for name in ("reference", "candidate", "difference"):
             row[f"{name}_map"] = getattr(drawn, name)[position]
         row["scale"] = drawn.scales[position]
+        row["difference_scale"] = drawn.difference_scales[position]
     return told | {
         "signed": drawn.signed,
         "mixed": drawn.mixed and drawn.signed,

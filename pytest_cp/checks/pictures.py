@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +26,12 @@ _LARGEST_SIDE, _LOSSLESS_SIDE = 224, 96
 _QUALITY = 75
 # beyond this many places a side, single places are smaller than four pixels of a picture of 160
 _LEGIBLE_SIDE, _LARGEST_MAP_SIDE = 40, 64
-_PLACES_PER_DEVIATION = 48  # of a side: the smoothing that is used beyond
+_PLACES_PER_DEVIATION = 40  # of a side: the smoothing that is used beyond
 _SATURATED = 0.995  # the quantile of the strengths from which on colours are full
+_LEAST_DIFFERENCE = 0.05  # of the maps' scale: below it, differences are rounding and stay faint
 _LEVELS, _BALANCES = 12, 9
-_FULL_EXCESS = 0.2  # of one sign over the other, where smoothing has added many places: its colour is full from here on
+# smoothing adds many places, whose signs nearly cancel: from this quantile of strong places on, a sign's colour is full
+_PREVAILING, _LEAST_EXCESS, _STRONG = 0.6, 0.02, 0.3
 _MIXED = (110, 40, 140)
 # against and for the class, then less and more in the candidate: both pairs can be told apart by the colour-blind
 _SIGNS = ((31, 110, 190), (217, 84, 2))
@@ -39,9 +43,10 @@ _Colours = tuple[tuple[int, int, int], tuple[int, int, int]]
 class MapPictures:
     """The pictures of maps of some examples, each a list with one for each example, and how they were drawn.
 
-    `scales` are the strengths at full colour, in multiples of the mean strength of a place. `smoothing` is the standard
-    deviation in places that the maps were smoothed with, 0 for none; of smoothed maps, places weaker than the mean, and
-    than half of full colour, are left clear. `places` are those of the maps, (h, w).
+    `scales` are the strengths at full colour, in multiples of the mean strength of a place, and `difference_scales`
+    those of the differences, in the same unit. `smoothing` is the standard deviation in places that the maps were
+    smoothed with, 0 for none; of smoothed maps, places weaker than the picture's mean, and than half of full colour,
+    are left clear, and the colour tells which sign prevails among neighbours. `places` are those of the maps, (h, w).
     `signed` tells whether any value was negative, and `mixed` whether values of both signs may have met in one place.
     """
 
@@ -49,6 +54,7 @@ class MapPictures:
     candidate: list[str]
     difference: list[str]
     scales: list[float]
+    difference_scales: list[float]
     signed: bool
     mixed: bool
     smoothing: float
@@ -58,35 +64,29 @@ class MapPictures:
 def draw_maps(reference: Tensor, candidate: Tensor, *, signed: bool) -> MapPictures:
     """Return pictures of two models' maps (n, channels, h, w) or (n, h, w), and of their differences.
 
-    Each map is scaled to a sum of strengths of 1, and the three of an example have one scale. Opacity is the strength
-    of a place, all channels together; the hue tells how far its values are of one sign. Without `signed` there are
-    only strengths.
+    Each map is scaled to a sum of strengths of 1. The two maps of an example have one scale; their difference, which
+    may be far weaker, has its own. Opacity is the strength of a place, all channels together; the hue tells how far its
+    values are of one sign. Without `signed` there are only strengths.
     """
     before, after = (unit_maps(maps).reshape(maps.shape).float() for maps in (reference, candidate))
     if not signed:
         before, after = (place_strengths(maps).float() for maps in (before, after))
     height, width = before.shape[-2:]
     deviation = min(height, width) / _PLACES_PER_DEVIATION if min(height, width) > _LEGIBLE_SIDE else 0.0
-    planes = [_planes(maps, deviation) for maps in (before, after, after - before)]
-    strongest = torch.cat([planes[0][0], planes[1][0]], dim=2).flatten(1)
-    scale = strongest.quantile(_SATURATED, dim=1)
-    scale = torch.where(scale > 0, scale, strongest.amax(dim=1))
-    divisor = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
-    # of smoothed maps each place has some strength: what is below the mean would hide the image, and tells nothing
-    least = (1 / divisor).clamp(max=0.5) if deviation > 0 else torch.zeros_like(divisor)
-    excess = _FULL_EXCESS if deviation > 0 else 1.0
-    pictures = [
-        [
-            _drawn(one, net, colours)
-            for one, net in zip((strength / divisor - least) / (1 - least), balance / excess, strict=True)
-        ]
-        for (strength, balance), colours in zip(planes, (_SIGNS, _SIGNS, _DIFFERENCE), strict=True)
-    ]
+    *maps, difference = (_planes(values, deviation) for values in (before, after, after - before))
+    scale = _scale(maps)
+    least = _LEAST_DIFFERENCE * scale
+    own = torch.where(difference.strength.flatten(1).any(dim=1), torch.maximum(_scale([difference]), least), least)
+    excess = _excess(maps, scale) if deviation > 0 else torch.ones_like(scale)
+    other = _excess([difference], own) if deviation > 0 else torch.ones_like(scale)
+    drawn = [_pictures(planes, scale, excess, _SIGNS, clear=deviation > 0) for planes in maps]
+    drawn.append(_pictures(difference, own, other, _DIFFERENCE, clear=deviation > 0))
     return MapPictures(
-        reference=pictures[0],
-        candidate=pictures[1],
-        difference=pictures[2],
+        reference=drawn[0],
+        candidate=drawn[1],
+        difference=drawn[2],
         scales=[float(f"{value:.3g}") for value in scale.tolist()],
+        difference_scales=[float(f"{value:.3g}") for value in own.tolist()],
         signed=bool((before < 0).any() or (after < 0).any()),
         mixed=deviation > 0 or (before.ndim == 4 and before.shape[1] > 1),
         smoothing=round(deviation, 1),
@@ -124,12 +124,43 @@ def picture_of(image: Tensor, batch: Tensor) -> str:
     return _encoded(picture, "JPEG", quality=_QUALITY, optimize=True)
 
 
-def _planes(maps: Tensor, deviation: float) -> tuple[Tensor, Tensor]:
-    """Return the strength of each place (n, h, w), as multiples of a map's mean, and the balance of its signs."""
+class _Planes(NamedTuple):
+    """The strength of each place (n, h, w), in multiples of a map's mean, and the balance of its signs in [-1, 1]."""
+
+    strength: Tensor
+    balance: Tensor
+
+
+def _planes(maps: Tensor, deviation: float) -> _Planes:
     places = maps.shape[-2] * maps.shape[-1]
     added = [each.sum(dim=1) if maps.ndim == 4 else each for each in (maps.abs(), maps)]
     strength, net = (_reduced(_smoothed(plane * places, deviation)) for plane in added)
-    return strength, net / torch.where(strength > 0, strength, torch.ones_like(strength))
+    return _Planes(strength, net / torch.where(strength > 0, strength, torch.ones_like(strength)))
+
+
+def _scale(drawn: Sequence[_Planes]) -> Tensor:
+    """Return the strength (n,) at full colour of pictures that have one scale."""
+    strengths = torch.cat([planes.strength for planes in drawn], dim=2).flatten(1)
+    scale = strengths.quantile(_SATURATED, dim=1)
+    return torch.where(scale > 0, scale, strengths.amax(dim=1))
+
+
+def _excess(drawn: Sequence[_Planes], scale: Tensor) -> Tensor:
+    """Return the balance (n,) of signs at which a colour is full: what prevails at the strong places of a picture."""
+    strengths, balances = (torch.cat(planes, dim=2).flatten(1) for planes in zip(*drawn, strict=True))
+    strong = strengths > _STRONG * scale[:, None]
+    among = torch.where(strong, balances.abs(), torch.nan).nanquantile(_PREVAILING, dim=1)
+    return among.nan_to_num(1.0).clamp(_LEAST_EXCESS, 1.0)
+
+
+def _pictures(planes: _Planes, scale: Tensor, excess: Tensor, colours: _Colours, *, clear: bool) -> list[str]:
+    """Return the pictures of planes whose colours are full at a strength of `scale` and a balance of `excess`."""
+    divisor = torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
+    # of smoothed maps each place has some strength: what is below the mean would hide the image, and tells nothing
+    mean = planes.strength.mean(dim=(1, 2), keepdim=True) / divisor
+    least = mean.clamp(max=0.5) if clear else torch.zeros_like(mean)
+    shown = (planes.strength / divisor - least) / (1 - least)
+    return [_drawn(one, net, colours) for one, net in zip(shown, planes.balance / excess[:, None, None], strict=True)]
 
 
 def _smoothed(planes: Tensor, deviation: float) -> Tensor:

@@ -15,6 +15,7 @@ from pytest_cp.report.shipping import advise
 from pytest_cp.report.text_tables import cost_texts
 
 SYMBOLS = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~", "not asserted": "·"}
+_STANDINGS = SYMBOLS | {"incomplete": "○"}
 _ADVICE = {"pass": "✓", "fail": "✗", "noted": "~"}
 _FEW_FAILURES = 4
 _LISTED_LAYERS = 8
@@ -45,8 +46,9 @@ def matrix_views(
             {
                 "id": f"candidate-{one.number}",
                 "name": one.name,
-                "outcome": one.outcome,
-                "symbol": SYMBOLS[one.outcome],
+                "outcome": one.standing,
+                "symbol": _STANDINGS[one.standing],
+                "lacking": one.lacking,
                 "chosen": one.name == advice.candidate and advice.kind != "fail",
                 "cells": [(level, _cell_view(one.cells.get(level), checks)) for level in matrix.levels],
                 "costs": [(head, cost[place]) for head, place in zip(heads, known, strict=True)],
@@ -116,7 +118,7 @@ def _cell_view(cell: Cell | None, checks: Sequence[Mapping[str, Any]]) -> dict[s
         "headroom": headroom_text(cell.headroom),
         "told": cell.told,
         "href": checks[worst]["id"],
-        "baseline": cell.told if cell.told.startswith("baseline: ") else "",
+        "beside": cell.told if cell.told.startswith("baseline: ") or cell.outcome == "waived" else "",
     }
 
 
@@ -137,6 +139,7 @@ def _chapter(
     return {
         "checks": own,
         "first": bad[0] if bad else None,
+        "waived": [check for check in own if check["outcome"] == "waived"],
         "bad": len(bad),
         "open": bool(bad),
         "open_check": bad[0]["id"] if bad and open_first else None,
@@ -149,14 +152,39 @@ def _chapter(
 
 
 def _origins(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Return the layers that cause the damage, once for each ranking that differs."""
+    """Return the layers that cause the damage, once for each ranking that differs, or why they cannot be ranked."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         origin = record["origin"]
-        if origin is not None and origin["layers"]:
-            layers = origin["layers"][:_LISTED_LAYERS]
-            found.setdefault(str(layers), {"layers": layers, "asked": origin.get("asked", 0)})
-    return list(found.values())
+        if origin is not None:
+            view = _origin(origin)
+            found.setdefault(str(view), view)
+    return [view for view in found.values() if view["layers"] or view["notes"]]
+
+
+def _origin(origin: Mapping[str, Any]) -> dict[str, Any]:
+    asked = origin.get("asked", 0)
+    layers = [
+        {
+            "name": layer["name"],
+            "kind": layer["kind"],
+            "restored": f"{100 * layer['share']:.0f} %" if asked else "",
+            "noise": _noise(layer.get("added_snr")),
+        }
+        for layer in origin["layers"][:_LISTED_LAYERS]
+    ]
+    ranked = asked or any(layer["noise"] for layer in layers)
+    return {
+        "layers": layers if ranked else [],
+        "asked": asked,
+        "noise": any(layer["noise"] for layer in layers),
+        "notes": origin.get("notes", []),
+    }
+
+
+def _noise(ratio: Any) -> str:
+    """Return a signal-to-noise ratio in dB; "none" without any noise, empty where it is not known."""
+    return f"{ratio:.1f} dB" if isinstance(ratio, (int, float)) else "none" if ratio == "inf" else ""
 
 
 def _sizes(records: Iterable[Record]) -> list[tuple[str, str, str]]:

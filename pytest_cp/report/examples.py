@@ -11,8 +11,10 @@ PAGE_BYTES = 950_000
 _MARKUP_BYTES = 2_000  # of an example's pictures, beside the files themselves
 OPEN_EXAMPLES = 2
 _COARSE_SIDE = 64  # the pixels of smaller images and maps are shown as they are
-_PICTURES = ("image", "decoded", "reference_map", "candidate_map", "difference_map")
-_KINDS = {"iVBOR": "png", "UklGR": "webp", "/9j/": "jpeg"}
+_PICTURES = ("image", "decoded", "reference_map", "candidate_map", "difference_map", "outline")
+_KINDS = {"iVBOR": "png", "UklGR": "webp", "/9j/": "jpeg", "PHN2Z": "svg+xml"}
+_OUTLINES = {"must_look": "the solid line surrounds where the model must look"}
+_OUTLINES |= {"must_not_look": "the dashed line surrounds where it must not look"}
 _TOLD_ELSEWHERE = ("predictions", "attributions")
 
 
@@ -63,11 +65,13 @@ def example_views(record: Record, images: Images) -> dict[str, Any]:
     hidden = () if "maps" in evidence else ("iou",)
     rows = [{name: value for name, value in row.items() if name not in hidden} for row in evidence["examples"]]
     views = [_view(record, row, maps, images) for row in rows]
+    own_scale = any("difference_scale" in row for row in rows)
     left_out = sum(bool(row.get("image")) and images.name(row["image"]) is None for row in rows)
     return {
         "examples": views,
         "open_examples": OPEN_EXAMPLES,
-        "maps": _legend(maps, images) if maps and any(view["image"] for view in views) else None,
+        "maps": _legend(maps, images, own_scale) if maps and any(view["image"] for view in views) else None,
+        "outlines": _outlines(evidence) if any(view["outline"] for view in views) else "",
         "images_left_out": left_out,
     }
 
@@ -87,9 +91,22 @@ def _view(record: Record, row: Record, maps: Record | None, images: Images) -> d
         "size": size,
         "coarse": max(size) < _COARSE_SIDE,
         "coarse_map": maps is not None and max(maps.get("places", [0])) < _COARSE_SIDE // 2,
-        "scale": row.get("scale") if pictures["reference_map"] else None,
+        "full": _full_colour(row) if pictures["reference_map"] else "",
         **pictures,
     }
+
+
+def _full_colour(row: Record) -> str:
+    """Return the strengths at full colour of an example's maps and of their difference."""
+    if row.get("scale") is None:
+        return ""
+    told = f"full colour: {row['scale']:g} × the mean strength"
+    return f"{told}; of the difference {row['difference_scale']:g} ×" if "difference_scale" in row else told
+
+
+def _outlines(evidence: Record) -> str:
+    told = "; ".join(_OUTLINES[name] for name in evidence.get("masks", []))
+    return f"{told[:1].upper()}{told[1:]}." if told else ""
 
 
 def _lines(comparison: str | None, row: Record) -> list[str]:
@@ -106,16 +123,20 @@ def _lines(comparison: str | None, row: Record) -> list[str]:
     return lines
 
 
-def _legend(maps: Record, images: Images) -> dict[str, Any]:
+def _legend(maps: Record, images: Images, own_scale: bool) -> dict[str, Any]:
     whose = "as this check compared them" if maps["of_check"] else "for context: this check does not compare maps"
     lines = [f"Attribution maps by {maps['method']}, {whose}; both models explain the reference's class."]
     if "left_out" in maps:
         return {"lines": [*lines, maps["left_out"].capitalize() + "."]}
     height, width = maps["places"]
     drawn = f"Maps of {height} × {width} places, channels added, each scaled to the same sum of strengths"
+    if own_scale:
+        drawn += "; their difference has a colour scale of its own"
     if maps["smoothing"]:
         smoothed = f"smoothed (Gaussian, {maps['smoothing']} places), and clear where they are weaker than their mean"
-        drawn += f". For the eye only they are {smoothed}; the IoU is that of the maps as they were made"
+        drawn += f". For the eye only they are {smoothed}"
+        drawn += ", and the colour is that of the sign which prevails among neighbours" if maps["mixed"] else ""
+        drawn += "; the IoU is that of the maps as they were made"
     lines.append(f"{drawn}.")
     bars = {name: images.always(content) for name, content in maps["bars"].items()}
     return {

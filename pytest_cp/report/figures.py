@@ -14,6 +14,18 @@ from typing import Any
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.numbers import number, percent
 
+SHAPES = (
+    ("pass", "pass", "●", "passes"),
+    ("waived", "waived", "◆", "waived"),
+    ("inconclusive", "waived", "▲", "inconclusive"),
+    ("incomplete", "waived", "○", "not compared at every level"),
+    ("not asserted", "quiet", "○", "not asserted"),
+    ("fail", "fail", "✕", "fails"),
+    ("error", "fail", "+", "error"),
+    ("reference", "reference", "■", "the reference"),
+)
+"""Outcomes in a chart: their colour, the shape of their points, and what it says in a legend."""
+
 _WIDTH, _HEIGHT = 420, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 14, 46
 
@@ -216,6 +228,7 @@ _SHAPES = {
     "fail": "M{x} {y}m-5 -5l10 10m0 -10l-10 10",
     "error": "M{x} {y}m-6.5 0h13m-6.5 -6.5v13",
     "not asserted": "M{x} {y}m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+    "incomplete": "M{x} {y}m-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0 -11 0z",
     "reference": "M{x} {y}m-5 -5h10v10h-10z",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ class Cell(NamedTuple):
 
 @dataclass
 class Candidate:
-    """A row: what was compressed, its cells by level, what it costs, and its gates that compared nothing.
+    """A row: what was compressed, its cells by level, what it costs, and what it was not compared at.
+
+    `unseen` are the levels at which others were compared and it was not, `missing` its gates that compared nothing.
 
     `scheme` is the name without what tells it apart from others of that name; `known` is False for checks that do not
     tell what they are about. `number` counts the candidates of a report from 1.
@@ -49,6 +52,7 @@ class Candidate:
     cost: dict[str, float]
     changed: str
     coverage: Mapping[str, Any] | None
+    unseen: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     known: bool = True
     number: int = 0
@@ -58,6 +62,25 @@ class Candidate:
         """The worst outcome of its asserted checks; "not asserted" where there are none."""
         found = [cell.outcome for cell in self.cells.values() if cell.asserted]
         return max(found, key=ORDER.index, default="not asserted")
+
+    @property
+    def lacks(self) -> list[str]:
+        """The levels and the gates that did not compare it."""
+        return self.unseen + self.missing
+
+    @property
+    def standing(self) -> str:
+        """Its outcome, or "incomplete" where all that was compared holds and something was not."""
+        held = self.known and self.outcome in ("pass", "waived")
+        return "incomplete" if held and self.lacks else self.outcome
+
+    @property
+    def lacking(self) -> str:
+        """What did not compare it, in a few words; empty where nothing is lacking."""
+        if self.unseen:
+            return f"not compared at {', '.join(self.unseen)}"
+        count = len(self.missing)
+        return f"{count} gate{'s' if count > 1 else ''} did not compare it" if count else ""
 
     @property
     def checks(self) -> list[int]:
@@ -125,14 +148,12 @@ def build_matrices(document: Mapping[str, Any]) -> list[Matrix]:
                 group.stored,
                 reference,
                 _levels(records[position] for position in positions),
-                tuple(sorted(rowed, key=_first_to_read)),
+                tuple(rowed),
                 _reference_cost(records, positions, costs, group.stored),
             )
         )
-    for number, candidate in enumerate((one for matrix in found for one in matrix.candidates), start=1):
-        candidate.number = number
     _note_missing(found, document["not_compared"])
-    return found
+    return _ordered(found)
 
 
 def level_of(record: Record) -> str:
@@ -141,9 +162,9 @@ def level_of(record: Record) -> str:
 
 
 def outcomes_by_candidate(records: Sequence[Record], matrices: Iterable[Matrix]) -> dict[Identity, str]:
-    """Return the outcome of each candidate over all its checks."""
+    """Return where each candidate stands over all its checks."""
     return {
-        candidate_of(records[position]): candidate.outcome
+        candidate_of(records[position]): candidate.standing
         for matrix in matrices
         for candidate in matrix.candidates
         for position in candidate.checks
@@ -265,16 +286,31 @@ def _levels(records: Iterable[Record]) -> tuple[str, ...]:
 
 
 def _first_to_read(candidate: Candidate) -> tuple[Any, ...]:
-    """Order rows: those that pass first, the smallest of them at the top, then the others, the nearest first."""
+    """Order rows: those that pass everywhere first, the smallest at the top, then the others, the nearest first."""
     held = -sum(cell.outcome in ("pass", "waived") for cell in candidate.cells.values())
     size = candidate.cost.get("bytes", float("inf"))
     outcome = ORDER.index(candidate.outcome) if candidate.outcome in ORDER else len(ORDER)
-    passed = candidate.outcome == "pass"
+    passed = candidate.standing == "pass"
     return (not passed, size, 0, candidate.name) if passed else (True, held, outcome, size, candidate.name)
 
 
-def _note_missing(matrices: Iterable[Matrix], not_compared: Iterable[Mapping[str, Any]]) -> None:
-    """Let candidates know of the gates that name them and compared nothing."""
+def _ordered(matrices: Iterable[Matrix]) -> list[Matrix]:
+    """Return matrices with their rows in the order of reading, numbered."""
+    ordered = [
+        dataclasses.replace(matrix, candidates=tuple(sorted(matrix.candidates, key=_first_to_read)))
+        for matrix in matrices
+    ]
+    for number, candidate in enumerate((one for matrix in ordered for one in matrix.candidates), start=1):
+        candidate.number = number
+    return ordered
+
+
+def _note_missing(matrices: Sequence[Matrix], not_compared: Iterable[Mapping[str, Any]]) -> None:
+    """Let candidates know of levels at which others were compared, and of gates that name them and compared nothing."""
+    for matrix in matrices:
+        for candidate in matrix.candidates:
+            held = [level for level, cell in candidate.cells.items() if cell.asserted]
+            candidate.unseen = [level for level in matrix.required if level not in held]
     candidates = [candidate for matrix in matrices for candidate in matrix.candidates if candidate.known]
     for entry in not_compared:
         called = _called(entry["test"], [one.scheme for one in candidates])

@@ -19,7 +19,7 @@ from pytest_cp.report.chapters import SYMBOLS, head_facts, matrix_views
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
 from pytest_cp.report.examples import PAGE_BYTES, Images, example_views, image_kind
-from pytest_cp.report.figures import accuracy_against_cost, class_bars, distance_scatter
+from pytest_cp.report.figures import SHAPES, accuracy_against_cost, class_bars, distance_scatter
 from pytest_cp.report.matrix import build_matrices, outcomes_by_candidate, why
 from pytest_cp.report.sizes import size_table
 from pytest_cp.report.verdict import count_missing, session_verdict
@@ -58,7 +58,9 @@ def _render(document: dict[str, Any], images: Images) -> str:
         checks=checks,
         tightest=_tightest(document["checks"]),
         missing=count_missing(document),
+        waivers=[waiver | {"found": _found(waiver, document["checks"])} for waiver in document["waivers"]],
         coverage=coverage_lines(document["checks"]),
+        shapes=SHAPES,
         charts=[(chart, _cost_figures(chart)) for chart in charts],
         environment=_flat(document["environment"]),
         images=images.by_content,
@@ -79,6 +81,18 @@ def _cost_figures(chart: dict[str, Any]) -> list[str]:
         if len(values) > 1 or cost == "size":
             figures.append(accuracy_against_cost(points, axis, cost))
     return figures
+
+
+def _found(waiver: Record, records: list[Record]) -> str:
+    """Return the values that a waiver covers, as they were found."""
+    values = [
+        found_and_bound(entry)[0]
+        for record in records
+        if record["test"] in waiver["used_by"]
+        for entry in record["requirements"]
+        if entry["metric"] == waiver["metric"] and entry["outcome"] != "pass"
+    ]
+    return ", ".join(dict.fromkeys(values))
 
 
 def _tightest(records: list[Record]) -> dict[str, str] | None:

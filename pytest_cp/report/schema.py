@@ -143,13 +143,14 @@ def _check() -> dict[str, Any]:
 
 
 def _evidence() -> dict[str, Any]:
-    pictures = ("image", "decoded", "reference_map", "candidate_map", "difference_map")
-    picture = {"type": ["string", "null"], "description": "a PNG, WebP or JPEG file in base64"}
+    pictures = ("image", "decoded", "reference_map", "candidate_map", "difference_map", "outline")
+    picture = {"type": ["string", "null"], "description": "a PNG, WebP, JPEG or SVG file in base64"}
     example: dict[str, Any] = {
         "index": _WHOLE,
         "predicted": _object({"reference": _TEXT, "candidate": _TEXT}),
         "iou": {"type": "number", "minimum": 0, "maximum": 1},
         "scale": {"type": "number", "description": "the strength at full colour, in multiples of a map's mean"},
+        "difference_scale": {"type": "number", "description": "that of the difference of the maps, in the same unit"},
         **dict.fromkeys(pictures, picture),
     }
     maps: dict[str, Any] = {
@@ -164,6 +165,7 @@ def _evidence() -> dict[str, Any]:
         "properties": {
             "examples": {"type": "array", "items": {"type": "object", "properties": example}},
             "maps": {"type": ["object", "null"], "properties": maps},
+            "masks": _TEXTS | {"description": "the masks whose outlines the examples show"},
         },
     }
 

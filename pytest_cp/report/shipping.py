@@ -31,20 +31,23 @@ def advise(matrix: Matrix, document: Mapping[str, Any]) -> Advice:
         return Advice("fail", "none may ship: the run was interrupted")
     if not matrix.required:
         return Advice("noted", "none may ship: no check was asserted")
-    complete = [one for one in matrix.candidates if one.known and not _lacks(one, matrix)]
+    complete = [one for one in matrix.candidates if one.known and not one.lacks]
     passed = [one for one in complete if one.outcome == "pass"]
     waived = [one for one in complete if one.outcome == "waived"]
+    incomplete = [one for one in matrix.candidates if one.standing == "incomplete"]
     doubts = _doubts(matrix, document)
     if passed:
         chosen = _smallest(passed)
         told = f"may ship: {_chosen_text(chosen, passed, matrix)}{_not_asserted(chosen)}"
         smaller = _smaller(waived, chosen)
         told += f"; smaller, with waived deviations: {smaller}" if smaller else ""
+        told += _no_choice(incomplete, chosen)
         return Advice("noted" if doubts else "pass", f"{told}{doubts}", chosen.name if chosen else None)
     if waived:
         chosen = _smallest(waived)
-        told = _chosen_text(chosen, waived, matrix, "hold, with waived deviations")
-        return Advice("noted", f"may ship only with waivers: {told}{_not_asserted(chosen)}{doubts}")
+        told = _chosen_text(chosen, waived, matrix, f"hold, with waived deviations{_deviations(chosen)}")
+        told += f"{_not_asserted(chosen)}{_no_choice(incomplete, chosen)}"
+        return Advice("noted", f"may ship only with waivers: {told}{doubts}")
     return Advice("fail", f"none may ship: {_why_none(matrix)}{doubts}")
 
 
@@ -76,7 +79,7 @@ def _plain(candidate: Candidate, matrix: Matrix) -> dict[str, Any]:
             for cell in [candidate.cells.get(level)]
             if cell is not None
         },
-        "lacks": _lacks(candidate, matrix),
+        "lacks": candidate.lacks,
         "bytes": candidate.cost.get("bytes"),
         "flops": candidate.cost.get("flops"),
         "latency_seconds": candidate.cost.get("latency"),
@@ -87,12 +90,6 @@ def _plain(candidate: Candidate, matrix: Matrix) -> dict[str, Any]:
 def _in_words(count: int) -> str:
     """Return a count as a word, up to twelve."""
     return _WORDS[count] if count < len(_WORDS) else str(count)
-
-
-def _lacks(candidate: Candidate, matrix: Matrix) -> list[str]:
-    """Return the levels at which others were compared and this candidate was not."""
-    held = [level for level, cell in candidate.cells.items() if cell.asserted]
-    return [level for level in matrix.required if level not in held] + candidate.missing
 
 
 def _smallest(candidates: Sequence[Candidate]) -> Candidate | None:
@@ -129,6 +126,24 @@ def _smaller(waived: Sequence[Candidate], chosen: Candidate | None) -> str:
     return ", ".join(one.name for one in waived if one.cost.get("bytes", chosen.cost["bytes"]) < chosen.cost["bytes"])
 
 
+def _deviations(chosen: Candidate | None) -> str:
+    """Return at which levels a candidate deviates, and what was found there."""
+    cells = {} if chosen is None else chosen.cells
+    told = [f"{level} ({_cut(cell.told)})" for level, cell in cells.items() if cell.outcome == "waived"]
+    return f" at {', '.join(told)}" if told else ""
+
+
+def _no_choice(incomplete: Sequence[Candidate], chosen: Candidate | None) -> str:
+    """Return which candidates would be better if they had been compared everywhere, and what is lacking."""
+    limit = None if chosen is None else chosen.cost.get("bytes")
+    better = [one for one in incomplete if limit is None or one.cost.get("bytes", 0.0) < limit]
+    if not better:
+        return ""
+    listed = ", ".join(f"{one.name} ({one.lacking})" for one in better[:_LISTED])
+    more = f" and {len(better) - _LISTED} more" if len(better) > _LISTED else ""
+    return f"; no choice{'' if limit is None else ', though smaller'}: {listed}{more}"
+
+
 def _not_asserted(chosen: Candidate | None) -> str:
     """Return what looked at without being asserted does not pass."""
     if chosen is None:
@@ -159,26 +174,25 @@ def _why_none(matrix: Matrix) -> str:
     known = [one for one in matrix.candidates if one.known]
     if not known:
         return "no candidate is known"
-    counts = Counter(one.outcome if one.outcome not in ("pass", "waived") else "incomplete" for one in known)
+    counts = Counter(one.standing for one in known)
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    nearest = min(known, key=lambda one: (_misses(one, matrix), -(one.headroom or 0.0), one.name))
-    lacking = [level for level in matrix.required if level in _lacks(nearest, matrix)]
+    nearest = min(known, key=lambda one: (_misses(one), -(one.headroom or 0.0), one.name))
     bad = [
         f"{level} ({_cut(cell.told)})"
         for level, cell in nearest.cells.items()
         if cell.asserted and cell.outcome not in ("pass", "waived")
     ]
     parts = [f"does not hold at {', '.join(bad)}"] if bad else []
-    parts += [f"was not compared at {', '.join(lacking)}"] if lacking else []
-    parts += ["has gates that did not compare it"] if nearest.missing and not lacking else []
+    parts += [f"was not compared at {', '.join(nearest.unseen)}"] if nearest.unseen else []
+    parts += ["has gates that did not compare it"] if nearest.missing and not nearest.unseen else []
     whose = "it" if len(known) == 1 else f"nearest is {nearest.name}, which"
     head = f"{known[0].name}: {told}" if len(known) == 1 else f"of {_in_words(len(known))} candidates {told}"
     return f"{head}; {whose} {' and '.join(parts)}"
 
 
-def _misses(candidate: Candidate, matrix: Matrix) -> int:
+def _misses(candidate: Candidate) -> int:
     bad = sum(cell.asserted and cell.outcome not in ("pass", "waived") for cell in candidate.cells.values())
-    return bad + len(_lacks(candidate, matrix))
+    return bad + len(candidate.lacks)
 
 
 def _cut(text: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_cp.session.state import SessionState
 
 _MARKUP = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "waived": "yellow"}
+_STANDINGS = _MARKUP | {"incomplete": "yellow"}
 _ADVICE = {"pass": "green", "fail": "red", "noted": "yellow"}
 _HEADINGS = ("outcome", "compressed", "changed", "metric", "value", "bound", "headroom", "n", "test")
 _LISTED_GATES = 3
@@ -72,7 +73,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState, exit_s
     for matrix in matrices:
         if not rows.complete or len(matrix.candidates) > 1 or len(matrix.levels) > 1:
             for text, outcome in matrix_lines(matrix, width, numbered=rows.numbered):
-                say(text, **({_MARKUP[outcome]: True} if outcome in _MARKUP else {}))
+                say(text, **({_STANDINGS[outcome]: True} if outcome in _STANDINGS else {}))
             if matrix.reference_cost:
                 say(reference_line(matrix))
         advice = advise(matrix, document)

@@ -106,7 +106,7 @@ def _rows(matrix: Matrix, levels: Sequence[str], *, named: bool) -> list[list[st
 def _aligned(matrix: Matrix, rows: list[list[str]]) -> list[Line]:
     units = _units(matrix)
     right = [column for column, head in enumerate(rows[0]) if head in units]
-    outcomes = ["", *(candidate.outcome for candidate in matrix.candidates)]
+    outcomes = ["", *(candidate.standing for candidate in matrix.candidates)]
     return list(zip(aligned(rows, right), outcomes, strict=True))
 
 

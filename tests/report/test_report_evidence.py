@@ -10,6 +10,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from torch import nn
 
@@ -29,6 +31,7 @@ from cp_compress.fidelity.attributions.methods.known import parse_attribution_me
 from cp_compress.fidelity.footprints import compare_footprints
 from cp_compress.model import Prune
 from pytest_cp.checks.evidence import gather_evidence
+from pytest_cp.checks.outlines import draw_outlines, trace
 from pytest_cp.checks.pictures import draw_maps, picture_of
 from pytest_cp.checks.records import not_asserting, record_check
 from pytest_cp.report.examples import Images
@@ -147,7 +150,9 @@ def test_maps_on_a_check_of_something_else_are_told_to_be_context(pair):
 
 
 def test_strengths_in_masks_are_drawn_without_signs(pair):
-    options = {"method": "occlusion(window=2, stride=2)", "examples": 8, "must_look": torch.eye(8, dtype=torch.bool)}
+    diagonal = torch.eye(8, dtype=torch.bool)
+    options = {"method": "occlusion(window=2, stride=2)", "examples": 8, "must_look": diagonal}
+    options["must_not_look"] = lambda inputs, labels: diagonal.flip(0).expand(len(inputs), 8, 8)
     measurement = compare_pointing(*pair, **options)
     evidence = gather_evidence(measurement, *pair, options)
     assert evidence["maps"]["method"] == measurement.details["method"]
@@ -155,7 +160,12 @@ def test_strengths_in_masks_are_drawn_without_signs(pair):
     assert not evidence["maps"]["signed"]
     seen = pixels_of(evidence["examples"][0]["candidate_map"])
     assert (seen[..., 0] >= seen[..., 2])[seen[..., 3] > 0].all()
-    assert "both signs mixed" not in page_of(measurement, Requirement("pointing_mass", "min", 0.0), evidence)
+    page = page_of(measurement, Requirement("pointing_mass", "min", 0.0), evidence)
+    assert "both signs mixed" not in page
+    (outline,) = {row["outline"] for row in evidence["examples"]}
+    assert [outline] == draw_outlines({"must_look": diagonal[None], "must_not_look": diagonal.flip(0)[None]})
+    assert page.count(f"data:image/svg+xml;base64,{outline}") == 1
+    assert "The solid line surrounds where the model must look; the dashed line surrounds where it must not" in page
 
 
 def test_maps_without_places_in_the_image_are_told_and_not_drawn(pair):
@@ -187,7 +197,7 @@ def test_large_maps_are_smoothed_and_their_signs_stay():
     chequered = torch.ones(2, 3, 224, 224)
     chequered[0, :, ::2, ::2] = chequered[0, :, 1::2, 1::2] = -1
     drawn = draw_maps(chequered, torch.ones(2, 3, 224, 224), signed=True)
-    assert drawn.smoothing == pytest.approx(224 / 48, abs=0.05)
+    assert drawn.smoothing == pytest.approx(224 / 40, abs=0.05)
     assert drawn.places == (224, 224)
     assert drawn.signed
     assert drawn.mixed
@@ -200,6 +210,56 @@ def test_large_maps_are_smoothed_and_their_signs_stay():
     assert (positive[..., 0] > positive[..., 2] + 100).all()
     assert not pixels_of(drawn.difference[1])[..., 3].any()
     assert pixels_of(drawn.difference[0])[..., 3].all()
+
+
+def test_a_difference_has_a_scale_of_its_own_and_rounding_stays_faint():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 1, 12, 12, generator=generator, dtype=torch.float64) + 0.5
+    other = maps.clone()
+    other[0, 0, 3, 4] *= 1.5
+    other[1] *= 1 + 1e-7 * torch.rand(12, 12, generator=generator)
+    drawn = draw_maps(maps, other, signed=True)
+    changed, rounded = (pixels_of(picture)[..., 3] for picture in drawn.difference)
+    assert changed[3, 4] == 230
+    assert changed.sum() < 1.5 * 230
+    assert not rounded.any()
+    assert drawn.difference_scales[0] < drawn.scales[0]
+    assert drawn.difference_scales[1] == pytest.approx(0.05 * drawn.scales[1], rel=0.01)
+
+
+def test_where_smoothed_signs_nearly_cancel_the_colours_tell_which_prevails():
+    """Gradients of a real network have signs that alternate from place to place; here one side's sum is above 0."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(1, 3, 224, 224, generator=generator)
+    maps[..., :112] += 0.1
+    maps[..., 112:] -= 0.1
+    seen = pixels_of(draw_maps(maps, maps.flip(3), signed=True).reference[0])
+    orange, blue = (seen[..., 0] > seen[..., 2] + 60), (seen[..., 2] > seen[..., 0] + 60)
+    assert orange[:, :28].mean() > 0.9
+    assert blue[:, -28:].mean() > 0.9
+
+
+@given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=6)))
+def test_outlines_surround_the_places_of_a_mask(mask):
+    """The area within closed lines (the shoelace formula, holes negative) and their length are those of the mask."""
+    lines = trace(torch.from_numpy(mask))
+    pairs = [list(zip(line, [*line[1:], line[0]], strict=True)) for line in lines]
+    area = sum(a[1] * b[0] - b[1] * a[0] for line in pairs for a, b in line) / 2
+    length = sum(abs(a[0] - b[0]) + abs(a[1] - b[1]) for line in pairs for a, b in line)
+    padded = np.pad(mask, 1)
+    assert area == mask.sum()
+    assert length == (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
+    assert all((a[0] == b[0]) != (a[1] == b[1]) for line in pairs for a, b in line)
+
+
+def test_outlines_of_large_masks_are_small_and_single_places_stay():
+    noise = torch.rand(2, 300, 200, generator=torch.Generator().manual_seed(0)) > 0.5
+    noise[1] = False
+    noise[1, 17, 41] = True
+    drawn = [base64.b64decode(picture).decode() for picture in draw_outlines({"must_look": noise})]
+    assert all(len(text) < 16_000 for text in drawn)
+    assert 'viewBox="0 0 43 64"' in drawn[1]
+    assert re.findall(r'd="([^"]*)"', drawn[1]) == ["M8 3h1v1h-1z"] * 2
 
 
 def test_photographs_are_small_files_of_their_size():

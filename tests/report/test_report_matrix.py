@@ -101,7 +101,11 @@ def test_the_smallest_that_passes_everywhere_may_ship():
 @pytest.mark.parametrize(
     ("records", "parts", "expected"),
     [
-        (candidate("a", 9, embeddings=None) + candidate("b", 50), {}, "may ship: b, 50 bytes, all three levels pass"),
+        (
+            candidate("a", 9, embeddings=None) + candidate("b", 50) + candidate("c", 90, boundaries=None),
+            {},
+            "may ship: b, 50 bytes, all three levels pass; no choice, though smaller: a (not compared at embeddings)",
+        ),
         (
             candidate("a", 9, embeddings=None) + candidate("b", 50, boundaries=0.9),
             {"status": 1},
@@ -128,7 +132,7 @@ def test_the_smallest_that_passes_everywhere_may_ship():
         (
             candidate("a", 9) + candidate("b", 50),
             {"not_compared": ["gate.toml::a robustness"]},
-            "may ship: b, 50 bytes, all three levels pass",
+            "may ship: b, 50 bytes, all three levels pass; no choice, though smaller: a (1 gate did not compare it)",
         ),
         (
             candidate("a", 9),
@@ -153,7 +157,8 @@ def test_the_smallest_that_passes_everywhere_may_ship():
                 for one in candidate("a", 9, embeddings=0.1)
             ],
             {},
-            "may ship only with waivers: a, 9 bytes, all three levels hold, with waived deviations",
+            "may ship only with waivers: a, 9 bytes, all three levels hold, with waived deviations at embeddings "
+            "(cka = 0.1, required ≥ 0.9)",
         ),
         (
             [
@@ -243,3 +248,47 @@ def test_a_broken_card_tells_its_reason_first_and_draws_nothing_empty():
     card = page[page.index('id="check-1"') :]
     assert card.index("median_change is not a number") < card.index("all examples were left out")
     assert "Distance to the boundary" not in card
+
+
+def test_who_was_not_compared_everywhere_has_a_sign_of_its_own():
+    found = document(*candidate("a", 9, embeddings=None), *candidate("b", 50), not_compared=["gate.toml::c x"])
+    (matrix,) = build_matrices(found)
+    assert [(one.name, one.standing, one.lacking) for one in matrix.candidates] == [
+        ("b", "pass", ""),
+        ("a", "incomplete", "not compared at embeddings"),
+    ]
+    page = render_page(found)
+    assert page.count('<span aria-hidden="true">○</span> a</a> <span class="quiet">not compared at embeddings') == 1
+    assert page.count('<span aria-hidden="true">○</span> incomplete</span> a</h3>') == 1
+
+
+def test_what_is_waived_is_told_before_a_card_is_opened():
+    waiver = {"test": "*", "metric": "cka", "at_worst": 0.05, "owner": "Ada", "reason": "r", "expires": "2031-01-01"}
+    waived = {"waivers": [waiver | {"requirement": "cka >= 0.9"}]}
+    bad = [one | (waived if one["outcome"] == "fail" else {}) for one in candidate("a", 9, embeddings=0.1)]
+    used = waiver | {"expired": False, "used_by": [bad[1]["test"]]}
+    page = render_page(document(*bad, waivers=[used]))
+    summary = page[page.index('<details class="chapter"') :].partition("</summary>")[0]
+    assert "waived at embeddings: cka = 0.1, required ≥ 0.9" in summary
+    cells = page[page.index('class="stacked cells"') :].partition("</table>")[0]
+    assert "cka = 0.1, required ≥ 0.9</span>" in cells
+    assert 'data-label="found">0.1</td><td class="n" data-label="at worst">0.05</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "ratio", "notes", "expected"),
+    [
+        (4, 12.34, [], ["of 4 changed predictions restored", "50 %", "12.3 dB"]),
+        (0, 12.34, [], ["no prediction changed, so by the noise that each adds", "12.3 dB"]),
+        (0, "nan", ["no part could be restored"], ["are not known", "no part could be restored"]),
+        (0, "nan", [], []),
+    ],
+)
+def test_layers_are_told_with_what_is_known_of_them(asked, ratio, notes, expected):
+    layer = {"name": "features.0", "kind": "Conv2d", "share": 0.5, "added_snr": ratio}
+    origin = {"layers": [layer], "asked": asked, "notes": notes}
+    page = render_page(document(record("a", "predictions", 0.5, origin=origin), status=1))
+    block = page.partition('<div class="origin">')[2].partition("</div>")[0]
+    assert all(text in block for text in expected)
+    assert bool(block) == bool(expected)
+    assert "–" not in block

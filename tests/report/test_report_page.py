@@ -103,6 +103,19 @@ def test_filters_combine_words_hide_chapters_and_stay_in_the_address(opened):
     assert again.locator("details.chapter:visible").count() == 0
 
 
+def test_words_of_a_heading_other_than_the_name_keep_only_the_cards_that_have_them(opened):
+    page = opened()
+    heading = page.locator("details.chapter > summary", has_text="first at").first.inner_text()
+    metric = heading.partition("first at ")[2].partition(": ")[2].split()[0]
+    page.get_by_label("Words").fill(metric)
+    kept = "all => all.map(one => (one.textContent + document.getElementById(one.dataset.check).textContent))"
+    texts = page.locator("details.chapter tr[data-check]:not([hidden])").evaluate_all(kept)
+    assert texts
+    assert all(metric in text for text in texts)
+    page.get_by_label("Words").fill(page.locator("details.chapter").first.get_attribute("data-name"))
+    assert page.locator("details.chapter").first.locator("tr[hidden]").count() == 0
+
+
 def test_the_matrix_is_on_the_first_screen_and_leads_to_its_checks(opened):
     page = opened(viewport={"width": 1280, "height": 800})
     advice, matrix = page.locator(".advice").first, page.locator("table.cells").first
@@ -115,7 +128,7 @@ def test_the_matrix_is_on_the_first_screen_and_leads_to_its_checks(opened):
     page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
     assert page.locator("details.chapter[open]").count() == 1
     page.get_by_role("button", name="Expand all").click()
-    assert page.locator("details.check:not([open])").count() == 0
+    assert page.locator("details.chapter:not([open]), details.chapter details:not([open])").count() == 0
 
 
 def test_value_bound_and_outcome_are_seen_on_a_telephone(opened):
@@ -126,6 +139,9 @@ def test_value_bound_and_outcome_are_seen_on_a_telephone(opened):
     ).all():
         box = cell.bounding_box()
         assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
+    assert page.locator("table.sizes").count() > 0
+    for cell in page.locator("table.sizes td.n:visible").all():
+        assert cell.bounding_box()["x"] + cell.bounding_box()["width"] <= 390
 
 
 def test_everything_can_be_reached_by_keyboard(opened):

@@ -10,7 +10,7 @@
   var chapters = all("details.chapter").map(function (chapter) {
     return {
       element: chapter,
-      name: chapter.querySelector("summary").textContent.toLowerCase(),
+      name: chapter.dataset.name.toLowerCase(),
       row: document.querySelector('tr[data-chapter="' + chapter.id + '"]'),
       checks: all("tr[data-check]", chapter).map(function (row) {
         var card = document.getElementById(row.dataset.check);
@@ -88,7 +88,7 @@
   window.addEventListener("hashchange", visit);
 
   function setAll(state) {
-    all("details.chapter, details.check").forEach(function (one) { one.open = state; });
+    all("details.chapter, details.chapter details").forEach(function (one) { one.open = state; });
   }
   document.getElementById("expand-all").addEventListener("click", function () { setAll(true); });
   document.getElementById("collapse-all").addEventListener("click", function () { setAll(false); });
