@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from cp_compress.artifacts.exported_programs.models import ExportedModel
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice, explains_keywords, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.fidelity.comparisons import Need, comparisons_of_models
 from cp_compress.fidelity.observing.runner import Model
@@ -16,6 +16,7 @@ from cp_compress.model.footprints import file_bytes_of
 _OWNER = "served_levels"
 
 
+@explains_keywords
 def served_levels(model: Model, *, role: str = "candidate") -> dict[str, str | None]:
     """Return for each level None where a model can serve it with the assertion's defaults, else the reason why not.
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
 import re
-from collections.abc import Collection, Iterable
-from typing import NoReturn
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from cp_compress.base.errors import InvalidArgumentError
+
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 _LONGEST = 200
 _LONGEST_NAME = 100
@@ -62,6 +67,85 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     close = nearest(name, known)
     return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def explains_keywords(called: Called) -> Called:
+    """Let a function, or a class and its methods, say which argument is meant by one that it does not take.
+
+    The function stays what it is otherwise; the TypeError of Python gets a better text.
+
+    >>> @explains_keywords
+    ... def store(data, *, quality=75): return quality
+    >>> store([], qualty=50)
+    Traceback (most recent call last):
+    ...
+    TypeError: store() got an unexpected keyword argument 'qualty': did you mean quality?
+    """
+    if not isinstance(called, type):
+        return _explaining(called)  # type: ignore[return-value]
+    if "__init__" in vars(called):
+        called.__init__ = _explaining(called.__init__, called)  # type: ignore[misc]
+    for name, member in list(vars(called).items()):
+        inner = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        # torch looks into what a module computes
+        if isinstance(inner, types.FunctionType) and not name.startswith("_") and name != "forward":
+            told = _explaining(inner)
+            setattr(called, name, told if inner is member else type(member)(told))
+    return called
+
+
+def _explaining(function: Any, made: type | None = None) -> Callable[..., Any]:
+    explain = _explain_call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            explain(function, made, args, kwargs)
+            raise
+
+    # it reads no globals, and with those of its module it is a function of that module to doctest too
+    placed = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
+    return functools.wraps(function)(placed)
+
+
+def _explain_call(
+    function: Callable[..., Any], made: type | None, args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> None:
+    """Raise TypeError for a call that does not fit a function, where there is more to say than Python does."""
+    __tracebackhide__ = True
+    parameters = inspect.signature(function).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    name = function.__qualname__ if made is None else type(args[0]).__name__
+    known = [one.name for one in parameters if one.kind is not one.VAR_POSITIONAL]
+    known = [one for one in known if one not in ("self", "cls")]
+    for given in keywords:
+        if given not in known:
+            told = unknown_argument(given, keywords[given], known, made)
+            raise TypeError(f"{name}() got an unexpected keyword argument {given!r}: {told}") from None
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    by_name = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    if by_name and len(args) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        rule = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name, as {by_name[0]}=…"
+        raise TypeError(
+            f"{name}() takes {len(places)} arguments by position, and {len(args)} are given: {rule}"
+        ) from None
+
+
+def unknown_argument(name: str, value: object, known: Iterable[str], made: type | None = None) -> str:
+    """Return which argument is meant by one that is not known, or which there are.
+
+    A class may tell more of its own: `explain_unknown(name, value)` returns a text, or None.
+    """
+    names = list(known)
+    explain = getattr(made, "explain_unknown", None)
+    told = None if explain is None else explain(name, value)
+    told = told or did_you_mean(name, names)
+    if not told and name.startswith(("min_", "max_")):
+        told = "it requires nothing: give bounds to an assertion of pytest_cp, or judge what was measured by `judge`"
+    return told or (f"it takes {', '.join(names)}" if names else "it takes none")
 
 
 def check_real(

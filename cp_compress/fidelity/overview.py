@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.base.arguments import check_integer, check_real, did_you_mean, reject
+from cp_compress.base.arguments import check_integer, check_real, did_you_mean, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import (
     CompressionError,
@@ -41,6 +41,7 @@ _SHOWN_METRICS = 2
 _SIZES = ("compression", "flops_ratio", "coverage")  # a speed takes time to measure
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class LevelMeasurements(Mapping[str, Measurement]):
     """The measurements of two models by the names of their levels, and why other levels were left out.
@@ -105,6 +106,7 @@ class LevelMeasurements(Mapping[str, Measurement]):
         return html_table(rows) + (f"<p>left out:</p><ul>{left}</ul>" if left else "")
 
 
+@explains_keywords
 def compare(
     candidate: Model,
     reference: Model,

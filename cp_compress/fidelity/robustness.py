@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.data.corruptions.dataset import CORRUPTION_NAMES, corrupt
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop
 from cp_compress.fidelity.judging.measurement import Measurement
@@ -22,6 +22,7 @@ from cp_compress.fidelity.predictions.tables import paired_drop
 _OWNER = "compare_robustness"
 
 
+@explains_keywords
 def compare_robustness(
     candidate: Observation,
     reference: Observation,

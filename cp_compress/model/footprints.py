@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.holdings.found import Holdings
@@ -30,6 +30,7 @@ from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Footprint:
     """What a model costs.
@@ -54,6 +55,7 @@ class Footprint:
         return dataclasses.asdict(self)
 
 
+@explains_keywords
 def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """Measure a model: what is stored, what is held, and what is computed on one batch.
 
@@ -123,6 +125,7 @@ def _resident_bytes(found: Holdings) -> int:
     return sum(min(sizes) for sizes in storages.values()) + sum(part.size for part in found.content)
 
 
+@explains_keywords
 def measure_latency(
     candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int = 20
 ) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
 from cp_compress.model.low_rank import LowRank
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@explains_keywords
 def parse_scheme(text: str) -> Scheme:
     """Read a scheme from its expression: the inverse of `str(scheme)`, except for calibration data given as an object.
 
@@ -32,6 +33,7 @@ def parse_scheme(text: str) -> Scheme:
     return compose(parse_expression(text, _registry(), "scheme"))
 
 
+@explains_keywords
 def compress(model: nn.Module, scheme: Scheme | str) -> nn.Module:
     """Return a model compressed by a scheme or its expression; the given one is not changed.
 

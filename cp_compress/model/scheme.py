@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
 from cp_compress.base.lazy import LazyModule
@@ -93,6 +93,7 @@ class Piped:
         return str(self)
 
 
+@explains_keywords
 @dataclass(frozen=True, init=False, repr=False)
 class Compose(Piped):
     """Schemes, or their expressions, applied one after the other; nested ones are flattened, so `|` is associative.

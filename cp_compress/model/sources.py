@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import start_digest, update_with_bytes
 from cp_compress.base.holdings.reach import modules_within
 
@@ -97,6 +97,7 @@ def sources_untold() -> Iterator[None]:
         _told.reset(token)
 
 
+@explains_keywords
 def declare_source(candidate: Callable[..., object], model: nn.Module) -> None:
     """Say that a candidate was made from a model by steps of your own, such as fine-tuning or an export.
 

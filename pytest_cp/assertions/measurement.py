@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.fidelity.judging.judgement import Check, Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.refusals import (
@@ -26,6 +26,7 @@ from pytest_cp.errors import ComparisonNotPreservedError
 _ASSERTION = "assert_measurement"
 
 
+@explains_keywords
 def assert_measurement(
     measurement: Measurement,
     requirements: Requirement | str | Sequence[Requirement | str],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
@@ -25,6 +25,7 @@ _OWNER = "compare_attributions"
 _LISTED_EXAMPLES = 20
 
 
+@explains_keywords
 def compare_attributions(
     candidate: Observation,
     reference: Observation,

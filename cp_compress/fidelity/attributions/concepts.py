@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
@@ -44,6 +44,7 @@ class ConceptScores(Brief):
     known: Tensor
 
 
+@explains_keywords
 def compare_concepts(
     candidate: Observation,
     reference: Observation,

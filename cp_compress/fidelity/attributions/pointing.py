@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
@@ -41,6 +41,7 @@ class Pointing(Brief):
     zero: Tensor
 
 
+@explains_keywords
 def compare_pointing(
     candidate: Observation,
     reference: Observation | None = None,

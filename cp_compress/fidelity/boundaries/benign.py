@@ -8,7 +8,7 @@ import torch
 import torchvision.transforms.v2.functional as transforms
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
@@ -34,6 +34,7 @@ _SAME_CLASS = "towards another example of its class"
 _BLOCK_VALUES = 2**21
 
 
+@explains_keywords
 def benign_directions(
     reference: Observation,
     examples: int | Sequence[int] | Tensor | None = None,

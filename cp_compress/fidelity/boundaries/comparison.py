@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.blocks import (
@@ -34,6 +34,7 @@ _LISTED_EXAMPLES = 20
 _EXAMPLES, _FEWEST_EXAMPLES = 32, 8
 
 
+@explains_keywords
 def compare_boundaries(
     candidate: Observation,
     reference: Observation,

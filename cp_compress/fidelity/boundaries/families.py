@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions, join_directions, low_frequency_basis
@@ -22,6 +22,7 @@ USUAL_VALUES = 2**14  # of an input; along more of them there are fewer directio
 _RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
 
 
+@explains_keywords
 def class_gradient_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
@@ -104,6 +105,7 @@ def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) 
     return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
 
 
+@explains_keywords
 def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
     """Return the first `count` waves of `low_frequency_basis` as directions shared by all examples, or all of them.
 
@@ -117,6 +119,7 @@ def low_frequency_directions(input_shape: Sequence[int], count: int | None = Non
     return Directions(basis.tensor[:count], names, ("low frequency",) * len(names))
 
 
+@explains_keywords
 def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Directions:
     """Return `count` directions drawn evenly from the sphere by a seed, float32, shared by all examples.
 
@@ -133,6 +136,7 @@ def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Di
     return Directions(drawn, names, ("Gaussian",) * asked)
 
 
+@explains_keywords
 def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
     """Return, for each example, the direction from an original input (n, *input) to its decoded version.
 
@@ -157,6 +161,7 @@ def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
     return Directions(difference[:, None].to(dtype), ("compression residual",), ("residual",), per_example=True)
 
 
+@explains_keywords
 def gate_directions(
     reference: Observation,
     examples: int | Sequence[int] | Tensor | None = None,

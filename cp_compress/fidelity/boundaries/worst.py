@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions
@@ -22,6 +22,7 @@ _NAMES = {"gradient": "its own steepest gradient", "deepfool": "its own DeepFool
 _METHODS, _STEPS, _OVERSHOOT = ("gradient", "deepfool"), 20, 0.02
 
 
+@explains_keywords
 def worst_case_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,

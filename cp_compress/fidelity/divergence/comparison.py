@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.divergence.finding import SMALLEST_MARGIN, DivergenceSearch, find_divergence
 from cp_compress.fidelity.judging.intervals import Proportion
@@ -19,6 +20,7 @@ from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examp
 _LISTED_EXAMPLES = 20
 
 
+@explains_keywords
 def compare_divergence(
     candidate: Observation,
     reference: Observation,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.embeddings.similarity import (
     angular_visual_hardness,
@@ -34,6 +34,7 @@ _SMALL_IS_BETTER = ("mean_angle", "hardness_change", "procrustes_distance")
 _METRICS = ("cka", "kernel_cka", "mean_angle", "neighbor_overlap", "hardness_change", "procrustes_distance")
 
 
+@explains_keywords
 def compare_embeddings(
     candidate: Observation,
     reference: Observation,

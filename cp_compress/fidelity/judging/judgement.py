@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
+from cp_compress.base.arguments import (
+    check_choice,
+    check_integer,
+    check_real,
+    did_you_mean,
+    explains_keywords,
+    reject,
+)
 from cp_compress.base.json_values import plain
 from cp_compress.base.numbers import bound_text, percent
 from cp_compress.base.outcomes import SEVERITY, Outcome
@@ -25,6 +32,7 @@ from cp_compress.fidelity.judging.metrics import check_level, find_metric, known
 _SHOWN_RESULTS = 12
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Requirement:
     """A bound that a metric must keep.
@@ -182,6 +190,7 @@ def _badness(group: GroupVerdict) -> tuple[float, float]:
     return group.p_refuted, -group.p_proven
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Check:
     """A measurement, its requirements judged, and the outcome of the worst of them.
@@ -294,6 +303,7 @@ def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return rows if any(result.interval for result in results) else [(*row[:3], row[4]) for row in rows]
 
 
+@explains_keywords
 def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:
     """Compare a measurement's metrics with requirements.
 

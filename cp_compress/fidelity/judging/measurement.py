@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, did_you_mean, reject
+from cp_compress.base.arguments import check_integer, did_you_mean, explains_keywords, reject
 from cp_compress.base.error_reasons import printable_line, shortened
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.tables import escaped, html_table, number, table
@@ -48,6 +48,7 @@ class ExampleChange:
         return f"#{self.index} (label {self.label}): {self.before} → {self.after}"
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Measurement:
     """The result of one comparison; it knows no threshold.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
@@ -93,6 +93,7 @@ def _is_linear(module: nn.Module) -> bool:
     return kind.endswith("Linear") or isinstance(module, nn.Linear)
 
 
+@explains_keywords
 def layer_features(
     observation: Observation,
     layers: Sequence[str],

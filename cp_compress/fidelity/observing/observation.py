@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import BatchSize, rows_in_cache, slices
 from cp_compress.base.digests import Examined, digest_tensors, examine
 from cp_compress.base.errors import ObservationError
@@ -29,6 +29,7 @@ _SAMPLED = 8
 _observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
 
 
+@explains_keywords
 class Observation:
     """One model's outputs on one data set; `observe` makes it.
 
@@ -226,6 +227,7 @@ class Observation:
         return joined, truth, digest.hexdigest(), second, sizes
 
 
+@explains_keywords
 def observe(
     model: Model,
     dataset: Any,
@@ -303,6 +305,7 @@ def as_observations(owner: str, argument: str, given: object, *, at_least: int =
     return seen
 
 
+@explains_keywords
 def forget_observations(model: Model | None = None) -> None:
     """Drop the kept observations of one model, or all, and with them their models, data sets and results."""
     _observations[:] = [kept for kept in _observations if model is not None and kept[1].model is not model]

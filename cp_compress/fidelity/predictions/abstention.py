@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.base.arguments import check_choice, check_real, explains_keywords
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import Proportion
 from cp_compress.fidelity.observing.observation import Observation
@@ -36,6 +36,7 @@ class RiskCoverage(Brief):
     area: float
 
 
+@explains_keywords
 def risk_coverage(candidate: Observation, reference: Observation, *, against: Against = "reference") -> RiskCoverage:
     """Return how the candidate's risk grows with the fraction of examples that it predicts.
 
@@ -73,6 +74,7 @@ class Abstention(Brief):
     bound: float | None
 
 
+@explains_keywords
 def abstention_threshold(
     candidate: Observation,
     reference: Observation,

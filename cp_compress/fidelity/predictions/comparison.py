@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
@@ -51,6 +51,7 @@ _OWNER = "compare_predictions"
 _LISTED_CLASSES = 8
 
 
+@explains_keywords
 def compare_predictions(
     candidate: Observation,
     reference: Observation,

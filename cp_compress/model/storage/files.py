@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import write_atomically
@@ -46,6 +46,7 @@ from cp_compress.model.storage.packing import Packer, Unpacker, Words
 from cp_compress.model.storage.parts import add_parts, fill_parts
 
 
+@explains_keywords
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
@@ -121,6 +122,7 @@ def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dic
     return arrays
 
 
+@explains_keywords
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """Return the stored model as a new module; `model` gives the architecture, and its device, and is not changed.
 
