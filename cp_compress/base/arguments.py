@@ -15,6 +15,7 @@ from cp_compress.base.errors import InvalidArgumentError
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
+_BOUNDS = ("min_", "max_")
 _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
@@ -115,23 +116,26 @@ def _explain_call(
 ) -> None:
     """Raise TypeError for a call that does not fit a function, where there is more to say than Python does."""
     __tracebackhide__ = True
-    parameters = inspect.signature(function).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
+    signature = inspect.signature(function)
+    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    given = args[len(signature.parameters) - len(parameters) :]
     name = function.__qualname__ if made is None else type(args[0]).__name__
-    known = [one.name for one in parameters if one.kind is not one.VAR_POSITIONAL]
-    known = [one for one in known if one not in ("self", "cls")]
-    for given in keywords:
-        if given not in known:
-            told = unknown_argument(given, keywords[given], known, made)
-            raise TypeError(f"{name}() got an unexpected keyword argument {given!r}: {told}") from None
-    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    kinds = {one.kind for one in parameters}
+    places = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     by_name = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
-    if by_name and len(args) > len(places) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
-        rule = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name, as {by_name[0]}=…"
-        raise TypeError(
-            f"{name}() takes {len(places)} arguments by position, and {len(args)} are given: {rule}"
-        ) from None
+    for keyword in keywords:
+        if keyword not in places + by_name and inspect.Parameter.VAR_KEYWORD not in kinds:
+            told = unknown_argument(keyword, keywords[keyword], places + by_name, made)
+            raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}: {told}") from None
+    needed = [one.name for one in parameters if one.default is one.empty and one.name in places + by_name]
+    form = f"call it as {name}({', '.join(one if one in places else f'{one}=…' for one in needed)})"
+    if len(given) > len(places) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        rule = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name"
+        count = f"{len(places)} argument{'' if len(places) == 1 else 's'} by position"
+        raise TypeError(f"{name}() takes {count}, and {len(given)} are given: {rule if by_name else form}") from None
+    missing = [one for one in needed if one not in (*places[: len(given)], *keywords)]
+    if missing:
+        raise TypeError(f"{name}() needs {' and '.join(missing)}: {form}") from None
 
 
 def unknown_argument(name: str, value: object, known: Iterable[str], made: type | None = None) -> str:
@@ -143,7 +147,7 @@ def unknown_argument(name: str, value: object, known: Iterable[str], made: type 
     explain = getattr(made, "explain_unknown", None)
     told = None if explain is None else explain(name, value)
     told = told or did_you_mean(name, names)
-    if not told and name.startswith(("min_", "max_")):
+    if name.startswith(_BOUNDS) and not any(near.startswith(_BOUNDS) for near in nearest(name, names)):
         told = "it requires nothing: give bounds to an assertion of pytest_cp, or judge what was measured by `judge`"
     return told or (f"it takes {', '.join(names)}" if names else "it takes none")
 

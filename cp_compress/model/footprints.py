@@ -23,6 +23,7 @@ from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.base.lazy import LazyModule
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
@@ -71,7 +72,7 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     48
     """
     if not isinstance(model, nn.Module):
-        reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
+        reject_kind("footprint", "model", model, "must be a torch.nn.Module", "model")
     found = holdings_of(model)
     if found.unseen:
         raise CompressionError(f"the size of this model is not known: nobody can see what is in {found.unseen[0]}")
@@ -156,7 +157,7 @@ def time_in_turns(
     repeats = check_integer("measure_latency", "repeats", repeats, "must be a whole number of 1 or more", at_least=1)
     for name, model in (("candidate", candidate), ("reference", reference)):
         if not isinstance(model, nn.Module):
-            reject("measure_latency", name, type(model).__name__, "must be a torch.nn.Module")
+            reject_kind("measure_latency", name, model, "must be a torch.nn.Module", "model")
     models = (candidate, reference)
     arguments = [_arguments(model, example_input) for model in models]
     times: tuple[list[float], list[float]] = ([], [])
@@ -178,6 +179,10 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
         raise CompressionError(
             f"the operations of {hidden[0]}, a Bilinear, cannot be counted: the sum would be too low"
         )
+    if isinstance(example_input, (tuple, list, torch.Size)) and all(type(one) is int for one in example_input):
+        shape = ", ".join(map(str, example_input))
+        rule = f"a shape is no input: give a tensor, such as torch.zeros({shape})"
+        reject("footprint", "example_input", example_input, rule)
     args, kwargs = _arguments(model, example_input)
     counter: Any = LazyModule("torch.utils.flop_counter").FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.low_rank import LowRank
 from cp_compress.model.pruning.magnitude import Prune
 from cp_compress.model.pruning.patterns import BlockPrune, NMPrune
@@ -47,8 +48,8 @@ def compress(model: nn.Module, scheme: Scheme | str) -> nn.Module:
 
     if not isinstance(model, nn.Module):
         rule = "must be a torch.nn.Module; the model comes first, and the scheme second"
-        reject("compress", "model", model if isinstance(model, str) else type(model).__name__, rule)
-    return apply_scheme(scheme, model)
+        reject_kind("compress", "model", model, rule, "model")
+    return apply_scheme(scheme, model, "compress")
 
 
 class _Registered(Protocol):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.holdings.tensors import count_nonzero, is_plain, numbers_of, value_of
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.coverage import Coverage, measure_coverage
 from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
@@ -120,7 +121,7 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     """
     for name, model in (("reference", reference), ("candidate", candidate)):
         if not isinstance(model, nn.Module):
-            reject("compression_report", name, type(model).__name__, "must be a torch.nn.Module")
+            reject_kind("compression_report", name, model, "must be a torch.nn.Module", "model")
     steps = read_steps(candidate)
     if read_steps(reference) and not steps:
         made = " | ".join(compression_steps(reference))

@@ -198,7 +198,7 @@ def test_a_misspelt_keyword_of_every_public_callable_says_which_is_meant():
         (lambda: cp_compress.footprint(None, exampleinput=None), "did you mean example_input?"),
         (lambda: cp_compress.compare(None, None, None, min_agreement=1), "give bounds to an assertion of pytest_cp"),
         (lambda: cp_compress.Requirement.parse("cka >= 0.9", confidense=0.9), "did you mean confidence?"),
-        (lambda: observe(None, None, "cpu"), "are given by name, as"),
+        (lambda: observe(None, None, "cpu"), "are given by name"),
     ],
 )
 def test_keywords_that_are_meant(call, told):

@@ -13,7 +13,7 @@ from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import require_one_class
 
@@ -59,6 +59,7 @@ def benign_directions(
     >>> benign_directions(observe(digits_cnn(), digits()), 4, kinds=["brighter", "blurred"]).tensor.shape
     torch.Size([4, 2, 1, 8, 8])
     """
+    require_observations("benign_directions", reference=reference)
     owner = "benign_directions"
     require_one_class(reference.task)
     chosen = choose_examples(owner, examples, len(reference))

@@ -13,7 +13,7 @@ from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions, join_directions, low_frequency_basis
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.inputs.tasks import require_one_class
 
@@ -55,6 +55,7 @@ def class_gradient_directions(
     >>> class_gradient_directions(seen).tensor.shape
     torch.Size([2, 2, 4])
     """
+    require_observations("class_gradient_directions", observation=observation)
     owner = "class_gradient_directions"
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
     require_one_class(observation.task)
@@ -204,6 +205,7 @@ def gate_directions(
     >>> gate_directions(seen, gaussian=1).names[1:3]
     ('gradient towards the third class', 'uniform')
     """
+    require_observations("gate_directions", reference=reference)
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])

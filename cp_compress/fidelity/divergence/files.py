@@ -21,7 +21,7 @@ from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.finding import DivergenceSearch
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import batch_size_for
 
 _FORMAT = "cp-divergence-1"
@@ -160,6 +160,7 @@ def replay_divergence(
         InvalidArgumentError: If the inputs do not have the shape of the reference's data.
         CorruptStreamError: If the file is damaged or of another kind.
     """
+    require_observations("replay_divergence", candidate=candidate, reference=reference)
     kept = saved if isinstance(saved, SavedDivergence) else load_divergence(saved)
     expected = tuple(reference.data.select([0])[0].shape[1:])
     if tuple(kept.inputs.shape[1:]) != expected:

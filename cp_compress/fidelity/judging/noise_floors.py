@@ -78,6 +78,10 @@ def noise_floor(references: Sequence[Observation], compare: Callable[..., Measur
     (2, True)
     """
     seen = as_observations("noise_floor", "references", references, at_least=2)
+    if not callable(compare):
+        reject(
+            "noise_floor", "compare", compare, "must be a comparison of two observations, such as compare_predictions"
+        )
     pairs = [compare(one, other, **options) for one, other in itertools.permutations(seen, 2)]
     names = pairs[0].metrics
     values = {name: tuple(pair.metrics.get(name, math.nan) for pair in pairs) for name in names}

@@ -23,7 +23,7 @@ from cp_compress.fidelity.observing.layouts import (
     has_one_place,
     mean_over_places,
 )
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import IGNORED
@@ -125,6 +125,7 @@ def layer_features(
             its channels cannot be determined; if all positions of an example are ignored; or if features are NaN or
             infinite.
     """
+    require_observations("layer_features", observation=observation)
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
     names = tuple(dict.fromkeys(layers))

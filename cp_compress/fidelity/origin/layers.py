@@ -16,7 +16,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
-from cp_compress.fidelity.observing.observation import Observation, answers_in
+from cp_compress.fidelity.observing.observation import Observation, answers_in, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
@@ -161,6 +161,7 @@ def find_origin(
     >>> found.layers[0].name == path, found.layers[0].share
     (True, 1.0)
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference, any_task=True)

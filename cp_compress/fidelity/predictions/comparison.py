@@ -13,7 +13,7 @@ from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.units import Units
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (
     ClassDistance,
@@ -103,6 +103,7 @@ def compare_predictions(
         InvalidArgumentError: If a distance, weight, slice or cluster is not as described.
         ObservationError: If the observations are not of the same labelled examples.
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     check_class_distance(class_distance)
     rule = "must be a whole number of 1 or more"
     top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)
