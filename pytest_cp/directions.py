@@ -12,12 +12,13 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.fidelity.boundaries.directions import DirectionBasis, Directions, low_frequency_basis
 
 _LARGEST_COEFFICIENT = 4
 
 
+@explains_keywords
 def direction_batches(
     input_shape: Sequence[int] | None = None,
     *,

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import read_array
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.files import read_regular
@@ -33,6 +33,7 @@ MAX_EXAMPLES, MAX_PIXELS = 10_000_000, 64_000_000
 _LARGEST_NAMES = 1 << 24
 
 
+@explains_keywords
 class ArrayExamples(TensorDataset):
     """Inputs (n, ...) and labels (n,) of a `.npz` file; `classes` are the names of the classes where it has them."""
 
@@ -42,6 +43,7 @@ class ArrayExamples(TensorDataset):
             self.classes = classes
 
 
+@explains_keywords
 class ImageFolder:
     """A map-style data set of images in class folders, each read on access; `read_examples` makes it.
 
@@ -105,6 +107,7 @@ class ImageFolder:
         return scaled.expand(self._channels, -1, -1).contiguous()
 
 
+@explains_keywords
 def read_examples(
     path: str | os.PathLike[str],
     *,

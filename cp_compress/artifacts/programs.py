@@ -24,7 +24,7 @@ from torch import Tensor
 from cp_compress.artifacts.arrays import read_array
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, CompressionError, ObservationError
@@ -35,6 +35,7 @@ _TOLD = 2000
 _SCRIPTS = (".py", ".sh", ".bash", ".pl", ".rb", ".js", ".lua", ".bat", ".ps1", ".toml", ".json", ".yaml", ".txt")
 
 
+@explains_keywords
 class ProgramModel:
     """A program that maps a batch to logits, run once for each batch, without a shell.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.artifacts.weights.filling import Factory, make_model
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _TAKEN: dict[str, tuple[str, ...]] = {
 }
 
 
+@explains_keywords
 def read_artifact(
     path: str | os.PathLike[str],
     *,

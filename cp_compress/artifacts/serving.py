@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from cp_compress.artifacts.exported_programs.models import ExportedModel
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice, explains_keywords
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.showing.mistaken import is_factory, reject_kind
 from cp_compress.fidelity.comparisons import Need, comparisons_of_models
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.model.footprints import file_bytes_of
@@ -16,6 +17,7 @@ from cp_compress.model.footprints import file_bytes_of
 _OWNER = "served_levels"
 
 
+@explains_keywords
 def served_levels(model: Model, *, role: str = "candidate") -> dict[str, str | None]:
     """Return for each level None where a model can serve it with the assertion's defaults, else the reason why not.
 
@@ -28,8 +30,8 @@ def served_levels(model: Model, *, role: str = "candidate") -> dict[str, str | N
     >>> served_levels(lambda batch: batch)["embeddings"]
     'it has no layers with names: it is no torch.nn.Module'
     """
-    if not callable(model):
-        reject(_OWNER, "model", model, "a model is anything that maps a batch to logits")
+    if not callable(model) or is_factory(model):
+        reject_kind(_OWNER, "model", model, "a model is anything that maps a batch to logits", "model")
     check_choice(_OWNER, "role", role, ("candidate", "reference"))
     served = {name: one for name, one in comparisons_of_models().items() if not one.required}
     return {name: _why_not(model, role, comparison.needs) for name, comparison in served.items()}

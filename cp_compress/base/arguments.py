@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
 import re
-from collections.abc import Collection, Iterable
-from typing import NoReturn
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from cp_compress.base.errors import InvalidArgumentError
 
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+_BOUNDS = ("min_", "max_")
 _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
@@ -62,6 +68,88 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     close = nearest(name, known)
     return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def explains_keywords(called: Called) -> Called:
+    """Let a function, or a class and its methods, say which argument is meant by one that it does not take.
+
+    The function stays what it is otherwise; the TypeError of Python gets a better text.
+
+    >>> @explains_keywords
+    ... def store(data, *, quality=75): return quality
+    >>> store([], qualty=50)
+    Traceback (most recent call last):
+    ...
+    TypeError: store() got an unexpected keyword argument 'qualty': did you mean quality?
+    """
+    if not isinstance(called, type):
+        return _explaining(called)  # type: ignore[return-value]
+    if "__init__" in vars(called):
+        called.__init__ = _explaining(called.__init__, called)  # type: ignore[misc]
+    for name, member in list(vars(called).items()):
+        inner = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        # torch looks into what a module computes
+        if isinstance(inner, types.FunctionType) and not name.startswith("_") and name != "forward":
+            told = _explaining(inner)
+            setattr(called, name, told if inner is member else type(member)(told))
+    return called
+
+
+def _explaining(function: Any, made: type | None = None) -> Callable[..., Any]:
+    explain = _explain_call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            explain(function, made, args, kwargs)
+            raise
+
+    # it reads no globals, and with those of its module it is a function of that module to doctest too
+    placed = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
+    return functools.wraps(function)(placed)
+
+
+def _explain_call(
+    function: Callable[..., Any], made: type | None, args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> None:
+    """Raise TypeError for a call that does not fit a function, where there is more to say than Python does."""
+    __tracebackhide__ = True
+    signature = inspect.signature(function)
+    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    given = args[len(signature.parameters) - len(parameters) :]
+    name = function.__qualname__ if made is None else type(args[0]).__name__
+    kinds = {one.kind for one in parameters}
+    places = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    by_name = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    for keyword in keywords:
+        if keyword not in places + by_name and inspect.Parameter.VAR_KEYWORD not in kinds:
+            told = unknown_argument(keyword, keywords[keyword], places + by_name, made)
+            raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}: {told}") from None
+    needed = [one.name for one in parameters if one.default is one.empty and one.name in places + by_name]
+    form = f"call it as {name}({', '.join(one if one in places else f'{one}=…' for one in needed)})"
+    if len(given) > len(places) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        rule = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name"
+        count = f"{len(places)} argument{'' if len(places) == 1 else 's'} by position"
+        raise TypeError(f"{name}() takes {count}, and {len(given)} are given: {rule if by_name else form}") from None
+    missing = [one for one in needed if one not in (*places[: len(given)], *keywords)]
+    if missing:
+        raise TypeError(f"{name}() needs {' and '.join(missing)}: {form}") from None
+
+
+def unknown_argument(name: str, value: object, known: Iterable[str], made: type | None = None) -> str:
+    """Return which argument is meant by one that is not known, or which there are.
+
+    A class may tell more of its own: `explain_unknown(name, value)` returns a text, or None.
+    """
+    names = list(known)
+    explain = getattr(made, "explain_unknown", None)
+    told = None if explain is None else explain(name, value)
+    told = told or did_you_mean(name, names)
+    if name.startswith(_BOUNDS) and not any(near.startswith(_BOUNDS) for near in nearest(name, names)):
+        told = "it requires nothing: give bounds to an assertion of pytest_cp, or judge what was measured by `judge`"
+    return told or (f"it takes {', '.join(names)}" if names else "it takes none")
 
 
 def check_real(

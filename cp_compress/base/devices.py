@@ -12,7 +12,7 @@ def known_device(name: str, what: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise InvalidArgumentError(f"{what} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise InvalidArgumentError(f"{what} cannot be used here: {_reason(name, error)}") from error
 
 
 def usable_device(device: torch.device | str, what: str) -> torch.device:
@@ -26,5 +26,11 @@ def usable_device(device: torch.device | str, what: str) -> torch.device:
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InvalidArgumentError(f"{what} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise InvalidArgumentError(f"{what} cannot be used here: {_reason(str(device), error)}") from error
     return torch.device(device)
+
+
+def _reason(name: str, error: Exception) -> str:
+    if name.partition(":")[0].lower() in ("gpu", "nvidia"):
+        return "torch calls it cuda, and the second one cuda:1"
+    return str(error).splitlines()[0]

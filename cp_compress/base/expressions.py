@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol
 
-from cp_compress.base.arguments import did_you_mean
+from cp_compress.base.arguments import did_you_mean, unknown_argument
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import InvalidArgumentError
 
@@ -227,10 +227,7 @@ def _misfit(made: type[Any], name: str, arguments: list[Any], named: Mapping[str
     names = [field.name for field in fields]
     for field in named:
         if field not in names:
-            explain = getattr(made, "explain_unknown", None)
-            told = None if explain is None else explain(field, named[field])
-            advice = told or did_you_mean(field, names) or f"its fields are {', '.join(names)}"
-            return f"{name} has no field {field}; {advice}"
+            return f"{name} has no field {field}; {unknown_argument(field, named[field], names, made)}"
     if len(arguments) > len(names):
         return f"{name} takes {len(names)} arguments, and {len(arguments)} are given; its fields are {', '.join(names)}"
     twice = [field for field in names[: len(arguments)] if field in named]

@@ -22,6 +22,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str, *, repl
     FileExistsError where there is a file; the old file then stays.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target} cannot be written: there is no folder {str(target.parent)!r}")
     data = content.encode("utf-8") if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     try:

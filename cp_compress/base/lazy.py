@@ -33,7 +33,10 @@ def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[st
 
     def module_getattr(name: str) -> object:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            from cp_compress.base.arguments import did_you_mean  # not before it is needed: a package imports this first
+
+            advice = "" if name.startswith("_") else did_you_mean(name, modules)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{advice and f'; {advice}'}")
         return getattr(importlib.import_module(modules[name]), name)
 
     def module_dir() -> list[str]:

@@ -54,6 +54,10 @@ def as_codec(owner: str, value: object) -> Codec:
         return codec
     if not isinstance(value, Codec) or isinstance(value, type):
         rule = 'must be a codec, such as JPEG(quality=75), or its expression, such as "jpeg(quality=75)"'
+        if isinstance(value, type) and callable(getattr(value, "encode", None)):
+            rule = f"{rule}; this is its class: make one, as {value.__name__}(…)"
+        elif hasattr(value, "__getitem__") and hasattr(value, "__len__"):
+            rule = f"{rule}; the data comes first, and the codec after it"
         reject(owner, "codec", value, rule)
     return value
 

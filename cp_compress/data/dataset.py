@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer
+from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import CompressionError
 from cp_compress.data.codec import Codec, as_codec
@@ -29,6 +29,7 @@ from cp_compress.inputs.seen import digest_values
 from cp_compress.inputs.wrapping import said_by
 
 
+@explains_keywords
 class CompressedDataset(StreamDataset):
     """A map-style data set of (decoded input, label), held as one stream per example; batches are decoded together.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
 from cp_compress.data.codec import Codec
@@ -13,6 +13,7 @@ from cp_compress.data.settings import require_one
 from cp_compress.data.zfp.codec import ZFP
 
 
+@explains_keywords
 def parse_codec(text: str) -> Codec:
     """Read a codec from its expression: the inverse of `str(codec)`.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.extensions import added
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["behaviour", "size", "data", "language"]
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Need:
     """Something that a comparison asks of a model and that not every model has.
@@ -52,6 +53,7 @@ def _nothing(metrics: Sequence[str]) -> Mapping[str, Any]:
     return {}
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Comparison(Brief):
     """A way to measure what compression changed.

@@ -10,7 +10,7 @@ from torch import nn
 
 from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.model.coverage import measure_coverage
 from cp_compress.model.footprints import figures_of, measure_latency
@@ -29,6 +29,7 @@ def compare_observed_footprints(
 
     They are never more than the reference was observed with in one call.
     """
+    require_observations("compare_observed_footprints", candidate=candidate, reference=reference)
     batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
         reference.runner.device
     )

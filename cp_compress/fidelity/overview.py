@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cp_compress.base.arguments import check_integer, check_real, did_you_mean, reject
+from cp_compress.base.arguments import check_integer, check_real, did_you_mean, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import (
     CompressionError,
@@ -15,6 +15,7 @@ from cp_compress.base.errors import (
     NothingComparedError,
     ObservationError,
 )
+from cp_compress.base.showing.mistaken import is_factory, missing_attribute, reject_kind
 from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.data.codec import as_codec
 from cp_compress.data.dataset import CompressedDataset
@@ -41,6 +42,7 @@ _SHOWN_METRICS = 2
 _SIZES = ("compression", "flops_ratio", "coverage")  # a speed takes time to measure
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class LevelMeasurements(Mapping[str, Measurement]):
     """The measurements of two models by the names of their levels, and why other levels were left out.
@@ -70,6 +72,14 @@ class LevelMeasurements(Mapping[str, Measurement]):
 
     def __len__(self) -> int:
         return len(self.measurements)
+
+    if not TYPE_CHECKING:  # or every attribute would be known
+
+        def __getattr__(self, name: str) -> NoReturn:
+            measured = vars(self).get("measurements", {})
+            elsewhere = {level: f'found["{level}"]' for level in (*measured, *vars(self).get("left_out", ()))}
+            elsewhere |= {metric: f'found["{level}"]["{metric}"]' for level, one in measured.items() for metric in one}
+            raise missing_attribute(self, name, elsewhere)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -105,6 +115,7 @@ class LevelMeasurements(Mapping[str, Measurement]):
         return html_table(rows) + (f"<p>left out:</p><ul>{left}</ul>" if left else "")
 
 
+@explains_keywords
 def compare(
     candidate: Model,
     reference: Model,
@@ -178,7 +189,7 @@ def _chosen(levels: Sequence[str] | str | None) -> list[str]:
     known = known_comparisons()
     if levels is None:
         return list(known)
-    named = [levels] if isinstance(levels, str) else list(levels)
+    named = [levels] if isinstance(levels, str) else list(levels) if isinstance(levels, Iterable) else [levels]
     for name in named:
         if name not in known:
             advice = did_you_mean(name, known) or f"known are {', '.join(known)}"
@@ -225,6 +236,9 @@ def observe_pair(
     `settings` are the options of `observe`. Raises as the assertions do for two models in the wrong order or of other
     origin, and for a candidate that is its reference.
     """
+    for name, model in (("candidate", candidate), ("reference", reference)):
+        if not callable(model) or is_factory(model):
+            reject_kind("compare", name, model, "a model is anything that maps a batch to logits", "model")
     require_order(candidate, reference)
     require_source(candidate, reference)
     require_difference(candidate, reference, data, decoded)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
@@ -23,6 +23,7 @@ _OWNER = "compare_reconstruction"
 _LISTED_EXAMPLES = 20
 
 
+@explains_keywords
 def compare_reconstruction(
     decoded: Any,
     original: Any,

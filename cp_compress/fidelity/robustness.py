@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.data.corruptions.dataset import CORRUPTION_NAMES, corrupt
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.output_checks import check_finite
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
@@ -22,6 +22,7 @@ from cp_compress.fidelity.predictions.tables import paired_drop
 _OWNER = "compare_robustness"
 
 
+@explains_keywords
 def compare_robustness(
     candidate: Observation,
     reference: Observation,
@@ -57,6 +58,7 @@ def compare_robustness(
         ObservationError: If the observations are not of the same examples, or logits on corrupted images are NaN or
             infinite.
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     check_comparable(candidate, reference)
     names, levels = _read_names(corruptions), _read_levels(severities)
     chosen = choose_examples(_OWNER, examples, len(reference))

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
+from cp_compress.base.showing.mistaken import mistaken
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 
@@ -57,7 +58,10 @@ class LabeledData(Digested):
             self._count = count_in_order(source)
             self._examples = source.dataset
         if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
-            raise ObservationError(f"dataset is a {type(source).__name__}; it must be {_FORMS}")
+            advice = mistaken(source, "data")
+            raise ObservationError(
+                f"dataset is a {type(source).__name__}; it must be {_FORMS}{advice and f'; {advice}'}"
+            )
         if len(self) == 0:
             raise ObservationError("dataset is empty: there is nothing to compare")
 
@@ -137,8 +141,10 @@ class LabeledData(Digested):
         except (RuntimeError, TypeError) as error:
             raise ObservationError(f"examples {positions[0]}..{positions[-1]} cannot form a batch: {error}") from error
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+            advice = mistaken(self.source, "data")
             raise ObservationError(
                 f"an example of the dataset is not an (input tensor, label) pair; it must be {_FORMS}"
+                f"{advice and f'; {advice}'}"
             )
         return batch[0], batch[1]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import start_digest
 from cp_compress.base.holdings.reach import modules_within
@@ -18,6 +19,7 @@ _HEX_DIGITS = 16
 _ATTRIBUTE, _SEARCH = "_cp_seen_examples", "search"
 
 
+@explains_keywords
 def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
     """Return a short digest of each example's input, in order; labels are not part of it.
 
@@ -62,6 +64,7 @@ def known_digests(dataset: Any, batch_size: int = 1024) -> list[frozenset[str]]:
     return [frozenset((own, *theirs)) for own, theirs in zip(example_digests(data, batch_size), behind, strict=True)]
 
 
+@explains_keywords
 def shared_examples(dataset: Any, digests: Collection[str]) -> list[int]:
     """Return the indices of the examples of which a digest, or one of their originals, is among those given.
 

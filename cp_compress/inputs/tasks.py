@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.loaders import count_in_order
@@ -23,6 +23,7 @@ IGNORED = -100
 """The class of positions that are ignored, as in torch's cross-entropy."""
 
 
+@explains_keywords
 class TaskDataset:
     """A data set that states what its targets are.
 

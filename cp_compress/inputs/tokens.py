@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import Digested, start_digest, update_with_bytes
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.mistaken import mistaken
 
 _FORMS = (
     "a tensor of token ids (n, length), a pair (ids, attention mask) of such tensors, a mapping with input_ids (and "
@@ -52,7 +53,10 @@ class TokenData(Digested):
         self.source: Any = source.source if isinstance(source, TokenData) else source
         self._ids, self._mask = _as_tensors(self.source)
         if self._ids is None and not _is_map_style(self.source):
-            raise ObservationError(f"dataset is a {type(self.source).__name__}; it must be {_FORMS}")
+            advice = mistaken(self.source, "data")
+            raise ObservationError(
+                f"dataset is a {type(self.source).__name__}; it must be {_FORMS}{advice and f'; {advice}'}"
+            )
         if not len(self):
             raise ObservationError("dataset holds no document: there is nothing to compare")
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.showing.brief import Brief
 from cp_compress.model.counterparts import PLAIN, Counterparts, joined, layer_of
 from cp_compress.model.layers import Owner, find_owners, is_table, used_value
@@ -45,6 +46,7 @@ class StepCoverage(NamedTuple):
     weights: int
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Coverage(Brief):
     """How much of a reference a candidate has changed.
@@ -115,6 +117,7 @@ class Coverage(Brief):
         }
 
 
+@explains_keywords
 def measure_coverage(candidate: object, reference: object) -> Coverage:
     """Return how much of a reference a candidate has changed, read off both; unknown where that cannot be told.
 

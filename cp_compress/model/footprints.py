@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.base.lazy import LazyModule
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
@@ -30,6 +31,7 @@ from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Footprint:
     """What a model costs.
@@ -54,6 +56,7 @@ class Footprint:
         return dataclasses.asdict(self)
 
 
+@explains_keywords
 def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     """Measure a model: what is stored, what is held, and what is computed on one batch.
 
@@ -69,7 +72,7 @@ def footprint(model: nn.Module, example_input: Any = None) -> Footprint:
     48
     """
     if not isinstance(model, nn.Module):
-        reject("footprint", "model", type(model).__name__, "must be a torch.nn.Module")
+        reject_kind("footprint", "model", model, "must be a torch.nn.Module", "model")
     found = holdings_of(model)
     if found.unseen:
         raise CompressionError(f"the size of this model is not known: nobody can see what is in {found.unseen[0]}")
@@ -123,6 +126,7 @@ def _resident_bytes(found: Holdings) -> int:
     return sum(min(sizes) for sizes in storages.values()) + sum(part.size for part in found.content)
 
 
+@explains_keywords
 def measure_latency(
     candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int = 20
 ) -> tuple[float, float]:
@@ -153,7 +157,7 @@ def time_in_turns(
     repeats = check_integer("measure_latency", "repeats", repeats, "must be a whole number of 1 or more", at_least=1)
     for name, model in (("candidate", candidate), ("reference", reference)):
         if not isinstance(model, nn.Module):
-            reject("measure_latency", name, type(model).__name__, "must be a torch.nn.Module")
+            reject_kind("measure_latency", name, model, "must be a torch.nn.Module", "model")
     models = (candidate, reference)
     arguments = [_arguments(model, example_input) for model in models]
     times: tuple[list[float], list[float]] = ([], [])
@@ -175,6 +179,10 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
         raise CompressionError(
             f"the operations of {hidden[0]}, a Bilinear, cannot be counted: the sum would be too low"
         )
+    if isinstance(example_input, (tuple, list, torch.Size)) and all(type(one) is int for one in example_input):
+        shape = ", ".join(map(str, example_input))
+        rule = f"a shape is no input: give a tensor, such as torch.zeros({shape})"
+        reject("footprint", "example_input", example_input, rule)
     args, kwargs = _arguments(model, example_input)
     counter: Any = LazyModule("torch.utils.flop_counter").FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:

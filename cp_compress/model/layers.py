@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.holdings.tensors import is_made_of_others, is_plain, value_of
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.record import Skip
 from cp_compress.model.sources import add_source
@@ -54,7 +54,7 @@ def copy_model(owner: str, model: nn.Module) -> nn.Module:
     copied, holds lazy parameters, or holds NaN or Inf in a parameter.
     """
     if not isinstance(model, nn.Module):
-        reject(owner, "model", type(model).__name__, "only a torch.nn.Module can be compressed")
+        reject_kind(owner, "model", model, "only a torch.nn.Module can be compressed", "model")
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise CompressionError(f"{name} is a lazy parameter without a shape: run the model once before compressing")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import NoEffectError
 from cp_compress.model.layers import Weight, copy_model, find_weights
 from cp_compress.model.order import record_scheme, require_order
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class LowRank(Piped, LowRankSettings):
     """Replace each weight by a product of two matrices of rank r: the closest one in the sum of squares.

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from cp_compress.base.arguments import explains_keywords
+
 _ATTRIBUTE = "_cp_compression_steps"
 
 
@@ -103,6 +105,7 @@ def add_step(model: nn.Module, step: Step) -> None:
     write_steps(model, (*read_steps(model), step))
 
 
+@explains_keywords
 def compression_steps(model: object) -> tuple[str, ...]:
     """Return the expressions of the schemes that made a model, or a part of it, in their order; else none.
 

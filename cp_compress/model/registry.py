@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.low_rank import LowRank
 from cp_compress.model.pruning.magnitude import Prune
 from cp_compress.model.pruning.patterns import BlockPrune, NMPrune
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@explains_keywords
 def parse_scheme(text: str) -> Scheme:
     """Read a scheme from its expression: the inverse of `str(scheme)`, except for calibration data given as an object.
 
@@ -32,6 +34,7 @@ def parse_scheme(text: str) -> Scheme:
     return compose(parse_expression(text, _registry(), "scheme"))
 
 
+@explains_keywords
 def compress(model: nn.Module, scheme: Scheme | str) -> nn.Module:
     """Return a model compressed by a scheme or its expression; the given one is not changed.
 
@@ -45,8 +48,8 @@ def compress(model: nn.Module, scheme: Scheme | str) -> nn.Module:
 
     if not isinstance(model, nn.Module):
         rule = "must be a torch.nn.Module; the model comes first, and the scheme second"
-        reject("compress", "model", model if isinstance(model, str) else type(model).__name__, rule)
-    return apply_scheme(scheme, model)
+        reject_kind("compress", "model", model, rule, "model")
+    return apply_scheme(scheme, model, "compress")
 
 
 class _Registered(Protocol):

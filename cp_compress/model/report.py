@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.holdings.tensors import count_nonzero, is_plain, numbers_of, value_of
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.model.coverage import Coverage, measure_coverage
 from cp_compress.model.layers import resolve, used_value
 from cp_compress.model.record import compression_steps, read_steps
 from cp_compress.model.representations.registry import held_weights, stored_numbers
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class LayerReport:
     """One tensor before and after; the facts after it are None where the candidate has no such tensor.
@@ -56,6 +58,7 @@ class SkippedLayer:
     reason: str
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class CompressionReport(Brief):
     """What changed and what was skipped.
@@ -103,6 +106,7 @@ class CompressionReport(Brief):
         return "\n".join(line.rstrip() for line in lines)
 
 
+@explains_keywords
 def compression_report(reference: nn.Module, candidate: nn.Module) -> CompressionReport:
     """Compare two models tensor by tensor and say what was done to each, what was skipped, and why.
 
@@ -117,7 +121,7 @@ def compression_report(reference: nn.Module, candidate: nn.Module) -> Compressio
     """
     for name, model in (("reference", reference), ("candidate", candidate)):
         if not isinstance(model, nn.Module):
-            reject("compression_report", name, type(model).__name__, "must be a torch.nn.Module")
+            reject_kind("compression_report", name, model, "must be a torch.nn.Module", "model")
     steps = read_steps(candidate)
     if read_steps(reference) and not steps:
         made = " | ".join(compression_steps(reference))

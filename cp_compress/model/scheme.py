@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.expressions import Expressible, format_expression
 from cp_compress.base.lazy import LazyModule
@@ -73,6 +73,11 @@ def as_scheme(owner: str, value: object) -> Scheme:
         return scheme
     if isinstance(value, type) or not isinstance(value, Scheme):
         rule = 'must be a scheme, such as Prune(density=0.5), or its expression, such as "prune(density=0.5)"'
+        if isinstance(value, (list, tuple)) and value:
+            told = "leave out the list" if len(value) == 1 else "several are joined by |"
+            rule = f"{rule}; {told}: {' | '.join(map(str, value))}"
+        elif isinstance(value, type) and callable(getattr(value, "compress", None)):
+            rule = f"{rule}; this is its class: make one, as {value.__name__}(…)"
         reject(owner, "scheme", value, rule)
     return value
 
@@ -93,6 +98,7 @@ class Piped:
         return str(self)
 
 
+@explains_keywords
 @dataclass(frozen=True, init=False, repr=False)
 class Compose(Piped):
     """Schemes, or their expressions, applied one after the other; nested ones are flattened, so `|` is associative.
@@ -135,7 +141,7 @@ class Compose(Piped):
         return model
 
 
-def apply_scheme(scheme: Scheme | str, model: nn.Module) -> nn.Module:
+def apply_scheme(scheme: Scheme | str, model: nn.Module, owner: str = "apply_scheme") -> nn.Module:
     """Return the model compressed by a scheme or its expression, and recorded as made by it where it records nothing.
 
     A scheme of a user's own is given a copy, so that the model stays as it is whatever the scheme does to it.
@@ -155,7 +161,7 @@ def apply_scheme(scheme: Scheme | str, model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
-    scheme = as_scheme("apply_scheme", scheme)
+    scheme = as_scheme(owner, scheme)
     if isinstance(scheme, Compose):  # its schemes are judged and recorded one by one
         return scheme.compress(model)
     leaves_of(scheme), undoes_of(scheme)  # a wrong declaration is refused before any work

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import start_digest, update_with_bytes
 from cp_compress.base.holdings.reach import modules_within
+from cp_compress.base.showing.mistaken import reject_kind
 
 _ATTRIBUTE = "_cp_made_from"
 _DIGITS = 16
@@ -97,6 +98,7 @@ def sources_untold() -> Iterator[None]:
         _told.reset(token)
 
 
+@explains_keywords
 def declare_source(candidate: Callable[..., object], model: nn.Module) -> None:
     """Say that a candidate was made from a model by steps of your own, such as fine-tuning or an export.
 
@@ -118,7 +120,7 @@ def declare_source(candidate: Callable[..., object], model: nn.Module) -> None:
     """
     found = (*read_sources(model), source_of(model))
     if found[-1] is None:
-        reject("declare_source", "model", type(model).__name__, "must be a torch.nn.Module with parameters")
+        reject_kind("declare_source", "model", model, "must be a torch.nn.Module with parameters", "model")
     try:
         write_sources(candidate, (*read_sources(candidate), *found))
     except (AttributeError, TypeError):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cp_compress.base.arguments import check_integer, check_real
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords
 from cp_compress.base.devices import usable_device
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.measurement import Measurement
@@ -44,6 +44,7 @@ _OWNER = "adapt"
 _LARGEST_RATE = 0.02
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class BeforeAfter(Brief):
     """One comparison with the reference, made before and after a repair."""
@@ -61,6 +62,7 @@ class BeforeAfter(Brief):
         return {"before": self.before.to_json(), "after": self.after.to_json()}
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class AdaptationResult(Brief):
     """An adapted model, its training history, and its comparisons with the reference on the validation data.
@@ -93,6 +95,7 @@ class AdaptationResult(Brief):
         }
 
 
+@explains_keywords
 def adapt(
     model: nn.Module,
     reference: nn.Module,

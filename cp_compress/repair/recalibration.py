@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cp_compress.base.arguments import check_flag, check_integer, check_real
+from cp_compress.base.arguments import check_flag, check_integer, check_real, explains_keywords
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.calls import first_input
 from cp_compress.base.devices import usable_device
@@ -30,6 +30,7 @@ from cp_compress.training.arguments import check_module
 _OWNER = "recalibrate_batchnorm"
 
 
+@explains_keywords
 def recalibrate_batchnorm(
     model: nn.Module,
     dataset: Any,

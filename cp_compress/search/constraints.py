@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
@@ -28,6 +28,7 @@ Constraint = Callable[["nn.Module", "nn.Module"], Check]
 """Anything that judges a candidate against its reference."""
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False)
 class Preserved:
     """A comparison of candidate and reference on a data set, and what it must show.

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.describing import Written
 from cp_compress.base.expressions import parse_one
 from cp_compress.model.footprints import footprint, time_in_turns
@@ -27,6 +27,7 @@ class Objective(Protocol):
         ...
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Flops(Written):
     """Floating-point operations of the graph that runs on the example input; zero weights do not reduce them."""
@@ -43,6 +44,7 @@ class Flops(Written):
         return float(flops)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Parameters(Written):
     """The number of parameters: those that are not zero, or all that are stored as numbers (`count="total"`).
@@ -67,6 +69,7 @@ class Parameters(Written):
         return float(found.nonzero if self.count == "nonzero" else found.parameters)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class ArtifactBytes(Written):
     """The size of the file that `cp_compress.save` writes."""
@@ -81,6 +84,7 @@ class ArtifactBytes(Written):
         return float(footprint(candidate).artifact_bytes)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class ResidentBytes(Written):
     """The bytes of all parameters and buffers in memory."""
@@ -95,6 +99,7 @@ class ResidentBytes(Written):
         return float(footprint(candidate).resident_bytes)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Latency(Written):
     """The time of one call on the example input, as a fraction of the reference's; both are timed in turns.
@@ -120,6 +125,7 @@ class Latency(Written):
         return _time_share(candidate, reference, example_input, self.repeats)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Throughput(Written):
     """The time per example in batches of `batch_size`, as a fraction of the reference's: 1 / speed-up.
@@ -169,6 +175,7 @@ def _time_share(candidate: nn.Module, reference: nn.Module, example_input: Any, 
 _KNOWN = (Flops, Parameters, ArtifactBytes, ResidentBytes, Latency, Throughput)
 
 
+@explains_keywords
 def parse_objective(text: str) -> Objective:
     """Read an objective from its expression: the inverse of `str(objective)`.
 

@@ -14,6 +14,7 @@ from cp_compress.base.describing import describe, describe_content, describe_poi
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.parallel import BACKENDS
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.inputs.seen import known_digests, shared_examples
 from cp_compress.search.constraints import Constraint, Preserved
 from cp_compress.search.results import describe_check
@@ -32,7 +33,7 @@ _OWNER = "search"
 def check_arguments(model: object, space: object, finish: object, trials: int, seed: int, jobs: int) -> None:
     """Reject arguments that are not what they must be, and a space with schemes at its ends that cannot be."""
     if not isinstance(model, nn.Module):
-        reject(_OWNER, "model", type(model).__name__, "must be a torch.nn.Module")
+        reject_kind(_OWNER, "model", model, "must be a torch.nn.Module", "model")
     if next(model.parameters(), None) is None:
         reject(_OWNER, "model", type(model).__name__, "it has no parameters, so there is nothing to compress")
     if not isinstance(space, SchemeSpace):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.describing import describe_point
 from cp_compress.base.numbers import number
 from cp_compress.base.showing.brief import Brief
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _SHOWN_FIRST, _SHOWN_LAST = 3, 8
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class SearchResult(Brief):
     """The best feasible candidate of a search and how it was found.

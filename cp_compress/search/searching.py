@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.describing import describe, describe_point
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.inputs.seen import mark_as_searched
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _OWNER = "search"
 
 
+@explains_keywords
 def search(
     model: nn.Module,
     space: SchemeSpace,

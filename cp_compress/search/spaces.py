@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.describing import Written, describe
 from cp_compress.base.expressions import parse_one
 
@@ -22,6 +22,7 @@ _SCALES = ("linear", "log")
 _DIGITS = 9
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Real(Written):
     """A number in [`low`, `high`], on a linear or a logarithmic scale, rounded to nine significant digits.
@@ -53,6 +54,7 @@ class Real(Written):
         return _place(self.low, self.high, self.scale, float(value))
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Integer(Written):
     """A whole number in `low`…`high`, on a linear or a logarithmic scale.
@@ -86,6 +88,7 @@ class Integer(Written):
         return _place(self.low - 0.5, self.high + 0.5, self.scale, float(value))
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Categorical(Written):
     """One of several values without an order."""
@@ -107,6 +110,7 @@ class Categorical(Written):
 Parameter = Real | Integer | Categorical
 
 
+@explains_keywords
 def parse_parameter(text: str) -> Parameter:
     """Read a parameter from its expression: the inverse of `str(parameter)`.
 
@@ -117,6 +121,7 @@ def parse_parameter(text: str) -> Parameter:
     return found
 
 
+@explains_keywords
 @dataclass(frozen=True, init=False)
 class SchemeSpace:
     """Parameters, and a scheme for each point: a template of an expression, or a function of the point.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
@@ -27,6 +27,7 @@ from cp_compress.training.fitting import MakeModel, MakeOptimizer, fit
 _OWNER = "find_smallest_subset"
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class SubsetTrial(Brief):
     """One selection, and for each seed the check of a network trained on it against one trained on all examples."""
@@ -44,6 +45,7 @@ class SubsetTrial(Brief):
         return f"{len(self.selection)} of {self.selection.total}: {self.outcome} ({told})"
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class SmallestSubset(Brief):
     """What `find_smallest_subset` found: the smallest selection that passed, and all trials in order.
@@ -59,6 +61,7 @@ class SmallestSubset(Brief):
         return "\n".join([found, *(f"  {trial}" for trial in self.trials)])
 
 
+@explains_keywords
 def find_smallest_subset(
     make_model: MakeModel,
     dataset: Any,

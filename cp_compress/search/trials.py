@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
 from cp_compress.search.spaces import Point
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Trial(Brief):
     """One point that was tried, as plain JSON values without the model.

@@ -15,6 +15,7 @@ from cp_compress.base.arguments import check_choice, check_integer, reject
 from cp_compress.base.describing import describe_content
 from cp_compress.base.digests import digest_model, digest_text
 from cp_compress.base.identity import identify
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.model.scheme import Scheme
 from cp_compress.training.distributed import world
@@ -121,7 +122,7 @@ def check_module(owner: str, argument: str, given: object, rule: str = "must be 
         rule = "the layers of a ScriptModule can neither be copied nor trained; pass the original torch.nn.Module"
         reject(owner, argument, type(given).__name__, rule)
     if not isinstance(given, nn.Module):
-        reject(owner, argument, type(given).__name__, rule)
+        reject_kind(owner, argument, given, rule, "model")
     return given
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.calls import first_input
 from cp_compress.base.devices import usable_device
@@ -26,6 +26,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 _OWNER = "fit"
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A trained model in evaluation mode, on the CPU, and which of its examples it predicted correctly.
@@ -38,6 +39,7 @@ class Fitted:
     correct: Tensor
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False)
 class LastLayer:
     """The inputs and results of a network's last linear layer for each example.
@@ -50,6 +52,7 @@ class LastLayer:
     labels: Tensor
 
 
+@explains_keywords
 def fit(
     make_model: MakeModel,
     dataset: Any,
@@ -118,6 +121,7 @@ def _copy(made: object) -> nn.Module:
         reject(_OWNER, "make_model", type(made).__name__, rule)
 
 
+@explains_keywords
 def look_at_last_layer(model: nn.Module, dataset: Any, *, batch_size: int = 256) -> LastLayer:
     """Return the inputs and results of the last linear layer that a network runs, for labelled examples.
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.jaccard import signed_units
 from cp_compress.fidelity.embeddings.similarity import unbiased_cka
@@ -73,6 +73,7 @@ class _Term:
         object.__setattr__(self, "at_most", check_real(owner, "at_most", self.at_most, rule, above=0, below=below))
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class PreserveAgreement(_Term):
     """Preserve the predicted probabilities: the mean Kullback–Leibler divergence from the reference's, in nats.
@@ -100,6 +101,7 @@ class PreserveAgreement(_Term):
         return divergence
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False)
 class PreserveCost(_Term):
     """Keep costly changes rare: the expected distance from the reference's class to the candidate's.
@@ -131,6 +133,7 @@ class PreserveCost(_Term):
         return cost
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class PreserveEmbedding(_Term):
     """Preserve the structure of a layer's features: 1 − the linear CKA of both models' features on a batch, in [0, 2].
@@ -166,6 +169,7 @@ class PreserveEmbedding(_Term):
         return distance
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class PreserveAttribution(_Term):
     """Preserve the attributions: half the mean L1 distance of both models' gradient maps, in [0, 1].

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cp_compress.base.arguments import check_integer, check_real
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords
 from cp_compress.base.describing import Written
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Direct(Written):
     """Compress first, then train the rest: zeros stay zero, rounded numbers are trained through the rounding."""
@@ -17,6 +18,7 @@ class Direct(Written):
     positional_fields: ClassVar[tuple[str, ...]] = ()
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Gradual(Written):
     """Lower the density from 1 to the scheme's along a cubic curve, every `every` steps, then train the remaining
@@ -50,6 +52,7 @@ class Gradual(Written):
         return min(total - 1, round(self.share * total))
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class LC(Written):
     """Learning-compression: train freely, drawn towards the closest compressed model by an augmented Lagrangian.

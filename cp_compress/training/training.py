@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.runner import model_device
@@ -42,6 +42,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], Any]
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingResult(Brief):
     """A compressed, trained model and the history of its training.
@@ -76,6 +77,7 @@ class TrainingResult(Brief):
         return "\n".join([*lines, *(f"  {term}" for term in self.terms)])
 
 
+@explains_keywords
 def train_compressed(
     model: nn.Module,
     scheme: Scheme | str,

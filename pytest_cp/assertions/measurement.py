@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cp_compress.base.arguments import reject
-from cp_compress.fidelity.judging.judgement import Check, Requirement
+from cp_compress.base.arguments import explains_keywords, reject
+from cp_compress.fidelity.judging.judgement import Check, Requirement, as_requirements
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
@@ -26,6 +26,7 @@ from pytest_cp.errors import ComparisonNotPreservedError
 _ASSERTION = "assert_measurement"
 
 
+@explains_keywords
 def assert_measurement(
     measurement: Measurement,
     requirements: Requirement | str | Sequence[Requirement | str],
@@ -85,8 +86,8 @@ def _read(given: Any, confidence: float | None) -> list[Requirement]:
     if confidence is not None and any(isinstance(one, Requirement) for one in several):
         rule = "is for requirements that are written as texts: give each Requirement its own"
         reject(_ASSERTION, "confidence", confidence, rule)
-    asked = [Requirement.parse(one, confidence) if isinstance(one, str) else one for one in several]
-    if not asked or not all(isinstance(one, Requirement) for one in asked):
+    asked = as_requirements(_ASSERTION, given, confidence)
+    if not asked:
         rule = 'give at least one Requirement, or a text such as "agreement >= 0.98"'
         reject(_ASSERTION, "requirements", given, rule)
     return asked

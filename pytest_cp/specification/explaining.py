@@ -11,6 +11,7 @@ from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import shortened
 from cp_compress.fidelity.judging.metric import explain_argument
 
+_MOST_CHOICES = 6
 _MOST_TOLD = 20  # an untrusted table may have any number of keys
 
 
@@ -55,12 +56,9 @@ def _explain(error: Any) -> str:
             rule += "; this level has no noise, because equivalent references have equal sizes and equal data"
         return f"{where} = {shortened(repr(error.instance), 80)}: {rule}{_unit_told(error.instance, high)}"
     if error.validator in ("minimum", "maximum", "exclusiveMaximum", "exclusiveMinimum") and error.path:
-        low, high = (
-            error.schema.get("minimum", "-inf"),
-            error.schema.get("maximum", error.schema.get("exclusiveMaximum")),
-        )
-        limits = f"must be at least {low}" if high is None else f"must be a number from {low} to {high}"
-        return f"{where} = {shortened(repr(error.instance), 80)}: {limits}{_unit_told(error.instance, high)}"
+        high = error.schema.get("maximum", error.schema.get("exclusiveMaximum"))
+        told = f"must be {_limits(error.schema)}{_unit_told(error.instance, high)}"
+        return f"{where} = {shortened(repr(error.instance), 80)}: {told}"
     if error.validator == "required":
         return _missing_told(error, where)
     if error.validator == "type" and not error.absolute_path:
@@ -71,12 +69,22 @@ def _explain(error: Any) -> str:
         choices = error.validator_value
         near = did_you_mean(error.instance, map(str, choices)) if isinstance(error.instance, str) else ""
         told = " or ".join(map(json.dumps, choices))
+        if near and len(choices) > _MOST_CHOICES:
+            return f"{where} = {shortened(repr(error.instance), 80)}: {near}"
         return f"{where} = {shortened(repr(error.instance), 80)}: must be {told}{near and f'; {near}'}"
     if error.validator in ("minItems", "minLength"):
         return f"{where} is empty"
     if error.validator == "const":
         return f"{where} = {shortened(repr(error.instance), 80)}: must be {error.schema['const']}"
     return f"{where}: {shortened(error.message, 300)}"
+
+
+def _limits(schema: Any) -> str:
+    """Return what numbers a schema allows."""
+    if {"minimum", "maximum"} <= schema.keys():
+        return f"a number from {schema['minimum']} to {schema['maximum']}"
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    return " and ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
 
 
 _KINDS = {

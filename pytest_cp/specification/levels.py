@@ -60,6 +60,27 @@ _CLUSTERS = {
 }
 
 
+_COUNT = {"minimum": 1}
+_LIMITS: Mapping[str, dict[str, Any]] = {
+    "examples": _COUNT,
+    "neighbors": _COUNT,
+    "top_k": _COUNT,
+    "min_class_examples": _COUNT,
+    "queries": _COUNT,
+    "restarts": {"minimum": 0},
+    "epsilon": {"exclusiveMinimum": 0},
+    "max_distance": {"exclusiveMinimum": 0},
+    "top_fraction": {"exclusiveMinimum": 0, "maximum": 1},
+    "tolerance": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    "severities": {"items": {"type": "integer", "minimum": 1, "maximum": 5}, "minItems": 1},
+    "norm": {"enum": ["linf", "l2"]},
+    "lattice": {"enum": ["uint8"]},
+    "guide": {"enum": ["gradient", "examples"]},
+    "pool": {"enum": ["mean", "flatten"]},
+}
+"""What the options of this package's comparisons may be, so that a mistake is told before anything heavy is loaded."""
+
+
 def arguments_of(level: str) -> list[str]:
     """Return the arguments that the table of a level may give."""
     from pytest_cp.checks.call_options import SUBJECTS
@@ -146,7 +167,21 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     metric = bounds_of(level).get(name)
     if metric is not None:
         return _bound_schema(metric, noise=has_noise(level))
-    return {} if name in levels()[level].made else _type_schema(hint)
+    if name in levels()[level].made:
+        return {}
+    if level not in COMPARISONS:  # a user's own options may be anything
+        return _type_schema(hint)
+    if name == "corruptions":
+        return _corruptions_schema()
+    return _type_schema(hint) | _LIMITS.get(name, {})
+
+
+def _corruptions_schema() -> dict[str, Any]:
+    from cp_compress.data import CORRUPTION_NAMES
+
+    names = list(CORRUPTION_NAMES)
+    alone = {"if": {"type": "string"}, "then": {"enum": ["all", *names]}}
+    return {"type": ["array", "string"], "items": {"enum": names}, "minItems": 1, **alone}
 
 
 def _type_schema(hint: Any) -> dict[str, Any]:

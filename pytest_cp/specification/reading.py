@@ -46,6 +46,7 @@ class Specification:
     noise: tuple[str, ...]
     execution: Table
     baseline: Table
+    text: str = ""
 
 
 def read_tables(path: Path) -> tuple[str, dict[str, Any]]:
@@ -78,6 +79,7 @@ def read_specification(path: Path) -> Specification:
         tuple(tables.get("noise", {}).get("references", ())),
         tables.get("execution", {}),
         tables.get("baseline", {}),
+        text,
     )
 
 
@@ -175,6 +177,7 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             if isinstance(clusters, str) and not FACTORY.fullmatch(clusters) and "metadata" not in tables["data"]:
                 told = f"clusters = {clusters!r} needs data.metadata, a CSV file with one row per example"
                 yield [*place, "clusters"], told
+            yield from _wrong_method(level, entry, place)
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
     yield from _factory_troubles(tables)
@@ -185,6 +188,20 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
     if given:
         yield from _never_compared(tables["candidate"], [one for level in given for one in _as_list(tables[level])])
     yield from _noise_troubles(tables.get("noise", {}).get("references", ()), folder)
+
+
+def _wrong_method(level: str, entry: Table, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
+    from cp_compress.base.errors import InvalidArgumentError
+    from cp_compress.fidelity.attributions.methods.declared import check_method_text
+    from cp_compress.fidelity.comparisons import COMPARISONS
+
+    method = entry.get("method")
+    own = level not in COMPARISONS  # a user's own comparison may call something else by this name
+    if isinstance(method, str) and not FACTORY.fullmatch(method) and not own:
+        try:
+            check_method_text(method)
+        except InvalidArgumentError as error:
+            yield [*place, "method"], shortened(error)
 
 
 def _excuses_everything(metric: Metric, text: str) -> bool:

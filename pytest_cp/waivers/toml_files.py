@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cp_compress.base.error_reasons import reason_of, shortened
+from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.files import read_regular_text
+from pytest_cp.waivers.toml_mistakes import meant
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,32 +45,14 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        line_told = re.search(r"at line (\d+)", str(error))
-        where = f"{path}:{line_told[1]}" if line_told else str(path)
-        lines = text.split("\n")
-        written = lines[int(line_told[1]) - 1] if line_told and int(line_told[1]) <= len(lines) else ""
-        raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{_meant(written)}") from error
+        told = re.search(r"at line (\d+)", str(error))
+        line, advice = meant(text, int(told[1]) if told else None, str(error))
+        where = str(path) if line is None else f"{path}:{line}"
+        raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{advice and f'; {advice}'}") from error
     trouble = _trouble(tables)
     if trouble is not None:
         raise TomlError(f"{path}: not valid TOML: {trouble}")
     return text, tables
-
-
-def _meant(line: str) -> str:
-    """Return what a line that cannot be read should be, where that is easily told."""
-    percent = re.search(r"=\s*([\d.]+)\s*%", line)
-    comma = re.search(r"=\s*(\d+),(\d+)\s*$", line)
-    compared = re.match(r"\s*(\w+)\s*(>=|<=|=>|=<|≥|≤|>|<|:)\s*(.+?)\s*$", line)
-    unquoted = re.match(r"\s*([\w.]+)\s*=\s*([^\s\"'\[{#][^\"'#]*?)\s*$", line)
-    if percent and percent[1].count(".") < 2 and percent[1] != ".":
-        return f"; write {float(percent[1]) / 100:g} for {percent[1]}%"
-    if comma:
-        return f"; write the number with a point: {comma[1]}.{comma[2]}"
-    if compared:
-        return f"; a value is given by =, as in {compared[1]} = {shortened(compared[3], 60)}"
-    if unquoted:
-        return f'; a text stands in quotes: {unquoted[1]} = "{shortened(unquoted[2], 60)}"'
-    return ""
 
 
 def _trouble(tables: dict[str, Any]) -> str | None:

@@ -1,7 +1,9 @@
 """What a user of torch guesses works, and objects show themselves on one screen."""
 
 import html
+import importlib
 import inspect
+import pickle
 import re
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 import cp_compress
 import pytest_cp
 from cp_compress import JPEG, Compose, CompressedDataset, Prune, Quantize, observe
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import InvalidArgumentError, NothingComparedError
 from cp_compress.data import write_store
 from cp_compress.fidelity.comparisons import COMPARISONS
@@ -150,6 +153,84 @@ def test_a_misspelt_keyword_of_every_assertion_is_a_type_error(level, kind):
     misspelt = keyword[:-2] + keyword[-1]
     with not_asserting(), pytest.raises(TypeError, match=f"{misspelt}.*did you mean .*{keyword}"):
         function(None, None, None, **{misspelt: 0.5})
+
+
+PACKAGES = ["cp_compress", *(f"cp_compress.{name}" for name in ("artifacts", "data", "fidelity", "model", "search"))]
+PUBLIC = {
+    f"{called.__module__}.{called.__qualname__}": called
+    for package in PACKAGES
+    for name in importlib.import_module(package).__all__
+    for called in [getattr(importlib.import_module(package), name)]
+    if callable(called) and not (inspect.isclass(called) and issubclass(called, BaseException))
+}
+
+
+def named_parameters(called):
+    return [
+        one.name
+        for one in inspect.signature(called).parameters.values()
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+
+
+def test_a_misspelt_keyword_of_every_public_callable_says_which_is_meant():
+    asked = 0
+    for name, called in PUBLIC.items():
+        if getattr(called, "_is_protocol", False):
+            continue
+        for keyword in [one for one in named_parameters(called) if len(one) > 4][-1:]:
+            misspelt = keyword[:-2] + keyword[-1]
+            if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(called).parameters.values()):
+                with pytest.raises(TypeError, match=rf"\(\) got an unexpected.*'{misspelt}': did you mean .*{keyword}"):
+                    called(**{misspelt: 0.5})
+                asked += 1
+        assert inspect.getdoc(called), name
+    assert asked > 120
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: cp_compress.compare(None, None, None, level="a"), "did you mean levels?"),
+        (lambda: Prune(sparsity=0.9), "density is the share that stays: sparsity=0.9 is density=0.1"),
+        (lambda: Quantize(groupsize=32), "Quantize() got an unexpected keyword argument 'groupsize'"),
+        (lambda: cp_compress.load("a", strct=True), "it takes path, model"),
+        (lambda: cp_compress.footprint(None, exampleinput=None), "did you mean example_input?"),
+        (lambda: cp_compress.compare(None, None, None, min_agreement=1), "give bounds to an assertion of pytest_cp"),
+        (lambda: cp_compress.Requirement.parse("cka >= 0.9", confidense=0.9), "did you mean confidence?"),
+        (lambda: observe(None, None, "cpu"), "are given by name"),
+    ],
+)
+def test_keywords_that_are_meant(call, told):
+    with pytest.raises(TypeError, match=re.escape(told)):
+        call()
+
+
+def test_what_explains_its_keywords_stays_what_it_was():
+    @explains_keywords
+    class Store:
+        def __init__(self, size=3):
+            self.size = size
+
+        @classmethod
+        def of(cls, size):
+            return cls(size)
+
+        def read(self, first, /, *, step=1):
+            if first == "broken":
+                raise TypeError("its own")
+            return self.size * first * step
+
+    assert Store.of(size=2).read(3, step=2) == 12
+    assert str(inspect.signature(Store)) == "(size=3)"
+    with pytest.raises(TypeError, match=r"^its own$"):
+        Store().read("broken")
+    with pytest.raises(TypeError, match=r"Store\(\) got .* 'sise': did you mean size"):
+        Store(sise=2)
+    with pytest.raises(TypeError, match=r"read\(\) got .* 'stp': did you mean step"):
+        Store().read(1, stp=2)
+    assert pickle.loads(pickle.dumps(observe)) is observe
+    assert observe.__globals__["__name__"] == observe.__module__
 
 
 @pytest.mark.parametrize("kind", [repr, str])

@@ -21,6 +21,14 @@ for scheme, bound in (("prune(sparsity=0.9)", "0.9"), ("quantize(int8)", "99"), 
 text = Path("gate.toml").read_text()
 Path("gate.toml").write_text(text.replace("scheme = 'jpeg(quality=50)'", "scheme = 'quantize(int8)'"))
 assert len(missing_subjects(read_specification(Path("gate.toml")))) == 2
+text = Path("gate.toml").read_text().replace("model = 'a:b'", "model = 'subjects:mak'")
+Path("subjects.py").write_text("import torch\\ndef make(): return torch.nn.Linear(2, 2)\\n")
+Path("gate.toml").write_text(text)
+(told, _) = missing_subjects(read_specification(Path("gate.toml")))
+assert "module subjects defines no mak; did you mean make?" in told, told
+Path("gate.toml").write_text(text + "[attributions]\\nmethod = 'gradcam'\\nmin_mean_iou = 0.5\\n")
+with pytest.raises(SpecificationError, match="did you mean grad_cam"):
+    read_specification(Path("gate.toml"))
 """
 HEAVY = ("torch", "hypothesis", "numpy", "scipy", "captum", "sklearn", "PIL", "zfpy")
 

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from cp_compress.artifacts.exported_programs.archives import clean_archive
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of, told
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.devices import usable_device
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.errors import ArtifactError
@@ -22,6 +23,7 @@ _TRAINING = {"dropout": 2, "native_dropout": 2, "alpha_dropout": 2, "feature_dro
 _TRIED = 1024
 
 
+@explains_keywords
 class ExportedModel(nn.Module):
     """An exported program that maps a batch to logits; `load_exported` makes it.
 
@@ -60,6 +62,7 @@ class ExportedModel(nn.Module):
         return logits
 
 
+@explains_keywords
 def load_exported(
     path: str | os.PathLike[str],
     *,

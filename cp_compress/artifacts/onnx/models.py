@@ -16,7 +16,7 @@ from torch import Tensor
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened
 from cp_compress.artifacts.onnx.checks import check_graph
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
@@ -40,6 +40,7 @@ _DTYPES = {
 }
 
 
+@explains_keywords
 class OnnxModel:
     """An ONNX graph that maps a batch to logits; `load_onnx` makes it.
 
@@ -94,6 +95,7 @@ class OnnxModel:
         return torch.from_numpy(output)
 
 
+@explains_keywords
 def load_onnx(
     path: str | os.PathLike[str],
     *,

@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
 
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, told
 from cp_compress.artifacts.transformers.folders import CheckedFolder, check_folder
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
@@ -34,6 +34,7 @@ _SPARE_BYTES, _WIDENING = 64 << 20, 4
 _SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 
 
+@explains_keywords
 class TransformerModel(nn.Module):
     """A classifier of transformers that maps a batch to logits; `load_transformer` makes it.
 
@@ -66,6 +67,7 @@ class TransformerModel(nn.Module):
         return {given: batch, "attention_mask": (batch != padding).long()}
 
 
+@explains_keywords
 def load_transformer(
     folder_or_name: str | os.PathLike[str], *, local_files_only: bool = True, max_bytes: int = MAX_BYTES
 ) -> TransformerModel:

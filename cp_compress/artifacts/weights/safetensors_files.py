@@ -9,7 +9,7 @@ from torch import nn
 
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of, told
 from cp_compress.artifacts.weights.filling import DTYPES, Factory, fill, make_model
-from cp_compress.base.arguments import check_choice
+from cp_compress.base.arguments import check_choice, explains_keywords
 from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ArtifactError
 
@@ -17,6 +17,7 @@ _OWNER = "load_safetensors"
 _LARGEST_HEADER = 100_000_000  # as the format's own library has it
 
 
+@explains_keywords
 def load_safetensors(
     path: str | os.PathLike[str], factory: Factory | None = None, *, dtype: str = "equal", max_bytes: int = MAX_BYTES
 ) -> nn.Module:

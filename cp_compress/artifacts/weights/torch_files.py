@@ -17,7 +17,7 @@ from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive, read_member
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.artifacts.weights.filling import DTYPES, Factory, fill, make_model
 from cp_compress.artifacts.weights.pickle_costs import check_pickle
-from cp_compress.base.arguments import check_choice, reject
+from cp_compress.base.arguments import check_choice, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError
 
@@ -25,6 +25,7 @@ _OWNER = "load_torch"
 _PICKLES = 5  # of an older file: two marks, the machine, the content, the names of the storages
 
 
+@explains_keywords
 def load_torch(
     path: str | os.PathLike[str],
     factory: Factory | None = None,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.coefficients.maps import ARRANGEMENTS, maps_of_images, maps_of_streams
@@ -22,6 +22,7 @@ from cp_compress.inputs.wrapping import said_by
 _OWNER = "CoefficientDataset"
 
 
+@explains_keywords
 class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
     """A map-style data set of (coefficients, label), for networks that read coefficients instead of decoded images.
 
@@ -125,6 +126,7 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         return position % len(self)
 
 
+@explains_keywords
 class ChannelNorm(nn.Module):
     """Shift and scale each channel (n, channels, …) by fixed numbers: the first layer of a network on coefficients.
 

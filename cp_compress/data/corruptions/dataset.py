@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.digests import digest_text
 from cp_compress.data.corruptions.kinds import CORRUPTIONS
 from cp_compress.inputs.reading import LabeledData
@@ -18,6 +18,7 @@ from cp_compress.inputs.wrapping import said_by
 CORRUPTION_NAMES = tuple(CORRUPTIONS)
 
 
+@explains_keywords
 def corrupt(
     images: Tensor, corruption: str, severity: int, *, seed: int = 0, indices: Sequence[int] | Tensor | None = None
 ) -> Tensor:
@@ -81,6 +82,7 @@ class _Draw:
         return torch.stack(rows).to(self.like)
 
 
+@explains_keywords
 class CorruptedDataset:
     """A data set whose images are corrupted when they are read; labels, order and attributes such as `classes` stay.
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.data.codec import StreamCodec, check_batch, check_values, open_streams
@@ -27,6 +27,7 @@ _LARGEST_SIDE = 65_500  # libjpeg's own limit
 _LARGEST_IMAGE = 2**26  # pixels; not far above, Pillow takes an image for a decompression bomb
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class JPEG(StreamCodec, JPEGSettings):
     """Baseline JPEG at a quality in 1..100, with chroma subsampling "4:2:0", "4:2:2" or "4:4:4" for RGB.

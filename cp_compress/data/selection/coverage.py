@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.data.selection.selection import (
     Selection,
     as_matrix,
@@ -21,6 +21,7 @@ _TOGETHER = 64
 _ENTRIES = 2**24  # distances in memory at a time
 
 
+@explains_keywords
 def k_center(embeddings: Tensor, count: int, *, labels: Tensor | None = None, seed: int = 0) -> Selection:
     """Choose examples so that the largest distance to a nearest chosen example is at most twice the smallest possible.
 
@@ -64,6 +65,7 @@ def k_center(embeddings: Tensor, count: int, *, labels: Tensor | None = None, se
     return select_within_classes("k_center", len(rows), count, labels, choose)
 
 
+@explains_keywords
 def herding(embeddings: Tensor, count: int, *, labels: Tensor | None = None) -> Selection:
     """Choose examples one by one so that their mean follows the mean of all.
 
@@ -91,6 +93,7 @@ def herding(embeddings: Tensor, count: int, *, labels: Tensor | None = None) -> 
     return select_within_classes("herding", len(rows), count, labels, choose)
 
 
+@explains_keywords
 def craig(
     gradients: Tensor, count: int, *, labels: Tensor | None = None, sample: int | None = None, seed: int = 0
 ) -> Selection:
@@ -146,6 +149,7 @@ def craig(
     return select_within_classes("craig", len(rows), count, labels, choose)
 
 
+@explains_keywords
 def last_layer_gradients(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return the gradients (n, classes) of the cross entropy at the logits: probabilities minus one-hot labels.
 

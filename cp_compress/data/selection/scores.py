@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_real, explains_keywords, reject
 from cp_compress.data.selection.coverage import last_layer_gradients
 from cp_compress.data.selection.selection import as_matrix, check_labels
 
 
+@explains_keywords
 def el2n_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return the mean error of early models on each example (n,), float64: E‖p(x) − y‖₂, in [0, √2].
 
@@ -22,6 +23,7 @@ def el2n_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([_errors("el2n_scores", part, labels).norm(dim=1) for part in _models(probabilities)]).mean(0)
 
 
+@explains_keywords
 def self_influence(probabilities: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Return how much a training step at the last layer on each example (n,) would lower its own loss, float64.
 
@@ -44,6 +46,7 @@ def self_influence(probabilities: Tensor, embeddings: Tensor, labels: Tensor) ->
     return total
 
 
+@explains_keywords
 def forgetting_scores(correct: Tensor) -> Tensor:
     """Return how often each example (n,) was forgotten in a training, float64; infinity for those never learned.
 
@@ -60,6 +63,7 @@ def forgetting_scores(correct: Tensor) -> Tensor:
     return forgotten.masked_fill(~correct.any(0).to(forgotten.device), float("inf"))
 
 
+@explains_keywords
 def support_scores(embeddings: Tensor, labels: Tensor, *, penalty: float = 1.0) -> Tensor:
     """Return how strongly each example (n,) determines the boundary of a linear support vector machine, float64.
 

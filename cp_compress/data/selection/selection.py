@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.showing.brief import Brief
 from cp_compress.inputs.reading import LabeledData
 
@@ -18,6 +18,7 @@ Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Chooses a number of the examples at some positions: their places among them, and weights that sum to the number."""
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class Selection(Brief):
     """Chosen examples of a data set, with the number of examples that each stands for.
@@ -72,6 +73,7 @@ class _Selected(Dataset[Any]):
         return list(zip(inputs, labels, strict=True))
 
 
+@explains_keywords
 def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Selection:
     """Choose examples at random.
 
@@ -90,6 +92,7 @@ def random_selection(examples: int | Tensor, count: int, *, seed: int = 0) -> Se
     return select_within_classes("random_selection", total, count, labels, choose)
 
 
+@explains_keywords
 def select_by_score(
     scores: Tensor, count: int, *, keep: str = "highest", labels: Tensor | None = None, method: str = "select_by_score"
 ) -> Selection:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.codec import Codec
@@ -25,6 +26,7 @@ from cp_compress.inputs.originals import Originals
 _MOST_OPEN = 4096
 
 
+@explains_keywords
 class StoredDataset(StreamDataset):
     """A map-style data set of (decoded input, label) in a folder that `write_store` wrote.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.codec import Codec
 from cp_compress.data.store.manifest import read_manifest
@@ -24,6 +25,7 @@ class DamagedShard:
     lost: tuple[int, ...] = field(repr=False)
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class StoreReport:
     """What `verify_store` found."""
@@ -66,6 +68,7 @@ class StoreReport:
         return "\n".join(lines)
 
 
+@explains_keywords
 def verify_store(path: str | os.PathLike[str], *, progress: bool = False) -> StoreReport:
     """Compare every byte of a store with what was written, and report which examples are lost.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
@@ -47,6 +47,7 @@ _OWNER = "write_store"
 Known = Callable[[str], ShardRecord | None]  # the record of a shard that is there already, by its name
 
 
+@explains_keywords
 def write_store(
     dataset: Any,
     codec: Codec | str,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import CorruptStreamError, InvalidArgumentError
 from cp_compress.data.codec import StreamCodec, check_examples, check_values, open_streams
 from cp_compress.data.container import Kind, Sealed, payload_size, seal
@@ -34,6 +34,7 @@ from cp_compress.data.zfp.streams import read_blocks
 from cp_compress.data.zfp.transform import NUMBERS
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class ZFP(StreamCodec, ZFPSettings):
     """ZFP in exactly one of its modes: fixed rate, fixed precision, fixed accuracy, or reversible.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.showing.brief import Brief
 from cp_compress.data.zfp.planes import Setting, cut_planes
@@ -26,6 +26,7 @@ from cp_compress.data.zfp.transform import (
 )
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockCoefficients(Brief):
     """The coefficients of arrays (n, channels, *shape) of one to four dimensions d, as a decoder reads them.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
 from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
@@ -17,7 +17,7 @@ from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similariti
 from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import check_fraction
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples
 
@@ -25,6 +25,7 @@ _OWNER = "compare_attributions"
 _LISTED_EXAMPLES = 20
 
 
+@explains_keywords
 def compare_attributions(
     candidate: Observation,
     reference: Observation,
@@ -79,6 +80,7 @@ def compare_attributions(
     >>> compare_attributions(observe(model, data), observe(model, data)).metrics["mean_iou"]
     1.0
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     asked = as_attribution_method(method)
     levels = _check_quantiles(quantiles)
     share = check_fraction(_OWNER, "top_fraction", top_fraction)

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
@@ -22,7 +22,7 @@ from cp_compress.fidelity.attributions.maps import attribution_maps
 from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.judging.intervals import BoundedMean
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
@@ -44,6 +44,7 @@ class ConceptScores(Brief):
     known: Tensor
 
 
+@explains_keywords
 def compare_concepts(
     candidate: Observation,
     reference: Observation,
@@ -92,6 +93,7 @@ def compare_concepts(
             has enough examples; the reference's classifiers separate a concept from random inputs no better than
             chance; or a layer gives the same outputs for both.
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     named = _check_concepts(concepts, reference)
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
     rule = "must be a whole number of 1 or more"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 
 
+@explains_keywords
 def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:
     """Return Σ min(a, b) / Σ max(a, b) of maps that are nowhere negative.
 
@@ -32,6 +33,7 @@ def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(union > 0, torch.minimum(a, b).sum(dim=1) / union, torch.ones_like(union))
 
 
+@explains_keywords
 def split_jaccard(first: Tensor, second: Tensor) -> Tensor:
     """Return the weighted Jaccard index of signed maps, each split into its positive and its negative part.
 

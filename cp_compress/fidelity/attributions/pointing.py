@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
@@ -23,7 +23,7 @@ from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import place_strengths
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, Proportion
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
@@ -41,6 +41,7 @@ class Pointing(Brief):
     zero: Tensor
 
 
+@explains_keywords
 def compare_pointing(
     candidate: Observation,
     reference: Observation | None = None,
@@ -94,6 +95,7 @@ def compare_pointing(
     >>> compare_pointing(seen, must_look=torch.tensor([True, False, False, False])).metrics["pointing_mass"]
     0.25
     """
+    require_observations(_OWNER, candidate=candidate, **({} if reference is None else {"reference": reference}))
     asked = as_attribution_method(method)
     limit = check_gap_limit(_OWNER, max_completeness_gap)
     given = {"must_look": must_look, "must_not_look": must_not_look}

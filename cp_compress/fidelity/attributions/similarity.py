@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_real
+from cp_compress.base.arguments import check_real, explains_keywords
 from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.attributions.jaccard import as_map_rows
 
@@ -19,6 +19,7 @@ else:
     stats = LazyModule("scipy.stats")
 
 
+@explains_keywords
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's rank correlation of the values of two maps.
 
@@ -35,6 +36,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     return correlation_of_ranks(*as_map_rows("rank_correlation", first, second))
 
 
+@explains_keywords
 def top_fraction_iou(first: Tensor, second: Tensor, fraction: float = 0.1) -> Tensor:
     """Return the share that the strongest places of two maps have in common: intersection over union.
 

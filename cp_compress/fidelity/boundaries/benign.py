@@ -8,12 +8,12 @@ import torch
 import torchvision.transforms.v2.functional as transforms
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import require_one_class
 
@@ -34,6 +34,7 @@ _SAME_CLASS = "towards another example of its class"
 _BLOCK_VALUES = 2**21
 
 
+@explains_keywords
 def benign_directions(
     reference: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
@@ -58,6 +59,7 @@ def benign_directions(
     >>> benign_directions(observe(digits_cnn(), digits()), 4, kinds=["brighter", "blurred"]).tensor.shape
     torch.Size([4, 2, 1, 8, 8])
     """
+    require_observations("benign_directions", reference=reference)
     owner = "benign_directions"
     require_one_class(reference.task)
     chosen = choose_examples(owner, examples, len(reference))

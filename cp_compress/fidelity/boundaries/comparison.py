@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.blocks import (
@@ -23,7 +23,7 @@ from cp_compress.fidelity.boundaries.families import USUAL_VALUES
 from cp_compress.fidelity.boundaries.pairs import RayPairs, censored_medians, family_table, median_of, summarise
 from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, boundary_distances, search_boundaries
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
@@ -34,6 +34,7 @@ _LISTED_EXAMPLES = 20
 _EXAMPLES, _FEWEST_EXAMPLES = 32, 8
 
 
+@explains_keywords
 def compare_boundaries(
     candidate: Observation,
     reference: Observation,
@@ -112,6 +113,7 @@ def compare_boundaries(
     >>> round(found.metrics["median_change"], 3), found.metrics["preserved_fraction"]
     (0.5, 0.0)
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     if isinstance(directions, str):
         check_choice(_OWNER, "directions", directions, FAMILIES)
     share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)

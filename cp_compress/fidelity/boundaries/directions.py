@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.showing.brief import Brief
@@ -22,6 +22,7 @@ _CHANNELS = {1: ("",), 3: ("red channel, ", "green channel, ", "blue channel, ")
 _AMOUNTS = ("", "half a", "one", "one and a half", "two", "two and a half", "three", "three and a half", "four")
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False)
 class Directions:
     """Directions of unit length in the space of inputs.
@@ -187,6 +188,7 @@ def join_directions(parts: Sequence[Directions]) -> Directions:
     )
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class DirectionBasis(Brief):
     """Named unit vectors (vectors, *input) from which directions are combined, the simplest first."""
@@ -250,6 +252,7 @@ class DirectionBasis(Brief):
         return " ".join(texts)
 
 
+@explains_keywords
 def low_frequency_basis(input_shape: Sequence[int], *, half_waves: int = 2) -> DirectionBasis:
     """Return the cosine waves of up to `half_waves` half-periods across an input, from the slowest to the fastest.
 

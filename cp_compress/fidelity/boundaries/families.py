@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions, join_directions, low_frequency_basis
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.inputs.tasks import require_one_class
 
@@ -22,6 +22,7 @@ USUAL_VALUES = 2**14  # of an input; along more of them there are fewer directio
 _RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
 
 
+@explains_keywords
 def class_gradient_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
@@ -54,6 +55,7 @@ def class_gradient_directions(
     >>> class_gradient_directions(seen).tensor.shape
     torch.Size([2, 2, 4])
     """
+    require_observations("class_gradient_directions", observation=observation)
     owner = "class_gradient_directions"
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
     require_one_class(observation.task)
@@ -104,6 +106,7 @@ def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) 
     return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
 
 
+@explains_keywords
 def low_frequency_directions(input_shape: Sequence[int], count: int | None = None) -> Directions:
     """Return the first `count` waves of `low_frequency_basis` as directions shared by all examples, or all of them.
 
@@ -117,6 +120,7 @@ def low_frequency_directions(input_shape: Sequence[int], count: int | None = Non
     return Directions(basis.tensor[:count], names, ("low frequency",) * len(names))
 
 
+@explains_keywords
 def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Directions:
     """Return `count` directions drawn evenly from the sphere by a seed, float32, shared by all examples.
 
@@ -133,6 +137,7 @@ def gaussian_directions(input_shape: Sequence[int], count: int, seed: int) -> Di
     return Directions(drawn, names, ("Gaussian",) * asked)
 
 
+@explains_keywords
 def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
     """Return, for each example, the direction from an original input (n, *input) to its decoded version.
 
@@ -157,6 +162,7 @@ def residual_directions(decoded: Tensor, original: Tensor) -> Directions:
     return Directions(difference[:, None].to(dtype), ("compression residual",), ("residual",), per_example=True)
 
 
+@explains_keywords
 def gate_directions(
     reference: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
@@ -199,6 +205,7 @@ def gate_directions(
     >>> gate_directions(seen, gaussian=1).names[1:3]
     ('gradient towards the third class', 'uniform')
     """
+    require_observations("gate_directions", reference=reference)
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
     shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])

@@ -17,7 +17,7 @@ from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.boundaries.families import residual_directions
 from cp_compress.fidelity.boundaries.search import Bounds
 from cp_compress.fidelity.judging.measurement import Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import require_one_class
 
@@ -83,6 +83,7 @@ def compare_standard_boundaries(
 
     `directions` may also name a family that a user has added.
     """
+    require_observations("compare_standard_boundaries", candidate=candidate, reference=reference)
     chosen = standard_examples(examples, reference)
     return compare_boundaries(
         candidate,

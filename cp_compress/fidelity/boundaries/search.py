@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
@@ -20,6 +20,7 @@ from cp_compress.inputs.tasks import require_one_class
 Bounds = tuple[float | Tensor, float | Tensor]
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class BoundarySearch(Brief):
     """Where rays leave the class of their seed.
@@ -37,6 +38,7 @@ class BoundarySearch(Brief):
     evaluations: int
 
 
+@explains_keywords
 def boundary_distances(
     model: Model,
     examples: Tensor,
@@ -92,6 +94,7 @@ def boundary_distances(
     ).distances
 
 
+@explains_keywords
 def search_boundaries(
     model: Model | Runner,
     examples: Tensor,

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 
+
+@explains_keywords
 def kaplan_meier_median(distances: Tensor, seen: Tensor) -> float:
     """Return the median by the product-limit estimate, NaN if the curve does not fall to one half.
 

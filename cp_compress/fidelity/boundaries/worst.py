@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.inputs.tasks import require_one_class
@@ -22,6 +22,7 @@ _NAMES = {"gradient": "its own steepest gradient", "deepfool": "its own DeepFool
 _METHODS, _STEPS, _OVERSHOOT = ("gradient", "deepfool"), 20, 0.02
 
 
+@explains_keywords
 def worst_case_directions(
     observation: Observation,
     examples: int | Sequence[int] | Tensor | None = None,
@@ -60,6 +61,7 @@ def worst_case_directions(
     >>> worst_case_directions(seen).names
     ('its own steepest gradient', 'its own DeepFool step')
     """
+    require_observations("worst_case_directions", observation=observation)
     owner = "worst_case_directions"
     for method in methods:
         check_choice(owner, "methods", method, tuple(_NAMES))

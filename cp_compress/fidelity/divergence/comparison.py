@@ -8,17 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import NothingComparedError
 from cp_compress.fidelity.divergence.finding import SMALLEST_MARGIN, DivergenceSearch, find_divergence
 from cp_compress.fidelity.judging.intervals import Proportion
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 
 _LISTED_EXAMPLES = 20
 
 
+@explains_keywords
 def compare_divergence(
     candidate: Observation,
     reference: Observation,
@@ -75,6 +77,7 @@ def compare_divergence(
         ObservationError: If the observations are not of the same examples, or `find_divergence` cannot run the models.
         NothingComparedError: If fewer than half of the seeds count.
     """
+    require_observations("compare_divergence", candidate=candidate, reference=reference)
     check_comparable(candidate, reference)
     chosen = choose_examples("compare_divergence", examples, len(reference))
     found = find_divergence(

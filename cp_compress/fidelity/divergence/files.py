@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CorruptStreamError
@@ -21,7 +21,7 @@ from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.finding import DivergenceSearch
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import batch_size_for
 
 _FORMAT = "cp-divergence-1"
@@ -43,6 +43,7 @@ class SavedDivergence(Brief):
     candidate_classes: Tensor
 
 
+@explains_keywords
 def save_divergence(path: str | Path, found: DivergenceSearch, examples: Tensor, labels: Tensor) -> Path:
     """Write the inputs that a search found, atomically, as a NumPy `.npz` file.
 
@@ -98,6 +99,7 @@ def _as_known_to_numpy(inputs: Tensor) -> Tensor:
     return inputs.float() if inputs.dtype == torch.bfloat16 else inputs
 
 
+@explains_keywords
 def load_divergence(path: str | Path) -> SavedDivergence:
     """Read a file that `save_divergence` wrote, without running any code in it.
 
@@ -137,6 +139,7 @@ def _checked(header: Any, arrays: dict[str, Tensor]) -> SavedDivergence:
     return SavedDivergence(**arrays)
 
 
+@explains_keywords
 @torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def replay_divergence(
     candidate: Observation, reference: Observation, saved: SavedDivergence | str | Path, *, min_margin: float = 1e-5
@@ -157,6 +160,7 @@ def replay_divergence(
         InvalidArgumentError: If the inputs do not have the shape of the reference's data.
         CorruptStreamError: If the file is damaged or of another kind.
     """
+    require_observations("replay_divergence", candidate=candidate, reference=reference)
     kept = saved if isinstance(saved, SavedDivergence) else load_divergence(saved)
     expected = tuple(reference.data.select([0])[0].shape[1:])
     if tuple(kept.inputs.shape[1:]) != expected:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_flag, check_integer, check_real
+from cp_compress.base.arguments import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_real,
+    explains_keywords,
+)
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.divergence.refinement import refine as refine_search
@@ -22,6 +28,7 @@ SMALLEST_MARGIN = 1e-5
 _OWNER = "find_divergence"
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class DivergenceSearch(Brief):
     """The result of a search around each of n seeds.
@@ -70,6 +77,7 @@ class DivergenceSearch(Brief):
         return self.found | (self.guided & (self.queries > 0))
 
 
+@explains_keywords
 @torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def find_divergence(
     candidate: Model,

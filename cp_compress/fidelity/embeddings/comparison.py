@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.embeddings.similarity import (
     angular_visual_hardness,
@@ -21,7 +21,7 @@ from cp_compress.fidelity.embeddings.similarity import (
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.layer_outputs import INPUT, find_layer, last_linear, layer_features
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import IGNORED
@@ -34,6 +34,7 @@ _SMALL_IS_BETTER = ("mean_angle", "hardness_change", "procrustes_distance")
 _METRICS = ("cka", "kernel_cka", "mean_angle", "neighbor_overlap", "hardness_change", "procrustes_distance")
 
 
+@explains_keywords
 def compare_embeddings(
     candidate: Observation,
     reference: Observation,
@@ -83,6 +84,7 @@ def compare_embeddings(
     >>> 0.9 < found.metrics["cka"] < 1
     True
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     check_comparable(candidate, reference, any_task=True)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)

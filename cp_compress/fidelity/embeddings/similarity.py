@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.batching import slices
 
 _BLOCK_VALUES = 2**21
 _ROUNDINGS = 16  # by which a mean of equal numbers may differ from them
 
 
+@explains_keywords
 def linear_cka(first: Tensor, second: Tensor) -> Tensor:
     """Return the linear centred kernel alignment of features (n, d) and (n, e), a scalar in [0, 1] with a gradient.
 
@@ -67,6 +68,7 @@ def _u_centred(kernel: Tensor) -> Tensor:
     return (hollow - means[:, None] - means + means.sum() / (n - 1)) * off
 
 
+@explains_keywords
 def unbiased_cka(first: Tensor, second: Tensor) -> Tensor:
     """Return the linear CKA of features (n, d) and (n, e) with the unbiased estimator, a scalar with a gradient.
 
@@ -92,6 +94,7 @@ def _hsics(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([unbiased_hsic(a, b), unbiased_hsic(a, a), unbiased_hsic(b, b)])
 
 
+@explains_keywords
 def minibatch_cka(
     first: Tensor,
     second: Tensor,

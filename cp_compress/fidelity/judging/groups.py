@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import (
@@ -19,6 +20,7 @@ from cp_compress.fidelity.judging.intervals import (
 Verdict = Literal["proven", "refuted", "undecided"]
 
 
+@explains_keywords
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number (Holm 1979): each at most α with probability α, all together.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.lazy import LazyModule
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.mean_tests import falling_crossing, hoeffding_bentkus, hoeffding_bentkus_log_p
@@ -30,6 +30,7 @@ else:
 FloatArray = npt.NDArray[np.float64]
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Interval:
     """The lower and the upper confidence bound of a metric; infinite where the sample bounds nothing."""

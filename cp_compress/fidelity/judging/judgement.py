@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, did_you_mean, reject
+from cp_compress.base.arguments import (
+    check_choice,
+    check_integer,
+    check_real,
+    did_you_mean,
+    explains_keywords,
+    reject,
+)
 from cp_compress.base.json_values import plain
 from cp_compress.base.numbers import bound_text, percent
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.mistaken import missing_attribute
 from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
@@ -23,8 +31,10 @@ from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
 
 _SHOWN_RESULTS = 12
+_MEANT_DIRECTIONS = {">": "min", ">=": "min", "≥": "min", "<": "max", "<=": "max", "≤": "max"}
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Requirement:
     """A bound that a metric must keep.
@@ -56,6 +66,9 @@ class Requirement:
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str) or not self.metric:
             reject("Requirement", "metric", self.metric, "must be the name of a metric, such as agreement")
+        meant = _MEANT_DIRECTIONS.get(self.direction) if isinstance(self.direction, str) else None
+        if meant is not None:
+            reject("Requirement", "direction", self.direction, f'must be "min" or "max"; did you mean "{meant}"?')
         check_choice("Requirement", "direction", self.direction, ("min", "max"))
         check_real("Requirement", "bound", self.bound, f"the bound of {self.metric} must be a finite number")
         if self.confidence is not None:
@@ -79,6 +92,8 @@ class Requirement:
         >>> print(Requirement.parse("agreement >= 0.99", confidence=0.95))
         agreement ≥ 0.99 at 95% confidence
         """
+        if not isinstance(text, str):
+            reject("Requirement.parse", "text", text, 'must be a text such as "agreement >= 0.98"')
         found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
         if found is None:
             reject("Requirement.parse", "text", text, f"must have the form {_meant_requirement(text)}")
@@ -182,6 +197,7 @@ def _badness(group: GroupVerdict) -> tuple[float, float]:
     return group.p_refuted, -group.p_proven
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Check:
     """A measurement, its requirements judged, and the outcome of the worst of them.
@@ -211,6 +227,16 @@ class Check:
 
     def __contains__(self, metric: object) -> bool:
         return metric in self.measurement
+
+    def __len__(self) -> int:
+        """Return the number of metrics; `results` has a result for each requirement."""
+        return len(self.measurement)
+
+    if not TYPE_CHECKING:  # or every attribute would be known
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = getattr(vars(self).get("measurement"), "metrics", ())
+            raise missing_attribute(self, name, {metric: f'check["{metric}"]' for metric in known})
 
     def __repr__(self) -> str:
         others = len(self.results) - 1
@@ -294,8 +320,9 @@ def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return rows if any(result.interval for result in results) else [(*row[:3], row[4]) for row in rows]
 
 
-def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Check:
-    """Compare a measurement's metrics with requirements.
+@explains_keywords
+def judge(measurement: Measurement, requirements: Requirement | str | Sequence[Requirement | str]) -> Check:
+    """Compare a measurement's metrics with requirements, of which each may be a text such as "agreement >= 0.99".
 
     Raises InvalidArgumentError when there is no requirement, when one names a metric that was not measured, or
     asks for a confidence level where the metric has no sample behind it. A value that is NaN is an error.
@@ -304,9 +331,43 @@ def judge(measurement: Measurement, requirements: Sequence[Requirement]) -> Chec
     >>> judge(measurement, [Requirement("agreement", "min", 0.99)]).outcome
     'fail'
     """
-    if not requirements:
+    if not isinstance(measurement, Measurement):
+        _reject_measurement("judge", measurement)
+    asked = as_requirements("judge", requirements)
+    if not asked:
         reject("judge", "requirements", requirements, "a check without requirements would pass whatever was found")
-    return Check(measurement, tuple(_judge_one(measurement, requirement) for requirement in requirements))
+    return Check(measurement, tuple(_judge_one(measurement, requirement) for requirement in asked))
+
+
+def as_requirements(owner: str, given: object, confidence: float | None = None) -> list[Requirement]:
+    """Return one requirement, or several, each a `Requirement` or its text, which gets the confidence.
+
+    Raises InvalidArgumentError, as `owner`, for anything else.
+    """
+    several: list[object] = [given]
+    if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)):
+        several = list(given)
+    asked: list[Requirement] = []
+    for one in several if given is not None else ():
+        if isinstance(one, str):
+            asked.append(Requirement.parse(one, confidence))
+        elif isinstance(one, Requirement):
+            asked.append(one)
+        else:
+            rule = 'must be requirements, such as Requirement("agreement", "min", 0.98) or "agreement >= 0.98"'
+            reject(owner, "requirements", one, rule)
+    return asked
+
+
+def _reject_measurement(owner: str, given: object) -> NoReturn:
+    told = "must be a Measurement, as a comparison returns"
+    if isinstance(given, Check):
+        told = f"{told}; a Check has one as its .measurement"
+    elif isinstance(given, Mapping):
+        told = f'{told}; give that of a level, as found["predictions"]'
+    elif isinstance(given, (list, tuple, Requirement, str)):
+        told = f"{told}; the measurement comes first, and the requirements second"
+    reject(owner, "measurement", type(given).__name__, told)
 
 
 def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:

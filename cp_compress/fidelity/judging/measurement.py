@@ -7,13 +7,14 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, did_you_mean, reject
+from cp_compress.base.arguments import check_integer, did_you_mean, explains_keywords, reject
 from cp_compress.base.error_reasons import printable_line, shortened
 from cp_compress.base.json_values import plain
+from cp_compress.base.showing.mistaken import missing_attribute
 from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
@@ -48,6 +49,7 @@ class ExampleChange:
         return f"#{self.index} (label {self.label}): {self.before} → {self.after}"
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Measurement:
     """The result of one comparison; it knows no threshold.
@@ -94,9 +96,30 @@ class Measurement:
     def __contains__(self, metric: object) -> bool:
         return metric in self.metrics
 
+    def __len__(self) -> int:
+        """Return the number of metrics; `counts` has the number of examples behind each."""
+        return len(self.metrics)
+
+    def __bool__(self) -> bool:
+        return True
+
+    if not TYPE_CHECKING:  # or every attribute would be known
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = vars(self).get("metrics", ())
+            raise missing_attribute(self, name, {metric: f'measurement["{metric}"]' for metric in known})
+
     def keys(self) -> Iterable[str]:
         """Return the names of the metrics, so that `dict(measurement)` is their values by name."""
         return self.metrics.keys()
+
+    def values(self) -> Iterable[float]:
+        """Return the values of the metrics."""
+        return self.metrics.values()
+
+    def items(self) -> Iterable[tuple[str, float]]:
+        """Return the metrics, each with its value."""
+        return self.metrics.items()
 
     def __repr__(self) -> str:
         return f"<Measurement of {self.summary}>"

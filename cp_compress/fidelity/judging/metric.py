@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.arguments import check_choice, check_real, explains_keywords, reject
 from cp_compress.base.numbers import bound_text
 
 Direction = Literal["min", "max"]
@@ -22,6 +22,7 @@ _SIGNS: Mapping[Direction, str] = {"min": "≥", "max": "≤"}
 _WORDS: Mapping[Direction, str] = {"min": "from below", "max": "from above"}
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class Metric:
     """A named number that a comparison gives.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.showing.tables import number, table
@@ -18,6 +18,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class NoiseFloor(Brief):
     """What each metric is between equivalent references: `values` hold one number for each ordered pair."""
@@ -56,6 +57,7 @@ class NoiseFloor(Brief):
         return replace(measurement, details={**measurement.details, "noise_floor": self.to_json()})
 
 
+@explains_keywords
 def noise_floor(references: Sequence[Observation], compare: Callable[..., Measurement], **options: Any) -> NoiseFloor:
     """Return what a comparison finds between references that are equally good.
 
@@ -76,6 +78,10 @@ def noise_floor(references: Sequence[Observation], compare: Callable[..., Measur
     (2, True)
     """
     seen = as_observations("noise_floor", "references", references, at_least=2)
+    if not callable(compare):
+        reject(
+            "noise_floor", "compare", compare, "must be a comparison of two observations, such as compare_predictions"
+        )
     pairs = [compare(one, other, **options) for one, other in itertools.permutations(seen, 2)]
     names = pairs[0].metrics
     values = {name: tuple(pair.metrics.get(name, math.nan) for pair in pairs) for name in names}

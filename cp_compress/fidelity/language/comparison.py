@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
@@ -40,6 +40,7 @@ class Tokenizer(Protocol):
         """Return the text of a list of ids."""
 
 
+@explains_keywords
 def compare_language(
     candidate: Model,
     reference: Model,

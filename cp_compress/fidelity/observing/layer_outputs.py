@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
@@ -23,7 +23,7 @@ from cp_compress.fidelity.observing.layouts import (
     has_one_place,
     mean_over_places,
 )
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import IGNORED
@@ -93,6 +93,7 @@ def _is_linear(module: nn.Module) -> bool:
     return kind.endswith("Linear") or isinstance(module, nn.Linear)
 
 
+@explains_keywords
 def layer_features(
     observation: Observation,
     layers: Sequence[str],
@@ -124,6 +125,7 @@ def layer_features(
             its channels cannot be determined; if all positions of an example are ignored; or if features are NaN or
             infinite.
     """
+    require_observations("layer_features", observation=observation)
     if pool not in ("mean", "flatten"):
         reject("layer_features", "pool", pool, 'must be "mean" or "flatten"')
     names = tuple(dict.fromkeys(layers))

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.batching import BatchSize, rows_in_cache, slices
 from cp_compress.base.digests import Examined, digest_tensors, examine
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence, SecondLook, look_again
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.output_checks import check_finite, check_fit, check_labels
@@ -29,6 +30,7 @@ _SAMPLED = 8
 _observations: list[tuple[Hashable, Observation]] = []  # the one used last stands last
 
 
+@explains_keywords
 class Observation:
     """One model's outputs on one data set; `observe` makes it.
 
@@ -226,6 +228,7 @@ class Observation:
         return joined, truth, digest.hexdigest(), second, sizes
 
 
+@explains_keywords
 def observe(
     model: Model,
     dataset: Any,
@@ -299,10 +302,19 @@ def as_observations(owner: str, argument: str, given: object, *, at_least: int =
     seen = [given] if isinstance(given, Observation) else list(given) if isinstance(given, Iterable) else []
     if len(seen) < at_least or not all(isinstance(one, Observation) for one in seen):
         count = {1: "one observation", 2: "two observations"}[at_least]
-        reject(owner, argument, given, f"give {count} or more, as `observe` returns")
+        other = next((one for one in seen if not isinstance(one, Observation)), given)
+        reject_kind(owner, argument, other, f"give {count} or more, as `observe` returns", "observation")
     return seen
 
 
+def require_observations(owner: str, **given: object) -> None:
+    """Raise InvalidArgumentError for arguments that are no observations, such as models."""
+    for name, value in given.items():
+        if not isinstance(value, Observation):
+            reject_kind(owner, name, value, "must be an observation, as `observe` returns", "observation")
+
+
+@explains_keywords
 def forget_observations(model: Model | None = None) -> None:
     """Drop the kept observations of one model, or all, and with them their models, data sets and results."""
     _observations[:] = [kept for kept in _observations if model is not None and kept[1].model is not model]

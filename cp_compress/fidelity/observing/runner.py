@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.holdings.reach import modules_within
+from cp_compress.base.showing.mistaken import is_factory, reject_kind
 from cp_compress.inputs.tasks import Task
 from cp_compress.model.calling import calling
 from cp_compress.model.copying import copy_whole
@@ -30,8 +30,8 @@ class Runner:
     """
 
     def __init__(self, model: Model, device: torch.device | str | None = None, task: Task = "single_label") -> None:
-        if not callable(model):
-            reject("observe", "model", model, "a model is anything that maps a batch to logits")
+        if not callable(model) or is_factory(model):
+            reject_kind("observe", "model", model, "a model is anything that maps a batch to logits", "model")
         own = model_device(model)
         given = known_device(device, f"device {device!r}") if isinstance(device, str) else device
         self.device = given if given is not None else own or torch.device("cpu")

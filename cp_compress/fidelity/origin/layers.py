@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import check_integer
+from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
-from cp_compress.fidelity.observing.observation import Observation, answers_in
+from cp_compress.fidelity.observing.observation import Observation, answers_in, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
@@ -31,6 +31,7 @@ _OWNER = "find_origin"
 THE_DATA = "the compressed data"
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class LayerDamage:
     """The contribution to the changed predictions of one part of the candidate, or of several restored together.
@@ -72,6 +73,7 @@ class LayerDamage:
         return fields
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Origin(Brief):
     """The parts of a candidate, ranked by how many changed predictions they explain.
@@ -104,6 +106,7 @@ class Origin(Brief):
         }
 
 
+@explains_keywords
 @torch.inference_mode(False)  # what is made in a caller's inference mode could not be changed outside of it
 def find_origin(
     candidate: Observation,
@@ -158,6 +161,7 @@ def find_origin(
     >>> found.layers[0].name == path, found.layers[0].share
     (True, 1.0)
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
     check_comparable(candidate, reference, any_task=True)

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.base.arguments import check_choice, check_real, explains_keywords
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.intervals import Proportion
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.output_changes import kind_of_outputs, largest_probability
 
@@ -36,6 +36,7 @@ class RiskCoverage(Brief):
     area: float
 
 
+@explains_keywords
 def risk_coverage(candidate: Observation, reference: Observation, *, against: Against = "reference") -> RiskCoverage:
     """Return how the candidate's risk grows with the fraction of examples that it predicts.
 
@@ -49,6 +50,7 @@ def risk_coverage(candidate: Observation, reference: Observation, *, against: Ag
     >>> risk_coverage(swapped, observe(torch.nn.Identity(), data)).coverage.tolist()
     [0.666..., 1.0]
     """
+    require_observations("risk_coverage", candidate=candidate, reference=reference)
     confidence, wrong = _answers(candidate, reference, against)
     thresholds, answered, errors = _by_threshold(confidence, wrong)
     sizes, found = (torch.diff(counts, prepend=torch.zeros(1, dtype=counts.dtype)) for counts in (answered, errors))
@@ -73,6 +75,7 @@ class Abstention(Brief):
     bound: float | None
 
 
+@explains_keywords
 def abstention_threshold(
     candidate: Observation,
     reference: Observation,
@@ -103,6 +106,7 @@ def abstention_threshold(
         InvalidArgumentError: If an argument is out of its range.
         ObservationError: If the observations are not of the same examples.
     """
+    require_observations("abstention_threshold", candidate=candidate, reference=reference)
     owner = "abstention_threshold"
     rule = "must be a share in (0, 1)"
     target = check_real(owner, "min_agreement", min_agreement, rule, above=0, below=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, check_real, reject
+from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.showing.brief import Brief
 
 _FREE = "no change would cost anything"
@@ -174,6 +174,7 @@ def as_example_weights(weights: Weights | None, labels: Tensor, names: tuple[str
     return values
 
 
+@explains_keywords
 def tree_distance(parents: Mapping[str, str | None], classes: Sequence[str]) -> Tensor:
     """Return the distances (classes, classes), float64 in [0, 1], of classes in a tree such as WordNet's.
 
@@ -225,6 +226,7 @@ def _path_to_root(name: str, parents: Mapping[str, str]) -> list[str]:
     return path
 
 
+@explains_keywords
 def embedding_distance(
     features: Tensor | Sequence[Sequence[float]],
     labels: Tensor | Sequence[int],

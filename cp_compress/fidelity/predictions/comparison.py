@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.units import Units
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.class_distances import (
     ClassDistance,
@@ -51,6 +51,7 @@ _OWNER = "compare_predictions"
 _LISTED_CLASSES = 8
 
 
+@explains_keywords
 def compare_predictions(
     candidate: Observation,
     reference: Observation,
@@ -102,6 +103,7 @@ def compare_predictions(
         InvalidArgumentError: If a distance, weight, slice or cluster is not as described.
         ObservationError: If the observations are not of the same labelled examples.
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     check_class_distance(class_distance)
     rule = "must be a whole number of 1 or more"
     top_k = check_integer(_OWNER, "top_k", top_k, rule, at_least=1)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.predictions.output_changes import by_blocks
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class Exemplars(Brief):
     """Compression-identified exemplars, ordered by the agreement of the candidates.
@@ -38,6 +40,7 @@ class Exemplars(Brief):
         return len(self.indices)
 
 
+@explains_keywords
 def compression_identified_exemplars(
     candidates: Observation | Sequence[Observation], reference: Observation | Sequence[Observation]
 ) -> Exemplars:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer
+from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
 
@@ -91,6 +91,7 @@ def largest_probability(logits: Tensor, *, probabilities: bool = False) -> Tenso
     return by_blocks(lambda block: torch.softmax(block.double(), dim=1).amax(dim=1), logits)
 
 
+@explains_keywords
 def expected_calibration_error(
     logits: Tensor, labels: Tensor, bins: int = _BINS, *, probabilities: bool = False
 ) -> float:

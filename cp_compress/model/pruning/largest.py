@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 
 _DIGIT = 16
 _CPU_PIECE = 1 << 18
@@ -31,6 +31,7 @@ class Threshold:
     dtype: torch.dtype
 
 
+@explains_keywords
 def keep_largest(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
     """Return a boolean mask for each floating-point tensor; together they mark the `count` largest magnitudes.
 

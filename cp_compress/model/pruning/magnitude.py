@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.model.layers import Weight
 from cp_compress.model.pruning.largest import zero_all_but_largest
 from cp_compress.model.pruning.zeroing import mask_weights
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Prune(Piped, PruneSettings):
     """Keep the share `density` of all weights, those of the largest magnitude, and set the others to zero.

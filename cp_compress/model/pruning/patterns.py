@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.model.layers import Owner, Weight, is_transposed_linear
 from cp_compress.model.pruning.largest import keep_largest
 from cp_compress.model.pruning.magnitude import kept_count
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 22
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class BlockPrune(Piped, BlockPruneSettings):
     """Keep the share `density` of the blocks of all weights, those of the largest norm, and set the others to zero.
@@ -83,6 +85,7 @@ class BlockPrune(Piped, BlockPruneSettings):
         return tensor.flatten(1) if len(self.block_size) == 2 else tensor
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class NMPrune(Piped, NMPruneSettings):
     """Keep the `n` largest of every `m` neighbouring inputs of each output, and set the others to zero.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import copy_model
 from cp_compress.model.pruning.patterns import zero_all_but_n
@@ -14,6 +15,7 @@ from cp_compress.model.record import Change, Skip, Step, add_step
 _OWNER = "to_semi_structured"
 
 
+@explains_keywords
 def to_semi_structured(model: nn.Module) -> nn.Module:
     """Return a copy whose 2:4 pruned linear layers run as semi-structured sparse matrices; for inference on CUDA.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
@@ -29,6 +29,7 @@ _BATCH = 64
 _CODES = 255
 
 
+@explains_keywords
 class CalibrationData:
     """Inputs (n, ...) that a model is calibrated on: equal, and with equal hashes, where their content is equal.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import Weight, copy_model
 from cp_compress.model.order import record_scheme
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class FixedPoint(Piped, FixedPointSettings):
     """Round weights to two's-complement numbers of `bits` bits, `fraction_bits` of them behind the binary point.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import copy_model, named_tensors
 from cp_compress.model.record import Change, Skip, Step, add_step
@@ -86,6 +87,7 @@ def _pack(layer: Any) -> _Packed:
     return _Packed(scale, zero, torch.ops.onednn.qlinear_prepack(weight, None), scales, zeros, ())
 
 
+@explains_keywords
 def lower(model: nn.Module) -> nn.Module:
     """Return a copy of a model to run on this CPU, with its static 8-bit layers on integer kernels.
 

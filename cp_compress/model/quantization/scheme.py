@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CompressionError
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import Weight, copy_model
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Quantize(Piped, QuantizeSettings):
     """Hold a model's numbers in a smaller dtype; inputs and outputs keep theirs.

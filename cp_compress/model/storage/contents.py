@@ -16,7 +16,7 @@ import safetensors.numpy
 from cp_compress.base.digests import start_digest
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import CorruptStreamError
-from cp_compress.base.files import read_regular
+from cp_compress.base.files import no_such_file, read_regular
 from cp_compress.base.showing.brief import Brief
 from cp_compress.model.storage.packing import Words, check_entry
 
@@ -112,6 +112,8 @@ def read_content(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file; raises CorruptStreamError for one that cannot be of a model, such as a device."""
     try:
         return read_regular(path, _LARGEST_FILE)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{os.fspath(path)}: {no_such_file(path)}") from error
     except ValueError as error:
         raise CorruptStreamError(f"{os.fspath(path)} cannot be read: {error}") from error
 

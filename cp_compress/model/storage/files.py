@@ -15,13 +15,14 @@ import numpy as np
 import safetensors.numpy
 from torch import Tensor, nn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError, CorruptStreamError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import as_plain, geometry, is_plain
 from cp_compress.base.holdings.walking import holdings_of
+from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.inputs.seen import seen_digests, write_seen
 from cp_compress.model.copying import copy_whole
 from cp_compress.model.quantization.lowering import is_lowered
@@ -46,6 +47,7 @@ from cp_compress.model.storage.packing import Packer, Unpacker, Words
 from cp_compress.model.storage.parts import add_parts, fill_parts
 
 
+@explains_keywords
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one file, in one step; every value survives to the bit.
 
@@ -68,7 +70,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     True
     """
     if not isinstance(model, nn.Module):
-        reject("save", "model", type(model).__name__, "must be a torch.nn.Module")
+        rule = "must be a torch.nn.Module; the model comes first, and the path second"
+        reject_kind("save", "model", model, rule, "model")
     _refuse_nested(model)
     if is_lowered(model):
         raise CompressionError("the model was lowered for this CPU: save the model that `lower` was given")
@@ -121,6 +124,7 @@ def _arrays_of(model: nn.Module, found: Holdings, *, whole: bool = False) -> dic
     return arrays
 
 
+@explains_keywords
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """Return the stored model as a new module; `model` gives the architecture, and its device, and is not changed.
 
@@ -128,13 +132,13 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     a damaged file, CompressionError, naming the tensor, for a file of another architecture, OSError for a file that
     cannot be read.
     """
-    if isinstance(path, nn.Module):
+    if not isinstance(path, (str, os.PathLike)):
         reject("load", "path", type(path).__name__, "the path comes first, and the original model second")
     if model is None:
         rule = "a file holds no code: give the model that it was compressed from as the second argument"
         reject("load", "model", None, f"{rule}; {os.fspath(path)} holds {told_of(path)}")
     if not isinstance(model, nn.Module):
-        reject("load", "model", type(model).__name__, "must be the torch.nn.Module that the file was made from")
+        reject_kind("load", "model", model, "must be the torch.nn.Module that the file was made from", "model")
     content = read_content(path)
     try:
         return _read(content, model)

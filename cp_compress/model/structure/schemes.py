@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.model.layers import copy_model, find_weights, is_transposed_linear
 from cp_compress.model.order import record_scheme, require_order
@@ -104,6 +105,7 @@ class _UnitPrune(Piped, UnitPruneSettings):
         return chosen, skips
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class FilterPrune(_UnitPrune, FilterPruneSettings):
     """Keep the share `density` of the filters of every convolution, the strongest by `norm`.
@@ -151,6 +153,7 @@ class FilterPrune(_UnitPrune, FilterPruneSettings):
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd,)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class NeuronPrune(_UnitPrune, NeuronPruneSettings):
     """Keep the share `density` of the neurons (rows) of every linear layer, with their biases.
@@ -191,6 +194,7 @@ class NeuronPrune(_UnitPrune, NeuronPruneSettings):
     kinds: ClassVar[tuple[type[nn.Module], ...]] = _NEURAL
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class StructurePrune(_UnitPrune, StructurePruneSettings):
     """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.

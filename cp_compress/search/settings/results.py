@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.json_values import plain
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class SettingTrial(Brief):
     """One setting that was tried: its size and how it was judged.
@@ -77,6 +79,7 @@ class SettingTrial(Brief):
         }
 
 
+@explains_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class SmallestSetting(Brief):
     """The smallest setting of a family of codecs at which the requirements hold, and how it was found.

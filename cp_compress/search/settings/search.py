@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cp_compress.fidelity as fidelity
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.data.dataset import CompressedDataset
 from cp_compress.fidelity.comparisons import comparison_of, known_comparisons
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _OWNER = "find_smallest"
 
 
+@explains_keywords
 def find_smallest(
     codec_family: CodecSpace,
     model: Model,

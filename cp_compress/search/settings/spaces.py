@@ -6,7 +6,7 @@ import keyword
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.describing import describe_point
 from cp_compress.search.spaces import Point, SchemeSpace
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cp_compress.data.codec import Codec
 
 
+@explains_keywords
 @dataclass(frozen=True, init=False)
 class CodecSpace(SchemeSpace):
     """A family of codecs: a template of an expression, or a function of the point, and its parameters.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy import stats
 
-from cp_compress.base.arguments import check_integer, check_real
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords
 from cp_compress.base.describing import Written
 from cp_compress.search.gaussian_process import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Categorical, Integer, Parameter, Point, SchemeSpace
@@ -21,6 +21,7 @@ _DRAWN, _NEAR = 1000, 150
 _STEPS = (0.2, 0.05, 0.01)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Bayesian(Written):
     """Search any number of parameters, including categories, with Gaussian processes of scikit-optimize.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.base.arguments import check_choice, check_real, explains_keywords
 from cp_compress.base.describing import Written
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.strategy import Axis, End, StrategyRun
@@ -20,6 +20,7 @@ _IMPOSSIBLE = 1e-30
 _CONFIRMING_SHARE = 0.4
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Bisection(Written):
     """Bisect one numeric parameter, one end of which compresses mildly (`feasible_at`) and the other strongly.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cp_compress.base.arguments import check_choice, check_real
+from cp_compress.base.arguments import check_choice, check_real, explains_keywords
 from cp_compress.base.describing import Written
 from cp_compress.search.gaussian_process import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Point, SchemeSpace
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _GRID = 1001
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class DRUCB(Written):
     """Search one numeric parameter by Domain-Restricted UCB (Joseph et al., IEEE Micro 2020; Joseph's thesis proposal).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.expressions import parse_one
 from cp_compress.search.strategies.bayesian import Bayesian
 from cp_compress.search.strategies.bisection import Bisection
@@ -9,6 +10,7 @@ from cp_compress.search.strategies.drucb import DRUCB
 from cp_compress.search.strategy import Strategy
 
 
+@explains_keywords
 def parse_strategy(text: str) -> Strategy:
     """Read a strategy from its expression: the inverse of `str(strategy)`.
 

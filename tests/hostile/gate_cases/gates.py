@@ -103,7 +103,7 @@ _TEXTS = {
     "a factory in a module that exits": (changed(_MODEL, "leaving:make"), "importing leaving raised SystemExit"),
     "a factory in a module that is no Python": (
         changed(_MODEL, "garbage:make"),
-        "importing garbage raised SyntaxError",
+        "module garbage is no Python: garbage.py:1",
     ),
     "a factory that is not there": (changed(_MODEL, "nowhere:make"), "no module is called nowhere"),
     "a factory of another form": (changed(_MODEL, "../../evil.py"), "is the name of a file, not of a function"),

@@ -221,7 +221,7 @@ def test_a_mistake_fails_the_run(gate, arguments):
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["serial", "xdist"])
 def test_subjects_that_cannot_be_made_fail_every_test(gate, arguments):
-    text = added("", "subjects:make_model", "subjects:no_model")
+    text = added("", "subjects:make_model", "subjects:torch.no_model")
     outcome = gate(text, *arguments, subprocess=bool(arguments))
     assert outcome.failed_everywhere
     assert "no_model" in outcome.junit_messages[0]

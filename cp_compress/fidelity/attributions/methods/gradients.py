@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.fidelity.attributions.methods.captum_calls import attr
 from cp_compress.fidelity.attributions.methods.fields import set_count, set_layer, set_real
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need, sum_of
@@ -15,6 +16,7 @@ from cp_compress.fidelity.attributions.methods.method import AttributionMethod, 
 BASELINE_RULE = "baseline is the value that every place of an uninformative input has: a finite number"
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Saliency(AttributionMethod):
     """The gradient of the class's logit with respect to the input, signed (Simonyan et al. 2013).
@@ -36,6 +38,7 @@ class Saliency(AttributionMethod):
         return maps
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class InputXGradient(AttributionMethod):
     """The input times the gradient of the class's logit (Shrikumar et al. 2016).
@@ -57,6 +60,7 @@ class InputXGradient(AttributionMethod):
         return maps
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class IntegratedGradients(AttributionMethod):
     """Gradients summed over a straight path from a baseline to the input (Sundararajan et al. 2017).
@@ -102,6 +106,7 @@ class IntegratedGradients(AttributionMethod):
         return maps, sum_of(maps) - missing
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class GradCAM(AttributionMethod):
     """A layer's channels, weighted by their mean gradients and summed (Selvaraju et al. 2017).

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.expressions import parse_one
 from cp_compress.base.extensions import added, by_expression_name
@@ -22,6 +22,7 @@ _KIND = "attribution method"
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
 
+@explains_keywords
 def parse_attribution_method(text: str) -> AttributionMethod:
     """Return the attribution method that an expression names; the inverse of `str`.
 

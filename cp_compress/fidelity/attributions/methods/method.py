@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.expressions import format_expression
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
 from cp_compress.fidelity.observing.runner import Runner
@@ -20,6 +21,7 @@ Maps = Tensor | tuple[Tensor, Tensor]
 """Maps (n, ...), or a pair of them and the changes of the logits (n,) that each map should add up to."""
 
 
+@explains_keywords
 @dataclass(frozen=True)
 class AttributionSubject:
     """A model as an attribution method sees it.
@@ -50,6 +52,7 @@ class AttributionSubject:
         return self.runner.logits(inputs)
 
 
+@explains_keywords
 class AttributionMethod(abc.ABC):
     """Base class of attribution methods, which are frozen dataclasses; only `attribute` and the name are required.
 

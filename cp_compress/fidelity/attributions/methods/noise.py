@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice
+from cp_compress.base.arguments import check_choice, explains_keywords
 from cp_compress.fidelity.attributions.methods.averaging import mean_of, noise_patterns, seeded
 from cp_compress.fidelity.attributions.methods.captum_calls import attr
 from cp_compress.fidelity.attributions.methods.fields import set_count, set_real, set_seed
@@ -19,6 +19,7 @@ from cp_compress.inputs.reading import LabeledData
 _DEVIATION_RULE = "deviation is the standard deviation of the noise in units of the input: a number of 0 or more"
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class SmoothGrad(AttributionMethod):
     """The mean of a method's maps over inputs with Gaussian noise added (Smilkov et al. 2017).
@@ -64,6 +65,7 @@ class SmoothGrad(AttributionMethod):
         return mean_of(inner.attribute(subject, point, target) for point in moved)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class GradientShap(AttributionMethod):
     """Expected gradients between baselines and noisy inputs, an approximation of SHAP values (Lundberg and Lee 2017).

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.fidelity.attributions.methods.captum_calls import attr
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need
 
@@ -15,6 +15,7 @@ Extent = int | tuple[int, ...]
 _SMALLEST_WINDOW, _WINDOWS_A_SIDE, _STRIDE = 4, 8, 2
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Occlusion(AttributionMethod):
     """The change of the class's logit when a window of the input is set to zero (Zeiler and Fergus 2014).

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import reject
+from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.fidelity.attributions.methods.averaging import mean_of, seeded
 from cp_compress.fidelity.attributions.methods.captum_calls import attr, without_hook_warnings
@@ -24,6 +24,7 @@ from cp_compress.inputs.reading import LabeledData
 _GAP_ADVICE = "this model has activations for which DeepLIFT has no rule; use integrated_gradients()"
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class GuidedBackprop(AttributionMethod):
     """The gradient in which every ReLU lets only positive gradients pass (Springenberg et al. 2014)."""
@@ -38,6 +39,7 @@ class GuidedBackprop(AttributionMethod):
         return maps
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class Deconvolution(AttributionMethod):
     """The gradient in which each ReLU passes on the ReLU of the gradient (Zeiler and Fergus 2014)."""
@@ -52,6 +54,7 @@ class Deconvolution(AttributionMethod):
         return maps
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class GuidedGradCAM(AttributionMethod):
     """Guided backpropagation times the positive Grad-CAM of a layer, at the input's size (Selvaraju et al. 2017).
@@ -74,6 +77,7 @@ class GuidedGradCAM(AttributionMethod):
         return maps
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class DeepLift(AttributionMethod):
     """What each place adds to the logit's change from a baseline, by the rescale rule (Shrikumar et al. 2017).
@@ -104,6 +108,7 @@ class DeepLift(AttributionMethod):
         return _deep_lift(subject, inputs, torch.full_like(inputs[:1], self.baseline, requires_grad=False), target)
 
 
+@explains_keywords
 @dataclass(frozen=True, repr=False)
 class DeepLiftShap(AttributionMethod):
     """The mean of `DeepLift` over several baselines, an approximation of SHAP values (Lundberg and Lee 2017).
