@@ -29,7 +29,7 @@ def compare_observed_footprints(
 
     They are never more than the reference was observed with in one call.
     """
-    batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
+    batch = reference.data.inputs(range(min(len(reference), batch_size, reference.batch_size.limit))).to(
         reference.runner.device
     )
     return compare_footprints(candidate.model, reference.model, batch, metrics)

@@ -13,6 +13,7 @@ REMEDY = (
     "give (input, label) pairs. Without labels, agreement, divergence of probabilities, embeddings, attributions, "
     "boundaries and outputs are compared"
 )
+NO_LABELS_NOTE = "the data has no labels: what is measured against labels is left out"
 
 
 class Unlabeled:

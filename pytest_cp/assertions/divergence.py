@@ -103,7 +103,7 @@ def assert_no_divergence(
         found = find_divergence(
             candidate.model,
             original.model,
-            original.data.select(chosen)[0],
+            original.data.inputs(chosen),
             epsilon=epsilon,
             norm=norm,
             lattice=lattice,
@@ -120,7 +120,7 @@ def assert_no_divergence(
         place = save_to if save_to is not None else current_execution().evidence_folder
         if place is None or not bool(found.found.any()) or judge(measurement, requirements).passed:
             return measurement
-        path = save_divergence(place, found, chosen, original.labels[chosen])
+        path = save_divergence(place, found, chosen, original.targets[chosen])
         note = f"the inputs are in {path}; replay={str(path)!r} checks them again"
         return dataclasses.replace(measurement, notes=(*measurement.notes, note))
 
@@ -145,7 +145,7 @@ def _refuse_with_replay(**given: Any) -> None:
 
 def _with_logits(compressed: Model, reference: Observation) -> Model:
     """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
-    inputs, _ = reference.data.select([0])
+    inputs = reference.data.inputs([0])
     if not gives_classes(compressed, inputs, reference.runner.device):
         return compressed
     return ClassesAsLogits(compressed, reference.runner.device, reference.classes)

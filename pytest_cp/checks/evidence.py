@@ -73,7 +73,7 @@ def _examples(
     if not changes:
         return []
     chosen = torch.tensor([change.index for change in changes])
-    before, after = (seen.data.select(chosen)[0] for seen in (reference, candidate))
+    before, after = (seen.data.inputs(chosen) for seen in (reference, candidate))
     rows: list[Record] = [
         {"index": change.index, "label": change.label, "before": change.before, "after": change.after}
         for change in changes

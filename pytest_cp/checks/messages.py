@@ -176,10 +176,11 @@ def worst_slices(record: Record) -> list[str]:
     """Return what happened to each slice that changed, the worst first by what is required of slices."""
     unmet = {entry["metric"] for entry in record["requirements"] if entry["outcome"] != "pass"}
     by_drop = "max_slice_accuracy_drop" in unmet and "min_slice_agreement" not in unmet
-    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row["drop"] > 0]
+    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row.get("drop", 0) > 0]
     rows.sort(key=lambda row: (-row["drop"] if by_drop else row["agreement"], row["count"]))
     return [
-        f"{row['slice']}: agreement {number(row['agreement'])}, accuracy {_before_and_after(row)} (n = {row['count']})"
+        f"{row['slice']}: agreement {number(row['agreement'])}"
+        f"{f', accuracy {_before_and_after(row)}' if 'drop' in row else ''} (n = {row['count']})"
         for row in rows
     ]
 

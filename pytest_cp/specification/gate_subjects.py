@@ -94,7 +94,7 @@ class GateSubjects:
 
     def _first_input(self) -> torch.Tensor:
         data = self._data
-        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.select([0])[0]
+        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.inputs([0])
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:

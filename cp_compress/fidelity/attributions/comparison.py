@@ -161,7 +161,7 @@ def _least_alike(
         changes.append(
             ExampleChange(
                 index=example,
-                label=names[int(reference.labels[example])],
+                label=reference.label_name(example),
                 before=names[was],
                 after=f"{names[now]}, IoU of the maps {float(index[position]):.2f}",
             )

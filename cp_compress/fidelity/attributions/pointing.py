@@ -203,7 +203,7 @@ def _worst_examples(
         }
         now, was = int(candidate.predictions[example]), int(original.predictions[example])
         before = f"{names[was]}" + (f", {texts['reference']}" if "reference" in texts else "")
-        label = names[int(original.labels[example])]
+        label = original.label_name(example)
         changes.append(ExampleChange(example, label, before, f"{names[now]}, {texts['candidate']}"))
     return tuple(changes)
 

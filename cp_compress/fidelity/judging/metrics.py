@@ -680,3 +680,16 @@ def find_comparison(metric: str) -> str:
     """Return the name of the comparison that gives a metric; raises InvalidArgumentError for one that none gives."""
     found = find_metric(metric)
     return next(name for name, metrics in known_metrics().items() if found in metrics.values())
+
+
+def without_labels(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return those metrics that do not rest on labels.
+
+    >>> without_labels({"agreement": 0.9, "accuracy": 0.8})
+    {'agreement': 0.9}
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if getattr(known_metric(name), "rests_on", None) not in ("labels", "classes")
+    }

@@ -18,7 +18,7 @@ from cp_compress.fidelity.observing.batch_dependence import BatchDependence, loo
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.gathering import DigestGatherer, LogitsGatherer, Pass
 from cp_compress.fidelity.observing.output_checks import check_labels
-from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output
+from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output, view_of
 from cp_compress.fidelity.observing.runner import Model, Runner
 from cp_compress.fidelity.observing.stale_caches import require_own_caches
 from cp_compress.inputs.reading import DataDigest, LabeledData
@@ -146,6 +146,11 @@ class Observation:
     def batches(self) -> tuple[int, int]:
         """The sizes of the first and of the last batch of the forward pass."""
         return self._seen.sizes
+
+    @functools.cached_property
+    def compared_model(self) -> Model:
+        """The model, or one that gives the part of what it gives that is compared."""
+        return view_of(self.model, self.output)
 
     @property
     def model_digest(self) -> str | None:

@@ -188,3 +188,25 @@ def _parameters(model: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | 
         return inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters
     except (TypeError, ValueError):  # a function that Python cannot look into
         return None
+
+
+class PartOf(nn.Module):
+    """A module that gives a part of what another one gives."""
+
+    def __init__(self, model: nn.Module, part: Output) -> None:
+        super().__init__()
+        self.model, self.part = model, part
+        self.train(model.training)
+
+    def forward(self, *args: Any, **keywords: Any) -> Any:
+        """Return the part."""
+        return pick(self.model(*args, **keywords), self.part)
+
+
+def view_of(model: Callable[..., Any], part: Output) -> Callable[..., Any]:
+    """Return a model that gives a part of what another one gives; the model itself where it is the whole."""
+    if part is None:
+        return model
+    if isinstance(model, nn.Module):
+        return PartOf(model, part)
+    return lambda *args, **keywords: pick(model(*args, **keywords), part)

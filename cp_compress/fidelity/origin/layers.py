@@ -26,6 +26,7 @@ from cp_compress.fidelity.origin.pairs import LayerPairs, compiled_from, pair_la
 from cp_compress.fidelity.origin.restoration import Restorer, restore_each
 from cp_compress.fidelity.predictions.tables import changed_answers
 from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.trees import Inputs
 
 _OWNER = "find_origin"
 THE_DATA = "the compressed data"
@@ -170,7 +171,7 @@ def find_origin(
     moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
     asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
     restorer = Restorer(mine, theirs, pairs)
-    inputs = candidate.data.select(asked)[0] if len(asked) else None
+    inputs = candidate.data.read(asked)[0] if len(asked) else None
     expected, flipped = reference.predictions[asked], changed[asked]
     if inputs is not None and candidate.data.collates_itself:  # another batch may be padded to another length
         expected, flipped = _answers_together((candidate, mine), (reference, theirs), asked, size)
@@ -204,7 +205,7 @@ def find_origin(
 
     layers = [as_damage(part.units, part.count) for part in found]
     if candidate.data_digest != reference.data_digest:
-        read = reference.data.select(asked)[0] if len(asked) else None
+        read = reference.data.read(asked)[0] if len(asked) else None
         found_again = _predict(mine, candidate, read, size) if read is not None else expected
         restored = int(((found_again == expected) & flipped).sum())
         layers.append(LayerDamage((THE_DATA,), "data", restored, looked_at, math.nan, math.nan))
@@ -245,11 +246,11 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
 
 
 def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
-    runner = Runner(module, seen.runner.device, seen.task)
+    runner = Runner(module, seen.runner.device, seen.task, seen.output)
 
     def run() -> Tensor:
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
-            return runner.logits(seen.data.select(rows)[0])
+            return runner.logits(seen.data.read(rows)[0])
 
     return run
 
@@ -279,8 +280,8 @@ def _measure_noise(
     return added, arriving
 
 
-def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
-    runner = Runner(model, candidate.runner.device, candidate.task)
+def _predict(model: nn.Module, candidate: Observation, inputs: Inputs, size: BatchSize) -> Tensor:
+    runner = Runner(model, candidate.runner.device, candidate.task, candidate.output)
     found: list[Tensor] = []
 
     def run(part: slice) -> None:
@@ -296,10 +297,10 @@ def _answers_together(
 ) -> tuple[Tensor, Tensor]:
     """Return the reference's answers on examples that are read as one batch, and which of the candidate's differ."""
     (seen, mine), (original, theirs) = candidate, reference
-    inputs, labels = original.data.select(asked)
+    inputs, labels = original.data.read(asked)
     expected = _predict(theirs, original, inputs, size)
-    flipped = _predict(mine, seen, seen.data.select(asked)[0], size) != expected
-    return expected, flipped if seen.task == "single_label" else flipped & (labels != IGNORED)
+    flipped = _predict(mine, seen, seen.data.read(asked)[0], size) != expected
+    return expected, flipped if seen.task == "single_label" or labels is None else flipped & (labels != IGNORED)
 
 
 def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
