@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
+    from cp_compress.inputs.unlabeled import Unlabeled as Unlabeled
     from cp_compress.model import BlockPrune as BlockPrune
     from cp_compress.model import CalibrationData as CalibrationData
     from cp_compress.model import Compose as Compose
@@ -85,6 +86,7 @@ _PACKAGES = {
         "TrainingError",
     ),
     "inputs.tasks": ("TaskDataset",),
+    "inputs.unlabeled": ("Unlabeled",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",

@@ -88,7 +88,9 @@ def _holds_arrays(value: Any) -> bool:
 
 def _table_of_mapping(source: Mapping[Any, Any], *, alone: bool) -> tuple[Inputs, Tensor | None]:
     columns = {name: value for name, value in source.items() if value is not None}
-    others = [name for name, value in columns.items() if isinstance(value, (str, bytes)) or not hasattr(value, "__len__")]
+    others = [
+        name for name, value in columns.items() if isinstance(value, (str, bytes)) or not hasattr(value, "__len__")
+    ]
     sets = [name for name, value in columns.items() if hasattr(value, "column_names")]
     if others or sets or not columns:
         what = f"{others[0]!r} is a {type(columns[others[0]]).__name__}" if others else "it holds none"

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Subset, default_collate
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
+from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
-from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
 from cp_compress.inputs.trees import Inputs, TensorTree, row_digests, rows_of
 from cp_compress.inputs.unlabeled import REMEDY, Unlabeled
 from cp_compress.inputs.wrapping import said_by
@@ -250,7 +250,10 @@ def _told(labels: Tensor, count: int) -> str:
     told = f"labels of {count} examples have shape {tuple(labels.shape)}; expected ({count},)"
     if labels.ndim < 2 or len(labels) != count:
         return told
-    return f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example"
+    return (
+        f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example, or "
+        "Unlabeled((first, second)) for two inputs without labels"
+    )
 
 
 def _behind(source: Any) -> Any:

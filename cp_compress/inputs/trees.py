@@ -130,6 +130,12 @@ def digest_of(inputs: Inputs, labels: Tensor | None) -> str:
     return digest_text(*names, str(labels is None), digest_tensors([*leaves_of(inputs), *alone]))
 
 
+def arguments_of(inputs: Inputs) -> Any:
+    """Return what a model is called with: a tensor, a tuple of arguments, or a dict of keywords."""
+    value = inputs if isinstance(inputs, Tensor) else inputs.value
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 def split_rows(inputs: Inputs, size: int) -> list[Inputs]:
     """Return inputs in parts of `size` examples, the last of what is left."""
     return [inputs[start : start + size] for start in range(0, len(inputs), size)]

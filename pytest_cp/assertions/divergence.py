@@ -19,6 +19,7 @@ from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.outputs import view_of
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.observing.sampling import choose_examples
 from pytest_cp.assertions.bounds import DivergenceBounds
@@ -101,8 +102,8 @@ def assert_no_divergence(
             return as_measurement(found, chosen, original, saved.labels)
         chosen = choose_examples(_ASSERTION, examples, len(original))
         found = find_divergence(
-            candidate.model,
-            original.model,
+            candidate.compared_model,
+            original.compared_model,
             original.data.inputs(chosen),
             epsilon=epsilon,
             norm=norm,
@@ -145,10 +146,10 @@ def _refuse_with_replay(**given: Any) -> None:
 
 def _with_logits(compressed: Model, reference: Observation) -> Model:
     """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
-    inputs = reference.data.inputs([0])
-    if not gives_classes(compressed, inputs, reference.runner.device):
+    inputs, compared = reference.data.inputs([0]), view_of(compressed, reference.output)
+    if not gives_classes(compared, inputs, reference.runner.device):
         return compressed
-    return ClassesAsLogits(compressed, reference.runner.device, reference.classes)
+    return ClassesAsLogits(compared, reference.runner.device, reference.classes)
 
 
 check_no_divergence = returning_twin(assert_no_divergence)

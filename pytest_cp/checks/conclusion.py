@@ -170,13 +170,15 @@ def assert_pair(
             "device": execution.device,
             "batch_size": execution.batch_size,
             "deployed_batch_size": execution.deployed_batch_size,
+            "output": execution.output,
         }
         original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
         if compressed_dataset is not None:
             require_originals(LabeledData(compressed_dataset), original.data)
-        candidate = observe(observed, read, **settings)
+        # a model in the candidate's place has made its answers of the output already
+        candidate = observe(observed, read, **(settings if observed is compressed else settings | {"output": None}))
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair

@@ -248,7 +248,7 @@ def _largest_changes(
         return ()
     moved = torch.where(pairs.both, pairs.log_ratio, torch.where(pairs.either, torch.inf, 0.0))
     worst, column = moved.max(dim=1)
-    classes, changes = reference.class_names, []
+    changes = []
     for row in torch.argsort(worst, descending=True, stable=True)[:_LISTED_EXAMPLES].tolist():
         ray, example = int(column[row]), int(compared[row])
         if worst[row] > 0:

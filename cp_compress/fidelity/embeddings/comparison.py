@@ -21,7 +21,7 @@ from cp_compress.fidelity.embeddings.similarity import (
 )
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.layer_outputs import INPUT, OUTPUT, find_layer, layer_features
+from cp_compress.fidelity.observing.layer_outputs import INPUT, find_layer, layer_features
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples

@@ -81,7 +81,11 @@ def _tells_by_itself(reference: Observation, requirement: Requirement) -> bool:
 
 def _alike_notes(reference: Observation) -> list[str]:
     count = len(reference)
-    if count < 2 or not reference.gives_logits or not reference.remember(("alike",), lambda: _are_alike(reference.logits)):
+    if (
+        count < 2
+        or not reference.gives_logits
+        or not reference.remember(("alike",), lambda: _are_alike(reference.logits))
+    ):
         return []
     same = reference.remember(("same inputs",), lambda: _have_same_inputs(reference))
     cause = "all inputs are the same" if same else "its inputs do not reach them: check how they are scaled"
@@ -230,6 +234,11 @@ def _largest_input(reference: Observation) -> float | None:
     """Return the largest value of up to 64 examples spread over the data, or None where they are no scaled numbers."""
     spread = torch.linspace(0, len(reference) - 1, min(len(reference), _SAMPLED), dtype=torch.float64).round().long()
     inputs = reference.data.read(spread)[0]
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or not inputs.numel() or bool((inputs < 0).any()):
+    if (
+        not isinstance(inputs, Tensor)
+        or not inputs.is_floating_point()
+        or not inputs.numel()
+        or bool((inputs < 0).any())
+    ):
         return None
     return float(inputs.max())

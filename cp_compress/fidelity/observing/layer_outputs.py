@@ -317,7 +317,6 @@ class _LayerReader:
             means = means / (~ignored).flatten(1).float().mean(1, keepdim=True)
         return means
 
-
     def _counting(self, places: tuple[int, ...]) -> Tensor | None:
         """Return which places count, None where all do."""
         if self._counts is not None:

@@ -1,7 +1,7 @@
-"""Which places of padded examples count: what masks say that stand among the inputs, or that parts of a model are given.
+"""Which places of padded examples count: what masks say that stand among inputs, or that parts of a model are given.
 
-A model may make its mask of its inputs, as a wrapper does that hands `ids != 0` to an encoder. The parts inside are then
-called with it, under a name that tells what it means.
+A model may make its mask of its inputs, as a wrapper does that hands `ids != 0` to an encoder. The parts inside are
+then called with it, under a name that tells what it means.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Masks:
     def noting(self, model: nn.Module) -> Iterator[None]:
         """Learn from what the parts of a model are called with until the block ends; the outermost tells."""
         hooks = {
-            path: functools.partial(self._note, named) for path, part in model.named_modules() if (named := _taken(part))
+            path: functools.partial(self._note, named)
+            for path, part in model.named_modules()
+            if (named := _taken(part))
         }
         with watching(model, {}, hooks):
             yield

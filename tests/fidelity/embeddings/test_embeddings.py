@@ -16,8 +16,8 @@ from cp_compress.fidelity import (
     layer_features,
     observe,
 )
-from cp_compress.fidelity.embeddings.similarity import nearest_neighbors
 from cp_compress.fidelity.embeddings.default_layer import default_layer
+from cp_compress.fidelity.embeddings.similarity import nearest_neighbors
 from cp_compress.model import parse_scheme
 
 
