@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_divergence as compare_divergence
     from cp_compress.fidelity import compare_embeddings as compare_embeddings
     from cp_compress.fidelity import compare_language as compare_language
+    from cp_compress.fidelity import compare_outputs as compare_outputs
     from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
@@ -98,6 +99,7 @@ _PACKAGES = {
         "compare_divergence",
         "compare_embeddings",
         "compare_language",
+        "compare_outputs",
         "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",

@@ -281,6 +281,44 @@ class ReconstructionBounds(TypedDict, total=False):
     """At most this (in [0, inf], in bytes). The mean number of bytes that an example is stored in."""
 
 
+class OutputsBounds(TypedDict, total=False):
+    """The bounds of outputs."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
+    max_relative_error: float | None
+    """At most this (in [0, inf]). The mean over examples of the norm of the difference over the norm of the
+    reference's output."""
+
+    max_relative_error_quantile: tuple[float, float] | None
+    """At most this (in [0, inf]). A quantile of that error over examples, written with its level:
+    relative_error_quantile_0.9. A pair: the level of the quantile, in (0, 1), and its bound."""
+
+    max_worst_relative_error: float | None
+    """At most this (in [0, inf]). The relative error of the example where it is largest."""
+
+    min_within_tolerance: float | None
+    """At least this (in [0, 1]). The share of examples whose relative error is at most the tolerance."""
+
+    min_sqnr: float | None
+    """At least this (any number, in dB). The signal to quantisation noise ratio: the reference's sum of squares
+    over that of the difference."""
+
+    max_output_rmse: float | None
+    """At most this (in [0, inf], in output). The root of the mean squared difference of the two models' outputs."""
+
+    max_output_error: float | None
+    """At most this (in [0, inf], in output). The largest absolute difference of the two models' outputs."""
+
+    max_own_error: float | None
+    """At most this (any number). The mean over examples of a distance of your own between the two models'
+    outputs."""
+
+
 class LanguageBounds(TypedDict, total=False):
     """The bounds of language."""
 

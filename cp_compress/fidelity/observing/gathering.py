@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.tasks import IGNORED, UNKNOWN, Task, join_batches
 from cp_compress.inputs.trees import Inputs, mask_of
 
+_MOST_KEPT = 2**28
+
 
 @dataclass(frozen=True, eq=False)
 class Pass:
@@ -28,6 +31,7 @@ class Pass:
         sizes: The sizes of the first and of the last batch.
         logits: The logits (n, classes), None for outputs that are none.
         outputs: The digest of outputs that are no logits.
+        kept: Those outputs (n, ...) by name, on the CPU, where they take 256 MiB or less.
     """
 
     targets: Tensor
@@ -36,6 +40,7 @@ class Pass:
     sizes: tuple[int, int]
     logits: Tensor | None = None
     outputs: str | None = None
+    kept: Mapping[str, Tensor] | None = None
 
 
 class LogitsGatherer:
@@ -90,6 +95,8 @@ class DigestGatherer:
         self.sizes: list[int] = []
         self._digests: dict[str, hashlib._Hash] = {}
         self._beginning: Tensor | None = None
+        self._kept: list[dict[str, Tensor]] | None = []
+        self._bytes = 0
 
     def take(self, runner: Runner, inputs: Inputs, labels: Tensor | None) -> dict[str, Tensor]:
         """Return what the model gives for a batch, by name; raises ObservationError for no or no finite numbers."""
@@ -111,11 +118,23 @@ class DigestGatherer:
             for name, tensor in batch.items():
                 update_with_bytes(self._digests.setdefault(name, start_digest()), tensor)
             self.sizes.append(len(next(iter(batch.values()))))
+            self._bytes += sum(tensor.numel() * tensor.element_size() for tensor in batch.values())
+            if self._kept is not None:
+                self._kept = None if self._bytes > _MOST_KEPT else [*self._kept, batch]
 
     def beginning(self, count: int) -> Tensor:
         """Return what the model gave for the first examples, (count, values)."""
         assert self._beginning is not None  # no data set is empty
         return self._beginning[:count].clone()
+
+    def kept(self) -> dict[str, Tensor] | None:
+        """Return all outputs by name, None where they are too large, or of several shapes."""
+        if self._kept is None:
+            return None
+        shapes = {tuple((name, tuple(one.shape[1:])) for name, one in batch.items()) for batch in self._kept}
+        if len(shapes) > 1:
+            return None
+        return {name: torch.cat([batch[name] for batch in self._kept]) for name in self._kept[0]}
 
     def digest(self) -> str:
         """Return the digest of all outputs."""

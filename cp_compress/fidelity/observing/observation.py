@@ -18,12 +18,12 @@ from cp_compress.fidelity.observing.batch_dependence import BatchDependence, loo
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.gathering import DigestGatherer, LogitsGatherer, Pass
 from cp_compress.fidelity.observing.output_checks import check_labels
-from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output, view_of
+from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output, floating_tensors, view_of
 from cp_compress.fidelity.observing.runner import Model, Runner
 from cp_compress.fidelity.observing.stale_caches import require_own_caches
 from cp_compress.inputs.reading import DataDigest, LabeledData
 from cp_compress.inputs.tasks import IGNORED, Task, join_batches
-from cp_compress.inputs.trees import Inputs, digest_of, values_in
+from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, values_in
 from cp_compress.inputs.wrapping import said_by
 
 Value = TypeVar("Value")
@@ -183,6 +183,28 @@ class Observation:
             return torch.equal(self.logits, other.logits)
         return self._seen.outputs is not None and self._seen.outputs == other._seen.outputs
 
+    @functools.cached_property
+    def reads_trees(self) -> bool:
+        """Whether an example's input is a tree of tensors."""
+        return isinstance(self.data.read([0])[0], TensorTree)
+
+    def outputs(self, part: slice) -> dict[str, Tensor]:
+        """Return what the model gives for some examples, by name: its logits as "", or all floating-point tensors.
+
+        What was too large to be kept is made again, on the model's device and in the caller's mode.
+        """
+        if self.gives_logits:
+            return {"": self.logits[part]}
+        kept = self._seen.kept
+        if kept is not None:
+            return {name: _untouched(tensor)[part] for name, tensor in kept.items()}
+        inputs = self.data.read(range(part.start, part.stop))[0]
+        found = [floating_tensors(self.runner.output(inputs[few]), few.stop - few.start) for few in self._few(inputs)]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    def _few(self, inputs: Inputs) -> list[slice]:
+        return list(slices(len(inputs), self.batch_size.limit))
+
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the result that `compute` returned for this key the first time; for results derived from the model."""
         if key not in self._derived:
@@ -256,9 +278,9 @@ class Observation:
             inputs, labels = self.data.read(range(part.start, part.stop))
             if self.runner.device.type == "cpu" and not self.batch_size.fixed:
                 self.batch_size.limit = min(self.batch_size.limit, rows_in_cache(values_in(inputs)))
-            few = list(slices(len(inputs), self.batch_size.limit))
             found: list[Any] = [
-                gatherer.take(self.runner, inputs[rows], None if labels is None else labels[rows]) for rows in few
+                gatherer.take(self.runner, inputs[rows], None if labels is None else labels[rows])
+                for rows in self._few(inputs)
             ]
             known = gatherer.targets(found, inputs, labels)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
@@ -285,8 +307,9 @@ class Observation:
         if logits is not None and self.labeled:
             check_labels(truth, logits, self.task)
         sizes = gatherer.sizes[0], gatherer.sizes[-1]
-        outputs = gatherer.digest() if isinstance(gatherer, DigestGatherer) else None
-        return Pass(truth, digest.hexdigest(), second, sizes, logits, outputs)
+        if isinstance(gatherer, DigestGatherer):
+            return Pass(truth, digest.hexdigest(), second, sizes, None, gatherer.digest(), gatherer.kept())
+        return Pass(truth, digest.hexdigest(), second, sizes, logits)
 
 
 def observe(
