@@ -207,10 +207,10 @@ def _require_clusters(
         reject(assertion, "confidence", claims[0].confidence, f"{rule}: leave the confidence out")
 
 
-def _explain(candidate: Observation, reference: Observation) -> Record:
+def _explain(candidate: Observation, reference: Observation, *, by_noise: bool) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
-    key = ("origin", reference.content_key, reference.data_digest)
-    return candidate.remember(key, lambda: explain_damage(candidate, reference))
+    key = ("origin", reference.content_key, reference.data_digest, by_noise)
+    return candidate.remember(key, lambda: explain_damage(candidate, reference, by_noise=by_noise))
 
 
 @contextlib.contextmanager
@@ -255,7 +255,7 @@ def conclude(
     steer(check)
     record = record_check(check, assertion, subjects)
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
-        record["origin"] = _explain(*observations)
+        record["origin"] = _explain(*observations, by_noise=measurement.comparison == "outputs")
     if observations is not None and current_execution().illustrate and not record["explored"]:
         record["evidence"] = gather_evidence(measurement, *observations, options)
     check = RecordedCheck(check.measurement, check.results, record)

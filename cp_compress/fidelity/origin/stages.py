@@ -105,14 +105,16 @@ def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch
     return seen.predictions
 
 
-def explain_damage(candidate: Observation, reference: Observation) -> dict[str, Any]:
+def explain_damage(candidate: Observation, reference: Observation, *, by_noise: bool = False) -> dict[str, Any]:
     """Return what `find_origin` and, for a pipeline, `find_stages` say, as plain Python types.
+
+    With `by_noise` predictions have no part in it.
 
     It is made for a check that has failed already: what cannot be told is a note, never an exception.
     """
     explained: dict[str, Any] = {"layers": [], "notes": []}
     try:
-        explained = find_origin(candidate, reference).to_json()
+        explained = find_origin(candidate, reference, by_noise=by_noise).to_json()
     except Exception as error:  # a model's own code may raise anything when its layers are called alone
         explained["notes"].append(f"the layers that cause the changes could not be found: {error}")
     explained["stages"] = []
