@@ -61,6 +61,7 @@ def compare_robustness(
             infinite.
     """
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison on corrupted images")
     names, levels = _read_names(corruptions), _read_levels(severities)
     chosen = choose_examples(_OWNER, examples, len(reference))
     labels = reference.targets[chosen]

@@ -123,12 +123,18 @@ class LabeledData(Digested):
             return inputs, as_targets(labels, len(positions), self.task, ignored_by(self.source))
         return inputs, as_labels(labels, len(positions))
 
-    def _one_tensor(self, inputs: Inputs) -> Tensor:
+    def require_one_tensor(self, purpose: str) -> None:
+        """Raise ObservationError where an example's input is a tree of tensors; `purpose` is what needs one tensor."""
+        self._one_tensor(self.read([0])[0], purpose)
+
+    def _one_tensor(self, inputs: Inputs, purpose: str = "this") -> Tensor:
         if isinstance(inputs, TensorTree):
+            floating = [name for name, one in zip(inputs.names, inputs.tensors, strict=True) if one.is_floating_point()]
+            which = f"{floating[0]!r}" if len(floating) == 1 else "the floating-point tensor that it is about"
             raise ObservationError(
-                f"this needs inputs of one tensor, and each example is {inputs.describe()}. Give the tensor that it is "
-                "about alone, and a model that maps it to its answers, such as a torch.nn.Module whose forward passes "
-                "on the other inputs; predictions, embeddings and outputs are compared for any inputs"
+                f"{purpose} needs inputs of one tensor, and each example is {inputs.describe()}. Give {which} alone as "
+                "the data, and models that map it to their answers, such as a torch.nn.Module whose forward passes on "
+                "the other inputs; predictions, embeddings and outputs are compared for any inputs"
             )
         return inputs
 

@@ -146,6 +146,7 @@ def _refuse_with_replay(**given: Any) -> None:
 
 def _with_logits(compressed: Model, reference: Observation) -> Model:
     """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
+    reference.data.require_one_tensor("a search for divergence")
     inputs, compared = reference.data.inputs([0]), view_of(compressed, reference.output)
     if not gives_classes(compared, inputs, reference.runner.device):
         return compressed

@@ -86,6 +86,7 @@ def compare_attributions(
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison of attributions")
     check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)

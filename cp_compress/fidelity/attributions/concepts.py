@@ -100,6 +100,7 @@ def compare_concepts(
         reject(_OWNER, "layer", layer, "layer is the path of a module, such as 'layer3'")
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison of concepts")
     sets = _random_sets(random_sets, named, reference, seed)
     targets = reference.predictions[chosen]
     classes = [number for number, count in enumerate(torch.bincount(targets).tolist()) if count >= least]

@@ -118,6 +118,7 @@ def compare_boundaries(
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, standard_examples(examples, reference), len(reference))
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison of boundaries")
     before_inputs, after_inputs = (seen.data.inputs(chosen) for seen in (reference, candidate))
     if before_inputs.shape != after_inputs.shape:
         shapes = f"{tuple(after_inputs.shape[1:])}, the reference's {tuple(before_inputs.shape[1:])}"

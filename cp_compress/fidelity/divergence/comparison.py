@@ -77,6 +77,7 @@ def compare_divergence(
         NothingComparedError: If fewer than half of the seeds count.
     """
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a search for divergence")
     chosen = choose_examples("compare_divergence", examples, len(reference))
     found = find_divergence(
         candidate.compared_model,
