@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_divergence as compare_divergence
     from cp_compress.fidelity import compare_embeddings as compare_embeddings
     from cp_compress.fidelity import compare_language as compare_language
+    from cp_compress.fidelity import compare_outputs as compare_outputs
     from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
+    from cp_compress.inputs.unlabeled import Unlabeled as Unlabeled
     from cp_compress.model import BlockPrune as BlockPrune
     from cp_compress.model import CalibrationData as CalibrationData
     from cp_compress.model import Compose as Compose
@@ -85,6 +87,7 @@ _PACKAGES = {
         "TrainingError",
     ),
     "inputs.tasks": ("TaskDataset",),
+    "inputs.unlabeled": ("Unlabeled",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",
@@ -96,6 +99,7 @@ _PACKAGES = {
         "compare_divergence",
         "compare_embeddings",
         "compare_language",
+        "compare_outputs",
         "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.language import check_language_preserved as check_language_preserved
     from pytest_cp.assertions.measurement import assert_measurement as assert_measurement
     from pytest_cp.assertions.measurement import check_measurement as check_measurement
+    from pytest_cp.assertions.outputs import assert_outputs_preserved as assert_outputs_preserved
+    from pytest_cp.assertions.outputs import check_outputs_preserved as check_outputs_preserved
     from pytest_cp.assertions.pointing import assert_pointing as assert_pointing
     from pytest_cp.assertions.pointing import check_pointing as check_pointing
     from pytest_cp.assertions.predictions import assert_preserved_predictions as assert_preserved_predictions
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
     from pytest_cp.errors import LanguageNotPreservedError as LanguageNotPreservedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
+    from pytest_cp.errors import OutputsNotPreservedError as OutputsNotPreservedError
     from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
@@ -64,6 +67,7 @@ _ERRORS = (
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
     "LanguageNotPreservedError",
+    "OutputsNotPreservedError",
     "NothingComparedError",
     "PointingNotPreservedError",
     "PredictionsNotPreservedError",

@@ -50,6 +50,10 @@ class DivergenceFoundError(PreservationError):
     """Inputs were found on which the compressed model and its reference predict different classes."""
 
 
+class OutputsNotPreservedError(PreservationError):
+    """What the compressed model gives differs from what its reference gives by more than is allowed."""
+
+
 class LanguageNotPreservedError(PreservationError):
     """The compressed language model predicts the next token otherwise by more than is allowed."""
 

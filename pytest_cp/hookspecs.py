@@ -127,7 +127,7 @@ def pytest_cp_directions() -> Mapping[str, Callable[[Observation, Tensor, int], 
 
     ```python
     def axes(observation, indices, seed):
-        inputs = observation.data.select(indices)[0]
+        inputs = observation.data.inputs(indices)
         size = inputs[0].numel()
         rows = torch.eye(size).reshape(size, *inputs.shape[1:])
         return Directions(rows, tuple(f"axis {i}" for i in range(size)), ("axes",) * size)

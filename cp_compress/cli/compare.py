@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--codec", help='store the data by this codec for the candidate, such as "jpeg(quality=50)"')
     parser.add_argument(
+        "--model-output",
+        metavar="NAME",
+        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
+    )
+    parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
     add_requirement_arguments(parser)
@@ -82,7 +87,7 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=read_share,
         default=0.1,
-        help="relative change up to which a distance counts as preserved (default: 0.1)",
+        help="relative change of a distance, or error of an output, up to which it counts as preserved (default: 0.1)",
     )
     parser.add_argument(
         "--batch-size", type=read_count, default=256, help="largest number of examples in one call (default: 256)"
@@ -222,6 +227,8 @@ def _measure_documents(
 
     if options.codec is not None:
         raise InvalidArgumentError("--codec stores labelled examples, not documents of token ids: leave it out")
+    if options.model_output is not None:
+        raise InvalidArgumentError("--model-output: language models are compared by their logits: leave it out")
     device = read_device(options)
     candidate, reference = _models(options, device)
     data = read_data(options.data, documents=True)
@@ -243,6 +250,7 @@ def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
+    from cp_compress.fidelity.observing.outputs import read_output
     from cp_compress.fidelity.overview import observe_pair
 
     codec = None if options.codec is None else parse_codec(options.codec)
@@ -250,7 +258,8 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     candidate, reference = _models(options, device)
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
-    settings = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+    settings: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+    settings["output"] = None if options.model_output is None else read_output(options.model_output)
     return observe_pair(candidate, reference, data, decoded, device=device, **settings)
 
 

@@ -149,4 +149,4 @@ def _first_batch(data: Any, batch_size: int) -> Any:
     from cp_compress.inputs.reading import LabeledData
 
     examples = LabeledData(data)
-    return examples.select(range(min(batch_size, len(examples))))[0]
+    return examples.inputs(range(min(batch_size, len(examples))))

@@ -31,7 +31,7 @@ def read_runs(data: LabeledData, start: int, stop: int, batch_size: int) -> Iter
 
 def read_examples(data: LabeledData, positions: Sequence[int]) -> Iterator[Run]:
     """Yield the examples at positions in their order, as `read_runs` does; raises what it raises."""
-    if data.tensors is not None or data.collates_itself:
+    if data.table is not None or data.collates_itself:
         yield data.select(positions)
     else:
         refuse_deep_images(data.source, positions)

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.origin.layers import LayerDamage as LayerDamage
     from cp_compress.fidelity.origin.layers import Origin as Origin
     from cp_compress.fidelity.origin.layers import find_origin as find_origin
+    from cp_compress.fidelity.outputs.comparison import compare_outputs as compare_outputs
     from cp_compress.fidelity.overview import LevelMeasurements as LevelMeasurements
     from cp_compress.fidelity.overview import compare as compare
     from cp_compress.fidelity.predictions.abstention import abstention_threshold as abstention_threshold
@@ -133,6 +134,7 @@ _MODULES = {
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
     "compare_language": "language.comparison",
+    "compare_outputs": "outputs.comparison",
     "compare_pointing": "attributions.pointing",
     "compare_predictions": "predictions.comparison",
     "compare_reconstruction": "reconstruction",

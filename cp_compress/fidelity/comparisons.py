@@ -234,6 +234,12 @@ COMPARISONS: Mapping[str, Comparison] = {
         ),
         _declare("reconstruction", "reconstruction:compare_reconstruction", kind="data"),
         _declare(
+            "outputs",
+            "outputs.comparison:compare_outputs",
+            made=("metric",),
+            implied=functools.partial(_quantiles, "relative_error_quantile"),
+        ),
+        _declare(
             "language",
             "language.comparison:compare_language",
             kind="language",

@@ -12,6 +12,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.inputs.trees import arguments_of
 from cp_compress.model.coverage import measure_coverage
 from cp_compress.model.footprints import figures_of, measure_latency
 
@@ -30,10 +31,9 @@ def compare_observed_footprints(
     They are never more than the reference was observed with in one call.
     """
     require_observations("compare_observed_footprints", candidate=candidate, reference=reference)
-    batch = reference.data.select(range(min(len(reference), batch_size, reference.batch_size.limit)))[0].to(
-        reference.runner.device
-    )
-    return compare_footprints(candidate.model, reference.model, batch, metrics)
+    count = min(len(reference), batch_size, reference.batch_size.limit)
+    batch = reference.data.read(range(count))[0].to(reference.runner.device)
+    return compare_footprints(candidate.model, reference.model, arguments_of(batch), metrics)
 
 
 def compare_footprints(

@@ -23,6 +23,7 @@ from cp_compress.fidelity.comparisons import Comparison, known_comparisons
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation, observe
+from cp_compress.fidelity.observing.outputs import NoLogitsError, Output
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_known_batches,
@@ -127,6 +128,7 @@ def compare(
     epsilon: float | None = None,
     device: torch.device | str | None = None,
     batch_size: int = 256,
+    output: Output = None,
     seed: int = 0,
 ) -> LevelMeasurements:
     """Compare two models at every level that they and the data can serve, and say which levels were left out and why.
@@ -136,7 +138,7 @@ def compare(
     Args:
         candidate: The compressed model: an `nn.Module`, or anything that maps a batch to logits.
         reference: The model that it is compared with.
-        data: The labelled examples that both read, in any form that `observe` takes.
+        data: The examples that both read, in any form that `observe` takes; they need no labels.
         codec: A codec, or its expression such as "jpeg(quality=50)": the candidate reads the data after it.
         levels: The names of the levels to compare; None for all. A level that is named and cannot be compared is an
             error, and not left out.
@@ -146,6 +148,7 @@ def compare(
             the level "divergence" is left out.
         device: Where to run; by default where the models are.
         batch_size: The largest number of examples in one call.
+        output: The part of what the models give that is compared, as `observe` takes it.
         seed: The seed of every random choice.
 
     Returns:
@@ -153,7 +156,7 @@ def compare(
 
     Raises:
         NothingComparedError: If the candidate is the reference and reads the same data.
-        ObservationError: If not even predictions can be compared.
+        ObservationError: If the models cannot be run on the data.
         InvalidArgumentError: If an argument is not as described.
 
     >>> from cp_compress.examples import digits, digits_cnn
@@ -169,7 +172,7 @@ def compare(
         check_real("compare", "epsilon", epsilon, "must be a distance above 0, in units of the input", above=0)
     chosen = _chosen(levels)
     decoded = None if codec is None else CompressedDataset(data, as_codec("compare", codec))
-    pair = observe_pair(candidate, reference, data, decoded, device=device, batch_size=batch_size)
+    pair = observe_pair(candidate, reference, data, decoded, device=device, batch_size=batch_size, output=output)
     given = {"epsilon": epsilon, "seed": seed, "examples": min(examples, len(pair[1])), "batch_size": batch_size}
     measurements: dict[str, Measurement] = {}
     left_out: dict[str, str] = {}
@@ -178,8 +181,8 @@ def compare(
         try:
             measurements[name] = _measure(comparison, pair, decoded, data, given)
         except _CANNOT as error:
-            # what has no answers to compare has no other level either
-            if levels is not None or name == "predictions":
+            # what cannot be run has no other level either
+            if levels is not None or (name == "predictions" and not isinstance(error, NoLogitsError)):
                 raise
             left_out[name] = str(error)
     return LevelMeasurements(measurements, left_out)

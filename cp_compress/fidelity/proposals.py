@@ -178,7 +178,9 @@ def _propose_level(
         choose = min if direction == "min" else max
         worst = choose((pair.metrics.get(metric, math.nan) for pair in pairs), default=math.nan)
         if math.isnan(worst) or any(math.isnan(pair.metrics[metric]) for pair in pairs):
-            left_out[f"{name}.{metric}"] = _or_start("it has no value on these examples", declared)
+            missing = metric not in pairs[0].metrics and not seen[0].labeled
+            reason = "the data has no labels" if missing else "it has no value on these examples"
+            left_out[f"{name}.{metric}"] = _or_start(reason, declared)
             continue
         samples = [pair.evidence[metric] for pair in pairs if metric in pair.evidence]
         bound = _bound(declared, direction, worst, samples, slack, error)
@@ -201,7 +203,7 @@ def _or_start(reason: str, metric: Metric) -> str:
 
 def _least_class(reference: Observation) -> int:
     """Return how many examples a class must have to count: a quarter of the middle one, 1 where all have as many."""
-    if reference.task != "single_label":
+    if reference.task != "single_label" or not reference.labeled:
         return 1
     counts = torch.bincount(reference.labels)
     counts = counts[counts > 0]

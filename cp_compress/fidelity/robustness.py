@@ -12,13 +12,16 @@ from cp_compress.base.arguments import check_choice, check_integer, explains_key
 from cp_compress.data.corruptions.dataset import CORRUPTION_NAMES, corrupt
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, PairedDrop
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import without_labels
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.output_checks import check_finite
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.fidelity.predictions.tables import paired_drop
+from cp_compress.inputs.unlabeled import NO_LABELS_NOTE
 
+_ALONE = ("corruption", "severity", "agreement")
 _OWNER = "compare_robustness"
 
 
@@ -60,9 +63,10 @@ def compare_robustness(
     """
     require_observations(_OWNER, candidate=candidate, reference=reference)
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison on corrupted images")
     names, levels = _read_names(corruptions), _read_levels(severities)
     chosen = choose_examples(_OWNER, examples, len(reference))
-    labels = reference.labels[chosen]
+    labels = reference.targets[chosen]
     cells: list[dict[str, Any]] = []
     same: list[Tensor] = []
     drops: list[PairedDrop] = []
@@ -98,6 +102,10 @@ def compare_robustness(
     counts = dict.fromkeys(metrics, len(chosen))
     if metrics["corruption_error_ratio"] != metrics["corruption_error_ratio"]:
         counts["corruption_error_ratio"] = 0
+    if not reference.labeled:
+        metrics = without_labels(metrics)
+        counts = {name: counts[name] for name in metrics}
+        cells = [{name: value for name, value in cell.items() if name in _ALONE} for cell in cells]
     worst = min(cells, key=lambda cell: cell["agreement"])
     return Measurement(
         comparison="robustness",
@@ -109,6 +117,7 @@ def compare_robustness(
         notes=(
             f"{len(cells)} cells of {len(chosen)} examples each; the models agree least on {worst['corruption']} at "
             f"severity {worst['severity']}: {worst['agreement']:.1%}",
+            *(() if reference.labeled else (NO_LABELS_NOTE,)),
         ),
     )
 
@@ -142,7 +151,7 @@ def _predictions(seen: Observation, corruption: str, severity: int, chosen: Tens
 
         def run(part: slice) -> None:
             rows = chosen[part]
-            images = corrupt(seen.data.select(rows)[0], corruption, severity, seed=seed, indices=rows)
+            images = corrupt(seen.data.inputs(rows), corruption, severity, seed=seed, indices=rows)
             parts.append(runner.logits(images).cpu())
 
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():

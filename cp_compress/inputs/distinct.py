@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cp_compress.base.digests import start_digest
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.trees import Inputs, TensorTree, row_digests
 
 _Words = npt.NDArray[np.uint64]
 # the finaliser and the increment of SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
@@ -30,7 +31,7 @@ def identical_groups(dataset: Any, batch_size: int = 1024) -> Tensor:
     [0, 1, 0, 1]
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    hashes = np.concatenate([_hashes(inputs) for inputs, _ in data.batches(batch_size)])
+    hashes = np.concatenate([_hashes(inputs) for inputs, _ in data.parts(batch_size)])
     _, first, places = np.unique(hashes, return_index=True, return_inverse=True)
     numbers = np.empty(len(first), dtype=np.int64)
     numbers[np.argsort(first, kind="stable")] = np.arange(len(first))
@@ -50,8 +51,11 @@ def effective_count(groups: Tensor) -> float:
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def _hashes(inputs: Tensor) -> _Words:
+def _hashes(inputs: Inputs) -> _Words:
     """Return a hash (n,) of the shape and the values of each row."""
+    if isinstance(inputs, TensorTree):
+        digests = b"".join(each[:8] for each in row_digests(inputs, values=True))
+        return np.frombuffer(digests, dtype=np.uint64)
     values = inputs.detach().cpu()
     if values.is_floating_point() or values.is_complex():
         values = values + 0.0  # makes −0 and 0 one value

@@ -112,7 +112,7 @@ def other_originals(stored: LabeledData, data: LabeledData) -> list[int]:
     if any(originals.among(places) in made_from for originals, places in _carried(data.source, sample)):
         return []
     try:
-        inputs, _ = data.select(sample)
+        inputs = data.inputs(sample)
     except ObservationError:  # whoever observes it says what is wrong with it
         return []
     form = (tuple(inputs.shape[1:]), inputs.dtype)

@@ -1,31 +1,34 @@
-"""Labelled data in every form that torch users have, read in one way.
+"""Labelled data, and inputs alone, in every form that torch users have, read in one way.
 
-Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair of tensors (inputs,
-labels), and a `DataLoader` with a fixed order, of which the examples that it yields are used. A data set may have its
+Accepted are a map-style `torch.utils.data.Dataset` (or any sequence) of (input, label), a pair (inputs, labels) of
+tensors, and a `DataLoader` with a fixed order, of which the examples that it yields are used. A data set may have its
 own batched read: a method `__getitems__(indices)` as torch's own `DataLoader` uses it.
+
+Inputs may be trees of tensors. An example that is one tensor, or a mapping without "labels" and "label", has no label;
+`Unlabeled` says so of any other one. As with `transformers`, the label of a mapping stands beside its inputs.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.showing.mistaken import mistaken
+from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
+from cp_compress.inputs.trees import Inputs, TensorTree, row_digests, rows_of
+from cp_compress.inputs.unlabeled import REMEDY, Unlabeled
+from cp_compress.inputs.wrapping import said_by
 
-_FORMS = "a map-style Dataset of (input, label), a pair of tensors (inputs, labels) or an unshuffled DataLoader"
-
-# torch 2.6 cannot index these: their rows are taken as those of the signed type with the same bits
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _UNREADABLE = (
     OSError,
     LookupError,
@@ -37,31 +40,31 @@ _UNREADABLE = (
 
 
 class LabeledData(Digested):
-    """A data set of `len()` labelled examples, readable in order and by index.
+    """A data set of `len()` examples, labelled or inputs alone, readable in order and by index.
 
-    `source` is the object it was made from, `tensors` its (inputs, labels) where it holds them as tensors. Inputs come
-    as a tensor (n, ...) in the data set's own dtype, labels as int64 (n,), or as the data set's `task` has them.
+    `source` is the object it was made from, `table` its (inputs, labels) where it holds them as tensors. Inputs come
+    as a tensor (n, ...) in the data set's own dtype, or as a tree of such tensors, labels as int64 (n,), or as the data
+    set's `task` has them.
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
         require_positions(source, "dataset is")
         self.task = task_of(source)
-        self.tensors = _as_tensors(source)
+        self._alone = said_by(source, "labeled") is False
+        self.table = as_table(_behind(source), alone=self._alone)
         self._count: int | None = None
-        if self.tensors is not None and self.task == "single_label":
-            _require_one_label_each(*self.tensors)
+        if self.table is not None and self.task == "single_label":
+            _require_one_label_each(*self.table)
         loader = _loader_of(source)
         self._collate: Any = default_collate if loader is None else loader.collate_fn
-        self._examples: Any = None if self.tensors is not None else source
+        self._examples: Any = None if self.table is not None else source
         if isinstance(source, DataLoader):
             self._count = count_in_order(source)
             self._examples = source.dataset
-        if self.tensors is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
-            advice = mistaken(source, "data")
-            raise ObservationError(
-                f"dataset is a {type(source).__name__}; it must be {_FORMS}{advice and f'; {advice}'}"
-            )
+        if self.table is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
+            advice = mistaken(source, "data") or ALONE
+            raise ObservationError(f"dataset is a {type(source).__name__}; it must be {FORMS}; {advice}")
         if len(self) == 0:
             raise ObservationError("dataset is empty: there is nothing to compare")
 
@@ -78,30 +81,83 @@ class LabeledData(Digested):
     def __len__(self) -> int:
         if self._count is not None:
             return self._count
-        return len(self.tensors[0]) if self.tensors is not None else len(self._examples)
+        return len(self.table[0]) if self.table is not None else len(self._examples)
+
+    @functools.cached_property
+    def labeled(self) -> bool:
+        """Whether examples have labels; of what is no tensor, the first example is read for it."""
+        if self._alone:
+            return False
+        return (self.table[1] if self.table is not None else self._read([0])[1]) is not None
+
+    def require_labels(self, purpose: str) -> None:
+        """Raise ObservationError for a data set of inputs alone; `purpose` is what needs labels."""
+        if not self.labeled:
+            raise ObservationError(f"{purpose} needs labels, and the data set has none: {REMEDY}")
 
     def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order."""
+        """Return inputs (k, ...) and labels (k,) of the examples at `indices`, in that order.
+
+        Raises ObservationError for inputs alone and for inputs that are trees of tensors.
+        """
+        inputs, labels = self.read(indices)
+        if labels is None:
+            self.require_labels("this")
+        assert labels is not None
+        return self._one_tensor(inputs), labels
+
+    def inputs(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Return inputs (k, ...) of the examples at `indices`; raises ObservationError for trees of tensors."""
+        return self._one_tensor(self.read(indices)[0])
+
+    def read(self, indices: Sequence[int] | Tensor) -> tuple[Inputs, Tensor | None]:
+        """Return inputs of any form, and labels (k,) where there are any, of the examples at `indices`, in order."""
         positions = [int(index) for index in indices]
-        if self.tensors is not None:
-            inputs, labels = (_rows(tensor, positions) for tensor in self.tensors)
+        if self.table is not None:
+            table, truth = self.table
+            inputs = rows_of(table, positions) if isinstance(table, Tensor) else table[positions]
+            labels = None if truth is None else rows_of(truth, positions)
         else:
             inputs, labels = self._read(positions)
+        if labels is None:
+            return inputs, None
         if self.task != "single_label":
             return inputs, as_targets(labels, len(positions), self.task, ignored_by(self.source))
         return inputs, as_labels(labels, len(positions))
 
+    def require_one_tensor(self, purpose: str) -> None:
+        """Raise ObservationError where an example's input is a tree of tensors; `purpose` is what needs one tensor."""
+        self._one_tensor(self.read([0])[0], purpose)
+
+    def _one_tensor(self, inputs: Inputs, purpose: str = "this") -> Tensor:
+        if isinstance(inputs, TensorTree):
+            floating = [name for name, one in zip(inputs.names, inputs.tensors, strict=True) if one.is_floating_point()]
+            which = f"{floating[0]!r}" if len(floating) == 1 else "the floating-point tensor that it is about"
+            raise ObservationError(
+                f"{purpose} needs inputs of one tensor, and each example is {inputs.describe()}. Give {which} alone as "
+                "the data, and models that map it to their answers, such as a torch.nn.Module whose forward passes on "
+                "the other inputs; predictions, embeddings and outputs are compared for any inputs"
+            )
+        return inputs
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (inputs, labels) over the whole data set, in order."""
+        """Yield (inputs, labels) over the whole data set, in order; raises as `select`."""
         for part in slices(len(self), batch_size):
             yield self.select(range(part.start, part.stop))
+
+    def parts(self, batch_size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
+        """Yield what `read` gives over the whole data set, in order."""
+        for part in slices(len(self), batch_size):
+            yield self.read(range(part.start, part.stop))
 
     def read_labels(self) -> Tensor:
         """Return all labels (n,), int64, on the CPU; where `known_labels` has them, no example is read."""
         known = self.known_labels()
         if known is not None:
             return known
-        return join_batches([labels for _, labels in self.batches(1024)], self.task, own=1, fill=IGNORED).cpu()
+        self.require_labels("this")
+        found = [labels for _, labels in self.parts(1024) if labels is not None]
+        return join_batches(found, self.task, own=1, fill=IGNORED).cpu()
 
     def known_labels(self) -> Tensor | None:
         """Return all labels (n,), int64, where they are there without reading an example, else None.
@@ -124,7 +180,7 @@ class LabeledData(Digested):
     def digest(self, batch_size: int = 1024) -> str:
         """Return the hex digest of all inputs and labels; it does not depend on the batch size or the form."""
         digest = DataDigest()
-        for inputs, labels in self.batches(batch_size):
+        for inputs, labels in self.parts(batch_size):
             digest.update(inputs, labels)
         return digest.hexdigest()
 
@@ -134,19 +190,23 @@ class LabeledData(Digested):
             return list(self._examples.__getitems__(list(positions)))
         return [self._read_one(position) for position in positions]
 
-    def _read(self, positions: list[int]) -> tuple[Any, Any]:
+    def _read(self, positions: list[int]) -> tuple[Inputs, Any]:
         rows = self.rows(positions)
+        if not self.collates_itself:
+            rows = [with_tensors(row) for row in rows]
         try:
             batch = self._collate(rows)
         except (RuntimeError, TypeError) as error:
-            raise ObservationError(f"examples {positions[0]}..{positions[-1]} cannot form a batch: {error}") from error
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-            advice = mistaken(self.source, "data")
             raise ObservationError(
-                f"an example of the dataset is not an (input tensor, label) pair; it must be {_FORMS}"
-                f"{advice and f'; {advice}'}"
+                f"examples {positions[0]}..{positions[-1]} cannot form a batch: {error}. Inputs of several lengths are "
+                "padded by the collate_fn of a DataLoader"
+            ) from error
+        inputs, labels = split(batch, alone=self._alone)
+        if len(inputs) != len(positions):
+            raise ObservationError(
+                f"the batch of {len(positions)} examples has {len(inputs)} rows: the first dimension must be theirs"
             )
-        return batch[0], batch[1]
+        return inputs, labels
 
     def _read_one(self, position: int) -> Any:
         try:
@@ -168,46 +228,27 @@ class DataDigest:
         self._inputs, self._labels = start_digest(), start_digest()
         self._row: tuple[torch.dtype, tuple[int, ...]] | None = None
 
-    def update(self, inputs: Tensor, labels: Tensor) -> None:
-        """Add a batch of inputs (n, ...) and labels (n,)."""
+    def update(self, inputs: Inputs, labels: Tensor | None) -> None:
+        """Add a batch of inputs (n, ...), of any form, and labels (n,)."""
+        if labels is not None:
+            update_with_bytes(self._labels, labels)
+        if isinstance(inputs, TensorTree):
+            for each in row_digests(inputs):
+                self._inputs.update(each)
+            return
         row = (inputs.dtype, tuple(inputs.shape[1:]))
         if row != self._row:
             self._row = row
             self._inputs.update(f"{row}".encode())
         update_with_bytes(self._inputs, inputs)
-        update_with_bytes(self._labels, labels)
 
     def hexdigest(self) -> str:
         """Return the hex digest of what was added so far."""
         return digest_text(self._inputs.hexdigest(), self._labels.hexdigest())
 
 
-def _as_tensors(source: Any) -> tuple[Tensor, Tensor] | None:
-    if isinstance(source, TensorDataset):
-        source = source.tensors
-    if not isinstance(source, (tuple, list)) or len(source) != 2:
-        return None
-    arrays = [isinstance(part, (Tensor, np.ndarray)) for part in source]
-    if any(arrays) and not all(arrays):
-        kinds = " and a ".join(type(part).__name__ for part in source)
-        raise ObservationError(f"dataset is a pair of a {kinds}: inputs and labels must both be tensors")
-    if not all(arrays):
-        return None
-    inputs, labels = (torch.as_tensor(part) for part in source)
-    if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
-        shapes = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
-        raise ObservationError(f"dataset has {shapes}: the first dimensions must be equal")
-    return inputs, labels
-
-
-def _rows(tensor: Tensor, positions: list[int]) -> Tensor:
-    """Return the rows of a tensor (n, ...) at positions."""
-    signed = _SIGNED.get(tensor.dtype)
-    return tensor[positions] if signed is None else tensor.view(signed)[positions].view(tensor.dtype)
-
-
-def _require_one_label_each(inputs: Tensor, labels: Tensor) -> None:
-    if labels.ndim > 1:
+def _require_one_label_each(inputs: Inputs, labels: Tensor | None) -> None:
+    if labels is not None and labels.ndim > 1:
         raise ObservationError(
             f"dataset is read as a pair of tensors (inputs, labels), and these {_told(labels, len(inputs))}"
         )
@@ -217,12 +258,23 @@ def _told(labels: Tensor, count: int) -> str:
     told = f"labels of {count} examples have shape {tuple(labels.shape)}; expected ({count},)"
     if labels.ndim < 2 or len(labels) != count:
         return told
-    return f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example"
+    return (
+        f"{told}, or TaskDataset(dataset, task=…) for a data set with several labels or positions per example, or "
+        "Unlabeled((first, second)) for two inputs without labels"
+    )
+
+
+def _behind(source: Any) -> Any:
+    """Return the tensors that a data set holds where wrappers around them only say more of its examples."""
+    inner = source
+    while isinstance(inner, (TaskDataset, Unlabeled)):
+        inner = inner.dataset
+    return inner if isinstance(inner, TableDataset) else source
 
 
 def _loader_of(source: Any) -> DataLoader[Any] | None:
     """Return the loader that makes the batches, if any: around the data set, or within what hands on its examples."""
-    while isinstance(source, (Subset, TaskDataset)):
+    while isinstance(source, (Subset, TaskDataset, Unlabeled)):
         source = source.dataset
     return source if isinstance(source, DataLoader) else None
 

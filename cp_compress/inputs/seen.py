@@ -14,6 +14,7 @@ from cp_compress.base.holdings.reach import modules_within
 from cp_compress.inputs.originals import values_behind
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.tokens import TokenData
+from cp_compress.inputs.trees import Inputs, TensorTree, row_digests
 
 _HEX_DIGITS = 16
 _ATTRIBUTE, _SEARCH = "_cp_seen_examples", "search"
@@ -33,7 +34,7 @@ def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
     """
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     digests = []
-    for inputs, _ in data.batches(batch_size):
+    for inputs, _ in data.parts(batch_size):
         digests += digest_values(inputs)
     return digests
 
@@ -44,8 +45,10 @@ def document_digests(data: TokenData, batch_size: int = 1024) -> list[frozenset[
     return [frozenset(digest_values(ids[None])) for part in parts for ids in part]
 
 
-def digest_values(inputs: torch.Tensor) -> list[str]:
+def digest_values(inputs: Inputs) -> list[str]:
     """Return the digest of each row of inputs (n, ...), by shape and values."""
+    if isinstance(inputs, TensorTree):
+        return [digest.hex()[:_HEX_DIGITS] for digest in row_digests(inputs, values=True)]
     values = inputs.detach().cpu().to(torch.float64) + 0.0  # + 0.0 makes −0 and 0 one value
     shape = f"{tuple(values.shape[1:])}".encode()
     digests = []
@@ -94,9 +97,8 @@ def mark_as_used(model: object, purpose: str, dataset: Any) -> None:
 
     `purpose` is what they served for, such as "calibration" or "training"; `dataset` is labelled data, or inputs.
     """
-    pair = (dataset, torch.zeros(len(dataset), dtype=torch.int64)) if isinstance(dataset, torch.Tensor) else dataset
     carried = seen_digests(model)
-    digests = carried.get(purpose, frozenset()).union(*known_digests(pair, batch_size=64))
+    digests = carried.get(purpose, frozenset()).union(*known_digests(dataset, batch_size=64))
     object.__setattr__(model, _ATTRIBUTE, {**carried, purpose: digests})
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.clusters import Clusters, read_clusters
+from cp_compress.inputs.forms import as_data_set
 from cp_compress.inputs.loaders import count_in_order
 from cp_compress.inputs.metadata import Metadata
 from cp_compress.inputs.wrapping import said_by
@@ -21,6 +22,8 @@ Task = Literal["single_label", "multi_label", "dense", "sequence"]
 TASKS: tuple[str, ...] = get_args(Task)
 IGNORED = -100
 """The class of positions that are ignored, as in torch's cross-entropy."""
+UNKNOWN = -101
+"""The class of examples and positions that count and have no label."""
 
 
 @explains_keywords
@@ -40,7 +43,7 @@ class TaskDataset:
 
     Args:
         dataset: A map-style data set of (input, target), a pair of tensors, or an unshuffled `DataLoader`, whose
-            `collate_fn` then makes the batches.
+            `collate_fn` then makes the batches. Inputs may be trees of tensors, and there need be no targets.
         task: "single_label", "multi_label", "dense" or "sequence".
         ignore_index: Positions with this target are ignored.
         classes: The names of the classes or labels; by default those of `dataset`.
@@ -74,6 +77,7 @@ class TaskDataset:
             if len(dataset[0]) != len(dataset[1]):
                 reject("TaskDataset", "dataset", len(dataset[1]), f"there are {len(dataset[0])} inputs")
             dataset = TensorDataset(*map(torch.as_tensor, dataset))
+        dataset = as_data_set(dataset)
         self.dataset, self.task, self.ignore_index = dataset, task, ignore_index
         self.classes = tuple(classes) if classes is not None else said_by(dataset, "classes")
         self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset

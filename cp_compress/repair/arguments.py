@@ -69,7 +69,7 @@ def check_pairs(decoded: Any, originals: Any) -> Pairs:
     if sizes[0] != sizes[1]:
         raise ObservationError(f"decoded holds {sizes[0]} examples, originals {sizes[1]}; both must hold the same")
     spread = torch.linspace(0, sizes[0] - 1, min(sizes[0], _COMPARED)).long()
-    after, before = (data.select(spread)[0] for data in (pairs.decoded, pairs.originals))
+    after, before = (data.inputs(spread) for data in (pairs.decoded, pairs.originals))
     if after.shape != before.shape or after.dtype != before.dtype:
         found = " and ".join(f"{tuple(part.shape[1:])} {part.dtype}" for part in (after, before))
         raise ObservationError(f"examples of decoded and originals are {found}: they must be of one shape and dtype")

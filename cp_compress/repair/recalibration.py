@@ -112,7 +112,7 @@ def recalibrate_batchnorm(
     settings |= {"layer_by_layer": True} if layer_by_layer else {}
     record_repair(copied, _OWNER, data, settings, changes, skips)
     for part in torch.split(chosen, size):
-        mark_as_used(copied, "recalibration", data.select(part)[0])
+        mark_as_used(copied, "recalibration", data.inputs(part))
     return copied.to(own)
 
 
@@ -199,7 +199,7 @@ class _Pass:
 
         def run(part: Tensor, rows: slice) -> None:
             calls.clear()
-            self.runner.logits(self.data.select(part[rows])[0])
+            self.runner.logits(self.data.inputs(part[rows]))
             place = 0
             for path, times in calls.items():  # one that is new here comes behind what was used before it
                 if path not in order:
@@ -228,7 +228,7 @@ class _Pass:
         def run(part: Tensor, rows: slice) -> None:
             seen.clear()
             with contextlib.suppress(_Enough):
-                self.runner.logits(self.data.select(part[rows])[0])
+                self.runner.logits(self.data.inputs(part[rows]))
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
             for path, moments in seen.items():
                 pooled[path] = pooled[path].joined(moments) if path in pooled else moments

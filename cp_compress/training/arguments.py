@@ -70,7 +70,7 @@ def check_checkpoint(checkpoint: str | os.PathLike[str] | None) -> None:
 
 def check_terms(terms: Sequence[Preservation], data: LabeledData, owner: str = _OWNER) -> None:
     """Reject terms that cannot be computed on the inputs of the training data, as `owner`."""
-    inputs = data.select([0])[0]
+    inputs = data.inputs([0])
     for term in terms:
         if term.needs_input_gradients and not inputs.is_floating_point():
             rule = f"it needs gradients at the inputs, and those of the data set are {inputs.dtype}, not floating point"

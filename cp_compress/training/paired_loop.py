@@ -42,12 +42,12 @@ class PairedLoop(Loop):
 
     def _read(self, number: int) -> tuple[Tensor, Tensor]:
         places = self.task.batch(number)
-        decoded, _ = self.task.data.select(places)
+        decoded = self.task.data.inputs(places)
         return decoded.to(self.task.device), places
 
     def _values(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         if self._needs_originals:
-            originals = self._originals.select(labels)[0].to(inputs.device)
+            originals = self._originals.inputs(labels).to(inputs.device)
             shift = originals - inputs
             if self._with_clean:
                 # in one call, so that batch normalisation sees in training the mixture that its statistics are of
@@ -71,7 +71,7 @@ def logits_of(model: nn.Module, data: LabeledData, device: torch.device, batch_s
     runner, parts = Runner(model, device), []
 
     def run(part: slice) -> None:
-        parts.append(runner.logits(data.select(range(part.start, part.stop))[0]).float())
+        parts.append(runner.logits(data.inputs(range(part.start, part.stop))).float())
 
     with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
         BatchSize(batch_size).run(len(data), run)

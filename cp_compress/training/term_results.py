@@ -55,7 +55,7 @@ def measure_terms(task: Task, model: nn.Module, reference: nn.Module) -> tuple[T
     sums = torch.zeros(len(terms), dtype=torch.float64)
 
     def run(part: slice) -> None:
-        inputs, _ = task.data.select(range(part.start, part.stop))
+        inputs = task.data.inputs(range(part.start, part.stop))
         batch = see(task, inputs.to(task.device), candidate, original)
         values = torch.stack([_value(term, batch) for term in terms])
         sums.add_(values * (part.stop - part.start))

@@ -233,7 +233,7 @@ def _class_names(dataset: Any, model: nn.Module, data: LabeledData, device: torc
 
     runner = Runner(model, device)
     with torch.no_grad(), runner.evaluating():
-        count = runner.logits(data.select([0])[0]).shape[1]
+        count = runner.logits(data.inputs([0])).shape[1]
     names = said_by(dataset, "classes")
     if isinstance(names, Sequence) and len(names) == count:
         return tuple(map(str, names))

@@ -18,12 +18,20 @@ _HEADER = '''\
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from typing_extensions import TypedDict
 '''
 _DEPLOYED = [
     "",
     "    deployed_batch_size: int | None",
     '    """No bound: the batch size of the deployed model, to which forward passes are held."""',
+]
+_OUTPUT = [
+    "",
+    "    output: str | int | Callable[[Any], Any] | None",
+    '    """No bound: the part of what the models give that is compared."""',
 ]
 
 
@@ -34,6 +42,8 @@ def bounds_text() -> str:
         lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
         if comparison.kind in ("behaviour", "language"):
             lines += _DEPLOYED
+        if comparison.kind == "behaviour":
+            lines += _OUTPUT
         for argument, metric in bound_arguments(comparison.metrics).items():
             kind = "tuple[float, float]" if metric.leveled else "float"
             lines += ["", f"    {argument}: {kind} | None", *_described(metric)]

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from typing_extensions import TypedDict
 
 
@@ -13,6 +16,9 @@ class PredictionsBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     min_agreement: float | None
     """At least this (in [0, 1]). The share of examples on which both models predict one class."""
@@ -74,6 +80,9 @@ class EmbeddingsBounds(TypedDict, total=False):
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
 
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
     min_cka: float | None
     """At least this (in [0, 1]). Centred kernel alignment of the two models' embeddings with a linear kernel."""
 
@@ -100,6 +109,9 @@ class AttributionsBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     min_mean_iou: float | None
     """At least this (in [0, 1]). The mean weighted Jaccard index of the two models' attribution maps."""
@@ -130,6 +142,9 @@ class PointingBounds(TypedDict, total=False):
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
 
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
     min_pointing_mass: float | None
     """At least this (in [0, 1]). The mean share of the candidate's attribution inside the mask where it must
     look."""
@@ -152,6 +167,9 @@ class ConceptsBounds(TypedDict, total=False):
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
 
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
     max_concept_change: float | None
     """At most this (in [0, 1]). The largest change of a class's score for a concept."""
 
@@ -167,6 +185,9 @@ class BoundariesBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     max_median_change: float | None
     """At most this (in [0, inf]). The median over examples of the relative change of the distance to the decision
@@ -192,6 +213,9 @@ class RobustnessBounds(TypedDict, total=False):
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
 
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
     min_corrupted_agreement: float | None
     """At least this (in [0, 1]). The mean agreement over all corruptions and severities."""
 
@@ -213,6 +237,9 @@ class DivergenceBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     max_divergence_rate: float | None
     """At most this (in [0, 1]). The share of examples near which an input was found on which the two models
@@ -252,6 +279,44 @@ class ReconstructionBounds(TypedDict, total=False):
 
     max_bytes_per_example: float | None
     """At most this (in [0, inf], in bytes). The mean number of bytes that an example is stored in."""
+
+
+class OutputsBounds(TypedDict, total=False):
+    """The bounds of outputs."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
+    max_relative_error: float | None
+    """At most this (in [0, inf]). The mean over examples of the norm of the difference over the norm of the
+    reference's output."""
+
+    max_relative_error_quantile: tuple[float, float] | None
+    """At most this (in [0, inf]). A quantile of that error over examples, written with its level:
+    relative_error_quantile_0.9. A pair: the level of the quantile, in (0, 1), and its bound."""
+
+    max_worst_relative_error: float | None
+    """At most this (in [0, inf]). The relative error of the example where it is largest."""
+
+    min_within_tolerance: float | None
+    """At least this (in [0, 1]). The share of examples whose relative error is at most the tolerance."""
+
+    min_sqnr: float | None
+    """At least this (any number, in dB). The signal to quantisation noise ratio: the reference's sum of squares
+    over that of the difference."""
+
+    max_output_rmse: float | None
+    """At most this (in [0, inf], in output). The root of the mean squared difference of the two models' outputs."""
+
+    max_output_error: float | None
+    """At most this (in [0, inf], in output). The largest absolute difference of the two models' outputs."""
+
+    max_own_error: float | None
+    """At most this (any number). The mean over examples of a distance of your own between the two models'
+    outputs."""
 
 
 class LanguageBounds(TypedDict, total=False):

@@ -19,6 +19,7 @@ from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.outputs import view_of
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.observing.sampling import choose_examples
 from pytest_cp.assertions.bounds import DivergenceBounds
@@ -101,9 +102,9 @@ def assert_no_divergence(
             return as_measurement(found, chosen, original, saved.labels)
         chosen = choose_examples(_ASSERTION, examples, len(original))
         found = find_divergence(
-            candidate.model,
-            original.model,
-            original.data.select(chosen)[0],
+            candidate.compared_model,
+            original.compared_model,
+            original.data.inputs(chosen),
             epsilon=epsilon,
             norm=norm,
             lattice=lattice,
@@ -120,7 +121,7 @@ def assert_no_divergence(
         place = save_to if save_to is not None else current_execution().evidence_folder
         if place is None or not bool(found.found.any()) or judge(measurement, requirements).passed:
             return measurement
-        path = save_divergence(place, found, chosen, original.labels[chosen])
+        path = save_divergence(place, found, chosen, original.targets[chosen])
         note = f"the inputs are in {path}; replay={str(path)!r} checks them again"
         return dataclasses.replace(measurement, notes=(*measurement.notes, note))
 
@@ -145,10 +146,11 @@ def _refuse_with_replay(**given: Any) -> None:
 
 def _with_logits(compressed: Model, reference: Observation) -> Model:
     """Return the compressed model, or one with logits in the place of a black box that gives classes only."""
-    inputs, _ = reference.data.select([0])
-    if not gives_classes(compressed, inputs, reference.runner.device):
+    reference.data.require_one_tensor("a search for divergence")
+    inputs, compared = reference.data.inputs([0]), view_of(compressed, reference.output)
+    if not gives_classes(compared, inputs, reference.runner.device):
         return compressed
-    return ClassesAsLogits(compressed, reference.runner.device, reference.classes)
+    return ClassesAsLogits(compared, reference.runner.device, reference.classes)
 
 
 check_no_divergence = returning_twin(assert_no_divergence)

@@ -15,6 +15,7 @@ ASSERTIONS: Mapping[str, str] = {
     "divergence": "no_divergence",
     "footprint": "footprint",
     "reconstruction": "reconstruction",
+    "outputs": "outputs_preserved",
     "language": "language_preserved",
     "comparison": "comparison",
     "measurement": "measurement",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cp_compress.base.errors import FORESEEN
 from cp_compress.base.holdings.reach import reachable_from
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.trees import leaves_of
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.record import compression_steps
 from cp_compress.model.sources import read_sources, source_of
@@ -106,9 +107,9 @@ def _starts_alike(asked: Any, compared: Any) -> bool:
     try:
         one, other = LabeledData(asked), LabeledData(compared)
         first = range(min(_FIRST, len(one), len(other)))
-        (a, _), (b, _) = one.select(first), other.select(first)
-        return a.shape == b.shape and torch.equal(a.double(), b.double().to(a.device))
-    except FORESEEN:
+        pairs = list(zip(*(leaves_of(data.read(first)[0]) for data in (one, other)), strict=True))
+        return all(a.shape == b.shape and torch.equal(a.double(), b.double().to(a.device)) for a, b in pairs)
+    except (*FORESEEN, ValueError):  # the last for trees of other forms
         return False
 
 

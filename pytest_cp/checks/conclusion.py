@@ -170,13 +170,15 @@ def assert_pair(
             "device": execution.device,
             "batch_size": execution.batch_size,
             "deployed_batch_size": execution.deployed_batch_size,
+            "output": execution.output,
         }
         original = observe(reference, dataset, **settings)
         read = dataset if compressed_dataset is None else compressed_dataset
         observed = compressed if view is None else view(compressed, original)
         if compressed_dataset is not None:
             require_originals(LabeledData(compressed_dataset), original.data)
-        candidate = observe(observed, read, **settings)
+        # a model in the candidate's place has made its answers of the output already
+        candidate = observe(observed, read, **(settings if observed is compressed else settings | {"output": None}))
         pair = describe_pair(candidate, original)
         described.clear()
         described |= pair
@@ -205,10 +207,10 @@ def _require_clusters(
         reject(assertion, "confidence", claims[0].confidence, f"{rule}: leave the confidence out")
 
 
-def _explain(candidate: Observation, reference: Observation) -> Record:
+def _explain(candidate: Observation, reference: Observation, *, by_noise: bool) -> Record:
     # Hypothesis fails many times with one candidate, and what explains it is the same each time
-    key = ("origin", reference.content_key, reference.data_digest)
-    return candidate.remember(key, lambda: explain_damage(candidate, reference))
+    key = ("origin", reference.content_key, reference.data_digest, by_noise)
+    return candidate.remember(key, lambda: explain_damage(candidate, reference, by_noise=by_noise))
 
 
 @contextlib.contextmanager
@@ -253,7 +255,7 @@ def conclude(
     steer(check)
     record = record_check(check, assertion, subjects)
     if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
-        record["origin"] = _explain(*observations)
+        record["origin"] = _explain(*observations, by_noise=measurement.comparison == "outputs")
     if observations is not None and current_execution().illustrate and not record["explored"]:
         record["evidence"] = gather_evidence(measurement, *observations, options)
     check = RecordedCheck(check.measurement, check.results, record)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement
+from cp_compress.fidelity.observing.outputs import view_of
 from cp_compress.fidelity.observing.refusals import (
     notes_on_used,
     refuse_searched,
@@ -44,8 +45,8 @@ def assert_documents(
         claim = any(one.confidence is not None for one in requirements)
         doubts = _doubts(compressed, data, claim=claim)
         measurement = comparison.compare(
-            compressed,
-            reference,
+            view_of(compressed, execution.output),
+            view_of(reference, execution.output),
             data,
             device=execution.device,
             batch_size=execution.batch_size,

@@ -22,6 +22,7 @@ from cp_compress.fidelity.attributions.methods.gradients import Saliency
 from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.inputs.trees import Inputs, leaves_of
 from cp_compress.inputs.wrapping import said_by
 from cp_compress.model.footprints import figures_of, file_bytes_of
 from pytest_cp.checks.outlines import draw_outlines
@@ -76,12 +77,12 @@ def _examples(
     if not changes:
         return []
     chosen = torch.tensor([change.index for change in changes])
-    before, after = (seen.data.select(chosen)[0] for seen in (reference, candidate))
+    given = [seen.data.read(chosen)[0] for seen in (reference, candidate)]
     rows: list[Record] = [
         {"index": change.index, "label": change.label, "before": change.before, "after": change.after}
         for change in changes
     ]
-    single = reference.task == "single_label"
+    single = reference.task == "single_label" and measurement.comparison != "outputs" and reference.gives_logits
     if single:
         for row in rows:
             answers = {"reference": reference, "candidate": candidate}
@@ -89,6 +90,11 @@ def _examples(
                 who: reference.class_names[int(seen.predictions[row["index"]])] for who, seen in answers.items()
             }
     _add_measured_iou(rows, measurement)
+    before, after = given
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        for place, row in enumerate(rows):
+            row["text"] = _printed_tree(before[place : place + 1])
+        return rows
     if not _is_image(before):
         for row, values in zip(rows, before, strict=True):
             row["text"] = _printed(values)
@@ -105,7 +111,7 @@ def _examples(
         except Exception as error:  # pictures without maps are better than none
             evidence["notes"].append(f"attribution maps cannot be shown: {reason_of(error)}")
     else:
-        told = _TASKS[reference.task]
+        told = _TASKS.get(reference.task, "here outputs are compared, not answers")
         evidence["notes"].append(f"no attribution maps: a map explains a single answer, but {told}")
     return rows
 
@@ -181,6 +187,13 @@ def _printed(values: Tensor) -> str:
     shown = ", ".join(f"{value:.4g}" for value in flat[:_PRINTED_VALUES].tolist())
     shape = "×".join(map(str, values.shape)) or "one value"
     return f"[{shown}{', …' if len(flat) > _PRINTED_VALUES else ''}] ({shape})"
+
+
+def _printed_tree(inputs: Inputs) -> str:
+    """Return the beginnings of the tensors of one example, by name."""
+    names = [""] if isinstance(inputs, Tensor) else inputs.names
+    parts = zip(names, leaves_of(inputs), strict=True)
+    return "; ".join(f"{name} {_printed(tensor[0])}".strip() for name, tensor in parts)
 
 
 def _distances(measurement: Measurement) -> Record | None:

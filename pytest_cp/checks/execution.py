@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cp_compress.base.arguments import check_integer
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.observing.outputs import Output
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class Execution:
     """Where and how checks run: they change neither requirements nor what is compared.
 
     `device` is None for CUDA where present, else the CPU. `deployed_batch_size` is that of the deployed model, to which
-    the forward pass is held, or None for whatever `batch_size` gives. `searched` are digests of examples that a search
+    the forward pass is held, or None for whatever `batch_size` gives. `output` is the part of what models
+    give that is compared, None for their logits. `searched` are digests of examples that a search
     has seen, on which no gate is made unless `allow_searched_data`. With `origin` a failing check looks for the layers
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
     written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
@@ -29,6 +34,7 @@ class Execution:
     seed: int = 0
     batch_size: int = 256
     deployed_batch_size: int | None = field(default=None, repr=False)
+    output: Output = field(default=None, repr=False)
     origin: bool = field(default=True, repr=False)
     evidence_folder: Path | None = field(default=None, repr=False)
     illustrate: bool = field(default=False, repr=False)
@@ -59,12 +65,16 @@ def using_execution(execution: Execution) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deploying(owner: str, batch_size: int | None) -> Iterator[None]:
-    """Hold the checks inside, of the assertion `owner`, to a deployed batch size; None leaves it as it is.
+def deploying(owner: str, batch_size: int | None, output: Output = None) -> Iterator[None]:
+    """Hold the checks inside, of the assertion `owner`, to a deployed batch size and an output; None leaves them.
 
-    Raises InvalidArgumentError for one that is larger than any forward call may be.
+    Raises InvalidArgumentError for a batch that is larger than any forward call may be, and for what names no output.
     """
     execution = current_execution()
+    if output is not None:
+        from cp_compress.fidelity.observing.outputs import check_output
+
+        execution = replace(execution, output=check_output(owner, output))
     if batch_size is not None:
         limit = execution.batch_size
         rule = f"must be a whole number in 1..{limit}, the largest batch of a forward call (cp_batch_size)"

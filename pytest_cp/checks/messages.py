@@ -31,6 +31,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _class_lines(record["details"].get("classes", []))
     lines += _slice_lines(record)
     lines += _language_lines(record["details"])
+    lines += _output_lines(record["details"])
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
     lines += _worst_lines(record)
@@ -176,10 +177,11 @@ def worst_slices(record: Record) -> list[str]:
     """Return what happened to each slice that changed, the worst first by what is required of slices."""
     unmet = {entry["metric"] for entry in record["requirements"] if entry["outcome"] != "pass"}
     by_drop = "max_slice_accuracy_drop" in unmet and "min_slice_agreement" not in unmet
-    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row["drop"] > 0]
+    rows = [row for row in record["details"].get("slices", []) if row["agreement"] < 1 or row.get("drop", 0) > 0]
     rows.sort(key=lambda row: (-row["drop"] if by_drop else row["agreement"], row["count"]))
     return [
-        f"{row['slice']}: agreement {number(row['agreement'])}, accuracy {_before_and_after(row)} (n = {row['count']})"
+        f"{row['slice']}: agreement {number(row['agreement'])}"
+        f"{f', accuracy {_before_and_after(row)}' if 'drop' in row else ''} (n = {row['count']})"
         for row in rows
     ]
 
@@ -200,6 +202,21 @@ def _language_lines(details: Record) -> list[str]:
     lines = ["  slices, worst first:", *rows, *_rest(len(slices))] if rows else []
     tokens = [f"    {token_change(row)}" for row in details.get("tokens", [])[:_LISTED_TOKENS]]
     return lines + (["  tokens that changed most:", *tokens] if tokens else [])
+
+
+def _output_lines(details: Record) -> list[str]:
+    """Return how far each of several outputs is from the reference's, the least alike first."""
+    outputs = sorted(details.get("outputs", []), key=lambda row: -row["relative_error"])
+    rows = [f"    {output_change(row)}" for row in outputs[:_LISTED]] if len(outputs) > 1 else []
+    return ["  outputs, least alike first:", *rows, *_rest(len(outputs))] if rows else []
+
+
+def output_change(row: Record) -> str:
+    """Return how far an output is from the reference's."""
+    return (
+        f"{row['output'] or 'output'}: relative error {number(row['relative_error'])}, SQNR {number(row['sqnr'])} dB, "
+        f"at most {number(row['output_error'])} at one value"
+    )
 
 
 def token_change(row: Record) -> str:

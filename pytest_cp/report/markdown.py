@@ -12,7 +12,7 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number
 from pytest_cp.baselines import brief_problem, entry_name
-from pytest_cp.checks.messages import finding, found_and_bound, sensitivities, token_change, worst_slices
+from pytest_cp.checks.messages import finding, found_and_bound, output_change, sensitivities, token_change, worst_slices
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
@@ -29,6 +29,7 @@ _CUT = "\n\n… truncated here; the HTML and JSON reports are complete.\n"
 _LISTED_EXAMPLES = 8
 _LISTED_SLICES = 8
 _LISTED_TOKENS = 4
+_LISTED_OUTPUTS = 8
 _SIGNS = re.compile(r"[\\`*_\[\]~#]")
 # what begins a list or a quotation where a line begins
 _STARTS = re.compile(r"^(\d*)([-+.)](?!\d)|>)")
@@ -141,6 +142,7 @@ def _failure(record: Record) -> list[str]:
         lines.append(f"- {_text(record['error'])}")
     lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
     lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
+    lines += [f"- {_text(output_change(row))}" for row in record["details"].get("outputs", [])[:_LISTED_OUTPUTS]]
     lines += [f"- {_text(token_change(row))}" for row in record["details"].get("tokens", [])[:_LISTED_TOKENS]]
     lines += [
         "- " + _text(f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}")

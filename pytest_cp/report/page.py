@@ -140,6 +140,7 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
         "classes": classes,
         "flips": details.get("flips", []),
         "slices": details.get("slices", []),
+        "outputs": details.get("outputs", []),
         **example_views(record, images),
         "scatter": distance_scatter(distances) if distances else None,
         "distances": distances,

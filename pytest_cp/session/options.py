@@ -12,6 +12,7 @@ import pytest
 
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of
+from cp_compress.base.factories import make_from
 from cp_compress.base.files import read_regular
 from pytest_cp.checks.execution import Execution
 
@@ -35,6 +36,13 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "string",
         "",
         "batch size of the deployed model, to which forward passes are held where answers depend on the batch",
+    ),
+    (
+        "cp_output",
+        "string",
+        "",
+        "part of what models give that is compared: a name such as logits, the place in a tuple, or a factory of a "
+        "function of the output (default: the logits)",
     ),
     ("cp_origin", "string", "auto", "auto: a failing check names the layers that cause the damage; off: it does not"),
     ("cp_cache_dir", "string", "", "cache folder for compressed models (default: in pytest's cache folder)"),
@@ -77,8 +85,8 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
 MARKER_TEXTS = (
     "compress_model(scheme, ...): run the test once per scheme, with the fixture `compressed_model`",
     "compress_dataset(codec, ...): run the test once per codec, with the fixture `compressed_dataset`",
-    "cp_execution(device=None, seed=None, batch_size=None, deployed_batch_size=None, origin=None): where and how the "
-    "test's checks run",
+    "cp_execution(device=None, seed=None, batch_size=None, deployed_batch_size=None, output=None, origin=None): where "
+    "and how the test's checks run",
     "cp_baseline(tolerance=None, ratchet=None): how the test's checks are compared with their baselines",
 )
 MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
@@ -141,6 +149,7 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         seed=_whole("cp seed", seed, at_least=0),
         batch_size=largest,
         deployed_batch_size=_deployed(config, marked, largest),
+        output=_output(_first(marked.get("output"), config.getini("cp_output") or None)),
         origin=origin == "auto",
         evidence_folder=_evidence_folder(config),
         illustrate=bool(config.getoption("--cp-report-html")),
@@ -159,6 +168,14 @@ def _deployed(config: pytest.Config, marked: Mapping[str, Any], largest: int) ->
         rule = f"must be at most the cp batch size, {largest}, the largest of any forward call; raise that"
         raise pytest.UsageError(f"cp deployed batch size {size}: {rule}")
     return size
+
+
+def _output(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if ":" in given:
+        return make_from(given, "cp_output")
+    return int(given) if given.lstrip("-").isdigit() else given
 
 
 def _evidence_folder(config: pytest.Config) -> Path | None:
@@ -213,12 +230,12 @@ def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
 def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
     if marker is None:
         return {}
-    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "deployed_batch_size", "origin"}
+    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "deployed_batch_size", "output", "origin"}
     if marker.args or unknown:
         given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
         raise pytest.UsageError(
-            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size, deployed_batch_size "
-            "and origin"
+            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size, deployed_batch_size, "
+            "output and origin"
         )
     return marker.kwargs
 

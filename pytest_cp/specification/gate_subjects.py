@@ -26,7 +26,9 @@ from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_searched
 from cp_compress.inputs.tokens import TokenData
+from cp_compress.inputs.trees import Inputs, arguments_of
 from cp_compress.model import compression_steps, parse_scheme
+from pytest_cp.checks.call_options import OUTPUT
 from pytest_cp.checks.conclusion import returning_twin
 from pytest_cp.checks.execution import current_execution, using_execution
 from pytest_cp.checks.naming import candidate_called
@@ -67,7 +69,7 @@ class GateSubjects:
         if "dataset" in taken:
             subjects.append(self._dataset)
         if "example_input" in taken:
-            arguments["example_input"] = self._first_input().to(chosen_device(self._config))
+            arguments["example_input"] = arguments_of(self._first_input().to(chosen_device(self._config)))
         if "codec" in candidate and "compressed_dataset" in taken:
             arguments["compressed_dataset"] = self._stored(candidate)
         with candidate_called(_model_name(candidate)):
@@ -92,9 +94,9 @@ class GateSubjects:
         documents = any(levels()[one.level].kind == "language" for one in self._specification.requirements)
         return TokenData(self._dataset) if documents else LabeledData(self._dataset)
 
-    def _first_input(self) -> torch.Tensor:
+    def _first_input(self) -> Inputs:
         data = self._data
-        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.select([0])[0]
+        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.read([0])[0]
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:
@@ -164,6 +166,7 @@ class GateSubjects:
 
     def _arguments(self, requirements: Requirements) -> dict[str, Any]:
         given = {name: value for name, value in requirements.arguments.items() if name != "candidates"}
+        made = (*levels()[requirements.level].made, OUTPUT)
         for name, value in given.items():
             if name == "slices":
                 given[name] = {label: self._slice(label, one) for label, one in value.items()}
@@ -171,7 +174,7 @@ class GateSubjects:
                 given[name] = self._clusters(requirements.level, value)
             elif isinstance(value, list):
                 given[name] = tuple(value)
-            elif name in levels()[requirements.level].made and isinstance(value, str) and FACTORY.fullmatch(value):
+            elif name in made and isinstance(value, str) and FACTORY.fullmatch(value):
                 given[name] = make_from(value, f"{requirements.level}.{name}")
             elif name in ("replay", "save_to"):
                 given[name] = self._folder / value

@@ -59,6 +59,13 @@ _CLUSTERS = {
     "description": "a column of the metadata, a factory, or one entry an example: equal within a cluster",
 }
 
+OUTPUT_SCHEMA = {
+    "type": ["string", "integer"],
+    "minLength": 1,
+    "description": "the part of what models give that is compared: a name, the place in a tuple, or a factory of a "
+    "function of the output",
+}
+
 
 _COUNT = {"minimum": 1}
 _LIMITS: Mapping[str, dict[str, Any]] = {
@@ -152,7 +159,7 @@ def _hints(level: str) -> dict[str, Any]:
 
 
 def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
-    from pytest_cp.checks.call_options import DEPLOYED
+    from pytest_cp.checks.call_options import DEPLOYED, OUTPUT
 
     if name == "slices":
         return {"type": "object", "minProperties": 1, "additionalProperties": _SLICE}
@@ -164,6 +171,8 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
         return {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1}
     if name == DEPLOYED:
         return {"type": "integer", "minimum": 1}
+    if name == OUTPUT:
+        return OUTPUT_SCHEMA
     metric = bounds_of(level).get(name)
     if metric is not None:
         return _bound_schema(metric, noise=has_noise(level))

@@ -8,7 +8,7 @@ from typing import Any
 
 from cp_compress.base.extensions import added
 from pytest_cp.specification.errors import SpecificationError
-from pytest_cp.specification.levels import level_schema, levels
+from pytest_cp.specification.levels import OUTPUT_SCHEMA, level_schema, levels
 
 SCHEMA_VERSION = 1
 _TEXT = {"type": "string", "minLength": 1}
@@ -91,6 +91,7 @@ def _fixed_tables() -> dict[str, Any]:
                 "seed": {"type": "integer", "minimum": 0},
                 "batch_size": {"type": "integer", "minimum": 1},
                 "deployed_batch_size": {"type": "integer", "minimum": 1},
+                "output": OUTPUT_SCHEMA,
                 "origin": {"enum": ["auto", "off"]},
             }
         ),

@@ -103,7 +103,7 @@ class CorruptedDataset:
     def __init__(self, dataset: Any, corruption: str, severity: int, *, seed: int = 0) -> None:
         self.data = LabeledData(dataset)
         self.corruption, self.severity, self.seed = corruption, severity, seed
-        corrupt(self.data.select([0])[0], corruption, severity, seed=seed)
+        corrupt(self.data.inputs([0]), corruption, severity, seed=seed)
 
     @property
     def wrapped_dataset(self) -> Any:
@@ -127,7 +127,10 @@ class CorruptedDataset:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is outside of {len(self)} examples")
         places = [int(index) % len(self) for index in indices]
-        images, labels = self.data.select(places)
+        images, (_, labels) = self.data.inputs(places), self.data.read(places)
+        if labels is None:
+            changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=places)
+            return list(changed.unbind())
         if self.data.task != "single_label":  # `LabeledData` has made its own of the target that does not count
             labels = torch.where(labels == IGNORED, ignored_by(self.data), labels)
         changed = corrupt(images, self.corruption, self.severity, seed=self.seed, indices=places)

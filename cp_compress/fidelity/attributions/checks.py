@@ -18,7 +18,7 @@ def check_gap_limit(owner: str, limit: object) -> float:
 
 def check_same_inputs(candidate: Observation, reference: Observation, chosen: Tensor) -> None:
     """Raise ObservationError unless both models read inputs of one shape; `chosen` are the examples compared."""
-    ours, theirs = (seen.data.select(chosen[:1])[0].shape[1:] for seen in (candidate, reference))
+    ours, theirs = (seen.data.inputs(chosen[:1]).shape[1:] for seen in (candidate, reference))
     if ours != theirs:
         raise ObservationError(
             f"the candidate's inputs have shape {tuple(ours)}, the reference's {tuple(theirs)}: "

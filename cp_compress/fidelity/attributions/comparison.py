@@ -88,6 +88,7 @@ def compare_attributions(
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison of attributions")
     check_same_inputs(candidate, reference, chosen)
     targets = reference.predictions[chosen]
     before = attribution_maps(reference, asked, chosen, targets, batch_size)
@@ -163,7 +164,7 @@ def _least_alike(
         changes.append(
             ExampleChange(
                 index=example,
-                label=names[int(reference.labels[example])],
+                label=reference.label_name(example),
                 before=names[was],
                 after=f"{names[now]}, IoU of the maps {float(index[position]):.2f}",
             )

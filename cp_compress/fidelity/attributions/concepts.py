@@ -102,6 +102,7 @@ def compare_concepts(
         reject(_OWNER, "layer", layer, "layer is the path of a module, such as 'layer3'")
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a comparison of concepts")
     sets = _random_sets(random_sets, named, reference, seed)
     targets = reference.predictions[chosen]
     classes = [number for number, count in enumerate(torch.bincount(targets).tolist()) if count >= least]
@@ -144,7 +145,7 @@ def _check_concepts(concepts: Mapping[str, Tensor], reference: Observation) -> d
 
 
 def _check_inputs(name: str, inputs: object, reference: Observation) -> Tensor:
-    first = reference.data.select([0])[0]
+    first = reference.data.inputs([0])
     if not isinstance(inputs, Tensor) or inputs.shape[1:] != first.shape[1:] or len(inputs) < _LEAST_EXAMPLES:
         found = tuple(inputs.shape) if isinstance(inputs, Tensor) else inputs
         rule = f"needs {_LEAST_EXAMPLES} inputs or more, a tensor (k, {', '.join(map(str, first.shape[1:]))})"
@@ -166,7 +167,7 @@ def _random_sets(
         reject(_OWNER, "random_sets", given, f"a concept has {size} examples, the data set {len(reference)} only")
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randperm(len(reference), generator=generator)[:size] for _ in range(count)]
-    return tuple(reference.data.select(indices)[0] for indices in drawn)
+    return tuple(reference.data.inputs(indices) for indices in drawn)
 
 
 def _scores(
@@ -272,7 +273,7 @@ def _changed_examples(
         example = int(chosen[row])
         now, was = int(candidate.predictions[example]), int(reference.predictions[example])
         text = f"{names[now]}, {float(agreement[row]):.0%} of the concepts keep their sign"
-        changes.append(ExampleChange(example, names[int(reference.labels[example])], names[was], text))
+        changes.append(ExampleChange(example, reference.label_name(example), names[was], text))
     return tuple(changes)
 
 

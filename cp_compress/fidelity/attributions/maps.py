@@ -115,13 +115,13 @@ def compute_maps(
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     layer, modules = _prepare(observation, method, indices[: batch.limit])
-    discrete = not observation.data.select(indices[:1])[0].is_floating_point()
+    discrete = not observation.data.inputs(indices[:1]).is_floating_point()
     draws = _draw(method, observation, indices)
     maps: list[Tensor] = []
     gaps: list[Tensor] = []
 
     def run(part: slice) -> None:
-        inputs, _ = observation.data.select(indices[part])
+        inputs = observation.data.inputs(indices[part])
         leaf, target = _leaf(runner, inputs), targets[part].to(runner.device, copy=True)
         subject = AttributionSubject(runner, modules, layer, draws, batch.limit)
         found, change = check_maps(method, _ask(method, lambda: method.attribute(subject, leaf, target)), leaf)
@@ -148,7 +148,7 @@ def _prepare(
 ) -> tuple[nn.Module | None, ActivationModules | None]:
     """Return the layer that a method looks at, and the model with its activations as modules, where it needs them."""
     runner, inner = observation.runner, method.inner
-    first = observation.data.select(indices[:_TRACED_EXAMPLES])[0]
+    first = observation.data.inputs(indices[:_TRACED_EXAMPLES])
     discrete = not first.is_floating_point()
     if discrete:
         _require_discrete(runner, method, first)
@@ -196,7 +196,7 @@ def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor)
 
 
 def _draw(method: AttributionMethod, observation: Observation, indices: Tensor) -> dict[str, Tensor]:
-    shape = tuple(observation.data.select(indices[:1])[0].shape[1:])
+    shape = tuple(observation.data.inputs(indices[:1]).shape[1:])
     drawn = _ask(method, lambda: method.draws(observation.data, shape))
     if not isinstance(drawn, dict) or not all(isinstance(part, Tensor) for part in drawn.values()):
         raise ObservationError(f"{method} drew a {type(drawn).__name__}: draws must be tensors by name, in a dict")

@@ -29,7 +29,7 @@ def read_masks(owner: str, name: str, mask: Mask, observation: Observation, chos
     Raises InvalidArgumentError for other forms, shapes and values, and for an example whose mask is empty or holds
     every place: a requirement on it could never be met, or never fail.
     """
-    space = place_shape(tuple(observation.data.select(chosen[:1])[0].shape[1:]))
+    space = place_shape(tuple(observation.data.inputs(chosen[:1]).shape[1:]))
     masks = _read(owner, name, mask, observation, chosen, space, size)
     rows = masks.flatten(1)
     pointless = (rows.all(dim=1) | ~rows.any(dim=1)).nonzero().flatten()
@@ -72,7 +72,8 @@ def _read(
         reject(owner, name, mask, _FORMS)
     parts = []
     for part in slices(len(chosen), size):
-        values = torch.as_tensor(mask(*observation.data.select(chosen[part])))
+        inputs, (_, labels) = observation.data.inputs(chosen[part]), observation.data.read(chosen[part])
+        values = torch.as_tensor(mask(inputs, labels))
         expected = (len(chosen[part]), *space)
         if tuple(values.shape) != expected:
             shapes = f"shape {tuple(values.shape)} for {expected[0]} examples; expected {expected}"

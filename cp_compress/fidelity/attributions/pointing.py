@@ -106,6 +106,7 @@ def compare_pointing(
     chosen = choose_examples(_OWNER, examples, len(original))
     if reference is not None:
         check_comparable(candidate, reference)
+        reference.data.require_one_tensor("a comparison of attributions")
         check_same_inputs(candidate, reference, chosen)
     size = batch_size_for(original.runner.device, batch_size, original.batch_size.limit).limit
     masks = {name: read_masks(_OWNER, name, mask, original, chosen, size) for name, mask in wanted.items()}
@@ -205,7 +206,7 @@ def _worst_examples(
         }
         now, was = int(candidate.predictions[example]), int(original.predictions[example])
         before = f"{names[was]}" + (f", {texts['reference']}" if "reference" in texts else "")
-        label = names[int(original.labels[example])]
+        label = original.label_name(example)
         changes.append(ExampleChange(example, label, before, f"{names[now]}, {texts['candidate']}"))
     return tuple(changes)
 

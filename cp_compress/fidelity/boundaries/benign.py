@@ -63,7 +63,7 @@ def benign_directions(
     owner = "benign_directions"
     require_one_class(reference.task)
     chosen = choose_examples(owner, examples, len(reference))
-    inputs, _ = reference.data.select(chosen)
+    inputs = reference.data.inputs(chosen)
     if not inputs.is_floating_point():
         raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
     known = _known_kinds(inputs)
@@ -105,7 +105,7 @@ class BenignChanges:
         inputs = self.inputs[part]
         if kind == _SAME_CLASS:
             assert self._nearest is not None
-            return self.reference.data.select(self._nearest[part])[0] - inputs
+            return self.reference.data.inputs(self._nearest[part]) - inputs
         if kind == _JPEG:
             from cp_compress.data import JPEG  # codecs stand beside fidelity, not below it
 
@@ -160,7 +160,7 @@ def _nearest_of_class(reference: Observation, chosen: Tensor, inputs: Tensor) ->
     size = max(1, _BLOCK_VALUES // rows.shape[1])
     for part in slices(len(others), size):
         block = others[part]
-        there = reference.data.select(block)[0].flatten(1).double()
+        there = reference.data.inputs(block).flatten(1).double()
         for few in slices(len(rows), max(1, min(size, _BLOCK_VALUES // len(block)))):
             # a product of matrices would give copies a distance
             distances = torch.cdist(rows[few].double(), there, compute_mode="donot_use_mm_for_euclid_dist")

@@ -116,7 +116,7 @@ def gate_blocks(
     Those of a reference whose content has no digest are made at once, because theirs is that of the directions.
     """
     require_one_class(reference.task)
-    inputs, _ = reference.data.select(chosen)
+    inputs = reference.data.inputs(chosen)
     ranks = len(names := class_gradient_names(reference, standard_counts(tuple(inputs.shape[1:]))[0]))
     origin = class_gradient_origin(reference, inputs, ranks)
     if origin is None:
@@ -152,7 +152,7 @@ def worst_case_blocks(
 ) -> Directions | DirectionBlocks:
     """Return `worst_case_directions` of the examples `chosen` (n,), made in blocks as those of `gate_blocks` are."""
     require_one_class(observation.task)
-    inputs, _ = observation.data.select(chosen)
+    inputs = observation.data.inputs(chosen)
     origin = worst_case_origin(observation, inputs)
     if origin is None:
         return worst_case_directions(observation, chosen, batch_size=batch_size)
@@ -173,7 +173,7 @@ def benign_blocks(
 ) -> Directions | DirectionBlocks:
     """Return `benign_directions` of the examples `chosen` (n,), made in blocks as those of `gate_blocks` are."""
     require_one_class(reference.task)
-    inputs, _ = reference.data.select(chosen)
+    inputs = reference.data.inputs(chosen)
     if reference.model_digest is None or not inputs.is_floating_point():
         return benign_directions(reference, chosen)
     size = max(

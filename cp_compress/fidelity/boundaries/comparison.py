@@ -120,7 +120,8 @@ def compare_boundaries(
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, standard_examples(examples, reference), len(reference))
     check_comparable(candidate, reference)
-    before_inputs, after_inputs = (seen.data.select(chosen)[0] for seen in (reference, candidate))
+    reference.data.require_one_tensor("a comparison of boundaries")
+    before_inputs, after_inputs = (seen.data.inputs(chosen) for seen in (reference, candidate))
     if before_inputs.shape != after_inputs.shape:
         shapes = f"{tuple(after_inputs.shape[1:])}, the reference's {tuple(before_inputs.shape[1:])}"
         raise ObservationError(f"the candidate's inputs have shape {shapes}: no direction fits both")
@@ -198,7 +199,7 @@ def standard_examples(
     """Return how many examples "auto" are for inputs of this size; anything else as it is."""
     if not isinstance(examples, str) or examples != "auto":
         return examples  # type: ignore[return-value]  # other texts are refused where examples are chosen
-    share = USUAL_VALUES / max(USUAL_VALUES, reference.data.select(range(1))[0][0].numel())
+    share = USUAL_VALUES / max(USUAL_VALUES, reference.data.inputs(range(1))[0].numel())
     return max(_FEWEST_EXAMPLES, int(_EXAMPLES * share))
 
 
@@ -250,7 +251,7 @@ def _largest_changes(
         return ()
     moved = torch.where(pairs.both, pairs.log_ratio, torch.where(pairs.either, torch.inf, 0.0))
     worst, column = moved.max(dim=1)
-    classes, changes = reference.class_names, []
+    changes = []
     for row in torch.argsort(worst, descending=True, stable=True)[:_LISTED_EXAMPLES].tolist():
         ray, example = int(column[row]), int(compared[row])
         if worst[row] > 0:
@@ -258,7 +259,7 @@ def _largest_changes(
             changes.append(
                 ExampleChange(
                     index=example,
-                    label=classes[int(reference.labels[example])],
+                    label=reference.label_name(example),
                     before=f"boundary {_place(before, reach)} along {names[ray]}",
                     after=_place(after, reach),
                 )
@@ -275,7 +276,7 @@ def _disagreements(candidate: Observation, reference: Observation, left_out: Ten
     return tuple(
         ExampleChange(
             index=example,
-            label=names[int(reference.labels[example])],
+            label=reference.label_name(example),
             before=names[int(reference.predictions[example])],
             after=f"{names[int(candidate.predictions[example])]} (left out)",
         )

@@ -62,7 +62,7 @@ def class_gradient_directions(
     chosen = choose_examples(owner, examples, len(observation))
     ranks = min(asked, observation.classes - 1)
     runner = observation.runner
-    inputs, _ = observation.data.select(chosen)
+    inputs = observation.data.inputs(chosen)
     require_gradients(runner, inputs[:1], "a direction along class gradients")
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
@@ -208,7 +208,7 @@ def gate_directions(
     require_observations("gate_directions", reference=reference)
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
-    shape = tuple(reference.data.select(chosen[:1])[0].shape[1:])
+    shape = tuple(reference.data.inputs(chosen[:1]).shape[1:])
     gradients = standard_counts(shape)[0] if class_gradients is None else class_gradients
     parts = [class_gradient_directions(reference, chosen, count=gradients, batch_size=batch_size)]
     parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)

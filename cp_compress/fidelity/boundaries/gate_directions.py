@@ -101,7 +101,7 @@ def compare_standard_boundaries(
 
 
 def _residuals(reference: Observation, chosen: list[int]) -> Directions | None:
-    images, _ = reference.data.select(chosen)
+    images = reference.data.inputs(chosen)
     is_image = images.ndim == 4 and images.shape[1] in (1, 3) and images.is_floating_point()
     if not is_image or images.min() < 0 or images.max() > 1:
         return None

@@ -70,7 +70,7 @@ def worst_case_directions(
     require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
     runner = observation.runner
-    inputs, _ = observation.data.select(chosen)
+    inputs = observation.data.inputs(chosen)
     require_gradients(runner, inputs[:1], "a worst-case direction")
     classes = min(_CLASSES, observation.classes)
     found = {method: torch.empty_like(inputs) for method in methods}

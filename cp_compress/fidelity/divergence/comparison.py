@@ -16,6 +16,7 @@ from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.inputs.tasks import UNKNOWN
 
 _LISTED_EXAMPLES = 20
 
@@ -79,11 +80,12 @@ def compare_divergence(
     """
     require_observations("compare_divergence", candidate=candidate, reference=reference)
     check_comparable(candidate, reference)
+    reference.data.require_one_tensor("a search for divergence")
     chosen = choose_examples("compare_divergence", examples, len(reference))
     found = find_divergence(
-        candidate.model,
-        reference.model,
-        reference.data.select(chosen)[0],
+        candidate.compared_model,
+        reference.compared_model,
+        reference.data.inputs(chosen),
         epsilon=epsilon,
         norm=norm,
         lattice=lattice,
@@ -128,7 +130,7 @@ def as_measurement(
         "median_linf": float(found.linf[found.found].quantile(0.5)) if hits else math.nan,
         "median_l2": float(found.l2[found.found].quantile(0.5)) if hits else math.nan,
     }
-    true_classes = reference.labels[chosen] if labels is None else labels
+    true_classes = reference.targets[chosen] if labels is None else labels
     return Measurement(
         comparison="divergence",
         metrics=metrics,
@@ -203,7 +205,7 @@ def _changes(
 
     def name(number: Tensor) -> str:
         place = int(number)
-        return names[place] if 0 <= place < len(names) else str(place)
+        return names[place] if 0 <= place < len(names) else "none" if place == UNKNOWN else str(place)
 
     def moved(distance: float) -> str:
         return "" if math.isnan(distance) else f", moved by L∞ {distance:.3g}"  # a replay knows no seeds

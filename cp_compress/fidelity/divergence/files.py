@@ -162,7 +162,7 @@ def replay_divergence(
     """
     require_observations("replay_divergence", candidate=candidate, reference=reference)
     kept = saved if isinstance(saved, SavedDivergence) else load_divergence(saved)
-    expected = tuple(reference.data.select([0])[0].shape[1:])
+    expected = tuple(reference.data.inputs([0]).shape[1:])
     if tuple(kept.inputs.shape[1:]) != expected:
         rule = f"its inputs have this shape, but those of the data {expected}"
         reject("replay_divergence", "saved", tuple(kept.inputs.shape[1:]), rule)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.embeddings.default_layer import default_layer
 from cp_compress.fidelity.embeddings.similarity import (
     angular_visual_hardness,
     minibatch_cka,
@@ -20,11 +21,10 @@ from cp_compress.fidelity.embeddings.similarity import (
 )
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
-from cp_compress.fidelity.observing.layer_outputs import INPUT, find_layer, last_linear, layer_features
+from cp_compress.fidelity.observing.layer_outputs import INPUT, find_layer, layer_features
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples
-from cp_compress.inputs.tasks import IGNORED
 from cp_compress.model.layers import used_value
 
 Layers = str | Sequence[str] | Mapping[str, str]
@@ -60,8 +60,9 @@ def compare_embeddings(
         candidate: The observation of the compressed model, or of a model on compressed data.
         reference: The observation of the reference on the same examples.
         layer: The path of a module, whose output is the embedding, "input:" and a path for its input, several of them,
-            or a mapping from the reference's layers to the candidate's; by default the input of the linear layer that
-            each model runs last.
+            or a mapping from the reference's layers to the candidate's; "output:" is what the models give. By default
+            the input of the linear layer that each model runs last of those that its answers depend on; of a model
+            that gives embeddings, what it gives.
         examples: A number of examples spread evenly over the data set, their indices, or None for all. Examples of a
             `TaskDataset` with only ignored positions are left out.
         neighbors: The number of nearest neighbours of `neighbor_overlap`.
@@ -85,7 +86,7 @@ def compare_embeddings(
     True
     """
     require_observations(_OWNER, candidate=candidate, reference=reference)
-    check_comparable(candidate, reference, any_task=True)
+    check_comparable(candidate, reference, any_task=True, any_output=True)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_integer(_OWNER, "neighbors", neighbors, "must be a whole number of 1 or more", at_least=1)
     check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
@@ -93,7 +94,8 @@ def compare_embeddings(
     asked, chosen = len(chosen), _answered(reference, chosen)
     before = layer_features(reference, list(pairs), pool=pool, examples=chosen)
     after = layer_features(candidate, list(pairs.values()), pool=pool, examples=chosen)
-    labels = reference.labels[chosen] if reference.task == "single_label" else None
+    single = reference.task == "single_label" and reference.labeled and reference.gives_logits
+    labels = reference.labels[chosen] if single else None
     rows: list[dict[str, Any]] = []
     per_example = {"example": chosen}
     for theirs, mine in pairs.items():
@@ -126,9 +128,9 @@ def compare_embeddings(
 
 def _answered(reference: Observation, chosen: Tensor) -> Tensor:
     """Return those of the chosen examples that have an answer that counts, as level A has them."""
-    if reference.task == "single_label":
+    if reference.task == "single_label" or not reference.labeled:
         return chosen
-    kept = chosen[(reference.labels[chosen] != IGNORED).flatten(1).any(1)]
+    kept = chosen[reference.counting[chosen].flatten(1).any(1)]
     if not len(kept):
         raise ObservationError("all positions of the examples are ignored, so there is nothing to compare")
     return kept
@@ -136,7 +138,7 @@ def _answered(reference: Observation, chosen: Tensor) -> Tensor:
 
 def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observation) -> dict[str, str]:
     if layer is None:  # one of them may stand inside another module, where paths are longer
-        return {_embedding_layer(reference): _embedding_layer(candidate)}
+        return {default_layer(reference): default_layer(candidate)}
     pairs = dict(layer) if isinstance(layer, Mapping) else {}
     if not isinstance(layer, Mapping):
         pairs = {name: name for name in ([layer] if isinstance(layer, str) else layer)}
@@ -144,10 +146,6 @@ def _layer_pairs(layer: Layers | None, reference: Observation, candidate: Observ
     if not pairs or not all(isinstance(text, str) and text.removeprefix(INPUT) for text in texts):
         reject(_OWNER, "layer", layer, "give the path of a layer, several, or a mapping from path to path")
     return pairs
-
-
-def _embedding_layer(seen: Observation) -> str:
-    return INPUT + seen.remember(("last linear",), lambda: last_linear(seen))
 
 
 def _compare_layer(
@@ -234,11 +232,10 @@ def _largest_changes(
     values = per_example.get("hardness_change") if angles is None else angles
     if values is None or reference.task != "single_label":
         return ()
-    names = reference.class_names
     return tuple(
         ExampleChange(
             index=int(chosen[row]),
-            label=names[int(reference.labels[chosen[row]])],
+            label=reference.label_name(int(chosen[row])),
             before="its embedding",
             after=f"hardness changed by {float(values[row]):.3g}"
             if angles is None

@@ -551,6 +551,74 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unit="inputs",
         ),
     ),
+    "outputs": _table(
+        Metric(
+            "relative_error",
+            "The mean over examples of the norm of the difference over the norm of the reference's output.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            start=0.05,
+        ),
+        Metric(
+            "relative_error_quantile",
+            "A quantile of that error over examples, written with its level: relative_error_quantile_0.9.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            claims=True,
+            leveled=True,
+        ),
+        Metric(
+            "worst_relative_error",
+            "The relative error of the example where it is largest.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            start=0.2,
+        ),
+        Metric(
+            "within_tolerance",
+            "The share of examples whose relative error is at most the tolerance.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.95,
+        ),
+        Metric(
+            "sqnr",
+            "The signal to quantisation noise ratio: the reference's sum of squares over that of the difference.",
+            "higher",
+            unchanged=_INF,
+            low=-_INF,
+            high=_INF,
+            unit="dB",
+            start=26.0,
+        ),
+        Metric(
+            "output_rmse",
+            "The root of the mean squared difference of the two models' outputs.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="output",
+        ),
+        Metric(
+            "output_error",
+            "The largest absolute difference of the two models' outputs.",
+            "lower",
+            unchanged=0.0,
+            high=_INF,
+            unit="output",
+        ),
+        Metric(
+            "own_error",
+            "The mean over examples of a distance of your own between the two models' outputs.",
+            "lower",
+            low=-_INF,
+            high=_INF,
+        ),
+    ),
     "reconstruction": _table(
         Metric(
             "max_error",
@@ -680,3 +748,16 @@ def find_comparison(metric: str) -> str:
     """Return the name of the comparison that gives a metric; raises InvalidArgumentError for one that none gives."""
     found = find_metric(metric)
     return next(name for name, metrics in known_metrics().items() if found in metrics.values())
+
+
+def without_labels(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return those metrics that do not rest on labels.
+
+    >>> without_labels({"agreement": 0.9, "accuracy": 0.8})
+    {'agreement': 0.9}
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if getattr(known_metric(name), "rests_on", None) not in ("labels", "classes")
+    }

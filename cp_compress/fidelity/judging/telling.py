@@ -18,7 +18,7 @@ from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metrics import known_metric
 from cp_compress.fidelity.judging.skill import FEWEST, skill_of
 from cp_compress.fidelity.observing.observation import Observation
-from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.trees import leaves_of
 from cp_compress.inputs.wrapping import said_by
 
 _FEWEST_ALIKE = 50
@@ -35,6 +35,7 @@ def require_telling(reference: Observation, requirements: Sequence[Requirement])
 
     Looked at is what each metric rests on, by its declaration (`Metric.rests_on`):
 
+    - "labels", "classes": data without labels is refused;
     - any: logits that do not depend on the example, as where all inputs are the same, are refused;
     - "answers", "labels", "classes": one answer to all of 50 examples or more is refused, unless nine in ten labels are
       of one class too;
@@ -48,6 +49,8 @@ def require_telling(reference: Observation, requirements: Sequence[Requirement])
     """
     bases = {metric.rests_on for one in requirements if (metric := known_metric(one.metric)) is not None}
     named = {name: _named(requirements, name) for name in ("answers", "labels", "classes")}
+    if named["labels"] or named["classes"]:
+        reference.data.require_labels(", ".join(part for part in (named["labels"], named["classes"]) if part))
     judged_by_answers = ", ".join(part for part in named.values() if part)
     judged_by_labels = ", ".join(part for part in (named["labels"], named["classes"]) if part)
     notes = [*_scale_notes(reference), *_alike_notes(reference)]
@@ -78,7 +81,11 @@ def _tells_by_itself(reference: Observation, requirement: Requirement) -> bool:
 
 def _alike_notes(reference: Observation) -> list[str]:
     count = len(reference)
-    if count < 2 or not reference.remember(("alike",), lambda: _are_alike(reference.logits)):
+    if (
+        count < 2
+        or not reference.gives_logits
+        or not reference.remember(("alike",), lambda: _are_alike(reference.logits))
+    ):
         return []
     same = reference.remember(("same inputs",), lambda: _have_same_inputs(reference))
     cause = "all inputs are the same" if same else "its inputs do not reach them: check how they are scaled"
@@ -95,9 +102,12 @@ def _are_alike(logits: Tensor) -> bool:
 
 
 def _have_same_inputs(reference: Observation) -> bool:
-    first = reference.data.select([0])[0]
+    first = leaves_of(reference.data.read([0])[0])
     # stops at the first batch that differs
-    return all(bool((inputs == first).all()) for inputs, _ in reference.data.batches(256))
+    return all(
+        all(bool((one == other).all()) for one, other in zip(leaves_of(inputs), first, strict=True))
+        for inputs, _ in reference.data.parts(256)
+    )
 
 
 def _answer_notes(reference: Observation, requirements: str) -> list[str]:
@@ -107,10 +117,13 @@ def _answer_notes(reference: Observation, requirements: str) -> list[str]:
         return []
     if bool((answers != answers[0]).any()):
         return _one_sided_notes(reference, answers, labels)
-    kinds, numbers = torch.unique(labels, return_counts=True)
-    share = float(numbers.max()) / len(labels)
     answer = _answer_name(reference, int(answers[0]))
     told = f"the reference answers {answer} for all {count} examples"
+    if not reference.labeled:
+        # without labels nobody can say that the examples should be told apart
+        return [f"{told}: a model that always does meets {requirements}"]
+    kinds, numbers = torch.unique(labels, return_counts=True)
+    share = float(numbers.max()) / len(labels)
     if count < _FEWEST_ALIKE or len(kinds) == 1 or share > _RARE:
         labelled = f"{share:.1%} of the labels are {_answer_name(reference, int(kinds[numbers.argmax()]))}"
         return [f"{told} ({labelled}): a model that always does meets {requirements}"]
@@ -125,6 +138,8 @@ def _one_sided_notes(reference: Observation, answers: Tensor, labels: Tensor) ->
     kinds, numbers = torch.unique(answers, return_counts=True)
     answer, number = int(kinds[numbers.argmax()]), int(numbers.max())
     share = number / len(answers)
+    if not reference.labeled:
+        return []
     if reference.task == "multi_label" or share <= _RARE or float((labels == answer).double().mean()) > _RARE * share:
         return []
     answered = f"the reference answers {_answer_name(reference, answer)} {number} times of {len(answers)}"
@@ -139,10 +154,10 @@ def _answer_name(reference: Observation, answer: int) -> str:
 
 def _counted(reference: Observation) -> tuple[Tensor, Tensor]:
     """Return the answers and labels that count, each (answers,)."""
-    answers, labels = reference.predictions.flatten(), reference.labels.flatten()
+    answers, labels = reference.predictions.flatten(), reference.targets.flatten()
     if reference.task == "single_label":
         return answers, labels
-    counts = labels != IGNORED
+    counts = reference.counting.flatten()
     return answers[counts], labels[counts]
 
 
@@ -183,7 +198,7 @@ def _skill_notes(reference: Observation, requirements: str) -> list[str]:
 def _class_notes(reference: Observation, requirements: str) -> list[str]:
     names, notes = reference.class_names, []
     if reference.task == "multi_label":
-        numbers = (reference.labels != IGNORED).sum(dim=0)
+        numbers = reference.counting.sum(dim=0)
         hits = numbers
     else:
         answers, labels = _counted(reference)
@@ -218,7 +233,12 @@ def _scale_notes(reference: Observation) -> list[str]:
 def _largest_input(reference: Observation) -> float | None:
     """Return the largest value of up to 64 examples spread over the data, or None where they are no scaled numbers."""
     spread = torch.linspace(0, len(reference) - 1, min(len(reference), _SAMPLED), dtype=torch.float64).round().long()
-    inputs = reference.data.select(spread)[0]
-    if not inputs.is_floating_point() or not inputs.numel() or bool((inputs < 0).any()):
+    inputs = reference.data.read(spread)[0]
+    if (
+        not isinstance(inputs, Tensor)
+        or not inputs.is_floating_point()
+        or not inputs.numel()
+        or bool((inputs < 0).any())
+    ):
         return None
     return float(inputs.max())

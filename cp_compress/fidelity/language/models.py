@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cp_compress.base.batching import BatchSize, is_out_of_memory
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence
-from cp_compress.fidelity.observing.runner import Model, Runner, logits_in
+from cp_compress.fidelity.observing.outputs import logits_in
+from cp_compress.fidelity.observing.runner import Model, Runner
 
 _MASKS = ("attention_mask", "mask")
 

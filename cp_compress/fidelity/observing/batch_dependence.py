@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.determinism import beyond_rounding, require_repeatable
 from cp_compress.fidelity.observing.runner import Runner
+from cp_compress.inputs.trees import Inputs, join_inputs, split_rows
 
 KEY = "batch_dependence"
 """The key under which the details of a measurement say it."""
@@ -80,19 +81,19 @@ class Batched(Protocol):
 class SecondLook:
     """A few examples that were asked about again: their inputs and answers, and in how large batches."""
 
-    inputs: Tensor
+    inputs: Inputs
     answers: Tensor
     size: int
     dependence: BatchDependence | None = None
 
-    def holds(self, ask: Callable[[Tensor], Tensor]) -> bool:
+    def holds(self, ask: Callable[[Inputs], Tensor]) -> bool:
         """Tell whether a model still gives these answers, to the bit, when it is asked in the same batches."""
-        return torch.equal(torch.cat([ask(part) for part in torch.split(self.inputs, self.size)]), self.answers)
+        return torch.equal(torch.cat([ask(part) for part in split_rows(self.inputs, self.size)]), self.answers)
 
 
 def look_again(
-    ask: Callable[[Tensor], Tensor],
-    inputs: Tensor,
+    ask: Callable[[Any], Tensor],
+    inputs: Inputs,
     known: Tensor,
     answers: Callable[[Tensor], Tensor],
     runner: Runner,
@@ -111,12 +112,12 @@ def look_again(
     dtype = coarsest_dtype(runner, known)
     size = half = -(-len(inputs) // 2)
     try:
-        apart = torch.cat([ask(part) for part in torch.split(inputs, half)])
+        apart = torch.cat([ask(part) for part in split_rows(inputs, half)])
     except ObservationError:  # a model of fixed batches, or one that cannot take a single example
         return SecondLook(inputs, require_repeatable(lambda: ask(inputs), known, dtype), len(inputs))
     if beyond_rounding(apart, known, dtype) <= 0:
         return SecondLook(inputs, apart, half)
-    require_repeatable(lambda: torch.cat([ask(part) for part in torch.split(inputs, half)]), apart, dtype)
+    require_repeatable(lambda: torch.cat([ask(part) for part in split_rows(inputs, half)]), apart, dtype)
     if len(inputs) == 1:
         return SecondLook(inputs, apart, half)
     half = len(inputs) // 2
@@ -125,10 +126,10 @@ def look_again(
     if len(inputs) >= _LEAST_COMPARED:
         # of one size, and each at its own place: nothing but the neighbours differs
         quarter, even = half // 2, 2 * half
-        apart = apart if len(inputs) == even else torch.cat([ask(part) for part in torch.split(inputs[:even], half)])
+        apart = apart if len(inputs) == even else torch.cat([ask(part) for part in split_rows(inputs[:even], half)])
         mixed = [
-            torch.cat([inputs[:quarter], inputs[half + quarter : even]]),
-            torch.cat([inputs[half : half + quarter], inputs[quarter:half]]),
+            join_inputs([inputs[:quarter], inputs[half + quarter : even]]),
+            join_inputs([inputs[half : half + quarter], inputs[quarter:half]]),
         ]
         one, other = (ask(batch) for batch in mixed)
         again = torch.cat([one[:quarter], other[quarter:], other[:quarter], one[quarter:]])

@@ -23,12 +23,17 @@ from cp_compress.fidelity.observing.layouts import (
     has_one_place,
     mean_over_places,
 )
+from cp_compress.fidelity.observing.masks import Masks
 from cp_compress.fidelity.observing.observation import Observation, require_observations
+from cp_compress.fidelity.observing.outputs import floating_tensors, logits_in, naming_part, told
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.trees import Inputs
 
 INPUT = "input:"
+OUTPUT = "output:"
+"""The name of what a model gives, among the names of layers."""
 
 
 def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
@@ -44,11 +49,11 @@ def find_layer(runner: Runner, path: str, purpose: str) -> nn.Module:
         names = [name for name in layers if name]
         close = difflib.get_close_matches(path, names, n=5, cutoff=0.4) or names[-5:]
         raise ObservationError(f"{purpose}: the model has no layer {path!r}; similar names are {', '.join(close)}")
-    _require_not_compiled(runner.module, path, purpose)
+    require_not_compiled(runner.module, path, purpose)
     return layers[path]
 
 
-def _require_not_compiled(model: nn.Module, path: str, purpose: str) -> None:
+def require_not_compiled(model: nn.Module, path: str, purpose: str) -> None:
     """Raise ObservationError for a layer that runs in compiled code, where hooks see nothing, or only by chance."""
     names, parts = path.split("."), dict(model.named_modules(remove_duplicate=False))
     for depth in range(len(names) + 1):
@@ -68,29 +73,16 @@ def _require_not_compiled(model: nn.Module, path: str, purpose: str) -> None:
         )
 
 
-def last_linear(observation: Observation) -> str:
-    """Return the path of the linear layer that an observed model runs last.
+def output_of(output: Any, count: int) -> Tensor:
+    """Return the one floating-point tensor (n, ...) of what a model gives for `count` examples, or its logits.
 
-    Raises ObservationError without one, and where compiled code could hide it.
+    Raises ObservationError where there are several, which it lists, or none.
     """
-    module = observation.runner.module
-    if module is None:
-        raise ObservationError("embeddings need an nn.Module with named layers; the model is a plain callable")
-    ran: list[str] = []
-    linear = [path for path, part in module.named_modules() if path and _is_linear(part)]
-    for path in linear:  # one that is not seen could be the last
-        _require_not_compiled(module, path, "embeddings")
-    hooks = {path: lambda args, keywords, output, path=path: ran.append(path) for path in linear}
-    with watching(module, hooks), torch.no_grad(), observation.runner.evaluating():
-        observation.runner.logits(observation.data.select([0])[0])
-    if not ran:
-        raise ObservationError("the model runs no linear layer, whose input is the default embedding; name a layer")
-    return ran[-1]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    kind = getattr(module, "original_name", type(module).__name__)  # of a scripted module, that of its source
-    return kind.endswith("Linear") or isinstance(module, nn.Linear)
+    found = logits_in(output)
+    tensors = floating_tensors(found, count)
+    if len(tensors) > 1:
+        raise ObservationError(f"the model gives {told(found)}{naming_part(found)}")
+    return next(iter(tensors.values()))
 
 
 @explains_keywords
@@ -105,13 +97,16 @@ def layer_features(
 
     Outputs with more dimensions are pooled. Their channels are the second axis of convolutions, batch and group
     normalisations and poolings, and the last axis of linear layers, layer normalisations and embeddings. Other layers
-    (activations, containers) keep the layout of the layers before them. If a layer has the positions of a dense or
-    sequence task's targets, ignored positions are left out of the mean, and are 0 when flattened.
+    (activations, containers) keep the layout of the layers before them. Positions that do not count are left out of the
+    mean, and are 0 when flattened, where a layer has as many: those that the targets of a dense or sequence task
+    ignore, and padding, as the mask among the inputs says ("attention_mask" or "mask"), or the mask that a part of the
+    model is called with ("attention_mask", "key_padding_mask").
 
     Args:
         observation: The observed model and data.
         layers: Paths of modules, whose output is taken, or "input:" and a path, for the input of a module: its first
-            positional argument, or else the first tensor among its keyword arguments.
+            positional argument, or else the first tensor among its keyword arguments; "output:" is what the model
+            gives, which needs no named layers.
         pool: "mean" for the mean over all axes but examples and channels, or "flatten" for all values in one row.
         examples: A number of examples spread evenly over the data set, their indices, or None for all.
 
@@ -155,11 +150,14 @@ def _never() -> Tensor:
 
 def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Tensor) -> dict[str, Tensor]:
     runner = observation.runner
-    modules = {name: find_layer(runner, name.removeprefix(INPUT), "embeddings") for name in names}
+    modules = {
+        name: nn.Identity() if name == OUTPUT else find_layer(runner, name.removeprefix(INPUT), "embeddings")
+        for name in names
+    }
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def read(part: slice) -> None:
-        inputs, targets = observation.data.select(chosen[part])
+        inputs, targets = observation.data.read(chosen[part])
         counts = _counting_places(observation, targets, chosen[part])
         rows, doubtful = _read_batch(runner, modules, inputs, counts, pool)
         if doubtful:  # (n, n, ...), whose first axis may be another: it is not of one example where it is not of n
@@ -178,9 +176,9 @@ def _read(observation: Observation, names: Sequence[str], pool: str, chosen: Ten
     return found
 
 
-def _counting_places(observation: Observation, targets: Tensor, indices: Tensor) -> Tensor | None:
+def _counting_places(observation: Observation, targets: Tensor | None, indices: Tensor) -> Tensor | None:
     """Return which places (n, *space) of dense and sequence tasks have a target, or None where all count."""
-    if observation.task not in ("dense", "sequence"):
+    if targets is None or observation.task not in ("dense", "sequence"):
         return None
     counts = targets != IGNORED
     silent = indices[~counts.flatten(1).any(1)]
@@ -190,25 +188,49 @@ def _counting_places(observation: Observation, targets: Tensor, indices: Tensor)
 
 
 def _read_batch(
-    runner: Runner, modules: Mapping[str, nn.Module], inputs: Tensor, counts: Tensor | None, pool: str
+    runner: Runner, modules: Mapping[str, nn.Module], inputs: Inputs, counts: Tensor | None, pool: str
 ) -> tuple[dict[str, Tensor], bool]:
     """Return the rows of named layers, and whether one has as many places on its second axis as there are examples."""
-    assert runner.module is not None  # the layers were found
+    masks = Masks(inputs)
+    readers = _watch(runner, modules, inputs, counts, pool, masks)
+    if any(reader.missed_mask for reader in readers.values()):  # a part that runs later was called with it
+        readers = _watch(runner, modules, inputs, counts, pool, masks)
+    rows = {name: reader.rows() for name, reader in readers.items()}
+    return rows, len(inputs) > 1 and any(reader.doubtful for reader in readers.values())
+
+
+def _watch(
+    runner: Runner,
+    modules: Mapping[str, nn.Module],
+    inputs: Inputs,
+    counts: Tensor | None,
+    pool: str,
+    masks: Masks,
+) -> dict[str, _LayerReader]:
+    """Run a batch once and return what was read of each layer."""
     with contextlib.ExitStack() as stack:
-        # its hooks are set before the readers' own, so that a reader knows what its layer has just made
-        layouts = stack.enter_context(following(runner.module, modules.values()))
+        layouts = Layouts()
+        if runner.module is not None:
+            # hooks are set before the readers' own, so that a reader knows what its layer has just made
+            layouts = stack.enter_context(following(runner.module, modules.values()))
+            if counts is None:
+                stack.enter_context(masks.noting(runner.module))
         readers = {
-            name: _LayerReader(name, module, len(inputs), counts, pool, layouts) for name, module in modules.items()
+            name: _LayerReader(name, module, len(inputs), counts, pool, layouts, masks)
+            for name, module in modules.items()
         }
         for name, reader in readers.items():
             path = name.removeprefix(INPUT)
+            if name == OUTPUT or runner.module is None:
+                continue
             if name == path:
                 stack.enter_context(watching(runner.module, {path: reader.see_output}))
             else:
                 stack.enter_context(watching(runner.module, {}, {path: reader.see_input}))
-        runner.logits(inputs)
-    rows = {name: reader.rows() for name, reader in readers.items()}
-    return rows, len(inputs) > 1 and any(reader.doubtful for reader in readers.values())
+        given = runner.output(inputs)
+        if OUTPUT in readers:
+            readers[OUTPUT].see_output((), {}, output_of(given, len(inputs)))
+    return readers
 
 
 class _LayerReader:
@@ -218,14 +240,27 @@ class _LayerReader:
     """
 
     def __init__(
-        self, name: str, module: nn.Module, count: int, counts: Tensor | None, pool: str, layouts: Layouts
+        self,
+        name: str,
+        module: nn.Module,
+        count: int,
+        counts: Tensor | None,
+        pool: str,
+        layouts: Layouts,
+        masks: Masks,
     ) -> None:
         self._name, self._module, self._count, self._pool, self._layouts = name, module, count, pool, layouts
-        self._counts = counts
+        self._counts, self._masks = counts, masks
+        self._unmasked: tuple[int, ...] | None = None
         self._runs = 0
         self._rows: Tensor | None = None
         self._problem = ""
         self.doubtful = False
+
+    @property
+    def missed_mask(self) -> bool:
+        """Whether a mask of the layer's places became known after they were read."""
+        return self._unmasked is not None and self._masks.of(self._unmasked) is not None
 
     def see_input(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Take the first of a call's arguments, which may be given by keyword."""
@@ -273,9 +308,9 @@ class _LayerReader:
     def _over_places(self, value: Tensor, layout: Layout) -> Tensor:
         """Return the means over the places that count, or with "flatten" the tensor, 0 at those that do not."""
         places, axis = (value.shape[2:], 1) if layout == "first" else (value.shape[1:-1], -1)
-        ignored = None
-        if self._counts is not None and self._counts.shape[1:] == places:
-            ignored = ~self._counts.to(value.device).unsqueeze(axis)
+        counts, ignored = self._counting(tuple(places)), None
+        if counts is not None:
+            ignored = ~counts.to(value.device).unsqueeze(axis)
             value = value.masked_fill(ignored, 0)
         if self._pool == "flatten":
             return value
@@ -283,6 +318,15 @@ class _LayerReader:
         if ignored is not None:
             means = means / (~ignored).flatten(1).float().mean(1, keepdim=True)
         return means
+
+    def _counting(self, places: tuple[int, ...]) -> Tensor | None:
+        """Return which places count, None where all do."""
+        if self._counts is not None:
+            return self._counts if self._counts.shape[1:] == places else None
+        mask = self._masks.of(places)
+        if mask is None:
+            self._unmasked = places
+        return mask
 
 
 def _row_of_all(value: Tensor) -> Tensor:

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.batching import BatchSize, rows_in_cache, slices
-from cp_compress.base.digests import Examined, digest_tensors, examine
+from cp_compress.base.digests import Examined, examine
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.mistaken import reject_kind
-from cp_compress.fidelity.observing.batch_dependence import BatchDependence, SecondLook, look_again
+from cp_compress.fidelity.observing.batch_dependence import BatchDependence, look_again
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
-from cp_compress.fidelity.observing.output_checks import check_finite, check_fit, check_labels
+from cp_compress.fidelity.observing.gathering import DigestGatherer, LogitsGatherer, Pass
+from cp_compress.fidelity.observing.output_checks import check_labels
+from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output, floating_tensors, view_of
 from cp_compress.fidelity.observing.runner import Model, Runner
 from cp_compress.fidelity.observing.stale_caches import require_own_caches
 from cp_compress.inputs.reading import DataDigest, LabeledData
 from cp_compress.inputs.tasks import IGNORED, Task, join_batches
+from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, values_in
 from cp_compress.inputs.wrapping import said_by
 
 Value = TypeVar("Value")
@@ -42,6 +45,7 @@ class Observation:
         data: The labelled data.
         device: Where to run; None for the device of the model.
         batch_size: The largest number of examples in one call.
+        output: The part of what the model gives that is compared; None for its logits.
         deployed: Whether `batch_size` is that of the deployed model, which all calls but the last have.
         content: What `examine` says of the model, where it was asked already.
     """
@@ -53,12 +57,14 @@ class Observation:
         device: torch.device | str | None,
         batch_size: int,
         *,
+        output: Output = None,
         deployed: bool = False,
         content: Examined | None = None,
     ) -> None:
         self.model = model
         self.data = data
-        self.runner = Runner(model, device, data.task)
+        self.output = output
+        self.runner = Runner(model, device, data.task, output)
         self.deployed = deployed
         self.batch_size = BatchSize(batch_size, fixed=deployed)
         self._content = examine(model) if content is None else content
@@ -69,18 +75,40 @@ class Observation:
         return len(self.data)
 
     def __repr__(self) -> str:
-        ran = "" if "_forward" in vars(self) else ", not run yet"
+        ran = "" if self._has_run else ", not run yet"
         return f"<Observation of {type(self.model).__name__} on {len(self):,} examples, {self.task}{ran}>"
 
     @property
     def logits(self) -> Tensor:
-        """The logits (n, classes), finite; raises ObservationError if they were changed in place."""
-        return _untouched(self._forward[0])
+        """The logits (n, classes), finite; raises ObservationError if they were changed in place, or are no logits."""
+        assert self._forward.logits is not None
+        return _untouched(self._forward.logits)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether what the model gives are logits of the data's task; it is run for the answer."""
+        return self._seen.logits is not None
 
     @property
     def labels(self) -> Tensor:
-        """The true classes (n,), int64; raises as `logits`."""
-        return _untouched(self._forward[1])
+        """The true classes (n,), int64; raises as `logits`, and for data without labels."""
+        self.data.require_labels("this comparison")
+        return self.targets
+
+    @property
+    def labeled(self) -> bool:
+        """Whether the examples have labels."""
+        return self.data.labeled
+
+    @property
+    def targets(self) -> Tensor:
+        """The true classes, `IGNORED` at places that do not count and `UNKNOWN` where the data has no labels."""
+        return _untouched(self._seen.targets)
+
+    @property
+    def counting(self) -> Tensor:
+        """Which answers count, bool, of the shape of `targets`."""
+        return self.targets != IGNORED
 
     @property
     def predictions(self) -> Tensor:
@@ -109,17 +137,22 @@ class Observation:
     @property
     def data_digest(self) -> str:
         """The digest of the inputs and labels that the forward pass saw."""
-        return self._forward[2]
+        return self._seen.digest
 
     @property
     def batch_dependence(self) -> BatchDependence | None:
         """How answers depend on the batch that an example stands in, None where they do not."""
-        return self._forward[3].dependence
+        return self._seen.second.dependence
 
     @property
     def batches(self) -> tuple[int, int]:
         """The sizes of the first and of the last batch of the forward pass."""
-        return self._forward[4]
+        return self._seen.sizes
+
+    @functools.cached_property
+    def compared_model(self) -> Model:
+        """The model, or one that gives the part of what it gives that is compared."""
+        return view_of(self.model, self.output)
 
     @property
     def model_digest(self) -> str | None:
@@ -141,6 +174,38 @@ class Observation:
         if isinstance(names, Sequence) and len(names) == self.classes:
             return tuple(map(str, names))
         return tuple(map(str, range(self.classes)))
+
+    def label_name(self, example: int) -> str:
+        """Return the name of an example's true class, or "none" where the data has no labels."""
+        return self.class_names[int(self.targets[example])] if self.labeled else "none"
+
+    def gives_same(self, other: Observation) -> bool:
+        """Tell whether another observation has the same outputs, bit for bit."""
+        if self.gives_logits and other.gives_logits:
+            return torch.equal(self.logits, other.logits)
+        return self._seen.outputs is not None and self._seen.outputs == other._seen.outputs
+
+    @functools.cached_property
+    def reads_trees(self) -> bool:
+        """Whether an example's input is a tree of tensors."""
+        return isinstance(self.data.read([0])[0], TensorTree)
+
+    def outputs(self, part: slice) -> dict[str, Tensor]:
+        """Return what the model gives for some examples, by name: its logits as "", or all floating-point tensors.
+
+        What was too large to be kept is made again, on the model's device and in the caller's mode.
+        """
+        if self.gives_logits:
+            return {"": self.logits[part]}
+        kept = self._seen.kept
+        if kept is not None:
+            return {name: _untouched(tensor)[part] for name, tensor in kept.items()}
+        inputs = self.data.read(range(part.start, part.stop))[0]
+        found = [floating_tensors(self.runner.output(inputs[few]), few.stop - few.start) for few in self._few(inputs)]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    def _few(self, inputs: Inputs) -> list[slice]:
+        return list(slices(len(inputs), self.batch_size.limit))
 
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the result that `compute` returned for this key the first time; for results derived from the model."""
@@ -169,10 +234,10 @@ class Observation:
             return False
         if content.state not in (self._content.state, self._state_after_use):
             return False
-        if content.digest is not None or "_forward" not in vars(self):
+        if content.digest is not None or not self._has_run:
             return True
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes():
-            return self._forward[3].holds(lambda inputs: self.runner.logits(inputs).cpu())
+            return self._seen.second.holds(lambda inputs: self.runner.compared(inputs).cpu())
 
     @contextlib.contextmanager
     def _noticing_own_changes(self) -> Iterator[None]:
@@ -184,48 +249,69 @@ class Observation:
         if before in (self._content.state, self._state_after_use):  # else somebody else has changed it
             self._state_after_use = examine(self.model).state
 
+    @property
+    def _has_run(self) -> bool:
+        return "_forward" in vars(self) or "_outputs" in vars(self)
+
+    @property
+    def _seen(self) -> Pass:
+        """What the model gave, whether it is logits or not."""
+        if "_outputs" in vars(self):
+            return self._outputs
+        try:
+            return self._forward
+        except NoLogitsError:
+            return self._outputs
+
     @functools.cached_property
-    def _forward(self) -> tuple[Tensor, Tensor, str, SecondLook, tuple[int, int]]:
-        logits: list[Tensor] = []
-        labels: list[Tensor] = []
-        first: list[Tensor] = []
+    def _forward(self) -> Pass:
+        return self._run_all(LogitsGatherer(self.task))
+
+    @functools.cached_property
+    def _outputs(self) -> Pass:
+        return self._run_all(DigestGatherer(self.task))
+
+    def _run_all(self, gatherer: LogitsGatherer | DigestGatherer) -> Pass:
+        targets: list[Tensor] = []
+        first: list[Inputs] = []
         digest = DataDigest()
 
         def run(part: slice) -> None:
-            inputs, part_labels = self.data.select(range(part.start, part.stop))
+            inputs, labels = self.data.read(range(part.start, part.stop))
             if self.runner.device.type == "cpu" and not self.batch_size.fixed:
-                self.batch_size.limit = min(self.batch_size.limit, rows_in_cache(inputs[0].numel()))
-            part_logits = []
-            for few in slices(len(inputs), self.batch_size.limit):
-                part_logits.append(self.runner.logits(inputs[few]))
-                check_fit(part_labels[few], part_logits[-1], self.task)
+                self.batch_size.limit = min(self.batch_size.limit, rows_in_cache(values_in(inputs)))
+            found: list[Any] = [
+                gatherer.take(self.runner, inputs[rows], None if labels is None else labels[rows])
+                for rows in self._few(inputs)
+            ]
+            known = gatherer.targets(found, inputs, labels)
             # all that can run out of memory lies above, so that a repeated slice adds nothing twice
-            logits.extend(part_logits)
-            first.append(inputs[: min(REPEATED_EXAMPLES, len(part_logits[0]))])
-            del first[1:]
-            labels.append(part_labels)
-            digest.update(inputs, part_labels)
+            gatherer.add(found)
+            if not first:
+                first.append(inputs[: min(REPEATED_EXAMPLES, gatherer.sizes[0])])
+            targets.append(known)
+            digest.update(inputs, labels)
 
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
             self.batch_size.run(len(self.data), run)
-            beginning = logits[0][: len(first[0])].cpu().clone()
-            sizes = len(logits[0]), len(logits[-1])
-            joined = join_batches(logits, self.task, own=2, fill=0).cpu()
-            logits.clear()  # of many classes they are too large to be held twice
-            joined = joined.clone() if joined._version else joined
-            truth = join_batches(labels, self.task, own=1, fill=IGNORED).clone()
-            check_finite(joined)
+            beginning = gatherer.beginning(len(first[0]))
+            logits = gatherer.joined() if isinstance(gatherer, LogitsGatherer) else None
+            truth = join_batches(targets, self.task, own=1, fill=IGNORED).clone()
             second = look_again(
-                lambda inputs: self.runner.logits(inputs).cpu(),
+                lambda inputs: self.runner.compared(inputs).cpu(),
                 first[0],
                 beginning,
-                lambda few: answers_in(few, self.task),
+                lambda few: answers_in(few, self.task) if logits is not None else few.argmax(dim=1),
                 self.runner,
             )
             require_own_caches(self.runner, first[0])
-        check_labels(truth, joined, self.task)
-        return joined, truth, digest.hexdigest(), second, sizes
+        if logits is not None and self.labeled:
+            check_labels(truth, logits, self.task)
+        sizes = gatherer.sizes[0], gatherer.sizes[-1]
+        if isinstance(gatherer, DigestGatherer):
+            return Pass(truth, digest.hexdigest(), second, sizes, None, gatherer.digest(), gatherer.kept())
+        return Pass(truth, digest.hexdigest(), second, sizes, logits)
 
 
 @explains_keywords
@@ -236,6 +322,7 @@ def observe(
     device: torch.device | str | None = None,
     batch_size: int = 256,
     deployed_batch_size: int | None = None,
+    output: Output = None,
 ) -> Observation:
     """Return the observation of a model on a data set, the same one as long as neither has changed.
 
@@ -253,12 +340,17 @@ def observe(
 
     Args:
         model: A callable that maps a batch to logits (n, classes), such as an `nn.Module`; it is not changed or moved.
-        dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`.
+            What gives something else, such as embeddings, is observed too, for comparisons that need no logits.
+        dataset: A map-style data set of (input, label), a pair of tensors, or an unshuffled `DataLoader`; or inputs
+            alone: a tensor, a mapping of tensors, a data set of such examples, or `Unlabeled`. An input may be a tree
+            of tensors: the model is called with a mapping's entries by name, with a tuple's by position.
         device: Where to run; by default where the model is.
         batch_size: The largest number of examples in one call; it is halved when memory runs out, and on a CPU so
             small that the inputs of a call have at most 2²⁰ values, or are 8, which is faster.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
             the forward pass takes batches of exactly this size, and a last one of what is left.
+        output: The part of what the model gives that is compared: a name such as "logits" or "heads.depth", the place
+            in a tuple, or a function of the output. By default the output, or what it holds as "logits" or "out".
 
     Returns:
         The observation.
@@ -277,12 +369,13 @@ def observe(
         check_integer("observe", "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=batch_size)
     size = batch_size if deployed_batch_size is None else deployed_batch_size
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
-    content, place = examine(model), (_identity(data), str(device), size, deployed_batch_size)
+    check_output("observe", output)
+    content, place = examine(model), (_identity(data), str(device), size, deployed_batch_size, output)
     earlier = [kept for kept in _observations if kept[0] == place and kept[1].model is model]
     kept = next((one for one in earlier if one[1].is_of(model, content)), None)
     if kept is None:
         deployed = deployed_batch_size is not None
-        kept = (place, Observation(model, data, device, size, deployed=deployed, content=content))
+        kept = (place, Observation(model, data, device, size, output=output, deployed=deployed, content=content))
     _observations[:] = [one for one in _observations if one not in earlier]
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
@@ -327,8 +420,8 @@ def _untouched(tensor: Tensor) -> Tensor:
 
 
 def _identity(data: LabeledData) -> Hashable:
-    if data.tensors is not None:
-        return digest_tensors(data.tensors)
+    if data.table is not None:
+        return digest_of(*data.table)
     # an id is safe here: the kept observation holds the object, so that no other can take its id
     spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
-    return id(data.source), len(data), digest_tensors(data.select(spread))
+    return id(data.source), len(data), digest_of(*data.read(spread))

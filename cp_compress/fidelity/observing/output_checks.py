@@ -12,7 +12,7 @@ from cp_compress.inputs.tasks import IGNORED, Task
 _BLOCK_VALUES = 2**22
 
 
-def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples") -> None:
+def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "examples", what: str = "logits") -> None:
     """Raise ObservationError when logits (n, ...) hold NaN or Inf; it names the rows by `indices` (n,) and `kind`."""
     rows = max(1, _BLOCK_VALUES // max(1, logits[:1].numel()))
     finite = [torch.isfinite(logits[part]).flatten(1).all(dim=1) for part in slices(len(logits), rows)]
@@ -21,7 +21,7 @@ def check_finite(logits: Tensor, indices: Tensor | None = None, kind: str = "exa
         named = bad if indices is None else indices[bad]
         first = ", ".join(f"#{index}" for index in named[:5].tolist())
         raise ObservationError(
-            f"the model returns NaN or infinite logits on {len(bad)} of {len(logits)} {kind} ({first}…): "
+            f"the model returns NaN or infinite {what} on {len(bad)} of {len(logits)} {kind} ({first}…): "
             "such outputs cannot be compared"
         )
 

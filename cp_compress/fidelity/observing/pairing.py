@@ -52,7 +52,7 @@ def require_same_examples(compressed: LabeledData, original: LabeledData, labels
     """
     sample = _sample(labels, _COMPARED)
     try:
-        after, before = (data.select(sample)[0].cpu() for data in (compressed, original))
+        after, before = (data.inputs(sample).cpu() for data in (compressed, original))
     except ObservationError:  # such as examples of several sizes, which cannot be read together
         return
     made = _remake(compressed.source, before)
@@ -104,7 +104,7 @@ def _require_own_places(compressed: LabeledData, original: LabeledData, labels: 
 def _read_reduced(data: LabeledData, sample: Tensor) -> Tensor | None:
     """Return the examples of a sample as rows of few values; None where they have no likeness, or several shapes."""
     try:
-        parts = [_reduced(data.select(part)[0].cpu()) for part in torch.split(sample, _COMPARED)]
+        parts = [_reduced(data.inputs(part).cpu()) for part in torch.split(sample, _COMPARED)]
     except ObservationError:  # such as examples of several sizes, which cannot be read together
         return None
     rows = [part for part in parts if part is not None]
@@ -190,11 +190,14 @@ def _directions(rows: Tensor) -> Tensor:
     return F.normalize(torch.where(left.unsqueeze(1), deviations, 0.0))
 
 
-def check_comparable(candidate: Observation, reference: Observation, *, any_task: bool = False) -> None:
+def check_comparable(
+    candidate: Observation, reference: Observation, *, any_task: bool = False, any_output: bool = False
+) -> None:
     """Raise ObservationError unless both observations are of the same labelled examples and classes.
 
     The inputs may differ, as they do when the candidate reads compressed data, as far as `require_same_examples` takes
-    them for the same examples; the labels may not. Unless `any_task`, examples must have one class each.
+    them for the same examples; the labels may not. Unless `any_task`, examples must have one class each, and unless
+    `any_output`, models must give logits.
     """
     if candidate.task != reference.task:
         raise ObservationError(f"the candidate's data is of a {candidate.task} task, the reference's {reference.task}")
@@ -202,13 +205,16 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
         require_one_class(reference.task)
     if len(candidate) != len(reference):
         raise ObservationError(f"the candidate saw {len(candidate)} examples, the reference {len(reference)}")
-    if candidate.classes != reference.classes:
+    if candidate.labeled != reference.labeled:
+        who = "candidate" if candidate.labeled else "reference"
+        raise ObservationError(f"only the {who}'s examples have labels: give both labels, or neither")
+    if not any_output and candidate.classes != reference.classes:
         raise ObservationError(f"the candidate has {candidate.classes} classes, the reference {reference.classes}")
-    if candidate.labels.shape != reference.labels.shape:
-        shapes = f"{tuple(candidate.labels.shape)} and {tuple(reference.labels.shape)}"
+    if candidate.targets.shape != reference.targets.shape:
+        shapes = f"{tuple(candidate.targets.shape)} and {tuple(reference.targets.shape)}"
         raise ObservationError(f"candidate and reference saw different labels, of shapes {shapes}")
-    if not torch.equal(candidate.labels, reference.labels):
-        first = int((candidate.labels != reference.labels).nonzero()[0, 0])
+    if not torch.equal(candidate.targets, reference.targets):
+        first = int((candidate.targets != reference.targets).nonzero()[0, 0])
         raise ObservationError(f"candidate and reference saw different labels, first at example #{first}")
     if candidate.data.source is reference.data.source and candidate.data_digest != reference.data_digest:
         raise ObservationError(
@@ -218,5 +224,5 @@ def check_comparable(candidate: Observation, reference: Observation, *, any_task
     if candidate.data_digest != reference.data_digest:
         candidate.remember(
             ("same examples", reference.data_digest),
-            lambda: require_same_examples(candidate.data, reference.data, reference.labels),
+            lambda: require_same_examples(candidate.data, reference.data, reference.targets),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
@@ -97,7 +96,7 @@ def require_other_logits(candidate: Observation, reference: Observation) -> None
     """
     if said_by(candidate.data, "codec") is not None:
         return
-    if torch.equal(candidate.logits, reference.logits):
+    if candidate.gives_same(reference):
         require_other_content(candidate.model, reference.model, f"all {len(reference)} examples")
 
 

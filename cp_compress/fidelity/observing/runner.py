@@ -15,21 +15,42 @@ from cp_compress.base.devices import known_device
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.holdings.reach import modules_within
 from cp_compress.base.showing.mistaken import is_factory, reject_kind
+from cp_compress.fidelity.observing.outputs import (
+    NoLogitsError,
+    Output,
+    call_with_tree,
+    floating_tensors,
+    logits_in,
+    naming_part,
+    pick,
+    told,
+)
 from cp_compress.inputs.tasks import Task
+from cp_compress.inputs.trees import Inputs, TensorTree
 from cp_compress.model.calling import calling
 from cp_compress.model.copying import copy_whole
 
 Model = Callable[..., Any]
 
 
+_REFUSALS = (RuntimeError, TypeError, ValueError, MemoryError)
+
+
 class Runner:
     """A model ready to run on a device; the model given is never changed.
 
     An `nn.Module` on another device is copied; train/eval state is restored after each use. Any other callable
-    that maps a batch to logits is called as it is.
+    that maps a batch to logits is called as it is. `part` says which part of what it gives is compared.
     """
 
-    def __init__(self, model: Model, device: torch.device | str | None = None, task: Task = "single_label") -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device | str | None = None,
+        task: Task = "single_label",
+        part: Output = None,
+    ) -> None:
+        self.part = part
         if not callable(model) or is_factory(model):
             reject_kind("observe", "model", model, "a model is anything that maps a batch to logits", "model")
         own = model_device(model)
@@ -64,7 +85,7 @@ class Runner:
             for module, state in zip(modules, states, strict=True):
                 module.training = state
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (n, classes) of a batch (n, ...), on the model's device; gradients as the caller set.
 
         Those of dense and sequence tasks are (n, classes, *space).
@@ -73,19 +94,34 @@ class Runner:
         """
         return self.as_logits(self.output(inputs), len(inputs))
 
-    def output(self, inputs: Tensor) -> Any:
-        """Return what the model gives for a batch (n, ...), whatever it is.
+    def compared(self, inputs: Inputs) -> Tensor:
+        """Return the logits of a batch (n, ...), or where there are none all floating-point outputs, (n, values).
 
-        Raises ObservationError when the model cannot take the batch.
+        Raises ObservationError as `output`, and for a model that gives no floating-point tensor (n, ...).
         """
+        output = self.output(inputs)
+        try:
+            return self.as_logits(output, len(inputs))
+        except NoLogitsError:
+            return torch.cat([one.flatten(1) for one in floating_tensors(output, len(inputs)).values()], dim=1)
+
+    def output(self, inputs: Inputs) -> Any:
+        """Return what the model gives for a batch (n, ...), or the part of it that is compared.
+
+        Raises ObservationError when the model cannot take the batch, or gives no such part.
+        """
+        return pick(self._run(inputs), self.part)
+
+    def _run(self, inputs: Inputs) -> Any:
         try:
             # a copy of its own: a model may write to what it is given
-            return self.model(inputs.to(self.device, copy=True))
+            given = inputs.to(self.device, copy=True)
+            return self.model(given) if isinstance(given, Tensor) else call_with_tree(self.model, given)
         except ObservationError:
             raise  # a program says best itself what went wrong
         except ArtifactError as error:
             raise ObservationError(str(error)) from error
-        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        except _REFUSALS as error:
             if isinstance(error, torch.cuda.OutOfMemoryError) or (is_out_of_memory(error) and len(inputs) > 1):
                 raise  # smaller batches may fit
             raise ObservationError(self._explain(inputs, error)) from error
@@ -96,10 +132,12 @@ class Runner:
             return _as_logits(output, count)
         return _as_structured_logits(output, count, self.task)
 
-    def _explain(self, inputs: Tensor, error: Exception) -> str:
+    def _explain(self, inputs: Inputs, error: Exception) -> str:
         dtypes: set[torch.dtype] = set()
         if self.module is not None:
             dtypes = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
+        if isinstance(inputs, TensorTree):
+            return f"the model cannot take inputs of {inputs.describe(rows=False)}: {type(error).__name__}: {error}"
         if is_out_of_memory(error):
             return f"the model needs more memory than is available for one input of shape {tuple(inputs.shape[1:])}"
         decoding = _missing_decoder_inputs(self.module, error)
@@ -139,34 +177,29 @@ def model_device(model: Model) -> torch.device | None:
 def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:
     logits = logits_in(output)
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        found = logits.dtype if isinstance(logits, Tensor) else type(output).__name__
-        raise ObservationError(f"the model returned {found}; expected a floating-point tensor of logits")
+        found = logits.dtype if isinstance(logits, Tensor) else told(output)
+        raise NoLogitsError(
+            f"the model returned {found}; expected a floating-point tensor of logits{naming_part(output)}"
+        )
     fits = {"multi_label": logits.ndim == 2, "dense": logits.ndim > 2, "sequence": logits.ndim == 3}[task]
     if not fits or len(logits) != count:
         form = {"multi_label": "labels", "dense": "classes, *space", "sequence": "length, classes"}[task]
-        raise ObservationError(
+        raise NoLogitsError(
             f"the model returned shape {tuple(logits.shape)} for {count} examples; "
             f"a {task} task takes ({count}, {form})"
         )
     return logits.transpose(1, 2) if task == "sequence" else logits
 
 
-def logits_in(output: Any) -> Any:
-    """Return the logits that a model's output holds under a name, or the output."""
-    if isinstance(output, dict):
-        return next((output[name] for name in ("logits", "out") if name in output), output)
-    return getattr(output, "logits", output)
-
-
 def _as_logits(output: Any, count: int) -> Tensor:
     logits = logits_in(output)
     if not isinstance(logits, Tensor):
-        raise ObservationError(f"the model returned a {type(output).__name__}; expected a tensor of logits")
+        raise NoLogitsError(f"the model returned {told(output)}; expected a tensor of logits{naming_part(output)}")
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
-        raise ObservationError(
+        raise NoLogitsError(
             f"the model returned shape {tuple(logits.shape)} for {count} examples; "
             f"expected logits of shape ({count}, classes) with two classes or more"
         )
     if not logits.is_floating_point():
-        raise ObservationError(f"the model returned {logits.dtype}; logits must be of a floating-point dtype")
+        raise NoLogitsError(f"the model returned {logits.dtype}; logits must be of a floating-point dtype")
     return logits

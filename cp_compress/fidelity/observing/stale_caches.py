@@ -20,6 +20,7 @@ from cp_compress.base.errors import CompressionError, ObservationError
 from cp_compress.base.holdings.foreign import is_setting
 from cp_compress.base.holdings.reach import modules_within
 from cp_compress.fidelity.observing.runner import Model, Runner
+from cp_compress.inputs.trees import Inputs
 from cp_compress.model.call_caches import (
     ABSENT,
     BUFFERS,
@@ -88,7 +89,7 @@ class _Kept:
         return holds_tensor(self.value) or (self.unused is None and is_setting(self.value))
 
 
-def require_own_caches(runner: Runner, inputs: Tensor) -> None:
+def require_own_caches(runner: Runner, inputs: Inputs) -> None:
     """Raise ObservationError where a model that this package made answers from what another model's calls left in it.
 
     A copy of the model, in which all attributes with tensors are as its class builds them, is asked about the same few
@@ -100,10 +101,10 @@ def require_own_caches(runner: Runner, inputs: Tensor) -> None:
         return
     with contextlib.suppress(CompressionError):
         if runner.module is not None:
-            runner = Runner(copy_whole(runner.module), runner.device, runner.task)
+            runner = Runner(copy_whole(runner.module), runner.device, runner.task, runner.part)
     kept = _kept_in(runner.model)
     was = {one.key: one.value for one in kept}
-    known, again = (runner.logits(inputs).cpu() for _ in range(2))
+    known, again = (runner.compared(inputs).cpu() for _ in range(2))
     noise = _distance(known, again)
     allowed = _NOISE * noise + _ROUNDING * torch.finfo(known.dtype).eps * float(known.double().abs().max())
     for at, group in enumerate(_groups(kept)):
@@ -165,7 +166,7 @@ def _unused(module: nn.Module, place: Place, value: Any) -> Any:
 
 
 def _stale_in(
-    group: Sequence[_Kept], was: dict[_Key, Any], runner: Runner, inputs: Tensor, known: Tensor, allowed: float
+    group: Sequence[_Kept], was: dict[_Key, Any], runner: Runner, inputs: Inputs, known: Tensor, allowed: float
 ) -> list[_Kept] | None:
     """Return what of a group calls fill anew with other content, where answers move; None where no call is possible."""
     filled: dict[_Key, Any] = {}
@@ -186,7 +187,7 @@ def _stale_in(
 
 
 def _answer(
-    group: Sequence[_Kept], runner: Runner, inputs: Tensor, filled: dict[_Key, Any] | None = None
+    group: Sequence[_Kept], runner: Runner, inputs: Inputs, filled: dict[_Key, Any] | None = None
 ) -> Tensor | None:
     """Return the answers of a model that a group is emptied in, or None where it cannot be called so.
 
@@ -204,7 +205,7 @@ def _answer(
                     module.train(True)  # a model may keep its tables by its mode
                     module.train(False)
         try:
-            answers = runner.logits(inputs).cpu()
+            answers = runner.compared(inputs).cpu()
         except Exception:  # it was no cache: the model cannot do without it
             return None
         if filled is not None:

@@ -26,6 +26,7 @@ from cp_compress.fidelity.origin.pairs import LayerPairs, compiled_from, pair_la
 from cp_compress.fidelity.origin.restoration import Restorer, restore_each
 from cp_compress.fidelity.predictions.tables import changed_answers
 from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.trees import Inputs
 
 _OWNER = "find_origin"
 THE_DATA = "the compressed data"
@@ -116,6 +117,7 @@ def find_origin(
     flips: int = 64,
     budget: int = 64,
     batch_size: int | None = None,
+    by_noise: bool = False,
 ) -> Origin:
     """Rank the layers of a candidate by their contribution to its changed predictions.
 
@@ -141,6 +143,8 @@ def find_origin(
             which are halved.
         batch_size: The largest number of examples in one call; by default 32 on a CPU and 512 elsewhere,
             and never more than the observations were made with.
+        by_noise: Whether to order layers by the noise that each adds, without predictions, as is done for models that
+            give no logits.
 
     Returns:
         The ranked layers.
@@ -164,18 +168,19 @@ def find_origin(
     require_observations(_OWNER, candidate=candidate, reference=reference)
     for argument, value in (("examples", examples), ("flips", flips), ("budget", budget)):
         check_integer(_OWNER, argument, value, "must be a whole number of 1 or more", at_least=1)
-    check_comparable(candidate, reference, any_task=True)
+    by_noise = by_noise or not (candidate.gives_logits and reference.gives_logits)
+    check_comparable(candidate, reference, any_task=True, any_output=by_noise)
     mine, theirs = _module(candidate, "candidate"), _module(reference, "reference")
     largest = min(candidate.batch_size.limit, reference.batch_size.limit)
     size = batch_size_for(candidate.runner.device, batch_size, largest)
     pairs = _pair(candidate, reference, mine, theirs)
     added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
-    changed = changed_answers(candidate, reference)
+    changed = torch.zeros(len(reference)).bool() if by_noise else changed_answers(candidate, reference)
     moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
     asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
     restorer = Restorer(mine, theirs, pairs)
-    inputs = candidate.data.select(asked)[0] if len(asked) else None
-    expected, flipped = reference.predictions[asked], changed[asked]
+    inputs = candidate.data.read(asked)[0] if len(asked) else None
+    expected, flipped = asked if by_noise else reference.predictions[asked], changed[asked]
     if inputs is not None and candidate.data.collates_itself:  # another batch may be padded to another length
         expected, flipped = _answers_together((candidate, mine), (reference, theirs), asked, size)
     total, looked_at = int(changed.sum()), int(flipped.sum())
@@ -208,7 +213,7 @@ def find_origin(
 
     layers = [as_damage(part.units, part.count) for part in found]
     if candidate.data_digest != reference.data_digest:
-        read = reference.data.select(asked)[0] if len(asked) else None
+        read = reference.data.read(asked)[0] if len(asked) else None
         found_again = _predict(mine, candidate, read, size) if read is not None else expected
         restored = int(((found_again == expected) & flipped).sum())
         layers.append(LayerDamage((THE_DATA,), "data", restored, looked_at, math.nan, math.nan))
@@ -219,7 +224,7 @@ def find_origin(
         asked=looked_at,
         exact=not any(layer.grouped for layer in layers),
         runs=runs if inputs is not None else 0,
-        notes=_notes(pairs, total, looked_at, len(layers)),
+        notes=_notes(pairs, total, looked_at, len(layers), by_noise=by_noise),
     )
 
 
@@ -249,11 +254,11 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
 
 
 def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
-    runner = Runner(module, seen.runner.device, seen.task)
+    runner = Runner(module, seen.runner.device, seen.task, seen.output)
 
     def run() -> Tensor:
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
-            return runner.logits(seen.data.select(rows)[0])
+            return runner.compared(seen.data.read(rows)[0])
 
     return run
 
@@ -283,8 +288,8 @@ def _measure_noise(
     return added, arriving
 
 
-def _predict(model: nn.Module, candidate: Observation, inputs: Tensor, size: BatchSize) -> Tensor:
-    runner = Runner(model, candidate.runner.device, candidate.task)
+def _predict(model: nn.Module, candidate: Observation, inputs: Inputs, size: BatchSize) -> Tensor:
+    runner = Runner(model, candidate.runner.device, candidate.task, candidate.output)
     found: list[Tensor] = []
 
     def run(part: slice) -> None:
@@ -300,10 +305,10 @@ def _answers_together(
 ) -> tuple[Tensor, Tensor]:
     """Return the reference's answers on examples that are read as one batch, and which of the candidate's differ."""
     (seen, mine), (original, theirs) = candidate, reference
-    inputs, labels = original.data.select(asked)
+    inputs, labels = original.data.read(asked)
     expected = _predict(theirs, original, inputs, size)
-    flipped = _predict(mine, seen, seen.data.select(asked)[0], size) != expected
-    return expected, flipped if seen.task == "single_label" else flipped & (labels != IGNORED)
+    flipped = _predict(mine, seen, seen.data.read(asked)[0], size) != expected
+    return expected, flipped if seen.task == "single_label" or labels is None else flipped & (labels != IGNORED)
 
 
 def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
@@ -315,9 +320,11 @@ def _or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _notes(pairs: LayerPairs, changed: int, asked: int, found: int) -> tuple[str, ...]:
+def _notes(pairs: LayerPairs, changed: int, asked: int, found: int, *, by_noise: bool) -> tuple[str, ...]:
     notes = []
-    if not changed:
+    if by_noise:
+        notes.append("the order is that of the noise that each layer adds")
+    elif not changed:
         notes.append("no prediction changed; the order is that of the noise that each layer adds")
     elif asked < changed:
         notes.append(f"{asked} of {changed} changed predictions were tested, spread evenly")

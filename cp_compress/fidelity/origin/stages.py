@@ -17,6 +17,7 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.layers import THE_DATA, find_origin
 from cp_compress.fidelity.predictions.tables import changed_answers
 from cp_compress.inputs.tasks import TaskDataset
+from cp_compress.inputs.unlabeled import Unlabeled
 from cp_compress.model.record import compression_steps
 from cp_compress.model.registry import parse_scheme
 
@@ -94,20 +95,26 @@ def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
 
 
 def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch.Tensor:
-    data: Any = candidate.data.select(rows)
+    inputs, labels = candidate.data.read(rows)
+    given = inputs if isinstance(inputs, torch.Tensor) else inputs.value
+    data: Any = Unlabeled(given) if labels is None else (given, labels)
     if candidate.task != "single_label":
         data = TaskDataset(data, candidate.task)
-    return observe(model, data, device=candidate.runner.device, batch_size=candidate.batch_size.limit).predictions
+    size = candidate.batch_size.limit
+    seen = observe(model, data, device=candidate.runner.device, batch_size=size, output=candidate.output)
+    return seen.predictions
 
 
-def explain_damage(candidate: Observation, reference: Observation) -> dict[str, Any]:
+def explain_damage(candidate: Observation, reference: Observation, *, by_noise: bool = False) -> dict[str, Any]:
     """Return what `find_origin` and, for a pipeline, `find_stages` say, as plain Python types.
+
+    With `by_noise` predictions have no part in it.
 
     It is made for a check that has failed already: what cannot be told is a note, never an exception.
     """
     explained: dict[str, Any] = {"layers": [], "notes": []}
     try:
-        explained = find_origin(candidate, reference).to_json()
+        explained = find_origin(candidate, reference, by_noise=by_noise).to_json()
     except Exception as error:  # a model's own code may raise anything when its layers are called alone
         explained["notes"].append(f"the layers that cause the changes could not be found: {error}")
     explained["stages"] = []

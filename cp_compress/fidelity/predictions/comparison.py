@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
@@ -46,6 +49,7 @@ from cp_compress.fidelity.predictions.tables import (
 )
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
 from cp_compress.inputs.distinct import identical_groups
+from cp_compress.inputs.unlabeled import NO_LABELS_NOTE
 
 _OWNER = "compare_predictions"
 _LISTED_CLASSES = 8
@@ -77,6 +81,9 @@ def compare_predictions(
 
     The count of `cost` is the effective sample size (Σw)² / Σw², that of a metric of the worst slice is the count of
     that slice. With unequal weights the cost is a value on the given data only, without a claim about the population.
+
+    Of data without labels, what is measured against labels is left out: accuracies and their drops, `newly_wrong`,
+    `newly_right`, `ece_change`.
 
     Data of multi-label, dense and sequence tasks (`TaskDataset`) is measured as `compare_structured` describes.
 
@@ -122,61 +129,54 @@ def compare_predictions(
         return with_batches(found, candidate, reference)
     names = reference.class_names
     change_costs = as_change_costs(class_distance, names)
-    shares = as_example_weights(weights, reference.labels, names)
+    labeled = reference.labeled
+    if isinstance(weights, Mapping):
+        reference.data.require_labels("weights by class")
+    if min_class_examples > 1:
+        reference.data.require_labels("min_class_examples")
+    shares = as_example_weights(weights, reference.targets, names)
     subsets = read_slices(_OWNER, slices, len(reference))
     units = _units(reference, clusters)
     top = min(top_k, len(names) - 1)
-    before, after, labels = reference.predictions, candidate.predictions, reference.labels
+    before, after, labels = reference.predictions, candidate.predictions, reference.targets if labeled else None
     same = before == after
     costs = change_costs.of(before, after)
-    right_before, right_after = before == labels, after == labels
-    drop = paired_drop(right_before, right_after)
-    by_class = class_drops(right_before, right_after, labels, units, at_least=min_class_examples)
-    total = len(labels)
+    total = len(same)
     outputs = candidate.logits, reference.logits
     probabilities = require_equal_outputs(*outputs)
     overlap = top_class_overlap(*outputs, top)
     divergence, moved = (_by_logits(measure, outputs, probabilities) for measure in (divergence_from, logit_distance))
-    calibration = [
-        expected_calibration_error(seen.logits, labels, probabilities=probabilities) for seen in (reference, candidate)
-    ]
     metrics = {
         "agreement": same.double().mean().item(),
-        "reference_accuracy": right_before.double().mean().item(),
-        "accuracy": right_after.double().mean().item(),
-        "accuracy_drop": (drop.lost - drop.gained) / total,
-        "max_class_accuracy_drop": max(one.value for one in by_class.values()),
         "cost": float((shares * costs).sum() / shares.sum()),
-        "newly_wrong": drop.lost / total,
-        "newly_right": drop.gained / total,
         "top_k_agreement": float(overlap.mean()),
         "mean_kl": float(divergence.mean()),
         "mean_logit_distance": float(moved.mean()),
-        "ece_change": calibration[1] - calibration[0],
     }
-    evidence: dict[str, Evidence] = {
-        "agreement": units.share(same),
-        "reference_accuracy": units.share(right_before),
-        "accuracy": units.share(right_after),
-        "accuracy_drop": units.drop(right_before, right_after),
-        "max_class_accuracy_drop": LargestDrop(tuple(by_class.values()), tuple(names[index] for index in by_class)),
-        "newly_wrong": units.share(right_before & ~right_after),
-        "newly_right": units.share(~right_before & right_after),
-        "top_k_agreement": units.mean(overlap),
-    }
+    evidence: dict[str, Evidence] = {"agreement": units.share(same), "top_k_agreement": units.mean(overlap)}
     if bool((shares == shares[0]).all()):
         # unequal weights may go with the costs: a sample without the heavy examples would claim too much
         evidence["cost"] = units.mean(costs, 0.0, change_costs.largest)
+    right = None if labels is None else (before == labels, after == labels)
     if subsets:
-        drops = [units.among(members).drop(right_before[members], right_after[members]) for members in subsets.values()]
         agreements = [units.among(members).share(same[members]) for members in subsets.values()]
-        metrics["max_slice_accuracy_drop"] = max(drop.value for drop in drops)
         metrics["min_slice_agreement"] = min(share.value for share in agreements)
-        evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(subsets))
         evidence["min_slice_agreement"] = SmallestShare(tuple(agreements), tuple(subsets))
-    slice_rows = slice_table(same, right_before, right_after, subsets)
+    by_labels: dict[str, Any] = {}
+    if right is not None and labels is not None:
+        truth = _Truth(labels, *right, units, names, min_class_examples)
+        calibration = {
+            who: expected_calibration_error(seen.logits, labels, probabilities=probabilities)
+            for who, seen in (("reference", reference), ("candidate", candidate))
+        }
+        found, claims = truth.compare(subsets)
+        metrics |= {**found, "ece_change": calibration["candidate"] - calibration["reference"]}
+        evidence |= claims
+        by_labels = {**truth.details(), "calibration_error": calibration}
+    metrics = {name: metrics[name] for name in METRICS["predictions"] if name in metrics}
+    slice_rows = slice_table(same, right, subsets)
     effective = round(float(shares.sum() ** 2 / (shares**2).sum()))
-    found = Measurement(
+    measured = Measurement(
         comparison="predictions",
         metrics=metrics,
         counts={**dict.fromkeys(metrics, total), "cost": effective, **deciding_counts(slice_rows)},
@@ -190,20 +190,71 @@ def compare_predictions(
             "logit_distance": moved,
             "top_k_overlap": overlap,
         },
-        examples=flipped_examples(candidate, reference, costs * shares, names, probabilities=probabilities),
+        examples=flipped_examples(candidate, reference, costs * shares, probabilities=probabilities),
         details={
-            "classes": class_table(right_before, right_after, labels, names),
+            "classes": [],
             "slices": slice_rows,
             "clusters": units.to_json(),
             "flips": flip_table(before, after, labels, names),
-            "newly_wrong": (right_before & ~right_after).nonzero().flatten().tolist(),
-            "newly_right": (~right_before & right_after).nonzero().flatten().tolist(),
             "top_k": top,
-            "calibration_error": {"reference": calibration[0], "candidate": calibration[1]},
+            **by_labels,
         },
-        notes=(*((PROBABILITIES_NOTE,) if probabilities else ()), *_small_classes(labels, names, min_class_examples)),
+        notes=(
+            *((PROBABILITIES_NOTE,) if probabilities else ()),
+            *(() if labels is None else _small_classes(labels, names, min_class_examples)),
+            *(() if labeled else (NO_LABELS_NOTE,)),
+        ),
     )
-    return with_batches(found, candidate, reference)
+    return with_batches(measured, candidate, reference)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """What labels (n,) say of the answers of both models, and how many examples a class must have to count."""
+
+    labels: Tensor
+    right_before: Tensor
+    right_after: Tensor
+    units: Units
+    names: tuple[str, ...]
+    least: int
+
+    def compare(self, subsets: Mapping[str, Tensor]) -> tuple[dict[str, float], dict[str, Evidence]]:
+        """Return the metrics that rest on labels, with those of slices, and the evidence of claims."""
+        before, after, units, total = self.right_before, self.right_after, self.units, len(self.labels)
+        drop = paired_drop(before, after)
+        by_class = class_drops(before, after, self.labels, units, at_least=self.least)
+        metrics = {
+            "reference_accuracy": before.double().mean().item(),
+            "accuracy": after.double().mean().item(),
+            "accuracy_drop": (drop.lost - drop.gained) / total,
+            "max_class_accuracy_drop": max(one.value for one in by_class.values()),
+            "newly_wrong": drop.lost / total,
+            "newly_right": drop.gained / total,
+        }
+        names = tuple(self.names[index] for index in by_class)
+        evidence: dict[str, Evidence] = {
+            "reference_accuracy": units.share(before),
+            "accuracy": units.share(after),
+            "accuracy_drop": units.drop(before, after),
+            "max_class_accuracy_drop": LargestDrop(tuple(by_class.values()), names),
+            "newly_wrong": units.share(before & ~after),
+            "newly_right": units.share(~before & after),
+        }
+        if subsets:
+            drops = [units.among(members).drop(before[members], after[members]) for members in subsets.values()]
+            metrics["max_slice_accuracy_drop"] = max(drop.value for drop in drops)
+            evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(subsets))
+        return metrics, evidence
+
+    def details(self) -> dict[str, Any]:
+        """Return the table by class, and which examples are newly wrong and newly right."""
+        before, after = self.right_before, self.right_after
+        return {
+            "classes": class_table(before, after, self.labels, self.names),
+            "newly_wrong": (before & ~after).nonzero().flatten().tolist(),
+            "newly_right": (~before & after).nonzero().flatten().tolist(),
+        }
 
 
 def _small_classes(labels: Tensor, names: tuple[str, ...], at_least: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.metrics import without_labels
 from cp_compress.fidelity.judging.units import Drop, Units
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.predictions.output_changes import (
@@ -24,7 +25,7 @@ from cp_compress.fidelity.predictions.output_changes import (
     require_equal_outputs,
 )
 from cp_compress.fidelity.predictions.tables import deciding_counts, flip_table, slice_table
-from cp_compress.inputs.tasks import IGNORED
+from cp_compress.inputs.unlabeled import NO_LABELS_NOTE
 
 _LISTED_EXAMPLES = 20
 _BLOCK_VALUES = 2**22
@@ -62,8 +63,8 @@ def compare_structured(
     or both give probabilities where logits are needed.
     """
     units = Units() if units is None else units
-    before, after, truth = reference.predictions, candidate.predictions, reference.labels
-    counts = truth != IGNORED
+    before, after, truth = reference.predictions, candidate.predictions, reference.targets
+    counts = reference.counting
     same = _share(before == after, counts)
     was_right, is_right = before == truth, after == truth
     right_before, right_after = _share(was_right, counts), _share(is_right, counts)
@@ -80,7 +81,8 @@ def compare_structured(
     values = {"same": same[judged], "before": right_before[judged], "after": right_after[judged]}
     exact = values["same"] == 1
     total = int(judged.sum())
-    rows, class_drops = _class_rows(was_right, is_right, counts, reference, units)
+    labeled = reference.labeled
+    rows, class_drops = _class_rows(was_right, is_right, counts, reference, units) if labeled else ([], [])
     overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
     drop = values["before"] - values["after"]
     metrics = {
@@ -109,14 +111,15 @@ def compare_structured(
             **{name: of.mean(shares[judged]) for name, shares in changes.items()},
         }
     kept = {name: _judged_members(name, members, judged) for name, members in (subsets or {}).items()}
-    slice_rows = slice_table(same, right_before, right_after, kept)
+    slice_rows = slice_table(same, (right_before, right_after) if labeled else None, kept)
     if slice_rows:
-        metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
         metrics["min_slice_agreement"] = min(row["agreement"] for row in slice_rows)
-        fallen = right_before - right_after
-        drops = [units.among(members).mean(fallen[members], -1.0, 1.0) for members in kept.values()]
+        if labeled:
+            metrics["max_slice_accuracy_drop"] = max(row["drop"] for row in slice_rows)
+            fallen = right_before - right_after
+            drops = [units.among(members).mean(fallen[members], -1.0, 1.0) for members in kept.values()]
+            evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
         shares = [units.among(members).mean(same[members]) for members in kept.values()]
-        evidence["max_slice_accuracy_drop"] = LargestDrop(tuple(drops), tuple(kept))
         evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
     answers = int(counts.sum())
     notes = [f"a {reference.task} task: {answers} predictions on {total} examples"]
@@ -124,19 +127,29 @@ def compare_structured(
         notes.append(PROBABILITIES_NOTE)
     if total < len(same):
         notes.append(f"{len(same) - total} examples have only ignored positions")
+    if not labeled:
+        metrics = without_labels(metrics)
+        evidence = {name: one for name, one in evidence.items() if name in metrics}
+        changes = {}
+        notes.append(NO_LABELS_NOTE)
     return Measurement(
         comparison="predictions",
         metrics=metrics,
         counts={name: 0 if value != value else total for name, value in metrics.items()} | deciding_counts(slice_rows),
         evidence=evidence,
-        per_example={"same": same, "accuracy": right_after, "reference_accuracy": right_before, **changes, **moved},
+        per_example={
+            "same": same,
+            **({"accuracy": right_after, "reference_accuracy": right_before} if labeled else {}),
+            **changes,
+            **moved,
+        },
         examples=_changed(same, counts),
         details={
             "task": reference.task,
             "classes": rows,
             "slices": slice_rows,
             "clusters": units.to_json(),
-            "flips": _flips(before, after, truth, counts, reference),
+            "flips": _flips(before, after, truth if labeled else None, counts, reference),
             **{name: (shares > 0).nonzero().flatten().tolist() for name, shares in changes.items()},
         },
         notes=tuple(notes),
@@ -213,7 +226,7 @@ def _class_rows(
         if seen.task == "multi_label":
             right, where = (was_right[:, [index]], is_right[:, [index]]), counts[:, [index]]
         else:
-            right, where = (was_right, is_right), counts & (seen.labels == index)
+            right, where = (was_right, is_right), counts & (seen.targets == index)
         holding = where.flatten(1).any(dim=1)
         if not bool(holding.any()):
             continue
@@ -228,15 +241,19 @@ def _class_rows(
     return rows, drops
 
 
-def _flips(before: Tensor, after: Tensor, truth: Tensor, counts: Tensor, seen: Observation) -> list[dict[str, Any]]:
+def _flips(
+    before: Tensor, after: Tensor, truth: Tensor | None, counts: Tensor, seen: Observation
+) -> list[dict[str, Any]]:
     names = seen.class_names
     if seen.task != "multi_label":
-        return flip_table(before[counts], after[counts], truth[counts], names)
+        return flip_table(before[counts], after[counts], None if truth is None else truth[counts], names)
     rows = []
     for index, name in enumerate(names):
         where = counts[:, index]
         texts = (f"not {name}", name)
-        rows += flip_table(before[where, index], after[where, index], truth[where, index], texts)
+        rows += flip_table(
+            before[where, index], after[where, index], None if truth is None else truth[where, index], texts
+        )
     return sorted(rows, key=lambda row: (-row["count"], row["before"]))
 
 

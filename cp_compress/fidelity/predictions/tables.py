@@ -15,7 +15,6 @@ from cp_compress.fidelity.judging.units import ClusteredMean, Units
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.fidelity.predictions.output_changes import largest_probability
-from cp_compress.inputs.tasks import IGNORED
 
 Slices = Mapping[str, Tensor | Sequence[bool] | Sequence[int]]
 _LISTED_EXAMPLES = 20
@@ -64,51 +63,46 @@ def class_table(
     ]
 
 
-def flip_table(before: Tensor, after: Tensor, labels: Tensor, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def flip_table(before: Tensor, after: Tensor, labels: Tensor | None, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return which class turned into which how often, and how many of those were right before, or are right now."""
     classes, changed = len(names), before != after
-    old, new, truth = before[changed], after[changed], labels[changed]
+    old, new = before[changed], after[changed]
     found, place, counts = torch.unique(old * classes + new, return_inverse=True, return_counts=True)
-    right = [torch.bincount(place[truth == one], minlength=len(found)).tolist() for one in (old, new)]
-    rows = []
-    for pair, count, was_right, is_right in zip(found.tolist(), counts.tolist(), *right, strict=True):
-        old_class, new_class = divmod(pair, classes)
-        rows.append(
-            {
-                "before": names[old_class],
-                "after": names[new_class],
-                "count": count,
-                "was_right": was_right,
-                "is_right": is_right,
-                "never_right": count - was_right - is_right,
-            }
-        )
+    rows: list[dict[str, Any]] = [
+        {"before": names[pair // classes], "after": names[pair % classes], "count": count}
+        for pair, count in zip(found.tolist(), counts.tolist(), strict=True)
+    ]
+    if labels is not None:
+        truth = labels[changed]
+        right = [torch.bincount(place[truth == one], minlength=len(found)).tolist() for one in (old, new)]
+        for row, was_right, is_right in zip(rows, *right, strict=True):
+            never = row["count"] - was_right - is_right
+            row |= {"was_right": was_right, "is_right": is_right, "never_right": never}
     return sorted(rows, key=lambda flip: (-flip["count"], flip["before"], flip["after"]))
 
 
 def changed_answers(candidate: Observation, reference: Observation) -> Tensor:
     """Return which answers changed, a mask of the shape of the predictions; places that do not count never do."""
     changed = candidate.predictions != reference.predictions
-    return changed if reference.task == "single_label" else changed & (reference.labels != IGNORED)
+    return changed if reference.task == "single_label" else changed & reference.counting
 
 
 def flipped_examples(
     candidate: Observation,
     reference: Observation,
     costs: Tensor,
-    names: tuple[str, ...],
     *,
     probabilities: bool = False,
 ) -> tuple[ExampleChange, ...]:
     """List the flips, the costliest and then the most confident of the reference's predictions first."""
-    before, after = reference.predictions, candidate.predictions
+    before, after, names = reference.predictions, candidate.predictions, reference.class_names
     confidence = largest_probability(reference.logits, probabilities=probabilities)
     flipped = (before != after).nonzero().flatten().tolist()
     flipped.sort(key=lambda index: (-float(costs[index]), -float(confidence[index]), index))
     return tuple(
         ExampleChange(
             index=index,
-            label=names[int(reference.labels[index])],
+            label=reference.label_name(index),
             before=names[int(before[index])],
             after=names[int(after[index])],
         )
@@ -149,22 +143,16 @@ def _as_members(owner: str, name: str, members: object) -> Tensor:
 
 
 def slice_table(
-    same: Tensor, right_before: Tensor, right_after: Tensor, slices: Mapping[str, Tensor]
+    same: Tensor, right: tuple[Tensor, Tensor] | None, slices: Mapping[str, Tensor]
 ) -> list[dict[str, Any]]:
-    """Return each slice's count, agreement, accuracy before and after, and drop."""
-    rows = []
+    """Return each slice's count and agreement, and where it is known what is `right`, accuracies and their drop."""
+    rows: list[dict[str, Any]] = []
     for name, members in slices.items():
-        old, new = (float(right[members].double().mean()) for right in (right_before, right_after))
-        rows.append(
-            {
-                "slice": name,
-                "count": len(members),
-                "agreement": float(same[members].double().mean()),
-                "reference_accuracy": old,
-                "accuracy": new,
-                "drop": old - new,
-            }
-        )
+        row = {"slice": name, "count": len(members), "agreement": float(same[members].double().mean())}
+        if right is not None:
+            old, new = (float(one[members].double().mean()) for one in right)
+            row |= {"reference_accuracy": old, "accuracy": new, "drop": old - new}
+        rows.append(row)
     return rows
 
 
@@ -172,7 +160,7 @@ def deciding_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return the count of the slice that each metric of the worst slice is about, the smallest among equals."""
     if not rows:
         return {}
-    return {
-        "max_slice_accuracy_drop": min(rows, key=lambda row: (-row["drop"], row["count"]))["count"],
-        "min_slice_agreement": min(rows, key=lambda row: (row["agreement"], row["count"]))["count"],
-    }
+    counts = {"min_slice_agreement": min(rows, key=lambda row: (row["agreement"], row["count"]))["count"]}
+    if "drop" in rows[0]:
+        counts["max_slice_accuracy_drop"] = min(rows, key=lambda row: (-row["drop"], row["count"]))["count"]
+    return counts

@@ -203,7 +203,7 @@ class MildAxis(Axis):
 
 def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
     """Return the family's axis: the end of the parameter at which examples take more bytes is the mild one."""
-    sample = data.select(range(min(len(data), _SAMPLED)))[0]
+    sample = data.inputs(range(min(len(data), _SAMPLED)))
     sizes: dict[float, int] = {}
     refusals: list[Exception] = []
     axis = Axis(_OWNER, family, "high")

@@ -16,8 +16,8 @@ from cp_compress.fidelity import (
     layer_features,
     observe,
 )
+from cp_compress.fidelity.embeddings.default_layer import default_layer
 from cp_compress.fidelity.embeddings.similarity import nearest_neighbors
-from cp_compress.fidelity.observing.layer_outputs import last_linear
 from cp_compress.model import parse_scheme
 
 
@@ -52,8 +52,8 @@ def test_all_layers_come_from_one_pass():
 
 
 def test_the_default_is_what_goes_into_the_last_linear_layer():
-    assert last_linear(seen()) == "classifier.3"
-    assert last_linear(seen("quantize(int4)")) == "classifier.3"
+    assert default_layer(seen()) == "input:classifier.3"
+    assert default_layer(seen("quantize(int4)")) == "input:classifier.3"
     found = compare_embeddings(seen("prune(density=0.4)"), seen())
     assert found.details["layers"][0]["layer"] == "input:classifier.3"
 
@@ -306,7 +306,7 @@ def test_layers_in_compiled_code_are_not_seen(kind):
     observation = observe(model, (torch.randn(9, 4), torch.arange(9) % 3))
     assert len(observation.logits) == 9
     with pytest.raises(ObservationError, match=message):
-        last_linear(observation)
+        default_layer(observation)
     with pytest.raises(ObservationError, match=message):
         layer_features(observation, [layer])
 

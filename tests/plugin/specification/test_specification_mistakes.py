@@ -83,7 +83,12 @@ from pytest_cp.specification.lines import find_line
         ),
         ("min_agreement = 0.5", "min_agreement = 0.5\nconfidence = 95", 14, "95 % would be 0.95"),
         ("[predictions]", "[attributions]\nmethod = 'gradcam'\nmin_mean_iou = 0.5\n[predictions]", 13, "grad_cam?"),
-        ("[predictions]", "[pointing]\nmethod = 'grad_cam(layr=3)'\nmax_pointing_mass_drop = 0.5\n[predictions]", 13, "mean layer?"),
+        (
+            "[predictions]",
+            "[pointing]\nmethod = 'grad_cam(layr=3)'\nmax_pointing_mass_drop = 0.5\n[predictions]",
+            13,
+            "mean layer?",
+        ),
         ("[predictions]", "[robustness]\ncorruptions = 'fogg'\n[predictions]", 13, "did you mean fog?"),
         ("[predictions]", "[embeddings]\npool = 'man'\n[predictions]", 13, 'must be "mean" or "flatten"'),
         ("[predictions]", "[boundaries]\ntolerance = 10\n[predictions]", 13, "must be above 0 and below 1"),

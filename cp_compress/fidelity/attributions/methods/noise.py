@@ -102,7 +102,7 @@ class GradientShap(AttributionMethod):
         chosen = torch.randint(len(data), (self.samples,), generator=generator)
         shares = torch.rand(self.samples, generator=generator)
         noise = noise_patterns(self.samples, self.deviation, input_shape, generator)
-        baselines = data.select(chosen)[0] if self.baselines == "data" else torch.zeros_like(noise)
+        baselines = data.inputs(chosen) if self.baselines == "data" else torch.zeros_like(noise)
         return {"noise": noise, "baselines": baselines, "shares": shares}
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:

@@ -132,7 +132,7 @@ class DeepLiftShap(AttributionMethod):
         if self.baselines > len(data):
             reject("DeepLiftShap", "baselines", self.baselines, f"the data set has {len(data)} examples only")
         chosen = torch.randperm(len(data), generator=seeded(self.seed))[: self.baselines]
-        return {"baselines": data.select(chosen)[0]}
+        return {"baselines": data.inputs(chosen)}
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the mean maps, and the mean changes of the logits from the baselines."""

@@ -1,0 +1,52 @@
+"""Data of inputs alone: what says that examples have no labels, and what can be done without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from cp_compress.inputs.forms import as_data_set
+from cp_compress.inputs.loaders import count_in_order
+
+REMEDY = (
+    "give (input, label) pairs. Without labels, agreement, divergence of probabilities, embeddings, attributions, "
+    "boundaries and outputs are compared"
+)
+NO_LABELS_NOTE = "the data has no labels: what is measured against labels is left out"
+
+
+class Unlabeled:
+    """A data set whose examples are inputs alone, whatever form they have.
+
+    A tensor, a data set of tensors and one of mappings without "labels" and "label" are inputs alone by themselves. A
+    pair is (input, label) everywhere; here it is two inputs. A tuple of tensors (n, ...) is several inputs of n
+    examples; a list is a sequence of examples. The model is called with a mapping's entries by name, and with a tuple's
+    by position.
+
+    Args:
+        dataset: A map-style data set of inputs, a tensor, a tuple or mapping of tensors, or an unshuffled `DataLoader`.
+
+    >>> import torch
+    >>> from cp_compress.fidelity import observe
+    >>> pair = Unlabeled((torch.eye(3), torch.ones(3, 3)))
+    >>> observe(lambda a, b: a + b, pair).logits[0].tolist()
+    [2.0, 1.0, 1.0]
+    """
+
+    labeled = False
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = as_data_set(dataset, alone=True)
+        self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else self.dataset
+
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The data set whose examples these are."""
+        return self.dataset
+
+    def __len__(self) -> int:
+        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._examples[index]
