@@ -32,7 +32,7 @@ def bounds_text() -> str:
     parts = [_HEADER]
     for name, comparison in COMPARISONS.items():
         lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
-        if comparison.kind in ("behaviour", "language"):
+        if comparison.kind in ("behaviour", "streamed"):
             lines += _DEPLOYED
         for argument, metric in bound_arguments(comparison.metrics).items():
             kind = "tuple[float, float]" if metric.leveled else "float"

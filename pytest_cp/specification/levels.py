@@ -82,7 +82,7 @@ def reads_data_of_candidate(level: str) -> bool:
 
 def has_noise(level: str) -> bool:
     """Tell whether equivalent references differ at a level: they say nothing of what sizes and stored data may be."""
-    return levels()[level].kind in ("behaviour", "language")
+    return levels()[level].kind in ("behaviour", "streamed")
 
 
 def level_schema(level: str) -> dict[str, Any]:
