@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity import compare_retrieval as compare_retrieval
     from cp_compress.fidelity import find_divergence as find_divergence
     from cp_compress.fidelity import find_origin as find_origin
     from cp_compress.fidelity import judge as judge
     from cp_compress.fidelity import noise_floor as noise_floor
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
+    from cp_compress.inputs.retrieval import RetrievalData as RetrievalData
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
     from cp_compress.model import BlockPrune as BlockPrune
     from cp_compress.model import CalibrationData as CalibrationData
@@ -84,6 +86,7 @@ _PACKAGES = {
         "ObservationError",
         "TrainingError",
     ),
+    "inputs.retrieval": ("RetrievalData",),
     "inputs.tasks": ("TaskDataset",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
@@ -99,6 +102,7 @@ _PACKAGES = {
         "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",
+        "compare_retrieval",
         "find_divergence",
         "find_origin",
         "judge",

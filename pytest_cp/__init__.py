@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
     from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
     from pytest_cp.assertions.reconstruction import check_reconstruction as check_reconstruction
+    from pytest_cp.assertions.retrieval import assert_retrieval_preserved as assert_retrieval_preserved
+    from pytest_cp.assertions.retrieval import check_retrieval_preserved as check_retrieval_preserved
     from pytest_cp.assertions.robustness import assert_robustness as assert_robustness
     from pytest_cp.assertions.robustness import check_robustness as check_robustness
     from pytest_cp.directions import direction_batches as direction_batches
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
+    from pytest_cp.errors import RetrievalNotPreservedError as RetrievalNotPreservedError
     from pytest_cp.errors import RobustnessNotPreservedError as RobustnessNotPreservedError
 
 _ERRORS = (
@@ -69,6 +72,7 @@ _ERRORS = (
     "PredictionsNotPreservedError",
     "PreservationError",
     "ReconstructionNotPreservedError",
+    "RetrievalNotPreservedError",
     "RobustnessNotPreservedError",
 )
 _MODULES = {

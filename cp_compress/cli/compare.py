@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
@@ -67,6 +68,12 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--epsilon", type=float, help="largest distance of the search for divergence, in units of the input"
+    )
+    parser.add_argument(
+        "--similarity", choices=("cosine", "dot", "euclidean", "model"), help="how retrieval compares two embeddings"
+    )
+    parser.add_argument(
+        "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
     )
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
@@ -177,6 +184,8 @@ def read_comparison(
         "method": options.method,
         "epsilon": options.epsilon,
         "lattice": options.lattice,
+        "similarity": options.similarity,
+        "encode": None if options.encode is None else make_from(options.encode, "--encode"),
         "examples": options.examples,
         "max_distance": options.max_distance,
         "tolerance": options.tolerance,

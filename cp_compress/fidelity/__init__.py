@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     )
     from cp_compress.fidelity.predictions.output_changes import expected_calibration_error as expected_calibration_error
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity.retrieval.comparison import compare_retrieval as compare_retrieval
 
 _MODULES = {
     "AttributionMethod": "attributions.methods.method",
@@ -136,6 +137,7 @@ _MODULES = {
     "compare_pointing": "attributions.pointing",
     "compare_predictions": "predictions.comparison",
     "compare_reconstruction": "reconstruction",
+    "compare_retrieval": "retrieval.comparison",
     "compression_identified_exemplars": "predictions.exemplars",
     "embedding_distance": "predictions.class_distances",
     "expected_calibration_error": "predictions.output_changes",

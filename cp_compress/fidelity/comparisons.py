@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import keyword
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,7 +51,7 @@ class Need:
 
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def _nothing(metrics: Sequence[str]) -> Mapping[str, Any]:
@@ -76,8 +77,8 @@ class Comparison(Brief):
         proposed: The metrics for which `cp-compress init` proposes bounds, with the options in `proposed_options`.
         proposed_options: Options of the comparison for such a proposal.
         implied: A function from the names of required metrics to the options that they imply.
-        reads: Of kind "streamed", the class that reads its data, as "package.module:Class": it takes whatever a user
-            gives, and has `source`, a length, `digest()` and `example_digests()`.
+        reads: Of kind "streamed", what reads its data, as "package.module:name": it takes whatever a user gives; what
+            it returns has `source`, a length, `digest()`, `example_digests()` and `first_input()`.
 
     Raises:
         InvalidArgumentError: If the name is no word, there is no metric, or `proposed` names one that is not given.
@@ -249,6 +250,13 @@ COMPARISONS: Mapping[str, Comparison] = {
             reads="cp_compress.inputs.tokens:TokenData",
             made=("tokenizer",),
             implied=functools.partial(_quantiles, "kl_quantile"),
+        ),
+        _declare(
+            "retrieval",
+            "retrieval.comparison:compare_retrieval",
+            kind="streamed",
+            reads="cp_compress.inputs.retrieval:RetrievalData.of",
+            made=("encode", "encode_documents", "score"),
         ),
     )
 }

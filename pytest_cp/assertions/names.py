@@ -16,6 +16,7 @@ ASSERTIONS: Mapping[str, str] = {
     "footprint": "footprint",
     "reconstruction": "reconstruction",
     "language": "language_preserved",
+    "retrieval": "retrieval_preserved",
     "comparison": "comparison",
     "measurement": "measurement",
 }

@@ -24,6 +24,7 @@ _TCAV = "Kim et al. 2018, Interpretability beyond feature attribution (TCAV)"
 _CORRUPTIONS = "Hendrycks and Dietterich 2019, Benchmarking neural network robustness"
 _JOSEPH = "Joseph et al. 2020, Correctness-preserving compression of datasets and neural network models"
 _LLAMA = "llama.cpp, llama-perplexity --kl-divergence"
+_TREC = "Voorhees and Harman 2005, TREC: experiment and evaluation in information retrieval"
 _VOC = "Everingham et al. 2010, The PASCAL visual object classes challenge"
 
 METRICS: Mapping[str, Mapping[str, Metric]] = {
@@ -311,6 +312,118 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             unchanged=1.0,
             high=_INF,
             start=1.05,
+        ),
+    ),
+    "retrieval": _table(
+        Metric(
+            "result_overlap",
+            "The mean share of the reference's k best documents that are among the candidate's.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.9,
+        ),
+        Metric(
+            "first_result_agreement",
+            "The share of queries for which both models put one document first.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.95,
+        ),
+        Metric(
+            "result_rank_correlation",
+            "The mean of Kendall's tau-b of both models' scores of the reference's k best documents.",
+            "higher",
+            unchanged=1.0,
+            low=-1.0,
+            claims=True,
+            source="Kendall 1945, The treatment of ties in ranking problems",
+            start=0.8,
+        ),
+        Metric(
+            "min_slice_result_overlap",
+            "The result overlap of the named subset of queries where it is least.",
+            "higher",
+            unchanged=1.0,
+            start=0.85,
+        ),
+        Metric(
+            "recall",
+            "The mean share of a query's relevant documents that are among the candidate's k best.",
+            "higher",
+            claims=True,
+            source=_TREC,
+        ),
+        Metric(
+            "reference_recall",
+            "The mean share of a query's relevant documents that are among the reference's k best.",
+            None,
+            claims=True,
+            source=_TREC,
+        ),
+        Metric(
+            "recall_drop",
+            "The reference's recall minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+            start=0.02,
+        ),
+        Metric(
+            "mrr",
+            "The candidate's mean reciprocal rank of the first relevant document among the k best.",
+            "higher",
+            claims=True,
+            source=_TREC,
+        ),
+        Metric(
+            "reference_mrr",
+            "The reference's mean reciprocal rank of the first relevant document among the k best.",
+            None,
+            claims=True,
+            source=_TREC,
+        ),
+        Metric(
+            "mrr_drop",
+            "The reference's mean reciprocal rank minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+            start=0.02,
+        ),
+        Metric(
+            "ndcg",
+            "The candidate's normalised discounted cumulative gain over the k best documents.",
+            "higher",
+            claims=True,
+            source="Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation of IR techniques",
+        ),
+        Metric(
+            "reference_ndcg",
+            "The reference's normalised discounted cumulative gain over the k best documents.",
+            None,
+            claims=True,
+            source="Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation of IR techniques",
+        ),
+        Metric(
+            "ndcg_drop",
+            "The reference's normalised discounted cumulative gain minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            claims=True,
+            start=0.02,
+        ),
+        Metric(
+            "max_slice_ndcg_drop",
+            "The drop of that gain in the named subset of queries that loses most.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            start=0.05,
         ),
     ),
     "attributions": _table(
