@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.comparison import check_comparison as check_comparison
     from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
     from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
+    from pytest_cp.assertions.detections import assert_detections_preserved as assert_detections_preserved
+    from pytest_cp.assertions.detections import check_detections_preserved as check_detections_preserved
     from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
     from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
     from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
     from pytest_cp.errors import ComparisonNotPreservedError as ComparisonNotPreservedError
     from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
+    from pytest_cp.errors import DetectionsNotPreservedError as DetectionsNotPreservedError
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
@@ -63,6 +66,7 @@ _ERRORS = (
     "BoundariesNotPreservedError",
     "ComparisonNotPreservedError",
     "ConceptsNotPreservedError",
+    "DetectionsNotPreservedError",
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
     from cp_compress.fidelity.comparisons import Comparison as Comparison
     from cp_compress.fidelity.comparisons import Need as Need
+    from cp_compress.fidelity.detections.comparison import compare_detections as compare_detections
     from cp_compress.fidelity.divergence.comparison import compare_divergence as compare_divergence
     from cp_compress.fidelity.divergence.files import load_divergence as load_divergence
     from cp_compress.fidelity.divergence.files import replay_divergence as replay_divergence
@@ -131,6 +132,7 @@ _MODULES = {
     "compare_attributions": "attributions.comparison",
     "compare_boundaries": "boundaries.comparison",
     "compare_concepts": "attributions.concepts",
+    "compare_detections": "detections.comparison",
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
     "compare_language": "language.comparison",

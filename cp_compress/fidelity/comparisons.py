@@ -258,6 +258,13 @@ COMPARISONS: Mapping[str, Comparison] = {
             reads="cp_compress.inputs.retrieval:RetrievalData.of",
             made=("encode", "encode_documents", "score"),
         ),
+        _declare(
+            "detections",
+            "detections.comparison:compare_detections",
+            kind="streamed",
+            reads="cp_compress.inputs.detection:DetectionData.of",
+            made=("detect",),
+        ),
     )
 }
 """The comparisons of this package, by name."""

@@ -324,3 +324,45 @@ class RetrievalBounds(TypedDict, total=False):
 
     max_slice_ndcg_drop: float | None
     """At most this (in [-1, 1]). The drop of that gain in the named subset of queries that loses most."""
+
+
+class DetectionsBounds(TypedDict, total=False):
+    """The bounds of detections."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    min_matched_f1: float | None
+    """At least this (in [0, 1]). Twice the number of objects that both models find, over the number of objects of
+    both."""
+
+    min_class_f1: float | None
+    """At least this (in [0, 1]). That share for the class where it is least."""
+
+    min_slice_f1: float | None
+    """At least this (in [0, 1]). That share in the named subset of images where it is least."""
+
+    min_mean_matched_iou: float | None
+    """At least this (in [0, 1]). The mean intersection over union of the boxes of objects that both models find."""
+
+    max_mean_score_change: float | None
+    """At most this (in [0, 1]). The mean absolute change of the score of objects that both models find."""
+
+    max_lost_objects: float | None
+    """At most this (in [0, 1]). The share of the reference's objects that the candidate does not find."""
+
+    max_new_objects: float | None
+    """At most this (in [0, 1]). The share of the candidate's objects that the reference does not find."""
+
+    min_map: float | None
+    """At least this (in [0, 1]). The candidate's mean over classes of the average precision over IoU thresholds
+    of 0.5 to 0.95."""
+
+    max_map_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean average precision minus the candidate's."""
+
+    max_map_50_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean average precision at an IoU of 0.5 minus the candidate's."""
+
+    max_class_ap_drop: float | None
+    """At most this (in [-1, 1]). The drop of the average precision of the class that loses most."""

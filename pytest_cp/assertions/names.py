@@ -17,6 +17,7 @@ ASSERTIONS: Mapping[str, str] = {
     "reconstruction": "reconstruction",
     "language": "language_preserved",
     "retrieval": "retrieval_preserved",
+    "detections": "detections_preserved",
     "comparison": "comparison",
     "measurement": "measurement",
 }

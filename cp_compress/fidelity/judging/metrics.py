@@ -22,6 +22,7 @@ _INF = math.inf
 _LISTED = 6
 _TCAV = "Kim et al. 2018, Interpretability beyond feature attribution (TCAV)"
 _CORRUPTIONS = "Hendrycks and Dietterich 2019, Benchmarking neural network robustness"
+_COCO = "Lin et al. 2014, Microsoft COCO: common objects in context"
 _JOSEPH = "Joseph et al. 2020, Correctness-preserving compression of datasets and neural network models"
 _LLAMA = "llama.cpp, llama-perplexity --kl-divergence"
 _TREC = "Voorhees and Harman 2005, TREC: experiment and evaluation in information retrieval"
@@ -423,6 +424,101 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "lower",
             unchanged=0.0,
             low=-1.0,
+            start=0.05,
+        ),
+    ),
+    "detections": _table(
+        Metric(
+            "matched_f1",
+            "Twice the number of objects that both models find, over the number of objects of both.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.9,
+        ),
+        Metric(
+            "min_class_f1",
+            "That share for the class where it is least.",
+            "higher",
+            unchanged=1.0,
+            start=0.8,
+        ),
+        Metric(
+            "min_slice_f1",
+            "That share in the named subset of images where it is least.",
+            "higher",
+            unchanged=1.0,
+            start=0.85,
+        ),
+        Metric(
+            "mean_matched_iou",
+            "The mean intersection over union of the boxes of objects that both models find.",
+            "higher",
+            unchanged=1.0,
+            claims=True,
+            start=0.9,
+        ),
+        Metric(
+            "mean_score_change",
+            "The mean absolute change of the score of objects that both models find.",
+            "lower",
+            unchanged=0.0,
+            claims=True,
+            start=0.05,
+        ),
+        Metric(
+            "lost_objects",
+            "The share of the reference's objects that the candidate does not find.",
+            "lower",
+            unchanged=0.0,
+            claims=True,
+            start=0.1,
+        ),
+        Metric(
+            "new_objects",
+            "The share of the candidate's objects that the reference does not find.",
+            "lower",
+            unchanged=0.0,
+            claims=True,
+            start=0.1,
+        ),
+        Metric(
+            "map",
+            "The candidate's mean over classes of the average precision over IoU thresholds of 0.5 to 0.95.",
+            "higher",
+            source=_COCO,
+        ),
+        Metric(
+            "reference_map",
+            "The reference's mean over classes of that average precision.",
+            None,
+            source=_COCO,
+        ),
+        Metric(
+            "map_drop",
+            "The reference's mean average precision minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source=_COCO,
+            start=0.02,
+        ),
+        Metric(
+            "map_50_drop",
+            "The reference's mean average precision at an IoU of 0.5 minus the candidate's.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source=_COCO,
+            start=0.02,
+        ),
+        Metric(
+            "max_class_ap_drop",
+            "The drop of the average precision of the class that loses most.",
+            "lower",
+            unchanged=0.0,
+            low=-1.0,
+            source=_COCO,
             start=0.05,
         ),
     ),
