@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_attributions as compare_attributions
     from cp_compress.fidelity import compare_boundaries as compare_boundaries
     from cp_compress.fidelity import compare_concepts as compare_concepts
+    from cp_compress.fidelity import compare_detections as compare_detections
     from cp_compress.fidelity import compare_divergence as compare_divergence
     from cp_compress.fidelity import compare_embeddings as compare_embeddings
     from cp_compress.fidelity import compare_language as compare_language
@@ -40,12 +41,15 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_pointing as compare_pointing
     from cp_compress.fidelity import compare_predictions as compare_predictions
     from cp_compress.fidelity import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity import compare_retrieval as compare_retrieval
     from cp_compress.fidelity import find_divergence as find_divergence
     from cp_compress.fidelity import find_origin as find_origin
     from cp_compress.fidelity import judge as judge
     from cp_compress.fidelity import noise_floor as noise_floor
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
+    from cp_compress.inputs.detection import DetectionData as DetectionData
+    from cp_compress.inputs.retrieval import RetrievalData as RetrievalData
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
     from cp_compress.inputs.unlabeled import Unlabeled as Unlabeled
     from cp_compress.model import BlockPrune as BlockPrune
@@ -86,6 +90,8 @@ _PACKAGES = {
         "ObservationError",
         "TrainingError",
     ),
+    "inputs.detection": ("DetectionData",),
+    "inputs.retrieval": ("RetrievalData",),
     "inputs.tasks": ("TaskDataset",),
     "inputs.unlabeled": ("Unlabeled",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
@@ -96,6 +102,7 @@ _PACKAGES = {
         "compare_attributions",
         "compare_boundaries",
         "compare_concepts",
+        "compare_detections",
         "compare_divergence",
         "compare_embeddings",
         "compare_language",
@@ -103,6 +110,7 @@ _PACKAGES = {
         "compare_pointing",
         "compare_predictions",
         "compare_reconstruction",
+        "compare_retrieval",
         "find_divergence",
         "find_origin",
         "judge",

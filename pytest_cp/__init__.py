@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.comparison import check_comparison as check_comparison
     from pytest_cp.assertions.concepts import assert_concepts_preserved as assert_concepts_preserved
     from pytest_cp.assertions.concepts import check_concepts_preserved as check_concepts_preserved
+    from pytest_cp.assertions.detections import assert_detections_preserved as assert_detections_preserved
+    from pytest_cp.assertions.detections import check_detections_preserved as check_detections_preserved
     from pytest_cp.assertions.divergence import assert_no_divergence as assert_no_divergence
     from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
     from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.predictions import check_preserved_predictions as check_preserved_predictions
     from pytest_cp.assertions.reconstruction import assert_reconstruction as assert_reconstruction
     from pytest_cp.assertions.reconstruction import check_reconstruction as check_reconstruction
+    from pytest_cp.assertions.retrieval import assert_retrieval_preserved as assert_retrieval_preserved
+    from pytest_cp.assertions.retrieval import check_retrieval_preserved as check_retrieval_preserved
     from pytest_cp.assertions.robustness import assert_robustness as assert_robustness
     from pytest_cp.assertions.robustness import check_robustness as check_robustness
     from pytest_cp.directions import direction_batches as direction_batches
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import BoundariesNotPreservedError as BoundariesNotPreservedError
     from pytest_cp.errors import ComparisonNotPreservedError as ComparisonNotPreservedError
     from pytest_cp.errors import ConceptsNotPreservedError as ConceptsNotPreservedError
+    from pytest_cp.errors import DetectionsNotPreservedError as DetectionsNotPreservedError
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
     from pytest_cp.errors import ReconstructionNotPreservedError as ReconstructionNotPreservedError
+    from pytest_cp.errors import RetrievalNotPreservedError as RetrievalNotPreservedError
     from pytest_cp.errors import RobustnessNotPreservedError as RobustnessNotPreservedError
 
 _ERRORS = (
@@ -63,6 +69,7 @@ _ERRORS = (
     "BoundariesNotPreservedError",
     "ComparisonNotPreservedError",
     "ConceptsNotPreservedError",
+    "DetectionsNotPreservedError",
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
@@ -73,6 +80,7 @@ _ERRORS = (
     "PredictionsNotPreservedError",
     "PreservationError",
     "ReconstructionNotPreservedError",
+    "RetrievalNotPreservedError",
     "RobustnessNotPreservedError",
 )
 _MODULES = {

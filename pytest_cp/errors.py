@@ -58,6 +58,14 @@ class LanguageNotPreservedError(PreservationError):
     """The compressed language model predicts the next token otherwise by more than is allowed."""
 
 
+class RetrievalNotPreservedError(PreservationError):
+    """The compressed encoder or reranker finds other documents by more than is allowed."""
+
+
+class DetectionsNotPreservedError(PreservationError):
+    """The compressed detector finds other objects by more than is allowed."""
+
+
 class ReconstructionNotPreservedError(PreservationError):
     """Decoded data differs from the original by more than is allowed."""
 

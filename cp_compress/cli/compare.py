@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
+from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
@@ -73,6 +74,12 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epsilon", type=float, help="largest distance of the search for divergence, in units of the input"
     )
+    parser.add_argument(
+        "--similarity", choices=("cosine", "dot", "euclidean", "model"), help="how retrieval compares two embeddings"
+    )
+    parser.add_argument(
+        "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
+    )
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
     parser.add_argument(
@@ -130,19 +137,17 @@ def run(options: argparse.Namespace) -> int:
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
-    documents = [level for level in levels if COMPARISONS[level].kind == "language"]
-    if documents and len(levels) > len(documents):
-        others = ", ".join(level for level in levels if level not in documents)
-        raise InvalidArgumentError(
-            f"{documents[0]} compares language models on documents, {others} does not: ask apart"
-        )
+    streamed = [level for level in levels if COMPARISONS[level].kind == "streamed"]
+    if streamed and len(levels) > 1:
+        others = ", ".join(level for level in levels if level != streamed[0])
+        raise InvalidArgumentError(f"{streamed[0]} reads its data in another form than {others}: ask apart")
     with progress(options, len(levels) + 1) as bar:
         bar.stage("reading")
         measured: list[tuple[Measurement, Check | None]] = []
-        if documents:
-            compare, chosen = comparisons[documents[0]]
-            own = [one for one in requirements if find_level(one.metric) == documents[0]]
-            measured.append(_measure_documents(options, functools.partial(compare, **chosen), own))
+        if streamed:
+            compare, chosen = comparisons[streamed[0]]
+            reader = COMPARISONS[streamed[0]].read
+            measured.append(_measure_streamed(options, functools.partial(compare, **chosen), reader, requirements))
         else:
             candidate, reference = _observe(options)
             for level, (compare, chosen) in comparisons.items():
@@ -184,6 +189,8 @@ def read_comparison(
         "method": options.method,
         "epsilon": options.epsilon,
         "lattice": options.lattice,
+        "similarity": options.similarity,
+        "encode": None if options.encode is None else make_from(options.encode, "--encode"),
         "examples": options.examples,
         "max_distance": options.max_distance,
         "tolerance": options.tolerance,
@@ -213,10 +220,13 @@ def find_level(metric: str) -> str:
     return level
 
 
-def _measure_documents(
-    options: argparse.Namespace, compare: Callable[..., Measurement], own: Sequence[Requirement]
+def _measure_streamed(
+    options: argparse.Namespace,
+    compare: Callable[..., Measurement],
+    reader: Callable[[Any], Any],
+    own: Sequence[Requirement],
 ) -> tuple[Measurement, Check | None]:
-    """Return what a comparison of two language models finds on documents that a factory makes, and its check."""
+    """Return what a comparison finds that runs both models side by side on what a factory makes, and its check."""
     from cp_compress.fidelity.judging.judgement import judge
     from cp_compress.fidelity.observing.refusals import (
         require_difference,
@@ -224,21 +234,22 @@ def _measure_documents(
         require_other_content,
         require_source,
     )
+    from cp_compress.fidelity.side_by_side.sides import EQUAL
 
     if options.codec is not None:
-        raise InvalidArgumentError("--codec stores labelled examples, not documents of token ids: leave it out")
+        raise InvalidArgumentError("--codec stores labelled examples, which this level does not read: leave it out")
     if options.model_output is not None:
-        raise InvalidArgumentError("--model-output: language models are compared by their logits: leave it out")
+        raise InvalidArgumentError("--model-output: this level compares a whole output of its own: leave it out")
     device = read_device(options)
     candidate, reference = _models(options, device)
-    data = read_data(options.data, documents=True)
+    data = read_data(options.data, reader=reader)
     require_order(candidate, reference)
     require_source(candidate, reference)
     require_difference(candidate, reference, data, None)
     sizes = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
     found = compare(candidate, reference, data, device=device, **sizes)
-    if found.details["equal_logits"]:
-        require_other_content(candidate, reference, f"all tokens of {len(data)} documents")
+    if found.details[EQUAL]:
+        require_other_content(candidate, reference, f"all {len(data)} examples")
     return found, judge(found, own) if own else None
 
 

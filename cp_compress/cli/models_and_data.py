@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,18 +142,17 @@ def example_input(shape: tuple[int, ...], batch_size: int, device: torch.device)
     return torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def read_data(name: str, what: str = "--data", *, documents: bool = False) -> Any:
+def read_data(name: str, what: str = "--data", *, reader: Callable[[Any], Any] | None = None) -> Any:
     """Return the labelled examples that a factory makes, or that an .npz file or a folder of images holds.
 
-    `documents` for what language models read, which a factory makes.
+    A `reader` reads what a factory makes for a comparison that takes data in another form.
     """
     from cp_compress.artifacts import read_examples
     from cp_compress.inputs.reading import LabeledData
-    from cp_compress.inputs.tokens import TokenData
 
-    if documents:
+    if reader is not None:
         _require_factory(name, what)
-        return TokenData(make_from(name, what))
+        return reader(make_from(name, what))
     if Path(name).exists():
         data = read_examples(name)
     else:

@@ -25,7 +25,7 @@ from cp_compress.data.stream_dataset import (
 )
 from cp_compress.inputs.originals import Originals, digest_rows, keep_originals
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import digest_values
+from cp_compress.inputs.row_digests import digest_values
 from cp_compress.inputs.wrapping import said_by
 
 

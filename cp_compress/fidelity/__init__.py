@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
     from cp_compress.fidelity.comparisons import Comparison as Comparison
     from cp_compress.fidelity.comparisons import Need as Need
+    from cp_compress.fidelity.detections.comparison import compare_detections as compare_detections
     from cp_compress.fidelity.divergence.comparison import compare_divergence as compare_divergence
     from cp_compress.fidelity.divergence.files import load_divergence as load_divergence
     from cp_compress.fidelity.divergence.files import replay_divergence as replay_divergence
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     )
     from cp_compress.fidelity.predictions.output_changes import expected_calibration_error as expected_calibration_error
     from cp_compress.fidelity.reconstruction import compare_reconstruction as compare_reconstruction
+    from cp_compress.fidelity.retrieval.comparison import compare_retrieval as compare_retrieval
 
 _MODULES = {
     "AttributionMethod": "attributions.methods.method",
@@ -131,6 +133,7 @@ _MODULES = {
     "compare_attributions": "attributions.comparison",
     "compare_boundaries": "boundaries.comparison",
     "compare_concepts": "attributions.concepts",
+    "compare_detections": "detections.comparison",
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
     "compare_language": "language.comparison",
@@ -138,6 +141,7 @@ _MODULES = {
     "compare_pointing": "attributions.pointing",
     "compare_predictions": "predictions.comparison",
     "compare_reconstruction": "reconstruction",
+    "compare_retrieval": "retrieval.comparison",
     "compression_identified_exemplars": "predictions.exemplars",
     "embedding_distance": "predictions.class_distances",
     "expected_calibration_error": "predictions.output_changes",

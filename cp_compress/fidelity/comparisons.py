@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import keyword
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement
 
-Kind = Literal["behaviour", "size", "data", "language"]
+Kind = Literal["behaviour", "size", "data", "streamed"]
 
 
 @explains_keywords
@@ -49,6 +50,11 @@ class Need:
         return self.unless if isinstance(self.unless, str) else self.unless()
 
 
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return operator.attrgetter(name)(importlib.import_module(module))
+
+
 def _nothing(metrics: Sequence[str]) -> Mapping[str, Any]:
     return {}
 
@@ -62,10 +68,10 @@ class Comparison(Brief):
         name: What specifications, records and the command line call it.
         function: The function (candidate observation, reference observation, **options) -> Measurement, or where it
             is, as "package.module:function". Of kind "data" it takes (decoded data, original data, **options), of kind
-            "language" (candidate, reference, data, **options).
+            "streamed" (candidate, reference, data, **options).
         metrics: The metrics that it gives.
         kind: What is compared: "behaviour" of two models on data, "size" of two models, "data" before and after a
-            codec, or "language" models on documents, whose outputs are too large to be observed and kept.
+            codec, or "streamed": two models side by side, batch by batch, whose outputs are folded and not kept.
         needs: What it asks of the models.
         made: Options that are no plain values: a specification names the factory that makes one.
         required: Options without which it cannot be called, and which no text can give: it is used from Python and,
@@ -73,6 +79,8 @@ class Comparison(Brief):
         proposed: The metrics for which `cp-compress init` proposes bounds, with the options in `proposed_options`.
         proposed_options: Options of the comparison for such a proposal.
         implied: A function from the names of required metrics to the options that they imply.
+        reads: Of kind "streamed", what reads its data, as "package.module:name": it takes whatever a user gives; what
+            it returns has `source`, a length, `digest()`, `example_digests()` and `first_input()`.
 
     Raises:
         InvalidArgumentError: If the name is no word, there is no metric, or `proposed` names one that is not given.
@@ -91,6 +99,7 @@ class Comparison(Brief):
     proposed: tuple[str, ...] = ()
     proposed_options: Mapping[str, Any] = field(default_factory=dict)
     implied: Callable[[Sequence[str]], Mapping[str, Any]] = _nothing
+    reads: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
@@ -112,9 +121,12 @@ class Comparison(Brief):
         """The function that measures; what a user's own returns is checked."""
         if callable(self.function):
             return self._checked(self.function)
-        module, _, name = self.function.partition(":")
-        found: Callable[..., Measurement] = getattr(importlib.import_module(module), name)
+        found: Callable[..., Measurement] = _imported(self.function)
         return found
+
+    def read(self, source: Any) -> Any:
+        """Return the data of a comparison of kind "streamed" as it reads them; raises what its reader raises."""
+        return _imported(self.reads)(source)
 
     def _checked(self, function: Callable[..., Any]) -> Callable[..., Measurement]:
         from cp_compress.fidelity.judging.measurement import Measurement
@@ -140,7 +152,7 @@ class Comparison(Brief):
     def options(self) -> Mapping[str, inspect.Parameter]:
         """The options of its function, by name: every parameter after the subjects."""
         parameters = list(inspect.signature(self.compare).parameters.items())
-        return dict(parameters[3 if self.kind == "language" else 2 :])
+        return dict(parameters[3 if self.kind == "streamed" else 2 :])
 
     def metric(self, name: str) -> Metric:
         """Return one of its metrics; raises KeyError for another name."""
@@ -242,9 +254,24 @@ COMPARISONS: Mapping[str, Comparison] = {
         _declare(
             "language",
             "language.comparison:compare_language",
-            kind="language",
+            kind="streamed",
+            reads="cp_compress.inputs.tokens:TokenData",
             made=("tokenizer",),
             implied=functools.partial(_quantiles, "kl_quantile"),
+        ),
+        _declare(
+            "retrieval",
+            "retrieval.comparison:compare_retrieval",
+            kind="streamed",
+            reads="cp_compress.inputs.retrieval:RetrievalData.of",
+            made=("encode", "encode_documents", "score"),
+        ),
+        _declare(
+            "detections",
+            "detections.comparison:compare_detections",
+            kind="streamed",
+            reads="cp_compress.inputs.detection:DetectionData.of",
+            made=("detect",),
         ),
     )
 }

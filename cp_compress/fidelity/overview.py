@@ -212,8 +212,8 @@ def _measure(
     if comparison.required:
         rule = f"it needs {' and '.join(comparison.required)}: call compare_{comparison.name}"
         raise InvalidArgumentError(rule)
-    if comparison.kind == "language":
-        raise InvalidArgumentError("it runs language models on documents of token ids: call compare_language")
+    if comparison.kind == "streamed":
+        raise InvalidArgumentError(f"it reads its data in another form: call compare_{comparison.name}")
     if comparison.kind == "data":
         if decoded is None:
             raise InvalidArgumentError("it compares data before and after a codec: give codec")

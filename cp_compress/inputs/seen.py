@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-
 from cp_compress.base.arguments import explains_keywords
-from cp_compress.base.batching import slices
-from cp_compress.base.digests import start_digest
 from cp_compress.base.holdings.reach import modules_within
 from cp_compress.inputs.originals import values_behind
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.tokens import TokenData
-from cp_compress.inputs.trees import Inputs, TensorTree, row_digests
+from cp_compress.inputs.row_digests import digest_values
 
-_HEX_DIGITS = 16
 _ATTRIBUTE, _SEARCH = "_cp_seen_examples", "search"
 
 
@@ -36,27 +30,6 @@ def example_digests(dataset: Any, batch_size: int = 1024) -> list[str]:
     digests = []
     for inputs, _ in data.parts(batch_size):
         digests += digest_values(inputs)
-    return digests
-
-
-def document_digests(data: TokenData, batch_size: int = 1024) -> list[frozenset[str]]:
-    """Return the digest of each document, in order: that of an example whose input are its ids without padding."""
-    parts = (data.read(range(part.start, part.stop)).ids for part in slices(len(data), batch_size))
-    return [frozenset(digest_values(ids[None])) for part in parts for ids in part]
-
-
-def digest_values(inputs: Inputs) -> list[str]:
-    """Return the digest of each row of inputs (n, ...), by shape and values."""
-    if isinstance(inputs, TensorTree):
-        return [digest.hex()[:_HEX_DIGITS] for digest in row_digests(inputs, values=True)]
-    values = inputs.detach().cpu().to(torch.float64) + 0.0  # + 0.0 makes −0 and 0 one value
-    shape = f"{tuple(values.shape[1:])}".encode()
-    digests = []
-    for row in values.reshape(len(values), -1).numpy():
-        digest = start_digest()
-        digest.update(shape)
-        digest.update(row.data)
-        digests.append(digest.hexdigest()[:_HEX_DIGITS])
     return digests
 
 

@@ -14,6 +14,7 @@ from cp_compress.base.batching import slices
 from cp_compress.base.digests import Digested, start_digest, update_with_bytes
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.mistaken import mistaken
+from cp_compress.inputs.row_digests import digest_values
 
 _FORMS = (
     "a tensor of token ids (n, length), a pair (ids, attention mask) of such tensors, a mapping with input_ids (and "
@@ -84,6 +85,15 @@ class TokenData(Digested):
         for part in slices(len(self), batch_size):
             digest.update(self.read(range(part.start, part.stop)).ids)
         return digest.hexdigest()
+
+    def example_digests(self, batch_size: int = 1024) -> list[frozenset[str]]:
+        """Return the digest of each document: that of an example whose input are its ids without padding."""
+        parts = (self.read(range(part.start, part.stop)).ids for part in slices(len(self), batch_size))
+        return [frozenset(digest_values(ids[None])) for part in parts for ids in part]
+
+    def first_input(self) -> Tensor:
+        """Return the ids (1, length) of the first document."""
+        return self.read([0]).ids[0][None]
 
     def _row(self, position: int) -> tuple[Tensor, Tensor | None]:
         if self._ids is not None:

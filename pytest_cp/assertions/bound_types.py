@@ -40,7 +40,7 @@ def bounds_text() -> str:
     parts = [_HEADER]
     for name, comparison in COMPARISONS.items():
         lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
-        if comparison.kind in ("behaviour", "language"):
+        if comparison.kind in ("behaviour", "streamed"):
             lines += _DEPLOYED
         if comparison.kind == "behaviour":
             lines += _OUTPUT

@@ -345,3 +345,89 @@ class LanguageBounds(TypedDict, total=False):
 
     max_worst_slice_perplexity_ratio: float | None
     """At most this (in [0, inf]). The perplexity ratio of the named subset of documents where it is largest."""
+
+
+class RetrievalBounds(TypedDict, total=False):
+    """The bounds of retrieval."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    min_result_overlap: float | None
+    """At least this (in [0, 1]). The mean share of the reference's k best documents that are among the
+    candidate's."""
+
+    min_first_result_agreement: float | None
+    """At least this (in [0, 1]). The share of queries for which both models put one document first."""
+
+    min_result_rank_correlation: float | None
+    """At least this (in [-1, 1]). The mean of Kendall's tau-b of both models' scores of the reference's k best
+    documents."""
+
+    min_slice_result_overlap: float | None
+    """At least this (in [0, 1]). The result overlap of the named subset of queries where it is least."""
+
+    min_recall: float | None
+    """At least this (in [0, 1]). The mean share of a query's relevant documents that are among the candidate's k
+    best."""
+
+    max_recall_drop: float | None
+    """At most this (in [-1, 1]). The reference's recall minus the candidate's."""
+
+    min_mrr: float | None
+    """At least this (in [0, 1]). The candidate's mean reciprocal rank of the first relevant document among the k
+    best."""
+
+    max_mrr_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean reciprocal rank minus the candidate's."""
+
+    min_ndcg: float | None
+    """At least this (in [0, 1]). The candidate's normalised discounted cumulative gain over the k best documents."""
+
+    max_ndcg_drop: float | None
+    """At most this (in [-1, 1]). The reference's normalised discounted cumulative gain minus the candidate's."""
+
+    max_slice_ndcg_drop: float | None
+    """At most this (in [-1, 1]). The drop of that gain in the named subset of queries that loses most."""
+
+
+class DetectionsBounds(TypedDict, total=False):
+    """The bounds of detections."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    min_matched_f1: float | None
+    """At least this (in [0, 1]). Twice the number of objects that both models find, over the number of objects of
+    both."""
+
+    min_class_f1: float | None
+    """At least this (in [0, 1]). That share for the class where it is least."""
+
+    min_slice_f1: float | None
+    """At least this (in [0, 1]). That share in the named subset of images where it is least."""
+
+    min_mean_matched_iou: float | None
+    """At least this (in [0, 1]). The mean intersection over union of the boxes of objects that both models find."""
+
+    max_mean_score_change: float | None
+    """At most this (in [0, 1]). The mean absolute change of the score of objects that both models find."""
+
+    max_lost_objects: float | None
+    """At most this (in [0, 1]). The share of the reference's objects that the candidate does not find."""
+
+    max_new_objects: float | None
+    """At most this (in [0, 1]). The share of the candidate's objects that the reference does not find."""
+
+    min_map: float | None
+    """At least this (in [0, 1]). The candidate's mean over classes of the average precision over IoU thresholds
+    of 0.5 to 0.95."""
+
+    max_map_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean average precision minus the candidate's."""
+
+    max_map_50_drop: float | None
+    """At most this (in [-1, 1]). The reference's mean average precision at an IoU of 0.5 minus the candidate's."""
+
+    max_class_ap_drop: float | None
+    """At most this (in [-1, 1]). The drop of the average precision of the class that loses most."""

@@ -16,7 +16,7 @@ from cp_compress.inputs.clusters import Clusters
 from pytest_cp.assertions.bounds import LanguageBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import Family, build_requirements, returning_twin
-from pytest_cp.checks.documents import assert_documents
+from pytest_cp.checks.streamed import assert_streamed
 from pytest_cp.errors import LanguageNotPreservedError
 
 
@@ -70,7 +70,7 @@ def assert_language_preserved(
     __tracebackhide__ = True
     assertion = "assert_language_preserved"
     requirements = build_requirements(assertion, METRICS["language"].values(), bounds, confidence, family)
-    return assert_documents(
+    return assert_streamed(
         COMPARISONS["language"],
         (compressed, reference, dataset),
         requirements,

@@ -17,6 +17,8 @@ ASSERTIONS: Mapping[str, str] = {
     "reconstruction": "reconstruction",
     "outputs": "outputs_preserved",
     "language": "language_preserved",
+    "retrieval": "retrieval_preserved",
+    "detections": "detections_preserved",
     "comparison": "comparison",
     "measurement": "measurement",
 }

@@ -32,6 +32,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _slice_lines(record)
     lines += _language_lines(record["details"])
     lines += _output_lines(record["details"])
+    lines += _table_lines(record["details"])
     lines += _flip_lines(record["details"].get("flips", []))
     lines += _example_lines(record["examples"])
     lines += _worst_lines(record)
@@ -227,6 +228,29 @@ def token_change(row: Record) -> str:
         f"#{row['document']} token {row['position']}{before}: KL {number(row['kl'])} nats, most likely {old} → {new}, "
         f"the text has {row.get('text', row['token'])} (margin {number(row['margin'])})"
     )
+
+
+def table_texts(details: Record) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the tables that a comparison gives of its groups: caption, heads of the columns, and rows as texts."""
+    return [
+        (one["caption"], one["columns"], [[number(cell) for cell in row] for row in one["rows"]])
+        for one in details.get("tables", [])
+        if one["rows"]
+    ]
+
+
+def row_text(columns: list[str], row: list[str]) -> str:
+    """Return one row of such a table in a line: its first cell, and the others by name."""
+    named = (f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True))
+    return f"{row[0]}: {', '.join(named)}"
+
+
+def _table_lines(details: Record) -> list[str]:
+    lines = []
+    for caption, columns, rows in table_texts(details):
+        told = [f"    {row_text(columns, row)}" for row in rows[:_LISTED]]
+        lines += [f"  {caption}:", *told, *_rest(len(rows))]
+    return lines
 
 
 def _flip_lines(flips: list[Record]) -> list[str]:

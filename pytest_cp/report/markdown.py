@@ -12,7 +12,16 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number
 from pytest_cp.baselines import brief_problem, entry_name
-from pytest_cp.checks.messages import finding, found_and_bound, output_change, sensitivities, token_change, worst_slices
+from pytest_cp.checks.messages import (
+    finding,
+    found_and_bound,
+    output_change,
+    row_text,
+    sensitivities,
+    table_texts,
+    token_change,
+    worst_slices,
+)
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
 from pytest_cp.report.document import shown_outcome
@@ -144,6 +153,8 @@ def _failure(record: Record) -> list[str]:
     lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
     lines += [f"- {_text(output_change(row))}" for row in record["details"].get("outputs", [])[:_LISTED_OUTPUTS]]
     lines += [f"- {_text(token_change(row))}" for row in record["details"].get("tokens", [])[:_LISTED_TOKENS]]
+    for caption, columns, rows in table_texts(record["details"]):
+        lines += [f"- {_text(f'{caption}: {row_text(columns, row)}')}" for row in rows[:_LISTED_SLICES]]
     lines += [
         "- " + _text(f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}")
         for change in record["examples"][:_LISTED_EXAMPLES]

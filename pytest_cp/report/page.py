@@ -13,7 +13,7 @@ from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number, percent
 from pytest_cp.baselines import brief_problem
-from pytest_cp.checks.messages import finding, found_and_bound, token_change
+from pytest_cp.checks.messages import finding, found_and_bound, table_texts, token_change
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.chapters import SYMBOLS, head_facts, matrix_views
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
@@ -145,6 +145,7 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
         "scatter": distance_scatter(distances) if distances else None,
         "distances": distances,
         "language": _language_view(details) if record["comparison"] == "language" and details else None,
+        "tables": [(caption, columns, rows[:SHOWN_CLASSES]) for caption, columns, rows in table_texts(details)],
         "notes": [*record["notes"], *evidence["notes"]],
         "metrics": sorted(record["metrics"].items()),
     }

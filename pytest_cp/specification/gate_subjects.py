@@ -25,7 +25,6 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_searched
-from cp_compress.inputs.tokens import TokenData
 from cp_compress.inputs.trees import Inputs, arguments_of
 from cp_compress.model import compression_steps, parse_scheme
 from pytest_cp.checks.call_options import OUTPUT
@@ -89,14 +88,21 @@ class GateSubjects:
         return self._once("metadata", lambda: read_metadata(path, len(self._data)))
 
     @property
-    def _data(self) -> LabeledData | TokenData:
-        """The data as what the tables compare: documents for language models, labelled examples for all others."""
-        documents = any(levels()[one.level].kind == "language" for one in self._specification.requirements)
-        return TokenData(self._dataset) if documents else LabeledData(self._dataset)
+    def _data(self) -> Any:
+        """The data as what the tables compare: what a comparison reads that streams, else labelled examples."""
+        named = (levels()[one.level] for one in self._specification.requirements)
+        streamed = next((one for one in named if one.kind == "streamed"), None)
+        return LabeledData(self._dataset) if streamed is None else streamed.read(self._dataset)
 
     def _first_input(self) -> Inputs:
         data = self._data
-        return data.read([0]).ids[0][None] if isinstance(data, TokenData) else data.read([0])[0]
+        if isinstance(data, LabeledData):
+            return data.read([0])[0]
+        found = data.first_input()
+        if not isinstance(found, torch.Tensor):
+            rule = "a model whose input is no tensor has no size or speed here; leave the table [footprint] out"
+            raise SpecificationError(f"data: the first input is a {type(found).__name__}: {rule}")
+        return found
 
     def _once(self, name: str, make: Callable[[], Made]) -> Made:
         if name not in self._made:

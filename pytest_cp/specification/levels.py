@@ -6,7 +6,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
@@ -110,7 +110,7 @@ def reads_data_of_candidate(level: str) -> bool:
 
 def has_noise(level: str) -> bool:
     """Tell whether equivalent references differ at a level: they say nothing of what sizes and stored data may be."""
-    return levels()[level].kind in ("behaviour", "language")
+    return levels()[level].kind in ("behaviour", "streamed")
 
 
 def level_schema(level: str) -> dict[str, Any]:
@@ -195,6 +195,8 @@ def _corruptions_schema() -> dict[str, Any]:
 
 def _type_schema(hint: Any) -> dict[str, Any]:
     """Return the schema of plain values and sequences of them, one that allows everything where there are others."""
+    if get_origin(hint) is Literal:
+        return {"enum": list(get_args(hint))}
     union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
     schemas: list[dict[str, Any]] = []
     for part in get_args(hint) if union else (hint,):

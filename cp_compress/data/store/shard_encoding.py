@@ -21,7 +21,7 @@ from cp_compress.data.store.unfinished import publish, write_note
 from cp_compress.data.stream_dataset import encode_examples
 from cp_compress.inputs.originals import NO_FORM, Originals, digest_rows
 from cp_compress.inputs.reading import DataDigest, LabeledData
-from cp_compress.inputs.seen import digest_values
+from cp_compress.inputs.row_digests import digest_values
 
 
 class OtherDataError(InvalidArgumentError):

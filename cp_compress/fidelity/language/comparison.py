@@ -23,6 +23,7 @@ from cp_compress.fidelity.language.streaming import Streamed, perplexity, stream
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
+from cp_compress.fidelity.side_by_side.sides import EQUAL, both_sides
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
 from cp_compress.inputs.tokens import TokenData
 
@@ -105,21 +106,19 @@ def compare_language(
     """
     top_k = check_integer(_OWNER, "top_k", top_k, "must be a whole number of 1 to 255", at_least=1, at_most=255)
     levels = [check_real(_OWNER, "quantiles", one, "levels must lie in (0, 1)", above=0, below=1) for one in quantiles]
-    rule = "must be a whole number of 1 or more"
-    size = check_integer(_OWNER, "batch_size", batch_size, rule, at_least=1)
-    deployed = deployed_batch_size is not None
-    if deployed:
-        rule = f"must be a whole number in 1..{size}, the largest batch of a forward call (batch_size)"
-        size = check_integer(_OWNER, "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=size)
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         reject(_OWNER, "tokenizer", type(tokenizer).__name__, "must have a method decode(ids) that returns text")
     documents = data if isinstance(data, TokenData) else TokenData(data)
     subsets = read_slices(_OWNER, slices, len(documents))
     known = read_clusters(_OWNER, clusters, documents, len(documents))
-    models = [
-        LanguageModel(model, device, size, who=who, deployed=deployed)
-        for model, who in ((candidate, "candidate"), (reference, "reference"))
-    ]
+    models = both_sides(
+        _OWNER,
+        LanguageModel,
+        (candidate, reference),
+        device=device,
+        batch_size=batch_size,
+        deployed_batch_size=deployed_batch_size,
+    )
     found = stream(_OWNER, models[0], models[1], documents, top_k)
     require_known_batches(models[0], models[1])
     units = found.repeated if known is None else joined_clusters(known, found.repeated)
@@ -175,7 +174,7 @@ def _measure(
             "documents": _document_rows(by_document),
             "token_slices": rows,
             "clusters": units.to_json(),
-            "equal_logits": found.equal,
+            EQUAL: found.equal,
             "data_digest": found.digest,
             KEY: {
                 who: dataclasses.asdict(one) for who, one in zip(("candidate", "reference"), found.padding, strict=True)

@@ -9,20 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cp_compress.base.batching import BatchSize, is_out_of_memory
+from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import ArtifactError, ObservationError
-from cp_compress.fidelity.observing.batch_dependence import BatchDependence
 from cp_compress.fidelity.observing.outputs import logits_in
-from cp_compress.fidelity.observing.runner import Model, Runner
+from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.side_by_side.sides import Side
 
 _MASKS = ("attention_mask", "mask")
 
 
-class LanguageModel:
-    """A model of token ids, run as it is given; `who` it is called in errors.
-
-    `batch_dependence`, `batches`, `deployed` and `batch_size` say what `Observation` says under these names.
-    """
+class LanguageModel(Side):
+    """A model of token ids, and the number of tokens of its vocabulary, once it was run."""
 
     def __init__(
         self,
@@ -33,11 +30,7 @@ class LanguageModel:
         who: str,
         deployed: bool = False,
     ) -> None:
-        self.model, self.who, self.deployed = model, who, deployed
-        self.runner = Runner(model, device)
-        self.batch_size = BatchSize(batch_size, fixed=deployed)
-        self.batches = (0, 0)
-        self.batch_dependence: BatchDependence | None = None
+        super().__init__(model, device, batch_size, who=who, deployed=deployed)
         self.vocabulary: int | None = None
         self._mask, self._mask_needed, self._mask_known = _mask_parameter(self.runner.model)
         self._more = {"use_cache": False} if _takes(self.runner.model, "use_cache") else {}

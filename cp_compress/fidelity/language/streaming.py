@@ -14,6 +14,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.language.folding import Folded, fold
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.probing import PaddingDependence, probe, require_known_ids
+from cp_compress.fidelity.side_by_side.sides import evaluating, run_both
 from cp_compress.inputs.tokens import TokenData, TokenDigest, pad
 
 _LARGEST_LOGITS = 2**26
@@ -68,12 +69,7 @@ def stream(owner: str, candidate: LanguageModel, reference: LanguageModel, data:
             logits, or the vocabularies differ.
         InvalidArgumentError: If `top_k` is not smaller than the vocabulary.
     """
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        reference.runner.evaluating(),
-        candidate.runner.evaluating(),
-    ):
+    with evaluating(candidate, reference):
         padding = tuple(probe(model, data) for model in (candidate, reference))
         vocabulary = _one_vocabulary(candidate, reference)
         if top_k >= vocabulary:
@@ -103,19 +99,15 @@ class _Pass:
         self.top_k, self.vocabulary = top_k, vocabulary
         self.parts: list[Folded] = []
         self.lengths: list[int] = []
-        self.sizes: list[int] = []
         self.digest = TokenDigest()
         self.known: dict[bytes, int] = {}
         self.contents: list[int] = []
         self.equal, self.padded_left = True, False
 
     def run(self) -> None:
-        # both have one limit, and when memory runs out it does so for both
-        self.reference.batch_size.run(len(self.data), self._run_part)
-        for model in (self.candidate, self.reference):
-            model.batches = self.sizes[0], self.sizes[-1]
+        run_both(self.candidate, self.reference, len(self.data), self._run_part)
 
-    def _run_part(self, part: slice) -> None:
+    def _run_part(self, part: slice) -> list[int]:
         documents, left = self.data.read(range(part.start, part.stop))
         require_known_ids(documents, self.vocabulary, part.start)
         if left:
@@ -133,12 +125,12 @@ class _Pass:
             equal = equal and self.equal and torch.equal(*(_of_tokens(each, mask) for each in (before, after)))
         # what can run out of memory lies above, so that a repeated part adds nothing twice
         self.parts += found
-        self.sizes += sizes
         self.equal = equal and self.equal
         self.padded_left |= left
         self.digest.update(documents)
         self.contents += [self.known.setdefault(_content(ids), len(self.known)) for ids in documents]
         self.lengths += [len(ids) - 1 for ids in documents]
+        return sizes
 
     def _batches(self, documents: list[Tensor]) -> list[list[Tensor]]:
         if self.reference.deployed:

@@ -224,7 +224,7 @@ def _as_requirements(given: Any, confidence: float | None) -> tuple[Requirement,
         rule = 'give at least one Requirement or text, such as "accuracy_drop <= 0.02"'
         reject(_OWNER, "requirements", given, rule)
     comparisons = {comparison_of(one.metric).name for one in found}
-    if len(comparisons) > 1 or known_comparisons()[min(comparisons)].kind in ("size", "language"):
+    if len(comparisons) > 1 or known_comparisons()[min(comparisons)].kind in ("size", "streamed"):
         rule = f"all must be on metrics of one comparison on data, not of {', '.join(sorted(comparisons))}"
         reject(_OWNER, "requirements", ", ".join(map(str, found)), rule)
     return found

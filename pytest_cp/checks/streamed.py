@@ -1,4 +1,4 @@
-"""What happens to a check of two language models on documents, from its call to its conclusion."""
+"""What happens to a check of two models that run side by side on data of their own form, up to its conclusion."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cp_compress.fidelity.observing.refusals import (
     require_other_content,
 )
 from cp_compress.fidelity.observing.runner import Model
-from cp_compress.inputs.seen import document_digests, searched_digests, seen_digests
-from cp_compress.inputs.tokens import TokenData
+from cp_compress.fidelity.side_by_side.sides import EQUAL
+from cp_compress.inputs.seen import searched_digests, seen_digests
 from pytest_cp.checks.conclusion import conclude, recording_errors, require_candidate
 from pytest_cp.checks.execution import current_execution
 from pytest_cp.checks.naming import describe_data, describe_models
@@ -25,7 +25,7 @@ from pytest_cp.checks.records import note_subjects
 from pytest_cp.errors import PreservationError
 
 
-def assert_documents(
+def assert_streamed(
     comparison: Comparison,
     subjects: tuple[Model, Model, Any],
     requirements: list[Requirement],
@@ -33,7 +33,7 @@ def assert_documents(
     failure: type[PreservationError],
     options: Mapping[str, Any],
 ) -> Check:
-    """Compare two models on documents with these options and what the requirements imply, and conclude."""
+    """Compare two models on data with these options and what the requirements imply, and conclude."""
     __tracebackhide__ = True
     compressed, reference, dataset = subjects
     execution = current_execution()
@@ -41,7 +41,7 @@ def assert_documents(
     with recording_errors(assertion, described):
         described |= describe_models(compressed, reference, None)
         require_candidate(compressed, reference, dataset, None)
-        data = TokenData(dataset)
+        data = comparison.read(dataset)
         claim = any(one.confidence is not None for one in requirements)
         doubts = _doubts(compressed, data, claim=claim)
         measurement = comparison.compare(
@@ -55,20 +55,20 @@ def assert_documents(
             **options,
         )
         described["data"] = describe_data(dataset, measurement.details["data_digest"], len(data))
-        if measurement.details["equal_logits"]:
-            require_other_content(compressed, reference, f"all tokens of {len(data)} documents")
+        if measurement.details[EQUAL]:
+            require_other_content(compressed, reference, f"all {len(data)} examples")
         measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
         note_subjects(compressed, reference, (dataset,))
     return conclude(measurement, requirements, assertion, described, failure)
 
 
-def _doubts(candidate: Model, data: TokenData, *, claim: bool) -> list[str]:
-    """Return notes on documents with which the candidate was made; raises as `require_fresh` and `require_unused`."""
+def _doubts(candidate: Model, data: Any, *, claim: bool) -> list[str]:
+    """Return notes on examples with which the candidate was made; raises as `require_fresh` and `require_unused`."""
     execution = current_execution()
     used = seen_digests(candidate)
     if not used and not execution.searched:
         return []
-    digests = document_digests(data)
+    digests = data.example_digests()
     if not execution.allow_searched_data:
         refuse_searched(digests, execution.searched | searched_digests(candidate), data.source)
     return notes_on_used(used, lambda: [set(one) for one in digests], claim=claim and not execution.allow_searched_data)

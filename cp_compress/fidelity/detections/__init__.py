@@ -1,0 +1,1 @@
+"""Does a detector still find the same objects?"""
