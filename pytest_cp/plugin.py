@@ -42,7 +42,7 @@ from pytest_cp.session.gatekeeping import (
 )
 from pytest_cp.session.overrides import forget_other_overrides
 from pytest_cp.session.own_settings import taken_away
-from pytest_cp.session.progress import show_progress
+from pytest_cp.session.progress import show_progress, tell_work
 from pytest_cp.session.selection import may_compare
 from pytest_cp.session.short_summary import ShortSummary
 from pytest_cp.session.shown import make_printable
@@ -82,6 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
         session_state(config).notes += [*taken_away(config), *history_notes(config)]
         show_progress(config)
+        tell_work(config)
         config.pluginmanager.register(_Collector(config), "pytest_cp_collector")
         config.pluginmanager.register(ShortSummary(), "pytest_cp_short_summary")
 

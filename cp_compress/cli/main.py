@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import traceback
@@ -15,6 +16,7 @@ from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.base.outcomes import INTERRUPTED
+from cp_compress.base.work import LOGGER
 from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
 from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, require_different_files
 
@@ -52,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    told = logging.StreamHandler()  # to the standard error of this call
+    LOGGER.addHandler(told)
+    LOGGER.setLevel(logging.INFO)
     try:
         require_different_files(options)
         if options.json not in (None, "-"):  # a result of an earlier run must not be taken for this one's
@@ -69,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # 1 would mean a requirement that does not hold; unforeseen errors are shown in full
         print(printable_lines(traceback.format_exc()), file=sys.stderr)
         return _tell(options, f"{type(error).__name__}: {error}", FAILED)
+    finally:
+        LOGGER.removeHandler(told)
     return code
 
 

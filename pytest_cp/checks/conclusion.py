@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, ParamSpec, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.work import limited_to
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement
@@ -254,10 +255,12 @@ def conclude(
         reject_draw()
     steer(check)
     record = record_check(check, assertion, subjects)
-    if observations is not None and record["asserted"] and record["outcome"] != "pass" and current_execution().origin:
-        record["origin"] = _explain(*observations, by_noise=measurement.comparison == "outputs")
-    if observations is not None and current_execution().illustrate and not record["explored"]:
-        record["evidence"] = gather_evidence(measurement, *observations, options)
+    execution = current_execution()
+    with limited_to(execution.time_budget):
+        if observations is not None and record["asserted"] and record["outcome"] != "pass" and execution.origin:
+            record["origin"] = _explain(*observations, by_noise=measurement.comparison == "outputs")
+        if observations is not None and execution.illustrate and not record["explored"]:
+            record["evidence"] = gather_evidence(measurement, *observations, options)
     check = RecordedCheck(check.measurement, check.results, record)
     if not check.passed and not record["waivers"]:
         raise failure(failure_message(record), check)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError
+from cp_compress.base.work import require_time
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import maps_of_some
 from cp_compress.fidelity.attributions.masks import read_masks
@@ -151,6 +152,7 @@ def _add_maps(
 ) -> Record:
     """Add where both models look, of the class that the reference predicts; return how the maps were made and drawn."""
     of_check = measurement.comparison in _EXPLAINING
+    require_time()
     method = as_attribution_method(options.get("method", "saliency")) if of_check else Saliency()
     chosen = torch.tensor([row["index"] for row in rows])
     compared = measurement.per_example["example"] if of_check else chosen

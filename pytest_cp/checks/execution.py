@@ -26,8 +26,9 @@ class Execution:
     that carry the damage; with `illustrate` checks carry images and distances for a report. Evidence such as inputs is
     written to `evidence_folder`, beside the report, where there is one. `candidates` is the number of candidates that
     the running test is run with, of all that were collected, None where no candidate is given to it. `min_coverage` is
-    the least share of its reference's weights that each candidate must have changed. With `any_source`, candidates need
-    not be made from what they are compared with.
+    the least share of its reference's weights that each candidate must have changed. What explains a check, the search
+    for layers and the evidence of a report, takes about `time_budget` seconds at most, or as long as it takes. With
+    `any_source`, candidates need not be made from what they are compared with.
     """
 
     device: str | None = None
@@ -43,6 +44,7 @@ class Execution:
     any_source: bool = field(default=False, repr=False)
     candidates: int | None = field(default=None, repr=False)
     min_coverage: float | None = field(default=None, repr=False)
+    time_budget: float | None = field(default=None, repr=False)
 
 
 _DEFAULT = Execution()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -45,6 +46,12 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
         "function of the output (default: the logits)",
     ),
     ("cp_origin", "string", "auto", "auto: a failing check names the layers that cause the damage; off: it does not"),
+    (
+        "cp_time_budget",
+        "string",
+        "",
+        "seconds that a decided check may take for its layers and the evidence of reports (default: no limit)",
+    ),
     ("cp_cache_dir", "string", "", "cache folder for compressed models (default: in pytest's cache folder)"),
     (
         "cp_baseline_dir",
@@ -85,10 +92,11 @@ INI: tuple[tuple[str, Any, Any, str], ...] = (
 MARKER_TEXTS = (
     "compress_model(scheme, ...): run the test once per scheme, with the fixture `compressed_model`",
     "compress_dataset(codec, ...): run the test once per codec, with the fixture `compressed_dataset`",
-    "cp_execution(device=None, seed=None, batch_size=None, deployed_batch_size=None, output=None, origin=None): where "
-    "and how the test's checks run",
+    "cp_execution(device=None, seed=None, batch_size=None, deployed_batch_size=None, output=None, origin=None, "
+    "time_budget=None): where and how the test's checks run",
     "cp_baseline(tolerance=None, ratchet=None): how the test's checks are compared with their baselines",
 )
+_EXECUTION_ARGUMENTS = ("device", "seed", "batch_size", "deployed_batch_size", "output", "origin", "time_budget")
 MARKERS = tuple(text.partition("(")[0] for text in MARKER_TEXTS)
 
 
@@ -156,6 +164,7 @@ def execution(config: pytest.Config, marker: pytest.Mark | None = None) -> Execu
         searched=_searched_examples(config.getini("cp_search_results")),
         allow_searched_data=config.getini("cp_allow_searched_data"),
         min_coverage=_share("cp_min_coverage", config.getini("cp_min_coverage")),
+        time_budget=_seconds(_first(marked.get("time_budget"), config.getini("cp_time_budget") or None)),
     )
 
 
@@ -230,13 +239,11 @@ def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
 def _marker_arguments(marker: pytest.Mark | None) -> Mapping[str, Any]:
     if marker is None:
         return {}
-    unknown = set(marker.kwargs) - {"device", "seed", "batch_size", "deployed_batch_size", "output", "origin"}
+    unknown = set(marker.kwargs) - {*_EXECUTION_ARGUMENTS}
     if marker.args or unknown:
         given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
-        raise pytest.UsageError(
-            f"cp_execution({given}): takes only the keyword arguments device, seed, batch_size, deployed_batch_size, "
-            "output and origin"
-        )
+        allowed = f"{', '.join(_EXECUTION_ARGUMENTS[:-1])} and {_EXECUTION_ARGUMENTS[-1]}"
+        raise pytest.UsageError(f"cp_execution({given}): takes only the keyword arguments {allowed}")
     return marker.kwargs
 
 
@@ -252,6 +259,18 @@ def _whole(name: str, value: Any, *, at_least: int) -> int:
     if number < at_least:
         raise pytest.UsageError(f"{name} {value!r}: must be a whole number of {at_least} or more")
     return number
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 < seconds < math.inf:
+        raise pytest.UsageError(f"cp time budget {value!r}: must be a number of seconds above 0, such as 60")
+    return seconds
 
 
 def _share(name: str, value: str) -> float | None:

@@ -1,16 +1,20 @@
-"""One line below the output of a terminal with the running test and the remaining time; nothing in a log."""
+"""What a terminal shows while tests run: one line with the running test and the remaining time, and work that lasts."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import pytest
 
 from cp_compress.base.error_reasons import printable_line
+from cp_compress.base.work import LOGGER
 from pytest_cp.session import options
 
 # to the line below (which scrolls where there is none) and back, without moving within the line
@@ -66,6 +70,13 @@ class Progress:
         self._running.clear()
         self._erase()
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Remove the line while something is written."""
+        self._erase()
+        yield
+        self._draw()
+
     def _draw(self) -> None:
         if not self._running or self._drawn:
             return
@@ -101,6 +112,40 @@ class Progress:
             return ""
         told = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         return f", about {told} left"
+
+
+class _WorkLines(logging.Handler):
+    """Writes what work lies ahead to the terminal while a test runs, on a line of its own."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(logging.INFO)
+        self._config = config
+
+    def emit(self, record: logging.LogRecord) -> None:
+        manager = self._config.pluginmanager
+        reporter, capture = manager.getplugin("terminalreporter"), manager.getplugin("capturemanager")
+        if reporter is None:
+            return
+        with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            drawn = manager.getplugin("pytest_cp_progress")
+            with contextlib.nullcontext() if drawn is None else drawn.aside():
+                reporter.ensure_newline()
+                reporter.write_line(printable_line(record.getMessage()))
+
+
+def tell_work(config: pytest.Config) -> None:
+    """Tell in the terminal what is expected to last, unless output is quiet."""
+    if config.option.verbose < 0:
+        return
+    handler, before = _WorkLines(config), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+
+    def stop() -> None:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)
+
+    config.add_cleanup(stop)
 
 
 def show_progress(config: pytest.Config) -> None:

@@ -93,6 +93,7 @@ def _fixed_tables() -> dict[str, Any]:
                 "deployed_batch_size": {"type": "integer", "minimum": 1},
                 "output": OUTPUT_SCHEMA,
                 "origin": {"enum": ["auto", "off"]},
+                "time_budget": {"type": "number", "exclusiveMinimum": 0},
             }
         ),
         "baseline": _closed({"tolerance": {"type": ["number", "string", "object"]}, "ratchet": {"type": "boolean"}}),

@@ -16,6 +16,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import FORESEEN, ObservationError
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.work import Work
 from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
@@ -117,6 +118,7 @@ def compute_maps(
     layer, modules = _prepare(observation, method, indices[: batch.limit])
     discrete = not observation.data.inputs(indices[:1]).is_floating_point()
     draws = _draw(method, observation, indices)
+    work, counted = Work(f"{method} of {len(indices)} examples"), runner.passes
     maps: list[Tensor] = []
     gaps: list[Tensor] = []
 
@@ -133,6 +135,7 @@ def compute_maps(
         if change is not None:
             gaps.append(torch.stack([sum_of(found) - change, change], dim=1).double().cpu())
         maps[0][part] = found.cpu()
+        work.done(runner.passes - counted - work.made, share=part.stop / len(indices))
 
     with differentiating(runner), _gradients_from(layer, discrete):
         batch.run(len(indices), run)

@@ -11,6 +11,7 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.work import Work
 from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, as_rays
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.runner import Model, Runner
@@ -189,6 +190,7 @@ class _Search:
         self.narrowings = torch.zeros(rays, dtype=torch.int64)
         self.reached = torch.full((rays,), -1)
         self.evaluations = 0
+        self.work = Work(f"boundaries along {rays:,} rays", len(examples) + rays * (steps + halvings + 1))
 
     def run(self) -> BoundarySearch:
         seed_classes = self._start()
@@ -258,6 +260,7 @@ class _Search:
 
         self.batch.run(len(inputs), forward)
         self.evaluations += len(inputs)
+        self.work.done(len(inputs))
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         if not bool(torch.isfinite(logits).all()):
             row = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])

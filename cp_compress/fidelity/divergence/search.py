@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize, slices
+from cp_compress.base.work import Work
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.divergence.space import SearchSpace
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
@@ -52,6 +53,7 @@ class Search:
         self.seed_classes = torch.empty(count, dtype=torch.int64)
         self.agreeing = torch.ones(count, dtype=torch.bool)
         self.guided = torch.zeros(count, dtype=torch.bool)
+        self.work = Work(f"divergences around {count} seeds", 2 * count * queries)
 
     def run(self, restarts: int) -> None:
         """Look at the seeds, then follow up to 1 + `restarts` paths from each seed."""
@@ -135,7 +137,9 @@ class Search:
 
     def _ask(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         self.queries[rows] += 1
-        return self.candidate.classes(points), self.reference.classes(points)
+        answers = self.candidate.classes(points), self.reference.classes(points)
+        self.work.done(2 * len(rows))
+        return answers
 
     def _settle(self, rows: Tensor, points: Tensor, *, clearly: bool = False) -> None:
         """Keep the disagreements that hold when they are looked at closely; `clearly` asks that of both margins."""

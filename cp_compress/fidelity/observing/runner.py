@@ -40,7 +40,8 @@ class Runner:
     """A model ready to run on a device; the model given is never changed.
 
     An `nn.Module` on another device is copied; train/eval state is restored after each use. Any other callable
-    that maps a batch to logits is called as it is. `part` says which part of what it gives is compared.
+    that maps a batch to logits is called as it is. `part` says which part of what it gives is compared,
+    and `passes` counts the inputs that it was given.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Runner:
         part: Output = None,
     ) -> None:
         self.part = part
+        self.passes = 0
         if not callable(model) or is_factory(model):
             reject_kind("observe", "model", model, "a model is anything that maps a batch to logits", "model")
         own = model_device(model)
@@ -116,6 +118,7 @@ class Runner:
         try:
             # a copy of its own: a model may write to what it is given
             given = inputs.to(self.device, copy=True)
+            self.passes += len(inputs)
             return self.model(given) if isinstance(given, Tensor) else call_with_tree(self.model, given)
         except ObservationError:
             raise  # a program says best itself what went wrong

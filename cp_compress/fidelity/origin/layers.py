@@ -16,6 +16,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.work import Work, require_time
 from cp_compress.fidelity.observing.observation import Observation, answers_in, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Runner
@@ -23,7 +24,7 @@ from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examp
 from cp_compress.fidelity.origin.joined import Unit
 from cp_compress.fidelity.origin.noise import NoiseMeter, measure_noise
 from cp_compress.fidelity.origin.pairs import LayerPairs, compiled_from, pair_layers
-from cp_compress.fidelity.origin.restoration import Restorer, restore_each
+from cp_compress.fidelity.origin.restoration import Restored, Restorer, restore_each
 from cp_compress.fidelity.predictions.tables import changed_answers
 from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.trees import Inputs
@@ -174,10 +175,15 @@ def find_origin(
     largest = min(candidate.batch_size.limit, reference.batch_size.limit)
     size = batch_size_for(candidate.runner.device, batch_size, largest)
     pairs = _pair(candidate, reference, mine, theirs)
-    added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size)
     changed = torch.zeros(len(reference)).bool() if by_noise else changed_answers(candidate, reference)
     moved = changed.flatten(1).any(dim=1).nonzero().flatten() if changed.ndim > 1 else changed.nonzero().flatten()
     asked = moved[choose_examples(_OWNER, flips, len(moved))] if len(moved) else moved
+    measured = min(examples, len(candidate)) if pairs.paths else 0
+    work = Work(
+        f"the search for the layers that cause the changes, among {len(pairs.units)}",
+        2 * measured + min(budget, len(pairs.units)) * len(asked),
+    )
+    added, arriving = _measure_noise((candidate, mine), (reference, theirs), pairs, examples, size, work)
     restorer = Restorer(mine, theirs, pairs)
     inputs = candidate.data.read(asked)[0] if len(asked) else None
     expected, flipped = asked if by_noise else reference.predictions[asked], changed[asked]
@@ -188,13 +194,15 @@ def find_origin(
     def come_back(units: Sequence[Unit]) -> int:
         if inputs is None:
             return 0
+        require_time()
         found = restorer.predict(
             [path for unit in units for path in unit], lambda model: _predict(model, candidate, inputs, size)
         )
+        work.count(len(inputs))
         return int(((found == expected) & flipped).sum())
 
     allowed = budget if inputs is not None else len(pairs.units)
-    found, runs = restore_each(pairs.units, come_back, allowed) if pairs.units else ([], 0)
+    found, runs, stopped = restore_each(pairs.units, come_back, allowed) if pairs.units else ([], 0, False)
 
     def as_damage(units: tuple[Unit, ...], restored: int) -> LayerDamage:
         alone = len(units) == 1
@@ -224,8 +232,20 @@ def find_origin(
         asked=looked_at,
         exact=not any(layer.grouped for layer in layers),
         runs=runs if inputs is not None else 0,
-        notes=_notes(pairs, total, looked_at, len(layers), by_noise=by_noise),
+        notes=(
+            *_notes(pairs, total, looked_at, len(layers), by_noise=by_noise),
+            *([_not_reached(pairs, found)] if stopped else []),
+        ),
     )
+
+
+def _not_reached(pairs: LayerPairs, found: Sequence[Restored]) -> str:
+    reached = {path for part in found for unit in part.units for path in unit}
+    left = [path for unit in pairs.units for path in unit if path not in reached]
+    if not left:
+        return "the time budget was spent before the groups of layers were divided further"
+    listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return f"the time budget was spent: {len(left)} layers were not looked at ({listed})"
 
 
 def _module(seen: Observation, which: str) -> nn.Module:
@@ -269,6 +289,7 @@ def _measure_noise(
     pairs: LayerPairs,
     examples: int,
     size: BatchSize,
+    work: Work,
 ) -> tuple[NoiseMeter, NoiseMeter]:
     (seen, mine), (_, theirs) = candidate, reference
     chosen = choose_examples(_OWNER, examples, len(seen))
@@ -282,6 +303,7 @@ def _measure_noise(
             measure_noise(mine, theirs, pairs, _run(*candidate, rows), _run(*reference, rows), batch)
         arriving.include(batch[0])
         added.include(batch[1])
+        work.count(2 * len(rows))
 
     if pairs.paths:
         size.run(len(chosen), measure)
@@ -333,6 +355,6 @@ def _notes(pairs: LayerPairs, changed: int, asked: int, found: int, *, by_noise:
             paths = [path for path, why in pairs.left_out.items() if why == reason]
             listed = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
             notes.append(f"{len(paths)} parts could not be restored ({listed}): {reason}")
-    if not found and not pairs.left_out:
+    if not found and not pairs.left_out and not pairs.units:
         notes.append("the models do not differ in any part that can be replaced")
     return tuple(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import heapq
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.work import TimeBudgetSpent
 from cp_compress.fidelity.observing.nested_tensors import cast_floats
 from cp_compress.fidelity.origin.joined import Unit
 from cp_compress.fidelity.origin.pairs import LayerPairs, own_tensors
@@ -102,19 +104,26 @@ class Restored:
 
 def restore_each(
     units: Sequence[Unit], count: Callable[[Sequence[Unit]], int], budget: int
-) -> tuple[list[Restored], int]:
+) -> tuple[list[Restored], int, bool]:
     """Return the predictions that come back with each unit, or where `budget` runs asks for it with groups of units.
 
     `count` gives the number for units restored together, at the cost of one run. With as many runs as units each is
     restored by itself. With fewer, groups of neighbours are halved, the one that brings most back first, until three
     single units stand out or the runs are used up: what is left undivided is returned as a group. Returned are the
-    results, largest first, and the number of runs.
+    results, largest first, the number of runs, and whether the time budget around was spent before: then units that
+    were not restored are left out, and groups that were not halved stay whole.
     """
     if len(units) <= budget:
-        found = [Restored((unit,), count([unit])) for unit in units]
-        return sorted(found, key=lambda part: -part.count), len(units)
-    runs, serial = 1, 0
-    open_groups = [(-count(units), serial, tuple(units))]
+        found: list[Restored] = []
+        with contextlib.suppress(TimeBudgetSpent):
+            for unit in units:
+                found.append(Restored((unit,), count([unit])))
+        return sorted(found, key=lambda part: -part.count), len(found), len(found) < len(units)
+    try:
+        open_groups = [(-count(units), 0, tuple(units))]
+    except TimeBudgetSpent:
+        return [], 0, True
+    runs, serial, stopped = 1, 0, False
     single: list[Restored] = []
     while open_groups and len(single) < 3:
         negative, _, group = open_groups[0]
@@ -124,11 +133,17 @@ def restore_each(
             continue
         if runs + 2 > budget:
             break
-        heapq.heappop(open_groups)
         middle = len(group) // 2
-        for half in (group[:middle], group[middle:]):
+        halves = group[:middle], group[middle:]
+        try:
+            counts = [count(half) for half in halves]
+        except TimeBudgetSpent:
+            stopped = True
+            break
+        heapq.heappop(open_groups)
+        for half, back in zip(halves, counts, strict=True):
             serial += 1
-            heapq.heappush(open_groups, (-count(half), serial, half))
+            heapq.heappush(open_groups, (-back, serial, half))
             runs += 1
     left = [Restored(group, -negative) for negative, _, group in open_groups]
-    return sorted([*single, *left], key=lambda part: -part.count), runs
+    return sorted([*single, *left], key=lambda part: -part.count), runs, stopped

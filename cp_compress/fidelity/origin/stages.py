@@ -11,6 +11,7 @@ from torch import nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
+from cp_compress.base.work import require_time
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Model
@@ -120,6 +121,7 @@ def explain_damage(candidate: Observation, reference: Observation, *, by_noise: 
     explained["stages"] = []
     if len(compression_steps(candidate.model)) > 1 and explained.get("flips"):
         try:
+            require_time()
             explained["stages"] = [stage.to_json() for stage in find_stages(candidate, reference)]
         except Exception as error:  # as above, and a scheme may need what is no longer there
             explained["notes"].append(f"the stages could not be separated: {error}")

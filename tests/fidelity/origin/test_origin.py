@@ -11,9 +11,11 @@ from torch import nn
 from cp_compress import CompressedDataset, parse_codec
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.base.work import TimeBudgetSpent, limited_to
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import find_origin, observe
 from cp_compress.fidelity.origin.layers import THE_DATA
+from cp_compress.fidelity.origin.restoration import restore_each
 from cp_compress.model import parse_scheme
 
 
@@ -307,3 +309,37 @@ def test_inference_mode_changes_nothing():
         found = find_origin(observe(copy.deepcopy(broken), data), observe(copy.deepcopy(model), data))
     assert plain.flips > 0
     assert found == plain
+
+
+def test_a_spent_time_budget_leaves_layers_out_and_says_which():
+    model, data = digits_cnn(), digits()
+    candidate, reference = observe(parse_scheme("prune(density=0.1)").compress(model), data), observe(model, data)
+    with limited_to(1e-9):
+        found = find_origin(candidate, reference)
+    assert (found.layers, found.runs) == ((), 0)
+    left = "5 layers were not looked at (features.0, features.3, features.7, …)"
+    assert found.notes[-1] == f"the time budget was spent: {left}"
+    assert not any("do not differ" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("budget", "runs", "expected"),
+    [
+        (8, 3, [("c", 2), ("b", 1), ("a", 0)]),
+        (5, 3, [("abcd", 3), ("efgh", 3)]),
+        (5, 0, []),
+    ],
+)
+def test_what_was_restored_when_the_time_was_up_stays(budget, runs, expected):
+    made = []
+
+    def count(units):
+        if len(made) == runs:
+            raise TimeBudgetSpent
+        made.append(units)
+        return len(made) - 1 if len(units) == 1 else len(units) - 1
+
+    found, ran, stopped = restore_each([(path,) for path in "abcdefgh"], count, budget)
+    assert stopped
+    assert ran == len(made)
+    assert [("".join(path for unit in part.units for path in unit), part.count) for part in found] == expected
