@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -105,6 +107,26 @@ def digest_model(model: Callable[..., object]) -> str | None:
     return examine(model).digest
 
 
+_known: ContextVar[dict[int, tuple[object, Examined]] | None] = ContextVar("cp_known_digests", default=None)
+
+
+@contextlib.contextmanager
+def examining_once() -> Iterator[None]:
+    """Examine each model inside once, and again only after something has run: a large one takes seconds each time."""
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def forget_examined() -> None:
+    """Examine models anew that are examined from now on: what has run may have changed any."""
+    known = _known.get()
+    if known is not None:
+        known.clear()
+
+
 @dataclass(frozen=True)
 class Examined:
     """What `examine` found.
@@ -128,6 +150,16 @@ def examine(model: Callable[..., object]) -> Examined:
     >>> examine(nn.Linear(2, 1)).uncovered, examine(lambda batch: batch).digest
     ((), None)
     """
+    known = _known.get()
+    if known is not None and id(model) in known:
+        return known[id(model)][1]
+    examined = _examine(model)
+    if known is not None:
+        known[id(model)] = model, examined  # the model too, so that no other gets its id
+    return examined
+
+
+def _examine(model: Callable[..., object]) -> Examined:
     told = getattr(model, "content_digest", None)
     if not isinstance(model, nn.Module) and isinstance(told, str):
         digest = digest_text("content", told)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, ParamSpec, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
+from cp_compress.base.digests import examining_once
 from cp_compress.base.work import limited_to
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
@@ -163,7 +164,7 @@ def assert_pair(
     __tracebackhide__ = True
     compressed, reference, dataset, compressed_dataset = subjects
     described: Record = {}
-    with recording_errors(assertion, described):
+    with recording_errors(assertion, described), examining_once():
         described |= describe_models(compressed, reference, compressed_dataset)  # for errors, too
         require_candidate(compressed, reference, dataset, compressed_dataset)
         execution = current_execution()

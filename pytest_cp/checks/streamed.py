@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cp_compress.base.digests import examining_once
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement
 from cp_compress.fidelity.observing.outputs import view_of
@@ -39,8 +40,9 @@ def assert_streamed(
     execution = current_execution()
     described: Record = {}
     with recording_errors(assertion, described):
-        described |= describe_models(compressed, reference, None)
-        require_candidate(compressed, reference, dataset, None)
+        with examining_once():
+            described |= describe_models(compressed, reference, None)
+            require_candidate(compressed, reference, dataset, None)
         data = comparison.read(dataset)
         claim = any(one.confidence is not None for one in requirements)
         doubts = _doubts(compressed, data, claim=claim)

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.base.digests import digest_model, digest_tensors, examining_once, forget_examined
 
 
 def model():
@@ -45,3 +45,17 @@ def test_bits_count_not_values():
     assert digest_tensors([torch.zeros(2, 3)]) != digest_tensors([torch.zeros(3, 2)])
     assert digest_tensors([torch.arange(6).view(2, 3).T]) == digest_tensors([torch.arange(6).view(2, 3).T.contiguous()])
     assert digest_tensors([torch.ones(2, dtype=torch.bfloat16)]) != digest_tensors([torch.ones(2, dtype=torch.float16)])
+
+
+def test_models_are_examined_once_until_something_has_run():
+    model = nn.Linear(2, 1)
+    with examining_once():
+        before = digest_model(model)
+        with torch.no_grad():
+            model.weight += 1
+        assert digest_model(model) == before
+        assert digest_model(nn.Linear(3, 1)) != before  # another model is no other's
+        forget_examined()
+        after = digest_model(model)
+    assert after != before
+    assert digest_model(model) == after

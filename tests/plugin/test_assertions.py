@@ -1,11 +1,14 @@
 """Every assertion passes, fails with its own error, refuses to require nothing, and has a twin that does not raise."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import pytest_cp
 from cp_compress import JPEG, ZFP, CompressedDataset, Prune, Quantize
+from cp_compress.base import digests
 from cp_compress.base.errors import InvalidArgumentError
 from pytest_cp import errors
 from pytest_cp.checks.recorder import Recorder
@@ -200,3 +203,29 @@ def test_nothing_of_the_users_is_changed(reference, data):
     assert torch.equal(data[0], images)
     reference.eval()
     reference.zero_grad()
+
+
+def test_a_check_examines_each_model_once_before_it_runs(project, monkeypatch):
+    asked = []
+    real = digests._examine
+    monkeypatch.setattr(digests, "_examine", lambda one: asked.append(one) or real(one))
+    project.write_test("""
+import copy
+
+@pytest.fixture(scope="module")
+def damaged(reference_model):
+    candidate = copy.deepcopy(reference_model)
+    candidate[0].weight.data *= 1.01
+    return candidate
+
+@pytest.mark.parametrize("bound", [0.5, 0.6])
+def test_it(damaged, reference_model, dataset, bound, record_property):
+    from cp_compress.base import digests
+    before = len(digests._asked)
+    assert_preserved_predictions(damaged, reference_model, dataset, min_agreement=bound)
+    print("EXAMINED", len(digests._asked) - before)
+""")
+    monkeypatch.setattr(digests, "_asked", asked, raising=False)
+    first, second = re.findall(r"EXAMINED (\d+)", project.run("-s").result.stdout.str())
+    assert int(first) <= 8  # before it runs, after it ran, and around what is measured of the reference alone
+    assert int(second) == 2

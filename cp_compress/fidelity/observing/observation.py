@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords
 from cp_compress.base.batching import BatchSize, rows_in_cache, slices
-from cp_compress.base.digests import Examined, examine
+from cp_compress.base.digests import Examined, examine, forget_examined
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence, look_again
@@ -246,6 +246,7 @@ class Observation:
             return
         before = examine(self.model).state
         yield
+        forget_examined()
         if before in (self._content.state, self._state_after_use):  # else somebody else has changed it
             self._state_after_use = examine(self.model).state
 

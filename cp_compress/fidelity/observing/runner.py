@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.devices import known_device
+from cp_compress.base.digests import forget_examined
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.holdings.reach import modules_within
 from cp_compress.base.showing.mistaken import is_factory, reject_kind
@@ -119,6 +120,7 @@ class Runner:
             # a copy of its own: a model may write to what it is given
             given = inputs.to(self.device, copy=True)
             self.passes += len(inputs)
+            forget_examined()
             return self.model(given) if isinstance(given, Tensor) else call_with_tree(self.model, given)
         except ObservationError:
             raise  # a program says best itself what went wrong
