@@ -219,7 +219,7 @@ def damaged(reference_model):
     return candidate
 
 @pytest.mark.parametrize("bound", [0.5, 0.6])
-def test_it(damaged, reference_model, dataset, bound, record_property):
+def test_it(damaged, reference_model, dataset, bound):
     from cp_compress.base import digests
     before = len(digests._asked)
     assert_preserved_predictions(damaged, reference_model, dataset, min_agreement=bound)
