@@ -216,8 +216,11 @@ def _import_plugins() -> None:
         Path(folder, "pytest.ini").write_text("[pytest]\n")
         Path(folder, "test_any.py").write_text("import pytest_cp\nfrom pytest_cp import *\ndef test(): pass\n")
         arguments = ["-q", "-p", "no:cacheprovider", "--rootdir", folder, folder]
+        kept = sys.path[:]
         with contextlib.redirect_stdout(io.StringIO()):
             pytest.main(arguments)
+        sys.path[:] = kept  # a run leaves there where its tests are
+        del sys.modules["test_any"]
 
 
 def serve() -> None:
