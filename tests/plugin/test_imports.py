@@ -51,6 +51,15 @@ def test_nothing_heavy_is_imported(code, tmp_path):
     assert "LOADED []" in done.stdout
 
 
+def test_the_assertions_load_neither_torchvision_nor_the_compiler_of_torch():
+    """Both take seconds, and few gates use them; captum brings the plots that it offers along when it is first used."""
+    code = "import sys, pytest_cp\nfor name in pytest_cp.__all__: getattr(pytest_cp, name)\n"
+    code += "import cp_compress.fidelity.boundaries.gate_directions\n"
+    code += "print('LOADED', {'torchvision', 'torch._dynamo', 'captum'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert "LOADED set()" in done.stdout
+
+
 def test_every_public_name_resolves():
     import cp_compress
     import pytest_cp

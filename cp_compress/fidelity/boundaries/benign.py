@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-import torchvision.transforms.v2.functional as transforms
 from torch import Tensor
 
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import choose_examples
 from cp_compress.inputs.tasks import require_one_class
+
+if TYPE_CHECKING:
+    import torchvision.transforms.v2.functional as transforms
+else:  # it imports the compiler of torch, which takes seconds
+    transforms = LazyModule("torchvision.transforms.v2.functional")
 
 _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "brighter": lambda images: images + 0.1,
