@@ -21,6 +21,11 @@ def on_post_page(output: str, **kwargs: Any) -> str:
     return _PART.sub(_named, output).replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
 
 
+def on_post_template(output: str, *, template_name: str, **kwargs: Any) -> str:
+    """Name the same of the page that a server shows for a missing one, which is made of a template alone."""
+    return on_post_page(output) if template_name.endswith(".html") else output
+
+
 def _named(part: re.Match[str]) -> str:
     title = " ".join(html.unescape(re.sub(r"<[^>]+>", "", part["title"])).split())
     return f'{part["start"]} aria-label="{html.escape(title)}"{part["end"]}'

@@ -65,3 +65,7 @@ def test_parts_of_the_navigation_have_the_name_of_their_title(hook):
     assert changed == part.format(' aria-label="Tutorial"')
     nested = hook("navigation_names").on_post_page('<nav class="md-nav" aria-label="Two of one name"><ul></ul></nav>')
     assert nested == '<nav class="md-nav" role="none"><ul></ul></nav>'
+    missing = hook("navigation_names").on_post_template
+    page = part.format(' aria-labelledby="__nav_2_label"')
+    assert missing(page, template_name="404.html") == changed
+    assert missing(page, template_name="sitemap.xml") == page
