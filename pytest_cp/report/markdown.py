@@ -119,7 +119,7 @@ def _matrices(document: dict[str, Any]) -> list[str]:
         lines += [f"{_VERDICTS[advice.kind]} {_text(advice.text)}", ""]
         rows = [
             [
-                one.name,
+                f"○ {one.name} ({one.lacking})" if one.standing == "incomplete" else one.name,
                 *(_matrix_cell(one.cells.get(level)) for level in matrix.levels),
                 *cost_texts(one.cost),
                 one.changed,
@@ -149,6 +149,7 @@ def _failure(record: Record) -> list[str]:
     lines += [f"- {_text(finding(entry))}" for entry in record["requirements"] if entry["outcome"] != "pass"]
     if record["error"]:
         lines.append(f"- {_text(record['error'])}")
+    lines += [f"- {_text(_waived(waiver))}" for waiver in record["waivers"]]
     lines += [f"- baseline: {_text(problem)}" for problem in record["baseline_problems"]]
     lines += [f"- slice {_text(text)}" for text in worst_slices(record)[:_LISTED_SLICES]]
     lines += [f"- {_text(output_change(row))}" for row in record["details"].get("outputs", [])[:_LISTED_OUTPUTS]]
@@ -164,6 +165,10 @@ def _failure(record: Record) -> list[str]:
         lines += [f"- layer {_text(layer['name'])} ({_text(layer['kind'])})" for layer in origin["layers"][:3]]
     lines += [f"- note: {_text(note)}" for note in record["notes"]]
     return [*lines, "", "</details>", ""]
+
+
+def _waived(waiver: Record) -> str:
+    return f"waived until {waiver['expires']} by {waiver['owner']}: {waiver['reason']} ({waiver['requirement']})"
 
 
 def _lists(document: dict[str, Any]) -> list[str]:

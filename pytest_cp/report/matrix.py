@@ -40,7 +40,8 @@ class Cell(NamedTuple):
 class Candidate:
     """A row: what was compressed, its cells by level, what it costs, and what it was not compared at.
 
-    `unseen` are the levels at which others were compared and it was not, `missing` its gates that compared nothing.
+    `unseen` are the levels at which something was asserted of others and not of it, `missing` its gates that compared
+    nothing.
 
     `scheme` is the name without what tells it apart from others of that name; `known` is False for checks that do not
     tell what they are about. `number` counts the candidates of a report from 1.
@@ -77,8 +78,12 @@ class Candidate:
     @property
     def lacking(self) -> str:
         """What did not compare it, in a few words; empty where nothing is lacking."""
-        if self.unseen:
-            return f"not compared at {', '.join(self.unseen)}"
+        absent = [level for level in self.unseen if level not in self.cells]
+        parts = [f"not compared at {', '.join(absent)}"] if absent else []
+        seen = [level for level in self.unseen if level in self.cells]
+        parts += [f"not asserted at {', '.join(seen)}"] if seen else []
+        if parts:
+            return " and ".join(parts)
         count = len(self.missing)
         return f"{count} gate{'s' if count > 1 else ''} did not compare it" if count else ""
 

@@ -183,7 +183,7 @@ def _why_none(matrix: Matrix) -> str:
         if cell.asserted and cell.outcome not in ("pass", "waived")
     ]
     parts = [f"does not hold at {', '.join(bad)}"] if bad else []
-    parts += [f"was not compared at {', '.join(nearest.unseen)}"] if nearest.unseen else []
+    parts += [f"was {nearest.lacking}"] if nearest.unseen else []
     parts += ["has gates that did not compare it"] if nearest.missing and not nearest.unseen else []
     whose = "it" if len(known) == 1 else f"nearest is {nearest.name}, which"
     head = f"{known[0].name}: {told}" if len(known) == 1 else f"of {_in_words(len(known))} candidates {told}"

@@ -93,7 +93,7 @@ def _check_lines(records: list[Record], numbers: dict[int, int], width: int) -> 
     """Return one row a check in the most columns that fit: what they leave out, the rows of the candidates tell.
 
     Left out are first what was changed and then the headroom; then candidates are called by their numbers, and at last
-    the test has a line of its own.
+    the test has a line of its own, where it says more than the level.
     """
     if not records:
         return _Rows([], False, True)
@@ -106,7 +106,11 @@ def _check_lines(records: list[Record], numbers: dict[int, int], width: int) -> 
         if max(map(len, text)) <= width:
             return _Rows(_with_reasons([[line] for line in text], records, width), cells is short, cells is rows)
     text = aligned([one[:-1] for one in short], (3, 5))
-    lines = _with_reasons([[line, f"    {cells[-1]}"] for line, cells in zip(text, short, strict=True)], records, width)
+    own = [one[-1] != level_of(record) for one, record in zip(short[1:], records, strict=True)]
+    rows_of = zip(text, short, [any(own), *own], strict=True)
+    lines = _with_reasons(
+        [[line, f"    {cells[-1]}"] if told else [line] for line, cells, told in rows_of], records, width
+    )
     return _Rows(lines, True, False)
 
 

@@ -44,17 +44,18 @@ def reference_line(matrix: Matrix) -> str:
 
 
 def cell_text(cell: Cell | None) -> str:
-    """Return outcome and headroom of a cell, in parentheses where nothing was asserted; a dash for no cell."""
+    """Return outcome and headroom of a cell, in parentheses where nothing was asserted; "not compared" for no cell."""
     if cell is None:
-        return "–"
+        return "not compared"
     text = cell.outcome if cell.headroom is None else f"{cell.outcome} {headroom_text(cell.headroom)}"
     return text if cell.asserted else f"({text})"
 
 
 def _legend(candidate: Candidate) -> str:
-    """Return a candidate's name, what its columns do not tell of its cost, and what of its reference it changed."""
+    """Return a candidate's name, what is lacking, its cost that no column tells, and what of its reference changed."""
     _, flops, milliseconds = cost_texts(candidate.cost)
-    told = [f"{value} {unit}" for value, unit in ((flops, "FLOPs"), (milliseconds, "ms")) if value]
+    told = [candidate.lacking] if candidate.lacking else []
+    told += [f"{value} {unit}" for value, unit in ((flops, "FLOPs"), (milliseconds, "ms")) if value]
     told += [f"changed: {candidate.changed}"] if candidate.changed else []
     return f"{printable_line(candidate.name)}: {', '.join(told)}" if told else printable_line(candidate.name)
 

@@ -257,6 +257,15 @@ def test_who_was_not_compared_everywhere_has_a_sign_of_its_own():
         ("b", "pass", ""),
         ("a", "incomplete", "not compared at embeddings"),
     ]
+    (line,) = (text for text, outcome in matrix_lines(matrix, 200, numbered=False) if outcome == "incomplete")
+    assert line.split() == ["a", "pass", "50", "%", "not", "compared", "pass", "75", "%", "9"]
+    told = [text for text, _ in matrix_lines(matrix, 200, numbered=True)]
+    assert told[-1] == "2 = a: not compared at embeddings"
+    assert "| ○ a (not compared at embeddings) |" in render_markdown(found)
+    looked = document(*candidate("a", 9, embeddings=None), record("a", "embeddings", 0.99, asserted=False))
+    assert build_matrices(document(*looked["checks"], *candidate("b", 50)))[0].candidates[1].lacking == (
+        "not asserted at embeddings"
+    )
     page = render_page(found)
     assert page.count('<span aria-hidden="true">○</span> a</a> <span class="quiet">not compared at embeddings') == 1
     assert page.count('<span aria-hidden="true">○</span> incomplete</span> a</h3>') == 1
@@ -267,7 +276,9 @@ def test_what_is_waived_is_told_before_a_card_is_opened():
     waived = {"waivers": [waiver | {"requirement": "cka >= 0.9"}]}
     bad = [one | (waived if one["outcome"] == "fail" else {}) for one in candidate("a", 9, embeddings=0.1)]
     used = waiver | {"expired": False, "used_by": [bad[1]["test"]]}
-    page = render_page(document(*bad, waivers=[used]))
+    found = document(*bad, waivers=[used])
+    assert "- waived until 2031-01-01 by Ada: r (cka >= 0.9)" in render_markdown(found)
+    page = render_page(found)
     summary = page[page.index('<details class="chapter"') :].partition("</summary>")[0]
     assert "waived at embeddings: cka = 0.1, required ≥ 0.9" in summary
     cells = page[page.index('class="stacked cells"') :].partition("</table>")[0]
