@@ -207,6 +207,9 @@ def test_print_opens_chapters_and_what_does_not_pass_and_hides_controls(opened):
     assert page.locator("details.chapter:not([open])").count() == 0
     assert page.locator("details.check:not([open]):not([data-outcome=pass])").count() == 0
     assert not page.locator(".filters").is_visible()
+    page.set_viewport_size({"width": 718, "height": 1000})  # as wide as a sheet: tables stay tables
+    shown = "all => [...new Set(all.map(one => getComputedStyle(one).display))]"
+    assert set(page.locator("table.stacked td").evaluate_all(shown)) == {"table-cell", "none"}
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator("details.chapter[open]").count() == 0
 
