@@ -54,10 +54,10 @@ def cell_text(cell: Cell | None) -> str:
 def _legend(candidate: Candidate) -> str:
     """Return a candidate's name, what is lacking, its cost that no column tells, and what of its reference changed."""
     _, flops, milliseconds = cost_texts(candidate.cost)
-    told = [candidate.lacking] if candidate.lacking else []
-    told += [f"{value} {unit}" for value, unit in ((flops, "FLOPs"), (milliseconds, "ms")) if value]
+    told = [f"{value} {unit}" for value, unit in ((flops, "FLOPs"), (milliseconds, "ms")) if value]
     told += [f"changed: {candidate.changed}"] if candidate.changed else []
-    return f"{printable_line(candidate.name)}: {', '.join(told)}" if told else printable_line(candidate.name)
+    parts = [part for part in (candidate.lacking, ", ".join(told)) if part]
+    return f"{printable_line(candidate.name)}: {'; '.join(parts)}" if parts else printable_line(candidate.name)
 
 
 def cost_texts(cost: Mapping[str, float]) -> tuple[str, str, str]:
