@@ -73,6 +73,8 @@ def reason_of(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, EOFError):
         return "it ends early"
+    if isinstance(error, AssertionError) and not text:
+        return "it breaks an assumption of the library that reads it"
     if isinstance(error, KeyError) and error.args:
         return f"it has no {shortened(repr(error.args[0]), 80)}"
     if isinstance(error, OSError) and error.errno:

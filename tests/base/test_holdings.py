@@ -169,6 +169,7 @@ def test_packed_parameters_are_counted_digested_and_not_saved(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32")  # by torchao
+@pytest.mark.filterwarnings("ignore:Config Deprecation")  # of what older ones make by default
 def test_torchao_candidates_are_models_like_others(tmp_path):
     torchao = pytest.importorskip("torchao.quantization")
     torch.manual_seed(0)

@@ -187,7 +187,7 @@ def _choose_output(session: onnxruntime.InferenceSession, name: str | None, path
 
 def _reason_of(error: Exception) -> str:
     """Return what onnxruntime says, without its codes and the places in its own source."""
-    if "allocate memory" in str(error):
+    if "allocate memory" in str(error) or "bad_alloc" in str(error):
         return "it needs more memory than is available"
     return shortened(_PLACES.sub("", str(error)), 300) or type(error).__name__
 

@@ -123,7 +123,7 @@ _FILES = {
     "a tensor of 10^15 numbers that are one": (lambda: _rebuilt(0, (10**15, 6), (0, 0)), "does not fit|has shape"),
     "a storage that is shorter than it says": (
         lambda: _rebuilt(0, (16, 6), (6, 1), storage=b"\0" * 8),
-        "reading it failed",
+        "reading it failed|does not fit the factory",  # torch 2.9 believes it
     ),
     "a tensor with its own detach": (lambda: _with_attributes(detach=1), "filling the model with it failed"),
     "a tensor with its own shape": (lambda: _with_attributes(shape=(1,)), "reading it failed"),

