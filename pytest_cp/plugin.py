@@ -87,12 +87,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ShortSummary(), "pytest_cp_short_summary")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Let no report of an earlier run outlive the start of this one."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, None, None]:
+    """Let no report of an earlier run outlive the start of this one, and say which option a misspelt one means."""
     from pytest_cp.report.unfinished import replace_old_reports
 
     replace_old_reports(early_config)
+    yield
+    options.refuse_misspelt_options(parser, args)
 
 
 @pytest.hookimpl(tryfirst=True)

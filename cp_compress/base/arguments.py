@@ -20,6 +20,8 @@ _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
 _NEAR = 0.1  # how much less like it another name may be to be told beside the nearest
+_LITTLE = ("min", "max", "of", "to", "in", "at", "no", "cp")  # words that say nothing of what is meant
+_SHORTEST_BEGINNING = 3
 _SHARED = 0.2  # a whole word in common counts for more than letters
 
 
@@ -41,6 +43,8 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
 
     >>> nearest("accuracy_loss", ("agreement", "accuracy", "accuracy_drop", "cka")), nearest("xyz", ("cka",))
     (['accuracy_drop', 'accuracy'], [])
+    >>> nearest("kl", ("agreement", "mean_kl", "token_kl")), nearest("acc", ("accuracy", "cka"))
+    (['mean_kl', 'token_kl'], ['accuracy'])
     """
     given = str(name).strip()
     if len(given) > _LONGEST_NAME:
@@ -52,12 +56,17 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     if same:
         return same[:most]
     likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
-    words = {word for word in asked.split("_") if len(word) > 3}  # not min and max
+    words = {word for word in asked.split("_") if len(word) > 1 and word not in _LITTLE}
     shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
     score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
     found = [one for one in names if likeness[one] >= _LIKE or one in shared]
     best = max((score[one] for one in found), default=0.0)
-    return sorted((one for one in found if score[one] > best - _NEAR), key=lambda one: -score[one])[:most]
+    # of an abbreviation that is a word of several names, such as iou, or begins one, all may be meant
+    whole = shared if asked in words else set()
+    if not found and len(asked) >= _SHORTEST_BEGINNING:
+        whole = {one for one, plain in names.items() if any(word.startswith(asked) for word in plain.split("_"))}
+    near = [one for one in names if one in whole or (one in found and score[one] > best - _NEAR)]
+    return sorted(near, key=lambda one: -score[one])[:most]
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
