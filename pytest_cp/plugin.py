@@ -163,7 +163,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Record the checks of a test, in all its phases and attempts."""
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
     execution = dataclasses.replace(execution, candidates=parametrization.candidates_of(item))
-    recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
+    recorder = Recorder(item.nodeid, options.reproducing_arguments(item), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
     with recording(recorder), using_execution(execution):
         return (yield)

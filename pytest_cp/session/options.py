@@ -249,7 +249,21 @@ def specification_named(config: pytest.Config) -> str | None:
     return named[0] if named else None
 
 
-def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
+def reproducing_arguments(item: pytest.Item) -> tuple[str, ...]:
+    """Return the arguments of pytest that run one test again, from the folder in which it was called."""
+    config = item.config
+    path, separator, name = item.nodeid.partition("::")
+    whole, called_in = config.rootpath / path, config.invocation_params.dir
+    try:
+        path = Path(os.path.relpath(whole, called_in)).as_posix()
+    except ValueError:  # on another drive
+        path = whole.as_posix()
+    chosen = [("-c", config.getoption("inifilename", None)), ("--rootdir", config.getoption("rootdir", None))]
+    places = [part for option, value in chosen if value for part in (option, str(value))]
+    return (f"{path}{separator}{name}", *places, *_reproducing_options(config))
+
+
+def _reproducing_options(config: pytest.Config) -> tuple[str, ...]:
     """Return the command-line arguments that change what is compressed and how checks run."""
     names = ("--cp-scheme", "--cp-codec")
     added = [f"{name}={value}" for name in names for value in config.getoption(name)]
