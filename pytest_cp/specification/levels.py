@@ -186,9 +186,9 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
     return _type_schema(hint) | limits_of(level, name)
 
 
-def limits_of(level: str, name: str) -> Mapping[str, Any]:
+def limits_of(level: str, name: str) -> dict[str, Any]:
     """Return what an option of one of this package's comparisons may be, beyond its type."""
-    return _OF_LEVEL.get((level, name), _LIMITS.get(name, {}))
+    return _OF_LEVEL.get((level, name)) or _LIMITS.get(name) or {}
 
 
 def _corruptions_schema() -> dict[str, Any]:

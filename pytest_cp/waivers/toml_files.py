@@ -48,8 +48,8 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         told = re.search(r"at line (\d+)", str(error))
-        line, advice = meant(text, int(told[1]) if told else None, str(error))
-        where = str(path) if line is None else f"{path}:{line}"
+        place, advice = meant(text, int(told[1]) if told else None, str(error))
+        where = str(path) if place is None else f"{path}:{place}"
         raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{advice and f'; {advice}'}") from error
     trouble = _trouble(tables)
     if trouble is not None:
