@@ -16,6 +16,7 @@ from cp_compress.base.errors import InvalidArgumentError
 Called = TypeVar("Called", bound=Callable[..., Any])
 
 _BOUNDS = ("min_", "max_")
+_NOTHING_REQUIRED = "it requires nothing: give bounds to an assertion of pytest_cp, or to `judge`"
 _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
@@ -155,9 +156,11 @@ def unknown_argument(name: str, value: object, known: Iterable[str], made: type 
     names = list(known)
     explain = getattr(made, "explain_unknown", None)
     told = None if explain is None else explain(name, value)
+    if not told and name.startswith(_BOUNDS):  # what bounds have in common says nothing
+        bounds = {one[len(_BOUNDS[0]) :]: one for one in names if one.startswith(_BOUNDS)}
+        near = [bounds[one] for one in nearest(name[len(_BOUNDS[0]) :], bounds)]
+        told = f"did you mean {' or '.join(near)}?" if near else _NOTHING_REQUIRED
     told = told or did_you_mean(name, names)
-    if name.startswith(_BOUNDS) and not any(near.startswith(_BOUNDS) for near in nearest(name, names)):
-        told = "it requires nothing: give bounds to an assertion of pytest_cp, or judge what was measured by `judge`"
     return told or (f"it takes {', '.join(names)}" if names else "it takes none")
 
 
