@@ -58,6 +58,12 @@ def test_unknown_options_of_others_are_left_to_pytest(project):
     assert "--quite: there is no such option; did you mean --quiet?" in outcome.result.stderr.str()
 
 
+def test_a_misspelt_keyword_says_which_word_is_meant(project):
+    project.write_test(PASSING)
+    outcome = project.run("-k", "gat_")
+    assert "deselected by -k 'gat_' (did you mean gate" in outcome.result.stdout.str()
+
+
 SETTINGS = {
     "cp_scheme = prune(density=0.5)": "unknown ini key cp_scheme; did you mean cp_schemes?",
     "cp_ratchet = yess": "cp_ratchet = yess: must be true or false; did you mean yes?",
