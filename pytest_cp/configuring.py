@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.extensions import added
 from pytest_cp.baselines.entries import ENVIRONMENT_POLICIES
@@ -23,6 +23,7 @@ def configure(config: pytest.Config) -> None:
     for marker in MARKER_TEXTS:
         config.addinivalue_line("markers", marker)
     _refuse_unknown_keys(config)
+    _refuse_other_values(config)
     execution(config)
     _check_report_paths(config)
     baseline_tolerances(config)
@@ -76,9 +77,22 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
             raise pytest.UsageError(f"-o {override}: {rule}")
     for key in read_settings(config.inipath):
         if key.startswith("cp_") and key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; known keys are {', '.join(known)}"
-            raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}{hint}")
+            hint = did_you_mean(key, known) or f"known keys are {', '.join(known)}"
+            raise pytest.UsageError(f"{config.inipath}: unknown ini key {key}; {hint}")
+
+
+def _refuse_other_values(config: pytest.Config) -> None:
+    """Refuse values that are neither true nor false, of which pytest says only that they are not."""
+    for name, kind, *_ in INI:
+        if kind != "bool":
+            continue
+        try:
+            config.getini(name)
+        except (ValueError, TypeError, AttributeError, pytest.UsageError):
+            value = read_settings(config.inipath).get(name)
+            near = did_you_mean(value, ("true", "false", "yes", "no", "on", "off"))
+            told = f"{config.inipath}: {name} = {value}: must be true or false{near and f'; {near}'}"
+            raise pytest.UsageError(told) from None
 
 
 def _refuse_unsafe_baseline(config: pytest.Config) -> None:

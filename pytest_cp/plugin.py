@@ -87,12 +87,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ShortSummary(), "pytest_cp_short_summary")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Let no report of an earlier run outlive the start of this one."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, None, None]:
+    """Let no report of an earlier run outlive the start of this one, and say which option a misspelt one means."""
     from pytest_cp.report.unfinished import replace_old_reports
 
     replace_old_reports(early_config)
+    yield
+    options.refuse_misspelt_options(parser, args)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -159,7 +163,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Record the checks of a test, in all its phases and attempts."""
     execution = options.execution(item.config, item.get_closest_marker("cp_execution"))
     execution = dataclasses.replace(execution, candidates=parametrization.candidates_of(item))
-    recorder = Recorder(item.nodeid, options.reproducing_options(item.config), held_to(item))
+    recorder = Recorder(item.nodeid, options.reproducing_arguments(item), held_to(item))
     item.stash[_ATTEMPT] = Attempt(item, recorder)
     with recording(recorder), using_execution(execution):
         return (yield)

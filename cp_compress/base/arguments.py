@@ -16,10 +16,13 @@ from cp_compress.base.errors import InvalidArgumentError
 Called = TypeVar("Called", bound=Callable[..., Any])
 
 _BOUNDS = ("min_", "max_")
+_NOTHING_REQUIRED = "it requires nothing: give bounds to an assertion of pytest_cp, or to `judge`"
 _LONGEST = 200
 _LONGEST_NAME = 100
 _LIKE = 0.6  # difflib's own limit for what is a close match
 _NEAR = 0.1  # how much less like it another name may be to be told beside the nearest
+_LITTLE = ("min", "max", "of", "to", "in", "at", "no", "cp")  # words that say nothing of what is meant
+_SHORTEST_BEGINNING = 3
 _SHARED = 0.2  # a whole word in common counts for more than letters
 
 
@@ -41,6 +44,8 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
 
     >>> nearest("accuracy_loss", ("agreement", "accuracy", "accuracy_drop", "cka")), nearest("xyz", ("cka",))
     (['accuracy_drop', 'accuracy'], [])
+    >>> nearest("kl", ("agreement", "mean_kl", "token_kl")), nearest("acc", ("accuracy", "cka"))
+    (['mean_kl', 'token_kl'], ['accuracy'])
     """
     given = str(name).strip()
     if len(given) > _LONGEST_NAME:
@@ -52,12 +57,17 @@ def nearest(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     if same:
         return same[:most]
     likeness = {one: difflib.SequenceMatcher(None, asked, plain).ratio() for one, plain in names.items()}
-    words = {word for word in asked.split("_") if len(word) > 3}  # not min and max
+    words = {word for word in asked.split("_") if len(word) > 1 and word not in _LITTLE}
     shared = {one for one, plain in names.items() if words & set(plain.split("_"))}
     score = {one: likeness[one] + (_SHARED if one in shared else 0) for one in names}
     found = [one for one in names if likeness[one] >= _LIKE or one in shared]
     best = max((score[one] for one in found), default=0.0)
-    return sorted((one for one in found if score[one] > best - _NEAR), key=lambda one: -score[one])[:most]
+    # of an abbreviation that is a word of several names, such as iou, or begins one, all may be meant
+    whole = shared if asked in words else set()
+    if not found and len(asked) >= _SHORTEST_BEGINNING:
+        whole = {one for one, plain in names.items() if any(word.startswith(asked) for word in plain.split("_"))}
+    near = [one for one in names if one in whole or (one in found and score[one] > best - _NEAR)]
+    return sorted(near, key=lambda one: -score[one])[:most]
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -146,9 +156,11 @@ def unknown_argument(name: str, value: object, known: Iterable[str], made: type 
     names = list(known)
     explain = getattr(made, "explain_unknown", None)
     told = None if explain is None else explain(name, value)
+    if not told and name.startswith(_BOUNDS):  # what bounds have in common says nothing
+        bounds = {one[len(_BOUNDS[0]) :]: one for one in names if one.startswith(_BOUNDS)}
+        near = [bounds[one] for one in nearest(name[len(_BOUNDS[0]) :], bounds)]
+        told = f"did you mean {' or '.join(near)}?" if near else _NOTHING_REQUIRED
     told = told or did_you_mean(name, names)
-    if name.startswith(_BOUNDS) and not any(near.startswith(_BOUNDS) for near in nearest(name, names)):
-        told = "it requires nothing: give bounds to an assertion of pytest_cp, or judge what was measured by `judge`"
     return told or (f"it takes {', '.join(names)}" if names else "it takes none")
 
 

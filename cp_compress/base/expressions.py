@@ -30,13 +30,17 @@ class Expressible(Protocol):
 
 
 def format_expression(value: Expressible) -> str:
-    """Write a frozen dataclass as `name(argument, field=argument)`, leaving out fields at their default."""
+    """Write a frozen dataclass as `name(argument, field=argument)`, leaving out fields at their default.
+
+    A class may name fields that are written in any case, since they say what it does, as `written_fields`.
+    """
     written = []
+    always = getattr(value, "written_fields", ())
     for field in dataclasses.fields(value):
         argument = getattr(value, field.name)
         if field.name in value.positional_fields:
             written.append(_format_argument(argument))
-        elif field.default is dataclasses.MISSING or argument != field.default:
+        elif field.default is dataclasses.MISSING or argument != field.default or field.name in always:
             written.append(f"{field.name}={_format_argument(argument)}")
     return f"{value.expression_name}({', '.join(written)})"
 

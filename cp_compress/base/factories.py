@@ -66,7 +66,9 @@ def read_factory(name: str, setting: str) -> tuple[str, str]:
     if names_file(name):
         raise InvalidArgumentError(f'{setting} = "{name}": is the name of a file, not of a function that returns it')
     if not colon or not module_name or not attribute:
-        raise InvalidArgumentError(f'{setting} = "{name}": must have the form "package.module:factory"{_meant(name)}')
+        raise InvalidArgumentError(
+            f'{setting} = "{name}": must have the form "package.module:factory"{meant_factory(name)}'
+        )
     if module_name.endswith(".py") or "/" in module_name or "\\" in module_name:
         raise InvalidArgumentError(
             f'{setting} = "{name}": names a file; name the module, as "{_module_of(module_name)}:{attribute}", and let '
@@ -87,7 +89,7 @@ def names_file(name: str) -> bool:
     return path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
 
 
-def _meant(name: str) -> str:
+def meant_factory(name: str) -> str:
     """Return what a text without a colon may stand for: the last dot, or a comma or two colons, in place of it."""
     module, _, attribute = re.sub(r"::|[,;]\s*", ".", name.strip(" ()")).rpartition(".")
     whole = module and all(part.isidentifier() for part in (*module.split("."), attribute))

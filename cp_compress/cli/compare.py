@@ -134,6 +134,8 @@ def _metrics_told() -> str:
 def run(options: argparse.Namespace) -> int:
     """Measure every level that is named or required, and judge."""
     requirements = read_requirements(options)
+    if options.confidence is not None and not requirements:
+        raise InvalidArgumentError("--confidence is that of requirements: add --require, or leave it out")
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}

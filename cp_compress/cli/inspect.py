@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.showing.tables import number, table
+from cp_compress.cli.models_and_data import require_path
 from cp_compress.cli.output import DONE, add_output_arguments, emit
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Describe a data set by what its manifest says (`cp-compress verify` reads the shards), a file by its content."""
-    path = Path(options.path)
+    path = require_path(options.path, "PATH")
     if path.is_file() or (path / "config.json").is_file() or (path.suffix and not path.exists()):
         from cp_compress.artifacts.contents import describe_contents
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from cp_compress import __version__
 from cp_compress.base.arguments import did_you_mean
@@ -46,10 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (default: those of the process) and return its exit code."""
     prepare_streams()
     parser = _parser()
+    _Parser.given = sys.argv[1:] if arguments is None else arguments
     options, passed_on = parser.parse_known_args(arguments)
     if passed_on and not getattr(options, "passes_on", False):
         near = did_you_mean(passed_on[0].partition("=")[0], options.known_options)
-        parser.error(f"unrecognized arguments: {' '.join(passed_on)}{near and f'; {near}'}")
+        options.refuse(f"unrecognized arguments: {' '.join(passed_on)}{near and f'; {near}'}")
     options.passed_on = passed_on
     here = str(Path.cwd())
     if here not in sys.path:
@@ -80,13 +81,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error about a choice says which one is near."""
+    """A parser whose errors are two lines, and say which choice or option is near."""
+
+    given: ClassVar[Sequence[str]] = ()
+    """The arguments of the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Print a usage message, with the nearest choice, and end the process with 2."""
+        """Print the message, with the nearest choice or option, and end the process with 2."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         near = did_you_mean(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
-        super().error(f"{message}{near and f'; {near}'}")
+        if "are required" in message:
+            known = [text for action in self._actions for text in action.option_strings]
+            words = [word.partition("=")[0] for word in self.given if word.startswith("--")]
+            misspelt = [(word, did_you_mean(word, known)) for word in words if word not in known]
+            near = next((f"{word} is no option, {told}" for word, told in misspelt if told), "")
+        told = f"{self.prog}: error: {message}{near and f'; {near}'}"
+        print(printable_lines(f"{told}\n`{self.prog} --help` shows how it is used"), file=sys.stderr)
+        self.exit(USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG, formatter_class=layout)
         command.add_arguments(sub)
         known = [text for action in sub._actions for text in action.option_strings]
-        sub.set_defaults(run=command.run, known_options=known)
+        sub.set_defaults(run=command.run, known_options=known, refuse=sub.error)
     return parser
 
 

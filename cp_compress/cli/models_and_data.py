@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.base.factories import make_from, names_file
+from cp_compress.base.factories import make_from, meant_factory, names_file
 from cp_compress.base.files import no_such_file
 
 if TYPE_CHECKING:
@@ -57,15 +57,28 @@ def read_model(name: str, architecture: str | None, device: torch.device, what: 
     return _module(name, what).to(device).eval()
 
 
+def require_path(name: str, what: str) -> Path:
+    """Return a path that is there; raises InvalidArgumentError, with the nearest name, for one that is not."""
+    path = Path(name)
+    if not path.exists():
+        raise InvalidArgumentError(f"{what} {name}: {no_such_file(name)}")
+    return path
+
+
 def _require_factory(name: str, what: str) -> None:
     """Refuse what is neither a file nor names a factory; a path that is not there is told as such."""
     if names_file(name):
         raise InvalidArgumentError(f"{what} {name}: {no_such_file(name)}")
+    if "(" in name:
+        role = "a codec is given by --codec" if what == "--data" else "a scheme makes a model, and is none"
+        told = "" if what == "--data" else ': cp-compress compress MODEL --scheme "…" --output candidate.cp'
+        raise InvalidArgumentError(f"{what} {name!r} is neither a file nor a factory; {role}{told}")
     if ":" in name:
         return
     near = did_you_mean(name, sorted(entry.name for entry in Path().iterdir())) if len(name) > 2 else ""
     form = f'{what} {name!r} is neither a file nor of the form "package.module:factory"'
-    raise InvalidArgumentError(f"{form}{near and f'; {near}'}")
+    told = f"; {near}" if near else meant_factory(name)
+    raise InvalidArgumentError(f"{form}{told}")
 
 
 def _from_file(path: str, architecture: str | None, device: torch.device, what: str) -> Model:
@@ -131,7 +144,8 @@ def read_share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+        percent = f"; {value:g} % would be {value / 100:g}" if 1 < value < 100 else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1{percent}")
     return value
 
 

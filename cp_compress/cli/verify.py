@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from cp_compress.cli.models_and_data import require_path
 from cp_compress.cli.output import DONE, FAILED, add_output_arguments, emit
 
 _EXAMPLE = """\
@@ -27,6 +28,6 @@ def run(options: argparse.Namespace) -> int:
     """Read every shard and compare it with its checksum."""
     from cp_compress.data import verify_store
 
-    report = verify_store(options.folder, progress=not options.quiet and sys.stderr.isatty())
+    report = verify_store(require_path(options.folder, "FOLDER"), progress=not options.quiet and sys.stderr.isatty())
     emit(options, str(report), report.to_json())
     return DONE if report.intact else FAILED

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cp_compress.base.arguments import check_integer, check_real, did_you_mean, explains_keywords, reject
+from cp_compress.base.arguments import (
+    check_integer,
+    check_real,
+    did_you_mean,
+    explains_keywords,
+    reject,
+    unknown_argument,
+)
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import (
     CompressionError,
@@ -128,8 +136,10 @@ def compare(
     epsilon: float | None = None,
     device: torch.device | str | None = None,
     batch_size: int = 256,
+    deployed_batch_size: int | None = None,
     output: Output = None,
     seed: int = 0,
+    **options: Any,
 ) -> LevelMeasurements:
     """Compare two models at every level that they and the data can serve, and say which levels were left out and why.
 
@@ -148,13 +158,17 @@ def compare(
             the level "divergence" is left out.
         device: Where to run; by default where the models are.
         batch_size: The largest number of examples in one call.
+        deployed_batch_size: The batch size of the deployed model, as `observe` takes it.
         output: The part of what the models give that is compared, as `observe` takes it.
         seed: The seed of every random choice.
+        options: Options of the levels' own comparisons, such as `method="grad_cam"` or `corruptions=["fog"]`: each goes
+            to every level that has it.
 
     Returns:
         The measurements by level; it prints itself.
 
     Raises:
+        TypeError: If no level has an option of this name.
         NothingComparedError: If the candidate is the reference and reads the same data.
         ObservationError: If the models cannot be run on the data.
         InvalidArgumentError: If an argument is not as described.
@@ -171,18 +185,28 @@ def compare(
     if epsilon is not None:
         check_real("compare", "epsilon", epsilon, "must be a distance above 0, in units of the input", above=0)
     chosen = _chosen(levels)
+    _check_options(options, chosen)
     decoded = None if codec is None else CompressedDataset(data, as_codec("compare", codec))
-    pair = observe_pair(candidate, reference, data, decoded, device=device, batch_size=batch_size, output=output)
+    settings = {"device": device, "batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
+    pair = observe_pair(candidate, reference, data, decoded, output=output, **settings)
     given = {"epsilon": epsilon, "seed": seed, "examples": min(examples, len(pair[1])), "batch_size": batch_size}
     measurements: dict[str, Measurement] = {}
     left_out: dict[str, str] = {}
     for name in chosen:
         comparison = known_comparisons()[name]
+        own = {option: value for option, value in options.items() if option in comparison.options}
+        lacking = _lacking(comparison, decoded, {**given, **own})
+        if lacking is not None:
+            if levels is not None:
+                raise InvalidArgumentError(f"{name}: {lacking}")
+            left_out[name] = lacking
+            continue
         try:
-            measurements[name] = _measure(comparison, pair, decoded, data, given)
+            measurements[name] = _measure(comparison, pair, decoded, data, given, own)
         except _CANNOT as error:
-            # what cannot be run has no other level either
-            if levels is not None or (name == "predictions" and not isinstance(error, NoLogitsError)):
+            # what cannot be run has no other level either, and an option with a wrong value is no reason to go on
+            whole = name == "predictions" and not isinstance(error, NoLogitsError)
+            if levels is not None or whole or (own and isinstance(error, InvalidArgumentError)):
                 raise
             left_out[name] = str(error)
     return LevelMeasurements(measurements, left_out)
@@ -202,25 +226,51 @@ def _chosen(levels: Sequence[str] | str | None) -> list[str]:
     return named
 
 
+def _check_options(options: Mapping[str, Any], chosen: Sequence[str]) -> None:
+    """Raise TypeError for an option that none of the chosen levels has, as Python itself does."""
+    takers = {name: [level for level, one in _runnable().items() if name in one.options] for name in options}
+    for name, levels in takers.items():
+        if not levels:
+            own = [one for one in inspect.signature(compare).parameters if one != "options"]
+            known = dict.fromkeys([*own, *(option for one in _runnable().values() for option in one.options)])
+            told = unknown_argument(name, options[name], known)
+            raise TypeError(f"compare() got an unexpected keyword argument {name!r}: {told}")
+        if not set(levels) & set(chosen):
+            rule = f"is an option of {' and '.join(levels)}, which levels={list(chosen)!r} leaves out"
+            reject("compare", name, options[name], rule)
+
+
+def _runnable() -> dict[str, Comparison]:
+    return {level: one for level, one in known_comparisons().items() if one.kind != "streamed"}
+
+
+def _lacking(comparison: Comparison, decoded: Any, given: Mapping[str, Any]) -> str | None:
+    """Return what a level needs and was not given, None where it has all."""
+    needed = comparison.required
+    missing = [name for name in needed if comparison.options[name].default is inspect.Parameter.empty]
+    missing = [name for name in missing if name not in given]
+    if missing or (needed and not set(needed) & given.keys()):
+        return f"it needs {' and '.join(missing or needed)}: give them, or call compare_{comparison.name}"
+    if comparison.kind == "streamed":
+        return f"it reads its data in another form: call compare_{comparison.name}"
+    if comparison.kind == "data" and decoded is None:
+        return "it compares data before and after a codec: give codec"
+    if "epsilon" in comparison.options and given["epsilon"] is None:
+        return "it searches for inputs near the examples: give epsilon, how far they may lie"
+    return None
+
+
 def _measure(
     comparison: Comparison,
     pair: tuple[Observation, Observation],
     decoded: Any,
     data: Any,
     given: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> Measurement:
-    if comparison.required:
-        rule = f"it needs {' and '.join(comparison.required)}: call compare_{comparison.name}"
-        raise InvalidArgumentError(rule)
-    if comparison.kind == "streamed":
-        raise InvalidArgumentError(f"it reads its data in another form: call compare_{comparison.name}")
     if comparison.kind == "data":
-        if decoded is None:
-            raise InvalidArgumentError("it compares data before and after a codec: give codec")
-        return comparison.compare(decoded, data)
+        return comparison.compare(decoded, data, **own)
     taken = {name: value for name, value in given.items() if name in comparison.options and name != "batch_size"}
-    if "epsilon" in comparison.options and given["epsilon"] is None:
-        raise InvalidArgumentError("it searches for inputs near the examples: give epsilon, how far they may lie")
     usual = comparison.options["examples"].default if "examples" in taken else None
     if comparison.name == "embeddings":  # one forward pass, as predictions
         taken.pop("examples")
@@ -228,7 +278,7 @@ def _measure(
         taken["examples"] = min(usual, taken["examples"])
     if comparison.kind == "size":
         taken |= {"batch_size": given["batch_size"], **comparison.implied(_SIZES)}
-    return with_batches(comparison.compare(*pair, **taken), *pair)
+    return with_batches(comparison.compare(*pair, **{**taken, **own}), *pair)
 
 
 def observe_pair(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.digests import Digested, digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.row_digests import digest_values
@@ -29,6 +30,7 @@ class Objects(NamedTuple):
     crowds: Tensor
 
 
+@explains_keywords
 class DetectionData(Digested):
     """Images that detectors read, with the true objects where they are known, readable by position.
 

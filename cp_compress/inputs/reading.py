@@ -62,7 +62,8 @@ class LabeledData(Digested):
         if isinstance(source, DataLoader):
             self._count = count_in_order(source)
             self._examples = source.dataset
-        if self.table is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
+        places = hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
+        if self.table is None and (isinstance(source, str) or not places):
             advice = mistaken(source, "data") or ALONE
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {FORMS}; {advice}")
         if len(self) == 0:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.digests import Digested, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.items import Items
@@ -22,6 +23,7 @@ _PARTS = {
 }
 
 
+@explains_keywords
 class RetrievalData(Digested):
     """Queries and the documents among which they search, with judgements of relevance where there are any.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.inputs.forms import as_data_set
 from cp_compress.inputs.loaders import count_in_order
 
@@ -16,6 +17,7 @@ REMEDY = (
 NO_LABELS_NOTE = "the data has no labels: what is measured against labels is left out"
 
 
+@explains_keywords
 class Unlabeled:
     """A data set whose examples are inputs alone, whatever form they have.
 

@@ -145,6 +145,7 @@ class NMPruneSettings(_Settings):
     owner: ClassVar[str] = "NMPrune"
     expression_name: ClassVar[str] = "nm_prune"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    written_fields: ClassVar[tuple[str, ...]] = ("n", "m")
 
     def __post_init__(self) -> None:
         rule = "m is the number of neighbouring inputs in a group, a whole number of 2 or more"
@@ -299,6 +300,7 @@ class FixedPointSettings(_Settings):
     owner: ClassVar[str] = "FixedPoint"
     expression_name: ClassVar[str] = "fixed_point"
     positional_fields: ClassVar[tuple[str, ...]] = ()
+    written_fields: ClassVar[tuple[str, ...]] = ("bits",)
 
     def __post_init__(self) -> None:
         rule = "bits is the whole width of a number, sign included, and must be a whole number in 2..16"

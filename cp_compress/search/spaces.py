@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
 from cp_compress.base.describing import Written, describe
+from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.expressions import parse_one
 
 if TYPE_CHECKING:
@@ -117,8 +119,29 @@ def parse_parameter(text: str) -> Parameter:
     >>> parse_parameter("real(0.02, 1, scale=log)")
     real(0.02, 1.0, scale=log)
     """
-    found: Parameter = parse_one(text, (Real, Integer, Categorical), "parameter")
+    try:
+        found: Parameter = parse_one(text, (Real, Integer, Categorical), "parameter")
+    except InvalidArgumentError as error:
+        meant = _meant_range(text)
+        if not meant:
+            raise
+        raise InvalidArgumentError(f"parameter {text!r} is no range; did you mean {meant}?") from error
     return found
+
+
+def _meant_range(text: str) -> str:
+    """Return the expression that a range or a list of another form may stand for, or an empty text."""
+    number = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
+    ends = re.fullmatch(rf"\s*[\[(]?\s*({number})\s*(?:\.{{2,3}}|…|–|-|:|,|;|to|\s)\s*({number})\s*[\])]?\s*", text)
+    if ends:
+        whole = all(re.fullmatch(r"[-+]?\d+", end) for end in ends.groups())
+        return f"{'integer' if whole else 'real'}({float(ends[1]):g}, {float(ends[2]):g})"
+    listed = re.fullmatch(r"\s*[\[({]?\s*([^()\[\]{}=]+(?:[,|][^()\[\]{}=]+)+)[\])}]?\s*", text)
+    if listed:
+        parts = [part.strip(" \"'") for part in re.split(r"[,|]", listed[1])]
+        choices = ", ".join(part if re.fullmatch(number, part) else repr(part) for part in parts if part)
+        return f"categorical(({choices}))"
+    return ""
 
 
 @explains_keywords

@@ -310,7 +310,6 @@ def _rest(count: int) -> list[str]:
 def reproduce_command(record: Record) -> str:
     """Return the command that runs a record's test alone, with the same execution."""
     recorder = current_recorder()
-    if recorder is None:
+    if recorder is None or not recorder.arguments:
         return f"call {record['assertion']} again with the same arguments"
-    parts = ["pytest", recorder.test, *recorder.options]
-    return " ".join(shlex.quote(part) for part in parts)
+    return " ".join(shlex.quote(part) for part in ("pytest", *recorder.arguments))

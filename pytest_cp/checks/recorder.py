@@ -32,12 +32,12 @@ class HeldTo:
 class Recorder:
     """The checks of one running test.
 
-    `options` are the command-line arguments with which the test runs in the same way again.
+    `arguments` are those of pytest with which the test runs in the same way again.
     """
 
-    def __init__(self, test: str, options: tuple[str, ...] = (), held_to: HeldTo | None = None) -> None:
+    def __init__(self, test: str, arguments: tuple[str, ...] = (), held_to: HeldTo | None = None) -> None:
         self.test = test
-        self.options = options
+        self.arguments = arguments
         self.held_to = held_to
         self._records: dict[tuple[str, ...], Record] = {}
         self._worst: dict[tuple[str, ...], Record] = {}

@@ -15,7 +15,7 @@ from pytest_cp.baselines.session import read_policy
 from pytest_cp.checks.recorder import HeldTo, Recorder, decisive_requirement
 from pytest_cp.checks.records import REPORT_ATTRIBUTE
 from pytest_cp.session import options
-from pytest_cp.session.parametrization import is_gate, unused_option
+from pytest_cp.session.parametrization import is_gate, unused_keys, unused_option
 from pytest_cp.session.selection import WORDS_OF_GATES, left_out
 from pytest_cp.session.state import session_state
 
@@ -200,6 +200,7 @@ def fail_what_no_test_fails(session: pytest.Session) -> None:
     except (BaselineFileError, OSError) as error:
         _fail_session(session, _BASELINES, str(error))
     _fail_if_waivers_expired(session)
+    session_state(session.config).notes += unused_keys(session.config)
 
 
 def fail_unwritten_reports(session: pytest.Session, unwritten: list[str]) -> None:

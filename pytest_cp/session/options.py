@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.factories import make_from
 from cp_compress.base.files import read_regular
 from pytest_cp.checks.execution import Execution
 
+_SHORTEST_OPTION = 4
 _LARGEST_RESULTS = 1 << 30
 BASELINE_MODES = ("check", "new", "update")
 ORIGIN_MODES = ("auto", "off")
@@ -130,6 +132,28 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(name, text, type=kind, default=default)
 
 
+def refuse_misspelt_options(parser: pytest.Parser, args: list[str]) -> None:
+    """Raise pytest.UsageError for an option that pytest does not know and that one of this plugin is near to.
+
+    In a run of a specification all options are looked at: `cp-compress gate` hands them on to pytest.
+    """
+    _, unknown = parser.parse_known_and_unknown_args(args)
+    known = [name for group in (parser._anonymous, *parser._groups) for one in group.options for name in one.names()]
+    long = [name for name in known if name.startswith("--")]
+    ours = [name for name in long if name.startswith("--cp-")]
+    gate = any(word == "--cp-spec" or word.startswith("--cp-spec=") for word in args)
+    for word in unknown:
+        name = word.partition("=")[0]
+        key = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--") or len(name) < _SHORTEST_OPTION:
+            continue
+        advice = did_you_mean(name, ours if name.startswith("--cp") else long if gate else ())
+        policy = f"{key} is set in the ini file, not on the command line" if key in {entry[0] for entry in INI} else ""
+        if policy or advice:
+            told = "; ".join(filter(None, (policy, advice)))
+            raise pytest.UsageError(f"{word}: there is no such option; {told}")
+
+
 def in_ci() -> bool:
     """Tell whether a build server runs this process, by the variables that such servers set."""
     return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in _CI_VARIABLES)
@@ -225,7 +249,21 @@ def specification_named(config: pytest.Config) -> str | None:
     return named[0] if named else None
 
 
-def reproducing_options(config: pytest.Config) -> tuple[str, ...]:
+def reproducing_arguments(item: pytest.Item) -> tuple[str, ...]:
+    """Return the arguments of pytest that run one test again, from the folder in which it was called."""
+    config = item.config
+    path, separator, name = item.nodeid.partition("::")
+    whole, called_in = config.rootpath / path, config.invocation_params.dir
+    try:
+        path = Path(os.path.relpath(whole, called_in)).as_posix()
+    except ValueError:  # on another drive
+        path = whole.as_posix()
+    chosen = [("-c", config.getoption("inifilename", None)), ("--rootdir", config.getoption("rootdir", None))]
+    places = [part for option, value in chosen if value for part in (option, str(value))]
+    return (f"{path}{separator}{name}", *places, *_reproducing_options(config))
+
+
+def _reproducing_options(config: pytest.Config) -> tuple[str, ...]:
     """Return the command-line arguments that change what is compressed and how checks run."""
     names = ("--cp-scheme", "--cp-codec")
     added = [f"{name}={value}" for name in names for value in config.getoption(name)]

@@ -42,7 +42,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         if marker is None:
             session_state(metafunc.config).used_options.add(f"--cp-{kind}")
         if names:
-            values = _parse(names, kind, metafunc.definition.nodeid)
+            values = _parse(names, kind, metafunc.definition.nodeid, marker_name)
             state, test = session_state(metafunc.config), metafunc.definition.nodeid
             state.candidates[test] = state.candidates.get(test, 1) * len(values)
             scope = overrides.scope_of(metafunc, fixture)
@@ -67,6 +67,16 @@ def unused_option(config: pytest.Config) -> str | None:
     return None
 
 
+def unused_keys(config: pytest.Config) -> list[str]:
+    """Return a note for each list of schemes or codecs of the ini file that no gate of this session has taken."""
+    state = session_state(config)
+    return [
+        f"{key} is set in the ini file, and no gate of this session uses it: a test with its own marker does not"
+        for key, option in (("cp_schemes", "--cp-scheme"), ("cp_codecs", "--cp-codec"))
+        if state.gate_tests and config.getini(key) and option not in state.used_options
+    ]
+
+
 def refuse_misspelt_markers(item: pytest.Item) -> None:
     """Fail for an unregistered marker whose name is close to one of the plugin's markers."""
     registered = {re.split(r"[:(]", line, maxsplit=1)[0].strip() for line in item.config.getini("markers")}
@@ -88,7 +98,7 @@ def _from_marker(marker: pytest.Mark) -> Iterable[Any]:
     return marker.args
 
 
-def _parse(names: Iterable[Any], kind: str, test: str) -> list[Any]:
+def _parse(names: Iterable[Any], kind: str, test: str, marker: str) -> list[Any]:
     from cp_compress.base.errors import InvalidArgumentError
     from cp_compress.data import parse_codec
     from cp_compress.model import parse_scheme
@@ -101,8 +111,12 @@ def _parse(names: Iterable[Any], kind: str, test: str) -> list[Any]:
             value = parse(name) if isinstance(name, str) else name
         except InvalidArgumentError as error:
             _refuse(f"{test}: {error}")
-        if not callable(getattr(value, method, None)):
-            _refuse(f"{test}: {name!r} is not a {kind}")
+        if isinstance(name, (list, tuple, set)) and name:
+            each = ", ".join(repr(one) if isinstance(one, str) else str(one) for one in name)
+            _refuse(f"{test}: a list is not a {kind}: name each by itself, as {marker}({each})")
+        if isinstance(value, type) or not callable(getattr(value, method, None)):
+            made = f": make one, as {value.__name__}(…)" if isinstance(value, type) else ""
+            _refuse(f"{test}: {name!r} is not a {kind}{made}")
         values.append(value)
     return values
 

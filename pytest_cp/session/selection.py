@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import os
+import re
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cp_compress.base.arguments import did_you_mean
 from pytest_cp.session.parametrization import is_gate
 from pytest_cp.session.state import session_state
 
@@ -87,11 +89,23 @@ def _has_words(path: Path) -> bool:
     return path.is_file() and any(word in path.read_text(encoding="utf-8", errors="replace") for word in WORDS_OF_GATES)
 
 
+def meant_by_keyword(config: pytest.Config, tests: Iterable[str]) -> str:
+    """Return which word of the names of tests is meant by a word of -k that is in none of them, or an empty text."""
+    names = [test.lower() for test in tests]
+    words = {word for name in names for word in re.findall(r"\w+", name.rpartition("::")[2]) if not word.isdigit()}
+    words |= {word.removeprefix("test_") for word in words}
+    for word in re.findall(r"\w+", config.option.keyword.lower()):
+        if word not in ("and", "or", "not") and not any(word in name for name in names):
+            return did_you_mean(word, sorted(words))
+    return ""
+
+
 def left_out(session: pytest.Session, found: Iterable[pytest.Item]) -> dict[str, str]:
     """Return the found gates that are not among the tests of a session, and what left them out."""
     kept = {id(item) for item in session.items} | {item.nodeid for item in session.items}
     missing = [item.nodeid for item in found if id(item) not in kept and item.nodeid not in kept]
-    return {test: _reason(session.config, test) for test in missing}
+    near = "" if session.items else meant_by_keyword(session.config, missing)
+    return {test: f"{_reason(session.config, test)}{near and f' ({near})'}" for test in missing}
 
 
 def _reason(config: pytest.Config, test: str) -> str:

@@ -11,11 +11,13 @@ import pytest
 
 from cp_compress.base.error_reasons import printable_line
 from pytest_cp.session.options import specification_path
+from pytest_cp.session.selection import meant_by_keyword
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.missing import missing_subjects
 from pytest_cp.specification.reading import Requirements, Table, read_specification
 
+_LISTED = 5
 GATE_MODULE = Path(__file__).parent.parent / "gate.py"
 
 
@@ -35,12 +37,24 @@ def require_gate(session: pytest.Session) -> None:
     gates = [item for item in session.items if isinstance(item, GateItem)]
     path = specification_path(session.config)
     if path is not None and not gates and not session.testsfailed:
-        raise pytest.UsageError(
-            f"--cp-spec={path}: none of its tests was selected; run pytest --pyargs pytest_cp.gate --cp-spec {path}"
-        )
+        raise pytest.UsageError(f"--cp-spec={path}: none of its tests was selected; {_advice(session, path)}")
     asked = any(Path(name).name in ("pytest_cp.gate", "gate.py") for name in session.config.args)
     if path is None and asked and not session.items:
         raise pytest.UsageError("pytest_cp.gate needs a specification: add --cp-spec gate.toml")
+
+
+def _advice(session: pytest.Session, path: Path) -> str:
+    """Return why no test of a specification is run, and what to do."""
+    config = session.config
+    found = [item for item in session_state(config).found_gates if isinstance(item, GateItem)]
+    if not found:
+        return f"run pytest --pyargs pytest_cp.gate --cp-spec {path}"
+    names = [item.name for item in found]
+    options = [("-k", config.option.keyword), ("-m", config.option.markexpr)]
+    given = " and ".join(f"{option} {value!r}" for option, value in options if value) or "what is asked for"
+    near = meant_by_keyword(config, names) or f"its tests are {', '.join(map(repr, names[:_LISTED]))}"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED and near.startswith("its") else ""
+    return f"{given} selects none of {len(names)}; {near}{more}"
 
 
 class GateFile(pytest.File):

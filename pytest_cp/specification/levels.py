@@ -85,6 +85,7 @@ _LIMITS: Mapping[str, dict[str, Any]] = {
     "guide": {"enum": ["gradient", "examples"]},
     "pool": {"enum": ["mean", "flatten"]},
 }
+_OF_LEVEL: Mapping[tuple[str, str], dict[str, Any]] = {("outputs", "tolerance"): {"minimum": 0}}
 """What the options of this package's comparisons may be, so that a mistake is told before anything heavy is loaded."""
 
 
@@ -182,7 +183,12 @@ def _argument_schema(level: str, name: str, hint: Any) -> dict[str, Any]:
         return _type_schema(hint)
     if name == "corruptions":
         return _corruptions_schema()
-    return _type_schema(hint) | _LIMITS.get(name, {})
+    return _type_schema(hint) | limits_of(level, name)
+
+
+def limits_of(level: str, name: str) -> dict[str, Any]:
+    """Return what an option of one of this package's comparisons may be, beyond its type."""
+    return _OF_LEVEL.get((level, name)) or _LIMITS.get(name) or {}
 
 
 def _corruptions_schema() -> dict[str, Any]:

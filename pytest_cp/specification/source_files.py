@@ -76,8 +76,10 @@ def _find(module: str, folder: Path) -> Path | str | None:
         if origin is None and not inner:
             if not places or any(list(place.glob(f"{part}.*")) for place in places if place.is_dir()):
                 return None
-            known = {path.stem for place in places for path in place.glob("*") if path.suffix == ".py" or path.is_dir()}
-            advice = did_you_mean(part, sorted(known))
+            inside = {
+                path.stem for place in places for path in place.glob("*") if path.suffix == ".py" or path.is_dir()
+            }
+            advice = did_you_mean(part, sorted(inside))
             return f"no module is called {'.'.join([first, *rest][:number])}{advice and f'; {advice}'}"
         places = inner
     return origin if origin is not None and origin.suffix == ".py" else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cp_compress.base.error_reasons import reason_of
-from cp_compress.base.files import read_regular_text
+from cp_compress.base.files import no_such_file, read_regular_text
 from pytest_cp.waivers.toml_mistakes import meant
 
 if sys.version_info >= (3, 11):
@@ -36,6 +36,8 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     """
     try:
         text = read_regular_text(path, _MAX_BYTES)
+    except FileNotFoundError as error:
+        raise TomlError(f"{path}: {no_such_file(path)}") from error
     except (OSError, ValueError) as error:
         raise TomlError(f"{path}: cannot be read: {reason_of(error)}") from error
     dotted = _DOTTED.search(text)
@@ -46,8 +48,8 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         told = re.search(r"at line (\d+)", str(error))
-        line, advice = meant(text, int(told[1]) if told else None, str(error))
-        where = str(path) if line is None else f"{path}:{line}"
+        place, advice = meant(text, int(told[1]) if told else None, str(error))
+        where = str(path) if place is None else f"{path}:{place}"
         raise TomlError(f"{where}: not valid TOML: {reason_of(error)}{advice and f'; {advice}'}") from error
     trouble = _trouble(tables)
     if trouble is not None:

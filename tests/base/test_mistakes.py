@@ -13,6 +13,7 @@ from cp_compress.data.settings import check_codec_text
 from cp_compress.fidelity import Requirement
 from cp_compress.model import parse_scheme
 from cp_compress.model.settings import check_scheme_text
+from cp_compress.search import parse_parameter
 
 SCHEMES = {
     "prune(density=50%)": "leave out the percent sign: a share of 50 % is 0.5",
@@ -54,8 +55,32 @@ REQUIREMENTS = {
     "agreement >= 97%": "write 0.97 for 97%",
     "agreement >= 0,97": "write 0.97",
     "agreement > 0.97": '"agreement >= 0.97"',
+    "agreement > = 0.97": '"agreement >= 0.97"',
+    "agreement at least 0.97": '"agreement >= 0.97"',
+    "0.97 <= agreement": '"agreement >= 0.97"',
+    "min_agreement=0.97": '"agreement >= 0.97"',
+    "agrement = 0.97": "did you mean agreement?",
+    "agreement": '"agreement >= bound"',
+    "perplexity = 2": "nothing can be required of perplexity",
+    "iou >= .5": "did you mean mean_iou",
+    "kl <= 1": "mean_kl",
+    "acc >= 0.9": "did you mean accuracy",
+    "size >= 2": "did you mean compression?",
+    "agreement >= 0.9, accuracy_drop <= 0.1": "give each by itself: 'agreement >= 0.9' and 'accuracy_drop <= 0.1'",
+    "agreement >= 0.9 and cka >= 0.9": "give each by itself",
+    "agreement >= 0.9 at 95%": "its confidence is given apart",
     "accuracy_drop = 0.01": '"accuracy_drop <= 0.01"',
 }
+PARAMETERS = {
+    "0.1..1": "did you mean real(0.1, 1)?",
+    "[1, 8]": "did you mean integer(1, 8)?",
+    "1:8": "did you mean integer(1, 8)?",
+    "0.1 to 1": "did you mean real(0.1, 1)?",
+    "int8,float16": "did you mean categorical(('int8', 'float16'))?",
+    "['a', 'b']": "did you mean categorical(('a', 'b'))?",
+    "rel(0.1, 1)": "did you mean real?",
+}
+MODEL, EXAMPLES = "cp_compress.examples:digits_cnn", "cp_compress.examples:digits"
 FACTORIES = {
     "cp_compress.examples.digits": 'did you mean "cp_compress.examples:digits"?',
     "cp_compress.examples:digit": "did you mean digits?",
@@ -66,6 +91,16 @@ FACTORIES = {
 OPTIONS = {
     ("compare", "a:b", "a:c", "--data", "a:d", "--quite"): "did you mean --quiet?",
     ("compare", "a:b", "a:c", "--data", "a:d", "--level", "prediction"): "did you mean predictions?",
+    ("compare", "a:b", "a:c", "--dta", "a:d"): "--dta is no option, did you mean --data?",
+    ("compare", "a:b", "a:c", "--data", "a:d", "--tolerance", "10"): "10 % would be 0.1",
+    ("compare", "a:b", "a:c", "--data", "a:d", "--require", "cka >= 1", "--confidence", "95"): "95 % would be 0.95",
+    ("compare", "a:b", "a:c", "--data", "a:d", "--confidence", "0.9"): "add --require, or leave it out",
+    ("compare", "quantize(int8)", MODEL, "--data", EXAMPLES): "cp-compress compress MODEL --scheme",
+    ("compare", MODEL, MODEL, "--data", "jpeg(quality=50)"): "a codec is given by --codec",
+    ("compare", MODEL, "cp_compress.examples.digits_cnn", "--data", EXAMPLES): f'did you mean "{MODEL}"?',
+    ("inspect", "nothing.cp"): "there is no such file",
+    ("verify", "nothing"): "there is no such file",
+    ("--verison",): "--verison is no option, did you mean --version?",
     ("compar", "a:b"): "did you mean compare",
     ("compare", "cp_compress.examples:digits_cnn", "cp_compress.examples:digits_cnn", "--data", "no.npz"): (
         "--data no.npz: there is no such file"
@@ -96,6 +131,12 @@ def test_requirements(text):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("text", PARAMETERS)
+def test_parameters(text):
+    with pytest.raises(InvalidArgumentError, match=re.escape(PARAMETERS[text])):
+        parse_parameter(text)
+
+
 @pytest.mark.parametrize("text", FACTORIES)
 def test_factories(text):
     with pytest.raises(InvalidArgumentError, match=re.escape(FACTORIES[text])):
@@ -106,6 +147,7 @@ def test_factories(text):
 def test_options(arguments, capsys):
     code, _, error = run(capsys, *arguments)
     assert code == 2
+    assert len(error.splitlines()) <= 2
     assert OPTIONS[arguments] in " ".join(error.split())
 
 

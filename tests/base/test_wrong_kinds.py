@@ -34,6 +34,7 @@ COMPARISONS = {
     "compare_concepts": {"layer": "", "concepts": {"a": INPUTS}},
     "compare_boundaries": {"directions": torch.eye(4)},
     "compare_robustness": {},
+    "compare_outputs": {},
     "compare_divergence": {"epsilon": 0.1},
     "find_origin": {},
 }

@@ -115,7 +115,7 @@ def test_a_folder_of_images(tmp_path, capsys):
         (["encode", DATA, "--codec", "jpeg(quality=75)", "-o", "/nowhere/x/y"], 2, "nowhere"),
         (["encode", DATA, "--codec", "jpeg(quality=75)"], 2, "--output"),
         (["encode", DATA, "--codec", "jpeg(quality=75)", "-o", "{tmp}/x", "--jobs", "0"], 2, "whole number"),
-        (["inspect", "{tmp}/nowhere"], 2, "not a finished store"),
+        (["inspect", "{tmp}/nowhere"], 2, "there is no such file"),
         (["verify", "{tmp}"], 2, "not a finished store"),
     ],
 )

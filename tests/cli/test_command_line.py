@@ -314,7 +314,7 @@ def test_it_runs_as_a_module_too(module, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("cp-compress: ")
-    assert "not a finished store" in done.stderr
+    assert "there is no such file" in done.stderr
 
 
 def test_an_old_result_does_not_outlive_the_start_of_a_command(tmp_path, monkeypatch):

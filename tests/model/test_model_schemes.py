@@ -106,6 +106,9 @@ def test_every_registered_scheme_is_among_those_whose_texts_are_tried():
     [
         (Prune(0.1), "prune(density=0.1)"),
         (Quantize("float16"), "quantize(float16)"),
+        (FixedPoint(), "fixed_point(bits=8)"),
+        (FixedPoint(fraction_bits=4), "fixed_point(bits=8, fraction_bits=4)"),
+        (NMPrune(), "nm_prune(n=2, m=4)"),
         (Quantize("int8", "dynamic"), "quantize(int8, mode=dynamic)"),
         (Prune(0.1) | Quantize("float16"), "prune(density=0.1) | quantize(float16)"),
         (FilterPrune(0.5), "filter_prune(density=0.5)"),

@@ -101,11 +101,35 @@ def test_compare_measures_what_it_can_and_says_what_it_left_out(candidate, refer
         ({"epsilon": -1.0}, "epsilon"),
         ({"examples": 0}, "examples"),
         ({"codec": "jpg(50)"}, "did you mean jpeg?"),
+        ({"method": "salincy"}, "did you mean saliency?"),
+        ({"method": "saliency", "levels": ["predictions"]}, "an option of attributions and pointing, which levels="),
+        ({"must_look": 3, "levels": ["pointing"]}, "must_look"),
     ],
 )
 def test_compare_refuses_what_was_asked_for_and_cannot_be(candidate, reference, data, options, told):
     with pytest.raises(InvalidArgumentError, match=re.escape(told)):
         cp_compress.compare(candidate, reference, data, **options)
+
+
+def test_compare_hands_the_options_of_its_levels_on(candidate, reference, data):
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4] = True
+    levels = ["attributions", "pointing", "boundaries"]
+    options = {"method": "input_x_gradient", "must_look": mask, "tolerance": 0.5}
+    found = cp_compress.compare(candidate, reference, data, examples=8, levels=levels, **options)
+    seen = [observe(model, data) for model in (candidate, reference)]
+    alone = cp_compress.compare_attributions(*seen, method="input_x_gradient", examples=8)
+    assert found["attributions"].metrics == alone.metrics
+    pointed = cp_compress.compare_pointing(*seen, method="input_x_gradient", must_look=mask, examples=8)
+    assert found["pointing"].metrics == pointed.metrics
+    assert (
+        found["boundaries"]["preserved_fraction"]
+        >= cp_compress.compare(candidate, reference, data, examples=8, levels="boundaries")["boundaries"][
+            "preserved_fraction"
+        ]
+    )
+    with pytest.raises(TypeError, match=r"compare\(\) got an unexpected keyword argument 'methd': did you mean method"):
+        cp_compress.compare(candidate, reference, data, methd="saliency")
 
 
 def test_compare_refuses_a_model_with_itself(reference, data):

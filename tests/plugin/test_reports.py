@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 
 import pytest
@@ -50,6 +51,21 @@ def test_failure_message(project):
     text = outcome.result.stdout.str()
     assert f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}" in text
     assert "reproduce: pytest 'test_gate.py::test_gate[prune(density=0.5)]' --cp-seed=3" in text
+
+
+def test_the_line_that_reproduces_a_failure_runs_where_pytest_was_called(project, monkeypatch):
+    (project.path / "gates").mkdir()
+    project.write_test(GATE.format(density=0.5, bound=1.0))
+    (project.path / "test_gate.py").rename(project.path / "gates" / "test_gate.py")
+    project.pytester.makeini("[pytest]\ncp_seed = 3\n")
+    monkeypatch.chdir(project.path / "gates")
+    for arguments in ((), ("-c", "../tox.ini")):
+        text = project.run(*arguments).result.stdout.str()
+        (line,) = {line.partition("reproduce: ")[2] for line in text.splitlines() if "reproduce: " in line}
+        assert line == shlex.join(["pytest", "test_gate.py::test_gate[prune(density=0.5)]", *arguments])
+        again = project.run(*shlex.split(line)[1:])
+        assert again.junit["failures"] == 1
+        assert f"reproduce: {line}" in again.result.stdout.str()
 
 
 @pytest.mark.parametrize("bound", ["min_slice_agreement=0.99", "max_slice_accuracy_drop=0.01"])

@@ -45,7 +45,9 @@ def test_command_line_adds_schemes_and_takes_none_away(project):
 def test_marker_decides_alone(project):
     project.pytester.makeini("[pytest]\ncp_schemes = prune(density=0.9)\n")
     project.write_test('@pytest.mark.compress_model("prune(density=0.7)")' + GATE)
-    assert candidates(project.run()) == ["prune(density=0.7)"]
+    outcome = project.run()
+    assert candidates(outcome) == ["prune(density=0.7)"]
+    assert "cp_schemes is set in the ini file, and no gate of this session uses it" in outcome.result.stdout.str()
 
 
 @pytest.mark.parametrize("option", ["--cp-scheme=prune(density=0.95)", "--cp-codec=jpeg(quality=75)"])

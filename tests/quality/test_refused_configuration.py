@@ -17,6 +17,7 @@ def test_gate(compressed_model, reference_model, dataset):
         ("compress_model()", "takes one or more"),
         ('compress_model(scheme="prune(density=0.5)")', "takes one or more"),
         ("compress_model(3)", "not a scheme"),
+        ('compress_model(["quantize(int8)", "prune(density=0.5)"])', "compress_model('quantize(int8)', 'prune(dens"),
         ('cp_execution(devise="cpu")', "devise"),
     ],
 )
@@ -33,17 +34,50 @@ def test_marker_arguments_that_cannot_be_meant(project, marker, message):
     assert message in output
 
 
-def test_unknown_option(project):
+OPTIONS = {
+    "--cp-schemes=prune(density=0.5)": "did you mean --cp-scheme?",
+    "--cp-report-htm=x.html": "did you mean --cp-report-html?",
+    "--cp-min-coverage=0.9": "cp_min_coverage is set in the ini file, not on the command line",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_unknown_option(project, option):
     project.write_test(PASSING)
-    assert project.run("--cp-schemes=prune(density=0.5)").result.ret == pytest.ExitCode.USAGE_ERROR
+    outcome = project.run(option)
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert OPTIONS[option] in outcome.result.stderr.str()
 
 
-def test_unknown_ini_key(project):
-    project.pytester.makeini("[pytest]\ncp_scheme = prune(density=0.5)\n")
+def test_unknown_options_of_others_are_left_to_pytest(project):
+    project.write_test(PASSING)
+    outcome = project.run("--quite")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "unrecognized arguments: --quite" in outcome.result.stderr.str()
+    outcome = project.run("--cp-spec=gate.toml", "--quite")
+    assert "--quite: there is no such option; did you mean --quiet?" in outcome.result.stderr.str()
+
+
+def test_a_misspelt_keyword_says_which_word_is_meant(project):
+    project.write_test(PASSING)
+    outcome = project.run("-k", "gat_")
+    assert "deselected by -k 'gat_' (did you mean gate" in outcome.result.stdout.str()
+
+
+SETTINGS = {
+    "cp_scheme = prune(density=0.5)": "unknown ini key cp_scheme; did you mean cp_schemes?",
+    "cp_ratchet = yess": "cp_ratchet = yess: must be true or false; did you mean yes?",
+    "cp_fail_on_deselected = 2": "cp_fail_on_deselected = 2: must be true or false",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_unknown_ini_keys_and_values(project, setting):
+    project.pytester.makeini(f"[pytest]\n{setting}\n")
     project.write_test(PASSING)
     outcome = project.run()
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.result.stderr.fnmatch_lines(["*did you mean cp_schemes?*"])
+    assert SETTINGS[setting] in outcome.result.stderr.str()
 
 
 def test_policy_on_the_command_line(project):

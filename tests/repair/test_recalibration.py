@@ -166,7 +166,7 @@ def test_darker_images_are_made_up_for():
         "quantize(float16)",
         "quantize(float16, mode=dynamic)",
         "quantize(int8, mode=dynamic)",
-        "fixed_point()",
+        "fixed_point(bits=8)",
     ],
 )
 def test_candidates_keep_what_their_scheme_made(scheme, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
@@ -175,14 +176,21 @@ class _Run:
             if kept is not None and (kept.start, kept.stop) != (start, stop):
                 kept = None
             task = ShardTask(str(folder), str(staging), name, start, stop, self.codec, self.batch_size, kept)
-            if self.data.tensors is None:
+            pair = self._pair
+            if pair is None:
                 yield source, start, task
             else:  # a worker is sent no more than its own part; a slice alone would be pickled with all of it
-                yield tuple(tensor[start:stop].clone() for tensor in self.data.tensors), 0, task
+                yield tuple(tensor[start:stop].clone() for tensor in pair), 0, task
+
+    @property
+    def _pair(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs and labels of data that holds them as two tensors."""
+        inputs, labels = self.data.table or (None, None)
+        return (inputs, labels) if isinstance(inputs, Tensor) and isinstance(labels, Tensor) else None
 
     def _source_for_workers(self, staging: Path) -> Any:
         """Return the data set, or for other processes the file that each of them reads it from once."""
-        if self.data.tensors is not None or (self.jobs == 1 and self.backend is None):
+        if self._pair is not None or (self.jobs == 1 and self.backend is None):
             return self.data.source
         import cloudpickle
 

@@ -28,9 +28,11 @@ from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
 from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
 from cp_compress.fidelity.judging.metric import Direction
-from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric
+from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric, near_metrics
 
 _SHOWN_RESULTS = 12
+_SIGNS = r"<\s*=|>\s*=|=<|=>|==?|<|>|≤|≥|:|at least|at most"
+_NUMBER = r"\d*\.?\d+%?"
 _MEANT_DIRECTIONS = {">": "min", ">=": "min", "≥": "min", "<": "max", "<=": "max", "≤": "max"}
 
 
@@ -73,6 +75,8 @@ class Requirement:
         check_real("Requirement", "bound", self.bound, f"the bound of {self.metric} must be a finite number")
         if self.confidence is not None:
             rule = "confidence must lie in [0.5, 1): the probability with which the claim may be trusted"
+            if isinstance(self.confidence, (int, float)) and 50 <= self.confidence < 100:
+                rule = f"{rule}; {self.confidence:g} % would be {self.confidence / 100:g}"
             check_real("Requirement", "confidence", self.confidence, rule, at_least=0.5, below=1)
         check_integer("Requirement", "family", self.family, "must be the number of claims, 1 or more", at_least=1)
         if self.family > 1 and self.confidence is None:
@@ -96,8 +100,10 @@ class Requirement:
             reject("Requirement.parse", "text", text, 'must be a text such as "agreement >= 0.98"')
         found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>=|≥|<=|≤)\s*(\S+)\s*", text)
         if found is None:
-            reject("Requirement.parse", "text", text, f"must have the form {_meant_requirement(text)}")
+            reject("Requirement.parse", "text", text, _meant_requirement(text))
         metric, sign, bound = found.groups()
+        if re.fullmatch(_NUMBER, metric):
+            reject("Requirement.parse", "text", text, _meant_requirement(text))
         try:
             value = float(bound)
         except ValueError:
@@ -295,12 +301,25 @@ def nearness(headroom: float | None, margin: float) -> tuple[bool, float, float]
 
 def _meant_requirement(text: str) -> str:
     """Return the form of a requirement, with what a text that has another one may stand for."""
-    form = '"metric >= bound" or "metric <= bound"'
-    found = re.fullmatch(r"\s*(\w[\w.]*)\s*(>|<|==?|=>|=<|:|at least|at most)\s*([\d.]+%?)\s*", text)
-    metric = None if found is None else known_metric(found[1])
-    if found is None or metric is None or metric.direction is None:
+    form = 'must have the form "metric >= bound" or "metric <= bound"'
+    parts = [part.strip() for part in re.split(r"\s*(?:,(?!\d)|;|&&?|\band\b)\s*", text) if part.strip()]
+    if len(parts) > 1:
+        return f"{form}; give each by itself: {' and '.join(map(repr, parts))}"
+    if re.search(r"\bat \d+ ?%|confidence", text):
+        return f"{form}; its confidence is given apart, by confidence= or --confidence"
+    reverse = re.fullmatch(rf"\s*({_NUMBER})\s*(?:{_SIGNS})\s*(\w[\w.]*)\s*", text)
+    found = re.fullmatch(rf"\s*(\w[\w.]*?)\s*(?:{_SIGNS}|\s)\s*({_NUMBER})\s*", text)
+    name, bound = (reverse[2], reverse[1]) if reverse else (found[1], found[2]) if found else (text.strip(), "bound")
+    if not re.fullmatch(r"\w[\w.]*", name):
         return form
-    return f'{form}: "{found[1]} {">=" if metric.direction == "min" else "<="} {found[3]}"'
+    metric = known_metric(name) or known_metric(name.removeprefix("min_").removeprefix("max_"))
+    if metric is None:
+        near = near_metrics(name)
+        return f"{form}{near and f'; {near}'}"
+    if metric.direction is None:
+        return f"{form}; nothing can be required of {metric.name}"
+    told = metric.name if not metric.leveled else f"{metric.name}_0.1"
+    return f'{form}: "{told} {">=" if metric.direction == "min" else "<="} {bound}"'
 
 
 def _requirement_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:

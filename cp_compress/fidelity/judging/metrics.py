@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cp_compress.base.arguments import did_you_mean, reject
+from cp_compress.base.arguments import nearest, reject
 from cp_compress.base.extensions import added
 from cp_compress.fidelity.judging.metric import Metric
 
@@ -931,14 +931,50 @@ def find_metric(name: str) -> Metric:
     metric = known_metric(name)
     if metric is not None:
         return metric
-    names = [one.name for metrics in known_metrics().values() for one in metrics.values()]
+    names = _metric_names()
     bare = name.removeprefix("min_").removeprefix("max_")
     if bare != name and bare in names:
         reject("measurement", "metric", name, f"the metric is {bare}; min_ and max_ belong to the assertions")
     counted = (
         f"known are {', '.join(names[:_LISTED])} and {len(names) - _LISTED} more: see `cp-compress compare --help`"
     )
-    reject("measurement", "metric", name, f"no comparison gives it; {did_you_mean(bare, names) or counted}")
+    reject("measurement", "metric", name, f"no comparison gives it; {near_metrics(name) or counted}")
+
+
+_ALSO_CALLED = {
+    "compression": ("size", "bytes", "memory", "ratio", "compression_ratio", "size_ratio"),
+    "speedup": ("latency", "time", "throughput"),
+    "flops_ratio": ("flops", "macs", "operations"),
+    "mean_iou": ("jaccard",),
+    "accuracy_drop": ("error", "loss", "degradation"),
+    "accuracy": ("top1", "top_1"),
+    "agreement": ("top1", "top_1", "fidelity", "match"),
+    "cka": ("similarity", "embedding_similarity"),
+    "token_kl": ("kld",),
+}
+"""What else people call a metric."""
+
+
+def near_metrics(name: str) -> str:
+    """Return which metrics a name may stand for that is none, also as the argument of an assertion or in short.
+
+    >>> near_metrics("min_agrement"), near_metrics("iou")
+    ('did you mean agreement?', 'did you mean mean_iou or median_iou or iou_quantile_0.1?')
+    """
+    bare = name.removeprefix("min_").removeprefix("max_")
+    other = [known for known, words in _ALSO_CALLED.items() if bare.lower() in words]
+    near = other or nearest(bare, [one for one in _metric_names() if _can_be_required(one)])
+    told = [f"{one}_0.1" if getattr(known_metric(one), "leveled", False) else one for one in near]
+    return f"did you mean {' or '.join(told)}?" if told else ""
+
+
+def _can_be_required(name: str) -> bool:
+    metric = known_metric(name)
+    return metric is not None and metric.direction is not None
+
+
+def _metric_names() -> list[str]:
+    return [one.name for metrics in known_metrics().values() for one in metrics.values()]
 
 
 def check_level(owner: str, name: str, metric: Metric) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_real, reject
+from cp_compress.base.arguments import check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.intervals import Evidence, Quantile
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.judging.skill import FEWEST
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_pair
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
@@ -25,6 +25,7 @@ _OWNER = "compare_outputs"
 _LISTED = 20
 
 
+@explains_keywords
 def compare_outputs(
     candidate: Observation,
     reference: Observation,
@@ -76,6 +77,7 @@ def compare_outputs(
     >>> round(found.metrics["relative_error"], 4), round(found.metrics["sqnr"], 2)
     (0.02, 33.98)
     """
+    require_observations(_OWNER, candidate=candidate, reference=reference)
     levels = [check_real(_OWNER, "quantiles", one, "levels must lie in (0, 1)", above=0, below=1) for one in quantiles]
     if tolerance is not None:
         check_real(_OWNER, "tolerance", tolerance, "must be a relative error of 0 or more", at_least=0)

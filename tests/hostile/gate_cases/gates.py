@@ -152,8 +152,8 @@ _FILES = {
         "def recurse():\n    return recurse()\n"
         "def nothing():\n    return None\n"
     ),
-    "broken__py": "1 / 0\n",
-    "leaving__py": "raise SystemExit(0)\n",
+    "broken__py": "1 / 0\ndef make(): ...\n",
+    "leaving__py": "raise SystemExit(0)\ndef make(): ...\n",
     "garbage__py": "\\x80 def (",
 }
 for _name, (_text, _tells) in _TEXTS.items():

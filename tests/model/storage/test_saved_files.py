@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from pathlib import Path
@@ -39,11 +40,16 @@ def content(path):
     return json.dumps(table), arrays
 
 
+def as_written_now(text):
+    """Return a text of an earlier version, which left out what a scheme does where that is the default."""
+    return text.replace("nm_prune()", "nm_prune(n=2, m=4)")
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_file_of_an_earlier_version_is_read_and_written_as_it_was(name, tmp_path):
     loaded = load(FOLDER / f"{name}.cp", small_network())
     assert digest_model(loaded) == DIGESTS[name]
-    assert " | ".join(compression_steps(loaded)) == str(SCHEMES[name])
+    assert as_written_now(" | ".join(compression_steps(loaded))) == str(SCHEMES[name])
     assert loaded[0].training
     assert not loaded[1].training
     save(loaded, tmp_path / "again.cp")
@@ -61,7 +67,7 @@ def test_a_scheme_makes_the_same_file_as_an_earlier_version(name, tmp_path):
     model = SCHEMES[name].compress(small_network())
     model[0].train()
     save(model, tmp_path / "model.cp")
-    tables = [json.loads(content(path)[0]) for path in (FOLDER / f"{name}.cp", tmp_path / "model.cp")]
+    tables = [json.loads(as_written_now(content(path)[0])) for path in (FOLDER / f"{name}.cp", tmp_path / "model.cp")]
     for table in tables:
         table["arrangement"].pop("made_from", None)  # which earlier versions did not write
     assert tables[0]["arrangement"] == tables[1]["arrangement"]
@@ -103,4 +109,5 @@ def test_what_a_read_model_reports_is_what_the_compressed_model_reports():
         assert [(layer.name, layer.dtype_after, layer.actions) for layer in report.layers] == [
             (layer.name, layer.dtype_after, layer.actions) for layer in made.layers
         ]
-        assert report.skipped == made.skipped
+        skipped = [dataclasses.replace(one, scheme=as_written_now(one.scheme)) for one in report.skipped]
+        assert skipped == list(made.skipped)

@@ -248,3 +248,12 @@ def test_a_specification_that_nothing_collects_is_refused(project):
 
 def test_the_published_schema_is_that_of_the_assertions():
     assert_published("pytest_cp.specification", "schema.json")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("predicton", "did you mean predictions?"), ("xyz", "its tests are 'prune(")]
+)
+def test_a_keyword_that_selects_nothing_says_what_there_is(gate, word, told):
+    outcome = gate(SPECIFICATION, "-k", word)
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"-k '{word}' selects none of 1; {told}" in outcome.result.stderr.str()

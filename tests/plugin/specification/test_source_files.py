@@ -12,7 +12,7 @@ from cp_compress.fidelity import observe
 from cp_compress.fidelity.attributions.methods.declared import check_method_text, declared_methods
 from cp_compress.fidelity.attributions.methods.known import known_methods
 from cp_compress.fidelity.comparisons import COMPARISONS
-from pytest_cp.specification.levels import _LIMITS, _corruptions_schema
+from pytest_cp.specification.levels import _corruptions_schema, limits_of
 from pytest_cp.specification.source_files import wrong_factory
 
 FILES = {
@@ -120,9 +120,9 @@ def test_the_limits_of_the_schema_are_those_of_the_comparison(level):
     needed = needed if comparison.required == ("must_look", "must_not_look") or level == "divergence" else {}
     if level == "concepts":
         needed = {"layer": "features.0", "concepts": {"a": seen.data.select(range(8))[0]}}
-    for name, limits in _LIMITS.items():
-        for kind, limit in limits.items():
-            if name in comparison.options and kind in REFUSED:
+    for name in comparison.options:
+        for kind, limit in limits_of(level, name).items():
+            if kind in REFUSED:
                 with pytest.raises(InvalidArgumentError, match=name):
                     comparison.compare(seen, seen, **{**needed, name: REFUSED[kind](limit)})
 
