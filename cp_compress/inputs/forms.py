@@ -148,9 +148,10 @@ def with_tensors(row: Any) -> Any:
 
 
 def _as_numbers(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or not value:
+    """Return a number, or a list of numbers, as a tensor of torch's usual dtypes; anything else as it is."""
+    if not isinstance(value, (float, list, tuple)) or (isinstance(value, (list, tuple)) and not value):
         return value
     try:
-        return torch.as_tensor(np.asarray(value)) if not isinstance(value[0], Tensor) else value
-    except (TypeError, ValueError):  # texts, or rows of several lengths
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # texts, tensors, or rows of several lengths
         return value

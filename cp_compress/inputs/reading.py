@@ -74,6 +74,12 @@ class LabeledData(Digested):
         return self.source
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs (n, ...) and labels, where the data set holds both as tensors; None for any other data set."""
+        inputs, labels = self.table or (None, None)
+        return (inputs, labels) if isinstance(inputs, Tensor) and labels is not None else None
+
+    @property
     def collates_itself(self) -> bool:
         """Whether a `DataLoader` makes the batches by a function of its own."""
         return self._collate is not default_collate
@@ -102,7 +108,7 @@ class LabeledData(Digested):
         """
         inputs, labels = self.read(indices)
         if labels is None:
-            self.require_labels("this")
+            self.require_labels("what is done here")
         assert labels is not None
         return self._one_tensor(inputs), labels
 
@@ -155,7 +161,7 @@ class LabeledData(Digested):
         known = self.known_labels()
         if known is not None:
             return known
-        self.require_labels("this")
+        self.require_labels("what is done here")
         found = [labels for _, labels in self.parts(1024) if labels is not None]
         return join_batches(found, self.task, own=1, fill=IGNORED).cpu()
 
