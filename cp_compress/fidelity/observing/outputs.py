@@ -196,7 +196,7 @@ class PartOf(nn.Module):
     def __init__(self, model: nn.Module, part: Output) -> None:
         super().__init__()
         self.model, self.part = model, part
-        self.train(model.training)
+        self.training = model.training  # of this module alone: the model's own parts keep their modes
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """Return the part."""
