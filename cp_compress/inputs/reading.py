@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
@@ -62,7 +62,8 @@ class LabeledData(Digested):
         if isinstance(source, DataLoader):
             self._count = count_in_order(source)
             self._examples = source.dataset
-        if self.table is None and not (hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")):
+        read = hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
+        if self.table is None and (not read or isinstance(self._examples, (str, bytes, nn.Module))):
             advice = mistaken(source, "data") or ALONE
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {FORMS}; {advice}")
         if len(self) == 0:
