@@ -29,8 +29,8 @@ class TableDataset:
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> Any:
-        row = self.inputs.map(lambda tensor: tensor[index]) if isinstance(self.inputs, TensorTree) else None
-        found = self.inputs[index] if row is None else row.value
+        rows = self.inputs
+        found = rows[index] if isinstance(rows, Tensor) else rows.map(lambda tensor: tensor[index]).value
         return found if self.labels is None else (found, self.labels[index])
 
 
@@ -51,10 +51,10 @@ def as_table(source: Any, *, alone: bool) -> tuple[Inputs, Tensor | None] | None
             return None
         source = source.tensors[0] if len(source.tensors) == 1 else source.tensors
     if isinstance(source, (Tensor, np.ndarray)):
-        inputs = torch.as_tensor(source)
-        if inputs.ndim == 0:
+        alone_inputs = torch.as_tensor(source)
+        if alone_inputs.ndim == 0:
             raise ObservationError(f"dataset is a tensor without dimensions; it must be {FORMS}; {ALONE}")
-        return inputs, None
+        return alone_inputs, None
     if isinstance(source, Mapping):
         return _table_of_mapping(source, alone=alone)
     if not isinstance(source, (tuple, list)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,11 +54,11 @@ def last_linear(seen: Observation, inputs: Inputs) -> tuple[str, int]:
     for path in linear:  # one that is not seen could be the last
         require_not_compiled(module, path, "embeddings")
 
-    def note(path: str, output: Any) -> None:
+    def note(path: str, args: Any, words: Any, output: Any) -> None:
         ran.pop(path, None)  # the last call counts
         ran[path] = output.ndim - 2 if isinstance(output, Tensor) else 0
 
-    with watching(module, {path: lambda args, words, output, path=path: note(path, output) for path in linear}):
+    with watching(module, {path: functools.partial(note, path) for path in linear}):
         known = runner.compared(inputs)
     if not ran:
         raise ObservationError("the model runs no linear layer, whose input is the default embedding; name a layer")
