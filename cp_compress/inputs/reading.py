@@ -11,7 +11,7 @@ Inputs may be trees of tensors. An example that is one tensor, or a mapping with
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from cp_compress.base.showing.mistaken import mistaken
 from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
-from cp_compress.inputs.trees import Inputs, TensorTree, row_digests, rows_of
+from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, row_digests, rows_of
 from cp_compress.inputs.unlabeled import REMEDY, Unlabeled
 from cp_compress.inputs.wrapping import said_by
 
@@ -190,6 +190,14 @@ class LabeledData(Digested):
         for inputs, labels in self.parts(batch_size):
             digest.update(inputs, labels)
         return digest.hexdigest()
+
+    def identity(self, sampled: int) -> Hashable:
+        """Return what tells this data from other data that is held: its content, or itself and that of a sample."""
+        if self.table is not None:
+            return digest_of(*self.table)
+        # an id is safe here: who keeps it holds the object, so that no other can take its id
+        spread = torch.linspace(0, len(self) - 1, min(len(self), sampled)).long()
+        return id(self.source), len(self), digest_of(*self.read(spread))
 
     def rows(self, positions: Sequence[int]) -> list[Any]:
         """Return examples as the data set gives them, not joined into a batch; for one that is not made of tensors."""

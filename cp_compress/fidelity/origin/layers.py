@@ -17,8 +17,9 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.work import Work, require_time
-from cp_compress.fidelity.observing.observation import Observation, answers_in, require_observations
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.passes import answers_in
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.fidelity.origin.joined import Unit

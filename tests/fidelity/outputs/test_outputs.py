@@ -230,6 +230,14 @@ def test_outputs_of_other_shapes_or_names_and_nan_are_refused():
         compared(lambda x: torch.rand(len(x), 1), lambda x: x[:, :1])
 
 
+@pytest.mark.parametrize("form", [lambda x: x[:, 0], lambda x: torch.complex(x[:, 0], x[:, 1])])
+def test_one_number_an_example_may_have_no_axis(form):
+    found = compared(lambda x: form(1.1 * x), form)
+    assert found.metrics["relative_error"] == pytest.approx(0.1, rel=1e-5)
+    with pytest.raises(ObservationError, match="expected logits of shape"):
+        _ = observe(form, INPUTS).logits
+
+
 def test_two_inputs_without_labels_and_stored_data_are_read():
     pair = Unlabeled((INPUTS, INPUTS.flip(0)))
     found = compared(lambda a, b: (a + b)[:, :1] * 1.1, lambda a, b: (a + b)[:, :1], data=pair)
