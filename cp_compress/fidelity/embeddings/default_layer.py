@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.judging.skill import skill_of
 from cp_compress.fidelity.observing.batch_dependence import coarsest_dtype
 from cp_compress.fidelity.observing.determinism import beyond_rounding
 from cp_compress.fidelity.observing.hooks import watching
@@ -22,7 +23,8 @@ def default_layer(seen: Observation) -> str:
     """Return where the embeddings of an observed model are: the input of the linear layer that decides its answers.
 
     It is the last one that runs whose output reaches what is compared. A model that gives no logits, or pools what such
-    a layer makes of many places, gives embeddings itself: then they are what it gives (`OUTPUT`).
+    a layer makes of many places and is not shown to classify, gives embeddings itself: they are what it gives
+    (`OUTPUT`).
 
     Raises ObservationError where neither can be shown.
     """
@@ -36,8 +38,14 @@ def _find(seen: Observation) -> str:
             output_of(seen.runner.output(inputs), 1)  # one tensor, or an error that names them
             return OUTPUT
         path, places = last_linear(seen, inputs)
-        pooled = seen.task == "single_label" and not seen.labeled and places > 0
-    return OUTPUT if pooled else INPUT + path
+    pooled = seen.task == "single_label" and places > 0
+    return OUTPUT if pooled and not _classifies(seen) else INPUT + path
+
+
+def _classifies(seen: Observation) -> bool:
+    """Tell whether what a model gives are classes: labels show that, unless they were made up for what needs none."""
+    skill = skill_of(seen) if seen.labeled else None
+    return skill is not None and skill.shown
 
 
 def last_linear(seen: Observation, inputs: Inputs) -> tuple[str, int]:

@@ -92,6 +92,7 @@ def test_a_mask_that_the_model_makes_itself_counts_where_no_label_says_so(layer)
 def test_the_default_is_on_the_way_to_what_is_compared():
     reference = Sentences(ENCODER).eval()
     assert default_layer(observe(reference, LONG)) == "output:"  # pooled from places, so what is shipped
+    assert default_layer(observe(reference, (LONG, torch.zeros(24, dtype=torch.int64)))) == "output:"  # made-up labels
     found = embedded(candidate_of(reference), reference, LONG)
     ours, theirs = (model(**LONG).detach() for model in (candidate_of(reference), reference))
     angles = torch.acos((ours * theirs).sum(1).double().clamp(-1, 1))
