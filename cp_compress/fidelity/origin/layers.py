@@ -276,6 +276,7 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
 
 def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
     runner = Runner(module, seen.runner.device, seen.task, seen.output)
+    runner.places = seen.runner.places
 
     def run() -> Tensor:
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
@@ -313,6 +314,7 @@ def _measure_noise(
 
 def _predict(model: nn.Module, candidate: Observation, inputs: Inputs, size: BatchSize) -> Tensor:
     runner = Runner(model, candidate.runner.device, candidate.task, candidate.output)
+    runner.places = candidate.runner.places
     found: list[Tensor] = []
 
     def run(part: slice) -> None:
