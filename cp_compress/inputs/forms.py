@@ -110,7 +110,7 @@ def split(batch: Any, *, alone: bool) -> tuple[Inputs, Any]:
             raise ObservationError(f"an example has {' and '.join(named)}: one of them must be its label")
         inputs = TensorTree(_without(batch, named))
         return inputs, batch[named[0]] if named else None
-    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+    if isinstance(batch, (tuple, list)) and (len(batch) == 2 or not hasattr(batch, "_fields")):
         if len(batch) == 1:
             return as_inputs(batch[0]), None
         if len(batch) != 2:
@@ -128,6 +128,13 @@ def split(batch: Any, *, alone: bool) -> tuple[Inputs, Any]:
             f"an example of the dataset is not an (input tensor, label) pair; it must be {FORMS}; {ALONE}"
         )
     return as_inputs(batch), None
+
+
+def has_label(row: Any) -> bool:
+    """Tell whether an example, as a data set gives it, has a label."""
+    if isinstance(row, Mapping):
+        return any(name in row for name in LABELS)
+    return isinstance(row, (tuple, list)) and len(row) == 2
 
 
 def _is_text(values: list[Any]) -> bool:

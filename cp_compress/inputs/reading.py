@@ -22,7 +22,7 @@ from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.showing.mistaken import mistaken
-from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
+from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, has_label, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
 from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, row_digests, rows_of
@@ -95,7 +95,9 @@ class LabeledData(Digested):
         """Whether examples have labels; of what is no tensor, the first example is read for it."""
         if self._alone:
             return False
-        return (self.table[1] if self.table is not None else self._read([0])[1]) is not None
+        if self.table is not None:
+            return self.table[1] is not None
+        return self._read([0])[1] is not None if self.collates_itself else has_label(self.rows([0])[0])
 
     def require_labels(self, purpose: str) -> None:
         """Raise ObservationError for a data set of inputs alone; `purpose` is what needs labels."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from cp_compress import ObservationError, Prune, TaskDataset, Unlabeled, compare, compare_predictions
+from cp_compress import CompressedDataset, ObservationError, Prune, TaskDataset, Unlabeled, compare, compare_predictions
 from cp_compress.fidelity import Requirement, observe
 from cp_compress.fidelity.judging.measuring import measure_for
 from cp_compress.inputs.distinct import identical_groups
@@ -46,6 +46,9 @@ class Both:
     right: torch.Tensor
 
 
+Example = collections.namedtuple("Example", ["inputs", "label"])
+
+
 class Batch(collections.UserDict):
     """As what a tokenizer of transformers gives: a mapping that is no dict."""
 
@@ -71,6 +74,7 @@ LABELLED = {
     "pair": (MODEL, ({"left": LEFT, "right": RIGHT}, CLASSES)),
     "pairs": (MODEL, [((a, b), int(c)) for a, b, c in zip(LEFT, RIGHT, CLASSES, strict=True)]),
     "tuple": (MODEL, ((LEFT.numpy(), RIGHT.numpy()), CLASSES.numpy())),
+    "named pairs": (MODEL, [Example((a, b), int(c)) for a, b, c in zip(LEFT, RIGHT, CLASSES, strict=True)]),
 }
 
 
@@ -108,6 +112,19 @@ def test_one_tensor_an_example_is_inputs_alone(data):
     assert torch.equal(seen.logits, LEFT)
     assert not seen.labeled
     assert seen.data_digest == observe(nn.Identity(), LEFT).data_digest != observe(nn.Identity(), LEFT + 1).data_digest
+
+
+def test_inputs_alone_can_be_stored():
+    images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    stored = CompressedDataset(images, "jpeg(quality=90)")
+    assert observe(nn.Flatten(), stored).logits.shape == (30, 64)
+    found = compare(
+        nn.Flatten(), nn.Flatten(), images, codec="jpeg(quality=90)", levels=["predictions", "reconstruction"]
+    )
+    assert "accuracy" not in found["predictions"]
+    assert found["reconstruction"]["psnr"] > 20
+    with pytest.raises(ObservationError, match="has no labels"):
+        _ = stored.labels
 
 
 def test_without_labels_what_needs_them_is_left_out_and_refused_by_name():
