@@ -128,6 +128,7 @@ class LabeledData(Digested):
             labels = None if truth is None else rows_of(truth, positions)
         else:
             inputs, labels = self._read(positions)
+        vars(self).setdefault("labeled", labels is not None)  # so that no example is read to find out
         if labels is None:
             return inputs, None
         if self.task != "single_label":
