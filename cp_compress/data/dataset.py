@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords
+from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_tensors, digest_text
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.errors import CompressionError, ObservationError
 from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.images import read_runs
@@ -26,6 +28,7 @@ from cp_compress.data.stream_dataset import (
 from cp_compress.inputs.originals import Originals, digest_rows, keep_originals
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.row_digests import digest_values
+from cp_compress.inputs.tasks import UNKNOWN
 from cp_compress.inputs.wrapping import said_by
 
 
@@ -76,6 +79,7 @@ class CompressedDataset(StreamDataset):
         classes = said_by(data, "classes")
         if classes is not None:
             self.classes = classes
+        self.labeled = data.labeled
         streams, self._labels, originals = _encode(data, codec, size)
         keep_originals(self, data, originals)
         self.payload_bytes = sum(map(payload_size, streams))
@@ -86,8 +90,13 @@ class CompressedDataset(StreamDataset):
 
     @property
     def labels(self) -> Tensor:
-        """The labels (n,), int64."""
+        """The labels (n,), int64; raises ObservationError where the data set has none."""
+        if not self.labeled:
+            raise ObservationError("the compressed data set has no labels, as what it was made from")
         return self._labels
+
+    def _labels_at(self, positions: list[int]) -> Tensor | None:
+        return self._labels[positions] if self.labeled else None
 
     @property
     def nbytes(self) -> int:
@@ -102,6 +111,11 @@ class CompressedDataset(StreamDataset):
         return cut(view_of(self._stream), view_of(self._offsets), positions)
 
 
+def _without_labels(data: LabeledData, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for part in slices(len(data), batch_size):
+        yield data.inputs(range(part.start, part.stop)), torch.full((part.stop - part.start,), UNKNOWN)
+
+
 def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[bytes], Tensor, Originals]:
     """Return the streams of all examples in order, their labels (n,), and the digests of what was encoded."""
     streams: list[bytes] = []
@@ -109,7 +123,8 @@ def _encode(data: LabeledData, codec: Codec, batch_size: int) -> tuple[list[byte
     values: list[bytes] = []
     labels: list[Tensor] = []
     first: tuple[tuple[int, ...], torch.dtype] | None = None
-    for inputs, part in read_runs(data, 0, len(data), batch_size):
+    runs = read_runs(data, 0, len(data), batch_size) if data.labeled else _without_labels(data, batch_size)
+    for inputs, part in runs:
         row = (tuple(inputs.shape[1:]), inputs.dtype)
         first = first or row
         if row != first:

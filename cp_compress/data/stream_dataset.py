@@ -49,13 +49,16 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """The mean bytes of an example: `nbytes` / n."""
         return self.nbytes / len(self)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Any:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return the examples at `indices`, decoded together; a `DataLoader` calls this for a batch."""
         positions = [self._position(index) for index in indices]
-        return list(zip(self._decode(positions), self._labels_at(positions), strict=True)) if positions else []
+        if not positions:
+            return []
+        inputs, labels = self._decode(positions), self._labels_at(positions)
+        return inputs if labels is None else list(zip(inputs, labels, strict=True))
 
     def stream(self, index: int) -> bytes:
         """Return the stream of one example."""
@@ -65,7 +68,8 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return inputs (n, ...) encoded, decoded and transformed as those of the data set."""
         return self._transformed(self.codec.roundtrip(inputs))
 
-    def _labels_at(self, positions: list[int]) -> Tensor:
+    def _labels_at(self, positions: list[int]) -> Tensor | None:
+        """Return the labels of examples, None where there are none."""
         return self.labels[positions]
 
     def where(self, position: int) -> str:

@@ -20,6 +20,7 @@ from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metric import Direction, Metric
 from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, as_observations
+from cp_compress.fidelity.observing.outputs import NoLogitsError
 from cp_compress.fidelity.observing.refusals import require_known_batches
 
 _FALSE_ALARMS = 0.05  # on fresh data, of all proposed bounds together
@@ -125,7 +126,7 @@ def propose_applicable(
 
     Raises:
         InvalidArgumentError: As in `propose`.
-        ObservationError: If not even predictions can be compared, or as in `propose`.
+        ObservationError: If the models cannot be run on the data, or as in `propose`.
     """
     _check_arguments(levels, slack)
     found: list[Proposal] = []
@@ -134,8 +135,8 @@ def propose_applicable(
         try:
             proposals, reasons = _propose_level(name, references, candidates or {}, slack, seed)
         except (CompressionError, InvalidArgumentError, NothingComparedError, ObservationError) as error:
-            if name == "predictions":
-                raise  # what has no answers to compare has no other level either
+            if name == "predictions" and not isinstance(error, NoLogitsError):
+                raise  # what cannot be run has no other level either
             left_out[name] = shortened(error, 300)
             continue
         found += proposals

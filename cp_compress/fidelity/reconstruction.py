@@ -128,14 +128,19 @@ def _as_bytes(given: Any, count: int) -> Tensor | None:
 
 def _paired_batches(after: LabeledData, before: LabeledData, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     for part in slices(len(before), size):
-        ours, our_labels = after.select(range(part.start, part.stop))
-        theirs, labels = before.select(range(part.start, part.stop))
+        rows = range(part.start, part.stop)
+        (ours, our_labels), (theirs, labels) = _read(after, rows), _read(before, rows)
         known = (our_labels >= 0) & (labels >= 0)
         different = (known & (our_labels != labels)).nonzero().flatten()
         if len(different):
             index = part.start + int(different[0])
             raise ObservationError(f"decoded and original have different labels, first at example #{index}")
         yield part.start, ours.cpu(), theirs.cpu(), torch.maximum(labels, our_labels)
+
+
+def _read(data: LabeledData, rows: range) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels, -1 where there are none."""
+    return data.select(rows) if data.labeled else (data.inputs(rows), torch.full((len(rows),), -1))
 
 
 def _check_batch(ours: Tensor, theirs: Tensor, start: int, span: float) -> None:

@@ -29,8 +29,8 @@ class TableDataset:
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> Any:
-        row = self.inputs.map(lambda tensor: tensor[index]) if isinstance(self.inputs, TensorTree) else None
-        found = self.inputs[index] if row is None else row.value
+        rows = self.inputs
+        found = rows[index] if isinstance(rows, Tensor) else rows.map(lambda tensor: tensor[index]).value
         return found if self.labels is None else (found, self.labels[index])
 
 
@@ -51,10 +51,10 @@ def as_table(source: Any, *, alone: bool) -> tuple[Inputs, Tensor | None] | None
             return None
         source = source.tensors[0] if len(source.tensors) == 1 else source.tensors
     if isinstance(source, (Tensor, np.ndarray)):
-        inputs = torch.as_tensor(source)
-        if inputs.ndim == 0:
+        alone_inputs = torch.as_tensor(source)
+        if alone_inputs.ndim == 0:
             raise ObservationError(f"dataset is a tensor without dimensions; it must be {FORMS}; {ALONE}")
-        return inputs, None
+        return alone_inputs, None
     if isinstance(source, Mapping):
         return _table_of_mapping(source, alone=alone)
     if not isinstance(source, (tuple, list)):
@@ -110,7 +110,7 @@ def split(batch: Any, *, alone: bool) -> tuple[Inputs, Any]:
             raise ObservationError(f"an example has {' and '.join(named)}: one of them must be its label")
         inputs = TensorTree(_without(batch, named))
         return inputs, batch[named[0]] if named else None
-    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+    if isinstance(batch, (tuple, list)) and (len(batch) == 2 or not hasattr(batch, "_fields")):
         if len(batch) == 1:
             return as_inputs(batch[0]), None
         if len(batch) != 2:
@@ -128,6 +128,13 @@ def split(batch: Any, *, alone: bool) -> tuple[Inputs, Any]:
             f"an example of the dataset is not an (input tensor, label) pair; it must be {FORMS}; {ALONE}"
         )
     return as_inputs(batch), None
+
+
+def has_label(row: Any) -> bool:
+    """Tell whether an example, as a data set gives it, has a label."""
+    if isinstance(row, Mapping):
+        return any(name in row for name in LABELS)
+    return isinstance(row, (tuple, list)) and len(row) == 2
 
 
 def _is_text(values: list[Any]) -> bool:
@@ -148,9 +155,10 @@ def with_tensors(row: Any) -> Any:
 
 
 def _as_numbers(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or not value:
+    """Return a number, or a list of numbers, as a tensor of torch's usual dtypes; anything else as it is."""
+    if not isinstance(value, (float, list, tuple)) or (isinstance(value, (list, tuple)) and not value):
         return value
     try:
-        return torch.as_tensor(np.asarray(value)) if not isinstance(value[0], Tensor) else value
-    except (TypeError, ValueError):  # texts, or rows of several lengths
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # texts, tensors, or rows of several lengths
         return value

@@ -11,21 +11,21 @@ Inputs may be trees of tensors. An example that is one tensor, or a mapping with
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
 from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.showing.mistaken import mistaken
-from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, split, with_tensors
+from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, has_label, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
-from cp_compress.inputs.trees import Inputs, TensorTree, row_digests, rows_of
+from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, row_digests, rows_of
 from cp_compress.inputs.unlabeled import REMEDY, Unlabeled
 from cp_compress.inputs.wrapping import said_by
 
@@ -62,8 +62,8 @@ class LabeledData(Digested):
         if isinstance(source, DataLoader):
             self._count = count_in_order(source)
             self._examples = source.dataset
-        places = hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
-        if self.table is None and (isinstance(source, str) or not places):
+        read = hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__")
+        if self.table is None and (not read or isinstance(self._examples, (str, bytes, nn.Module))):
             advice = mistaken(source, "data") or ALONE
             raise ObservationError(f"dataset is a {type(source).__name__}; it must be {FORMS}; {advice}")
         if len(self) == 0:
@@ -73,6 +73,12 @@ class LabeledData(Digested):
     def wrapped_dataset(self) -> Any:
         """The object that the data set was made from."""
         return self.source
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs (n, ...) and labels, where the data set holds both as tensors; None for any other data set."""
+        inputs, labels = self.table or (None, None)
+        return (inputs, labels) if isinstance(inputs, Tensor) and labels is not None else None
 
     @property
     def collates_itself(self) -> bool:
@@ -89,7 +95,9 @@ class LabeledData(Digested):
         """Whether examples have labels; of what is no tensor, the first example is read for it."""
         if self._alone:
             return False
-        return (self.table[1] if self.table is not None else self._read([0])[1]) is not None
+        if self.table is not None:
+            return self.table[1] is not None
+        return self._read([0])[1] is not None if self.collates_itself else has_label(self.rows([0])[0])
 
     def require_labels(self, purpose: str) -> None:
         """Raise ObservationError for a data set of inputs alone; `purpose` is what needs labels."""
@@ -103,7 +111,7 @@ class LabeledData(Digested):
         """
         inputs, labels = self.read(indices)
         if labels is None:
-            self.require_labels("this")
+            self.require_labels("what is done here")
         assert labels is not None
         return self._one_tensor(inputs), labels
 
@@ -120,6 +128,7 @@ class LabeledData(Digested):
             labels = None if truth is None else rows_of(truth, positions)
         else:
             inputs, labels = self._read(positions)
+        vars(self).setdefault("labeled", labels is not None)  # so that no example is read to find out
         if labels is None:
             return inputs, None
         if self.task != "single_label":
@@ -156,7 +165,7 @@ class LabeledData(Digested):
         known = self.known_labels()
         if known is not None:
             return known
-        self.require_labels("this")
+        self.require_labels("what is done here")
         found = [labels for _, labels in self.parts(1024) if labels is not None]
         return join_batches(found, self.task, own=1, fill=IGNORED).cpu()
 
@@ -184,6 +193,14 @@ class LabeledData(Digested):
         for inputs, labels in self.parts(batch_size):
             digest.update(inputs, labels)
         return digest.hexdigest()
+
+    def identity(self, sampled: int) -> Hashable:
+        """Return what tells this data from other data that is held: its content, or itself and that of a sample."""
+        if self.table is not None:
+            return digest_of(*self.table)
+        # an id is safe here: who keeps it holds the object, so that no other can take its id
+        spread = torch.linspace(0, len(self) - 1, min(len(self), sampled)).long()
+        return id(self.source), len(self), digest_of(*self.read(spread))
 
     def rows(self, positions: Sequence[int]) -> list[Any]:
         """Return examples as the data set gives them, not joined into a batch; for one that is not made of tensors."""

@@ -33,7 +33,8 @@ class TaskDataset:
     The `task` decides what models return and how targets look:
 
     - "multi_label": logits (n, labels), a label holds if its logit is above 0; targets (n, labels) of 0 and 1;
-    - "dense": logits (n, classes, *space), such as segmentation; targets (n, *space) of class numbers;
+    - "dense": logits (n, classes, *space), such as segmentation; targets (n, *space) of class numbers; logits on a
+      coarser grid, as of a quarter of the places along each axis, are brought to the targets' by linear interpolation;
     - "sequence": logits (n, length, classes), such as tagging; targets (n, length) of class numbers.
 
     A classifier of whole sequences is "single_label", whatever its inputs. Any data set with attributes `task` and,

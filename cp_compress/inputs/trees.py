@@ -16,6 +16,7 @@ from cp_compress.base.errors import ObservationError
 
 MASKS = ("attention_mask", "mask")
 """The names of inputs (n, length) that say by 1, or True, which places of an example count."""
+_LEAVE_OUT = "Leave such columns out, or turn them into tensors in the data set or in the collate_fn of a DataLoader"
 _Rebuild = Callable[[Iterator[Tensor]], Any]
 
 # torch 2.6 cannot index these: their rows are taken as those of the signed type with the same bits
@@ -194,6 +195,10 @@ def _flatten(value: Any, name: str, found: list[tuple[str, Tensor]]) -> _Rebuild
         keys = list(value)
         parts = [_flatten(value[key], _below(name, key), found) for key in keys]
         return lambda tensors: _like(value, {key: part(tensors) for key, part in zip(keys, parts, strict=True)})
+    if isinstance(value, (str, bytes)) or (isinstance(value, list) and any(isinstance(one, str) for one in value)):
+        raise ObservationError(
+            f"{f'{name!r} of the inputs' if name else 'the input'} is text; a model's inputs are tensors. {_LEAVE_OUT}"
+        )
     if isinstance(value, (tuple, list)):
         fields: Sequence[Any] = getattr(value, "_fields", range(len(value)))
         parts = [_flatten(entry, _below(name, field), found) for field, entry in zip(fields, value, strict=True)]
@@ -209,10 +214,7 @@ def _flatten(value: Any, name: str, found: list[tuple[str, Tensor]]) -> _Rebuild
     leaves, form = pytree.tree_flatten(value)
     if len(leaves) == 1 and leaves[0] is value:
         where = f"{name!r} of the inputs" if name else "the input"
-        raise ObservationError(
-            f"{where} is of type {type(value).__name__}; a model's inputs are tensors. Leave such columns out, or turn "
-            "them into tensors in the data set or in the collate_fn of a DataLoader"
-        )
+        raise ObservationError(f"{where} is of type {type(value).__name__}; a model's inputs are tensors. {_LEAVE_OUT}")
     parts = [_flatten(leaf, _below(name, place), found) for place, leaf in enumerate(leaves)]
     return lambda tensors: pytree.tree_unflatten([part(tensors) for part in parts], form)
 

@@ -213,7 +213,7 @@ def _read(code: types.CodeType) -> set[str]:
 
 
 def _copies(module: nn.Module) -> dict[Place, Tensor]:
-    names = filled_in_place(module) & module._buffers.keys()
+    names = filled_in_place(module) & set(module._buffers.keys())  # of TorchScript they are a list
     held = {(BUFFERS, name): module._buffers[name] for name in names}
     return {place: value.detach().clone() for place, value in held.items() if value is not None}
 

@@ -11,6 +11,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.trees import Inputs
 from cp_compress.training.loop import Loop, Optimizer, Task
 from cp_compress.training.losses import Batch, PreserveAgreement
 from cp_compress.training.stages import Stage, Subject
@@ -62,7 +63,8 @@ class _OnOriginals(Runner):
 
     shift: Tensor
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
+        assert isinstance(inputs, Tensor)  # decoded by a codec
         return super().logits(inputs + self.shift)
 
 

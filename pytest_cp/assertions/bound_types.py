@@ -41,9 +41,7 @@ def bounds_text() -> str:
     for name, comparison in COMPARISONS.items():
         lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
         if comparison.kind in ("behaviour", "streamed"):
-            lines += _DEPLOYED
-        if comparison.kind == "behaviour":
-            lines += _OUTPUT
+            lines += [*_DEPLOYED, *_OUTPUT]
         for argument, metric in bound_arguments(comparison.metrics).items():
             kind = "tuple[float, float]" if metric.leveled else "float"
             lines += ["", f"    {argument}: {kind} | None", *_described(metric)]

@@ -325,6 +325,9 @@ class LanguageBounds(TypedDict, total=False):
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
 
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
     max_perplexity_ratio: float | None
     """At most this (in [0, inf]). The candidate's perplexity over the reference's, over all tokens."""
 
@@ -352,6 +355,9 @@ class RetrievalBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     min_result_overlap: float | None
     """At least this (in [0, 1]). The mean share of the reference's k best documents that are among the
@@ -396,6 +402,9 @@ class DetectionsBounds(TypedDict, total=False):
 
     deployed_batch_size: int | None
     """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
 
     min_matched_f1: float | None
     """At least this (in [0, 1]). Twice the number of objects that both models find, over the number of objects of

@@ -107,10 +107,14 @@ def _starts_alike(asked: Any, compared: Any) -> bool:
     try:
         one, other = LabeledData(asked), LabeledData(compared)
         first = range(min(_FIRST, len(one), len(other)))
-        pairs = list(zip(*(leaves_of(data.read(first)[0]) for data in (one, other)), strict=True))
-        return all(a.shape == b.shape and torch.equal(a.double(), b.double().to(a.device)) for a, b in pairs)
-    except (*FORESEEN, ValueError):  # the last for trees of other forms
+        ours, theirs = (leaves_of(data.read(first)[0]) for data in (one, other))
+        return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+    except FORESEEN:
         return False
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.double(), other.double().to(one.device))
 
 
 def _of_one_source(one: Any, other: Any) -> bool:

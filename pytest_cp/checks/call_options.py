@@ -28,10 +28,8 @@ _ELSEWHERE = {
 DEPLOYED = "deployed_batch_size"
 """The argument of every assertion that runs two models on data: what their forward passes are held to."""
 OUTPUT = "output"
-"""The argument of every assertion that observes two models: the part of what they give that is compared."""
+"""The argument of every assertion that runs two models on data: the part of what they give that is compared."""
 _DIGITS = 16
-_OF_LOGITS = ("assert_language_preserved",)
-"""The assertions that run two models on data and say themselves what they read of what these give."""
 
 
 def bounds_of(metrics: Iterable[Metric]) -> list[inspect.Parameter]:
@@ -53,8 +51,8 @@ def taking_bounds(
     """Let an assertion with `**bounds` take the bounds of metrics, and its checks carry the options that were chosen.
 
     The signature that callers see names each bound, and of an assertion that runs two models on data the deployed batch
-    size, which is no option: baselines know it where answers depend on it; of one that observes them, also the output.
-    Raises TypeError for any other keyword, as Python itself does, with the argument that is meant.
+    size, which is no option (baselines know it where answers depend on it), and the output that is compared. Raises
+    TypeError for any other keyword, as Python itself does, with the argument that is meant.
     """
     named = {parameter.name: parameter for parameter in bounds_of(metrics)}
 
@@ -63,9 +61,8 @@ def taking_bounds(
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         options = {one.name: one.default for one in own if one.name not in SUBJECTS | _ELSEWHERE}
         runs = {"reference", "dataset"} <= set(signature.parameters)
-        observes = runs and assertion.__name__ not in _OF_LOGITS
         held = [inspect.Parameter(DEPLOYED, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")]
-        if observes:
+        if runs:
             kinds = "str | int | Callable[[Any], Any] | None"
             held.append(inspect.Parameter(OUTPUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds))
 
@@ -78,7 +75,7 @@ def taking_bounds(
         def checked_call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             __tracebackhide__ = True
             deployed: Any = kwargs.pop(DEPLOYED, None) if runs else None
-            output: Any = kwargs.pop(OUTPUT, None) if observes else None
+            output: Any = kwargs.pop(OUTPUT, None) if runs else None
             for name in kwargs:
                 if name not in named and name not in signature.parameters:
                     raise TypeError(_unexpected(assertion.__name__, name, metrics, [*named, *options]))
@@ -88,7 +85,7 @@ def taking_bounds(
                 if name in options and not is_default(value, options[name])
             }
             with deploying(assertion.__name__, deployed, output):
-                compared = current_execution().output if observes else None
+                compared = current_execution().output if runs else None
                 chosen |= {OUTPUT: compared} if compared is not None else {}
                 with called_with({name: _describe(value) for name, value in sorted(chosen.items())}):
                     return assertion(*args, **kwargs)

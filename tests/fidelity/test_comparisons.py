@@ -37,6 +37,7 @@ GIVEN = {
     "boundaries": {"examples": 8},
     "robustness": {"corruptions": ["gaussian_noise"], "severities": (1,), "examples": EXAMPLES},
     "divergence": {"epsilon": 0.3, "examples": 8, "queries": 20},
+    "outputs": {"tolerance": 0.1, "metric": lambda ours, theirs: (ours - theirs).abs().mean(1)},
     "footprint": {"metrics": ("compression", "flops_ratio", "speedup"), "batch_size": 4},
 }
 STRUCTURED = {"exact_agreement", "mean_class_iou", "reference_mean_class_iou", "mean_class_iou_drop", "agreement_iou"}

@@ -75,16 +75,16 @@ def missing_attribute(owner: object, name: str, elsewhere: Mapping[str, str]) ->
 
 
 def is_factory(value: Any) -> bool:
-    """Tell whether a value is a class, or a function that takes no batch: it can only make a model.
+    """Tell whether a value is a class, or a function that takes no batch, by position or by name: it can only make one.
 
-    >>> is_factory(dict), is_factory(lambda: 1), is_factory(lambda batch: batch), is_factory({})
+    >>> is_factory(dict), is_factory(lambda: 1), is_factory(lambda batch: batch), is_factory(lambda **batch: batch)
     (True, True, False, False)
     """
     if inspect.isclass(value):
         return True
     parameters = _parameters_of(value)
     return parameters is not None and not any(
-        one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL) for one in parameters
+        one.kind is not one.KEYWORD_ONLY or one.default is one.empty for one in parameters
     )
 
 

@@ -118,10 +118,10 @@ class CorruptedDataset:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Any:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return the examples at indices, corrupted in one batch; negative ones count from the end."""
         for index in indices:
             if not -len(self) <= index < len(self):

@@ -15,7 +15,7 @@ from cp_compress.base.batching import slices
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.wrapping import layers_of
 
-Mask = Tensor | np.ndarray[Any, Any] | str | Callable[[Tensor, Tensor], Any]
+Mask = Tensor | np.ndarray[Any, Any] | str | Callable[[Tensor, Any], Any]
 _FORMS = (
     "a mask is a tensor (*space) or (n, *space) of booleans, the name of an attribute of the data set that holds one, "
     "or a function of (inputs, labels) that gives one"

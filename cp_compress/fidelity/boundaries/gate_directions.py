@@ -84,6 +84,7 @@ def compare_standard_boundaries(
     `directions` may also name a family that a user has added.
     """
     require_observations("compare_standard_boundaries", candidate=candidate, reference=reference)
+    reference.data.require_one_tensor("a comparison of boundaries")
     chosen = standard_examples(examples, reference)
     return compare_boundaries(
         candidate,

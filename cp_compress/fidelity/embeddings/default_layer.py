@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.judging.skill import skill_of
+from cp_compress.fidelity.observing.batch_dependence import coarsest_dtype
+from cp_compress.fidelity.observing.determinism import beyond_rounding
 from cp_compress.fidelity.observing.hooks import watching
 from cp_compress.fidelity.observing.layer_outputs import INPUT, OUTPUT, output_of, require_not_compiled
 from cp_compress.fidelity.observing.observation import Observation
@@ -18,7 +23,8 @@ def default_layer(seen: Observation) -> str:
     """Return where the embeddings of an observed model are: the input of the linear layer that decides its answers.
 
     It is the last one that runs whose output reaches what is compared. A model that gives no logits, or pools what such
-    a layer makes of many places, gives embeddings itself: then they are what it gives (`OUTPUT`).
+    a layer makes of many places and is not shown to classify, gives embeddings itself: they are what it gives
+    (`OUTPUT`).
 
     Raises ObservationError where neither can be shown.
     """
@@ -32,8 +38,14 @@ def _find(seen: Observation) -> str:
             output_of(seen.runner.output(inputs), 1)  # one tensor, or an error that names them
             return OUTPUT
         path, places = last_linear(seen, inputs)
-        pooled = seen.task == "single_label" and not seen.labeled and places > 0
-    return OUTPUT if pooled else INPUT + path
+    pooled = seen.task == "single_label" and places > 0
+    return OUTPUT if pooled and not _classifies(seen) else INPUT + path
+
+
+def _classifies(seen: Observation) -> bool:
+    """Tell whether what a model gives are classes: labels show that, unless they were made up for what needs none."""
+    skill = skill_of(seen) if seen.labeled else None
+    return skill is not None and skill.shown
 
 
 def last_linear(seen: Observation, inputs: Inputs) -> tuple[str, int]:
@@ -50,17 +62,19 @@ def last_linear(seen: Observation, inputs: Inputs) -> tuple[str, int]:
     for path in linear:  # one that is not seen could be the last
         require_not_compiled(module, path, "embeddings")
 
-    def note(path: str, output: Any) -> None:
+    def note(path: str, args: Any, words: Any, output: Any) -> None:
         ran.pop(path, None)  # the last call counts
         ran[path] = output.ndim - 2 if isinstance(output, Tensor) else 0
 
-    with watching(module, {path: lambda args, words, output, path=path: note(path, output) for path in linear}):
+    with watching(module, {path: functools.partial(note, path) for path in linear}):
         known = runner.compared(inputs)
     if not ran:
         raise ObservationError("the model runs no linear layer, whose input is the default embedding; name a layer")
     unknown = None
     for path in reversed(ran):
-        moves = _moves(module.get_submodule(path), lambda: runner.compared(inputs), known)
+        moves = _moves(
+            module.get_submodule(path), lambda: runner.compared(inputs), known, coarsest_dtype(runner, known)
+        )
         if moves:
             return path, ran[path]
         unknown = path if unknown is None and moves is None else unknown
@@ -72,7 +86,7 @@ def last_linear(seen: Observation, inputs: Inputs) -> tuple[str, int]:
     )
 
 
-def _moves(layer: nn.Module, ask: Any, known: Tensor) -> bool | None:
+def _moves(layer: nn.Module, ask: Callable[[], Tensor], known: Tensor, dtype: torch.dtype) -> bool | None:
     """Tell whether what is compared depends on what a layer gives; None where its output cannot be changed."""
     changed = []
 
@@ -92,7 +106,8 @@ def _moves(layer: nn.Module, ask: Any, known: Tensor) -> bool | None:
         handle.remove()
     if not changed:
         return None
-    return found.shape != known.shape or not torch.equal(found, known)
+    # hooks may change by which kernels a model runs, and so its rounding
+    return found.shape != known.shape or beyond_rounding(found, known, dtype) > 0
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -53,6 +53,8 @@ class LogitsGatherer:
 
     def take(self, runner: Runner, inputs: Inputs, labels: Tensor | None) -> Tensor:
         """Return what the model gives for a batch; raises as `Runner.logits`, and for labels that do not fit."""
+        if self.task == "dense" and labels is not None:
+            runner.places = tuple(labels.shape[1:])
         logits = runner.logits(inputs)
         if labels is not None:
             check_fit(labels, logits, self.task)

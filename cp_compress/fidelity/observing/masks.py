@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,10 +60,16 @@ class Masks:
             self._known[places] = mask.detach().cpu()
 
 
-def _taken(module: nn.Module) -> dict[str, int | None]:
+def _taken(module: nn.Module) -> Mapping[str, int | None]:
     """Return the arguments of a module that are masks, with their place among those by position."""
+    own = vars(module).get("forward")
+    return _masks_of(type(module).forward, bound=True) if own is None else _masks_of(own, bound=False)
+
+
+@functools.lru_cache(maxsize=1024)
+def _masks_of(forward: Callable[..., Any], *, bound: bool) -> Mapping[str, int | None]:
     try:
-        parameters = list(inspect.signature(module.forward).parameters.values())
+        parameters = list(inspect.signature(forward).parameters.values())[1 if bound else 0 :]
     except (TypeError, ValueError):  # a function that Python cannot look into
         return {}
     found: dict[str, int | None] = {

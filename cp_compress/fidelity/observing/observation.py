@@ -11,20 +11,18 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords
-from cp_compress.base.batching import BatchSize, rows_in_cache, slices
+from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import Examined, examine, forget_examined
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.mistaken import reject_kind
-from cp_compress.fidelity.observing.batch_dependence import BatchDependence, look_again
-from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
+from cp_compress.fidelity.observing.batch_dependence import BatchDependence
 from cp_compress.fidelity.observing.gathering import DigestGatherer, LogitsGatherer, Pass
-from cp_compress.fidelity.observing.output_checks import check_labels
 from cp_compress.fidelity.observing.outputs import NoLogitsError, Output, check_output, floating_tensors, view_of
+from cp_compress.fidelity.observing.passes import answers_in, run_pass
 from cp_compress.fidelity.observing.runner import Model, Runner
-from cp_compress.fidelity.observing.stale_caches import require_own_caches
-from cp_compress.inputs.reading import DataDigest, LabeledData
-from cp_compress.inputs.tasks import IGNORED, Task, join_batches
-from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, values_in
+from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.tasks import IGNORED, Task
+from cp_compress.inputs.trees import TensorTree, split_rows
 from cp_compress.inputs.wrapping import said_by
 
 Value = TypeVar("Value")
@@ -201,11 +199,9 @@ class Observation:
         if kept is not None:
             return {name: _untouched(tensor)[part] for name, tensor in kept.items()}
         inputs = self.data.read(range(part.start, part.stop))[0]
-        found = [floating_tensors(self.runner.output(inputs[few]), few.stop - few.start) for few in self._few(inputs)]
+        parts = split_rows(inputs, self.batch_size.limit)
+        found = [floating_tensors(self.runner.output(few), len(few)) for few in parts]
         return {name: torch.cat([one[name] for one in found]) for name in found[0]}
-
-    def _few(self, inputs: Inputs) -> list[slice]:
-        return list(slices(len(inputs), self.batch_size.limit))
 
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the result that `compute` returned for this key the first time; for results derived from the model."""
@@ -273,46 +269,9 @@ class Observation:
         return self._run_all(DigestGatherer(self.task))
 
     def _run_all(self, gatherer: LogitsGatherer | DigestGatherer) -> Pass:
-        targets: list[Tensor] = []
-        first: list[Inputs] = []
-        digest = DataDigest()
-
-        def run(part: slice) -> None:
-            inputs, labels = self.data.read(range(part.start, part.stop))
-            if self.runner.device.type == "cpu" and not self.batch_size.fixed:
-                self.batch_size.limit = min(self.batch_size.limit, rows_in_cache(values_in(inputs)))
-            found: list[Any] = [
-                gatherer.take(self.runner, inputs[rows], None if labels is None else labels[rows])
-                for rows in self._few(inputs)
-            ]
-            known = gatherer.targets(found, inputs, labels)
-            # all that can run out of memory lies above, so that a repeated slice adds nothing twice
-            gatherer.add(found)
-            if not first:
-                first.append(inputs[: min(REPEATED_EXAMPLES, gatherer.sizes[0])])
-            targets.append(known)
-            digest.update(inputs, labels)
-
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
-            self.batch_size.run(len(self.data), run)
-            beginning = gatherer.beginning(len(first[0]))
-            logits = gatherer.joined() if isinstance(gatherer, LogitsGatherer) else None
-            truth = join_batches(targets, self.task, own=1, fill=IGNORED).clone()
-            second = look_again(
-                lambda inputs: self.runner.compared(inputs).cpu(),
-                first[0],
-                beginning,
-                lambda few: answers_in(few, self.task) if logits is not None else few.argmax(dim=1),
-                self.runner,
-            )
-            require_own_caches(self.runner, first[0])
-        if logits is not None and self.labeled:
-            check_labels(truth, logits, self.task)
-        sizes = gatherer.sizes[0], gatherer.sizes[-1]
-        if isinstance(gatherer, DigestGatherer):
-            return Pass(truth, digest.hexdigest(), second, sizes, None, gatherer.digest(), gatherer.kept())
-        return Pass(truth, digest.hexdigest(), second, sizes, logits)
+            return run_pass(self.runner, self.data, self.batch_size, gatherer)
 
 
 @explains_keywords
@@ -371,7 +330,7 @@ def observe(
     size = batch_size if deployed_batch_size is None else deployed_batch_size
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     check_output("observe", output)
-    content, place = examine(model), (_identity(data), str(device), size, deployed_batch_size, output)
+    content, place = examine(model), (data.identity(_SAMPLED), str(device), size, deployed_batch_size, output)
     earlier = [kept for kept in _observations if kept[0] == place and kept[1].model is model]
     kept = next((one for one in earlier if one[1].is_of(model, content)), None)
     if kept is None:
@@ -381,11 +340,6 @@ def observe(
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]
-
-
-def answers_in(logits: Tensor, task: Task) -> Tensor:
-    """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
-    return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
 
 
 def as_observations(owner: str, argument: str, given: object, *, at_least: int = 1) -> list[Observation]:
@@ -418,11 +372,3 @@ def _untouched(tensor: Tensor) -> Tensor:
     if tensor._version:
         raise ObservationError("the tensors of an observation were changed in place; work on a copy (`.clone()`)")
     return tensor
-
-
-def _identity(data: LabeledData) -> Hashable:
-    if data.table is not None:
-        return digest_of(*data.table)
-    # an id is safe here: the kept observation holds the object, so that no other can take its id
-    spread = torch.linspace(0, len(data) - 1, min(len(data), _SAMPLED)).long()
-    return id(data.source), len(data), digest_of(*data.read(spread))

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import did_you_mean, reject
@@ -114,20 +115,26 @@ def _gather(value: Any, name: str, found: dict[str, Tensor]) -> None:
 
 
 def floating_tensors(output: Any, count: int) -> dict[str, Tensor]:
-    """Return the floating-point tensors (n, ...) within what a model gives for `count` examples, by name.
+    """Return the floating-point tensors within what a model gives for `count` examples, by name, each (n, ...).
 
-    Raises ObservationError where there is none.
+    One number an example is (n, 1), and a complex tensor has its real and imaginary parts on a last axis. Raises
+    ObservationError where there is none.
     """
     found = {
-        name: tensor.detach()
+        name: _in_rows(tensor.detach())
         for name, tensor in named_tensors(output).items()
-        if tensor.is_floating_point() and tensor.ndim and len(tensor) == count
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.ndim and len(tensor) == count
     }
     if not found:
         raise ObservationError(
             f"the model returned {told(output)} for {count} examples; expected a floating-point tensor ({count}, ...)"
         )
     return found
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return real[:, None] if real.ndim == 1 else real
 
 
 def told(output: Any) -> str:
@@ -196,7 +203,7 @@ class PartOf(nn.Module):
     def __init__(self, model: nn.Module, part: Output) -> None:
         super().__init__()
         self.model, self.part = model, part
-        self.train(model.training)
+        self.training = model.training  # of this module alone: the model's own parts keep their modes
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """Return the part."""

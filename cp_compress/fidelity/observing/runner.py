@@ -34,6 +34,7 @@ from cp_compress.model.copying import copy_whole
 Model = Callable[..., Any]
 
 
+_INTERPOLATIONS = {3: "linear", 4: "bilinear", 5: "trilinear"}
 _REFUSALS = (RuntimeError, TypeError, ValueError, MemoryError)
 
 
@@ -41,8 +42,10 @@ class Runner:
     """A model ready to run on a device; the model given is never changed.
 
     An `nn.Module` on another device is copied; train/eval state is restored after each use. Any other callable
-    that maps a batch to logits is called as it is. `part` says which part of what it gives is compared,
-    and `passes` counts the inputs that it was given.
+    that maps a batch to logits is called as it is. `part` says which part of what it gives is compared, and `passes`
+    counts the inputs that it was given. Logits of a dense task that are coarser than `places`, those of the targets
+    (*space), are brought to them by interpolation, as the post-processing of segmentation models does; `coarser` are
+    their own places then.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Runner:
     ) -> None:
         self.part = part
         self.passes = 0
+        self.places: tuple[int, ...] | None = None
+        self.coarser: tuple[int, ...] | None = None
         if not callable(model) or is_factory(model):
             reject_kind("observe", "model", model, "a model is anything that maps a batch to logits", "model")
         own = model_device(model)
@@ -135,7 +140,11 @@ class Runner:
         """Return the logits in a model's output for `count` examples; raises as `logits`."""
         if self.task == "single_label":
             return _as_logits(output, count)
-        return _as_structured_logits(output, count, self.task)
+        logits = _as_structured_logits(output, count, self.task)
+        if self.task != "dense" or self.places is None or not is_coarser(tuple(logits.shape[2:]), self.places):
+            return logits
+        self.coarser = tuple(logits.shape[2:])
+        return nn.functional.interpolate(logits, self.places, mode=_INTERPOLATIONS[logits.ndim], align_corners=False)
 
     def _explain(self, inputs: Inputs, error: Exception) -> str:
         dtypes: set[torch.dtype] = set()
@@ -177,6 +186,18 @@ def model_device(model: Model) -> torch.device | None:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return None
+
+
+def is_coarser(given: tuple[int, ...], places: tuple[int, ...]) -> bool:
+    """Tell whether places are those of targets on a coarser grid: fewer along each axis, by about one whole factor.
+
+    >>> is_coarser((32, 48), (128, 192)), is_coarser((129, 129), (513, 513)), is_coarser((32, 32), (32, 64))
+    (True, True, False)
+    """
+    if len(given) != len(places) or len(given) not in (1, 2, 3) or 0 in given:
+        return False
+    factors = {round(target / own) for own, target in zip(given, places, strict=True)}
+    return len(factors) == 1 and min(factors) > 1
 
 
 def _as_structured_logits(output: Any, count: int, task: Task) -> Tensor:

@@ -101,7 +101,9 @@ def require_own_caches(runner: Runner, inputs: Inputs) -> None:
         return
     with contextlib.suppress(CompressionError):
         if runner.module is not None:
+            places = runner.places
             runner = Runner(copy_whole(runner.module), runner.device, runner.task, runner.part)
+            runner.places = places
     kept = _kept_in(runner.model)
     was = {one.key: one.value for one in kept}
     known, again = (runner.compared(inputs).cpu() for _ in range(2))

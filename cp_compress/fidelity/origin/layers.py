@@ -17,8 +17,9 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.work import Work, require_time
-from cp_compress.fidelity.observing.observation import Observation, answers_in, require_observations
+from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
+from cp_compress.fidelity.observing.passes import answers_in
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.fidelity.origin.joined import Unit
@@ -275,6 +276,7 @@ def _kind(model: nn.Module, path: str, pairs: LayerPairs) -> str:
 
 def _run(seen: Observation, module: nn.Module, rows: Sequence[int] | Tensor) -> Callable[[], Tensor]:
     runner = Runner(module, seen.runner.device, seen.task, seen.output)
+    runner.places = seen.runner.places
 
     def run() -> Tensor:
         with torch.inference_mode(False), torch.no_grad(), runner.evaluating():
@@ -312,6 +314,7 @@ def _measure_noise(
 
 def _predict(model: nn.Module, candidate: Observation, inputs: Inputs, size: BatchSize) -> Tensor:
     runner = Runner(model, candidate.runner.device, candidate.task, candidate.output)
+    runner.places = candidate.runner.places
     found: list[Tensor] = []
 
     def run(part: slice) -> None:

@@ -17,8 +17,8 @@ from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.origin.layers import THE_DATA, find_origin
 from cp_compress.fidelity.predictions.tables import changed_answers
+from cp_compress.inputs.forms import TableDataset
 from cp_compress.inputs.tasks import TaskDataset
-from cp_compress.inputs.unlabeled import Unlabeled
 from cp_compress.model.record import compression_steps
 from cp_compress.model.registry import parse_scheme
 
@@ -96,9 +96,7 @@ def _stages(reference: Any, steps: Sequence[str]) -> list[nn.Module]:
 
 
 def _predictions(model: Model, candidate: Observation, rows: list[int]) -> torch.Tensor:
-    inputs, labels = candidate.data.read(rows)
-    given = inputs if isinstance(inputs, torch.Tensor) else inputs.value
-    data: Any = Unlabeled(given) if labels is None else (given, labels)
+    data: Any = TableDataset(*candidate.data.read(rows))
     if candidate.task != "single_label":
         data = TaskDataset(data, candidate.task)
     size = candidate.batch_size.limit

@@ -58,7 +58,7 @@ def compare_outputs(
         reference: The observation of the reference on the same examples; they need no labels.
         metric: A distance of your own: a function of the candidate's outputs and the reference's, each (k, ...), that
             returns k numbers, lower where outputs are closer.
-        tolerance: The relative error that counts as within the tolerance, 0 or more.
+        tolerance: The relative error that counts as within the tolerance, in (0, 1).
         quantiles: The levels, in (0, 1), of `relative_error_quantile`.
         clusters: Which examples are not independent of each other: one whole number or text an example, equal within a
             cluster, or a column of the data set's metadata. None for what the data set says itself.
@@ -80,7 +80,7 @@ def compare_outputs(
     require_observations(_OWNER, candidate=candidate, reference=reference)
     levels = [check_real(_OWNER, "quantiles", one, "levels must lie in (0, 1)", above=0, below=1) for one in quantiles]
     if tolerance is not None:
-        check_real(_OWNER, "tolerance", tolerance, "must be a relative error of 0 or more", at_least=0)
+        check_real(_OWNER, "tolerance", tolerance, "must be a relative error in (0, 1)", above=0, below=1)
     if metric is not None and not callable(metric):
         reject(_OWNER, "metric", metric, "must be a function of the candidate's and the reference's outputs")
     check_comparable(candidate, reference, any_task=True, any_output=True)

@@ -68,14 +68,16 @@ class Differences:
         highs = [part.highest for part in parts if part.highest is not None]
         same = len({tuple(low.shape) for low in lows}) == 1
         return Differences(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in _SUMS),
+            squared=torch.cat([part.squared for part in parts]),
+            reference=torch.cat([part.reference for part in parts]),
+            largest=torch.cat([part.largest for part in parts]),
+            values=torch.cat([part.values for part in parts]),
             own=torch.cat(owns) if owns else None,
             lowest=torch.stack(lows).amin(0) if same else None,
             highest=torch.stack(highs).amax(0) if same else None,
         )
 
 
-_SUMS = ("squared", "reference", "largest", "values")
 _ROUNDING = 8
 
 

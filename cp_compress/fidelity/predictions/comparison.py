@@ -169,8 +169,8 @@ def compare_predictions(
             who: expected_calibration_error(seen.logits, labels, probabilities=probabilities)
             for who, seen in (("reference", reference), ("candidate", candidate))
         }
-        found, claims = truth.compare(subsets)
-        metrics |= {**found, "ece_change": calibration["candidate"] - calibration["reference"]}
+        values, claims = truth.compare(subsets)
+        metrics |= {**values, "ece_change": calibration["candidate"] - calibration["reference"]}
         evidence |= claims
         by_labels = {**truth.details(), "calibration_error": calibration}
     metrics = {name: metrics[name] for name in METRICS["predictions"] if name in metrics}

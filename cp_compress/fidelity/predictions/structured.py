@@ -123,6 +123,10 @@ def compare_structured(
         evidence["min_slice_agreement"] = SmallestShare(tuple(shares), tuple(kept))
     answers = int(counts.sum())
     notes = [f"a {reference.task} task: {answers} predictions on {total} examples"]
+    coarser = [seen.runner.coarser for seen in (reference, candidate) if seen.runner.coarser is not None]
+    if coarser:
+        sizes = " and ".join("×".join(map(str, one)) for one in dict.fromkeys(coarser))
+        notes.append(f"logits at {sizes} places are brought to the targets' {_text(truth)} by linear interpolation")
     if probabilities:
         notes.append(PROBABILITIES_NOTE)
     if total < len(same):
@@ -154,6 +158,10 @@ def compare_structured(
         },
         notes=tuple(notes),
     )
+
+
+def _text(targets: Tensor) -> str:
+    return "×".join(map(str, targets.shape[1:]))
 
 
 def _share(holds: Tensor, counts: Tensor) -> Tensor:

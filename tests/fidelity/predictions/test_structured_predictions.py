@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 from structured_subjects import SUBJECTS, Segmenter, Tagger, answers
 from torch import nn
 
-from cp_compress import TaskDataset
+from cp_compress import Quantize, TaskDataset
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.examples import digits
 from cp_compress.fidelity import (
@@ -256,3 +256,39 @@ def test_a_slice_without_answers_is_refused():
         InvalidArgumentError, match=r"slices\['none'\]=\[3\]\): all positions of its examples are ignored"
     ):
         compare_predictions(*answers("dense"), slices={"none": [3]})
+
+
+@pytest.mark.parametrize(("size", "step"), [((16, 24), 4), ((13, 17), 4), ((12,), 2)])
+def test_coarser_logits_are_brought_to_the_targets_as_post_processing_does(size, step):
+    kind = nn.Conv2d if len(size) == 2 else nn.Conv1d
+    mode = "bilinear" if len(size) == 2 else "linear"
+
+    class Coarse(nn.Module):
+        def __init__(self, whole):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.whole = kind(3, 4, step, stride=step, padding=step // 2), whole
+
+        def forward(self, inputs):
+            logits = self.body(inputs)
+            if self.whole:
+                return nn.functional.interpolate(logits, size, mode=mode, align_corners=False)
+            return {"logits": logits}
+
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = (
+        torch.randn(30, 3, *size, generator=generator),
+        torch.randint(0, 4, (30, *size), generator=generator),
+    )
+    data = TaskDataset((inputs, targets), "dense")
+    found = []
+    for whole in (False, True):
+        reference = Coarse(whole).eval()
+        candidate = Quantize("int4").compress(reference)
+        found.append(
+            compare_predictions(observe(candidate, data, batch_size=7), observe(reference, data, batch_size=7))
+        )
+    assert found[0].metrics == pytest.approx(found[1].metrics, nan_ok=True)
+    assert found[0].metrics["agreement"] < 1
+    assert "are brought to the targets' " + "×".join(map(str, size)) in found[0].notes[1]
+    assert not any("brought" in note for note in found[1].notes)
