@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,9 +94,8 @@ def detect_both(sides: tuple[Side, Side], data: DetectionData, detect: Detect) -
         first = data.read(0)[0].shape
         alike = [place for place in range(min(len(data), 16)) if data.read(place)[0].shape == first]
         for side in sides:
-            probe_batches(
-                side, lambda some, side=side: _summary(side, detect, data, [alike[place] for place in some]), len(alike)
-            )  # type: ignore[misc]
+            ask = functools.partial(_summary, side, detect, data, alike)
+            probe_batches(side, ask, len(alike))
         run_both(*sides, len(data), run)
     if any(data.content(place) != contents[place] for place in alike[:4]):
         raise ObservationError("the data set returns other images when it is read again: leave random augmentation out")
@@ -146,8 +146,9 @@ def _as_detections(output: Any, what: str) -> Detections:
     return Detections(objects.boxes[order], objects.labels[order], scores[order])
 
 
-def _summary(side: Side, detect: Detect, data: DetectionData, positions: list[int]) -> Tensor:
-    """Return the highest scores (k, 10) of images of one size, 0 for those without."""
+def _summary(side: Side, detect: Detect, data: DetectionData, alike: list[int], some: list[int]) -> Tensor:
+    """Return the highest scores (k, 10) of some of the images that have one size, 0 for those without."""
+    positions = [alike[place] for place in some]
     found = _detect(side, detect, [data.read(position)[0] for position in positions], positions[0])
     rows = torch.zeros(len(found), _SUMMARY)
     for row, one in zip(rows, found, strict=True):

@@ -25,8 +25,9 @@ from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
+from cp_compress.fidelity.side_by_side.independent import independent_units
 from cp_compress.fidelity.side_by_side.sides import EQUAL, both_sides
-from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
+from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.prompts import GenerationData
 from cp_compress.inputs.tokens import Tokenizer
 
@@ -114,16 +115,21 @@ def compare_generation(
     prompts = GenerationData.of(data)
     subsets = read_slices(_OWNER, slices, len(prompts))
     known = read_clusters(_OWNER, clusters, prompts, len(prompts))
-    sizes = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
-    sides = both_sides(_OWNER, Writer, (candidate, reference), device=device, **sizes)
+    sides = both_sides(
+        _OWNER,
+        Writer,
+        (candidate, reference),
+        device=device,
+        batch_size=batch_size,
+        deployed_batch_size=deployed_batch_size,
+    )
     words: dict[str, int] = {}
     for side in sides:
         side.prepare(generate, length, stops, words)
     after, before = write_both(sides, prompts)
     require_known_batches(*sides)
     notes = _require_telling(before, prompts)
-    repeated = prompts.prompts.repeated()
-    units = Units(repeated if known is None else joined_clusters(known, repeated))
+    units = independent_units(known, prompts.prompts.repeated())
     measured = _measure((after, before), prompts, subsets, units, tie, tokenizer)
     if prompts.targets is not None:
         measured = _with_targets(measured, (after, before), prompts.targets, tokenizer)
@@ -224,7 +230,7 @@ def _measure(
                 float(margins[apart].mean()),
                 int(apart.sum()),
             )
-    rows = [
+    rows: list[list[Any]] = [
         [name, len(some), float(exact[some].double().mean()), float(prefix[some].mean()), float(edits[some].mean())]
         for name, some in subsets.items()
     ]

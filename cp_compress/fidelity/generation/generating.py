@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,7 @@ def write_both(sides: tuple[Writer, Writer], data: GenerationData) -> tuple[list
     with evaluating(*sides):
         alike = [place for place in order if lengths[place] == lengths[order[0]]]
         for side in sides:
-            probe_batches(side, lambda some, side=side: _summary(side, data, [alike[one] for one in some]), len(alike))  # type: ignore[misc]
+            probe_batches(side, functools.partial(_summary, side, data, alike), len(alike))
         run_both(*sides, len(data), run)
     whole = [[one for one in side if one is not None] for side in found]
     return whole[0], whole[1]
@@ -207,8 +208,9 @@ def _without_padding(batch: Any, *, left: bool) -> Any:
     )
 
 
-def _summary(side: Writer, data: GenerationData, places: list[int]) -> Tensor:
+def _summary(side: Writer, data: GenerationData, alike: list[int], some: list[int]) -> Tensor:
     """Return the first pieces (k, 64) that a model writes for prompts of one length, −1 beyond the last."""
+    places = [alike[place] for place in some]
     rows = torch.full((len(places), _PROBED), -1.0)
     for row, written in zip(rows, _write(side, data, places), strict=True):
         row[: len(written.pieces)] = written.pieces[:_PROBED].float()
