@@ -22,7 +22,7 @@ from cp_compress.inputs.tokens import pad
 
 Generate = Callable[[Model, Any], Any]
 _IDS, _MASK = "input_ids", "attention_mask"
-_PROBED = 64
+_PROBED, _FEW = 64, 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,21 +46,26 @@ class Writer(Side):
 
     words: dict[str, int]
     generate: Generate
+    generate_again: Generate
     stops: frozenset[int]
+    probed = _PROBED
 
     def prepare(self, generate: Generate | None, length: int, stops: frozenset[int], words: dict[str, int]) -> None:
         """Set how it writes: by a function, by itself, or by `generate` of a model of `transformers`."""
         model = self.runner.model
         self.words, self.stops = words, stops
         if generate is not None:
-            self.generate = generate
+            self.generate = self.generate_again = generate
         elif callable(getattr(model, "generate", None)):
             config = getattr(model, "generation_config", None)
             known = getattr(config, "eos_token_id", None)
             self.stops = stops or frozenset([known] if isinstance(known, int) else known or ())
             self.generate = lambda model, batch: write_greedily(model, batch, length)
+            # the beginning of what is written shows whether chance or the batch has a part in it
+            self.probed = min(length, _FEW)
+            self.generate_again = lambda model, batch: write_greedily(model, batch, self.probed)
         else:
-            self.generate = self._call
+            self.generate = self.generate_again = self._call
 
     def _call(self, model: Any, batch: Any) -> Any:
         """Return what a callable makes of a batch: ids by position, with the mask where it takes one."""
@@ -139,14 +144,16 @@ def write_both(sides: tuple[Writer, Writer], data: GenerationData) -> tuple[list
         batches = [places] if sides[1].deployed else _of_one_length(places, lengths)
         for batch in batches:
             for side, kept in zip(sides, found, strict=True):
-                for place, written in zip(batch, _write(side, data, batch), strict=True):
+                row = _write(side, data, batch)
+                if batch[0] == order[0]:
+                    alike = [place for place, one in enumerate(batch) if lengths[one] == lengths[batch[0]]]
+                    ask = functools.partial(_summary_again, side, data, [batch[place] for place in alike])
+                    probe_batches(side, ask, _summary([row[place] for place in alike], side.probed))
+                for place, written in zip(batch, row, strict=True):
                     kept[place] = written
         return [len(batch) for batch in batches]
 
     with evaluating(*sides):
-        alike = [place for place in order if lengths[place] == lengths[order[0]]]
-        for side in sides:
-            probe_batches(side, functools.partial(_summary, side, data, alike), len(alike))
         run_both(*sides, len(data), run)
     whole = [[one for one in side if one is not None] for side in found]
     return whole[0], whole[1]
@@ -162,11 +169,12 @@ def _of_one_length(places: Sequence[int], lengths: Sequence[int]) -> list[list[i
     return batches
 
 
-def _write(side: Writer, data: GenerationData, places: list[int]) -> list[Written]:
+def _write(side: Writer, data: GenerationData, places: list[int], *, again: bool = False) -> list[Written]:
     batch = _without_padding(data.prompts.batch(places), left=not side.is_encoder_decoder)
     batch = to_device(batch, side.runner.device)
     what = f"a batch of {len(places)} prompts"
-    output = side.output(lambda model: side.generate(model, batch), len(places), what)
+    write = side.generate_again if again else side.generate
+    output = side.output(lambda model: write(model, batch), len(places), what)
     margins = None
     if isinstance(output, Mapping) and "tokens" in output:
         output, margins = output["tokens"], output.get("margins")
@@ -208,10 +216,14 @@ def _without_padding(batch: Any, *, left: bool) -> Any:
     )
 
 
-def _summary(side: Writer, data: GenerationData, alike: list[int], some: list[int]) -> Tensor:
-    """Return the first pieces (k, 64) that a model writes for prompts of one length, −1 beyond the last."""
-    places = [alike[place] for place in some]
-    rows = torch.full((len(places), _PROBED), -1.0)
-    for row, written in zip(rows, _write(side, data, places), strict=True):
-        row[: len(written.pieces)] = written.pieces[:_PROBED].float()
+def _summary_again(side: Writer, data: GenerationData, alike: list[int], places: list[int]) -> Tensor:
+    return _summary(_write(side, data, [alike[place] for place in places], again=True), side.probed)
+
+
+def _summary(written: Sequence[Written], length: int) -> Tensor:
+    """Return the first pieces (k, length) of what is written, −1 beyond the last."""
+    rows = torch.full((len(written), length), -1.0)
+    for row, one in zip(rows, written, strict=True):
+        pieces = one.pieces[:length]
+        row[: len(pieces)] = pieces.float()
     return rows

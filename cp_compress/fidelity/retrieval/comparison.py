@@ -103,7 +103,7 @@ def compare_retrieval(
             reference, or it is no better than chance by the judgements.
 
     >>> texts = torch.eye(4)
-    >>> found = compare_retrieval(lambda batch: batch, lambda batch: 2 * batch, (texts, texts), similarity="dot", k=1)
+    >>> found = compare_retrieval(lambda one: one.flip(1), lambda one: one, (texts, texts), similarity="dot", k=1)
     >>> found.metrics["result_overlap"], found.counts["result_overlap"]
     (1.0, 4)
     """
