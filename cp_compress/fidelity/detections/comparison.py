@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.detections.average_precision import AveragePrecision, average_precision
 from cp_compress.fidelity.detections.detecting import Detect, Detected, Detections, call_model, detect_both
@@ -30,6 +30,7 @@ _OWNER = "compare_detections"
 _NO_SKILL = 0.01
 
 
+@explains_keywords
 def compare_detections(
     candidate: Model,
     reference: Model,

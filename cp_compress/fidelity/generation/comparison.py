@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_integer, check_real, reject
+from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.holdings.reach import modules_within
@@ -38,6 +38,7 @@ _LONGEST_TEXT = 120
 _FEWEST_ALIKE = 20
 
 
+@explains_keywords
 def compare_generation(
     candidate: Model,
     reference: Model,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from cp_compress.base.arguments import check_choice, check_integer, reject
+from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
@@ -41,6 +41,7 @@ _LISTED, _NAMED = 20, 3
 _FEWEST_ALIKE = 20
 
 
+@explains_keywords
 def compare_retrieval(
     candidate: Model,
     reference: Model,
