@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ _FORMS = (
     "tensors or rows that a tokenizer returned, or a mapping from names to such items"
 )
 _UNREADABLE = (OSError, LookupError, TypeError, ValueError, RuntimeError)
-_LONGEST_NAME = 80
+_LONGEST_NAME, _READ_AGAIN = 80, 4
 _IDS, _MASK = "input_ids", "attention_mask"
 
 
@@ -87,15 +88,18 @@ class Items(Digested):
     def digest(self) -> str:
         """Return the hex digest of all items; a copy in another object has the same."""
         digest = start_digest()
-        for content in self.contents():
+        for content in self.contents:
             digest.update(content)
         return digest.hexdigest()
 
+    @functools.cached_property
     def contents(self) -> list[bytes]:
-        """Return the digest of each item, equal for equal ones."""
-        found = []
-        for position in range(len(self)):
-            found.append(_content(self._item(position)))
+        """The digest of each item, equal for equal ones; raises ObservationError if they differ at a second reading."""
+        found = [_content(self._item(position)) for position in range(len(self))]
+        for position, content in enumerate(found[:_READ_AGAIN]):
+            if _content(self._item(position)) != content:
+                told = f"{self.what} are others when #{position} is read again: leave random augmentation out"
+                raise ObservationError(told)
         return found
 
     def example_digests(self) -> list[frozenset[str]]:
@@ -117,7 +121,7 @@ class Items(Digested):
     def repeated(self) -> Tensor:
         """Return the number (n,) of each item's content, one for those that are equal."""
         known: dict[bytes, int] = {}
-        return torch.tensor([known.setdefault(content, len(known)) for content in self.contents()])
+        return torch.tensor([known.setdefault(content, len(known)) for content in self.contents])
 
     def _item(self, position: int) -> Any:
         if self._tensors is None:

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-MASKS = ("attention_mask", "mask")
-"""The names that the parameter of a mask has."""
+from cp_compress.inputs.trees import MASKS
 
 
 def parameters_of(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
