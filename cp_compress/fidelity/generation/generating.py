@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,10 @@ def write_greedily(model: Any, batch: Any, length: int) -> dict[str, Any]:
         "logits_processor": [noted],
         "pad_token_id": 0 if filling is None else filling,
     }
-    found = model.generate(**batch, **settings) if isinstance(batch, Mapping) else model.generate(batch, **settings)
+    with warnings.catch_warnings():
+        # that a temperature has no effect without sampling is what is meant
+        warnings.filterwarnings("ignore", message=".*do_sample.*")
+        found = model.generate(**batch, **settings) if isinstance(batch, Mapping) else model.generate(batch, **settings)
     tokens = getattr(found, "sequences", found)
     steps = len(noted.steps)
     if not steps or tokens.shape[1] < steps or len(noted.steps[0]) != len(tokens):

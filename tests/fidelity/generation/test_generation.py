@@ -221,6 +221,40 @@ def test_an_encoder_with_a_decoder():
     assert "damaged_generations" in found
 
 
+def test_recordings_and_settings_that_would_sample():
+    torch.manual_seed(0)
+    sizes = {
+        f"{part}_{name}": size
+        for part in ("encoder", "decoder")
+        for name, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+    }
+    limits = {
+        "max_source_positions": 20,
+        "max_target_positions": 20,
+        "num_mel_bins": 8,
+        "vocab_size": 60,
+        "d_model": 16,
+    }
+    ids = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1}
+    config = transformers.WhisperConfig(**sizes, **limits, **ids, begin_suppress_tokens=None, init_std=0.5)
+    reference = transformers.WhisperForConditionalGeneration(config).eval()
+    reference.generation_config.update(do_sample=True, temperature=0.7)
+    features = torch.randn(5, 8, 40)
+    candidate = Quantize("int4", group_size=16).compress(reference)
+    found = [
+        compare_generation(candidate, reference, data, max_new_tokens=6)
+        for data in (
+            features,
+            list(features),
+            {"input_features": features},
+            [{"input_features": one} for one in features],
+        )
+    ]
+    assert 0 < found[0]["edit_distance"] < 1
+    assert found[0]["mean_parting_margin"] > 0
+    assert all(one.metrics == found[0].metrics for one in found)
+
+
 def test_what_tells_nothing_or_cannot_be_compared_is_refused(reference, prompts):
     sampling = lambda batch: reference.generate(batch, do_sample=True, max_new_tokens=6, pad_token_id=0)  # noqa: E731
     cases = {
