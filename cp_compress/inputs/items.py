@@ -39,7 +39,8 @@ class Items(Digested):
 
     Args:
         source: A tensor or array (n, …); a mapping of tensors (n, …) such as `input_ids` or `pixel_values`, as what
-            prepares inputs for `transformers` returns; a sequence or map-style data set of texts, tensors or mappings; or a mapping from names to them.
+            prepares inputs for `transformers` returns; a sequence or map-style data set of texts, tensors or mappings;
+            or a mapping from names to them.
         what: What errors call it, such as "the queries".
 
     Raises:
