@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import compare_detections as compare_detections
     from cp_compress.fidelity import compare_divergence as compare_divergence
     from cp_compress.fidelity import compare_embeddings as compare_embeddings
+    from cp_compress.fidelity import compare_generation as compare_generation
     from cp_compress.fidelity import compare_language as compare_language
     from cp_compress.fidelity import compare_outputs as compare_outputs
     from cp_compress.fidelity import compare_pointing as compare_pointing
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity import observe as observe
     from cp_compress.fidelity.robustness import compare_robustness as compare_robustness
     from cp_compress.inputs.detection import DetectionData as DetectionData
+    from cp_compress.inputs.prompts import GenerationData as GenerationData
     from cp_compress.inputs.retrieval import RetrievalData as RetrievalData
     from cp_compress.inputs.tasks import TaskDataset as TaskDataset
     from cp_compress.inputs.unlabeled import Unlabeled as Unlabeled
@@ -91,6 +93,7 @@ _PACKAGES = {
         "TrainingError",
     ),
     "inputs.detection": ("DetectionData",),
+    "inputs.prompts": ("GenerationData",),
     "inputs.retrieval": ("RetrievalData",),
     "inputs.tasks": ("TaskDataset",),
     "inputs.unlabeled": ("Unlabeled",),
@@ -105,6 +108,7 @@ _PACKAGES = {
         "compare_detections",
         "compare_divergence",
         "compare_embeddings",
+        "compare_generation",
         "compare_language",
         "compare_outputs",
         "compare_pointing",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
+    from pytest_cp.assertions.generation import assert_generation_preserved as assert_generation_preserved
+    from pytest_cp.assertions.generation import check_generation_preserved as check_generation_preserved
     from pytest_cp.assertions.language import assert_language_preserved as assert_language_preserved
     from pytest_cp.assertions.language import check_language_preserved as check_language_preserved
     from pytest_cp.assertions.measurement import assert_measurement as assert_measurement
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import DivergenceFoundError as DivergenceFoundError
     from pytest_cp.errors import EmbeddingsNotPreservedError as EmbeddingsNotPreservedError
     from pytest_cp.errors import FootprintNotReducedError as FootprintNotReducedError
+    from pytest_cp.errors import GenerationNotPreservedError as GenerationNotPreservedError
     from pytest_cp.errors import LanguageNotPreservedError as LanguageNotPreservedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import OutputsNotPreservedError as OutputsNotPreservedError
@@ -73,6 +76,7 @@ _ERRORS = (
     "DivergenceFoundError",
     "EmbeddingsNotPreservedError",
     "FootprintNotReducedError",
+    "GenerationNotPreservedError",
     "LanguageNotPreservedError",
     "OutputsNotPreservedError",
     "NothingComparedError",

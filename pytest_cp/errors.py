@@ -66,6 +66,10 @@ class DetectionsNotPreservedError(PreservationError):
     """The compressed detector finds other objects by more than is allowed."""
 
 
+class GenerationNotPreservedError(PreservationError):
+    """The compressed model generates something else by more than is allowed."""
+
+
 class ReconstructionNotPreservedError(PreservationError):
     """Decoded data differs from the original by more than is allowed."""
 

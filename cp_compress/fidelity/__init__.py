@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.boundaries.search import BoundarySearch as BoundarySearch
     from cp_compress.fidelity.boundaries.search import boundary_distances as boundary_distances
     from cp_compress.fidelity.boundaries.search import search_boundaries as search_boundaries
-    from cp_compress.fidelity.boundaries.survival import kaplan_meier_median as kaplan_meier_median
     from cp_compress.fidelity.boundaries.worst import worst_case_directions as worst_case_directions
     from cp_compress.fidelity.comparisons import Comparison as Comparison
     from cp_compress.fidelity.comparisons import Need as Need
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.embeddings.similarity import linear_cka as linear_cka
     from cp_compress.fidelity.embeddings.similarity import minibatch_cka as minibatch_cka
     from cp_compress.fidelity.embeddings.similarity import unbiased_cka as unbiased_cka
+    from cp_compress.fidelity.generation.comparison import compare_generation as compare_generation
     from cp_compress.fidelity.judging.groups import holm as holm
     from cp_compress.fidelity.judging.intervals import Interval as Interval
     from cp_compress.fidelity.judging.judgement import Check as Check
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.metric import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
+    from cp_compress.fidelity.judging.survival import kaplan_meier_median as kaplan_meier_median
     from cp_compress.fidelity.language.comparison import compare_language as compare_language
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
     from cp_compress.fidelity.observing.observation import Observation as Observation
@@ -136,6 +137,7 @@ _MODULES = {
     "compare_detections": "detections.comparison",
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
+    "compare_generation": "generation.comparison",
     "compare_language": "language.comparison",
     "compare_outputs": "outputs.comparison",
     "compare_pointing": "attributions.pointing",
@@ -152,7 +154,7 @@ _MODULES = {
     "gaussian_directions": "boundaries.families",
     "holm": "judging.groups",
     "judge": "judging.judgement",
-    "kaplan_meier_median": "boundaries.survival",
+    "kaplan_meier_median": "judging.survival",
     "layer_features": "observing.layer_outputs",
     "linear_cka": "embeddings.similarity",
     "load_divergence": "divergence.files",

@@ -273,6 +273,13 @@ COMPARISONS: Mapping[str, Comparison] = {
             reads="cp_compress.inputs.detection:DetectionData.of",
             made=("detect",),
         ),
+        _declare(
+            "generation",
+            "generation.comparison:compare_generation",
+            kind="streamed",
+            reads="cp_compress.inputs.prompts:GenerationData.of",
+            made=("generate", "tokenizer"),
+        ),
     )
 }
 """The comparisons of this package, by name."""

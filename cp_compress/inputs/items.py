@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +24,10 @@ _FORMS = (
     "tensors or rows that a tokenizer returned, or a mapping from names to such items"
 )
 _UNREADABLE = (OSError, LookupError, TypeError, ValueError, RuntimeError)
-_LONGEST_NAME = 80
+_LONGEST_NAME, _READ_AGAIN = 80, 4
 _IDS, _MASK = "input_ids", "attention_mask"
+_NAMED = (_IDS, "input_features", "input_values", "pixel_values")
+"""The names that tell a batch for a model from a mapping of names to items."""
 
 
 class Items(Digested):
@@ -35,8 +38,9 @@ class Items(Digested):
     `attention_mask`. Other rows are a list.
 
     Args:
-        source: A tensor or array (n, …); a mapping of tensors (n, …), such as what a tokenizer of `transformers`
-            returns; a sequence or map-style data set of texts, tensors or mappings; or a mapping from names to them.
+        source: A tensor or array (n, …); a mapping of tensors (n, …) such as `input_ids` or `pixel_values`, as what
+            prepares inputs for `transformers` returns; a sequence or map-style data set of texts, tensors or mappings;
+            or a mapping from names to them.
         what: What errors call it, such as "the queries".
 
     Raises:
@@ -54,7 +58,11 @@ class Items(Digested):
         self._rows: Any = None
         if isinstance(source, (Tensor, np.ndarray)):
             self._tensors = {"": torch.as_tensor(source)}
-        elif isinstance(source, Mapping) and source and all(map(_is_array, source.values())) and _IDS in source:
+        elif (
+            isinstance(source, Mapping)
+            and any(name in source for name in _NAMED)
+            and all(map(_is_array, source.values()))
+        ):
             self._tensors = {str(name): torch.as_tensor(value) for name, value in source.items()}
         elif isinstance(source, Mapping) and _IDS in source:  # of a tokenizer that was not asked for tensors
             columns = dict(source)
@@ -87,15 +95,18 @@ class Items(Digested):
     def digest(self) -> str:
         """Return the hex digest of all items; a copy in another object has the same."""
         digest = start_digest()
-        for content in self.contents():
+        for content in self.contents:
             digest.update(content)
         return digest.hexdigest()
 
+    @functools.cached_property
     def contents(self) -> list[bytes]:
-        """Return the digest of each item, equal for equal ones."""
-        found = []
-        for position in range(len(self)):
-            found.append(_content(self._item(position)))
+        """The digest of each item, equal for equal ones; raises ObservationError if they differ at a second reading."""
+        found = [_content(self._item(position)) for position in range(len(self))]
+        for position, content in enumerate(found[:_READ_AGAIN]):
+            if _content(self._item(position)) != content:
+                told = f"{self.what} are others when #{position} is read again: leave random augmentation out"
+                raise ObservationError(told)
         return found
 
     def example_digests(self) -> list[frozenset[str]]:
@@ -117,7 +128,7 @@ class Items(Digested):
     def repeated(self) -> Tensor:
         """Return the number (n,) of each item's content, one for those that are equal."""
         known: dict[bytes, int] = {}
-        return torch.tensor([known.setdefault(content, len(known)) for content in self.contents()])
+        return torch.tensor([known.setdefault(content, len(known)) for content in self.contents])
 
     def _item(self, position: int) -> Any:
         if self._tensors is None:
@@ -163,16 +174,16 @@ def _as_batch(rows: list[Any]) -> Any:
         if all(one.ndim == 1 and not one.is_floating_point() for one in tensors):
             return dict(zip((_IDS, _MASK), pad([one.long() for one in tensors]), strict=True))
         return tensors
-    if all(isinstance(row, Mapping) and _IDS in row for row in rows):
+    if all(isinstance(row, Mapping) and any(name in row for name in _NAMED) for row in rows):
         return _padded(rows)
     return rows
 
 
 def _padded(rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Return rows that a tokenizer returned as one batch; what has the length of the ids is filled up with 0."""
+    """Return rows that a tokenizer returned as one batch; what differs in length is filled up with 0."""
     columns = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
-    lengths = [len(one) for one in columns[_IDS]]
-    columns.setdefault(_MASK, [torch.ones(length, dtype=torch.int64) for length in lengths])
+    if _IDS in columns:
+        columns.setdefault(_MASK, [torch.ones(len(one), dtype=torch.int64) for one in columns[_IDS]])
     return {name: torch.nn.utils.rnn.pad_sequence(values, batch_first=True) for name, values in columns.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,13 @@ _FORMS = (
 )
 _UNREADABLE = (OSError, LookupError, TypeError, ValueError, RuntimeError)
 _ARRAYS = (Tensor, np.ndarray)
+
+
+class Tokenizer(Protocol):
+    """What can turn ids into text, such as a tokenizer of `transformers`."""
+
+    def decode(self, token_ids: Any) -> Any:
+        """Return the text of a list of ids."""
 
 
 class Documents(NamedTuple):

@@ -440,3 +440,38 @@ class DetectionsBounds(TypedDict, total=False):
 
     max_class_ap_drop: float | None
     """At most this (in [-1, 1]). The drop of the average precision of the class that loses most."""
+
+
+class GenerationBounds(TypedDict, total=False):
+    """The bounds of generation."""
+
+    deployed_batch_size: int | None
+    """No bound: the batch size of the deployed model, to which forward passes are held."""
+
+    output: str | int | Callable[[Any], Any] | None
+    """No bound: the part of what the models give that is compared."""
+
+    min_exact_generations: float | None
+    """At least this (in [0, 1]). The share of prompts for which both models generate the same."""
+
+    min_common_prefix: float | None
+    """At least this (in [0, 1]). The mean share of a generation that both models write before they part."""
+
+    max_edit_distance: float | None
+    """At most this (in [0, 1]). The mean number of changed tokens between both generations, over the longer one."""
+
+    min_median_first_difference: float | None
+    """At least this (in [0, inf], in tokens). The median number of tokens before both part, where those that
+    never do are censored."""
+
+    max_damaged_generations: float | None
+    """At most this (in [0, 1]). The share of prompts where both part though the reference's best token is no tie."""
+
+    min_slice_exact_generations: float | None
+    """At least this (in [0, 1]). The share of equal generations in the named subset of prompts where it is least."""
+
+    max_word_error_rate: float | None
+    """At most this (in [0, inf]). The candidate's wrong words over the words of the true texts."""
+
+    max_word_error_rate_rise: float | None
+    """At most this (any number). The candidate's word error rate minus the reference's."""

@@ -9,10 +9,10 @@ from typing_extensions import Unpack
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metrics import METRICS
-from cp_compress.fidelity.language.comparison import Tokenizer
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices
 from cp_compress.inputs.clusters import Clusters
+from cp_compress.inputs.tokens import Tokenizer
 from pytest_cp.assertions.bounds import LanguageBounds
 from pytest_cp.checks.call_options import taking_bounds
 from pytest_cp.checks.conclusion import Family, build_requirements, returning_twin

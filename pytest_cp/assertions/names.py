@@ -19,6 +19,7 @@ ASSERTIONS: Mapping[str, str] = {
     "language": "language_preserved",
     "retrieval": "retrieval_preserved",
     "detections": "detections_preserved",
+    "generation": "generation_preserved",
     "comparison": "comparison",
     "measurement": "measurement",
 }

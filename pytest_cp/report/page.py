@@ -145,10 +145,20 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
         "scatter": distance_scatter(distances) if distances else None,
         "distances": distances,
         "language": _language_view(details) if record["comparison"] == "language" and details else None,
-        "tables": [(caption, columns, rows[:SHOWN_CLASSES]) for caption, columns, rows in table_texts(details)],
+        "tables": _table_views(record),
         "notes": [*record["notes"], *evidence["notes"]],
         "metrics": sorted(record["metrics"].items()),
     }
+
+
+def _table_views(record: Record) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the tables that a comparison gives, and with them the examples that changed, which have no pictures."""
+    details = record["details"]
+    found = [(caption, columns, rows[:SHOWN_CLASSES]) for caption, columns, rows in table_texts(details)]
+    if "tables" in details and record["examples"]:
+        changes = [[f"#{one['index']} {one['label']}", one["before"], one["after"]] for one in record["examples"]]
+        found.append(("examples that changed most", ["example", "before", "after"], changes[:SHOWN_DOCUMENTS]))
+    return found
 
 
 def _language_view(details: dict[str, Any]) -> dict[str, list[Any]]:

@@ -44,6 +44,19 @@ def test_what_is_meant_to_be_caught_is_caught(tmp_path):
     assert subprocess.run(judge, capture_output=True, timeout=600).returncode == 1
 
 
+@pytest.mark.tasks
+@pytest.mark.parametrize(
+    ("folder", "package"), [("retrieval", "ir_measures"), ("detection", "faster_coco_eval"), ("generation", "jiwer")]
+)
+def test_gates_of_tasks_pass_and_catch_what_is_ruined(tmp_path, folder, package):
+    pytest.importorskip(package)
+    done = run(folder, tmp_path / "report.json")
+    assert done.returncode == 0, done.stdout
+    checks = json.loads((tmp_path / "report.json").read_text())["checks"]
+    assert {check["outcome"] for check in checks if check["asserted"]} == {"pass"}
+    assert {check["outcome"] for check in checks if not check["asserted"]} == {"fail"}
+
+
 @pytest.mark.cifar10
 @pytest.mark.skipif(not DATA.exists(), reason=f"no CIFAR-10 images and networks in {DATA.name}: set CP_DATA")
 def test_cifar10_gate_passes(tmp_path):

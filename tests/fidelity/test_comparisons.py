@@ -101,7 +101,12 @@ def test_an_assertion_and_a_table_take_the_bounds_that_are_declared(name):
     assert declared <= taken.keys()
     assert declared <= table.keys()
     others = {argument for argument in taken if argument.startswith(("min_", "max_"))} - declared
-    assert others <= {"max_distance", "min_class_examples"}  # options that bound the work
+    assert others <= {
+        "max_distance",
+        "min_class_examples",
+        "min_class_objects",
+        "max_new_tokens",
+    }  # options that bound the work
 
 
 def test_the_types_of_bounds_are_those_that_are_declared():

@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from pytest_cp.assertions.bound_types import bounds_text
+from bound_types import bounds_text
+
 from pytest_cp.report import schema as report
 from pytest_cp.specification import schema as specification
 

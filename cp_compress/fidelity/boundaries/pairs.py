@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.showing.brief import Brief
-from cp_compress.fidelity.boundaries.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.intervals import BoundedMean, Evidence, FloatArray, Quantile
+from cp_compress.fidelity.judging.survival import kaplan_meier_median
 
 
 @dataclass(frozen=True, eq=False, repr=False)

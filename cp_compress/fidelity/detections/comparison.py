@@ -100,8 +100,14 @@ def compare_detections(
     images = DetectionData.of(data)
     subsets = read_slices(_OWNER, slices, len(images))
     known = read_clusters(_OWNER, clusters, images, len(images))
-    sizes = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
-    sides = both_sides(_OWNER, Side, (candidate, reference), device=device, **sizes)
+    sides = both_sides(
+        _OWNER,
+        Side,
+        (candidate, reference),
+        device=device,
+        batch_size=batch_size,
+        deployed_batch_size=deployed_batch_size,
+    )
     found = detect_both(sides, images, detect or call_model)
     require_known_batches(*sides)
     notes = _require_objects(found, score)
@@ -186,7 +192,9 @@ def _measure(
     ]
     if subsets:
         sliced = [(name, int(total[one].sum()), 2 * hits[one].sum()) for name, one in subsets.items()]
-        told = [[name, number, float(twice / number) if number else None] for name, number, twice in sliced]
+        told: list[list[Any]] = [
+            [name, number, float(twice / number) if number else None] for name, number, twice in sliced
+        ]
         judged = [row for row in told if row[1]]
         if judged:
             lowest = min(judged, key=lambda row: row[2])

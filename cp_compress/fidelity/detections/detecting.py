@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.runner import Model
-from cp_compress.fidelity.side_by_side.probing import probe_batches
+from cp_compress.fidelity.side_by_side.probing import ASKED, probe_batches
 from cp_compress.fidelity.side_by_side.sides import Side, evaluating, run_both
 from cp_compress.inputs.detection import DetectionData, Objects, as_objects, content_of, joined_digest
 
@@ -83,6 +84,11 @@ def detect_both(sides: tuple[Side, Side], data: DetectionData, detect: Detect) -
         images = [image for image, _ in rows]
         batches = [images] if sides[1].deployed else list(_of_one_size(images))
         parts = [[one for batch in batches for one in _detect(side, detect, batch, part.start)] for side in sides]
+        if part.start == 0:
+            alike = [place for place, image in enumerate(images) if image.shape == images[0].shape]
+            for side, some in zip(sides, parts, strict=True):
+                ask = functools.partial(_summary_again, side, detect, [images[place] for place in alike])
+                probe_batches(side, ask, _summary([some[place] for place in alike]))
         for kept, some in zip(found, parts, strict=True):
             kept.extend(some)
         truth.extend(objects for _, objects in rows if objects is not None)
@@ -90,14 +96,8 @@ def detect_both(sides: tuple[Side, Side], data: DetectionData, detect: Detect) -
         return [len(batch) for batch in batches]
 
     with evaluating(*sides):
-        first = data.read(0)[0].shape
-        alike = [place for place in range(min(len(data), 16)) if data.read(place)[0].shape == first]
-        for side in sides:
-            probe_batches(
-                side, lambda some, side=side: _summary(side, detect, data, [alike[place] for place in some]), len(alike)
-            )  # type: ignore[misc]
         run_both(*sides, len(data), run)
-    if any(data.content(place) != contents[place] for place in alike[:4]):
+    if any(data.content(place) != contents[place] for place in range(min(ASKED, len(data)))):
         raise ObservationError("the data set returns other images when it is read again: leave random augmentation out")
     pairs = zip(*found, strict=True)
     equal = all(all(map(_equal, one, other)) for one, other in pairs)
@@ -146,9 +146,12 @@ def _as_detections(output: Any, what: str) -> Detections:
     return Detections(objects.boxes[order], objects.labels[order], scores[order])
 
 
-def _summary(side: Side, detect: Detect, data: DetectionData, positions: list[int]) -> Tensor:
-    """Return the highest scores (k, 10) of images of one size, 0 for those without."""
-    found = _detect(side, detect, [data.read(position)[0] for position in positions], positions[0])
+def _summary_again(side: Side, detect: Detect, images: list[Tensor], places: list[int]) -> Tensor:
+    return _summary(_detect(side, detect, [images[place] for place in places], places[0]))
+
+
+def _summary(found: Sequence[Detections]) -> Tensor:
+    """Return the highest scores (k, 10) of what is found in images, 0 where there are fewer."""
     rows = torch.zeros(len(found), _SUMMARY)
     for row, one in zip(rows, found, strict=True):
         row[: len(one.scores)] = one.scores[:_SUMMARY]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,20 +25,13 @@ from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
 from cp_compress.fidelity.side_by_side.sides import EQUAL, both_sides
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
-from cp_compress.inputs.tokens import TokenData
+from cp_compress.inputs.tokens import TokenData, Tokenizer
 
 _OWNER = "compare_language"
 _LISTED = 20
 _DECILES = 10
 _CONTEXT = 12
 _LONGEST_TEXT = 120
-
-
-class Tokenizer(Protocol):
-    """What can turn ids into text, such as a tokenizer of `transformers`."""
-
-    def decode(self, token_ids: Any) -> Any:
-        """Return the text of a list of ids."""
 
 
 @explains_keywords

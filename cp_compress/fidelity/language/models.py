@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.fidelity.observing.outputs import logits_in
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.side_by_side.masks import mask_parameter, parameters_of
 from cp_compress.fidelity.side_by_side.sides import Side
-
-_MASKS = ("attention_mask", "mask")
 
 
 class LanguageModel(Side):
@@ -32,8 +29,8 @@ class LanguageModel(Side):
     ) -> None:
         super().__init__(model, device, batch_size, who=who, deployed=deployed)
         self.vocabulary: int | None = None
-        self._mask, self._mask_needed, self._mask_known = _mask_parameter(self.runner.model)
-        self._more = {"use_cache": False} if _takes(self.runner.model, "use_cache") else {}
+        self._mask, self._mask_needed, self._mask_known = mask_parameter(self.runner.model)
+        self._more = {"use_cache": False} if "use_cache" in parameters_of(self.runner.model) else {}
 
     @property
     def takes_mask(self) -> bool:
@@ -95,33 +92,3 @@ class LanguageModel(Side):
             )
         self.vocabulary = logits.shape[2]
         return logits.detach()
-
-
-def _parameters(model: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
-    except (TypeError, ValueError):  # a function that Python cannot look into
-        return {}
-
-
-def _takes(model: Callable[..., Any], name: str) -> bool:
-    return name in _parameters(model)
-
-
-def _mask_parameter(model: Callable[..., Any]) -> tuple[str | None, bool, bool]:
-    """Return the name of the parameter that takes the mask, whether it must be given, and whether this is known.
-
-    The name is None for a model that takes none, and "" for a second one by position. It is not known of a wrapper that
-    takes any keyword and hands it on.
-    """
-    taken = _parameters(model)
-    for name in _MASKS:
-        if name in taken and taken[name].kind is not inspect.Parameter.POSITIONAL_ONLY:
-            return name, taken[name].default is inspect.Parameter.empty, True
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [one for one in taken.values() if one.kind in positional and one.default is one.empty]
-    if len(needed) > 1:
-        return "", True, True
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):  # a wrapper that hands on what it is given
-        return _MASKS[0], False, False
-    return None, False, True

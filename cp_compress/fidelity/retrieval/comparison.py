@@ -30,8 +30,9 @@ from cp_compress.fidelity.retrieval.encoding import (
 )
 from cp_compress.fidelity.retrieval.judgements import MEASURES, doubts_of_skill, judge_rankings, judged_queries
 from cp_compress.fidelity.retrieval.ranking import Ranked, Ranker, Similarity, overlap, rank_correlation
+from cp_compress.fidelity.side_by_side.independent import independent_units
 from cp_compress.fidelity.side_by_side.sides import EQUAL, Side, both_sides, evaluating
-from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
+from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.retrieval import RetrievalData
 
 Index = Literal["candidate", "reference"]
@@ -103,7 +104,7 @@ def compare_retrieval(
             reference, or it is no better than chance by the judgements.
 
     >>> texts = torch.eye(4)
-    >>> found = compare_retrieval(lambda batch: batch, lambda batch: 2 * batch, (texts, texts), similarity="dot", k=1)
+    >>> found = compare_retrieval(lambda one: one.flip(1), lambda one: one, (texts, texts), similarity="dot", k=1)
     >>> found.metrics["result_overlap"], found.counts["result_overlap"]
     (1.0, 4)
     """
@@ -128,8 +129,14 @@ def compare_retrieval(
     k = check_integer(_OWNER, "k", k, rule, at_least=1, at_most=most)
     subsets = read_slices(_OWNER, slices, len(retrieval))
     known = read_clusters(_OWNER, clusters, retrieval, len(retrieval))
-    sizes = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
-    sides = both_sides(_OWNER, Side, (candidate, reference), device=device, **sizes)
+    sides = both_sides(
+        _OWNER,
+        Side,
+        (candidate, reference),
+        device=device,
+        batch_size=batch_size,
+        deployed_batch_size=deployed_batch_size,
+    )
     rankers: tuple[Ranker, Ranker]
     with evaluating(*sides):
         if pairs:
@@ -142,8 +149,7 @@ def compare_retrieval(
         _require_one_normalization(*encoded, similarity)
         ours, theirs = (vectors_of(one, similarity, side) for one, side in zip(encoded, sides, strict=True))
         rankers, equal = (ours, theirs), all(torch.equal(*parts) for parts in zip(*encoded, strict=True))
-    repeated = retrieval.queries.repeated()
-    units = Units(repeated if known is None else joined_clusters(known, repeated))
+    units = independent_units(known, retrieval.queries.repeated())
     measured = _measure(rankers, retrieval, k, subsets, units)
     details = {
         **measured.details,
@@ -200,7 +206,7 @@ def _measure(
         metrics["result_rank_correlation"] = float(tau[defined].mean())
         evidence["result_rank_correlation"] = units.among(defined).mean(tau[defined], -1.0, 1.0)
         counts["result_rank_correlation"] = int(defined.sum())
-    rows = [[name, len(members), float(shared[members].mean())] for name, members in subsets.items()]
+    rows: list[list[Any]] = [[name, len(members), float(shared[members].mean())] for name, members in subsets.items()]
     if rows:
         worst = min(rows, key=lambda row: row[2])
         metrics["min_slice_result_overlap"], counts["min_slice_result_overlap"] = worst[2], worst[1]
@@ -246,7 +252,7 @@ def _measure(
 
 
 def _judged_slices(per_example: Mapping[str, Tensor], subsets: Mapping[str, Tensor]) -> list[list[Any]]:
-    rows = []
+    rows: list[list[Any]] = []
     for name, members in subsets.items():
         old, new = (per_example[label][members] for label in ("reference_ndcg", "ndcg"))
         kept = ~torch.isnan(old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -44,9 +45,7 @@ def embed_both(
 
     Raises ObservationError for embeddings that are none, NaN, of several lengths or that depend on chance.
     """
-    for side in sides:
-        probe_batches(side, lambda some, side=side: _embed(side, encode[0], data.queries, some), len(data))  # type: ignore[misc]
-    queries = _parts(sides, data.queries, encode[0], (True, True))
+    queries = _parts(sides, data.queries, encode[0], (True, True), probing=True)
     rows = _parts(sides, data.corpus, encode[1], documents)
     candidate, reference = (
         Encoded(query, row if read else rows[1]) for query, row, read in zip(queries, rows, documents, strict=True)
@@ -60,7 +59,9 @@ def embed_both(
     return candidate, reference
 
 
-def _parts(sides: tuple[Side, Side], items: Items, encode: Encode, read: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+def _parts(
+    sides: tuple[Side, Side], items: Items, encode: Encode, read: tuple[bool, bool], *, probing: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the embeddings of both sides; nothing (0, d) for one that does not read the items."""
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
 
@@ -69,6 +70,9 @@ def _parts(sides: tuple[Side, Side], items: Items, encode: Encode, read: tuple[b
             _embed(side, encode, items, range(part.start, part.stop)) if asked else torch.empty(0, 1)
             for side, asked in zip(sides, read, strict=True)
         ]
+        if part.start == 0 and probing:
+            for side, row in zip(sides, rows, strict=True):
+                probe_batches(side, functools.partial(_embed, side, encode, items), row)
         for kept, row in zip(found, rows, strict=True):
             kept.append(row)
         return [part.stop - part.start]
@@ -143,11 +147,11 @@ def rank_both(
     def ask(side: Side, places: Any) -> Tensor:
         return _score(side, data, score, queries[places], documents[places])
 
-    for side in sides:
-        probe_batches(side, lambda some, side=side: ask(side, some), len(queries))  # type: ignore[misc]
-
     def run(part: slice) -> list[int]:
         rows = [ask(side, list(range(part.start, part.stop))) for side in sides]
+        if part.start == 0:
+            for side, row in zip(sides, rows, strict=True):
+                probe_batches(side, functools.partial(ask, side), row)
         for kept, row in zip(found, rows, strict=True):
             kept.append(row)
         return [part.stop - part.start]

@@ -10,17 +10,25 @@ from torch import Tensor
 from cp_compress.fidelity.observing.batch_dependence import look_again
 from cp_compress.fidelity.side_by_side.sides import Side
 
-_ASKED = 4
+ASKED = 4
+"""How many rows are asked about again."""
 
 
-def probe_batches(side: Side, ask: Callable[[list[int]], Tensor], count: int) -> None:
-    """Set `batch_dependence` of a model from what it says of a few of `count` rows in several batches.
+def probe_batches(side: Side, ask: Callable[[list[int]], Tensor], known: Tensor) -> None:
+    """Set `batch_dependence` of a model from what it says of a few rows when it is asked again, in other batches.
 
-    `ask` returns numbers (k, ...) on the CPU for k rows by position, of one shape for each row; raises ObservationError
-    for a model that answers at random.
+    Raises ObservationError for a model that answers at random.
+
+    Args:
+        side: The model.
+        ask: Returns numbers (k, ...), of one shape for each row, on the CPU, for rows of `known` by their place there.
+        known: What it said of these rows (m, ...) within a batch; the first four are asked about.
     """
-    places = torch.arange(min(_ASKED, count))
-    answers = lambda found: torch.zeros(len(found), dtype=torch.int64)  # noqa: E731
-    # numbers without an argmax change by how far they move alone
-    known = ask(places.tolist())
-    side.batch_dependence = look_again(lambda some: ask(some.tolist()), places, known, answers, side.runner).dependence
+    known = known[:ASKED]
+    found = look_again(lambda some: ask(some.tolist()), torch.arange(len(known)), known, _no_answers, side.runner)
+    side.batch_dependence = found.dependence
+
+
+def _no_answers(found: Tensor) -> Tensor:
+    """Return answers that never change: numbers without an argmax depend by how far they move alone."""
+    return torch.zeros(len(found), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Medians of distances, some of which are only known to be larger than the search range."""
+"""Medians of distances, or of places, some of which are only known to be larger than what was looked at."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Does a generating model still write the same?"""
