@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.digests import Digested, digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.items import Items
 
 
+@explains_keywords
 class GenerationData(Digested):
     """Inputs that a model generates from, with the texts that it should generate where they are known.
 
