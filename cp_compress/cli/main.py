@@ -16,7 +16,7 @@ from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.base.outcomes import INTERRUPTED
-from cp_compress.base.work import LOGGER
+from cp_compress.base.showing.work import LOGGER
 from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, search, verify
 from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, require_different_files
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, ParamSpec, get_args
 
 from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.digests import examining_once
-from cp_compress.base.work import limited_to
+from cp_compress.base.showing.work import limited_to
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
 from cp_compress.fidelity.judging.measurement import Measurement

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cp_compress.base.error_reasons import reason_of
 from cp_compress.base.errors import CompressionError
-from cp_compress.base.work import require_time
+from cp_compress.base.showing.work import require_time
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.maps import maps_of_some
 from cp_compress.fidelity.attributions.masks import read_masks

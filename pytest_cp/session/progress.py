@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import pytest
 
 from cp_compress.base.error_reasons import printable_line
-from cp_compress.base.work import LOGGER
+from cp_compress.base.showing.work import LOGGER
 from pytest_cp.session import options
 
 # to the line below (which scrolls where there is none) and back, without moving within the line

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from cp_compress.base import work
-from cp_compress.base.work import TimeBudgetSpent, Work, limited_to, require_time
+from cp_compress.base.showing import work
+from cp_compress.base.showing.work import TimeBudgetSpent, Work, limited_to, require_time
 
 SPENT = 1e-9  # seconds
 

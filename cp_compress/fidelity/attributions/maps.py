@@ -16,7 +16,7 @@ from cp_compress.base.batching import is_out_of_memory
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import FORESEEN, ObservationError
 from cp_compress.base.showing.brief import Brief
-from cp_compress.base.work import Work
+from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of

@@ -11,7 +11,7 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
-from cp_compress.base.work import Work
+from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.boundaries.blocks import DirectionBlocks, as_rays
 from cp_compress.fidelity.boundaries.directions import Directions
 from cp_compress.fidelity.observing.runner import Model, Runner

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize, slices
-from cp_compress.base.work import Work
+from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.divergence.labels import Labeler, Verifier
 from cp_compress.fidelity.divergence.space import SearchSpace
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients

@@ -16,7 +16,7 @@ from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
-from cp_compress.base.work import Work, require_time
+from cp_compress.base.showing.work import Work, require_time
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.passes import answers_in

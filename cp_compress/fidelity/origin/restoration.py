@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.work import TimeBudgetSpent
+from cp_compress.base.showing.work import TimeBudgetSpent
 from cp_compress.fidelity.observing.nested_tensors import cast_floats
 from cp_compress.fidelity.origin.joined import Unit
 from cp_compress.fidelity.origin.pairs import LayerPairs, own_tensors

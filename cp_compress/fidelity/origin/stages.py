@@ -11,7 +11,7 @@ from torch import nn
 
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
-from cp_compress.base.work import require_time
+from cp_compress.base.showing.work import require_time
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.runner import Model

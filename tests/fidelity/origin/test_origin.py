@@ -11,7 +11,7 @@ from torch import nn
 from cp_compress import CompressedDataset, parse_codec
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.base.work import TimeBudgetSpent, limited_to
+from cp_compress.base.showing.work import TimeBudgetSpent, limited_to
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import find_origin, observe
 from cp_compress.fidelity.origin.layers import THE_DATA
