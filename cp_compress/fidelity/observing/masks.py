@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cp_compress.fidelity.observing.hooks import watching
@@ -51,13 +52,19 @@ class Masks:
             given = keywords.get(name)
             if given is None and place is not None and place < len(args):
                 given = args[place]
-            if isinstance(given, Tensor) and is_mask(given, self._count):
+            if isinstance(given, Tensor) and is_mask(given, self._count) and not _is_causal(given):
                 self._add(given.bool() if _NAMES[name] else ~given.bool())
 
     def _add(self, mask: Tensor) -> None:
         places = tuple(mask.shape[1:])
         if places not in self._known and not bool(mask.all()):
             self._known[places] = mask.detach().cpu()
+
+
+def _is_causal(mask: Tensor) -> bool:
+    """Tell whether a mask may say which places see each other, as in a batch of as many examples as places."""
+    square = mask.shape[0] == mask.shape[1] and len(mask) > 1
+    return square and (torch.equal(mask, mask.tril()) or torch.equal(mask, mask.triu()))
 
 
 def _taken(module: nn.Module) -> Mapping[str, int | None]:

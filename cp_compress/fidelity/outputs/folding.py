@@ -28,6 +28,7 @@ class Differences:
         reference: The sum of the squares of what the reference gives.
         largest: The largest absolute difference.
         values: How many values were compared.
+        left_out: How many were left out, at places that do not count.
         own: What the user's own metric gives, None without one.
         lowest: The smallest value of the reference at each place, over the examples, None where shapes differ.
         highest: The largest one.
@@ -37,6 +38,7 @@ class Differences:
     reference: Tensor
     largest: Tensor
     values: Tensor
+    left_out: Tensor
     own: Tensor | None = None
     lowest: Tensor | None = None
     highest: Tensor | None = None
@@ -72,6 +74,7 @@ class Differences:
             reference=torch.cat([part.reference for part in parts]),
             largest=torch.cat([part.largest for part in parts]),
             values=torch.cat([part.values for part in parts]),
+            left_out=torch.cat([part.left_out for part in parts]),
             own=torch.cat(owns) if owns else None,
             lowest=torch.stack(lows).amin(0) if same else None,
             highest=torch.stack(highs).amax(0) if same else None,
@@ -147,6 +150,7 @@ def _differences(ours: Tensor, theirs: Tensor, counts: Tensor | None, own: Tenso
         reference=rows.square().sum(1).cpu(),
         largest=apart.abs().amax(1).cpu(),
         values=values,
+        left_out=before[0].numel() - values,
         own=own,
         lowest=before.amin(0).cpu(),
         highest=before.amax(0).cpu(),

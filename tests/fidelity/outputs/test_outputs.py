@@ -166,6 +166,8 @@ def test_padding_does_not_count():
     assert one.metrics == pytest.approx(other.metrics)
     assert one.metrics["output_error"] < 0.02
     assert one.details["outputs"][0]["values"] == 30 * 7 * 3
+    assert "360 values are left out" in other.notes[0]
+    assert not one.notes
 
 
 def test_zeros_have_the_usual_size_and_constants_tell_nothing():
