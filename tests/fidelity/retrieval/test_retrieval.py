@@ -15,6 +15,7 @@ from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.retrieval import ranking
 from cp_compress.fidelity.retrieval.ranking import Vectors, rank_correlation
+from cp_compress.inputs.items import Items
 
 QUERIES, DOCUMENTS, WIDTH, K = 30, 70, 12, 5
 
@@ -303,3 +304,34 @@ def test_a_measurement_is_what_it_must_be(reference, compressed, data):
     )
     found.check("compare_retrieval", COMPARISONS["retrieval"].metrics)
     assert "result_rank_correlation" not in found.metrics  # one document has no order
+
+
+class Shifting(torch.utils.data.Dataset):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, place):
+        return torch.rand(WIDTH)
+
+
+def test_items_are_read_in_the_form_that_models_take_them(reference):
+    ids = Items([torch.tensor([5, 6, 7]), torch.tensor([8])], "the queries").batch([1, 0])
+    assert ids["input_ids"].tolist() == [[8, 0, 0], [5, 6, 7]]
+    assert ids["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    rows = {"input_ids": [[5, 6, 7], [8]], "attention_mask": [[1, 1, 1], [1]]}
+    listed = Items(rows, "the queries")
+    assert torch.equal(listed.batch([1, 0])["input_ids"], ids["input_ids"])
+    whole = Items({"input_ids": torch.ones(3, 2).long(), "token_type_ids": torch.zeros(3, 2).long()}, "the queries")
+    assert {name: one.shape for name, one in whole.batch([0, 2]).items()} == {
+        "input_ids": (2, 2),
+        "token_type_ids": (2, 2),
+    }
+    assert whole.repeated().tolist() == [0, 0, 0]
+    named = Items({"q1": "one", "q2": "two"}, "the queries")
+    assert (named.batch([1]), named.name(1), named.name(0)) == (["two"], "q2", "q1")
+    assert Items(["one", "two"], "the queries").digest() == Items(("one", "two"), "the documents").digest()
+    assert Items(["one"], "a").digest() != Items(["two"], "a").digest()
+    with pytest.raises(ObservationError, match="the queries are others when #0 is read again"):
+        compare_retrieval(copy.deepcopy(reference), reference, (Shifting(), torch.randn(20, WIDTH)), similarity="dot")
+    with pytest.raises(ObservationError, match="one row an item"):
+        Items({"input_ids": torch.ones(3, 2), "attention_mask": torch.ones(2, 2)}, "the queries")
