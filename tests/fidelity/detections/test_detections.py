@@ -10,7 +10,7 @@ import torchvision
 from cp_compress import DetectionData, compare_detections
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity.comparisons import COMPARISONS
-from cp_compress.fidelity.detections.average_precision import average_precision
+from cp_compress.fidelity.detections.average_precision import _dataset, _results, average_precision
 from cp_compress.fidelity.detections.detecting import Detections
 from cp_compress.fidelity.detections.matching import box_iou, greedy
 from cp_compress.inputs.detection import as_objects
@@ -148,24 +148,32 @@ def precision_by_hand(found, truth, label, threshold):
     return float(np.mean(highest))
 
 
-def test_average_precision_is_that_of_the_definition_and_of_pycocotools(pair, targets):
+@pytest.fixture(scope="module")
+def labelled(pair, targets):
     pytest.importorskip("faster_coco_eval")
-    truth = [as_objects(one, "target") for one in targets]
     found = [
         Detections(*(one[name][one["scores"].argsort(descending=True)] for name in ("boxes", "labels", "scores")))
         for one in pair[1]
     ]
+    return found, [as_objects(one, "target") for one in targets]
+
+
+def test_average_precision_is_that_of_the_definition(labelled):
+    found, truth = labelled
     measured = average_precision(found, truth)
     for label in (1, 2, 3):
         by_hand = [precision_by_hand(found, truth, label, at) for at in np.linspace(0.5, 0.95, 10)]
         assert measured.by_class[label] == pytest.approx(np.mean(by_hand), abs=1e-6)
         assert measured.at_half[label] == pytest.approx(by_hand[0], abs=1e-6)
     assert average_precision([found[0].above(2.0)] * IMAGES, truth).mean == 0
+
+
+def test_average_precision_is_that_of_pycocotools(labelled):
     coco = pytest.importorskip("pycocotools.coco")
     from pycocotools.cocoeval import COCOeval
 
-    from cp_compress.fidelity.detections.average_precision import _dataset, _results
-
+    found, truth = labelled
+    measured = average_precision(found, truth)
     truths = coco.COCO()
     truths.dataset = {**_dataset(truth, [1, 2, 3]), "info": {}}
     truths.createIndex()
