@@ -96,10 +96,10 @@ def tokenizer():
 def encode(model, texts):
     """From a batch of texts to embeddings (n, d) of length 1, as the search does it."""
     if isinstance(model, Encoder):
-        rows = list(map(pieces, texts))
-        offsets = torch.tensor([0, *map(len, rows[:-1])]).cumsum(0)
-        return model(torch.tensor([one for row in rows for one in row]), offsets)
-    tokens = tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")
+        rows, device = list(map(pieces, texts)), model.words.weight.device
+        offsets = torch.tensor([0, *map(len, rows[:-1])], device=device).cumsum(0)
+        return model(torch.tensor([one for row in rows for one in row], device=device), offsets)
+    tokens = tokenizer()(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
     hidden, mask = model(**tokens).last_hidden_state, tokens["attention_mask"][:, :, None]
     return nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 

@@ -127,6 +127,7 @@ def compare_generation(
     words: dict[str, int] = {}
     for side in sides:
         side.prepare(generate, length, stops, words)
+    digest = prompts.digest()  # data that change are told before a model is blamed for it
     after, before = write_both(sides, prompts)
     require_known_batches(*sides)
     notes = _require_telling(before, prompts)
@@ -142,7 +143,7 @@ def compare_generation(
     details = {
         **measured.details,
         EQUAL: equal,
-        "data_digest": prompts.digest(),
+        "data_digest": digest,
         "clusters": units.to_json(),
         "tie_margin": tie,
     }

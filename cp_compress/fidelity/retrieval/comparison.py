@@ -137,6 +137,7 @@ def compare_retrieval(
         batch_size=batch_size,
         deployed_batch_size=deployed_batch_size,
     )
+    digest = retrieval.digest()  # data that change are told before a model is blamed for it
     rankers: tuple[Ranker, Ranker]
     with evaluating(*sides):
         if pairs:
@@ -154,7 +155,7 @@ def compare_retrieval(
     details = {
         **measured.details,
         EQUAL: equal,
-        "data_digest": retrieval.digest(),
+        "data_digest": digest,
         "k": k,
         "similarity": similarity,
         "index": index,

@@ -191,4 +191,6 @@ def vectors_of(encoded: Encoded, similarity: Similarity, side: Side) -> Vectors:
                 raise ObservationError(
                     f"the {side.who} gives {what} #{int(zero[0])} nothing but zeros: it has no cosine"
                 )
-    return Vectors(*encoded, similarity, side.runner.device)
+    device = side.runner.device
+    # other accelerators have no float64
+    return Vectors(*encoded, similarity, device if device.type == "cuda" else torch.device("cpu"))

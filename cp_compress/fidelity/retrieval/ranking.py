@@ -38,12 +38,13 @@ class Vectors:
     def scores(self, queries: Tensor, documents: Tensor) -> Tensor:
         """Return the similarity (..., n, m), float32, of queries (..., n, d) to documents (..., m, d)."""
         left, right = queries.to(self.device).double(), documents.to(self.device).double()
-        if self._kind == "cosine":
-            left, right = (each / each.norm(dim=-1, keepdim=True) for each in (left, right))
-        found = left @ right.transpose(-1, -2)
         if self._kind == "euclidean":
-            squares = [(each**2).sum(-1) for each in (left, right)]
-            found = -(squares[0][..., :, None] + squares[1][..., None, :] - 2 * found).clamp_min(0).sqrt()
+            # not by inner products, which leave noise of distances that are 0
+            found = -torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            if self._kind == "cosine":
+                left, right = (each / each.norm(dim=-1, keepdim=True) for each in (left, right))
+            found = left @ right.transpose(-1, -2)
         return found.float() + 0.0
 
     def best(self, k: int) -> Ranked:

@@ -1,6 +1,5 @@
 """Two detectors, object by object: what is measured, what is refused, and what each fault and no fault gives."""
 
-import copy
 import random
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 import torchvision
 
-from cp_compress import DetectionData, Quantize, compare_detections
+from cp_compress import DetectionData, compare_detections
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity.comparisons import COMPARISONS
-from cp_compress.fidelity.detections.average_precision import average_precision
+from cp_compress.fidelity.detections.average_precision import _dataset, _results, average_precision
 from cp_compress.fidelity.detections.detecting import Detections
 from cp_compress.fidelity.detections.matching import box_iou, greedy
 from cp_compress.inputs.detection import as_objects
@@ -149,24 +148,32 @@ def precision_by_hand(found, truth, label, threshold):
     return float(np.mean(highest))
 
 
-def test_average_precision_is_that_of_the_definition_and_of_pycocotools(pair, targets):
+@pytest.fixture(scope="module")
+def labelled(pair, targets):
     pytest.importorskip("faster_coco_eval")
-    truth = [as_objects(one, "target") for one in targets]
     found = [
         Detections(*(one[name][one["scores"].argsort(descending=True)] for name in ("boxes", "labels", "scores")))
         for one in pair[1]
     ]
+    return found, [as_objects(one, "target") for one in targets]
+
+
+def test_average_precision_is_that_of_the_definition(labelled):
+    found, truth = labelled
     measured = average_precision(found, truth)
     for label in (1, 2, 3):
         by_hand = [precision_by_hand(found, truth, label, at) for at in np.linspace(0.5, 0.95, 10)]
         assert measured.by_class[label] == pytest.approx(np.mean(by_hand), abs=1e-6)
         assert measured.at_half[label] == pytest.approx(by_hand[0], abs=1e-6)
     assert average_precision([found[0].above(2.0)] * IMAGES, truth).mean == 0
+
+
+def test_average_precision_is_that_of_pycocotools(labelled):
     coco = pytest.importorskip("pycocotools.coco")
     from pycocotools.cocoeval import COCOeval
 
-    from cp_compress.fidelity.detections.average_precision import _dataset, _results
-
+    found, truth = labelled
+    measured = average_precision(found, truth)
     truths = coco.COCO()
     truths.dataset = {**_dataset(truth, [1, 2, 3]), "info": {}}
     truths.createIndex()
@@ -308,49 +315,6 @@ def test_the_form_of_the_data_and_the_batches_change_nothing(images, targets, pa
     interval = expected.evidence["matched_f1"].interval(0.9)
     assert interval.low < expected["matched_f1"] < interval.high
     assert compare_detections(*models, images, clusters=[0, 1] * 6).details["clusters"]["count"] == 2
-
-
-def rectangles(count=6):
-    generator = random.Random(5)
-    found = []
-    for _ in range(count):
-        image = torch.full((3, 96, 128 if generator.random() < 0.5 else 96), 0.1)
-        for _ in range(3):
-            x, y = generator.randrange(60), generator.randrange(60)
-            image[:, y : y + generator.randrange(10, 30), x : x + generator.randrange(10, 30)] = torch.rand(3, 1, 1)
-        found.append(image)
-    return found
-
-
-@pytest.fixture(scope="module")
-def detector():
-    torch.manual_seed(0)
-    build = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
-    return build(
-        weights=None,
-        weights_backbone=None,
-        num_classes=4,
-        min_size=96,
-        max_size=128,
-        box_score_thresh=0.0,
-        box_detections_per_img=20,
-    ).eval()
-
-
-def test_a_detector_of_torchvision(detector):
-    images = rectangles()
-    candidate = Quantize("int8").compress(detector)
-    found = compare_detections(candidate, detector, images, score_threshold=0.2, batch_size=4)
-    assert found.counts["lost_objects"] > 0
-    same = compare_detections(copy.deepcopy(detector), detector, images, score_threshold=0.2, batch_size=3)
-    assert same["matched_f1"] == 1
-    assert same["mean_score_change"] == pytest.approx(0, abs=1e-5)
-    dropped = copy.deepcopy(detector)
-    kind = max(found.details["tables"][0]["rows"], key=lambda row: row[1])[0]
-    dropped.roi_heads.box_predictor.cls_score.bias.data[int(kind.split()[1])] -= 50  # one class of boxes is never found
-    worst = compare_detections(dropped, detector, images, score_threshold=0.2)
-    assert worst["min_class_f1"] == 0
-    assert worst["lost_objects"] > found["lost_objects"]
 
 
 def test_overlaps_and_greedy_matching():

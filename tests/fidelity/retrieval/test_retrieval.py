@@ -15,6 +15,7 @@ from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.retrieval import ranking
 from cp_compress.fidelity.retrieval.ranking import Vectors, rank_correlation
+from cp_compress.inputs.items import Items
 
 QUERIES, DOCUMENTS, WIDTH, K = 30, 70, 12, 5
 
@@ -50,10 +51,11 @@ def compressed(reference):
     return Quantize("int4", group_size=8).compress(reference)
 
 
-def ranked(model, data, similarity):
+def ranked(model, data, similarity, index=None):
     """Return all documents of each query, best first, and the scores, by plain NumPy."""
     with torch.no_grad():
-        queries, documents = (model(one.batch(range(len(one)))).double().numpy() for one in (data.queries, data.corpus))
+        both = zip((model, index or model), (data.queries, data.corpus), strict=True)
+        queries, documents = (one(items.batch(range(len(items)))).double().numpy() for one, items in both)
     if similarity == "cosine":
         queries, documents = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (queries, documents))
     if similarity == "euclidean":
@@ -102,6 +104,20 @@ def test_agrees_with_brute_force(reference, compressed, data, similarity, monkey
     assert sliced["min_slice_result_overlap"] == min(np.mean(shared), shared[3])
 
 
+def test_a_kept_index_is_that_of_the_reference(reference, compressed, data):
+    plain = data.queries.source, data.corpus.source
+    found = compare_retrieval(compressed, reference, plain, similarity="dot", k=K, index="reference")
+    anew = compare_retrieval(compressed, reference, plain, similarity="dot", k=K)
+    before, after = (ranked(one, data, "dot", reference)[0][:, :K] for one in (reference, compressed))
+    shared = [len(set(one) & set(other)) / K for one, other in zip(before, after, strict=True)]
+    assert found["result_overlap"] == pytest.approx(np.mean(shared))
+    assert found.metrics != anew.metrics
+    doubled = torch.cat([torch.eye(3), torch.eye(3)])
+    near = Vectors(torch.eye(3), doubled, "euclidean", torch.device("cpu")).best(2)
+    assert near.documents.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert not near.scores.any()
+
+
 def test_equal_scores_are_in_the_order_of_the_documents():
     corpus = torch.tensor([[1.0], [3.0], [3.0], [2.0], [3.0], [-1.0], [-2.0]])
     for size in (1, 3, 100):
@@ -144,18 +160,13 @@ def words(text):
     return torch.tensor([float(text.count(letter)) for letter in "abcdefghijkl"])
 
 
-def test_texts_a_kept_index_and_a_reranker(reference, compressed):
+def test_texts_and_a_reranker(reference, compressed):
     texts = ["a bad cab", "deaf head", "high jail", "lab bill", "aged kid", "face", "gild", "bell"]
 
     def encode(model, batch):
         return model(torch.stack(list(map(words, batch))))
 
     both = compare_retrieval(compressed, reference, (texts[:4], texts), similarity="dot", k=2, encode=encode)
-    kept = compare_retrieval(
-        compressed, reference, (texts[:4], texts), similarity="dot", k=2, encode=encode, index="reference"
-    )
-    assert both.details["index"] == "candidate"
-    assert both.metrics != kept.metrics or both.per_example.keys() == kept.per_example.keys()
     assert both.examples == () or "'" in both.examples[0].label
 
     def score(model, queries, documents):
@@ -293,3 +304,34 @@ def test_a_measurement_is_what_it_must_be(reference, compressed, data):
     )
     found.check("compare_retrieval", COMPARISONS["retrieval"].metrics)
     assert "result_rank_correlation" not in found.metrics  # one document has no order
+
+
+class Shifting(torch.utils.data.Dataset):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, place):
+        return torch.rand(WIDTH)
+
+
+def test_items_are_read_in_the_form_that_models_take_them(reference):
+    ids = Items([torch.tensor([5, 6, 7]), torch.tensor([8])], "the queries").batch([1, 0])
+    assert ids["input_ids"].tolist() == [[8, 0, 0], [5, 6, 7]]
+    assert ids["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    rows = {"input_ids": [[5, 6, 7], [8]], "attention_mask": [[1, 1, 1], [1]]}
+    listed = Items(rows, "the queries")
+    assert torch.equal(listed.batch([1, 0])["input_ids"], ids["input_ids"])
+    whole = Items({"input_ids": torch.ones(3, 2).long(), "token_type_ids": torch.zeros(3, 2).long()}, "the queries")
+    assert {name: one.shape for name, one in whole.batch([0, 2]).items()} == {
+        "input_ids": (2, 2),
+        "token_type_ids": (2, 2),
+    }
+    assert whole.repeated().tolist() == [0, 0, 0]
+    named = Items({"q1": "one", "q2": "two"}, "the queries")
+    assert (named.batch([1]), named.name(1), named.name(0)) == (["two"], "q2", "q1")
+    assert Items(["one", "two"], "the queries").digest() == Items(("one", "two"), "the documents").digest()
+    assert Items(["one"], "a").digest() != Items(["two"], "a").digest()
+    with pytest.raises(ObservationError, match="the queries are others when #0 is read again"):
+        compare_retrieval(copy.deepcopy(reference), reference, (Shifting(), torch.randn(20, WIDTH)), similarity="dot")
+    with pytest.raises(ObservationError, match="one row an item"):
+        Items({"input_ids": torch.ones(3, 2), "attention_mask": torch.ones(2, 2)}, "the queries")
