@@ -83,8 +83,19 @@ def _parts(
         widths = {part.shape[1] for part in parts}
         if len(widths) > 1:
             raise ObservationError(f"the {side.who} gives {items.what} embeddings of {sorted(widths)} numbers")
-        joined.append(torch.cat(parts))
+        joined.append(_alike_where_equal(torch.cat(parts), items))
     return joined[0], joined[1]
+
+
+def _alike_where_equal(rows: Tensor, items: Items) -> Tensor:
+    """Give equal items the embedding of the first: in other batches it is rounded otherwise, and they would not tie."""
+    numbers = items.repeated()
+    if not len(rows) or int(numbers.max()) + 1 == len(items):
+        return rows
+    first = torch.full((int(numbers.max()) + 1,), len(items)).scatter_reduce(
+        0, numbers, torch.arange(len(items)), "amin"
+    )
+    return rows[first[numbers]]
 
 
 def _embed(side: Side, encode: Encode, items: Items, positions: Any) -> Tensor:

@@ -335,3 +335,19 @@ def test_items_are_read_in_the_form_that_models_take_them(reference):
         compare_retrieval(copy.deepcopy(reference), reference, (Shifting(), torch.randn(20, WIDTH)), similarity="dot")
     with pytest.raises(ObservationError, match="one row an item"):
         Items({"input_ids": torch.ones(3, 2), "attention_mask": torch.ones(2, 2)}, "the queries")
+
+
+def test_equal_documents_tie_whatever_batch_they_are_in():
+    class Rounding(nn.Module):
+        """Rounds otherwise in other batches, as kernels do."""
+
+        def __init__(self, sign):
+            super().__init__()
+            self.sign = nn.Parameter(torch.tensor(float(sign)))
+
+        def forward(self, batch):
+            return batch * (1 + self.sign * len(batch) * 2e-7)
+
+    documents = torch.eye(6).repeat(2, 1)[:10]  # the last batch is smaller
+    found = compare_retrieval(Rounding(1), Rounding(-1), (torch.eye(6), documents), similarity="dot", k=3, batch_size=6)
+    assert found.metrics["first_result_agreement"] == found.metrics["result_overlap"] == 1
