@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.judging.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.units import Units
+from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
@@ -142,6 +144,7 @@ def compare_generation(
     details = {
         **measured.details,
         EQUAL: equal,
+        KEY: _without_skill(before, prompts, tie, words),
         "data_digest": prompts.digest(),
         "clusters": units.to_json(),
         "tie_margin": tie,
@@ -190,6 +193,61 @@ def _require_telling(before: Sequence[Written], data: GenerationData) -> list[st
     return notes
 
 
+def _without_skill(
+    before: Sequence[Written], data: GenerationData, tie: float, words: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return what models would get that write one text for every prompt, or the prompt and nothing more."""
+    different = len(torch.unique(data.prompts.repeated()))
+    if different < 2:
+        return []
+    often, _ = Counter(tuple(one.pieces.tolist()) for one in before).most_common(1)[0]
+    same = torch.tensor(often, dtype=torch.int64)
+    told = "a model that writes the same for every prompt"
+    found = [unskilled(told, _compared(before, [same] * len(before), tie), different)]
+    prompts = [_pieces_of(data.prompts.batch([place]), words) for place in range(len(before))]
+    echoes = [prompt for prompt in prompts if prompt is not None and len(prompt)]
+    if len(echoes) == len(before) and all(
+        common_length(one.pieces, echo) == len(echo) for one, echo in zip(before, echoes, strict=True)
+    ):
+        told = "a model that writes nothing beyond the prompt, with which all generations begin,"
+        found.append(unskilled(told, _compared(before, echoes, tie), different))
+    return found
+
+
+def _pieces_of(batch: Any, words: Mapping[str, int]) -> Tensor | None:
+    """Return a prompt, a batch of one, in what generations are made of; None where it is neither ids nor words."""
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
+    if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
+        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        return ids[0].long() if mask is None else ids[0][torch.as_tensor(mask)[0] != 0].long()
+    if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], str):
+        return torch.tensor([words.get(word, -1) for word in ids[0].split()], dtype=torch.int64)
+    return None
+
+
+def _compared(before: Sequence[Written], others: Sequence[Tensor], tie: float) -> dict[str, float]:
+    """Return the metrics of other pieces against those of the reference."""
+    longer, parts, prefix, edits = _apart([(one.pieces, other) for one, other in zip(before, others, strict=True)])
+    exact = parts == longer
+    metrics = {
+        "exact_generations": float(exact.double().mean()),
+        "common_prefix": float(prefix.mean()),
+        "edit_distance": float(edits.mean()),
+    }
+    margins = _parting_margins(before, parts, exact)
+    if margins is not None:
+        metrics["damaged_generations"] = float((margins.nan_to_num(0.0) > tie).double().mean())
+    return metrics
+
+
+def _apart(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return of pairs of pieces the longer length, where they part, the share before it, and the share of edits."""
+    longer = torch.tensor([max(len(one), len(other)) for one, other in pairs])
+    parts = torch.tensor([common_length(one, other) for one, other in pairs])
+    edits = torch.tensor([edit_distance(one, other) for one, other in pairs]).double() / longer.clamp_min(1)
+    return longer, parts, torch.where(longer > 0, parts.double() / longer.clamp_min(1), 1.0), edits
+
+
 def _measure(
     written: tuple[list[Written], list[Written]],
     data: GenerationData,
@@ -201,11 +259,8 @@ def _measure(
     after, before = written
     count = len(data)
     pairs = list(zip(before, after, strict=True))
-    longer = torch.tensor([max(len(old.pieces), len(new.pieces)) for old, new in pairs])
-    parts = torch.tensor([common_length(old.pieces, new.pieces) for old, new in pairs])
+    longer, parts, prefix, edits = _apart([(old.pieces, new.pieces) for old, new in pairs])
     exact = (parts == longer) & torch.tensor([old.text == new.text for old, new in pairs])
-    edits = torch.tensor([edit_distance(old.pieces, new.pieces) for old, new in pairs]).double() / longer.clamp_min(1)
-    prefix = torch.where(longer > 0, parts.double() / longer.clamp_min(1), 1.0)
     median = kaplan_meier_median(parts.double(), ~exact)
     metrics = {
         "exact_generations": float(exact.double().mean()),

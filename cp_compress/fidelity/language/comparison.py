@@ -17,6 +17,8 @@ from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
+from cp_compress.fidelity.judging.unskilled import KEY as WITHOUT_SKILL
+from cp_compress.fidelity.judging.unskilled import unskilled
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.probing import KEY, padding_notes
 from cp_compress.fidelity.language.streaming import Streamed, perplexity, stream
@@ -169,6 +171,7 @@ def _measure(
             "clusters": units.to_json(),
             EQUAL: found.equal,
             "data_digest": found.digest,
+            WITHOUT_SKILL: [_without_skill(found, metrics["reference_perplexity"])],
             KEY: {
                 who: dataclasses.asdict(one) for who, one in zip(("candidate", "reference"), found.padding, strict=True)
             },
@@ -312,6 +315,19 @@ def _worst_tokens(found: Streamed, data: TokenData, tokenizer: Tokenizer | None)
             row |= dict(zip(names, shown, strict=True))
         rows.append(row)
     return rows
+
+
+def _without_skill(found: Streamed, reference_perplexity: float) -> dict[str, Any]:
+    """Return what a model would get to which all tokens are equally likely, but for one that it always answers."""
+    answers = found.tokens.reference_answer
+    often = int(torch.unique(answers, return_counts=True)[1].max())
+    metrics = {
+        "perplexity": float(found.vocabulary),
+        "perplexity_ratio": found.vocabulary / reference_perplexity,
+        "token_agreement": often / len(answers),
+    }
+    told = "a model that answers one token everywhere, hardly surer of it than of all others,"
+    return unskilled(told, metrics, len(answers))
 
 
 def _notes(found: Streamed, reference_perplexity: float) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from cp_compress.fidelity.judging.intervals import Evidence, Quantile
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.judging.skill import FEWEST
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
+from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
-from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_pair
+from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_constant, fold_pair
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
 from cp_compress.inputs.distinct import identical_groups
 
@@ -88,7 +90,7 @@ def compare_outputs(
     found = fold_pair(_OWNER, candidate, reference, metric)
     _require_different(found, len(reference))
     rows = {name: _metrics(one, levels, tolerance) for name, one in found.items()}
-    metrics = {name: _worst(name, [row[name] for row in rows.values()]) for name in next(iter(rows.values()))}
+    metrics = _worst_of(rows)
     relative = torch.stack([one.relative for one in found.values()]).amax(0)
     largest = torch.stack([one.largest for one in found.values()]).amax(0)
     evidence = _evidence(found, rows, levels, tolerance, units)
@@ -110,6 +112,7 @@ def compare_outputs(
             "outputs": [{"output": name, "values": int(found[name].values.sum()), **row} for name, row in rows.items()],
             "tolerance": tolerance,
             "clusters": units.to_json(),
+            KEY: _without_skill(found, reference, metric, levels, tolerance),
         },
         notes=tuple(notes),
     )
@@ -130,6 +133,30 @@ def _require_different(found: Mapping[str, Differences], count: int) -> None:
             f"the reference gives the same outputs for all {count} examples, so that no example can tell two models "
             "apart: check how inputs are scaled, or give different examples"
         )
+
+
+def _without_skill(
+    found: Mapping[str, Differences],
+    reference: Observation,
+    metric: OwnMetric | None,
+    levels: Sequence[float],
+    tolerance: float | None,
+) -> list[dict[str, Any]]:
+    """Return what a model would get that gives the reference's mean output for every example, where that is near."""
+    means = {name: one.mean for name, one in found.items()}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+    if len(known) < len(means):
+        return []
+    constant = fold_constant(_OWNER, reference, known, metric)
+    rows = {name: _metrics(one, levels, tolerance) for name, one in constant.items()}
+    told = "a model that gives the reference's mean output for every example"
+    return [unskilled(told, _worst_of(rows), len(reference))]
+
+
+def _worst_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics of the outputs, each of the output where it is worst."""
+    names = [name for name in next(iter(rows.values())) if all(name in row for row in rows.values())]
+    return {name: _worst(name, [row[name] for row in rows.values()]) for name in names}
 
 
 def _metrics(found: Differences, levels: Sequence[float], tolerance: float | None) -> dict[str, float]:
