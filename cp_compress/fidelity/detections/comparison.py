@@ -17,9 +17,8 @@ from cp_compress.fidelity.detections.matching import Matched, match_all
 from cp_compress.fidelity.detections.tables import changes, class_rows, flips, notes_on_lost, object_table, size_rows
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, Measurement, unskilled
 from cp_compress.fidelity.judging.units import ClusteredMean, Units
-from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
@@ -261,7 +260,7 @@ def _with_truth(
         details={
             **measured.details,
             "tables": tables,
-            KEY: [unskilled("a model that finds nothing", _of_nothing(before), _MANY)],
+            WITHOUT_SKILL: [unskilled("a model that finds nothing", _of_nothing(before), _MANY)],
         },
         notes=(*measured.notes, *notes),
     )

@@ -20,10 +20,9 @@ from cp_compress.fidelity.generation.generating import Generate, Writer, Written
 from cp_compress.fidelity.generation.transcripts import word_errors
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.units import Units
-from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
@@ -144,7 +143,7 @@ def compare_generation(
     details = {
         **measured.details,
         EQUAL: equal,
-        KEY: _without_skill(before, prompts, tie, words),
+        WITHOUT_SKILL: _without_skill(before, prompts, tie, words),
         "data_digest": prompts.digest(),
         "clusters": units.to_json(),
         "tie_margin": tie,

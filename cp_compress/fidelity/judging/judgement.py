@@ -26,10 +26,9 @@ from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement, doubts_of_requirements
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric, near_metrics
-from cp_compress.fidelity.judging.unskilled import doubts_of_requirements
 
 _SHOWN_RESULTS = 12
 _SIGNS = r"<\s*=|>\s*=|=<|=>|==?|<|>|≤|≥|:|at least|at most"

@@ -13,10 +13,9 @@ from torch import Tensor
 from cp_compress.base.arguments import check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.intervals import Evidence, Quantile
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.skill import FEWEST
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
-from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_constant, fold_pair
@@ -112,7 +111,7 @@ def compare_outputs(
             "outputs": [{"output": name, "values": int(found[name].values.sum()), **row} for name, row in rows.items()],
             "tolerance": tolerance,
             "clusters": units.to_json(),
-            KEY: _without_skill(found, reference, metric, levels, tolerance),
+            WITHOUT_SKILL: _without_skill(found, reference, metric, levels, tolerance),
         },
         notes=tuple(notes),
     )

@@ -13,9 +13,8 @@ from cp_compress.base.arguments import check_choice, check_integer, explains_key
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.units import Units
-from cp_compress.fidelity.judging.unskilled import KEY, unskilled
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
@@ -269,7 +268,7 @@ def _measure(
         details={
             "tables": tables,
             "clusters": units.to_json(),
-            KEY: [unskilled("a model that puts documents in a random order", chance, len(data))],
+            WITHOUT_SKILL: [unskilled("a model that puts documents in a random order", chance, len(data))],
         },
         notes=tuple(notes),
     )

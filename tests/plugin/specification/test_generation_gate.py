@@ -138,5 +138,5 @@ def test_in_a_specification_and_on_the_command_line(folder, capsys):
     )
     result.assert_outcomes(passed=1)
     subjects = ["compare", "writers:compressed", "writers:reference", "--data", "writers:prompts"]
-    assert main([*subjects, "--require", "edit_distance <= 0.5"]) == 0
+    assert main([*subjects, "--require", "edit_distance <= 0.999"]) == 0
     assert "damaged_generations" in capsys.readouterr().out
