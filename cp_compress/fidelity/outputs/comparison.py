@@ -17,6 +17,7 @@ from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChang
 from cp_compress.fidelity.judging.skill import FEWEST
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
 from cp_compress.fidelity.observing.observation import Observation, require_observations
+from cp_compress.fidelity.observing.outputs import logits_in, named_tensors
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_constant, fold_pair
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
@@ -24,6 +25,8 @@ from cp_compress.inputs.distinct import identical_groups
 
 _OWNER = "compare_outputs"
 _LISTED = 20
+_NAMED = 5
+_MASKED = 0.5
 
 
 @explains_keywords
@@ -95,6 +98,7 @@ def compare_outputs(
     evidence = _evidence(found, rows, levels, tolerance, units)
     worst = max(rows, key=lambda name: rows[name]["relative_error"])
     notes = [] if len(rows) == 1 else [f"{len(rows)} outputs are compared; the least alike is {worst}"]
+    notes += [*_mask_notes(found), *reference.remember(("left out",), lambda: _left_out(reference, list(found)))]
     own = [one.own for one in found.values() if one.own is not None]
     return Measurement(
         comparison="outputs",
@@ -132,6 +136,33 @@ def _require_different(found: Mapping[str, Differences], count: int) -> None:
             f"the reference gives the same outputs for all {count} examples, so that no example can tell two models "
             "apart: check how inputs are scaled, or give different examples"
         )
+
+
+def _mask_notes(found: Mapping[str, Differences]) -> list[str]:
+    """Return a note on each output of which a mask leaves half of all values out, or more."""
+    notes = []
+    for name, one in found.items():
+        share = 1.0 if one.lowest is None else float(one.values.sum()) / (len(one.values) * one.lowest.numel())
+        if share <= _MASKED:
+            told = f"{share:.1%} of the values of {name or 'the output'} are compared"
+            notes.append(f"{told}: the mask, or the targets, leave the others out")
+    return notes
+
+
+def _left_out(reference: Observation, compared: Sequence[str]) -> list[str]:
+    """Return a note on tensors that the reference gives and that are not compared, such as whole numbers."""
+    with torch.inference_mode(False), torch.no_grad(), reference.runner.evaluating():
+        given = reference.runner.output(reference.data.read([0])[0])
+    chosen = logits_in(given) if reference.gives_logits else None
+    others = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in named_tensors(given).items()
+        if name and name not in compared and tensor is not chosen
+    ]
+    if not others:
+        return []
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return [f"not compared: {', '.join(others[:_NAMED])}{more}; output= names one that is to be"]
 
 
 def _without_skill(

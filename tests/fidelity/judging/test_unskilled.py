@@ -145,7 +145,7 @@ class Places(nn.Module):
 
 
 def test_a_mask_counts_only_for_outputs_that_follow_it():
-    mask = (torch.arange(6) < torch.randint(2, 5, (40, 1), generator=RANDOM)).long()
+    mask = (torch.arange(6) < torch.randint(2, 4, (40, 1), generator=RANDOM)).long()
     data = {"series": torch.randn(40, 6, generator=RANDOM), "mask": mask}
 
     class Fixed(Places):
@@ -164,3 +164,15 @@ def test_a_mask_counts_only_for_outputs_that_follow_it():
     assert fixed["output_error"] > 50
     following = compare_outputs(observe(Elsewhere(), data), observe(Places(), data))
     assert following["output_error"] == 0
+    (note,) = following.notes
+    assert "the mask" in note
+
+
+def test_what_a_model_gives_and_nobody_compares_is_told():
+    def model(scale):
+        return lambda one: {"logits": one + scale, "boxes": one * scale, "classes": (one * scale).long()}
+
+    found = compare_outputs(observe(model(1.0), VECTORS), observe(model(2.0), VECTORS))
+    assert found.notes == ("not compared: boxes (float32), classes (int64); output= names one that is to be",)
+    chosen = compare_outputs(*(observe(model(scale), VECTORS, output="boxes") for scale in (1.0, 2.0)))
+    assert chosen.notes == ()
