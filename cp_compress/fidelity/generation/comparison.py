@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +14,12 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.holdings.reach import modules_within
-from cp_compress.fidelity.generation.distances import common_length, edit_distance
 from cp_compress.fidelity.generation.generating import Generate, Writer, Written, write_both
+from cp_compress.fidelity.generation.parting import apart, parting_margins, without_skill
 from cp_compress.fidelity.generation.transcripts import word_errors
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement
 from cp_compress.fidelity.judging.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
@@ -143,7 +142,7 @@ def compare_generation(
     details = {
         **measured.details,
         EQUAL: equal,
-        WITHOUT_SKILL: _without_skill(before, prompts, tie, words),
+        WITHOUT_SKILL: without_skill(before, prompts, tie, words),
         "data_digest": prompts.digest(),
         "clusters": units.to_json(),
         "tie_margin": tie,
@@ -192,61 +191,6 @@ def _require_telling(before: Sequence[Written], data: GenerationData) -> list[st
     return notes
 
 
-def _without_skill(
-    before: Sequence[Written], data: GenerationData, tie: float, words: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Return what models would get that write one text for every prompt, or the prompt and nothing more."""
-    different = len(torch.unique(data.prompts.repeated()))
-    if different < 2:
-        return []
-    often, _ = Counter(tuple(one.pieces.tolist()) for one in before).most_common(1)[0]
-    same = torch.tensor(often, dtype=torch.int64)
-    told = "a model that writes the same for every prompt"
-    found = [unskilled(told, _compared(before, [same] * len(before), tie), different)]
-    prompts = [_pieces_of(data.prompts.batch([place]), words) for place in range(len(before))]
-    echoes = [prompt for prompt in prompts if prompt is not None and len(prompt)]
-    if len(echoes) == len(before) and all(
-        common_length(one.pieces, echo) == len(echo) for one, echo in zip(before, echoes, strict=True)
-    ):
-        told = "a model that writes nothing beyond the prompt, with which all generations begin,"
-        found.append(unskilled(told, _compared(before, echoes, tie), different))
-    return found
-
-
-def _pieces_of(batch: Any, words: Mapping[str, int]) -> Tensor | None:
-    """Return a prompt, a batch of one, in what generations are made of; None where it is neither ids nor words."""
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
-    if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
-        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-        return ids[0].long() if mask is None else ids[0][torch.as_tensor(mask)[0] != 0].long()
-    if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], str):
-        return torch.tensor([words.get(word, -1) for word in ids[0].split()], dtype=torch.int64)
-    return None
-
-
-def _compared(before: Sequence[Written], others: Sequence[Tensor], tie: float) -> dict[str, float]:
-    """Return the metrics of other pieces against those of the reference."""
-    longer, parts, prefix, edits = _apart([(one.pieces, other) for one, other in zip(before, others, strict=True)])
-    exact = parts == longer
-    metrics = {
-        "exact_generations": float(exact.double().mean()),
-        "common_prefix": float(prefix.mean()),
-        "edit_distance": float(edits.mean()),
-    }
-    margins = _parting_margins(before, parts, exact)
-    if margins is not None:
-        metrics["damaged_generations"] = float((margins.nan_to_num(0.0) > tie).double().mean())
-    return metrics
-
-
-def _apart(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return of pairs of pieces the longer length, where they part, the share before it, and the share of edits."""
-    longer = torch.tensor([max(len(one), len(other)) for one, other in pairs])
-    parts = torch.tensor([common_length(one, other) for one, other in pairs])
-    edits = torch.tensor([edit_distance(one, other) for one, other in pairs]).double() / longer.clamp_min(1)
-    return longer, parts, torch.where(longer > 0, parts.double() / longer.clamp_min(1), 1.0), edits
-
-
 def _measure(
     written: tuple[list[Written], list[Written]],
     data: GenerationData,
@@ -258,7 +202,7 @@ def _measure(
     after, before = written
     count = len(data)
     pairs = list(zip(before, after, strict=True))
-    longer, parts, prefix, edits = _apart([(old.pieces, new.pieces) for old, new in pairs])
+    longer, parts, prefix, edits = apart([(old.pieces, new.pieces) for old, new in pairs])
     exact = (parts == longer) & torch.tensor([old.text == new.text for old, new in pairs])
     median = kaplan_meier_median(parts.double(), ~exact)
     metrics = {
@@ -273,17 +217,17 @@ def _measure(
         "common_prefix": units.mean(prefix),
         "edit_distance": units.mean(edits),
     }
-    margins = _parting_margins(before, parts, exact)
+    margins = parting_margins(before, parts, exact)
     if margins is not None:
         damaged = margins.nan_to_num(0.0) > tie
         metrics["damaged_generations"] = float(damaged.double().mean())
         counts["damaged_generations"] = count
         evidence["damaged_generations"] = units.share(damaged)
-        apart = ~torch.isnan(margins)
-        if bool(apart.any()):
+        parted = ~torch.isnan(margins)
+        if bool(parted.any()):
             metrics["mean_parting_margin"], counts["mean_parting_margin"] = (
-                float(margins[apart].mean()),
-                int(apart.sum()),
+                float(margins[parted].mean()),
+                int(parted.sum()),
             )
     rows: list[list[Any]] = [
         [name, len(some), float(exact[some].double().mean()), float(prefix[some].mean()), float(edits[some].mean())]
@@ -303,19 +247,6 @@ def _measure(
         examples=_changes(written, data, parts, exact, edits, margins, tokenizer),
         details={"tables": [{"caption": "slices", "columns": columns, "rows": rows}] if rows else []},
     )
-
-
-def _parting_margins(before: Sequence[Written], parts: Tensor, exact: Tensor) -> Tensor | None:
-    """Return the reference's margin (n,) where both part, NaN where they do not; None if it gives none."""
-    if any(one.margins is None for one in before):
-        return None
-    found = torch.full((len(before),), torch.nan, dtype=torch.float64)
-    for place, one in enumerate(before):
-        assert one.margins is not None
-        if not exact[place] and len(one.margins):
-            # a candidate that goes on where the reference ends parts after its last token
-            found[place] = float(one.margins[min(int(parts[place]), len(one.margins) - 1)])
-    return found
 
 
 def _changes(
