@@ -17,7 +17,7 @@ from cp_compress.fidelity.detections.matching import Matched, match_all
 from cp_compress.fidelity.detections.tables import changes, class_rows, flips, notes_on_lost, object_table, size_rows
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, Measurement, unskilled
 from cp_compress.fidelity.judging.units import ClusteredMean, Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
@@ -28,6 +28,7 @@ from cp_compress.inputs.detection import DetectionData, Objects
 
 _OWNER = "compare_detections"
 _NO_SKILL = 0.01
+_MANY = 10**6  # what finds nothing is known on any data
 
 
 @explains_keywords
@@ -256,9 +257,26 @@ def _with_truth(
         measured,
         metrics={**measured.metrics, **metrics},
         counts={**measured.counts, **dict.fromkeys(metrics, boxes), "max_class_ap_drop": numbers[worst]},
-        details={**measured.details, "tables": tables},
+        details={
+            **measured.details,
+            "tables": tables,
+            WITHOUT_SKILL: [unskilled("a model that finds nothing", _of_nothing(before), _MANY)],
+        },
         notes=(*measured.notes, *notes),
     )
+
+
+def _of_nothing(before: AveragePrecision) -> dict[str, float]:
+    """Return what a model would get that finds no object, whatever is in the images."""
+    return {
+        "map": 0.0,
+        "map_drop": before.mean,
+        "map_50_drop": before.mean_at_half,
+        "max_class_ap_drop": max(before.by_class.values()),
+        "matched_f1": 0.0,
+        "min_class_f1": 0.0,
+        "lost_objects": 1.0,
+    }
 
 
 def _require_skill(before: AveragePrecision, boxes: int) -> None:

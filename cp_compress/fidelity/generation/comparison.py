@@ -14,12 +14,12 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.holdings.reach import modules_within
-from cp_compress.fidelity.generation.distances import common_length, edit_distance
 from cp_compress.fidelity.generation.generating import Generate, Writer, Written, write_both
+from cp_compress.fidelity.generation.parting import apart, parting_margins, without_skill
 from cp_compress.fidelity.generation.transcripts import word_errors
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement
 from cp_compress.fidelity.judging.survival import kaplan_meier_median
 from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
@@ -143,6 +143,7 @@ def compare_generation(
     details = {
         **measured.details,
         EQUAL: equal,
+        WITHOUT_SKILL: without_skill(before, prompts, tie, words),
         "data_digest": digest,
         "clusters": units.to_json(),
         "tie_margin": tie,
@@ -202,11 +203,8 @@ def _measure(
     after, before = written
     count = len(data)
     pairs = list(zip(before, after, strict=True))
-    longer = torch.tensor([max(len(old.pieces), len(new.pieces)) for old, new in pairs])
-    parts = torch.tensor([common_length(old.pieces, new.pieces) for old, new in pairs])
+    longer, parts, prefix, edits = apart([(old.pieces, new.pieces) for old, new in pairs])
     exact = (parts == longer) & torch.tensor([old.text == new.text for old, new in pairs])
-    edits = torch.tensor([edit_distance(old.pieces, new.pieces) for old, new in pairs]).double() / longer.clamp_min(1)
-    prefix = torch.where(longer > 0, parts.double() / longer.clamp_min(1), 1.0)
     median = kaplan_meier_median(parts.double(), ~exact)
     metrics = {
         "exact_generations": float(exact.double().mean()),
@@ -220,17 +218,17 @@ def _measure(
         "common_prefix": units.mean(prefix),
         "edit_distance": units.mean(edits),
     }
-    margins = _parting_margins(before, parts, exact)
+    margins = parting_margins(before, parts, exact)
     if margins is not None:
         damaged = margins.nan_to_num(0.0) > tie
         metrics["damaged_generations"] = float(damaged.double().mean())
         counts["damaged_generations"] = count
         evidence["damaged_generations"] = units.share(damaged)
-        apart = ~torch.isnan(margins)
-        if bool(apart.any()):
+        parted = ~torch.isnan(margins)
+        if bool(parted.any()):
             metrics["mean_parting_margin"], counts["mean_parting_margin"] = (
-                float(margins[apart].mean()),
-                int(apart.sum()),
+                float(margins[parted].mean()),
+                int(parted.sum()),
             )
     rows: list[list[Any]] = [
         [name, len(some), float(exact[some].double().mean()), float(prefix[some].mean()), float(edits[some].mean())]
@@ -250,19 +248,6 @@ def _measure(
         examples=_changes(written, data, parts, exact, edits, margins, tokenizer),
         details={"tables": [{"caption": "slices", "columns": columns, "rows": rows}] if rows else []},
     )
-
-
-def _parting_margins(before: Sequence[Written], parts: Tensor, exact: Tensor) -> Tensor | None:
-    """Return the reference's margin (n,) where both part, NaN where they do not; None if it gives none."""
-    if any(one.margins is None for one in before):
-        return None
-    found = torch.full((len(before),), torch.nan, dtype=torch.float64)
-    for place, one in enumerate(before):
-        assert one.margins is not None
-        if not exact[place] and len(one.margins):
-            # a candidate that goes on where the reference ends parts after its last token
-            found[place] = float(one.margins[min(int(parts[place]), len(one.margins) - 1)])
-    return found
 
 
 def _changes(

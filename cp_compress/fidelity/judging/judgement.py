@@ -26,7 +26,7 @@ from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement, doubts_of_requirements
 from cp_compress.fidelity.judging.metric import Direction
 from cp_compress.fidelity.judging.metrics import check_level, find_metric, known_metric, near_metrics
 
@@ -344,7 +344,8 @@ def judge(measurement: Measurement, requirements: Requirement | str | Sequence[R
     """Compare a measurement's metrics with requirements, of which each may be a text such as "agreement >= 0.99".
 
     Raises InvalidArgumentError when there is no requirement, when one names a metric that was not measured, or
-    asks for a confidence level where the metric has no sample behind it. A value that is NaN is an error.
+    asks for a confidence level where the metric has no sample behind it, and ObservationError when a model that does no
+    work, of which the measurement says what it would get, meets them all. A value that is NaN is an error.
 
     >>> measurement = Measurement("predictions", {"agreement": 0.98}, {"agreement": 100})
     >>> judge(measurement, [Requirement("agreement", "min", 0.99)]).outcome
@@ -355,7 +356,11 @@ def judge(measurement: Measurement, requirements: Requirement | str | Sequence[R
     asked = as_requirements("judge", requirements)
     if not asked:
         reject("judge", "requirements", requirements, "a check without requirements would pass whatever was found")
-    return Check(measurement, tuple(_judge_one(measurement, requirement) for requirement in asked))
+    results = tuple(_judge_one(measurement, requirement) for requirement in asked)
+    doubts = doubts_of_requirements(measurement, asked)
+    if doubts:
+        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+    return Check(measurement, results)
 
 
 def as_requirements(owner: str, given: object, confidence: float | None = None) -> list[Requirement]:

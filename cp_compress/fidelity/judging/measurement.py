@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, did_you_mean, explains_keywords, reject
 from cp_compress.base.error_reasons import printable_line, shortened
+from cp_compress.base.errors import ObservationError
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.mistaken import missing_attribute
 from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.metric import Metric
+from cp_compress.fidelity.judging.metrics import known_metric
 
 LONGEST_TABLE = 200
 """How many rows of a table, such as of classes, a record holds."""
 
+WITHOUT_SKILL = "without_skill"
+"""Where the details of a measurement say what models that do no work would get."""
+
+_FEWEST = 20  # examples; with fewer nothing is refused
+_END = 0.01
 # what fits one screen
 _SHOWN_METRICS = 14
 _SHOWN_FIRST = 4
@@ -211,3 +218,65 @@ def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = sorted(rows, key=badness)[:LONGEST_TABLE]
             found["left_out"] = {**found.get("left_out", {}), name: len(rows) - LONGEST_TABLE}
     return found
+
+
+class Bounding(Protocol):
+    """What is required of a metric, as a `Requirement` says it."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+
+    @property
+    def direction(self) -> str:
+        """The side that the metric is kept on, "min" or "max"."""
+
+    @property
+    def bound(self) -> float:
+        """The bound."""
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value lies on the right side of the bound, or on it."""
+
+
+def unskilled(model: str, metrics: Mapping[str, float], count: int) -> dict[str, Any]:
+    """Return what a model that does no work, in words such as "a model that finds nothing", would get.
+
+    `count` is the number of examples by which it is known; with fewer than 20 nothing is refused.
+    """
+    return {"model": model, "metrics": dict(metrics), "count": count}
+
+
+def doubts_of_requirements(measurement: Measurement, requirements: Sequence[Bounding]) -> tuple[str, ...]:
+    """Return notes on requirements that a model that does no work would meet, all of them.
+
+    Raises ObservationError where 20 examples or more say so. A bound at the end of a metric's range, or a hundredth
+    from it, such as agreement ≥ 0, is there to measure, and is left out.
+    """
+    asked = [one for one in requirements if not _always_holds(one)]
+    notes: list[str] = []
+    for found in measurement.details.get(WITHOUT_SKILL, ()) if asked else ():
+        values = [found["metrics"].get(one.metric, math.nan) for one in asked]
+        if not all(one.holds(value) for one, value in zip(asked, values, strict=True)):
+            continue
+        held = ", ".join(
+            f"{one.metric} {'≥' if one.direction == 'min' else '≤'} {one.bound:g} (it would have {value:.3g})"
+            for one, value in zip(asked, values, strict=True)
+        )
+        told = f"{found['model']} would meet {held}"
+        if found["count"] >= _FEWEST:
+            raise ObservationError(
+                f"{told}: what is required tells nothing on this data. Require more, require another metric too, or "
+                "give data on which the reference is better than that"
+            )
+        notes.append(told)
+    return tuple(notes)
+
+
+def _always_holds(requirement: Bounding) -> bool:
+    metric = known_metric(requirement.metric)
+    if metric is None:
+        return False
+    if requirement.direction == "min":
+        return requirement.bound <= metric.low + _END
+    return requirement.bound >= metric.high - _END

@@ -15,7 +15,7 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.base.error_reasons import shortened
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.probing import KEY, padding_notes
@@ -169,6 +169,7 @@ def _measure(
             "clusters": units.to_json(),
             EQUAL: found.equal,
             "data_digest": found.digest,
+            WITHOUT_SKILL: [_without_skill(found)],
             KEY: {
                 who: dataclasses.asdict(one) for who, one in zip(("candidate", "reference"), found.padding, strict=True)
             },
@@ -312,6 +313,18 @@ def _worst_tokens(found: Streamed, data: TokenData, tokenizer: Tokenizer | None)
             row |= dict(zip(names, shown, strict=True))
         rows.append(row)
     return rows
+
+
+def _without_skill(found: Streamed) -> dict[str, Any]:
+    """Return what a model would get that answers one token everywhere.
+
+    How it would do on perplexity is left to the note on a reference that is no better than a guess: a check of an
+    untrained model may be about nothing but the steps.
+    """
+    answers = found.tokens.reference_answer
+    often = int(torch.unique(answers, return_counts=True)[1].max())
+    told = "a model that answers one token everywhere"
+    return unskilled(told, {"token_agreement": often / len(answers)}, len(answers))
 
 
 def _notes(found: Streamed, reference_perplexity: float) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +13,20 @@ from torch import Tensor
 from cp_compress.base.arguments import check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.intervals import Evidence, Quantile
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.skill import FEWEST
 from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
 from cp_compress.fidelity.observing.observation import Observation, require_observations
+from cp_compress.fidelity.observing.outputs import logits_in, named_tensors
 from cp_compress.fidelity.observing.pairing import check_comparable
-from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_pair
+from cp_compress.fidelity.outputs.folding import Differences, OwnMetric, fold_constant, fold_pair
 from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
 from cp_compress.inputs.distinct import identical_groups
 
 _OWNER = "compare_outputs"
 _LISTED = 20
+_NAMED = 5
+_MASKED = 0.5
 
 
 @explains_keywords
@@ -88,15 +92,13 @@ def compare_outputs(
     found = fold_pair(_OWNER, candidate, reference, metric)
     _require_different(found, len(reference))
     rows = {name: _metrics(one, levels, tolerance) for name, one in found.items()}
-    metrics = {name: _worst(name, [row[name] for row in rows.values()]) for name in next(iter(rows.values()))}
+    metrics = _worst_of(rows)
     relative = torch.stack([one.relative for one in found.values()]).amax(0)
     largest = torch.stack([one.largest for one in found.values()]).amax(0)
     evidence = _evidence(found, rows, levels, tolerance, units)
     worst = max(rows, key=lambda name: rows[name]["relative_error"])
     notes = [] if len(rows) == 1 else [f"{len(rows)} outputs are compared; the least alike is {worst}"]
-    left_out = int(sum(float(one.left_out.sum()) for one in found.values()))
-    if left_out:
-        notes.append(f"{left_out} values are left out, at places that a mask or the targets say do not count")
+    notes += [*_mask_notes(found), *reference.remember(("left out",), lambda: _left_out(reference, list(found)))]
     own = [one.own for one in found.values() if one.own is not None]
     return Measurement(
         comparison="outputs",
@@ -113,6 +115,7 @@ def compare_outputs(
             "outputs": [{"output": name, "values": int(found[name].values.sum()), **row} for name, row in rows.items()],
             "tolerance": tolerance,
             "clusters": units.to_json(),
+            WITHOUT_SKILL: _without_skill(found, reference, metric, levels, tolerance),
         },
         notes=tuple(notes),
     )
@@ -133,6 +136,57 @@ def _require_different(found: Mapping[str, Differences], count: int) -> None:
             f"the reference gives the same outputs for all {count} examples, so that no example can tell two models "
             "apart: check how inputs are scaled, or give different examples"
         )
+
+
+def _mask_notes(found: Mapping[str, Differences]) -> list[str]:
+    """Return a note on each output of which a mask leaves half of all values out, or more."""
+    notes = []
+    for name, one in found.items():
+        share = 1.0 if one.lowest is None else float(one.values.sum()) / (len(one.values) * one.lowest.numel())
+        if share <= _MASKED:
+            told = f"{share:.1%} of the values of {name or 'the output'} are compared"
+            notes.append(f"{told}: the mask, or the targets, leave the others out")
+    return notes
+
+
+def _left_out(reference: Observation, compared: Sequence[str]) -> list[str]:
+    """Return a note on tensors that the reference gives and that are not compared, such as whole numbers."""
+    with torch.inference_mode(False), torch.no_grad(), reference.runner.evaluating():
+        given = reference.runner.output(reference.data.read([0])[0])
+    chosen = logits_in(given) if reference.gives_logits else None
+    others = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in named_tensors(given).items()
+        if name and name not in compared and tensor is not chosen
+    ]
+    if not others:
+        return []
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return [f"not compared: {', '.join(others[:_NAMED])}{more}; output= names one that is to be"]
+
+
+def _without_skill(
+    found: Mapping[str, Differences],
+    reference: Observation,
+    metric: OwnMetric | None,
+    levels: Sequence[float],
+    tolerance: float | None,
+) -> list[dict[str, Any]]:
+    """Return what a model would get that gives the reference's mean output for every example, where that is near."""
+    means = {name: one.mean for name, one in found.items()}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+    if len(known) < len(means):
+        return []
+    constant = fold_constant(_OWNER, reference, known, metric)
+    rows = {name: _metrics(one, levels, tolerance) for name, one in constant.items()}
+    told = "a model that gives the reference's mean output for every example"
+    return [unskilled(told, _worst_of(rows), len(reference))]
+
+
+def _worst_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics of the outputs, each of the output where it is worst."""
+    names = [name for name in next(iter(rows.values())) if all(name in row for row in rows.values())]
+    return {name: _worst(name, [row[name] for row in rows.values()]) for name in names}
 
 
 def _metrics(found: Differences, levels: Sequence[float], tolerance: float | None) -> dict[str, float]:

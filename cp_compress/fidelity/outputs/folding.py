@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.observation import Observation
-from cp_compress.inputs.trees import mask_of
+from cp_compress.fidelity.observing.outputs import floating_tensors
+from cp_compress.inputs.trees import TensorTree, mask_of
 
 OwnMetric = Callable[[Tensor, Tensor], Any]
 """A user's own distance of outputs: (candidate's (k, ...), reference's (k, ...)) to k numbers, lower where closer."""
@@ -32,6 +34,7 @@ class Differences:
         own: What the user's own metric gives, None without one.
         lowest: The smallest value of the reference at each place, over the examples, None where shapes differ.
         highest: The largest one.
+        total: The sum of the reference at each place, over the examples, None where shapes differ or not all counts.
     """
 
     squared: Tensor
@@ -42,6 +45,7 @@ class Differences:
     own: Tensor | None = None
     lowest: Tensor | None = None
     highest: Tensor | None = None
+    total: Tensor | None = None
 
     @property
     def relative(self) -> Tensor:
@@ -52,6 +56,15 @@ class Differences:
         usual = self.reference.mean()
         norms = torch.where(self.reference > 0, self.reference, usual).sqrt()
         return torch.where(self.squared > 0, self.squared.sqrt() / norms, 0.0)
+
+    @property
+    def mean(self) -> Tensor | None:
+        """The mean output of the reference, float64, where it is nearer to each output than half of its norm."""
+        if self.total is None:
+            return None
+        mean, signal = self.total / len(self.reference), float(self.reference.sum())
+        apart = signal - len(self.reference) * float(mean.square().sum())
+        return mean if apart <= _NEAR**2 * signal else None
 
     @property
     def alike(self) -> bool:
@@ -68,6 +81,7 @@ class Differences:
         owns = [part.own for part in parts if part.own is not None]
         lows = [part.lowest for part in parts if part.lowest is not None]
         highs = [part.highest for part in parts if part.highest is not None]
+        totals = [part.total for part in parts if part.total is not None]
         same = len({tuple(low.shape) for low in lows}) == 1
         return Differences(
             squared=torch.cat([part.squared for part in parts]),
@@ -78,10 +92,12 @@ class Differences:
             own=torch.cat(owns) if owns else None,
             lowest=torch.stack(lows).amin(0) if same else None,
             highest=torch.stack(highs).amax(0) if same else None,
+            total=torch.stack(totals).sum(0) if same and len(totals) == len(parts) else None,
         )
 
 
 _ROUNDING = 8
+_NEAR = 0.5
 
 
 def fold_pair(
@@ -113,7 +129,7 @@ def fold_pair(
                     f"the candidate gives {name or 'outputs'} of shape {tuple(ours.shape)}, the reference "
                     f"{tuple(theirs.shape)}: they cannot be compared value by value"
                 )
-            counts = _counting(reference, part, theirs)
+            counts = _counting(reference, part, name, theirs)
             found[name] = _differences(ours, theirs, counts, _own(owner, metric, ours, theirs, part.start))
         for name, one in found.items():
             parts.setdefault(name, []).append(one)
@@ -123,7 +139,32 @@ def fold_pair(
     return {name: some[0].joined(some[1:]) for name, some in parts.items()}
 
 
-def _counting(reference: Observation, part: slice, outputs: Tensor) -> Tensor | None:
+def fold_constant(
+    owner: str, reference: Observation, means: dict[str, Tensor], metric: OwnMetric | None
+) -> dict[str, Differences]:
+    """Return how far one answer to every example is apart from what the reference gives, by the name of the output."""
+    parts: dict[str, list[Differences]] = {name: [] for name in means}
+    size = BatchSize(reference.batch_size.limit, fixed=reference.deployed)
+
+    def fold(part: slice) -> None:
+        before = reference.outputs(part)
+        for name, mean in means.items():
+            theirs = before[name]
+            ours = mean.to(theirs).expand_as(theirs)
+            try:
+                own = _own(owner, metric, ours, theirs, part.start)
+            except Exception:  # such as a correlation, which a constant has none of
+                own = None
+            parts[name].append(_differences(ours, theirs, None, own))
+
+    with torch.inference_mode(False), torch.no_grad(), reference.runner.evaluating():
+        size.run(len(reference), fold)
+    joined = {name: some[0].joined(some[1:]) for name, some in parts.items()}
+    whole = {name: all(one.own is not None for one in some) for name, some in parts.items()}
+    return {name: one if whole[name] else dataclasses.replace(one, own=None) for name, one in joined.items()}
+
+
+def _counting(reference: Observation, part: slice, name: str, outputs: Tensor) -> Tensor | None:
     """Return which values (n, ...) of outputs count, with axes of length 1 where all do, or None for all."""
     if reference.task != "single_label" and reference.gives_logits:
         counts = reference.counting[part]
@@ -133,7 +174,25 @@ def _counting(reference: Observation, part: slice, outputs: Tensor) -> Tensor | 
     mask = mask_of(reference.data.read(range(part.start, part.stop))[0])
     if mask is None or outputs.shape[:2] != mask.shape:
         return None
+    if not reference.remember(("along the mask", name), lambda: _follows(reference, name, mask.shape[1])):
+        return None
     return mask.reshape(*mask.shape, *(1 for _ in outputs.shape[2:]))
+
+
+def _follows(reference: Observation, name: str, length: int) -> bool:
+    """Tell whether an output (n, length, ...) is shorter where the inputs are: else its length is one by chance.
+
+    Where the model takes no shorter inputs nobody can tell, and all values count.
+    """
+    inputs = reference.data.read([0])[0]
+    if not isinstance(inputs, TensorTree) or length < 2:
+        return False
+    shorter = inputs.map(lambda one: one[:, :-1] if one.ndim > 1 and one.shape[1] == length else one)
+    try:
+        found = floating_tensors(reference.runner.output(shorter), 1)
+    except (ObservationError, RuntimeError, ValueError, IndexError):
+        return False
+    return name in found and found[name].ndim > 1 and found[name].shape[1] == length - 1
 
 
 def _differences(ours: Tensor, theirs: Tensor, counts: Tensor | None, own: Tensor | None) -> Differences:
@@ -154,6 +213,7 @@ def _differences(ours: Tensor, theirs: Tensor, counts: Tensor | None, own: Tenso
         own=own,
         lowest=before.amin(0).cpu(),
         highest=before.amax(0).cpu(),
+        total=before.sum(0).cpu() if counts is None else None,
     )
 
 

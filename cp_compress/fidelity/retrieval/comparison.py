@@ -13,7 +13,7 @@ from cp_compress.base.arguments import check_choice, check_integer, explains_key
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
+from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, ExampleChange, Measurement, unskilled
 from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
@@ -28,7 +28,13 @@ from cp_compress.fidelity.retrieval.encoding import (
     score_pairs,
     vectors_of,
 )
-from cp_compress.fidelity.retrieval.judgements import MEASURES, doubts_of_skill, judge_rankings, judged_queries
+from cp_compress.fidelity.retrieval.judgements import (
+    MEASURES,
+    chance_of,
+    doubts_of_skill,
+    judge_rankings,
+    judged_queries,
+)
 from cp_compress.fidelity.retrieval.ranking import Ranked, Ranker, Similarity, overlap, rank_correlation
 from cp_compress.fidelity.side_by_side.independent import independent_units
 from cp_compress.fidelity.side_by_side.sides import EQUAL, Side, both_sides, evaluating
@@ -198,6 +204,12 @@ def _measure(
         "first_result_agreement": float(first.double().mean()),
     }
     counts = {"result_overlap": int(choosing.sum()), "first_result_agreement": len(data)}
+    ranked = _ranked(data).double()
+    chance = {
+        "result_overlap": float((k / ranked[choosing]).mean()),
+        "first_result_agreement": float((1 / ranked).mean()),
+        "result_rank_correlation": 0.0,
+    }
     evidence: dict[str, Evidence] = {
         "result_overlap": units.among(choosing).mean(shared[choosing]),
         "first_result_agreement": units.share(first),
@@ -211,13 +223,18 @@ def _measure(
     if rows:
         worst = min(rows, key=lambda row: row[2])
         metrics["min_slice_result_overlap"], counts["min_slice_result_overlap"] = worst[2], worst[1]
+        chance["min_slice_result_overlap"] = min(
+            float((k / ranked[members]).clamp_max(1).mean()) for members in subsets.values()
+        )
     per_example = {"overlap": shared, "first_result": first, "rank_correlation": tau}
     tables = [{"caption": "slices", "columns": ["slice", "queries", "result overlap"], "rows": rows}] if rows else []
     if data.relevant is not None:
         judged = judged_queries(data.relevant)
         found = judge_rankings([after.documents, before.documents], data.relevant, judged, k)
-        ranked = _ranked(data)[judged].tolist()
-        notes += doubts_of_skill(found[1]["ndcg"], data.relevant, judged, ranked, k)
+        searched = _ranked(data)[judged].tolist()
+        notes += doubts_of_skill(found[1]["ndcg"], data.relevant, judged, searched, k)
+        # of shortlists, judgements can name documents that are not among them
+        by_chance = chance_of(data.relevant, judged, len(data.corpus), k) if data.shortlists is None else {}
         if len(judged) < len(data):
             notes.append(
                 f"{len(data) - len(judged)} queries have no relevant document: they count for no recall or nDCG"
@@ -228,6 +245,8 @@ def _measure(
             new, old = found[0][name], found[1][name]
             metrics |= {f"reference_{name}": float(old.mean()), name: float(new.mean())}
             metrics[f"{name}_drop"] = float((old - new).mean())
+            chance[name] = by_chance.get(name, 0.0)
+            chance[f"{name}_drop"] = float(old.mean()) - chance[name]
             evidence |= {f"reference_{name}": some.mean(old), name: some.mean(new)}
             evidence[f"{name}_drop"] = some.mean(old - new, -1.0, 1.0)
             counts |= dict.fromkeys((f"reference_{name}", name, f"{name}_drop"), len(judged))
@@ -247,7 +266,11 @@ def _measure(
         evidence=evidence,
         per_example=per_example,
         examples=_changes(data, before, after, shared, first),
-        details={"tables": tables, "clusters": units.to_json()},
+        details={
+            "tables": tables,
+            "clusters": units.to_json(),
+            WITHOUT_SKILL: [unskilled("a model that puts documents in a random order", chance, len(data))],
+        },
         notes=tuple(notes),
     )
 

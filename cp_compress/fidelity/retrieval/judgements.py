@@ -106,3 +106,25 @@ def _by_chance(grades: Mapping[int, int], count: int, k: int) -> float:
     discounts = [1 / math.log2(place + 2) for place in range(min(k, count))]
     ideal = sum(gain * discount for gain, discount in zip(gains, discounts, strict=False))
     return sum(gains) / count * sum(discounts) / ideal
+
+
+def chance_of(relevant: Sequence[Mapping[int, int]], judged: Sequence[int], count: int, k: int) -> dict[str, float]:
+    """Return the expected recall, reciprocal rank and nDCG, @k, of `count` documents in a random order.
+
+    >>> chance_of([{0: 1}], [0], 4, 2)["recall"], chance_of([{0: 1}], [0], 4, 2)["mrr"]
+    (0.5, 0.375)
+    """
+    rows = [relevant[query] for query in judged]
+    first = [_first_by_chance(sum(grade > 0 for grade in row.values()), count, k) for row in rows]
+    ndcg = [_by_chance(row, count, k) for row in rows]
+    return {"recall": k / count, "mrr": sum(first) / len(rows), "ndcg": sum(ndcg) / len(rows)}
+
+
+def _first_by_chance(number: int, count: int, k: int) -> float:
+    """Return the expected reciprocal rank, @k, of the first of `number` relevant among `count` documents."""
+    found, none_before = 0.0, 1.0
+    for place in range(min(k, count - number + 1)):
+        hit = number / (count - place)
+        found += none_before * hit / (place + 1)
+        none_before *= 1 - hit
+    return found
