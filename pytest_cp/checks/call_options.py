@@ -104,10 +104,9 @@ def taking_bounds(
 def _unexpected(assertion: str, name: str, metrics: Iterable[Metric], others: Iterable[str]) -> str:
     """Return what is wrong with a keyword that an assertion does not take, and which one is meant."""
     known = list(others)
+    reason = explain_argument(name, metrics)
     if name in _OF_A_TEST and OUTPUT in known:
         reason = f"say it for the whole test, by @pytest.mark.cp_execution({name}=…)"
-    else:
-        reason = explain_argument(name, metrics)
     advice = did_you_mean(name, known) or f"it takes {', '.join(known)}"
     return f"{assertion}() got an unexpected keyword argument {name!r}: {reason or advice}"
 

@@ -295,7 +295,7 @@ def _worst_lines(record: Record) -> list[str]:
 def example_name(comparison: str, change: Record) -> str:
     """Return the label of an example, or what else it is called by; empty where its number says all."""
     label = str(change["label"])
-    if label in (NO_LABEL, f"image {change['index']}"):
+    if label in (NO_LABEL, f"#{change['index']}", f"image {change['index']}"):
         return ""
     return label if comparison in _NAMED else f"label {label}"
 

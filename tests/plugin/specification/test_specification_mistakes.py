@@ -49,6 +49,25 @@ from pytest_cp.specification.lines import find_line
             13,
             "must be a whole number; write 0 without quotes",
         ),
+        (
+            "[predictions]",
+            "[generation]\nmax_new_tokens = 0\nmin_exact_generations = 1\n[predictions]",
+            13,
+            "at least 1",
+        ),
+        (
+            "[predictions]",
+            "[detections]\nscore_threshold = 40\nmin_matched_f1 = 1\n[predictions]",
+            13,
+            "40 % would be 0.4",
+        ),
+        (
+            "[predictions]",
+            "[attributions]\nmethod = 'grad_cam'\nmin_mean_iou = 1\n[predictions]",
+            13,
+            "name the layer to look at",
+        ),
+        ("[predictions]", "[outputs]\nmin_sqnr = '30 dB'\n[predictions]", 13, "write 30 for 30 dB"),
         ("[predictions]", "[execution]\ndevice = 'gpu'\n[predictions]", 13, "torch calls it cuda"),
         (
             "[predictions]",
