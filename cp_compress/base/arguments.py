@@ -140,9 +140,11 @@ def _explain_call(
     needed = [one.name for one in parameters if one.default is one.empty and one.name in places + by_name]
     form = f"call it as {name}({', '.join(one if one in places else f'{one}=…' for one in needed)})"
     if len(given) > len(places) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        rule = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name"
+        told = f"{', '.join(by_name)} {'is' if len(by_name) == 1 else 'are'} given by name" if by_name else form
+        if parameters and parameters[0].annotation == "Observation":
+            told = "observe(model, data) makes what it takes; compare(candidate, reference, data) takes models"
         count = f"{len(places)} argument{'' if len(places) == 1 else 's'} by position"
-        raise TypeError(f"{name}() takes {count}, and {len(given)} are given: {rule if by_name else form}") from None
+        raise TypeError(f"{name}() takes {count}, and {len(given)} are given: {told}") from None
     missing = [one for one in needed if one not in (*places[: len(given)], *keywords)]
     if missing:
         raise TypeError(f"{name}() needs {' and '.join(missing)}: {form}") from None

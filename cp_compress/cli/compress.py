@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import add_device, read_device, read_module
@@ -15,6 +16,8 @@ from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, r
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_OTHER_FORMATS = (".onnx", ".pt", ".pt2", ".pth", ".tflite", ".engine", ".gguf", ".npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
     from cp_compress.model import compression_report, footprint, parse_scheme
     from cp_compress.model.scheme import apply_scheme
 
+    ending = Path(options.output).suffix.lower()
+    if ending in _OTHER_FORMATS:
+        told = f"what is written is a .cp file, and no {ending} file: name it {Path(options.output).stem}.cp"
+        raise InvalidArgumentError(f"--output {options.output}: {told}")
     scheme = parse_scheme(options.scheme)
     device = read_device(options)
     with progress(options, 4) as bar:

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _Parser.given = sys.argv[1:] if arguments is None else arguments
     options, passed_on = parser.parse_known_args(arguments)
     if passed_on and not getattr(options, "passes_on", False):
-        near = did_you_mean(passed_on[0].partition("=")[0], options.known_options)
+        option = passed_on[0].partition("=")[0]
+        near = _placed(option, options.places) or did_you_mean(option, options.known_options)
         options.refuse(f"unrecognized arguments: {' '.join(passed_on)}{near and f'; {near}'}")
     options.passed_on = passed_on
     here = str(Path.cwd())
@@ -116,8 +117,18 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG, formatter_class=layout)
         command.add_arguments(sub)
         known = [text for action in sub._actions for text in action.option_strings]
-        sub.set_defaults(run=command.run, known_options=known, refuse=sub.error)
+        places = {action.dest: str(action.metavar) for action in sub._actions if not action.option_strings}
+        sub.set_defaults(run=command.run, known_options=known, places=places, refuse=sub.error)
     return parser
+
+
+def _placed(option: str, places: Mapping[str, str]) -> str:
+    """Return where an argument stands that was given by name and has none, or an empty text for another."""
+    name = option.lstrip("-")
+    if name == "scheme" and "candidate" in places:
+        return 'a scheme makes a model: cp-compress compress MODEL --scheme "…" --output candidate.cp'
+    place = places.get(name)
+    return f"write its value in the place of {place}: {' '.join(places.values())}" if place else ""
 
 
 def _tell(options: argparse.Namespace, message: str, code: int) -> int:

@@ -183,6 +183,9 @@ def _count_flops(model: nn.Module, example_input: Any) -> int:
         shape = ", ".join(map(str, example_input))
         rule = f"a shape is no input: give a tensor, such as torch.zeros({shape})"
         reject("footprint", "example_input", example_input, rule)
+    if isinstance(example_input, nn.Module):
+        rule = "it is a model: take the footprint of each, or compression_report(reference, candidate)"
+        reject("footprint", "example_input", type(example_input).__name__, rule)
     args, kwargs = _arguments(model, example_input)
     counter: Any = LazyModule("torch.utils.flop_counter").FlopCounterMode(display=False)
     with running(model), torch.no_grad(), _countable(), counter:

@@ -29,6 +29,8 @@ DEPLOYED = "deployed_batch_size"
 """The argument of every assertion that runs two models on data: what their forward passes are held to."""
 OUTPUT = "output"
 """The argument of every assertion that runs two models on data: the part of what they give that is compared."""
+_OF_A_TEST = ("device", "seed", "batch_size")
+"""What a call has not, because all checks of a test run alike."""
 _DIGITS = 16
 
 
@@ -78,7 +80,8 @@ def taking_bounds(
             output: Any = kwargs.pop(OUTPUT, None) if runs else None
             for name in kwargs:
                 if name not in named and name not in signature.parameters:
-                    raise TypeError(_unexpected(assertion.__name__, name, metrics, [*named, *options]))
+                    others = [one.name for one in (*own, *(held if runs else [])) if one.name not in SUBJECTS]
+                    raise TypeError(_unexpected(assertion.__name__, name, metrics, [*named, *others]))
             chosen = {
                 name: value
                 for name, value in kwargs.items()
@@ -100,8 +103,10 @@ def taking_bounds(
 
 def _unexpected(assertion: str, name: str, metrics: Iterable[Metric], others: Iterable[str]) -> str:
     """Return what is wrong with a keyword that an assertion does not take, and which one is meant."""
-    reason = explain_argument(name, metrics)
     known = list(others)
+    reason = explain_argument(name, metrics)
+    if name in _OF_A_TEST and OUTPUT in known:
+        reason = f"say it for the whole test, by @pytest.mark.cp_execution({name}=…)"
     advice = did_you_mean(name, known) or f"it takes {', '.join(known)}"
     return f"{assertion}() got an unexpected keyword argument {name!r}: {reason or advice}"
 

@@ -14,6 +14,9 @@ from pytest_cp.checks.records import current_recorder
 _LISTED = 8
 _LISTED_LAYERS = 3
 _LISTED_TOKENS = 4
+_NAMED = ("language", "retrieval", "generation", "detections")  # their examples have no labels, but names
+NO_LABEL = "none"
+"""The label of an example of data without labels."""
 _ANSWERS = (("reference_text", "reference_answer"), ("candidate_text", "answer"))
 
 
@@ -34,7 +37,7 @@ def failure_message(record: Record, hint: str = "") -> str:
     lines += _output_lines(record["details"])
     lines += _table_lines(record["details"])
     lines += _flip_lines(record["details"].get("flips", []))
-    lines += _example_lines(record["examples"])
+    lines += _example_lines(record["comparison"], record["examples"])
     lines += _worst_lines(record)
     lines += _origin_lines(record["origin"])
     lines += [f"  note: {note}" for note in record["notes"]]
@@ -92,6 +95,15 @@ def found_and_bound(entry: Record) -> tuple[str, str]:
     """Return value and bound of a judged requirement, the bound with its sign, in digits that tell them apart."""
     sign = "≥" if entry["direction"] == "min" else "≤"
     return number(entry["value"], entry["bound"]), f"{sign} {number(entry['bound'], entry['value'])}"
+
+
+def in_brief(entry: Record) -> str:
+    """Return value and bound of a judged requirement in few words: whether it was only not proven, and how surely."""
+    value, bound = found_and_bound(entry)
+    text = f"{entry['metric']} = {value}, required {bound}"
+    if entry["outcome"] != "inconclusive":
+        return text
+    return f"inconclusive: {text}, not proven at {percent(entry['confidence'], digits=0)}"
 
 
 def sensitivity(entry: Record) -> str:
@@ -233,7 +245,11 @@ def token_change(row: Record) -> str:
 def table_texts(details: Record) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return the tables that a comparison gives of its groups: caption, heads of the columns, and rows as texts."""
     return [
-        (one["caption"], one["columns"], [[number(cell) for cell in row] for row in one["rows"]])
+        (
+            one["caption"],
+            one["columns"],
+            [["–" if cell is None else number(cell) for cell in row] for row in one["rows"]],
+        )
         for one in details.get("tables", [])
         if one["rows"]
     ]
@@ -260,10 +276,10 @@ def _flip_lines(flips: list[Record]) -> list[str]:
     return ["  predictions that changed, by class pair:", *rows, *_rest(len(flips))]
 
 
-def _example_lines(examples: list[Record]) -> list[str]:
+def _example_lines(comparison: str, examples: list[Record]) -> list[str]:
     if not examples:
         return []
-    rows = [_example_line(change) for change in examples[:_LISTED]]
+    rows = [f"    {example_change(comparison, change)}" for change in examples[:_LISTED]]
     return ["  examples that changed most:", *rows, *_rest(len(examples))]
 
 
@@ -273,11 +289,21 @@ def _worst_lines(record: Record) -> list[str]:
         return []
     found = f"{worst['metric']} = {number(worst['value'])}"
     heading = f"  worst of {record['runs']} runs (the failure above is the simplest one): {found}"
-    return [heading, *map(_example_line, worst["examples"])]
+    return [heading, *(f"    {example_change(record['comparison'], one)}" for one in worst["examples"])]
 
 
-def _example_line(change: Record) -> str:
-    return f"    #{change['index']} (label {change['label']}): {change['before']} → {change['after']}"
+def example_name(comparison: str, change: Record) -> str:
+    """Return the label of an example, or what else it is called by; empty where its number says all."""
+    label = str(change["label"])
+    if label in (NO_LABEL, f"#{change['index']}", f"image {change['index']}"):
+        return ""
+    return label if comparison in _NAMED else f"label {label}"
+
+
+def example_change(comparison: str, change: Record) -> str:
+    """Return what happened to an example, with its number and its name."""
+    name = example_name(comparison, change)
+    return f"#{change['index']}{name and f' ({name})'}: {change['before']} → {change['after']}"
 
 
 def _origin_lines(origin: Record | None) -> list[str]:

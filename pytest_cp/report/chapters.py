@@ -111,6 +111,8 @@ def _cell_view(cell: Cell | None, checks: Sequence[Mapping[str, Any]]) -> dict[s
     if cell is None:
         return None
     worst = min(cell.checks)
+    # the headroom of what is not proven says nothing, nor does that of a baseline
+    explained = cell.told.startswith("baseline: ") or cell.outcome in ("waived", "inconclusive")
     return {
         "outcome": cell.outcome,
         "symbol": SYMBOLS[cell.outcome],
@@ -118,7 +120,7 @@ def _cell_view(cell: Cell | None, checks: Sequence[Mapping[str, Any]]) -> dict[s
         "headroom": headroom_text(cell.headroom),
         "told": cell.told,
         "href": checks[worst]["id"],
-        "beside": cell.told if cell.told.startswith("baseline: ") or cell.outcome == "waived" else "",
+        "beside": cell.told.removeprefix("inconclusive: ") if explained else "",
     }
 
 

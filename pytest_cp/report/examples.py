@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from pytest_cp.checks.messages import NO_LABEL
 from pytest_cp.checks.recorder import Record
 
 PAGE_BYTES = 950_000
@@ -83,7 +84,7 @@ def _view(record: Record, row: Record, maps: Record | None, images: Images) -> d
     size = row.get("size") or [1, 1]
     return {
         "index": row["index"],
-        "label": row["label"],
+        "label": "" if row["label"] == NO_LABEL else row["label"],
         "text": row.get("text", ""),
         "lines": _lines(record["comparison"], row),
         "answers": answers,

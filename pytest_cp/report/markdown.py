@@ -13,6 +13,7 @@ from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number
 from pytest_cp.baselines import brief_problem, entry_name
 from pytest_cp.checks.messages import (
+    example_change,
     finding,
     found_and_bound,
     output_change,
@@ -157,8 +158,7 @@ def _failure(record: Record) -> list[str]:
     for caption, columns, rows in table_texts(record["details"]):
         lines += [f"- {_text(f'{caption}: {row_text(columns, row)}')}" for row in rows[:_LISTED_SLICES]]
     lines += [
-        "- " + _text(f"#{change['index']} (label {change['label']}): {change['before']} → {change['after']}")
-        for change in record["examples"][:_LISTED_EXAMPLES]
+        "- " + _text(example_change(record["comparison"], change)) for change in record["examples"][:_LISTED_EXAMPLES]
     ]
     origin = record["origin"]
     if origin is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cp_compress.fidelity.comparisons import known_comparisons
 from pytest_cp.assertions.names import ASSERTIONS
 from pytest_cp.baselines import brief_problem
-from pytest_cp.checks.messages import changed_share, found_and_bound
+from pytest_cp.checks.messages import changed_share, in_brief
 from pytest_cp.checks.recorder import Record, decisive_requirement, nearness
 from pytest_cp.report.compressed import Identity, compressed_name, is_stored_data, labels, short_digest
 from pytest_cp.report.document import shown_outcome
@@ -184,9 +184,7 @@ def why(record: Record) -> str:
         return problem
     if found is None:
         return str(record["error"]).partition("\n")[0]
-    value, bound = found_and_bound(found)
-    undecided = "inconclusive: " if found["outcome"] == "inconclusive" else ""
-    return f"{undecided}{found['metric']} = {value}, required {bound}"
+    return in_brief(found)
 
 
 def _placed(records: Sequence[Record]) -> list[tuple[_Group, Identity]]:

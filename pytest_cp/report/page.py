@@ -13,7 +13,7 @@ from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.files import write_atomically
 from cp_compress.base.numbers import headroom_text, number, percent
 from pytest_cp.baselines import brief_problem
-from pytest_cp.checks.messages import finding, found_and_bound, table_texts, token_change
+from pytest_cp.checks.messages import example_name, finding, found_and_bound, table_texts, token_change
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.report.chapters import SYMBOLS, head_facts, matrix_views
 from pytest_cp.report.compressed import changed_cell, compressed_name, coverage_lines
@@ -23,6 +23,7 @@ from pytest_cp.report.figures import SHAPES, accuracy_against_cost, class_bars, 
 from pytest_cp.report.matrix import build_matrices, outcomes_by_candidate, why
 from pytest_cp.report.sizes import size_table
 from pytest_cp.report.verdict import count_missing, session_verdict
+from pytest_cp.waivers.waivers import unused
 
 SHOWN_CLASSES = 40
 SHOWN_DOCUMENTS = 8
@@ -58,7 +59,7 @@ def _render(document: dict[str, Any], images: Images) -> str:
         checks=checks,
         tightest=_tightest(document["checks"]),
         missing=count_missing(document),
-        waivers=[waiver | {"found": _found(waiver, document["checks"])} for waiver in document["waivers"]],
+        waivers=[_waiver_view(waiver, document["checks"]) for waiver in document["waivers"]],
         coverage=coverage_lines(document["checks"]),
         shapes=SHAPES,
         charts=[(chart, _cost_figures(chart)) for chart in charts],
@@ -81,6 +82,11 @@ def _cost_figures(chart: dict[str, Any]) -> list[str]:
         if len(values) > 1 or cost == "size":
             figures.append(accuracy_against_cost(points, axis, cost))
     return figures
+
+
+def _waiver_view(waiver: Record, records: list[Record]) -> Record:
+    used = ", ".join(waiver["used_by"]) or unused(waiver, records)
+    return waiver | {"found": _found(waiver, records), "used": used}
 
 
 def _found(waiver: Record, records: list[Record]) -> str:
@@ -151,13 +157,19 @@ def _check_view(position: int, record: Record, images: Images) -> dict[str, Any]
     }
 
 
-def _table_views(record: Record) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return the tables that a comparison gives, and with them the examples that changed, which have no pictures."""
+def _table_views(record: Record) -> list[tuple[str, list[str], list[list[str]], bool]]:
+    """Return the tables that a comparison gives, and the examples that changed, which have no pictures.
+
+    Each with whether it is one of numbers.
+    """
     details = record["details"]
-    found = [(caption, columns, rows[:SHOWN_CLASSES]) for caption, columns, rows in table_texts(details)]
+    found = [(caption, columns, rows[:SHOWN_CLASSES], True) for caption, columns, rows in table_texts(details)]
     if "tables" in details and record["examples"]:
-        changes = [[f"#{one['index']} {one['label']}", one["before"], one["after"]] for one in record["examples"]]
-        found.append(("examples that changed most", ["example", "before", "after"], changes[:SHOWN_DOCUMENTS]))
+        changes = [
+            [f"#{one['index']} {example_name(record['comparison'], one)}".strip(), one["before"], one["after"]]
+            for one in record["examples"]
+        ]
+        found.append(("examples that changed most", ["example", "before", "after"], changes[:SHOWN_DOCUMENTS], False))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cp_compress.base.error_reasons import printable_line
@@ -17,6 +17,7 @@ from pytest_cp.report.matrix import build_matrices, level_of
 from pytest_cp.report.shipping import advise
 from pytest_cp.report.text_tables import Line, aligned, matrix_lines, reference_line, wrapped
 from pytest_cp.session.short_summary import fitted
+from pytest_cp.waivers.waivers import unused
 
 if TYPE_CHECKING:
     import pytest
@@ -67,7 +68,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: SessionState, exit_s
         for note in record["baseline"]["notes"] if record["baseline"] is not None else ():
             tell(f"baseline: {entry_name(record)}: {note}", yellow=True)
     for waiver in state.waivers.report(records):
-        tell(_waiver_line(waiver), yellow=True)
+        tell(_waiver_line(waiver, records), yellow=True)
     for note in state.notes:
         tell(f"note: {note}", yellow=True)
     for matrix in matrices:
@@ -142,9 +143,9 @@ def _say_missing(say: Callable[..., None], state: SessionState) -> None:
             say(f"not compared: {told}{'; '.join(tests[:_LISTED_GATES])}{more}: {reason}", **{colour: True})
 
 
-def _waiver_line(waiver: Record) -> str:
+def _waiver_line(waiver: Record, records: Sequence[Record]) -> str:
     tests = len(waiver["used_by"])
-    used = f"used by {tests} test{'s' if tests > 1 else ''}" if tests else "not used in this session"
+    used = f"used by {tests} test{'s' if tests > 1 else ''}" if tests else unused(waiver, records)
     until = f"{'EXPIRED' if waiver['expired'] else 'expires'} on {waiver['expires']}"
     who = f"{waiver['owner']}: {waiver['reason']}"
     limit = f"{number(waiver['at_worst'], digits=6)} at worst"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_cp.checks.messages import found_and_bound
+from pytest_cp.checks.messages import found_and_bound, in_brief
 from pytest_cp.checks.recorder import Record, decisive_requirement
 from pytest_cp.checks.records import REPORT_ATTRIBUTE
 from pytest_cp.session.shown import shown_text
@@ -129,14 +129,8 @@ def _reasons(report: _Report) -> Iterator[str]:
         yield f"{decisive['metric']} has no value: nothing was compared"
         return
     if not record["baseline_problems"]:
-        yield _in_words(decisive)
+        yield in_brief(decisive)
     yield _in_signs(decisive)
-
-
-def _in_words(entry: Record) -> str:
-    value, bound = found_and_bound(entry)
-    undecided = "inconclusive: " if entry["outcome"] == "inconclusive" else ""
-    return f"{undecided}{entry['metric']} = {value}, required {bound}"
 
 
 def _in_signs(entry: Record) -> str:

@@ -49,7 +49,7 @@ def _explain(error: Any) -> str:
     if error.validator == "anyOf":
         limits = error.schema["anyOf"][0]
         low, high = limits.get("minimum", "-inf"), limits.get("maximum", "inf")
-        rule = f"must be a number in [{low}, {high}]"
+        rule = "must be a number" + ("" if (low, high) == ("-inf", "inf") else f" in [{low}, {high}]")
         if len(error.schema["anyOf"]) > 1:
             rule += ', or "noise", "noise + 0.01" or "noise - 0.01"'
         elif isinstance(error.instance, str) and not _is_number(error.instance):
@@ -109,7 +109,10 @@ def _unit_told(value: Any, high: Any) -> str:
     if _is_number(value):
         return f"; write {value} without quotes"
     percent = re.fullmatch(r"\s*([\d.]+)\s*%\s*", value) if isinstance(value, str) else None
-    if percent is not None and _is_number(percent[1]):
+    decibel = re.fullmatch(r"\s*(-?[\d.]+)\s*dB\s*", value) if isinstance(value, str) else None
+    if decibel is not None and _is_number(decibel[1]):
+        return f"; write {decibel[1]} for {value}"
+    if percent is not None and _is_number(percent[1]) and high == 1:  # 5 % more is 1.05 where a ratio is bounded
         return f"; write {float(percent[1]) / 100:g} for {value}"
     if high == 1 and isinstance(value, (int, float)) and not isinstance(value, bool) and 1 < value <= 100:
         return f"; {value:g} % would be {value / 100:g}"

@@ -163,7 +163,8 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             if not asked:
                 yield place, f"{level} has no requirement; add at least one of {', '.join(bounds_of(level))}"
             if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
-                yield place, 'a bound is "noise", but there is no table [noise] with references'
+                told = 'a bound is "noise", but there is no table [noise]'
+                yield place, f'{told}; write one with references = ["quantize(bfloat16)"]'
             for name in asked:
                 if isinstance(entry[name], str) and _excuses_everything(bounds_of(level)[name], entry[name]):
                     told = f"{level}.{name} = {entry[name]!r}: more than half of all values would meet it"
@@ -241,8 +242,10 @@ def _chosen_candidates(
 
 def _never_compared(candidates: Sequence[Table], entries: Sequence[Table]) -> Iterator[tuple[list[str | int], str]]:
     """Yield each candidate that no table covers: the gate would pass without checking it."""
-    for position, candidate in enumerate(candidates):
-        name = _with_name(candidate)["name"]
+    names = [_with_name(candidate)["name"] for candidate in candidates]
+    if any(name not in names for entry in entries for name in entry.get("candidates", ())):
+        return  # the name that is misspelt there is told, and may be this one
+    for position, name in enumerate(names):
         if not any(name in entry.get("candidates", [name]) for entry in entries):
             told = f"candidate {name} is never compared: every table leaves it out of its candidates"
             yield ["candidate", position], told

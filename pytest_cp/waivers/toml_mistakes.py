@@ -36,7 +36,10 @@ def meant(text: str, number: int | None, reason: str) -> tuple[int | None, str]:
         return number, f"the table [{name}] stands twice: put its keys together, or write [[{name}]] where it is a list"
     if "Cannot overwrite" in reason:
         key = re.split(r"\s*=", line.strip().strip("[]"))[0]
-        return number, f"{shortened(key, _LONGEST)} stands twice: keep one"
+        name = shortened(key, _LONGEST)
+        if line.lstrip().startswith("[[") and any(one.strip() == f"[{key}]" for one in lines[: number - 1]):
+            return number, f"[{name}] stands above as one table: write [[{name}]] there too"
+        return number, f"{name} stands twice: keep one"
     if "Unclosed array" in reason and "[" not in line:
         return number, "above this line a list is not closed: ] or a comma is missing"
     for pattern, told in _MISTAKES:

@@ -159,6 +159,14 @@ class Waivers:
         return rows
 
 
+def unused(waiver: Record, records: Iterable[Record]) -> str:
+    """Return why no test used a waiver of the report: a name that no check has is often misspelt."""
+    fields = {name: waiver[name] for name in _KEYS} | {"expires": datetime.date.fromisoformat(waiver["expires"])}
+    if any(Waiver(**fields).matches(record["test"], waiver["metric"]) for record in records):
+        return "not used in this session"
+    return "not used in this session: no check has this name"
+
+
 def read_waivers(path: Path) -> Waivers:
     """Return the waivers of a TOML file, one table `[[waiver]]` each; raises WaiverError with what is wrong."""
     try:

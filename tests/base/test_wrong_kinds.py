@@ -55,6 +55,8 @@ WRONG = [
     (lambda: cp.noise_floor([MODEL, MODEL], cp.compare_predictions), OBSERVE_FIRST),
     (lambda: cp.noise_floor(MODEL, cp.compare_predictions), "give two observations or more"),
     (lambda: cp.noise_floor([SEEN, CANDIDATE], "predictions"), "such as compare_predictions"),
+    (lambda: cp.observe(Quantize("int8"), DATA), "it is a scheme: make the model, by cp_compress.compress(reference, "),
+    (lambda: cp.footprint(MODEL, MODEL), "take the footprint of each, or compression_report(reference, candidate)"),
     (lambda: cp.load("a.cp", make), "call it, as make()"),
     (lambda: cp.load("a.cp", MODEL.state_dict()), "by its load_state_dict"),
     (lambda: cp.load(make, "a.cp"), "the path comes first"),

@@ -253,6 +253,12 @@ def test_options_of_other_commands_are_still_checked(capsys):
     code, _, error = run(capsys, "init", *SUBJECTS, "--no-such-option")
     assert code == 2
     assert "--no-such-option" in error
+    code, _, error = run(capsys, "compare", "a:b", "--scheme", "quantize(int8)", "--data", "a:b")
+    assert (code, "a scheme makes a model: cp-compress compress MODEL" in error) == (2, True)
+    code, _, error = run(capsys, "compare", "a:b", "--reference", "a:b", "--data", "a:b")
+    assert (code, "write its value in the place of REFERENCE: CANDIDATE REFERENCE" in error) == (2, True)
+    code, _, error = run(capsys, "compress", "a:b", "--scheme", "quantize(int8)", "--output", "b.onnx")
+    assert (code, "no .onnx file: name it b.cp" in error) == (2, True)
 
 
 @pytest.fixture(scope="module")

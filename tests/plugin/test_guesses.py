@@ -223,6 +223,10 @@ def test_a_misspelt_keyword_of_every_public_callable_says_which_is_meant():
         (lambda: cp_compress.compare(None, None, None, min_agreement=1), "give bounds to an assertion of pytest_cp"),
         (lambda: cp_compress.Requirement.parse("cka >= 0.9", confidense=0.9), "did you mean confidence?"),
         (lambda: observe(None, None, "cpu"), "are given by name"),
+        (lambda: cp_compress.compare_predictions(1, 2, 3), "compare(candidate, reference, data) takes models"),
+        (lambda: check_preserved_predictions(1, 2, 3, batch_size=4), "by @pytest.mark.cp_execution(batch_size=…)"),
+        (lambda: check_preserved_predictions(1, 2, 3, confidense=0.9), "did you mean confidence?"),
+        (lambda: check_preserved_predictions(1, 2, 3, outputs="a"), "did you mean output?"),
     ],
 )
 def test_keywords_that_are_meant(call, told):

@@ -51,6 +51,8 @@ def mistaken(value: Any, wanted: Wanted) -> str:
         return "observe each model on the data first, by cp_compress.observe(model, data)" if callable(value) else ""
     if wanted == "data" and is_network:
         return "models come first, and the data after them"
+    if wanted == "model" and callable(getattr(value, "compress", None)):
+        return f"it is a scheme: make the model, by cp_compress.compress(reference, {shortened(repr(value), 60)})"
     if wanted == "model" and isinstance(value, Mapping):
         return "it is a dict: load the weights into their module, by its load_state_dict"
     if wanted == "model" and hasattr(value, "__getitem__") and hasattr(value, "__len__"):

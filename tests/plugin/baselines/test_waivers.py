@@ -54,9 +54,13 @@ def test_the_parameters_of_a_test_are_told_as_they_are(waived):
     assert waived(test="test_gate.py::test_gate[prune(density=0.4)]").run().result.ret == 0
 
 
-@pytest.mark.parametrize("other", [{"test": "*::test_other*"}, {"metric": "accuracy"}])
-def test_a_waiver_of_something_else_covers_nothing(waived, other):
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [({"test": "*::test_other*"}, "no check has this name (Ada"), ({"metric": "accuracy"}, "in this session (Ada")],
+)
+def test_a_waiver_of_something_else_covers_nothing(waived, other, told):
     outcome = waived(**other).run()
+    assert told in " ".join(outcome.result.stdout.str().split())
     assert outcome.failed_everywhere
     assert outcome.report["waivers"][0]["used_by"] == []
 

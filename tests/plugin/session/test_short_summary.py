@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_cp.checks.messages import example_change, in_brief
+
 GATES = """
 import pytest
 from pytest_cp import assert_preserved_predictions
@@ -69,3 +71,23 @@ def test_gates_that_were_left_out_take_one_paragraph(project, narrow):
     assert len(lines) - start < 15
     assert "not compared: 40 gates, " in told
     assert "and 37 more gates: deselected by -k 'nosuch'" in told
+
+
+def test_a_claim_that_is_not_proven_is_no_value_beyond_its_bound():
+    entry = {"metric": "agreement", "value": 0.957, "bound": 0.94, "direction": "min", "confidence": 0.95}
+    told = "agreement = 0.957, required ≥ 0.94"
+    assert in_brief(entry | {"outcome": "fail"}) == told
+    assert in_brief(entry | {"outcome": "inconclusive"}) == f"inconclusive: {told}, not proven at 95%"
+
+
+@pytest.mark.parametrize(
+    ("comparison", "label", "told"),
+    [
+        ("predictions", "cat", "#3 (label cat): a → b"),
+        ("outputs", "none", "#3: a → b"),
+        ("detections", "image 3", "#3: a → b"),
+        ("language", "19 tokens", "#3 (19 tokens): a → b"),
+    ],
+)
+def test_an_example_is_called_what_it_is_called(comparison, label, told):
+    assert example_change(comparison, {"index": 3, "label": label, "before": "a", "after": "b"}) == told

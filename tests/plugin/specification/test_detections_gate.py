@@ -126,7 +126,7 @@ def test_in_tests(folder):
             "*true objects *, AP before *, after *, drop *",
             "*objects by class:*",
             "*objects before *, after *, found again *, F1 *, lost *, new *, mean IoU *",
-            "*#* (label image *): * → lost * new *",
+            "*#*: * → lost * new *",
             "*ObservationError: the reference finds no object with a score of 1 or more*",
         ]
     )

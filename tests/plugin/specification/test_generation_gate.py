@@ -119,7 +119,7 @@ def test_in_tests(folder):
             "*GenerationNotPreservedError: exact_generations = *, required ≥ 1, n = 20*",
             "*slices:*",
             "*first: prompts 5, exact generations *, common prefix *, edit distance *",
-            "*#* (label #*): '*' → '*' (parts after *, edit distance *, margin *)*",
+            "*#*: '*' → '*' (parts after *, edit distance *, margin *)*",
             "*nothing was compressed: the candidate returns the reference's * bit for bit*",
         ]
     )

@@ -130,7 +130,7 @@ def test_in_tests(folder):
             "*slices:*",
             "*last: queries 12, result overlap *",
             "*examples that changed most:*",
-            "*#* (label q*): d* → d* of the documents kept)*",
+            "*#* (q*): d* → d* of the documents kept)*",
             "*nothing was compressed: the candidate returns the reference's * bit for bit*",
         ]
     )

@@ -15,7 +15,7 @@ from pytest_cp.specification.lines import find_line
         ("min_agreement", "min_agreemnt", 13, "did you mean min_agreement"),
         ("0.5", "1.5", 13, "must be a number in [0.0, 1.0]"),
         ("0.5", '"often"', 13, "must be a number"),
-        ("0.5", '"noise"', 12, "no table [noise]"),
+        ("0.5", '"noise"', 12, "no table [noise]; write one with references = ["),
         ("[predictions]", "[prediction]", 12, "did you mean predictions"),
         ("min_agreement = 0.5", "top_k = 3", 12, "has no requirement"),
         ("[predictions]\nmin_agreement = 0.5", "", 1, "no requirements"),
@@ -49,6 +49,25 @@ from pytest_cp.specification.lines import find_line
             13,
             "must be a whole number; write 0 without quotes",
         ),
+        (
+            "[predictions]",
+            "[generation]\nmax_new_tokens = 0\nmin_exact_generations = 1\n[predictions]",
+            13,
+            "at least 1",
+        ),
+        (
+            "[predictions]",
+            "[detections]\nscore_threshold = 40\nmin_matched_f1 = 1\n[predictions]",
+            13,
+            "40 % would be 0.4",
+        ),
+        (
+            "[predictions]",
+            "[attributions]\nmethod = 'grad_cam'\nmin_mean_iou = 1\n[predictions]",
+            13,
+            "name the layer to look at",
+        ),
+        ("[predictions]", "[outputs]\nmin_sqnr = '30 dB'\n[predictions]", 13, "write 30 for 30 dB"),
         ("[predictions]", "[execution]\ndevice = 'gpu'\n[predictions]", 13, "torch calls it cuda"),
         (
             "[predictions]",
@@ -102,6 +121,12 @@ from pytest_cp.specification.lines import find_line
         ("min_agreement = 0.5", "min_agreement == 0.5", 13, "a value is given by =, as in min_agreement"),
         ("min_agreement = 0.5", "min_agreement = 0.5\nmin_agreement = 0.6", 14, "min_agreement stands twice: keep one"),
         ("[reference]", "[data]\n[reference]", 7, "the table [data] stands twice"),
+        (
+            "min_agreement = 0.5",
+            "min_agreement = 0.5\n[[predictions]]\nmin_agreement = 0.6",
+            14,
+            "[predictions] stands above as one table: write [[predictions]] there too",
+        ),
         ("[predictions]", "[predictions", 12, "a bracket is missing: [predictions]"),
         ("[predictions]", "[predictions]\nmin_agreement = 0.5", 14, "not valid TOML"),
     ],
@@ -173,3 +198,11 @@ def test_lines_of_nested_tables():
     assert [find_line(text, place) for place in places] == [1, 3, 4, 6, 8, 10]
     assert find_line(text, ["list", 1, "missing"]) == 9
     assert find_line(text, []) == 1
+
+
+def test_a_misspelt_candidate_is_told_alone(tmp_path):
+    path = tmp_path / "gate.toml"
+    path.write_text(SPECIFICATION + 'candidates = ["prone(density=0.4)"]\n')
+    with pytest.raises(SpecificationError, match=r"did you mean prune\(density=0.4\)") as told:
+        read_specification(path)
+    assert "never compared" not in str(told.value)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cp_compress.base.expressions import parse_one
 from cp_compress.base.extensions import added
+from cp_compress.fidelity.attributions.methods.fields import set_layer
 
 _KIND = "attribution method"
 _BASE = "AttributionMethod"
@@ -23,7 +24,9 @@ def check_method_text(text: str) -> None:
 
     >>> check_method_text("occlusion(window=5)")
     """
-    parse_one(text, {**declared_methods(), **added(_KIND)}.values(), _KIND)
+    method = parse_one(text, {**declared_methods(), **added(_KIND)}.values(), _KIND)
+    if getattr(method, "needs_layer", False):
+        set_layer(method, optional=False)
 
 
 @functools.cache
@@ -40,13 +43,17 @@ def declared_methods() -> Mapping[str, type[Any]]:
 
 def _as_dataclass(node: ast.ClassDef) -> type[Any]:
     fields: list[Any] = []
-    constants: dict[str, Any] = {"positional_fields": ()}
+    constants: dict[str, Any] = {"positional_fields": (), "needs_layer": _needs_layer(node)}
     for name, annotation, value in _assigned(node):
         if annotation.startswith("ClassVar"):
             constants[name] = ast.literal_eval(value) if name in ("expression_name", "positional_fields") else None
         else:  # no default can be mutable in a frozen dataclass
             fields.append((name, Any) if value is None else (name, Any, dataclasses.field(default=None)))
     return dataclasses.make_dataclass(node.name, fields, namespace=constants)
+
+
+def _needs_layer(node: ast.ClassDef) -> bool:
+    return "set_layer(self, optional=False)" in map(ast.unparse, ast.walk(node))
 
 
 def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, str, Any]]:
