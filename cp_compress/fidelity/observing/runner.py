@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.batching import is_out_of_memory
-from cp_compress.base.devices import known_device
+from cp_compress.base.devices import known_device, usable_device
 from cp_compress.base.digests import forget_examined
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.holdings.reach import modules_within
@@ -63,6 +63,8 @@ class Runner:
             reject_kind("observe", "model", model, "a model is anything that maps a batch to logits", "model")
         own = model_device(model)
         given = known_device(device, f"device {device!r}") if isinstance(device, str) else device
+        if given is not None and given.type == "cuda" and not torch.cuda.is_available():
+            usable_device(given, f"device {str(given)!r}")
         self.device = given if given is not None else own or torch.device("cpu")
         self.model = model
         self.task = task
