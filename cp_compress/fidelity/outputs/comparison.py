@@ -98,6 +98,9 @@ def compare_outputs(
     evidence = _evidence(found, rows, levels, tolerance, units)
     worst = max(rows, key=lambda name: rows[name]["relative_error"])
     notes = [] if len(rows) == 1 else [f"{len(rows)} outputs are compared; the least alike is {worst}"]
+    left_out = int(sum(float(one.left_out.sum()) for one in found.values()))
+    if left_out:
+        notes.append(f"{left_out} values are left out, at places that a mask or the targets say do not count")
     notes += [*_mask_notes(found), *reference.remember(("left out",), lambda: _left_out(reference, list(found)))]
     own = [one.own for one in found.values() if one.own is not None]
     return Measurement(

@@ -88,7 +88,7 @@ _TEXTS = {
     "a bound that is a list": (changed("0.5", "[0.5]"), "gate.toml:13: .*must be a number in"),
     "a bound of code": (changed("0.5", "\"__import__('os').system('true')\""), "gate.toml:13: .*must be a number in"),
     "a bound of noise with code": (changed("0.5", '"noise + exit()"'), "gate.toml:13: .*must be a number in"),
-    "a bound of noise that is not told": (changed("0.5", '"noise"'), "no table .noise. with references"),
+    "a bound of noise that is not told": (changed("0.5", '"noise"'), "no table .noise.; write one with references"),
     "a bound of 100 000 letters": (changed("0.5", '"' + "x" * 100_000 + '"'), "gate.toml:13: .*must be a number in"),
     "an unknown bound": (changed("min_agreement", "min_agrement"), "gate.toml:13: unknown key min_agrement; did you"),
     "an unknown key of two lines": (changed(_BOUND, _BOUND + '\n"\\u001b[2J\\nx" = 1'), "unknown key"),

@@ -101,7 +101,7 @@ def test_declared_methods_are_the_known_ones():
         fields, read = ([one.name for one in dataclasses.fields(kind)] for kind in (made, declared[name]))
         assert fields == read, name
         assert made.positional_fields == declared[name].positional_fields
-        check_method_text(name)
+        check_method_text(f"{name}(layer='features')" if "spatial layer" in made.needs else name)
     with pytest.raises(InvalidArgumentError, match="did you mean integrated_gradients"):
         check_method_text("integrated_gradient")
 
