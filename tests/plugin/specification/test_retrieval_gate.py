@@ -109,7 +109,7 @@ references = ["quantize(float16)"]
 
 
 @pytest.fixture
-def folder(pytester, monkeypatch):
+def folder(pytester, monkeypatch, outside_ci):
     pytester.makepyfile(retrieval_models=MODELS)
     pytester.makeini(
         "[pytest]\npythonpath = .\ncp_reference = retrieval_models:reference\ncp_dataset = retrieval_models:data\n"
