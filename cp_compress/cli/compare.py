@@ -18,9 +18,10 @@ from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_comparison
 
 if TYPE_CHECKING:
-    from cp_compress.fidelity.judging.judgement import Check, Requirement, Result
+    from cp_compress.fidelity.judging.judgement import Check, Result
     from cp_compress.fidelity.judging.measurement import Measurement
     from cp_compress.fidelity.judging.measuring import Compare
+    from cp_compress.fidelity.judging.requirement import Requirement
     from cp_compress.fidelity.observing.observation import Observation
 
 _LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
@@ -172,7 +173,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_requirements(options: argparse.Namespace) -> list[Requirement]:
     """Return the requirements written on the command line."""
-    from cp_compress.fidelity.judging.judgement import Requirement
+    from cp_compress.fidelity.judging.requirement import Requirement
 
     requirements = []
     for text in options.require:

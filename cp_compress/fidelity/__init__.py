@@ -63,12 +63,12 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.groups import holm as holm
     from cp_compress.fidelity.judging.intervals import Interval as Interval
     from cp_compress.fidelity.judging.judgement import Check as Check
-    from cp_compress.fidelity.judging.judgement import Requirement as Requirement
     from cp_compress.fidelity.judging.judgement import judge as judge
     from cp_compress.fidelity.judging.measurement import Measurement as Measurement
     from cp_compress.fidelity.judging.metric import Metric as Metric
     from cp_compress.fidelity.judging.noise_floors import NoiseFloor as NoiseFloor
     from cp_compress.fidelity.judging.noise_floors import noise_floor as noise_floor
+    from cp_compress.fidelity.judging.requirement import Requirement as Requirement
     from cp_compress.fidelity.judging.survival import kaplan_meier_median as kaplan_meier_median
     from cp_compress.fidelity.language.comparison import compare_language as compare_language
     from cp_compress.fidelity.observing.layer_outputs import layer_features as layer_features
@@ -123,7 +123,7 @@ _MODULES = {
     "Observation": "observing.observation",
     "Occlusion": "attributions.methods.occlusion",
     "Origin": "origin.layers",
-    "Requirement": "judging.judgement",
+    "Requirement": "judging.requirement",
     "Saliency": "attributions.methods.gradients",
     "SmoothGrad": "attributions.methods.noise",
     "abstention_threshold": "predictions.abstention",

@@ -16,8 +16,8 @@ from cp_compress.base.errors import CompressionError, InvalidArgumentError, Noth
 from cp_compress.fidelity.comparisons import COMPARISONS, known_comparisons
 from cp_compress.fidelity.judging.fresh_data import broken_by, fresh_limit
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metric import Direction, Metric
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation, as_observations
 from cp_compress.fidelity.observing.outputs import NoLogitsError

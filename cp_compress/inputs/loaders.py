@@ -32,3 +32,22 @@ def count_in_order(loader: DataLoader[Any]) -> int:
         )
     count = len(order)
     return count if batches is None or not batches.drop_last else count - count % batches.batch_size
+
+
+class HandedOn:
+    """The examples of another data set, one by one and in its order; of a loader those that it yields."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+
+    @property
+    def wrapped_dataset(self) -> Any:
+        """The data set whose examples these are."""
+        return self.dataset
+
+    def __len__(self) -> int:
+        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._examples[index]

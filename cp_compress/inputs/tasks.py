@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.forms import as_data_set
-from cp_compress.inputs.loaders import count_in_order
+from cp_compress.inputs.loaders import HandedOn
 from cp_compress.inputs.metadata import Metadata
 from cp_compress.inputs.wrapping import said_by
 
@@ -27,7 +27,7 @@ UNKNOWN = -101
 
 
 @explains_keywords
-class TaskDataset:
+class TaskDataset(HandedOn):
     """A data set that states what its targets are.
 
     The `task` decides what models return and how targets look:
@@ -79,26 +79,15 @@ class TaskDataset:
                 reject("TaskDataset", "dataset", len(dataset[1]), f"there are {len(dataset[0])} inputs")
             dataset = TensorDataset(*map(torch.as_tensor, dataset))
         dataset = as_data_set(dataset)
-        self.dataset, self.task, self.ignore_index = dataset, task, ignore_index
+        super().__init__(dataset)
+        self.task, self.ignore_index = task, ignore_index
         self.classes = tuple(classes) if classes is not None else said_by(dataset, "classes")
-        self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else dataset
         if metadata is not None and (not isinstance(metadata, Metadata) or len(metadata) != len(self)):
             rule = f"must be Metadata with one row for each of {len(self)} examples, as read_metadata returns"
             reject("TaskDataset", "metadata", type(metadata).__name__, rule)
         self.metadata, self.clusters = metadata, clusters
         if clusters is not None:
             read_clusters("TaskDataset", clusters, self, len(self))
-
-    @property
-    def wrapped_dataset(self) -> Any:
-        """The data set whose examples these are."""
-        return self.dataset
-
-    def __len__(self) -> int:
-        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._examples[index]
 
 
 def task_of(source: Any) -> Task:

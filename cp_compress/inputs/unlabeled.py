@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from cp_compress.base.arguments import explains_keywords
 from cp_compress.inputs.forms import as_data_set
-from cp_compress.inputs.loaders import count_in_order
+from cp_compress.inputs.loaders import HandedOn
 
 REMEDY = (
     "give (input, label) pairs. Without labels, agreement, divergence of probabilities, embeddings, attributions, "
@@ -18,7 +16,7 @@ NO_LABELS_NOTE = "the data has no labels: what is measured against labels is lef
 
 
 @explains_keywords
-class Unlabeled:
+class Unlabeled(HandedOn):
     """A data set whose examples are inputs alone, whatever form they have.
 
     A tensor, a data set of tensors and one of mappings without "labels" and "label" are inputs alone by themselves. A
@@ -39,16 +37,4 @@ class Unlabeled:
     labeled = False
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = as_data_set(dataset, alone=True)
-        self._examples: Any = dataset.dataset if isinstance(dataset, DataLoader) else self.dataset
-
-    @property
-    def wrapped_dataset(self) -> Any:
-        """The data set whose examples these are."""
-        return self.dataset
-
-    def __len__(self) -> int:
-        return count_in_order(self.dataset) if isinstance(self.dataset, DataLoader) else len(self._examples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._examples[index]
+        super().__init__(as_data_set(dataset, alone=True))

@@ -15,9 +15,10 @@ from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
-from cp_compress.fidelity.judging.judgement import Check, Requirement, Result, judge
+from cp_compress.fidelity.judging.judgement import Check, Result, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.measuring import measure_for
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import observe
 from cp_compress.inputs.reading import LabeledData
 

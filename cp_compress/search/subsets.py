@@ -15,8 +15,9 @@ from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
 from cp_compress.data.selection.selection import Selection
-from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
+from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.predictions.comparison import compare_predictions
 from cp_compress.inputs.reading import LabeledData

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cp_compress.base.arguments import explains_keywords, reject
-from cp_compress.fidelity.judging.judgement import Check, Requirement, as_requirements
+from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.requirement import Requirement, as_requirements
 from cp_compress.fidelity.observing.refusals import (
     require_difference,
     require_order,

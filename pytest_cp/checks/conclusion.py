@@ -13,10 +13,11 @@ from cp_compress.base.arguments import check_choice, check_real, reject
 from cp_compress.base.digests import examining_once
 from cp_compress.base.showing.work import limited_to
 from cp_compress.fidelity.comparisons import Comparison
-from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
+from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.measuring import measure_for
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import Observation, observe
 from cp_compress.fidelity.observing.refusals import (
     require_difference,

@@ -8,7 +8,8 @@ from typing import Any
 
 from cp_compress.base.digests import examining_once
 from cp_compress.fidelity.comparisons import Comparison
-from cp_compress.fidelity.judging.judgement import Check, Requirement
+from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.outputs import view_of
 from cp_compress.fidelity.observing.refusals import (
     notes_on_used,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
-from cp_compress.fidelity.judging.judgement import Requirement, judge
+from cp_compress.fidelity.judging.judgement import judge
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.reconstruction import compare_reconstruction
 from cp_compress.fidelity.structural_similarity import structural_similarity
 from cp_compress.inputs.reading import LabeledData

@@ -28,7 +28,7 @@ from cp_compress.fidelity import (
     judge,
     observe,
 )
-from cp_compress.fidelity.judging.judgement import Requirement
+from cp_compress.fidelity.judging.requirement import Requirement
 
 LAYERS = ["features.3", "input:classifier.3"]
 

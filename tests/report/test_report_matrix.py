@@ -5,7 +5,8 @@ import json
 import jsonschema
 import pytest
 
-from cp_compress.fidelity.judging.judgement import Measurement, Requirement, judge
+from cp_compress.fidelity.judging.judgement import Measurement, judge
+from cp_compress.fidelity.judging.requirement import Requirement
 from pytest_cp.report.markdown import render_markdown
 from pytest_cp.report.matrix import build_matrices
 from pytest_cp.report.page import render_page

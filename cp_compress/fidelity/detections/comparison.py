@@ -22,8 +22,9 @@ from cp_compress.fidelity.judging.units import ClusteredMean, Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
+from cp_compress.fidelity.side_by_side.independent import independent_units
 from cp_compress.fidelity.side_by_side.sides import EQUAL, Side, both_sides
-from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
+from cp_compress.inputs.clusters import Clusters, read_clusters
 from cp_compress.inputs.detection import DetectionData, Objects
 
 _OWNER = "compare_detections"
@@ -114,8 +115,7 @@ def compare_detections(
     notes = _require_objects(found, score)
     after, before = found.found
     matched = match_all(before, after, score, iou)
-    repeated = found.repeated
-    units = Units(repeated if known is None else joined_clusters(known, repeated))
+    units = independent_units(known, found.repeated)
     measured = _measure(matched, images, subsets, units, least)
     if found.truth is not None:
         measured = _with_truth(measured, (before, after), found.truth, images)

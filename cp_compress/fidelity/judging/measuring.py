@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from cp_compress.fidelity.judging.batches import with_batches
-from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.repeats import count_once
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.refusals import require_known_batches

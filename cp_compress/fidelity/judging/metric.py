@@ -158,6 +158,15 @@ class Metric:
             reject(owner, "confidence", confidence, f"{rule}, so give no confidence")
 
 
+def declared(*metrics: Metric) -> Mapping[str, Metric]:
+    """Return metrics by their names.
+
+    >>> list(declared(Metric("gap", "A gap.", "lower")))
+    ['gap']
+    """
+    return {metric.name: metric for metric in metrics}
+
+
 def bound_arguments(metrics: Iterable[Metric]) -> dict[str, Metric]:
     """Return the arguments by which an assertion bounds metrics, in their order.
 

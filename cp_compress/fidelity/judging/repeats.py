@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.distinct import effective_count, identical_groups
 

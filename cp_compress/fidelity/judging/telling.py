@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.judging.judgement import Requirement
 from cp_compress.fidelity.judging.metrics import known_metric
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.judging.skill import FEWEST, skill_of
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.trees import leaves_of

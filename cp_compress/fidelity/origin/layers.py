@@ -24,8 +24,9 @@ from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
 from cp_compress.fidelity.origin.joined import Unit
 from cp_compress.fidelity.origin.noise import NoiseMeter, measure_noise
+from cp_compress.fidelity.origin.notes import not_reached, notes_on
 from cp_compress.fidelity.origin.pairs import LayerPairs, compiled_from, pair_layers
-from cp_compress.fidelity.origin.restoration import Restored, Restorer, restore_each
+from cp_compress.fidelity.origin.restoration import Restorer, restore_each
 from cp_compress.fidelity.predictions.tables import changed_answers
 from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.trees import Inputs
@@ -234,19 +235,10 @@ def find_origin(
         exact=not any(layer.grouped for layer in layers),
         runs=runs if inputs is not None else 0,
         notes=(
-            *_notes(pairs, total, looked_at, len(layers), by_noise=by_noise),
-            *([_not_reached(pairs, found)] if stopped else []),
+            *notes_on(pairs, total, looked_at, len(layers), by_noise=by_noise),
+            *([not_reached(pairs, found)] if stopped else []),
         ),
     )
-
-
-def _not_reached(pairs: LayerPairs, found: Sequence[Restored]) -> str:
-    reached = {path for part in found for unit in part.units for path in unit}
-    left = [path for unit in pairs.units for path in unit if path not in reached]
-    if not left:
-        return "the time budget was spent before the groups of layers were divided further"
-    listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-    return f"the time budget was spent: {len(left)} layers were not looked at ({listed})"
 
 
 def _module(seen: Observation, which: str) -> nn.Module:
@@ -343,21 +335,3 @@ def _smallest(meter: NoiseMeter, paths: Sequence[str]) -> float:
 
 def _or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _notes(pairs: LayerPairs, changed: int, asked: int, found: int, *, by_noise: bool) -> tuple[str, ...]:
-    notes = []
-    if by_noise:
-        notes.append("the order is that of the noise that each layer adds")
-    elif not changed:
-        notes.append("no prediction changed; the order is that of the noise that each layer adds")
-    elif asked < changed:
-        notes.append(f"{asked} of {changed} changed predictions were tested, spread evenly")
-    if pairs.left_out:
-        for reason in dict.fromkeys(pairs.left_out.values()):
-            paths = [path for path, why in pairs.left_out.items() if why == reason]
-            listed = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
-            notes.append(f"{len(paths)} parts could not be restored ({listed}): {reason}")
-    if not found and not pairs.left_out and not pairs.units:
-        notes.append("the models do not differ in any part that can be replaced")
-    return tuple(notes)

@@ -12,9 +12,10 @@ from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.devices import usable_device
 from cp_compress.data.dataset import CompressedDataset
 from cp_compress.fidelity.comparisons import comparison_of, known_comparisons
-from cp_compress.fidelity.judging.judgement import Check, Requirement, judge
+from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import forget_observations, observe
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import known_digests, mark_as_searched, shared_examples

@@ -14,7 +14,8 @@ from cp_compress.fidelity.attributions.comparison import compare_attributions
 from cp_compress.fidelity.attributions.jaccard import split_jaccard
 from cp_compress.fidelity.attributions.pairs import CorrectedMean
 from cp_compress.fidelity.judging.intervals import BoundedMean
-from cp_compress.fidelity.judging.judgement import Requirement, judge
+from cp_compress.fidelity.judging.judgement import judge
+from cp_compress.fidelity.judging.requirement import Requirement
 
 CLASSES = 4
 

@@ -11,7 +11,8 @@ from torch import nn
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import compare_pointing, observe, parse_attribution_method
 from cp_compress.fidelity.attributions.maps import attribution_maps
-from cp_compress.fidelity.judging.judgement import Requirement, judge
+from cp_compress.fidelity.judging.judgement import judge
+from cp_compress.fidelity.judging.requirement import Requirement
 
 
 class Weighted(nn.Module):

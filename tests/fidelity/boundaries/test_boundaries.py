@@ -12,7 +12,8 @@ from cp_compress.base.errors import InvalidArgumentError, ObservationError
 from cp_compress.fidelity import observe
 from cp_compress.fidelity.boundaries.comparison import boundary_distances, compare_boundaries
 from cp_compress.fidelity.judging.intervals import BoundedMean, Quantile
-from cp_compress.fidelity.judging.judgement import Requirement, judge
+from cp_compress.fidelity.judging.judgement import judge
+from cp_compress.fidelity.judging.requirement import Requirement
 
 
 class Box(nn.Module):

@@ -8,7 +8,7 @@ from scipy import stats
 from cp_compress import observe
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.judging.exact import hypergeometric_tails
-from cp_compress.fidelity.judging.judgement import Requirement
+from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.judging.skill import skill_of
 from cp_compress.fidelity.judging.telling import require_telling
 from cp_compress.inputs.tasks import IGNORED, TaskDataset

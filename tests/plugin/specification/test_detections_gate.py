@@ -1,8 +1,7 @@
 """`assert_detections_preserved` in a gate, in a specification and on the command line."""
 
-import json
-
 import pytest
+from release_gates import failed_check, prepare, report_text, run_reporting
 
 from cp_compress.cli.main import main
 
@@ -108,16 +107,11 @@ references = ["quantize(float16)"]
 
 @pytest.fixture
 def folder(pytester, monkeypatch):
-    pytester.makepyfile(detectors=MODELS)
-    pytester.makeini("[pytest]\npythonpath = .\ncp_reference = detectors:reference\ncp_dataset = detectors:data\n")
-    monkeypatch.syspath_prepend(pytester.path)
-    return pytester
+    return prepare(pytester, monkeypatch, "detectors", MODELS, "data")
 
 
 def test_in_tests(folder):
-    folder.makepyfile(test_release=TEST)
-    reports = [f"--cp-report-{kind}=report.{kind}" for kind in ("json", "html", "markdown")]
-    result = folder.runpytest_inprocess("-p", "no:cacheprovider", *reports)
+    result = run_reporting(folder, TEST)
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -130,12 +124,11 @@ def test_in_tests(folder):
             "*ObservationError: the reference finds no object with a score of 1 or more*",
         ]
     )
-    report = json.loads(folder.path.joinpath("report.json").read_text(encoding="utf-8"))
-    failed = next(check for check in report["checks"] if check["outcome"] == "fail")
+    failed = failed_check(folder)
     assert failed["comparison"] == "detections"
     assert failed["subjects"]["data"]["count"] == 20
-    assert "Objects by size" in folder.path.joinpath("report.html").read_text(encoding="utf-8")
-    assert "average precision by class: " in folder.path.joinpath("report.markdown").read_text(encoding="utf-8")
+    assert "Objects by size" in report_text(folder, "html")
+    assert "average precision by class: " in report_text(folder, "markdown")
 
 
 def test_in_a_specification_and_on_the_command_line(folder, capsys):

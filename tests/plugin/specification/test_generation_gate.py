@@ -1,8 +1,7 @@
 """`assert_generation_preserved` in a gate, in a specification and on the command line."""
 
-import json
-
 import pytest
+from release_gates import failed_check, prepare, report_text, run_reporting
 
 from cp_compress.cli.main import main
 
@@ -103,16 +102,11 @@ references = ["quantize(float16)"]
 
 @pytest.fixture
 def folder(pytester, monkeypatch):
-    pytester.makepyfile(writers=MODELS)
-    pytester.makeini("[pytest]\npythonpath = .\ncp_reference = writers:reference\ncp_dataset = writers:prompts\n")
-    monkeypatch.syspath_prepend(pytester.path)
-    return pytester
+    return prepare(pytester, monkeypatch, "writers", MODELS, "prompts")
 
 
 def test_in_tests(folder):
-    folder.makepyfile(test_release=TEST)
-    reports = [f"--cp-report-{kind}=report.{kind}" for kind in ("json", "html", "markdown")]
-    result = folder.runpytest_inprocess("-p", "no:cacheprovider", *reports)
+    result = run_reporting(folder, TEST)
     result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -123,12 +117,11 @@ def test_in_tests(folder):
             "*nothing was compressed: the candidate returns the reference's * bit for bit*",
         ]
     )
-    report = json.loads(folder.path.joinpath("report.json").read_text(encoding="utf-8"))
-    failed = next(check for check in report["checks"] if check["outcome"] == "fail")
+    failed = failed_check(folder)
     assert failed["comparison"] == "generation"
     assert failed["subjects"]["data"]["count"] == 20
     for kind in ("html", "markdown"):
-        assert "parts after" in folder.path.joinpath(f"report.{kind}").read_text(encoding="utf-8")
+        assert "parts after" in report_text(folder, kind)
 
 
 def test_in_a_specification_and_on_the_command_line(folder, capsys):

@@ -1,8 +1,7 @@
 """`assert_retrieval_preserved` in a gate, in a specification and on the command line."""
 
-import json
-
 import pytest
+from release_gates import failed_check, prepare, report_text, run_reporting
 
 from cp_compress.cli.main import main
 
@@ -110,19 +109,12 @@ references = ["quantize(float16)"]
 
 @pytest.fixture
 def folder(pytester, monkeypatch, outside_ci):
-    pytester.makepyfile(retrieval_models=MODELS)
-    pytester.makeini(
-        "[pytest]\npythonpath = .\ncp_reference = retrieval_models:reference\ncp_dataset = retrieval_models:data\n"
-    )
     pytester.path.joinpath("rows.csv").write_text("place\n" + "\n".join(map(str, range(24))) + "\n")
-    monkeypatch.syspath_prepend(pytester.path)
-    return pytester
+    return prepare(pytester, monkeypatch, "retrieval_models", MODELS, "data")
 
 
 def test_in_tests(folder):
-    folder.makepyfile(test_release=TEST)
-    reports = [f"--cp-report-{kind}=report.{kind}" for kind in ("json", "html", "markdown")]
-    result = folder.runpytest_inprocess("-p", "no:cacheprovider", *reports)
+    result = run_reporting(folder, TEST)
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -134,14 +126,11 @@ def test_in_tests(folder):
             "*nothing was compressed: the candidate returns the reference's * bit for bit*",
         ]
     )
-    report = json.loads(folder.path.joinpath("report.json").read_text(encoding="utf-8"))
-    failed = next(check for check in report["checks"] if check["outcome"] == "fail")
+    failed = failed_check(folder)
     assert failed["comparison"] == "retrieval"
     assert failed["subjects"]["data"]["count"] == 24
-    assert "Slices by relevance" in folder.path.joinpath("report.html").read_text(encoding="utf-8")
-    assert "slices by relevance: last: queries 12" in folder.path.joinpath("report.markdown").read_text(
-        encoding="utf-8"
-    )
+    assert "Slices by relevance" in report_text(folder, "html")
+    assert "slices by relevance: last: queries 12" in report_text(folder, "markdown")
     for mode in ("new", "check"):
         result = folder.runpytest_inprocess("-p", "no:cacheprovider", f"--cp-baseline={mode}", "-k", "holds")
         result.assert_outcomes(passed=1, deselected=3)
