@@ -159,12 +159,12 @@ def _origins(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         origin = record["origin"]
         if origin is not None:
-            view = _origin(origin)
+            view = _origin(origin, predicted=record["comparison"] != "outputs")
             found.setdefault(str(view), view)
     return [view for view in found.values() if view["layers"] or view["notes"]]
 
 
-def _origin(origin: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(origin: Mapping[str, Any], *, predicted: bool) -> dict[str, Any]:
     asked = origin.get("asked", 0)
     layers = [
         {
@@ -175,10 +175,12 @@ def _origin(origin: Mapping[str, Any]) -> dict[str, Any]:
         }
         for layer in origin["layers"][:_LISTED_LAYERS]
     ]
+    order = "no prediction changed, so by the noise that each adds" if predicted else "by the noise that each adds"
     ranked = asked or any(layer["noise"] for layer in layers)
     return {
         "layers": layers if ranked else [],
         "asked": asked,
+        "order": "" if asked else order,
         "noise": any(layer["noise"] for layer in layers),
         "notes": origin.get("notes", []),
     }
