@@ -25,6 +25,7 @@ demo: setup
 check test: export PYTHONDONTWRITEBYTECODE :=
 # two workers share the cores; more threads in each would wait for one another
 check test: export OMP_NUM_THREADS ?= 1
+lint check test: export MYPY_NUM_WORKERS ?= 2
 
 lint: setup
 	$(PYTHON) -m ruff check .
