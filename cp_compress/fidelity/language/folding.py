@@ -9,10 +9,9 @@ from torch import Tensor
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.predictions.logit_rows import pass_over
 
-# tensors of this size stay in a CPU's caches, and their memory is used again instead of being asked for anew
-_CPU_VALUES, _ACCELERATOR_VALUES = 2**17, 2**24
-_ROWS, _COLUMNS = 64, 512
+_ROWS, _ACCELERATOR_VALUES = 64, 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,55 +76,9 @@ def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -
     return Folded(*(tensor.cpu() for tensor in vars(found).values()))
 
 
-@dataclass(frozen=True, eq=False)
-class _Passed:
-    """What one pass over rows of two models finds.
-
-    `kl` (rows,) is their divergence; `log_totals` (2, rows), float64, are the logarithms of the sums of exponentials of
-    logits, and `heads` (2, rows, columns) the largest of all logits that lie so many columns apart.
-    """
-
-    kl: Tensor
-    log_totals: Tensor
-    heads: Tensor
-
-
-def _pass_over(before: Tensor, after: Tensor, rows: Tensor) -> _Passed:
-    """Return what rows (k,) say, where each logit is read from memory once and all else happens in the cache.
-
-    With a and b the logits less the largest of their row, and A and B the sums of their exponentials, KL is
-    Σ eᵃ · (a − b) / A − log(A / B): the terms that weigh most are those with the least rounding.
-    """
-    size = before.shape[1]
-    values = _CPU_VALUES if before.device.type == "cpu" else _ACCELERATOR_VALUES
-    step = min(len(rows), max(1, values // size))
-    dtype = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
-    space = torch.empty(3, step, size, dtype=dtype, device=before.device)
-    sums, totals, heads = [], [], []
-    for part in slices(len(rows), step):
-        some = rows[part]
-        *pair, moved = space[:, : len(some)].unbind()
-        for logits, into in zip((before, after), pair, strict=True):
-            read = _read(logits, some).to(dtype)
-            heads.append(_heads(read))
-            torch.sub(read, heads[-1].amax(dim=1, keepdim=True), out=into)
-        torch.sub(*pair, out=moved)
-        totals += [each.exp_().sum(dim=1) for each in pair]
-        sums.append(moved.mul_(pair[0]).sum(dim=1))
-    total, largest = (torch.stack([torch.cat(each[::2]), torch.cat(each[1::2])]) for each in (totals, heads))
-    kl = torch.cat(sums) / total[0] - (total[0] / total[1]).log()
-    return _Passed(kl, total.double().log() + largest.amax(dim=2), largest)
-
-
-def _read(logits: Tensor, rows: Tensor) -> Tensor:
-    """Return rows (k,) of logits, without copying them where they follow each other."""
-    first, last = int(rows[0]), int(rows[-1])
-    return logits[first : last + 1] if last - first + 1 == len(rows) else logits[rows]
-
-
 def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, rows: Tensor, top_k: int) -> Folded:
     """Return what some rows (k,) of logits (n, vocabulary) say of their targets (k,)."""
-    passed = _pass_over(before, after, rows)
+    passed = pass_over(before, after, rows)
     if not bool(passed.kl.isfinite().all()):
         _explain(before[rows], after[rows])
     models = tuple(zip((before, after), passed.heads, passed.log_totals, strict=True))
@@ -140,18 +93,6 @@ def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, rows: Tensor, top
         (theirs[:, :, None] == mine[:, None, :]).any(dim=2).sum(dim=1).to(torch.uint8),
         (old.values[:, 0].float() - old.values[:, 1].float()),
     )
-
-
-def _heads(rows: Tensor) -> Tensor:
-    """Return the largest values (..., columns) of all that lie so many columns apart in rows (..., values)."""
-    size = rows.shape[-1]
-    columns = min(_COLUMNS, size)
-    whole = size // columns * columns
-    heads = rows[..., :whole].unflatten(-1, (-1, columns)).amax(dim=-2)
-    rest = heads[..., : size - whole]
-    if rest.shape[-1]:
-        torch.maximum(rest, rows[..., whole:], out=rest)
-    return heads
 
 
 @dataclass(frozen=True, eq=False)
