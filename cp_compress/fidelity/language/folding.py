@@ -9,11 +9,9 @@ from torch import Tensor
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.predictions.logit_rows import pass_over
 
-# tensors of this size stay in a CPU's caches, and their memory is used again instead of being asked for anew
-_CPU_VALUES, _ACCELERATOR_VALUES = 2**17, 2**24
-_ROWS, _BLOCK = 64, 256
-_DENSE = 0.8
+_ROWS, _ACCELERATOR_VALUES = 64, 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,8 @@ def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -
     """Return what the logits of a batch say of its tokens, without the first of each document and without padding.
 
     KL is that of llama.cpp's `--kl-divergence`: the sum over the vocabulary of p_ref · (log p_ref − log p_cand) at each
-    place. Log-probabilities are computed in float32 (float64 of float64 logits), once a model, a few rows at a time.
+    place. It is computed in float32 (in float64 of float64 logits), within 2e-6 nats or 2e-6 of itself; the negative
+    log-likelihoods are within 2e-6 of themselves.
 
     Args:
         before: The reference's logits (n, length, vocabulary).
@@ -70,51 +69,30 @@ def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -
     places[:, :-1] = (mask[:, :-1] != 0) & (mask[:, 1:] != 0)
     counts, targets = places.flatten().to(before.device), ids.roll(-1, 1).flatten().to(before.device)
     old, new = before.flatten(0, 1), after.flatten(0, 1)
-    whole = torch.arange(len(counts), device=counts.device)
-    # where nearly all count, it costs less to look at the others, too, than to copy those that do
-    kept = whole[counts] if int(counts.sum()) < _DENSE * len(counts) else None
+    kept = counts.nonzero().flatten()
     rows = _ROWS if before.device.type == "cpu" else max(_ROWS, _ACCELERATOR_VALUES // before.shape[2])
-    parts = []
-    for part in slices(len(whole) if kept is None else len(kept), rows):
-        chosen = part if kept is None else kept[part]
-        parts.append(_fold_rows(old[chosen], new[chosen], targets[chosen], counts[chosen], top_k))
+    parts = [_fold_rows(old, new, targets[kept[part]], kept[part], top_k) for part in slices(len(kept), rows)]
     found = parts[0].joined(parts[1:])
     return Folded(*(tensor.cpu() for tensor in vars(found).values()))
 
 
-def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, counts: Tensor, top_k: int) -> Folded:
-    """Return what rows (n, vocabulary) of logits say, of those that count."""
-    kl, reference_nll, nll = _divergence(before, after, targets)
-    if not bool(kl[counts].isfinite().all()):
-        _explain(before[counts], after[counts])
-    reference_top, top = (_largest(each, max(2, top_k)) for each in (before, after))
-    mine, theirs = top.indices[:, :top_k], reference_top.indices[:, :top_k]
-    found = Folded(
-        reference_top.first.int(),
-        top.first.int(),
-        kl.clamp_min(0).float(),  # rounding may take it below what it can be
-        reference_nll.float(),
-        nll.float(),
+def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, rows: Tensor, top_k: int) -> Folded:
+    """Return what some rows (k,) of logits (n, vocabulary) say of their targets (k,)."""
+    passed = pass_over(before, after, rows)
+    if not bool(passed.kl.isfinite().all()):
+        _explain(before[rows], after[rows])
+    models = tuple(zip((before, after), passed.heads, passed.log_totals, strict=True))
+    old, new = (_largest(logits, rows, heads, max(2, top_k)) for logits, heads, _ in models)
+    likelihoods = (total - logits[rows, targets].double() for logits, _, total in models)
+    mine, theirs = new.indices[:, :top_k], old.indices[:, :top_k]
+    return Folded(
+        old.first.int(),
+        new.first.int(),
+        passed.kl.clamp_min(0).float(),  # rounding may take it below what it can be
+        *(each.float() for each in likelihoods),
         (theirs[:, :, None] == mine[:, None, :]).any(dim=2).sum(dim=1).to(torch.uint8),
-        (reference_top.values[:, 0].float() - reference_top.values[:, 1].float()),
+        (old.values[:, 0].float() - old.values[:, 1].float()),
     )
-    return found if bool(counts.all()) else Folded(*(each[counts] for each in vars(found).values()))
-
-
-def _divergence(before: Tensor, after: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return KL(before ‖ after), and the two negative log-likelihoods of the targets, (rows,) each."""
-    values = _CPU_VALUES if before.device.type == "cpu" else _ACCELERATOR_VALUES
-    found = []
-    for part in slices(len(before), max(2, values // before.shape[1])):
-        old, new = (torch.log_softmax(_precise(logits[part]), dim=1) for logits in (before, after))
-        likelihoods = [-each.gather(1, targets[part, None])[:, 0] for each in (old, new)]
-        found.append((old.exp().mul_(old.sub_(new)).sum(dim=1), *likelihoods))
-    kl, reference_nll, nll = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return kl, reference_nll, nll
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,33 +104,26 @@ class _Largest:
     indices: Tensor
 
 
-def _largest(rows: Tensor, count: int) -> _Largest:
-    """Return the largest values of rows (n, values): they lie in the blocks whose own largest values are largest.
+def _largest(logits: Tensor, rows: Tensor, heads: Tensor, count: int) -> _Largest:
+    """Return the largest values of rows (k,) of logits (n, values): they lie in the columns of the largest `heads`.
 
-    Looking for them there takes a third of the time of `torch.topk` on a vocabulary of 50,000.
+    Looking for them there takes a tenth of the time of `torch.topk` on a vocabulary of 50,000.
     """
-    size = rows.shape[1]
-    if size <= 4 * _BLOCK * count:
-        values, indices = rows.topk(count, dim=1)
-        return _Largest(rows.argmax(dim=1), values, indices)
-    whole = size // _BLOCK * _BLOCK
-    heads = rows[:, :whole].reshape(len(rows), -1, _BLOCK).amax(dim=2)
-    if whole < size:
-        heads = torch.cat([heads, rows[:, whole:].amax(dim=1, keepdim=True)], dim=1)
-    # the first block with the largest value of all holds the first of those; the others are looked at beside it
-    blocks = torch.cat([heads.argmax(dim=1, keepdim=True), heads.topk(count, dim=1).indices], dim=1)
-    within = torch.arange(_BLOCK, device=rows.device)
-    places = (blocks[:, :, None] * _BLOCK + within).flatten(1)
-    found = _gathered(rows, places)
-    first = places.gather(1, found[:, :_BLOCK].argmax(dim=1, keepdim=True))[:, 0]
-    values, chosen = found[:, _BLOCK:].topk(count, dim=1)
-    return _Largest(first, values, places[:, _BLOCK:].gather(1, chosen))
-
-
-def _gathered(rows: Tensor, places: Tensor) -> Tensor:
-    """Return the values at places, −inf beyond the last one."""
-    found = rows.gather(1, places.clamp_max(rows.shape[1] - 1))
-    return found.masked_fill_(places >= rows.shape[1], -torch.inf)
+    size, columns = logits.shape[1], heads.shape[1]
+    if size <= 4 * columns or columns <= 4 * count:
+        chosen = logits[rows]
+        values, indices = chosen.topk(count, dim=1)
+        return _Largest(chosen.argmax(dim=1), values, indices)
+    highest = heads.topk(count + 1, dim=1)
+    steps = torch.arange(0, size, columns, device=rows.device)
+    places = (highest.indices[:, :count, None] + steps).flatten(1)
+    found = logits[rows[:, None], places.clamp_max(size - 1)].masked_fill_(places >= size, -torch.inf)
+    values, chosen = found.topk(count, dim=1)
+    first = places.masked_fill(found < values[:, :1], size).amin(dim=1)
+    many = highest.values[:, 0] == highest.values[:, count]  # then more columns than these hold the largest value
+    if bool(many.any()):
+        first[many] = logits[rows[many]].argmax(dim=1)
+    return _Largest(first, values, places.gather(1, chosen))
 
 
 def _explain(before: Tensor, after: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -17,6 +18,7 @@ from cp_compress.inputs.tokens import TokenData, pad
 KEY = "padding_dependence"
 """The key under which the details of a measurement say what depends on padding."""
 _DOCUMENTS, _LENGTH, _MORE, _COLUMNS = 4, 8, 3, 4096
+_FIRST_IDS = torch.zeros(1, 2, dtype=torch.int64)  # which every vocabulary has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,42 +52,58 @@ def probe(model: LanguageModel, data: TokenData) -> PaddingDependence:
     rounding = coarsest_dtype(model.runner, known)
     largest = float(known.double().abs().max()) or 1.0
 
-    def moved(left: bool) -> float | None:
+    def moved(*sides: bool) -> list[float | None]:
         # another id than 0, with which batches are filled up
-        wider, mask = pad(list(ids), left=left, more=_MORE, fill=known.shape[2] - 1)
+        padded = [pad(list(ids), left=left, more=_MORE, fill=known.shape[2] - 1) for left in sides]
+        wider, masks = (torch.cat([one[place] for one in padded]) for place in (0, 1))
         try:
-            found = ask(wider, mask)
+            answers = ask(wider, masks).split(len(ids))
         except ObservationError:  # such as a model of fixed lengths
-            return None
-        found = found[:, _MORE:] if left else found[:, :-_MORE]
-        if beyond_rounding(found, known, rounding) <= 0:
-            return 0.0
-        return float((found.double() - known.double()).abs().max()) / largest
+            return [None] if len(sides) == 1 else [one for left in sides for one in moved(left)]
+        kept = [found[:, _MORE:] if left else found[:, :-_MORE] for found, left in zip(answers, sides, strict=True)]
+        return [
+            float((found.double() - known.double()).abs().max()) / largest
+            if beyond_rounding(found, known, rounding) > 0
+            else 0.0
+            for found in kept
+        ]
 
-    return PaddingDependence(moved(left=False), moved(left=True) if model.takes_mask else None)
+    # one call, since each reads all weights
+    return PaddingDependence(*(moved(False, True) if model.takes_mask else moved(False)))
 
 
 def _first_answers(model: LanguageModel, documents: list[Tensor], ask: Any) -> tuple[Tensor, Tensor]:
     """Return the ids (k, length) of the first tokens of documents and the logits for them as one batch."""
     length = min(_LENGTH, *map(len, documents))
+    # of fewer documents, later pieces too: neighbours show among four
+    pieces = [document[: len(document) // length * length].view(-1, length) for document in documents]
+    ids = torch.cat([*(piece[:1] for piece in pieces), *(piece[1:] for piece in pieces)])[:_DOCUMENTS]
     try:
-        # every vocabulary has an id 0; others may stop a GPU for good if they lie outside
-        ask(torch.zeros(1, 2, dtype=torch.int64))
-        assert model.vocabulary is not None  # known since the model was asked
-        require_known_ids(documents, model.vocabulary, 0)
-        # of fewer documents, later pieces too: neighbours show among four
-        pieces = [document[: len(document) // length * length].view(-1, length) for document in documents]
-        ids = torch.cat([*(piece[:1] for piece in pieces), *(piece[1:] for piece in pieces)])[:_DOCUMENTS]
-        return ids, ask(ids)
+        if model.runner.device.type != "cpu":  # where ids beyond the vocabulary may stop the device for good
+            ask(_FIRST_IDS)
+            require_known_ids(documents, _vocabulary(model), 0)
+        known = ask(ids)
+        require_known_ids(documents, _vocabulary(model), 0)
+        return ids, known
     except ObservationError as error:
+        with contextlib.suppress(ObservationError):
+            ask(_FIRST_IDS)
+        if model.vocabulary is not None:
+            require_known_ids(documents, model.vocabulary, 0)
+            raise
         whole = [document for document in documents if len(document) == len(documents[0])]
-        if len(documents[0]) == length or model.vocabulary is not None:
+        if len(documents[0]) == length:
             raise
         try:  # it may take documents of one length only, as an exported program does
             ids = torch.stack(whole)
             return ids, ask(ids)
         except ObservationError:
             raise error from None
+
+
+def _vocabulary(model: LanguageModel) -> int:
+    assert model.vocabulary is not None  # known since the model was asked
+    return model.vocabulary
 
 
 def require_known_ids(documents: list[Tensor], vocabulary: int, start: int) -> None:

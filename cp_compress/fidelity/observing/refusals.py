@@ -90,7 +90,7 @@ def require_originals(stored: LabeledData, data: LabeledData) -> None:
 
 
 def require_other_logits(candidate: Observation, reference: Observation) -> None:
-    """Raise NothingComparedError when a model that nothing changed gives the reference's logits bit for bit.
+    """Raise NothingComparedError when a model that nothing changed gives the reference's outputs bit for bit.
 
     It is the reference in another wrapping: a compressed model holds other tensors, or at least one scheme says so.
     """
@@ -101,7 +101,7 @@ def require_other_logits(candidate: Observation, reference: Observation) -> None
 
 
 def require_other_content(candidate: Model, reference: Model, where: str) -> None:
-    """Raise NothingComparedError, for a candidate with the reference's logits at `where`, if it holds what that holds.
+    """Raise NothingComparedError, for a candidate with the reference's outputs at `where`, if it holds what that holds.
 
     Models that hold other tensors than each other are two models, which may well give the same answers.
     """
@@ -114,7 +114,7 @@ def require_other_content(candidate: Model, reference: Model, where: str) -> Non
     if mine and theirs and mine != theirs:
         return
     raise NothingComparedError(
-        f"nothing was compressed: the candidate returns the reference's logits bit for bit on {where}, and no scheme "
+        f"nothing was compressed: the candidate returns the reference's outputs bit for bit on {where}, and no scheme "
         "recorded a change; it is the reference in another wrapper"
     )
 

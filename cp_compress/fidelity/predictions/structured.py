@@ -17,6 +17,7 @@ from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.judging.metrics import without_labels
 from cp_compress.fidelity.judging.units import Drop, Units
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.predictions.logit_rows import pass_over
 from cp_compress.fidelity.predictions.output_changes import (
     PROBABILITIES_NOTE,
     as_log_probabilities,
@@ -29,6 +30,7 @@ from cp_compress.inputs.unlabeled import NO_LABELS_NOTE
 
 _LISTED_EXAMPLES = 20
 _BLOCK_VALUES = 2**22
+_MANY_CLASSES = 4096
 
 
 def compare_structured(
@@ -45,11 +47,12 @@ def compare_structured(
     `agreement`, the mean share of equal answers; `exact_agreement`, the share of examples with all answers equal;
     `accuracy` and `reference_accuracy`, the mean shares of right answers, and `accuracy_drop`; `newly_wrong` and
     `newly_right`, the mean shares of answers that only the reference, or only the candidate, gets right; for dense and
-    sequence tasks `mean_kl` and `mean_logit_distance`, of the logits at a place as `compare_predictions` has them; with
-    `subsets`, indices of examples by name, `max_slice_accuracy_drop` and `min_slice_agreement`; over all answers
-    `mean_class_iou` and `reference_mean_class_iou`, the mean over classes of intersection over union with the truth
-    (Everingham et al. 2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models. Classes that
-    neither occur nor are answered have no part.
+    sequence tasks `mean_kl` and `mean_logit_distance`, of the logits at a place as `compare_predictions` has them (of
+    more than 4,096 classes in float32, within 2e-6); with `subsets`, indices of examples by name,
+    `max_slice_accuracy_drop` and `min_slice_agreement`; over all answers `mean_class_iou` and
+    `reference_mean_class_iou`, the mean over classes of intersection over union with the truth (Everingham et al.
+    2010), `mean_class_iou_drop`, and `agreement_iou`, the same between the two models. Classes that neither occur nor
+    are answered have no part.
 
     `max_class_accuracy_drop` is the largest drop among classes, each the mean over the examples in which the class is
     true of the share of right answers there (of a label: over all examples in which it counts).
@@ -82,7 +85,8 @@ def compare_structured(
     exact = values["same"] == 1
     total = int(judged.sum())
     labeled = reference.labeled
-    rows, class_drops = _class_rows(was_right, is_right, counts, reference, units) if labeled else ([], [])
+    by_class = _label_rows if many else _class_rows
+    rows, class_drops = by_class(was_right, is_right, counts, reference, units) if labeled else ([], [])
     overlaps = {name: _mean_iou(*pair, counts, reference) for name, pair in _pairs(before, after, truth).items()}
     drop = values["before"] - values["after"]
     metrics = {
@@ -184,14 +188,30 @@ def _moved_logits(
 ) -> dict[str, Tensor]:
     """Return the mean divergence and distance (n,) of the logits at the places that count, NaN without any."""
     found: dict[str, list[Tensor]] = {"kl": [], "logit_distance": []}
+    measure = _changes_of_many if reference.classes > _MANY_CLASSES else _changes
     for part in slices(len(counts), max(1, _BLOCK_VALUES // reference.logits[0].numel())):
         mine, theirs, places = candidate.logits[part], reference.logits[part], counts[part]
         if probabilities:
             mine, theirs = as_log_probabilities(mine), as_log_probabilities(theirs)
-        for name, measure in (("kl", divergence_from), ("logit_distance", logit_distance)):
-            total = torch.where(places, measure(mine, theirs), 0.0).flatten(1).sum(1)
-            found[name].append(total / places.flatten(1).sum(1))
+        for name, moved in zip(found, measure(mine, theirs, places), strict=True):
+            found[name].append(moved.flatten(1).sum(1) / places.flatten(1).sum(1))
     return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _changes(mine: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the divergence and the distance of logits (n, classes, ...) at each place, 0 where it does not count."""
+    divergence, distance = divergence_from(mine, theirs), logit_distance(mine, theirs)
+    return torch.where(places, divergence, 0.0), torch.where(places, distance, 0.0)
+
+
+def _changes_of_many(mine: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_changes` does, of many classes, without copies of all logits in float64."""
+    rows = [logits.movedim(1, -1).contiguous().flatten(0, -2) for logits in (theirs, mine)]
+    passed = pass_over(*rows, places.flatten().nonzero().flatten(), distance=True)
+    found = torch.zeros(2, *places.shape, dtype=torch.float64)
+    assert passed.distance is not None  # it was asked for
+    found[:, places] = torch.stack([passed.kl.clamp_min(0), passed.distance]).double()
+    return found[0], found[1]
 
 
 def _judged_members(name: str, members: Tensor, judged: Tensor) -> Tensor:
@@ -211,42 +231,57 @@ def _pairs(before: Tensor, after: Tensor, truth: Tensor) -> dict[str, tuple[Tens
     }
 
 
-def _occurrences(values: Tensor, counts: Tensor, seen: Observation) -> Tensor:
-    """Return where each class holds, (classes, answers): a label's column, or the places of a class."""
-    if seen.task == "multi_label":
-        return ((values == 1) & counts).t()
-    chosen = values.flatten()[counts.flatten()]
-    return chosen[None] == torch.arange(seen.classes)[:, None]
-
-
 def _mean_iou(first: Tensor, second: Tensor, counts: Tensor, seen: Observation) -> float:
-    a, b = _occurrences(first, counts, seen), _occurrences(second, counts, seen)
-    union = (a | b).sum(dim=1).double()
-    return _mean(((a & b).sum(dim=1).double() / union)[union > 0])
+    if seen.task == "multi_label":  # where a label's column holds
+        a, b = ((values == 1) & counts for values in (first, second))
+        both, either = (a & b).sum(dim=0), (a | b).sum(dim=0)
+    else:
+        a, b = first[counts], second[counts]
+        both = torch.bincount(a[(a == b) & (a >= 0)], minlength=seen.classes)
+        either = sum(torch.bincount(one[one >= 0], minlength=seen.classes) for one in (a, b)) - both
+    return _mean((both.double() / either.double())[either > 0])
+
+
+def _label_rows(
+    was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation, units: Units
+) -> tuple[list[dict[str, Any]], list[Drop]]:
+    """Return the row of each label that counts, and its drop over examples, of one answer each."""
+    rows, drops = [], list[Drop]()
+    for index, name in enumerate(seen.class_names):
+        holding = counts[:, index]
+        if not bool(holding.any()):
+            continue
+        old, new = was_right[holding, index], is_right[holding, index]
+        drop = units.among(holding).drop(old, new)
+        rows.append(_class_row(name, int(holding.sum()), old.double(), new.double(), drop))
+        drops.append(drop)
+    return rows, drops
 
 
 def _class_rows(
     was_right: Tensor, is_right: Tensor, counts: Tensor, seen: Observation, units: Units
 ) -> tuple[list[dict[str, Any]], list[Drop]]:
-    """Return the row of each class that is true somewhere (of a label: that counts), and its drop over examples."""
+    """Return the row of each class that is true somewhere, and its drop over the examples in which it is."""
+    targets, names, total = seen.targets[counts], seen.class_names, len(counts)
+    examples = counts.nonzero()[:, 0]
+    pairs, places, answers = torch.unique(targets * total + examples, return_inverse=True, return_counts=True)
+    shares = [
+        torch.bincount(places, weights=right[counts].double(), minlength=len(pairs)) / answers
+        for right in (was_right, is_right)
+    ]
+    classes, numbers = torch.unique_consecutive(pairs // total, return_counts=True)
     rows, drops = [], list[Drop]()
-    for index, name in enumerate(seen.class_names):
-        if seen.task == "multi_label":
-            right, where = (was_right[:, [index]], is_right[:, [index]]), counts[:, [index]]
-        else:
-            right, where = (was_right, is_right), counts & (seen.targets == index)
-        holding = where.flatten(1).any(dim=1)
-        if not bool(holding.any()):
-            continue
-        old, new = (_share(one[holding], where[holding]) for one in right)
-        of = units.among(holding)
-        drop: Drop = of.mean(old - new, -1.0, 1.0)
-        if seen.task == "multi_label":  # one answer an example: counts bound more closely than means
-            drop = of.drop(old == 1, new == 1)
-        accuracies = {"reference_accuracy": _mean(old), "accuracy": _mean(new), "drop": drop.value}
-        rows.append({"class": name, "count": int(holding.sum()), "answers": int(where.sum()), **accuracies})
+    parts = (each.split(numbers.tolist()) for each in (pairs % total, *shares, answers))
+    for index, holding, old, new, number in zip(classes.tolist(), *parts, strict=True):
+        drop: Drop = units.among(holding).mean(old - new, -1.0, 1.0)
+        rows.append(_class_row(names[index], int(number.sum()), old, new, drop))
         drops.append(drop)
     return rows, drops
+
+
+def _class_row(name: str, answers: int, old: Tensor, new: Tensor, drop: Drop) -> dict[str, Any]:
+    accuracies = {"reference_accuracy": _mean(old), "accuracy": _mean(new), "drop": drop.value}
+    return {"class": name, "count": len(old), "answers": answers, **accuracies}
 
 
 def _flips(

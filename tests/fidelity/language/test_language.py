@@ -14,6 +14,7 @@ from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
 from cp_compress.fidelity.judging.units import ClusteredMean, ClusteredQuantile, Units
 from cp_compress.fidelity.language.folding import _largest, fold
+from cp_compress.fidelity.predictions.logit_rows import largest_by_column
 from cp_compress.inputs.tokens import TokenData
 
 transformers = pytest.importorskip("transformers")
@@ -244,14 +245,39 @@ def test_a_quantile_of_clusters_holds_at_its_confidence():
     assert ClusteredQuantile.of(torch.tensor([1.0, 2.0]), Units(), 0.9).interval(0.95).high == np.inf
 
 
-@pytest.mark.parametrize("size", [40, 1300, 2 * 256 * 5])
+@pytest.mark.parametrize("size", [40, 1300, 5 * 512, 9 * 512 + 3])
 def test_the_largest_values_are_those_of_a_whole_sort(size):
     rows = torch.randn(7, size, generator=torch.Generator().manual_seed(size))
     rows[3, [5, size - 1]] = 9.0  # the first of two that are equal
-    found, expected = _largest(rows, 4), rows.topk(4)
+    rows[4] = 1.0
+    found, expected = _largest(rows, torch.arange(7), largest_by_column(rows), 4), rows.topk(4)
     assert torch.equal(found.first, rows.argmax(1))
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.indices.sort().values[[0, 1, 2]], expected.indices.sort().values[[0, 1, 2]])
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-3, 0.1, 3.0])
+@pytest.mark.parametrize("size", [40, 9 * 512 + 3])
+def test_what_is_folded_in_float32_is_that_of_float64(size, noise):
+    generator = torch.Generator().manual_seed(size)
+    before = 6 * torch.randn(3, 30, size, generator=generator)
+    before[0] += 200.0
+    after = before + noise * torch.randn(3, 30, size, generator=generator)
+    after[1] -= 50.0
+    ids = torch.randint(0, size, (3, 30), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[2, 5:] = 0
+    for pair in ((before, after), (before.bfloat16(), after.bfloat16()), (before.bfloat16(), after)):
+        found = fold(*pair, ids, mask, 3)
+        likely = [torch.log_softmax(each.double(), dim=2)[:, :-1] for each in pair]
+        counted = (mask[:, 1:] != 0).flatten()
+        kl = (likely[0].exp() * (likely[0] - likely[1])).sum(dim=2).flatten()[counted]
+        torch.testing.assert_close(found.kl.double(), kl, rtol=2e-6, atol=2e-6)
+        for nll, each in zip((found.reference_nll, found.nll), likely, strict=True):
+            expected = -each.gather(2, ids[:, 1:, None]).flatten()[counted]
+            torch.testing.assert_close(nll.double(), expected, rtol=2e-6, atol=2e-6)
+        answers = pair[1][:, :-1].argmax(dim=2).flatten()[counted]
+        assert torch.equal(found.answer.long(), answers)
 
 
 def test_what_is_kept_of_a_token_does_not_grow_with_the_vocabulary():

@@ -79,6 +79,27 @@ def test_places_by_scikit_learn(task):
     assert changed == int(((before != after) & mask).sum()) > 0
 
 
+def test_of_many_classes_logits_are_compared_as_of_few():
+    logits = torch.randn(2, 6, 7, 5000, generator=torch.Generator().manual_seed(0)).mul_(4)
+    targets = logits[0].argmax(2)
+    targets[1, 3:], targets[2] = -100, -100
+    data = TaskDataset((torch.arange(6)[:, None], targets), "sequence")
+    candidate, reference = (observe(lambda rows, kept=kept: kept[rows[:, 0]], data) for kept in (logits[1], logits[0]))
+    found = compare_predictions(candidate, reference)
+    old, new = (torch.log_softmax(kept.double(), dim=2) for kept in logits)
+    apart = (logits[1] - logits[1].mean(2, keepdim=True)) - (logits[0] - logits[0].mean(2, keepdim=True))
+    counts = targets != -100
+    for name, expected in {"kl": (old.exp() * (old - new)).sum(2), "logit_distance": apart.norm(dim=2)}.items():
+        means = (expected * counts).sum(1) / counts.sum(1)
+        torch.testing.assert_close(
+            found.per_example[name],
+            means.double(),
+            rtol=1e-5 if name == "logit_distance" else 2e-6,
+            atol=2e-6,
+            equal_nan=True,
+        )
+
+
 def test_several_labels_by_scikit_learn():
     candidate, reference = answers("multi_label")
     metrics = compare_predictions(candidate, reference).metrics
