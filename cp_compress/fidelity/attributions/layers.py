@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.layer_outputs import find_layer
 from cp_compress.fidelity.observing.runner import Runner
+from cp_compress.inputs.trees import Inputs
 
 
-def find_used_layer(runner: Runner, owner: str, path: str, inputs: Tensor, *, spatial: bool) -> nn.Module:
+def find_used_layer(runner: Runner, owner: str, path: str, inputs: Inputs, *, spatial: bool) -> nn.Module:
     """Return the layer at a path; `owner` is what errors call the method, `inputs` (1, ...) run it once.
 
     Raises ObservationError for a plain callable, an unknown path, and a layer that does not run, runs more than once,
@@ -23,7 +24,7 @@ def find_used_layer(runner: Runner, owner: str, path: str, inputs: Tensor, *, sp
     return layer
 
 
-def _outputs(runner: Runner, layer: nn.Module, inputs: Tensor) -> list[Any]:
+def _outputs(runner: Runner, layer: nn.Module, inputs: Inputs) -> list[Any]:
     outputs: list[Any] = []
     hook = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
