@@ -19,7 +19,6 @@ from cp_compress.base.errors import FORESEEN, ObservationError
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.attributions.checks import check_maps
-from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
 from cp_compress.fidelity.observing.gradients import (
@@ -31,7 +30,8 @@ from cp_compress.fidelity.observing.gradients import (
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for
-from cp_compress.fidelity.varying.inputs import Input, VariedInput
+from cp_compress.fidelity.varying.inputs import Input, VariedInput, embedding_of
+from cp_compress.fidelity.varying.layers import find_used_layer
 
 _TRACED_EXAMPLES = 2
 _PURPOSE = "a comparison of attributions"
@@ -202,8 +202,7 @@ def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor)
             rule = f"inputs are {inputs.dtype}, so the baseline is one too: a whole number, such as a padding token's"
             raise ObservationError(f"{method}: {rule}")
         return
-    modules = runner.module.named_modules() if runner.module is not None else ()
-    table = next((path for path, module in modules if isinstance(module, nn.Embedding)), "embedding")
+    table = embedding_of(runner.module) or "embedding"
     what = "it adds noise to the inputs" if noisy else "gradients need inputs of a floating-point dtype"
     raise ObservationError(
         f"{method}: inputs are {inputs.dtype}: {what}; look at the layer that embeds them, such as "
