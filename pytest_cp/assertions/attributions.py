@@ -25,6 +25,7 @@ def assert_attribution_iou(
     *,
     compressed_dataset: Any = None,
     method: Any = "saliency",
+    input: str | int | None = None,
     examples: int | Sequence[int] | None = None,
     top_fraction: float = 0.1,
     confidence: float | None = None,
@@ -41,6 +42,8 @@ def assert_attribution_iou(
         dataset: The labelled examples that both models read.
         compressed_dataset: What the candidate reads instead of `dataset`, such as the same examples after a codec.
         method: An attribution method or its expression, such as "integrated_gradients(steps=50)".
+        input: Which of several inputs the maps explain, by its name or its place in a tuple; the others stay as they
+            are. By default the only floating-point tensor, or else the only one, that is no mask.
         examples: A number of examples, spread evenly over the data set, or their indices; None for all.
         top_fraction: The share of all places that count as the strongest, for `top_fraction_iou`.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
@@ -66,7 +69,7 @@ def assert_attribution_iou(
         requirements,
         assertion,
         AttributionsNotPreservedError,
-        {"method": method, "examples": examples, "top_fraction": top_fraction},
+        {"method": method, "input": input, "examples": examples, "top_fraction": top_fraction},
     )
 
 

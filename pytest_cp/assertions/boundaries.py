@@ -29,6 +29,8 @@ def assert_boundary_distance(
     max_distance: float | None = None,
     bounds: Any = None,
     tolerance: float = 0.1,
+    input: str | int | None = None,
+    layer: str | None = None,
     confidence: float | None = None,
     family: Family | None = None,
     **limits: Unpack[BoundariesBounds],
@@ -52,6 +54,10 @@ def assert_boundary_distance(
         max_distance: How far to search; by default the median distance between two of the examples.
         bounds: A range such as (0, 1) to which moved inputs are clipped.
         tolerance: By what share a distance may change for its ray to be preserved.
+        input: Which of several inputs is moved, by its name or its place in a tuple; the others stay as they are, as
+            places of padding do. By default the only floating-point tensor, or else the only one, that is no mask.
+        layer: The path of a layer whose outputs are moved instead of the input, such as the one that embeds token ids;
+            distances are then in units of these outputs, each model's own.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
         family: "candidates" makes the confidence one of all candidates of the test together: each is judged with its
@@ -81,6 +87,8 @@ def assert_boundary_distance(
             "max_distance": max_distance,
             "bounds": bounds,
             "tolerance": tolerance,
+            "input": input,
+            "layer": layer,
         },
     )
 

@@ -157,7 +157,8 @@ def _add_maps(
     chosen = torch.tensor([row["index"] for row in rows])
     compared = measurement.per_example["example"] if of_check else chosen
     targets, batch = reference.predictions[compared], options.get("batch_size") if of_check else None
-    maps = [maps_of_some(seen, method, compared, targets, chosen, batch) for seen in (reference, candidate)]
+    name = options.get("input") if of_check else None
+    maps = [maps_of_some(seen, method, compared, targets, chosen, batch, name) for seen in (reference, candidate)]
     places = tuple(maps[0].shape[2:] if maps[0].ndim == 4 else maps[0].shape[1:])
     told: Record = {"method": str(method), "of_check": of_check, "comparison": measurement.comparison}
     for row, iou in zip(rows, split_jaccard(*maps).tolist(), strict=True):

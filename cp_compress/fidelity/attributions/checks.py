@@ -9,6 +9,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.masks import place_shape
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, maps_and_change
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.varying.inputs import Input, VariedInput
 
 
 def check_gap_limit(owner: str, limit: object) -> float:
@@ -16,12 +17,20 @@ def check_gap_limit(owner: str, limit: object) -> float:
     return check_real(owner, "max_completeness_gap", limit, "must be a positive share of the logits' change", above=0)
 
 
-def check_same_inputs(candidate: Observation, reference: Observation, chosen: Tensor) -> None:
-    """Raise ObservationError unless both models read inputs of one shape; `chosen` are the examples compared."""
-    ours, theirs = (seen.data.inputs(chosen[:1]).shape[1:] for seen in (candidate, reference))
+def check_same_inputs(
+    owner: str, candidate: Observation, reference: Observation, chosen: Tensor, name: Input = None
+) -> None:
+    """Raise ObservationError unless both models read inputs of one shape; `chosen` are the examples compared.
+
+    Of several inputs it is the one called `name`; raises as `find_input`, as `owner`, where there is none such.
+    """
+    purpose = "a comparison of attributions"
+    ours, theirs = (
+        VariedInput(seen, chosen[:1], name, owner=owner, purpose=purpose).shape for seen in (candidate, reference)
+    )
     if ours != theirs:
         raise ObservationError(
-            f"the candidate's inputs have shape {tuple(ours)}, the reference's {tuple(theirs)}: "
+            f"the candidate's inputs have shape {ours}, the reference's {theirs}: "
             "maps are compared place by place, so the sizes must be equal"
         )
 

@@ -20,6 +20,7 @@ from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.fidelity.varying.inputs import Input
 
 _OWNER = "compare_attributions"
 _LISTED_EXAMPLES = 20
@@ -31,6 +32,7 @@ def compare_attributions(
     reference: Observation,
     method: AttributionMethod | str = "saliency",
     *,
+    input: Input = None,
     examples: int | Sequence[int] | Tensor | None = None,
     quantiles: Sequence[float] = (),
     top_fraction: float = 0.1,
@@ -56,6 +58,9 @@ def compare_attributions(
         reference: The original model's observation, on the same examples.
         method: An attribution method, its expression such as "integrated_gradients(steps=50)", or the function
             "package.module:function" that returns one.
+        input: Which of several inputs the maps explain: its name, or its place in a tuple; the others stay as each
+            example has them. By default the only floating-point tensor, or else the only one, that is no mask. What a
+            mask leaves out has no attribution and no part in any metric.
         examples: A number of examples, spread evenly over the data set; their indices; or None for all.
         quantiles: Which quantiles of the IoU over examples to report, numbers in (0, 1).
         top_fraction: The share of the places, in (0, 1), that count as the strongest.
@@ -88,12 +93,11 @@ def compare_attributions(
     check_integer(_OWNER, "seed", seed, "seed must be a whole number of 0 or more", at_least=0)
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
-    reference.data.require_one_tensor("a comparison of attributions")
-    check_same_inputs(candidate, reference, chosen)
+    check_same_inputs(_OWNER, candidate, reference, chosen, input)
     targets = reference.predictions[chosen]
-    before = attribution_maps(reference, asked, chosen, targets, batch_size)
-    require_model_dependence(reference, asked, chosen, targets)
-    after = attribution_maps(candidate, asked, chosen, targets, batch_size)
+    before = attribution_maps(reference, asked, chosen, targets, batch_size, input)
+    require_model_dependence(reference, asked, chosen, targets, input)
+    after = attribution_maps(candidate, asked, chosen, targets, batch_size, input)
     if before.maps.shape != after.maps.shape:
         raise ObservationError(
             f"{asked} gives maps of shape {tuple(after.maps.shape[1:])} for the candidate and "
@@ -104,8 +108,8 @@ def compare_attributions(
     zeros = _count_zero_maps(before, after)
     if zeros["both"] == len(chosen):
         raise ObservationError(f"{asked} gives all-zero maps for both models on every example: nothing was compared")
-    found = Similarities.of(after.maps, before.maps, share)
-    chance = chance_level(after.maps, before.maps, share, seed)
+    found = Similarities.of(after.maps, before.maps, share, before.counting)
+    chance = chance_level(after.maps, before.maps, share, seed, before.counting)
     agree = candidate.predictions[chosen] == targets
     summary = summarise(found, chance, agree, levels)
     return Measurement(
@@ -122,6 +126,7 @@ def compare_attributions(
         examples=_least_alike(found.index, chosen, candidate, reference),
         details={
             "method": str(asked),
+            **({} if before.name is None else {"input": before.name}),
             "top_fraction": share,
             "strata": strata(found, agree),
             "zero_maps": zeros,

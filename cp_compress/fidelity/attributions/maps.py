@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import weakref
 from collections.abc import Callable, Hashable
@@ -18,7 +19,6 @@ from cp_compress.base.errors import FORESEEN, ObservationError
 from cp_compress.base.showing.brief import Brief
 from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.attributions.checks import check_maps
-from cp_compress.fidelity.attributions.layers import find_used_layer
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
 from cp_compress.fidelity.observing.gradients import (
@@ -30,8 +30,11 @@ from cp_compress.fidelity.observing.gradients import (
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for
+from cp_compress.fidelity.varying.inputs import Input, VariedInput, embedding_of
+from cp_compress.fidelity.varying.layers import find_used_layer
 
 _TRACED_EXAMPLES = 2
+_PURPOSE = "a comparison of attributions"
 _KEPT_BYTES = 2**30
 _kept: list[tuple[weakref.ref[Observation], Hashable, int]] = []  # the maps used last stand last
 
@@ -42,10 +45,14 @@ class AttributionMaps(Brief):
 
     `completeness_gap` is Σ|gap| / Σ|change| over the examples: the gap is the map's sum less the change of the
     logit from the baseline, which a complete map would add up to. None for methods that are not meant to be complete.
+    `counting` (n, length) tells which places are no padding, where the maps have places of padding, which are 0, and
+    `name` is that of the input that they explain, where an example has several.
     """
 
     maps: Tensor
     completeness_gap: float | None = None
+    counting: Tensor | None = None
+    name: str | None = None
 
 
 def attribution_maps(
@@ -54,10 +61,12 @@ def attribution_maps(
     indices: Tensor,
     targets: Tensor,
     batch_size: int | None = None,
+    name: Input = None,
 ) -> AttributionMaps:
     """Return the maps of the examples at `indices` (k,) for the classes `targets` (k,), computed once.
 
-    `batch_size` is the largest number of inputs in one call of the model, steps and windows included. Maps, as large
+    `batch_size` is the largest number of inputs in one call of the model, steps and windows included, and `name` that
+    of the input that is explained where an example has several. Maps, as large
     as the inputs or the layer's outputs of `k` examples, stay with the observation while all that are kept hold a
     gigabyte or less; beyond that those used last stay, the last two in any case.
 
@@ -65,8 +74,8 @@ def attribution_maps(
     them, when the layer does not exist, when the method fails or gives maps of another form, and for NaN or infinite
     attributions.
     """
-    key = _key(method, indices, targets, batch_size)
-    found = observation.remember(key, lambda: compute_maps(observation, method, indices, targets, batch_size))
+    key = _key(method, indices, targets, batch_size, name)
+    found = observation.remember(key, lambda: compute_maps(observation, method, indices, targets, batch_size, name))
     _keep(observation, key, found.maps.nbytes)
     return found
 
@@ -78,6 +87,7 @@ def maps_of_some(
     targets: Tensor,
     some: Tensor,
     batch_size: int | None = None,
+    name: Input = None,
 ) -> Tensor:
     """Return the maps of the examples `some` (m,) among those at `indices` (k,), for their classes `targets` (k,).
 
@@ -85,13 +95,13 @@ def maps_of_some(
     """
     places = {int(index): place for place, index in enumerate(indices.tolist())}
     rows = torch.tensor([places[int(index)] for index in some.tolist()])
-    if observation.remembers(_key(method, indices, targets, batch_size)):
-        return attribution_maps(observation, method, indices, targets, batch_size).maps[rows]
-    return attribution_maps(observation, method, some, targets[rows], batch_size).maps
+    if observation.remembers(_key(method, indices, targets, batch_size, name)):
+        return attribution_maps(observation, method, indices, targets, batch_size, name).maps[rows]
+    return attribution_maps(observation, method, some, targets[rows], batch_size, name).maps
 
 
-def _key(method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None) -> Hashable:
-    return "attributions", method, digest_tensors([indices, targets]), batch_size
+def _key(method: AttributionMethod, indices: Tensor, targets: Tensor, batch_size: int | None, name: Input) -> Hashable:
+    return "attributions", method, digest_tensors([indices, targets]), batch_size, name
 
 
 def _keep(observation: Observation, key: Hashable, size: int) -> None:
@@ -111,21 +121,23 @@ def compute_maps(
     indices: Tensor,
     targets: Tensor,
     batch_size: int | None = None,
+    name: Input = None,
 ) -> AttributionMaps:
     """Return the maps as `attribution_maps`, and keep nothing."""
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
-    layer, modules = _prepare(observation, method, indices[: batch.limit])
-    discrete = not observation.data.inputs(indices[:1]).is_floating_point()
-    draws = _draw(method, observation, indices)
+    varied = VariedInput(observation, indices, name, owner="attributions", purpose=_PURPOSE)
+    layer, modules = _prepare(varied, method)
+    discrete = not varied.floating
+    draws = _draw(method, varied)
     work, counted = Work(f"{method} of {len(indices)} examples"), runner.passes
     maps: list[Tensor] = []
     gaps: list[Tensor] = []
 
     def run(part: slice) -> None:
-        inputs = observation.data.inputs(indices[part])
-        leaf, target = _leaf(runner, inputs), targets[part].to(runner.device, copy=True)
-        subject = AttributionSubject(runner, modules, layer, draws, batch.limit)
+        leaf, target = _leaf(runner, varied.values(part)), targets[part].to(runner.device, copy=True)
+        rows = torch.arange(part.start, part.stop) if varied.beside else None
+        subject = AttributionSubject(runner, modules, layer, draws, batch.limit, rows, varied.logits)
         found, change = check_maps(method, _ask(method, lambda: method.attribute(subject, leaf, target)), leaf)
         if not maps:  # at its final size from the start: joining parts would hold everything twice
             maps.append(torch.empty(len(indices), *found.shape[1:], dtype=found.dtype))
@@ -134,36 +146,38 @@ def compute_maps(
             raise ObservationError(f"{method} returned maps of the shapes {sizes} in two batches: all must have one")
         if change is not None:
             gaps.append(torch.stack([sum_of(found) - change, change], dim=1).double().cpu())
-        maps[0][part] = found.cpu()
+        maps[0][part] = varied.clear(found, part).cpu()
         work.done(runner.passes - counted - work.made, share=part.stop / len(indices))
 
     with differentiating(runner), _gradients_from(layer, discrete):
         batch.run(len(indices), run)
     _check_finite(maps[0], indices, method)
+    counting = varied.counting_in(maps[0])
     if not gaps:
-        return AttributionMaps(maps[0])
+        return AttributionMaps(maps[0], None, counting, varied.name)
     missing, change = torch.cat(gaps).abs().sum(dim=0).tolist()
-    return AttributionMaps(maps[0], missing / change if change > 0 else math.inf)
+    return AttributionMaps(maps[0], missing / change if change > 0 else math.inf, counting, varied.name)
 
 
-def _prepare(
-    observation: Observation, method: AttributionMethod, indices: Tensor
-) -> tuple[nn.Module | None, ActivationModules | None]:
+def _prepare(varied: VariedInput, method: AttributionMethod) -> tuple[nn.Module | None, ActivationModules | None]:
     """Return the layer that a method looks at, and the model with its activations as modules, where it needs them."""
-    runner, inner = observation.runner, method.inner
-    first = observation.data.inputs(indices[:_TRACED_EXAMPLES])
+    runner, inner = varied.runner, method.inner
+    first = varied.values(slice(0, _TRACED_EXAMPLES))
+    rows = torch.arange(len(first))
+    beside = (rows,) if varied.beside else ()
     discrete = not first.is_floating_point()
     if discrete:
         _require_discrete(runner, method, first)
     elif "gradients" in inner.needs:
-        require_gradients(runner, first[:1], f"attribution by {method}")
+        run = functools.partial(varied.logits, rows=rows[:1])
+        require_gradients(runner, first[:1], f"attribution by {method}", run)
     spatial, layer = "spatial layer" in inner.needs, None
     if inner.at_layer is not None:
-        layer = find_used_layer(runner, str(inner), inner.at_layer, first[:1], spatial=spatial)
+        layer = find_used_layer(runner, str(inner), inner.at_layer, varied.inputs(slice(0, 1)), spatial=spatial)
     if layer is None and not {"activation modules", "relu"} & set(inner.needs):
         return None, None
     with differentiating(runner), _gradients_from(layer, discrete):
-        modules = ActivationModules(runner.logits, _leaf(runner, first))
+        modules = ActivationModules(varied.logits, _leaf(runner, first), *beside)
     if "relu" in inner.needs and not modules.has(nn.ReLU):
         raise ObservationError(f"{method} needs a ReLU in the model's forward pass, and no ReLU is seen there")
     return layer, modules
@@ -188,8 +202,7 @@ def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor)
             rule = f"inputs are {inputs.dtype}, so the baseline is one too: a whole number, such as a padding token's"
             raise ObservationError(f"{method}: {rule}")
         return
-    modules = runner.module.named_modules() if runner.module is not None else ()
-    table = next((path for path, module in modules if isinstance(module, nn.Embedding)), "embedding")
+    table = embedding_of(runner.module) or "embedding"
     what = "it adds noise to the inputs" if noisy else "gradients need inputs of a floating-point dtype"
     raise ObservationError(
         f"{method}: inputs are {inputs.dtype}: {what}; look at the layer that embeds them, such as "
@@ -198,9 +211,8 @@ def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor)
     )
 
 
-def _draw(method: AttributionMethod, observation: Observation, indices: Tensor) -> dict[str, Tensor]:
-    shape = tuple(observation.data.inputs(indices[:1]).shape[1:])
-    drawn = _ask(method, lambda: method.draws(observation.data, shape))
+def _draw(method: AttributionMethod, varied: VariedInput) -> dict[str, Tensor]:
+    drawn = _ask(method, lambda: method.draws(varied.data, varied.shape))
     if not isinstance(drawn, dict) or not all(isinstance(part, Tensor) for part in drawn.values()):
         raise ObservationError(f"{method} drew a {type(drawn).__name__}: draws must be tensors by name, in a dict")
     return drawn

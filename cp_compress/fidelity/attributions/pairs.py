@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +65,20 @@ class Similarities(Brief):
     top: Tensor
 
     @classmethod
-    def of(cls, first: Tensor, second: Tensor, fraction: float) -> Similarities:
-        """Compare maps (k, ...) one by one; `fraction` of the places are the strongest."""
+    def of(cls, first: Tensor, second: Tensor, fraction: float, counting: Tensor | None = None) -> Similarities:
+        """Compare maps (k, ...) one by one; `fraction` of the places are the strongest.
+
+        Of examples of several lengths `counting` (k, length) tells the places that are no padding, where maps are 0.
+        """
         every = torch.arange(len(first))
         rank = torch.empty(len(first), dtype=torch.float64)
         top = torch.empty_like(rank)
-        for part in slices(len(first), _rows(first)):
-            a, b = first[part], second[part]
-            rank[part] = correlation_of_ranks(a.flatten(1), b.flatten(1))
-            top[part] = iou_of_strengths(place_strengths(a), place_strengths(b), fraction)
+        for rows, keep in _of_one_length(counting, len(first)):
+            for part in slices(len(rows), _rows(first)):
+                few = rows[part]
+                a, b = (_without_padding(maps[few], None if keep is None else keep[few]) for maps in (first, second))
+                rank[few] = correlation_of_ranks(a.flatten(1), b.flatten(1))
+                top[few] = iou_of_strengths(place_strengths(a), place_strengths(b), fraction)
         return cls(paired_index(first, second, every, every), rank, top)
 
     def means(self, chosen: Tensor | None = None) -> dict[str, float | None]:
@@ -91,8 +97,27 @@ class Chance(Brief):
     top: float | None
 
 
-def chance_level(after: Tensor, before: Tensor, fraction: float, seed: int) -> Chance:
-    """Return how alike the pairs are in which every example is paired with others, no pair twice."""
+def _of_one_length(counting: Tensor | None, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield examples that have as many places each, and which these are; all together where none is padding."""
+    if counting is None or bool(counting.all()):
+        yield torch.arange(count), None
+        return
+    lengths = counting.sum(dim=1)
+    for length in lengths.unique().tolist():
+        yield (lengths == length).nonzero().flatten(), counting
+
+
+def _without_padding(maps: Tensor, keep: Tensor | None) -> Tensor:
+    if keep is None or bool(keep.all()):
+        return maps
+    return maps[keep].view(len(maps), -1, *maps.shape[2:])
+
+
+def chance_level(after: Tensor, before: Tensor, fraction: float, seed: int, counting: Tensor | None = None) -> Chance:
+    """Return how alike the pairs are in which every example is paired with others, no pair twice.
+
+    Of examples of several lengths, as `counting` (k, length) has them, the places of either of a pair are compared.
+    """
     count = len(before)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     rounds = min(_CHANCE_ROUNDS, count - 1, math.ceil(_CHANCE_PAIRS / count))
@@ -103,7 +128,8 @@ def chance_level(after: Tensor, before: Tensor, fraction: float, seed: int) -> C
     rows = order.repeat(rounds)
     index = paired_index(after, before, rows, others)
     few = slice(0, min(count, _CHANCE_PAIRS_OF_OTHERS))
-    means = Similarities.of(after[rows[few]], before[others[few]], fraction).means()
+    either = None if counting is None else counting[rows[few]] | counting[others[few]]
+    means = Similarities.of(after[rows[few]], before[others[few]], fraction, either).means()
     return Chance(index, means["rank_correlation"], means["top_fraction_iou"])
 
 

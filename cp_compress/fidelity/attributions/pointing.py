@@ -107,7 +107,7 @@ def compare_pointing(
     if reference is not None:
         check_comparable(candidate, reference)
         reference.data.require_one_tensor("a comparison of attributions")
-        check_same_inputs(candidate, reference, chosen)
+        check_same_inputs(_OWNER, candidate, reference, chosen)
     size = batch_size_for(original.runner.device, batch_size, original.batch_size.limit).limit
     masks = {name: read_masks(_OWNER, name, mask, original, chosen, size) for name, mask in wanted.items()}
     targets = original.predictions[chosen]

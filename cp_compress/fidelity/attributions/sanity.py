@@ -14,12 +14,13 @@ from cp_compress.fidelity.attributions.methods.known import is_users_own
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Model, Runner
+from cp_compress.fidelity.varying.inputs import Input
 
 _TRIED_EXAMPLES = 4
 
 
 def require_model_dependence(
-    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor
+    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, name: Input = None
 ) -> None:
     """Raise ObservationError for a user's own method that gives another model the same maps.
 
@@ -29,19 +30,21 @@ def require_model_dependence(
     """
     if is_users_own(method):
         few, classes = indices[:_TRIED_EXAMPLES], targets[:_TRIED_EXAMPLES]
-        key = ("depends on the model", method, tuple(few.tolist()), tuple(classes.tolist()))
-        observation.remember(key, lambda: _try_another_model(observation, method, few, classes))
+        key = ("depends on the model", method, tuple(few.tolist()), tuple(classes.tolist()), name)
+        observation.remember(key, lambda: _try_another_model(observation, method, few, classes, name))
 
 
-def _try_another_model(observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor) -> None:
+def _try_another_model(
+    observation: Observation, method: AttributionMethod, indices: Tensor, targets: Tensor, name: Input
+) -> None:
     # in the same batches as the other model's: a method may do with a batch what it likes
-    maps = compute_maps(observation, method, indices, targets).maps
+    maps = compute_maps(observation, method, indices, targets, name=name).maps
     if not bool(maps.any()):  # comparisons refuse maps that are all zero
         return
     runner = observation.runner
     other = Observation(_other_model(runner), observation.data, runner.device, observation.batch_size.limit)
     try:
-        others = compute_maps(other, method, indices, targets).maps
+        others = compute_maps(other, method, indices, targets, name=name).maps
     except ObservationError:  # it looked at the other model, and could not use it
         return
     if others.shape == maps.shape and torch.allclose(others, maps, rtol=1e-5, atol=0):

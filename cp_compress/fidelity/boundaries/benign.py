@@ -10,12 +10,15 @@ from torch import Tensor
 
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import slices
-from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.boundaries.families import PURPOSE
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.fidelity.varying.inputs import Input, Varied
+from cp_compress.fidelity.varying.layers import vary
 from cp_compress.inputs.tasks import require_one_class
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def benign_directions(
     examples: int | Sequence[int] | Tensor | None = None,
     *,
     kinds: Sequence[str] | None = None,
+    input: Input = None,
 ) -> Directions:
     """Return, for each example, directions along which a person would not expect another prediction.
 
@@ -54,7 +58,8 @@ def benign_directions(
     channels JPEG: the direction is from the image to the changed one. For inputs of every shape there is the direction
     towards the nearest other example that the reference puts into the same class. `examples` is a number of examples
     spread evenly over the data set, their indices, or None for all. `kinds` chooses directions by their names; by
-    default all that exist for the inputs. A change that leaves an example as it is, such as a shift of a blank image,
+    default all that exist for the inputs. `input` is the one of several inputs that changes. A change that leaves an
+    example as it is, such as a shift of a blank image,
     is absent for this example, and left out if it changes no example.
 
     Raises InvalidArgumentError for unknown kinds; ObservationError for data with several predictions per example, if a
@@ -69,14 +74,30 @@ def benign_directions(
     owner = "benign_directions"
     require_one_class(reference.task)
     chosen = choose_examples(owner, examples, len(reference))
-    inputs = reference.data.inputs(chosen)
-    if not inputs.is_floating_point():
-        raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
-    known = _known_kinds(inputs)
+    varied = vary(reference, chosen, input, owner=owner, purpose=PURPOSE)
+    known = _known_kinds(varied.values())
     for kind in kinds or ():
         if kind not in known:
             reject(owner, "kinds", kind, f"known for inputs of this shape are {', '.join(known)}")
-    changes = BenignChanges(reference, chosen, inputs, tuple(kinds or known))
+    return benign_directions_at(varied, kinds)
+
+
+def require_benign(varied: Varied) -> None:
+    """Raise ObservationError for values that have no benign changes: what layers give, and padded inputs."""
+    if varied.layer is not None:
+        told = f"what {varied.layer} gives has no changes of which a person says that they alter nothing"
+    elif varied.counting is not None:
+        told = f"{varied.what} are padded, so that no other example has the same places"
+    else:
+        return
+    raise ObservationError(f'{told}: use directions="gate", "worst" or your own')
+
+
+def benign_directions_at(varied: Varied, kinds: Sequence[str] | None = None) -> Directions:
+    """Return `benign_directions` of some examples; the arguments are checked there."""
+    require_benign(varied)
+    chosen = varied.chosen
+    changes = BenignChanges(varied, None if kinds is None else tuple(kinds))
     still = changes.still(slice(0, len(chosen)))
     if kinds is not None and bool(still.any()):
         column = int(still.any(dim=0).nonzero()[0])
@@ -87,23 +108,16 @@ def benign_directions(
 
 
 class BenignChanges:
-    """Benign changes of `inputs` (n, *input), which are the examples `chosen` (n,) of a reference's data.
+    """Benign changes of the inputs (n, *input) of some examples of a reference's data.
 
     `kinds` names them; examples are addressed by slices of the n.
     """
 
-    def __init__(
-        self,
-        reference: Observation,
-        chosen: Tensor,
-        inputs: Tensor,
-        kinds: tuple[str, ...] | None = None,
-        nearest: Tensor | None = None,
-    ) -> None:
-        self.reference, self.chosen, self.inputs = reference, chosen, inputs
-        self.kinds = tuple(_known_kinds(inputs)) if kinds is None else kinds
+    def __init__(self, varied: Varied, kinds: tuple[str, ...] | None = None, nearest: Tensor | None = None) -> None:
+        self.varied, self.inputs = varied, varied.values()
+        self.kinds = tuple(_known_kinds(self.inputs)) if kinds is None else kinds
         if nearest is None and _SAME_CLASS in self.kinds:
-            nearest = _nearest_of_class(reference, chosen, inputs)
+            nearest = _nearest_of_class(varied, self.inputs)
         self._nearest = nearest
 
     def moves(self, kind: str, part: slice) -> Tensor:
@@ -111,7 +125,7 @@ class BenignChanges:
         inputs = self.inputs[part]
         if kind == _SAME_CLASS:
             assert self._nearest is not None
-            return self.reference.data.inputs(self._nearest[part]) - inputs
+            return self.varied.data.inputs(self._nearest[part]) - inputs
         if kind == _JPEG:
             from cp_compress.data import JPEG  # codecs stand beside fidelity, not below it
 
@@ -129,14 +143,13 @@ class BenignChanges:
         if not len(kept):
             raise ObservationError("every benign change leaves the examples as they are, so there is no direction")
         kinds = tuple(self.kinds[column] for column in kept.tolist())
-        return BenignChanges(self.reference, self.chosen, self.inputs, kinds, self._nearest), still[:, kept]
+        return BenignChanges(self.varied, kinds, self._nearest), still[:, kept]
 
     @property
     def origin(self) -> str | None:
         """The digest of what the directions come from, None for a bare callable."""
-        if self.reference.model_digest is None:
-            return None
-        return digest_text("benign", self.reference.model_digest, digest_tensors([self.inputs]), *self.kinds)
+        model = self.varied.observation.model_digest
+        return None if model is None else digest_text("benign", model, self.varied.digest, *self.kinds)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -157,8 +170,9 @@ def _known_kinds(inputs: Tensor) -> list[str]:
     return [_SAME_CLASS, *_CHANGES, *([_JPEG] if is_photograph else [])]
 
 
-def _nearest_of_class(reference: Observation, chosen: Tensor, inputs: Tensor) -> Tensor:
+def _nearest_of_class(varied: Varied, inputs: Tensor) -> Tensor:
     """Return the nearest other example of each one's class (n,), itself where there is none; works in blocks."""
+    reference, chosen = varied.observation, varied.chosen
     own = reference.predictions[chosen]
     rows = inputs.flatten(1)
     others = torch.isin(reference.predictions, own).nonzero().flatten()
@@ -166,7 +180,7 @@ def _nearest_of_class(reference: Observation, chosen: Tensor, inputs: Tensor) ->
     size = max(1, _BLOCK_VALUES // rows.shape[1])
     for part in slices(len(others), size):
         block = others[part]
-        there = reference.data.inputs(block).flatten(1).double()
+        there = varied.data.inputs(block).flatten(1).double()
         for few in slices(len(rows), max(1, min(size, _BLOCK_VALUES // len(block)))):
             # a product of matrices would give copies a distance
             distances = torch.cdist(rows[few].double(), there, compute_mode="donot_use_mm_for_euclid_dist")

@@ -11,18 +11,18 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import slices
 from cp_compress.base.digests import digest_text
-from cp_compress.fidelity.boundaries.benign import BenignChanges, benign_directions
+from cp_compress.fidelity.boundaries.benign import BenignChanges, benign_directions_at, require_benign
 from cp_compress.fidelity.boundaries.directions import Directions, as_directions, direction_digest
 from cp_compress.fidelity.boundaries.families import (
     class_gradient_names,
     class_gradient_origin,
-    gate_directions,
+    gate_directions_at,
     shared_gate_directions,
     standard_counts,
 )
-from cp_compress.fidelity.boundaries.worst import worst_case_directions, worst_case_names, worst_case_origin
-from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.boundaries.worst import worst_case_names, worst_case_origin, worst_directions_at
 from cp_compress.fidelity.observing.sampling import batch_size_for
+from cp_compress.fidelity.varying.inputs import Varied
 from cp_compress.inputs.tasks import require_one_class
 
 # with some thirty directions an example, and some ten, a block then holds about three batches of rays
@@ -104,24 +104,20 @@ def as_rays(
 
 
 def gate_blocks(
-    reference: Observation,
-    chosen: Tensor,
-    *,
-    seed: int = 0,
-    residuals: Directions | None = None,
-    batch_size: int | None = None,
+    varied: Varied, *, seed: int = 0, residuals: Directions | None = None, batch_size: int | None = None
 ) -> Directions | DirectionBlocks:
-    """Return `gate_directions` of the examples `chosen` (n,) of a reference, made in blocks, with their digest.
+    """Return `gate_directions` of some examples of a reference, made in blocks, with their digest.
 
     Those of a reference whose content has no digest are made at once, because theirs is that of the directions.
     """
+    reference = varied.observation
     require_one_class(reference.task)
-    inputs = reference.data.inputs(chosen)
-    ranks = len(names := class_gradient_names(reference, standard_counts(tuple(inputs.shape[1:]))[0]))
-    origin = class_gradient_origin(reference, inputs, ranks)
+    gradients = standard_counts(varied.counting_shape)[0]
+    ranks = len(names := class_gradient_names(reference, gradients))
+    origin = class_gradient_origin(varied, ranks)
+    shared = shared_gate_directions(varied, seed=seed)
     if origin is None:
-        return gate_directions(reference, chosen, seed=seed, residuals=residuals, batch_size=batch_size)
-    shared = shared_gate_directions(tuple(inputs.shape[1:]), seed=seed)
+        return gate_directions_at(varied, shared, residuals, gradients, batch_size)
     rest = [*shared, *([] if residuals is None else [residuals])]
     all_names = names + tuple(name for part in rest for name in part.names)
     families = ("class gradient",) * ranks
@@ -129,17 +125,17 @@ def gate_blocks(
     families += tuple(family for part in rest for family in part.families)
     absent = None
     if residuals is not None and residuals.absent is not None:
-        before = torch.zeros(len(chosen), len(all_names) - len(residuals), dtype=torch.bool)
+        before = torch.zeros(len(varied), len(all_names) - len(residuals), dtype=torch.bool)
         absent = torch.cat([before, residuals.absent], dim=1)
 
     def make(rows: Tensor) -> Directions:
         own = None if residuals is None else residuals.select(rows)
-        return gate_directions(reference, chosen[rows], seed=seed, residuals=own, batch_size=batch_size)
+        return gate_directions_at(varied.select(rows), shared, own, gradients, batch_size)
 
     return DirectionBlocks(
         make,
         max(1, batch_size_for(reference.runner.device, batch_size, reference.batch_size.limit).limit // _GATE_SHARE),
-        len(chosen),
+        len(varied),
         direction_digest(digest_text(*digests), True, all_names, families),
         all_names,
         families,
@@ -147,39 +143,36 @@ def gate_blocks(
     )
 
 
-def worst_case_blocks(
-    observation: Observation, chosen: Tensor, *, batch_size: int | None = None
-) -> Directions | DirectionBlocks:
-    """Return `worst_case_directions` of the examples `chosen` (n,), made in blocks as those of `gate_blocks` are."""
+def worst_case_blocks(varied: Varied, *, batch_size: int | None = None) -> Directions | DirectionBlocks:
+    """Return `worst_case_directions` of some examples, made in blocks as those of `gate_blocks` are."""
+    observation = varied.observation
     require_one_class(observation.task)
-    inputs = observation.data.inputs(chosen)
-    origin = worst_case_origin(observation, inputs)
+    origin = worst_case_origin(varied)
     if origin is None:
-        return worst_case_directions(observation, chosen, batch_size=batch_size)
+        return worst_directions_at(varied, batch_size=batch_size)
     names = worst_case_names()
     families = ("worst case",) * len(names)
     return DirectionBlocks(
-        lambda rows: worst_case_directions(observation, chosen[rows], batch_size=batch_size),
+        lambda rows: worst_directions_at(varied.select(rows), batch_size=batch_size),
         batch_size_for(observation.runner.device, batch_size, observation.batch_size.limit).limit,
-        len(chosen),
+        len(varied),
         direction_digest(origin, True, names, families),
         names,
         families,
     )
 
 
-def benign_blocks(
-    reference: Observation, chosen: Tensor, *, batch_size: int | None = None
-) -> Directions | DirectionBlocks:
-    """Return `benign_directions` of the examples `chosen` (n,), made in blocks as those of `gate_blocks` are."""
+def benign_blocks(varied: Varied, *, batch_size: int | None = None) -> Directions | DirectionBlocks:
+    """Return `benign_directions` of some examples, made in blocks as those of `gate_blocks` are."""
+    reference, chosen = varied.observation, varied.chosen
     require_one_class(reference.task)
-    inputs = reference.data.inputs(chosen)
-    if reference.model_digest is None or not inputs.is_floating_point():
-        return benign_directions(reference, chosen)
+    if reference.model_digest is None:
+        return benign_directions_at(varied)
+    require_benign(varied)
     size = max(
         1, batch_size_for(reference.runner.device, batch_size, reference.batch_size.limit).limit // _BENIGN_SHARE
     )
-    every = BenignChanges(reference, chosen, inputs)
+    every = BenignChanges(varied)
     # an example's absent directions, and those that none has, are told before a ray starts
     changes, still = every.without_idle(torch.cat([every.still(part) for part in slices(len(chosen), size)]))
     origin = changes.origin

@@ -19,13 +19,15 @@ from cp_compress.fidelity.boundaries.blocks import (
     worst_case_blocks,
 )
 from cp_compress.fidelity.boundaries.directions import Directions
-from cp_compress.fidelity.boundaries.families import USUAL_VALUES
+from cp_compress.fidelity.boundaries.families import PURPOSE, USUAL_VALUES, at_counting_places
 from cp_compress.fidelity.boundaries.pairs import RayPairs, censored_medians, family_table, median_of, summarise
 from cp_compress.fidelity.boundaries.search import BoundarySearch, Bounds, boundary_distances, search_boundaries
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.pairing import check_comparable
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.fidelity.varying.inputs import Input, Varied
+from cp_compress.fidelity.varying.layers import vary
 
 __all__ = ["BoundarySearch", "boundary_distances", "compare_boundaries", "search_boundaries"]
 _OWNER = "compare_boundaries"
@@ -48,6 +50,8 @@ def compare_boundaries(
     bisections: int = 14,
     batch_size: int | None = None,
     seed: int = 0,
+    input: Input = None,
+    layer: str | None = None,
 ) -> Measurement:
     """Measure how far a candidate's decision boundaries have moved along given directions.
 
@@ -83,6 +87,11 @@ def compare_boundaries(
         max_distance: How far to search, L2 in units of the inputs; by default the median distance between two of the
             examples.
         seed: The seed of the random directions of "gate".
+        input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
+            them, and so do its places of padding. By default the only floating-point tensor, or else the only one,
+            that is no mask.
+        layer: The path of a layer whose outputs are moved instead of the input, such as the one that embeds token ids.
+            Each model starts from what its own layer gives; distances are L2 in units of these outputs.
 
     Args: Search
         steps: The number of equal steps on a ray.
@@ -118,46 +127,51 @@ def compare_boundaries(
         check_choice(_OWNER, "directions", directions, FAMILIES)
     share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
-    chosen = choose_examples(_OWNER, standard_examples(examples, reference), len(reference))
     check_comparable(candidate, reference)
-    reference.data.require_one_tensor("a comparison of boundaries")
-    before_inputs, after_inputs = (seen.data.inputs(chosen) for seen in (reference, candidate))
-    if before_inputs.shape != after_inputs.shape:
-        shapes = f"{tuple(after_inputs.shape[1:])}, the reference's {tuple(before_inputs.shape[1:])}"
-        raise ObservationError(f"the candidate's inputs have shape {shapes}: no direction fits both")
-    reach = _default_distance(before_inputs) if max_distance is None else max_distance
-    rays = _as_rays(directions, reference, chosen, before_inputs, start, batch_size)
+    number = standard_examples(_OWNER, examples, reference, input, layer)
+    chosen = choose_examples(_OWNER, number, len(reference))
+    original, compressed = (
+        vary(seen, chosen, input, layer, owner=_OWNER, purpose=PURPOSE) for seen in (reference, candidate)
+    )
+    if original.shape != compressed.shape:
+        owner = "the candidate's inputs have" if layer is None else f"what {layer} gives has in the candidate the"
+        shapes = f"{compressed.shape}, the reference's {original.shape}"
+        raise ObservationError(f"{owner} shape {shapes}: no direction fits both")
+    reach = _default_distance(original) if max_distance is None else max_distance
+    rays = _as_rays(directions, original, start, batch_size)
     own_rays = rays
     if isinstance(directions, str) and directions == "worst":
-        own_rays = _as_rays(directions, candidate, chosen, after_inputs, start, batch_size)
+        own_rays = _as_rays(directions, compressed, start, batch_size)
 
     # directions of a model that says what it is are told by its digest, which a change of what is hidden may leave
     origin = None if reference.model_digest is None else reference.content_key
 
-    def search(seen: Observation, rows: Tensor, inputs: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
+    def search(varied: Varied, rows: Tensor, rays: Directions | DirectionBlocks) -> BoundarySearch:
+        seen, part = varied.observation, varied.select(rows)
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         return seen.remember(
-            (*key, batch_size, origin),
+            (*key, batch_size, origin, varied.name, layer),
             lambda: search_boundaries(
                 seen.runner,
-                inputs[rows],
+                part.values(),
                 rays.select(rows),
                 max_distance=reach,
                 steps=steps,
                 bisections=bisections,
                 bounds=bounds,
                 batch_size=batch_size_for(seen.runner.device, batch_size, seen.batch_size.limit).limit,
+                run=part.logits,
             ),
         )
 
     everything = torch.arange(len(chosen))
     agreeing = (reference.predictions[chosen] == candidate.predictions[chosen]).nonzero().flatten()
     # the reference's rays are searched from all examples, so that one search serves every candidate
-    before = search(reference, everything, before_inputs, rays)
+    before = search(original, everything, rays)
     distances = torch.full_like(before.distances, torch.nan)
     reached = torch.full_like(before.classes, -1)
     if len(agreeing):
-        after = search(candidate, agreeing, after_inputs, own_rays)
+        after = search(compressed, agreeing, own_rays)
         distances[agreeing], reached[agreeing] = after.distances, after.classes
     known = before.distances
     if rays.absent is not None:
@@ -178,6 +192,7 @@ def compare_boundaries(
         examples=_largest_changes(candidate, reference, chosen[agreeing], pairs, rays.names, reach)
         + _disagreements(candidate, reference, left_out),
         details={
+            **{part: name for part, name in (("input", original.name), ("layer", layer)) if name is not None},
             "directions": len(rays),
             "directions_digest": rays.digest,
             "max_distance": reach,
@@ -189,24 +204,26 @@ def compare_boundaries(
             "censored_medians": censored_medians(pairs, reach),
             "families": family_table(pairs, rays.families, reach),
         },
-        notes=_notes(pairs, len(left_out), len(chosen), reach, steps),
+        notes=(*_notes(pairs, len(left_out), len(chosen), reach, steps), *_units(original, compressed)),
     )
 
 
 def standard_examples(
-    examples: int | Sequence[int] | Tensor | str | None, reference: Observation
+    owner: str,
+    examples: int | Sequence[int] | Tensor | str | None,
+    reference: Observation,
+    input: Input = None,
+    layer: str | None = None,
 ) -> int | Sequence[int] | Tensor | None:
-    """Return how many examples "auto" are for inputs of this size; anything else as it is."""
+    """Return how many examples "auto" are for values of the size of the first's; anything else as it is."""
     if not isinstance(examples, str) or examples != "auto":
         return examples  # type: ignore[return-value]  # other texts are refused where examples are chosen
-    share = USUAL_VALUES / max(USUAL_VALUES, reference.data.inputs(range(1))[0].numel())
-    return max(_FEWEST_EXAMPLES, int(_EXAMPLES * share))
+    size = vary(reference, torch.arange(1), input, layer, owner=owner, purpose=PURPOSE).size
+    return max(_FEWEST_EXAMPLES, int(_EXAMPLES * USUAL_VALUES / max(USUAL_VALUES, size)))
 
 
-def _default_distance(inputs: Tensor) -> float:
-    if not inputs.is_floating_point():
-        raise ObservationError(f"inputs are {inputs.dtype}: moving along a direction needs a floating-point dtype")
-    rows = inputs.double().flatten(1)
+def _default_distance(varied: Varied) -> float:
+    rows = varied.clear(varied.values()).double().flatten(1)
     distances = torch.pdist(rows)
     median = float(distances.median()) if len(distances) else 0.0
     if not 0 < median < math.inf:
@@ -216,20 +233,28 @@ def _default_distance(inputs: Tensor) -> float:
 
 
 def _as_rays(
-    directions: Directions | DirectionBlocks | Tensor | str,
-    reference: Observation,
-    chosen: Tensor,
-    inputs: Tensor,
-    seed: int,
-    batch_size: int | None,
+    directions: Directions | DirectionBlocks | Tensor | str, varied: Varied, seed: int, batch_size: int | None
 ) -> Directions | DirectionBlocks:
     if isinstance(directions, str):
         if directions == "worst":
-            return worst_case_blocks(reference, chosen, batch_size=batch_size)
+            return worst_case_blocks(varied, batch_size=batch_size)
         if directions == "gate":
-            return gate_blocks(reference, chosen, seed=seed, batch_size=batch_size)
-        return benign_blocks(reference, chosen, batch_size=batch_size)
-    return as_rays(_OWNER, directions, len(chosen), tuple(inputs.shape[1:]))
+            return gate_blocks(varied, seed=seed, batch_size=batch_size)
+        return benign_blocks(varied, batch_size=batch_size)
+    rays = as_rays(_OWNER, directions, len(varied), varied.shape)
+    return rays if varied.counting is None or isinstance(rays, DirectionBlocks) else at_counting_places(rays, varied)
+
+
+def _units(original: Varied, compressed: Varied) -> tuple[str, ...]:
+    """Return in what distances are measured where that is no input, and how far apart the models start."""
+    if original.layer is None:
+        return ()
+    before, after = (varied.clear(varied.values()).double().flatten(1) for varied in (original, compressed))
+    apart = float(((after - before).norm(dim=1) / before.norm(dim=1).clamp_min(1e-30)).mean())
+    return (
+        f"distances are L2 in units of {original.what}, over all places that are no padding; for the candidate it "
+        f"differs there by {apart:.2%} from the reference (mean over examples)",
+    )
 
 
 def _key(bounds: Bounds | None) -> str:

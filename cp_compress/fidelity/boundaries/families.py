@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -9,14 +10,17 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
-from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions, join_directions, low_frequency_basis
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.fidelity.varying.inputs import Input, Varied
+from cp_compress.fidelity.varying.layers import vary
 from cp_compress.inputs.tasks import require_one_class
 
+PURPOSE = "a comparison of boundaries"
 _COUNT_RULE = "must be a whole number of 1 or more"
 USUAL_VALUES = 2**14  # of an input; along more of them there are fewer directions, because each costs more
 _RANKS = ("the runner-up", "the third class", "the fourth class", "the fifth class")
@@ -29,6 +33,8 @@ def class_gradient_directions(
     *,
     count: int = 9,
     batch_size: int | None = None,
+    input: Input = None,
+    layer: str | None = None,
 ) -> Directions:
     """Return, for each example, the steepest directions from its predicted class towards its most likely other classes.
 
@@ -41,6 +47,9 @@ def class_gradient_directions(
         count: The number of other classes; with fewer classes there is one direction for each.
         batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
             and never more than the observations were made with.
+        input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
+            them. By default the only floating-point tensor, or else the only one, that is no mask.
+        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example.
@@ -60,16 +69,21 @@ def class_gradient_directions(
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
     require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
-    ranks = min(asked, observation.classes - 1)
-    runner = observation.runner
-    inputs = observation.data.inputs(chosen)
-    require_gradients(runner, inputs[:1], "a direction along class gradients")
+    return _class_gradients(vary(observation, chosen, input, layer, owner=owner, purpose=PURPOSE), asked, batch_size)
+
+
+def _class_gradients(varied: Varied, count: int, batch_size: int | None) -> Directions:
+    observation, runner = varied.observation, varied.runner
+    ranks = min(count, observation.classes - 1)
+    inputs, rows = varied.values(), torch.arange(len(varied))
+    run = functools.partial(varied.logits, rows=rows[:1])
+    require_gradients(runner, inputs[:1], "a direction along class gradients", run)
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
 
     def run(part: slice) -> None:
         leaf = differentiable(runner, inputs[part])
-        logits = runner.logits(leaf)
+        logits = varied.logits(leaf, rows[part])
         order = logits.topk(ranks + 1, dim=1).indices
         best = logits.gather(1, order[:, :1])
         towards = (logits.gather(1, order[:, 1:]) - best).sum(dim=0)
@@ -79,9 +93,9 @@ def class_gradient_directions(
     with differentiating(runner):
         batch.run(len(inputs), run)
     tensor = torch.cat(found)
-    _check_gradients(tensor, chosen)
-    names = class_gradient_names(observation, asked)
-    origin = class_gradient_origin(observation, inputs, ranks)
+    _check_gradients(tensor, varied.chosen)
+    names = class_gradient_names(observation, count)
+    origin = class_gradient_origin(varied, ranks)
     return Directions(tensor, names, ("class gradient",) * ranks, per_example=True, origin=origin)
 
 
@@ -99,11 +113,10 @@ def class_gradient_names(observation: Observation, count: int = 9) -> tuple[str,
     return tuple(f"gradient towards {_rank_name(rank)}" for rank in range(min(count, observation.classes - 1)))
 
 
-def class_gradient_origin(observation: Observation, inputs: Tensor, ranks: int) -> str | None:
-    """Return the digest of what `ranks` class gradients at inputs (n, *input) come from, None for a bare callable."""
-    if observation.model_digest is None:
-        return None
-    return digest_text("class gradients", observation.model_digest, digest_tensors([inputs]), str(ranks))
+def class_gradient_origin(varied: Varied, ranks: int) -> str | None:
+    """Return the digest of what `ranks` class gradients at examples come from, None for a bare callable."""
+    model = varied.observation.model_digest
+    return None if model is None else digest_text("class gradients", model, varied.digest, str(ranks))
 
 
 @explains_keywords
@@ -173,6 +186,8 @@ def gate_directions(
     low_frequency: int | None = None,
     gaussian: int | None = None,
     batch_size: int | None = None,
+    input: Input = None,
+    layer: str | None = None,
 ) -> Directions:
     """Return the fixed set of directions of a gate, the same for every candidate.
 
@@ -192,6 +207,9 @@ def gate_directions(
         gaussian: The number of Gaussian directions; by default 8, and 2 for such inputs.
         batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
             and never more than the observations were made with.
+        input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
+            them. By default the only floating-point tensor, or else the only one, that is no mask.
+        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example.
@@ -208,26 +226,74 @@ def gate_directions(
     require_observations("gate_directions", reference=reference)
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
-    shape = tuple(reference.data.inputs(chosen[:1]).shape[1:])
-    gradients = standard_counts(shape)[0] if class_gradients is None else class_gradients
-    parts = [class_gradient_directions(reference, chosen, count=gradients, batch_size=batch_size)]
-    parts += shared_gate_directions(shape, low_frequency, gaussian, seed=seed)
-    if residuals is not None:
-        if not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen):
-            rule = f"must be `residual_directions` of the same {len(chosen)} examples"
-            reject("gate_directions", "residuals", residuals, rule)
-        parts.append(residuals)
-    return join_directions(parts)
+    varied = vary(reference, chosen, input, layer, owner="gate_directions", purpose=PURPOSE)
+    if class_gradients is not None:
+        check_integer("gate_directions", "class_gradients", class_gradients, _COUNT_RULE, at_least=1)
+    if layer is not None and low_frequency is not None:
+        reject("gate_directions", "low_frequency", low_frequency, "what a layer gives has no waves: leave it out")
+    if residuals is not None and (
+        not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen)
+    ):
+        rule = f"must be `residual_directions` of the same {len(chosen)} examples"
+        reject("gate_directions", "residuals", residuals, rule)
+    shared = shared_gate_directions(varied, low_frequency, gaussian, seed=seed)
+    return gate_directions_at(varied, shared, residuals, class_gradients, batch_size)
+
+
+def gate_directions_at(
+    varied: Varied,
+    shared: Sequence[Directions],
+    residuals: Directions | None = None,
+    class_gradients: int | None = None,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return the directions of a gate for some examples, `shared_gate_directions` of more of them among these."""
+    gradients = standard_counts(varied.counting_shape)[0] if class_gradients is None else class_gradients
+    parts = [_class_gradients(varied, gradients, batch_size), *(without_padding(one, varied) for one in shared)]
+    return join_directions(parts if residuals is None else [*parts, residuals])
 
 
 def shared_gate_directions(
-    input_shape: tuple[int, ...], low_frequency: int | None = None, gaussian: int | None = None, *, seed: int = 0
+    varied: Varied, low_frequency: int | None = None, gaussian: int | None = None, *, seed: int = 0
 ) -> list[Directions]:
-    """Return the sets in `gate_directions` that all examples share."""
-    _, usual_waves, usual_gaussian = standard_counts(input_shape)
+    """Return the sets in `gate_directions` that all examples share, of the shape of the longest without padding.
+
+    What a layer gives has no order of its features in which a wave would be slow.
+    """
+    shape = varied.counting_shape
+    _, usual_waves, usual_gaussian = standard_counts(shape)
     count = usual_waves if low_frequency is None else low_frequency
-    waves = [low_frequency_directions(input_shape, count)] if len(input_shape) <= 3 else []
-    return [*waves, gaussian_directions(input_shape, usual_gaussian if gaussian is None else gaussian, seed)]
+    waves = [low_frequency_directions(shape, count)] if len(shape) <= 3 and varied.layer is None else []
+    return [*waves, gaussian_directions(shape, usual_gaussian if gaussian is None else gaussian, seed)]
+
+
+def without_padding(shared: Directions, varied: Varied) -> Directions:
+    """Return directions for the longest example without padding as those of each, 0 at its places of padding.
+
+    Each takes the first values of a direction for its own places, so that padding changes no distance.
+    """
+    if varied.counting is None:
+        return shared
+    places = (varied.counting.cumsum(dim=1) - 1).clamp_min(0)
+    own = shared.tensor[:, places].transpose(0, 1)
+    keep = varied.counting.view(len(places), 1, -1, *[1] * (own.ndim - 3))
+    return Directions(own * keep, shared.names, shared.families, per_example=True)
+
+
+def at_counting_places(directions: Directions, varied: Varied) -> Directions:
+    """Return directions (…, *input) that are 0 at places of padding; absent for examples to which nothing is left."""
+    assert varied.counting is not None
+    tensor = (
+        directions.tensor if directions.per_example else directions.tensor.expand(len(varied), *directions.tensor.shape)
+    )
+    keep = varied.counting.view(len(varied), 1, -1, *[1] * (tensor.ndim - 3))
+    moved = tensor * keep
+    absent = ~moved.flatten(2).any(dim=2)
+    if directions.absent is not None:
+        absent = absent | directions.absent
+    return Directions(
+        moved, directions.names, directions.families, True, directions.digest, absent if bool(absent.any()) else None
+    )
 
 
 def _rank_name(rank: int) -> str:

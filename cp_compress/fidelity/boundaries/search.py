@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +108,7 @@ def search_boundaries(
     bounds: Bounds | None = None,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
+    run: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> BoundarySearch:
     """Find the first class change along every direction from every example.
 
@@ -130,6 +132,8 @@ def search_boundaries(
             distance is then that of the unclipped move. None for no clipping.
         batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere.
         device: Where to run; by default where the model is.
+        run: What gives the logits of points (m, *input) on rays from the examples at rows (m,), where a model takes
+            more than such a point; by default the model.
 
     Returns:
         The distances and the classes reached.
@@ -154,7 +158,8 @@ def search_boundaries(
     require_one_class(runner.task)
     limits = _as_limits(owner, bounds, examples)
     batch = batch_size_for(runner.device, batch_size, values=examples[0].numel())
-    search = _Search(runner, examples, known, limits, batch, reach / grid, grid, halvings)
+    logits = (lambda values, rows: runner.logits(values)) if run is None else run
+    search = _Search(runner, logits, examples, known, limits, batch, reach / grid, grid, halvings)
     with torch.no_grad(), runner.evaluating():
         return search.run()
 
@@ -169,6 +174,7 @@ class _Search:
     def __init__(
         self,
         runner: Runner,
+        run: Callable[[Tensor, Tensor], Tensor],
         examples: Tensor,
         directions: Directions | DirectionBlocks,
         limits: tuple[Tensor, Tensor] | None,
@@ -177,7 +183,7 @@ class _Search:
         steps: int,
         halvings: int,
     ) -> None:
-        self.runner, self.batch = runner, batch
+        self.runner, self.forward, self.batch = runner, run, batch
         self.examples = examples.to(runner.device)
         self.directions, self.width = directions, len(directions)
         self.limits = None if limits is None else tuple(limit.to(runner.device) for limit in limits)
@@ -203,7 +209,7 @@ class _Search:
         while len(slots):
             place = self._next_place(slots)
             self._move(seeds, vectors, place, moved)
-            finished = self._advance(slots, place, *self._evaluate(moved, self.seed_class[slots], slots))
+            finished = self._advance(slots, place, *self._evaluate(moved, self.seed_class[slots], slots // self.width))
             rows = finished.nonzero().flatten()
             fresh = torch.arange(waiting, min(waiting + len(rows), rays))
             waiting += len(fresh)
@@ -223,8 +229,8 @@ class _Search:
     def _start(self) -> Tensor:
         margins = []
         classes = []
-        for part in torch.split(self.examples, self.batch.limit):
-            label, margin = self._evaluate(part, None, None)
+        for rows in torch.arange(len(self.examples)).split(self.batch.limit):
+            label, margin = self._evaluate(self.examples[rows.to(self.examples.device)], None, rows)
             classes.append(label)
             margins.append(margin)
         self.low_margin = torch.cat(margins).repeat_interleave(self.width)
@@ -251,12 +257,12 @@ class _Search:
             torch.maximum(moved, self.limits[0], out=moved)
             torch.minimum(moved, self.limits[1], out=moved)
 
-    def _evaluate(self, inputs: Tensor, seed_class: Tensor | None, slots: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return classes, and the margin of the seed's class over the best other one."""
+    def _evaluate(self, inputs: Tensor, seed_class: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return classes of points on rays from the examples at `rows`, and the margins of the seeds' classes."""
         parts: list[Tensor] = []
 
         def forward(part: slice) -> None:
-            parts.append(self.runner.logits(inputs[part]).cpu().double())
+            parts.append(self.forward(inputs[part], rows[part]).cpu().double())
 
         self.batch.run(len(inputs), forward)
         self.evaluations += len(inputs)
@@ -264,9 +270,7 @@ class _Search:
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         if not bool(torch.isfinite(logits).all()):
             row = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])
-            where = (
-                f"at example {row}" if slots is None else f"along a ray from example {int(slots[row]) // self.width}"
-            )
+            where = f"{'at' if seed_class is None else 'along a ray from'} example {int(rows[row])}"
             raise ObservationError(f"the model returns NaN or infinite logits {where}, so it has no class there")
         label = logits.argmax(dim=1)
         own = (label if seed_class is None else seed_class)[:, None]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords
-from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.boundaries.directions import Directions
+from cp_compress.fidelity.boundaries.families import PURPOSE
 from cp_compress.fidelity.observing.gradients import differentiable, differentiating, require_gradients
 from cp_compress.fidelity.observing.observation import Observation, require_observations
-from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import batch_size_for, choose_examples
+from cp_compress.fidelity.varying.inputs import Input, Varied
+from cp_compress.fidelity.varying.layers import vary
 from cp_compress.inputs.tasks import require_one_class
 
 _CLASSES = 10
@@ -31,6 +34,8 @@ def worst_case_directions(
     steps: int = _STEPS,
     overshoot: float = _OVERSHOOT,
     batch_size: int | None = None,
+    input: Input = None,
+    layer: str | None = None,
 ) -> Directions:
     """Return, for each example, estimates of the direction of this model's own nearest boundary.
 
@@ -47,6 +52,9 @@ def worst_case_directions(
         overshoot: By which fraction each step goes beyond the linearised boundary, 0 or more.
         batch_size: The largest number of inputs in one call; by default 32 on a CPU and 512 elsewhere,
             and never more than the observations were made with.
+        input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
+            them. By default the only floating-point tensor, or else the only one, that is no mask.
+        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example, one for each method.
@@ -66,23 +74,36 @@ def worst_case_directions(
     for method in methods:
         check_choice(owner, "methods", method, tuple(_NAMES))
     limit = check_integer(owner, "steps", steps, "must be a whole number of 1 or more", at_least=1)
-    beyond = 1 + check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
+    overshoot = check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
     require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
-    runner = observation.runner
-    inputs = observation.data.inputs(chosen)
-    require_gradients(runner, inputs[:1], "a worst-case direction")
+    varied = vary(observation, chosen, input, layer, owner=owner, purpose=PURPOSE)
+    return worst_directions_at(varied, methods, limit, overshoot, batch_size)
+
+
+def worst_directions_at(
+    varied: Varied,
+    methods: Sequence[str] = _METHODS,
+    steps: int = _STEPS,
+    overshoot: float = _OVERSHOOT,
+    batch_size: int | None = None,
+) -> Directions:
+    """Return `worst_case_directions` of some examples; the arguments are checked there."""
+    observation, runner, chosen, beyond = varied.observation, varied.runner, varied.chosen, 1 + overshoot
+    inputs, rows = varied.values(), torch.arange(len(varied))
+    run_first = functools.partial(varied.logits, rows=rows[:1])
+    require_gradients(runner, inputs[:1], "a worst-case direction", run_first)
     classes = min(_CLASSES, observation.classes)
     found = {method: torch.empty_like(inputs) for method in methods}
 
     def run(part: slice) -> None:
         for method in methods:
             if method == "gradient":
-                _, towards = _linearise(runner, inputs[part], observation.predictions[chosen[part]], 2)
+                _, towards = _linearise(varied, inputs[part], rows[part], observation.predictions[chosen[part]], 2)
                 found[method][part] = towards[:, 0].cpu()
             else:
                 predictions = observation.predictions[chosen[part]]
-                found[method][part] = _deepfool(runner, inputs[part], predictions, classes, limit, beyond)
+                found[method][part] = _deepfool(varied, inputs[part], rows[part], predictions, classes, steps, beyond)
 
     batch_size_for(runner.device, batch_size, observation.batch_size.limit).run(len(inputs), run)
     tensor = torch.stack([found[method] for method in methods], dim=1)
@@ -93,7 +114,7 @@ def worst_case_directions(
             f"the gradient of the logits is zero, NaN or infinite on {len(bad)} examples (first #{int(bad[0])}): "
             "it gives no worst-case direction"
         )
-    origin = worst_case_origin(observation, inputs, methods, limit, overshoot)
+    origin = worst_case_origin(varied, methods, steps, overshoot)
     names = worst_case_names(methods)
     return Directions(tensor, names, ("worst case",) * len(names), per_example=True, origin=origin)
 
@@ -104,24 +125,20 @@ def worst_case_names(methods: Sequence[str] = _METHODS) -> tuple[str, ...]:
 
 
 def worst_case_origin(
-    observation: Observation,
-    inputs: Tensor,
-    methods: Sequence[str] = _METHODS,
-    steps: int = _STEPS,
-    overshoot: float = _OVERSHOOT,
+    varied: Varied, methods: Sequence[str] = _METHODS, steps: int = _STEPS, overshoot: float = _OVERSHOOT
 ) -> str | None:
-    """Return the digest of what worst cases at inputs (n, *input) come from, None for a bare callable."""
-    if observation.model_digest is None:
+    """Return the digest of what worst cases at examples come from, None for a bare callable."""
+    if varied.observation.model_digest is None:
         return None
-    parts = (observation.model_digest, digest_tensors([inputs]), *methods, str(steps), str(1 + float(overshoot)))
+    parts = (varied.observation.model_digest, varied.digest, *methods, str(steps), str(1 + float(overshoot)))
     return digest_text("worst case", *parts)
 
 
-def _linearise(runner: Runner, inputs: Tensor, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def _linearise(varied: Varied, inputs: Tensor, rows: Tensor, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return (logit of each likeliest other class − the own class's) (n, k) and its gradients (n, k, *input)."""
-    with differentiating(runner):
-        leaf = differentiable(runner, inputs)
-        logits = runner.logits(leaf)
+    with differentiating(varied.runner):
+        leaf = differentiable(varied.runner, inputs)
+        logits = varied.logits(leaf, rows)
         place = own.to(logits.device)[:, None]
         mine = logits.gather(1, place)
         others = logits.detach().scatter(1, place, -torch.inf).topk(classes - 1, dim=1).indices
@@ -131,22 +148,24 @@ def _linearise(runner: Runner, inputs: Tensor, own: Tensor, classes: int) -> tup
     return gaps.detach(), torch.stack(gradients, dim=1)
 
 
-def _deepfool(runner: Runner, inputs: Tensor, own: Tensor, classes: int, steps: int, beyond: float) -> Tensor:
+def _deepfool(
+    varied: Varied, inputs: Tensor, rows: Tensor, own: Tensor, classes: int, steps: int, beyond: float
+) -> Tensor:
     """Return the moves (n, *input) that DeepFool makes, on the CPU."""
-    start = inputs.to(runner.device)
+    start = inputs.to(varied.runner.device)
     moves = torch.zeros_like(start)
     going = torch.arange(len(start))
     for _ in range(steps):
-        gaps, gradients = _linearise(runner, start[going] + beyond * moves[going], own[going], classes)
+        gaps, gradients = _linearise(varied, start[going] + beyond * moves[going], rows[going], own[going], classes)
         lengths = gradients.flatten(2).norm(dim=2)
         inside = (gaps < 0).all(dim=1)  # those that have crossed rest
         distance = gaps.abs() / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)
         nearest = torch.where(lengths > 0, distance, torch.inf).argmin(dim=1)
-        rows = torch.arange(len(going), device=gaps.device)
+        every = torch.arange(len(going), device=gaps.device)
         # a hair more than the linear distance, so that a step onto the boundary does not stall
-        sizes = (gaps[rows, nearest].abs() + 1e-4) / lengths[rows, nearest].square().clamp_min(1e-30)
+        sizes = (gaps[every, nearest].abs() + 1e-4) / lengths[every, nearest].square().clamp_min(1e-30)
         shape = (-1, *[1] * (moves.ndim - 1))
-        step = (sizes * inside).view(shape) * gradients[rows, nearest]
+        step = (sizes * inside).view(shape) * gradients[every, nearest]
         moves[going] += step.to(moves)
         going = going[inside.cpu()]
         if not len(going):

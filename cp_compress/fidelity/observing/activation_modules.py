@@ -52,22 +52,22 @@ _ACTIVATIONS = {
 class ActivationModules(nn.Module):
     """A model, run so that each of its activations is one of the modules `activations`, in the order of the calls.
 
-    `run` maps a batch to logits; its own modules are no submodules of this one, so that nothing is hooked that
-    belongs to the model. `example` (k, ...) is run once to find the activations. `latest` are the logits of the last
-    call.
+    `run` maps a batch, and what it takes `beside`, to logits; its own modules are no submodules of this one, so that
+    nothing is hooked that belongs to the model. `example` (k, ...) is run once to find the activations. `latest` are
+    the logits of the last call.
 
     Raises ObservationError when the model gives other logits this way than by itself, as one may that goes on with
     the input of an activation in place, and when a later call runs other activations.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    def __init__(self, run: Callable[..., Tensor], example: Tensor, *beside: Tensor) -> None:
         super().__init__()
         self._run = (run,)  # in a tuple, so that a model is not taken for a submodule
         self.activations = nn.ModuleList()
         self.latest: Tensor
         with _Exchange(self._append):
-            exchanged = run(example)
-        own = run(example)
+            exchanged = run(example, *beside)
+        own = run(example, *beside)
         if not torch.allclose(exchanged.detach(), own.detach(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             raise ObservationError(
                 "the model returns other logits when each activation runs as a module, not in place: backward rules at "
@@ -78,11 +78,11 @@ class ActivationModules(nn.Module):
         """Tell whether the model runs an activation of a kind."""
         return any(isinstance(module, kind) for module in self.activations)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits (n, classes) of a batch (n, ...)."""
+    def forward(self, inputs: Tensor, *beside: Tensor) -> Tensor:
+        """Return the logits (n, classes) of a batch (n, ...), with what `run` takes beside it."""
         rest = iter(self.activations)
         with _Exchange(lambda wanted: _next(rest, wanted)):
-            logits = self._run[0](inputs)
+            logits = self._run[0](inputs, *beside)
         # without their graph: its hooks hold this module, and nothing would ever free the two
         self.latest = logits.detach()
         return logits

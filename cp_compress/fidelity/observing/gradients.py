@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,17 @@ def starting_at(layer: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def require_gradients(runner: Runner, inputs: Tensor, purpose: str) -> None:
-    """Raise ObservationError unless the model's logits on inputs (1, ...) have a gradient; `purpose` needs it."""
+def require_gradients(
+    runner: Runner, inputs: Tensor, purpose: str, run: Callable[[Tensor], Tensor] | None = None
+) -> None:
+    """Raise ObservationError unless the model's logits on inputs (1, ...) have a gradient; `purpose` needs it.
+
+    `run` maps inputs to logits where the model takes more than them.
+    """
     reason = None
     with differentiating(runner):
         leaf = differentiable(runner, inputs)
-        logits = runner.logits(leaf)
+        logits = (run or runner.logits)(leaf)
         if not logits.requires_grad:
             reason = "its logits carry no gradient"
         elif torch.autograd.grad(logits.sum(), leaf, allow_unused=True)[0] is None:

@@ -22,6 +22,7 @@ from cp_compress.fidelity import (
     worst_case_directions,
 )
 from cp_compress.fidelity.boundaries.gate_directions import standard_directions
+from cp_compress.fidelity.varying.layers import vary
 from cp_compress.model import parse_scheme
 
 
@@ -198,7 +199,7 @@ def test_the_gate_keeps_residuals_beside_a_blank_image():
     images_ = torch.stack([digits()[index][0] for index in range(8)])
     images_[3] = 0.0
     seen = observe(digits_cnn(), (images_, torch.zeros(8, dtype=torch.int64)))
-    found = standard_directions(seen, None, 0)
+    found = standard_directions(vary(seen, torch.arange(8), owner="test", purpose="a test"), 0)
     assert found.families[-1] == "residual"
     assert found.absent.nonzero().tolist() == [[3, len(found.names) - 1]]
 

@@ -24,7 +24,8 @@ from cp_compress.fidelity import (
     search_boundaries,
     worst_case_directions,
 )
-from cp_compress.fidelity.boundaries.gate_directions import find_directions
+from cp_compress.fidelity.boundaries.blocks import gate_blocks
+from cp_compress.fidelity.varying.layers import vary
 from cp_compress.model import parse_scheme
 
 
@@ -153,7 +154,7 @@ def test_directions_need_one_class_before_the_model_is_asked(task):
     data = TaskDataset((torch.rand(4, 1, 8, 8), torch.zeros(4, 8, dtype=torch.int64)), task)
     seen = observe(model, data)
     makers = class_gradient_directions, worst_case_directions, benign_directions, gate_directions
-    for make in (*makers, lambda seen: find_directions("gate", seen, 4, 0)):
+    for make in (*makers, lambda seen: gate_blocks(vary(seen, torch.arange(4), owner="test", purpose="a test"))):
         with pytest.raises(ObservationError, match=f"{task} task: this comparison needs one class per example"):
             make(seen)
     with pytest.raises(ObservationError, match="one class per example"):

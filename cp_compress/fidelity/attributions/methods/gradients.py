@@ -34,7 +34,9 @@ class Saliency(AttributionMethod):
         """Return the gradients of the logits of the classes `target`."""
         if subject.layer is not None:
             return _layer_gradient(subject, inputs, target, multiply=False)
-        maps: Tensor = attr.Saliency(subject.logits).attribute(inputs, target=target, abs=False)
+        maps: Tensor = attr.Saliency(subject.logits).attribute(
+            inputs, target=target, abs=False, additional_forward_args=subject.beside
+        )
         return maps
 
 
@@ -56,7 +58,9 @@ class InputXGradient(AttributionMethod):
         """Return the inputs, or the layer's outputs, times their gradients."""
         if subject.layer is not None:
             return _layer_gradient(subject, inputs, target, multiply=True)
-        maps: Tensor = attr.InputXGradient(subject.logits).attribute(inputs, target=target)
+        maps: Tensor = attr.InputXGradient(subject.logits).attribute(
+            inputs, target=target, additional_forward_args=subject.beside
+        )
         return maps
 
 
@@ -92,6 +96,7 @@ class IntegratedGradients(AttributionMethod):
         settings: dict[str, Any] = {
             "baselines": self.baseline,
             "target": target,
+            "additional_forward_args": subject.beside,
             "n_steps": self.steps,
             "method": "gausslegendre",
             "internal_batch_size": max(subject.limit, len(inputs)),
@@ -124,13 +129,15 @@ class GradCAM(AttributionMethod):
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the weighted sums (n, 1, *space) of the layer's channels."""
-        maps: Tensor = attr.LayerGradCam(subject.rules, subject.layer).attribute(inputs, target=target)
+        maps: Tensor = attr.LayerGradCam(subject.rules, subject.layer).attribute(
+            inputs, target=target, additional_forward_args=subject.beside
+        )
         return maps
 
 
 def _layer_gradient(subject: AttributionSubject, inputs: Tensor, target: Tensor, multiply: bool) -> Tensor:
     method = attr.LayerGradientXActivation(subject.rules, subject.layer, multiply_by_inputs=multiply)
-    found: Tensor = method.attribute(inputs, target=target)
+    found: Tensor = method.attribute(inputs, target=target, additional_forward_args=subject.beside)
     return found
 
 
@@ -139,17 +146,19 @@ def _change_at_layer(
 ) -> Tensor:
     """Return how far the logits (n,) move when a layer gives what it gives for the baseline, and all else stays."""
     outputs: list[Tensor] = []
+    beside = subject.beside or ()
     with torch.no_grad():
         # a copy, because later parts of the model may work on it in place
         handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
         try:
-            subject.rules(torch.full_like(inputs[:1], baseline))
+            # what else belongs to an example may have a part in what the layer gives
+            subject.rules(torch.full_like(inputs[:1] if subject.rows is None else inputs, baseline), *beside)
         finally:
             handle.remove()
         handle = layer.register_forward_hook(lambda module, args, output: outputs[0].expand_as(output).contiguous())
         try:
-            without = subject.rules(inputs)
+            without = subject.rules(inputs, *beside)
         finally:
             handle.remove()
-        change: Tensor = (subject.rules(inputs) - without).gather(1, target[:, None])
+        change: Tensor = (subject.rules(inputs, *beside) - without).gather(1, target[:, None])
     return change.flatten()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -33,6 +33,8 @@ class AttributionSubject:
         layer: The layer that the method looks at, or None for the input.
         draws: What the method's `draws` returned, on the CPU.
         limit: The largest number of inputs in one call of the model.
+        rows: Which of the examples (n,) the batch holds, where more belongs to each than its input; else None.
+        logits_of: Maps inputs (m, ...), and their rows (m,) where they have such, to logits (m, classes).
     """
 
     runner: Runner
@@ -40,6 +42,8 @@ class AttributionSubject:
     layer: nn.Module | None
     draws: Mapping[str, Tensor]
     limit: int
+    rows: Tensor | None = None
+    logits_of: Callable[..., Tensor] | None = None
 
     @property
     def rules(self) -> ActivationModules:
@@ -47,9 +51,22 @@ class AttributionSubject:
         assert self.activation_modules is not None
         return self.activation_modules
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits (n, classes) of inputs (n, ...); gradients flow through them where the model has any."""
-        return self.runner.logits(inputs)
+    @property
+    def beside(self) -> tuple[Tensor, ...] | None:
+        """What Captum hands on to `logits` beside the inputs, and repeats where it repeats these."""
+        return None if self.rows is None else (self.rows,)
+
+    def logits(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the logits (m, classes) of inputs (m, ...); gradients flow through them where the model has any.
+
+        Where an example has several inputs, `rows` (m,) says which of `self.rows` each belongs to: what is beside it
+        stays as that example has it. The batch's own inputs need no rows.
+        """
+        if self.logits_of is None:
+            return self.runner.logits(inputs)
+        if rows is None and self.rows is not None and len(inputs) == len(self.rows):
+            rows = self.rows
+        return self.logits_of(inputs, rows)
 
 
 @explains_keywords

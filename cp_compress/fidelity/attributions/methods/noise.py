@@ -111,7 +111,9 @@ class GradientShap(AttributionMethod):
 
         def one(noise: Tensor, baseline: Tensor, share: Tensor) -> Tensor:
             way = (inputs + noise - baseline).detach()
-            found: Tensor = gradient.attribute(leaf(baseline + share * way), target=target, abs=False)
+            found: Tensor = gradient.attribute(
+                leaf(baseline + share * way), target=target, abs=False, additional_forward_args=subject.beside
+            )
             return found * way
 
         drawn = (subject.draws[name].to(inputs) for name in ("noise", "baselines", "shares"))

@@ -42,14 +42,15 @@ class Occlusion(AttributionMethod):
         """Return at each place the mean change of the logit over the windows that cover it."""
         window, stride = self.sizes(tuple(inputs.shape[1:]))
 
-        def logits(covered: Tensor) -> Tensor:
-            return subject.logits(covered.to(inputs.dtype))  # covering makes uint8 int64
+        def logits(covered: Tensor, *beside: Tensor) -> Tensor:
+            return subject.logits(covered.to(inputs.dtype), *beside)  # covering makes uint8 int64
 
         maps: Tensor = attr.Occlusion(logits).attribute(
             inputs.detach(),
             sliding_window_shapes=window,
             strides=stride,
             target=target,
+            additional_forward_args=subject.beside,
             # several windows at a time where the batch of examples alone would not fill a call
             perturbations_per_eval=max(1, subject.limit // len(inputs)),
         )

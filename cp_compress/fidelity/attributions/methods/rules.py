@@ -35,7 +35,9 @@ class GuidedBackprop(AttributionMethod):
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the guided gradients of the logits of the classes `target`."""
         with without_hook_warnings():
-            maps: Tensor = attr.GuidedBackprop(subject.rules).attribute(inputs, target=target)
+            maps: Tensor = attr.GuidedBackprop(subject.rules).attribute(
+                inputs, target=target, additional_forward_args=subject.beside
+            )
         return maps
 
 
@@ -50,7 +52,9 @@ class Deconvolution(AttributionMethod):
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the deconvolved gradients of the logits of the classes `target`."""
         with without_hook_warnings():
-            maps: Tensor = attr.Deconvolution(subject.rules).attribute(inputs, target=target)
+            maps: Tensor = attr.Deconvolution(subject.rules).attribute(
+                inputs, target=target, additional_forward_args=subject.beside
+            )
         return maps
 
 
@@ -73,7 +77,9 @@ class GuidedGradCAM(AttributionMethod):
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the products, of the inputs' shape."""
         with without_hook_warnings():
-            maps: Tensor = attr.GuidedGradCam(subject.rules, subject.layer).attribute(inputs, target=target)
+            maps: Tensor = attr.GuidedGradCam(subject.rules, subject.layer).attribute(
+                inputs, target=target, additional_forward_args=subject.beside
+            )
         return maps
 
 
@@ -147,7 +153,12 @@ def _deep_lift(subject: AttributionSubject, inputs: Tensor, baseline: Tensor, ta
     maps, changes = [], []
     for part in slices(len(inputs), max(1, subject.limit // 2)):
         with without_hook_warnings():
-            found = method.attribute(leaf(inputs[part]), baseline.expand_as(inputs[part]), target=target[part])
+            found = method.attribute(
+                leaf(inputs[part]),
+                baseline.expand_as(inputs[part]),
+                target=target[part],
+                additional_forward_args=None if subject.rows is None else (subject.rows[part],),
+            )
         maps.append(found.detach())
         logits, without = rules.latest.detach().chunk(2)
         changes.append((logits - without).gather(1, target[part, None]).flatten())
