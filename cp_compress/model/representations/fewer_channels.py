@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import find_layer, is_transposed_linear, level_suffixes
 from cp_compress.model.record import read_steps
+from cp_compress.model.representations.attention_heads import size_names
+from cp_compress.model.representations.configurations import config_sizes, is_config_size, set_config_size
 from cp_compress.model.representations.representation import Representation
 
 _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
@@ -32,7 +34,7 @@ class FewerChannels(Representation):
     def describe(self, model: nn.Module) -> list[list[Any]]:
         """Return the sizes; none where no step changed a shape."""
         structural = any(step.structural for step in read_steps(model))
-        return [list(row) for row in _sizes(model)] if structural else []
+        return [list(row) for row in (*_sizes(model), *config_sizes(model))] if structural else []
 
     def read(self, content: Any) -> tuple[tuple[str, str, int], ...]:
         """Return the sizes."""
@@ -42,6 +44,10 @@ class FewerChannels(Representation):
         """Make layers smaller, never larger."""
         for path, name, value in found:
             module = find_layer(model, path)
+            if is_config_size(module, name):
+                if not set_config_size(module, name, value):
+                    raise CompressionError(f"{path or 'the model itself'} cannot have {name}={value}")
+                continue
             # compression only ever removes channels: nothing larger than the architecture is ever made
             if name not in _names(module) or not 1 <= value <= getattr(module, name):
                 raise CompressionError(f"{path or 'the model itself'} cannot have {name}={value}")
@@ -62,7 +68,8 @@ def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
 def _names(module: nn.Module) -> list[str]:
     """Return the settings of a layer that tell its sizes."""
     found = [name for kind, names in _SIZES if isinstance(module, kind) for name in names]
-    return [*found, *_TRANSPOSED] if is_transposed_linear(module) else found
+    found += _TRANSPOSED if is_transposed_linear(module) else ()
+    return [*found, *(name for name in size_names(module) if name not in found)]
 
 
 def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -81,7 +88,8 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (module.num_parameters,)}
     if isinstance(module, nn.RNNBase):
         return _recurrent_shapes(module)
-    assert isinstance(module, _NormBase)
+    if not isinstance(module, _NormBase):
+        return {}
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
 
 

@@ -22,6 +22,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from cp_compress.base.errors import MissingExtraError
 from cp_compress.model.layers import Owner, find_owners, is_transposed_linear, transposed_sizes
 from cp_compress.model.record import Skip
+from cp_compress.model.structure.cuts import Cut
 from cp_compress.model.structure.ranking import Family, Target
 from cp_compress.model.structure.units import is_depthwise, unit_count
 from cp_compress.model.tracing import Trace, running
@@ -30,15 +31,6 @@ UNFOLLOWED = "its channels run through a padded, sliced or reshaped shortcut tha
 _MOST_CALLS = 10_000_000  # ordinary networks need up to 200,000
 _REMOVABLE = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU)
 _ATTENTION = "MultiheadAttention takes the size of its heads from that of its inputs"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One layer's share in the removal of units: those that it gives, or those that it reads."""
-
-    path: str
-    inputs: bool
-    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)

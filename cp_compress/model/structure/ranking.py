@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from cp_compress.model.pruning.largest import keep_largest
 from cp_compress.model.pruning.magnitude import kept_count
 from cp_compress.model.structure.criteria import unit_strengths
-from cp_compress.model.structure.units import unit_parts, unit_rows
+from cp_compress.model.structure.units import unit_parts, unit_rows, unit_word
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,32 @@ class Family:
         rows = [unit_rows(target.layer) for target in self.targets]
         return torch.cat([unit_strengths(run, criterion).cpu() for run in zip(*rows, strict=True)])
 
+    @property
+    def words(self) -> tuple[tuple[str, str], ...]:
+        """The names of the weights that give the units, each with what its units are called."""
+        return tuple((name, unit_word(target.layer)) for target in self.targets for name in target.names)
+
     def alignment(self, round_to: int) -> int:
         """Return of what the number of units that stay has to be a multiple."""
         levels = max(len(unit_rows(target.layer)) for target in self.targets)
         return round_to * self.parts if levels > 1 else math.lcm(round_to, self.parts)
 
 
-def choose_survivors(families: Sequence[Family], ranking: Ranking) -> list[Tensor]:
+class Ranked(Protocol):
+    """Units that are ranked among one another; `parts` runs of equal length keep the same number each."""
+
+    @property
+    def parts(self) -> int: ...
+
+    @property
+    def words(self) -> tuple[tuple[str, str], ...]: ...
+
+    def strengths(self, criterion: str) -> Tensor: ...
+
+    def alignment(self, round_to: int) -> int: ...
+
+
+def choose_survivors(families: Sequence[Ranked], ranking: Ranking) -> list[Tensor]:
     """Return for each family which units stay, as booleans (units,).
 
     With scope "layer" round(density·units) stay in each family. With "global" round(density·all units) stay in all

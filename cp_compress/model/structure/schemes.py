@@ -21,6 +21,7 @@ from cp_compress.model.settings import (
     StructurePruneSettings,
     UnitPruneSettings,
 )
+from cp_compress.model.structure.blocks import Block, split_blocks
 from cp_compress.model.structure.ranking import Ranking, Target
 from cp_compress.model.structure.removal import Work, remove_weakest, zero_weakest
 from cp_compress.model.targets import choose
@@ -34,6 +35,7 @@ class _UnitPrune(Piped, UnitPruneSettings):
     """What the three structured schemes have in common; they differ in the layers they look at."""
 
     kinds: ClassVar[tuple[type[nn.Module], ...]]
+    knows_blocks: ClassVar[bool] = False
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -60,8 +62,12 @@ class _UnitPrune(Piped, UnitPruneSettings):
         if not chosen:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
             raise CompressionError(f"{self}: the model has no {self.units} to prune ({listed or 'it has no layers'})")
+        blocks: list[Block] = []
+        if self.knows_blocks:
+            blocks, chosen, whole = split_blocks(candidate, seen, chosen)
+            skips += whole
         ranking = Ranking(self.density, self.norm, self.round_to, self.scope, self.floor)
-        work = Work(candidate, chosen, inputs, seen, ranking)
+        work = Work(candidate, chosen, inputs, seen, ranking, tuple(blocks))
         done = remove_weakest(work) if self.shrink else zero_weakest(work)
         if not done.changes and self.density < 1:
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
@@ -233,3 +239,4 @@ class StructurePrune(_UnitPrune, StructurePruneSettings):
     """
 
     kinds: ClassVar[tuple[type[nn.Module], ...]] = (_ConvNd, *_NEURAL)
+    knows_blocks: ClassVar[bool] = True

@@ -5,28 +5,21 @@ The outputs of a shrunk copy must equal those of a copy in which the same units 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.representations.half_computed import find_casts
-from cp_compress.model.structure.grouping import Cut
-from cp_compress.model.structure.units import remove_units, zero_units
+from cp_compress.model.structure.cuts import Plan, remove
+from cp_compress.model.structure.units import zero_channels, zero_units
 from cp_compress.model.tracing import Inputs, output_tensors, running
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The removal of the same units from all layers that share them: the paths of those that give them, and cuts."""
-
-    producers: tuple[str, ...]
-    dropped: Tensor
-    cuts: tuple[Cut, ...]
 
 
 def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
@@ -58,15 +51,13 @@ def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list
     return _sound_part(probe, sound[: (len(sound) + 1) // 2], inputs)
 
 
-def remove(model: nn.Module, plans: Iterable[Plan]) -> None:
-    """Carry out plans in place."""
-    # indices are those of the whole layer: where several plans meet, as behind a concatenation, all go at once
-    together: dict[tuple[str, bool], set[int]] = {}
-    for plan in plans:
-        for cut in plan.cuts:
-            together.setdefault((cut.path, cut.inputs), set()).update(cut.indices)
-    for (path, inputs), indices in together.items():
-        remove_units(model.get_submodule(path), indices, inputs)
+class _Widened(TorchFunctionMode):
+    """Computes in float64 what a model takes to float32 on its own, as its norms and softmaxes may."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        wide = [torch.float64 if value is torch.float32 else value for value in args]
+        named = {key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()}
+        return (torch.Tensor.double if func is torch.Tensor.float else func)(*wide, **named)
 
 
 def _probe(model: nn.Module) -> nn.Module:
@@ -111,7 +102,7 @@ def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:
 
 def _run(probe: nn.Module, batch: Tensor) -> list[Tensor]:
     double = any(parameter.dtype == torch.float64 for parameter in probe.parameters())
-    with running(probe), torch.no_grad():
+    with running(probe), torch.no_grad(), _Widened() if double else contextlib.nullcontext():
         leaves = output_tensors(probe(batch.double() if double and batch.is_floating_point() else batch))
     return [leaf for leaf in leaves if leaf.is_floating_point()]
 
@@ -124,6 +115,8 @@ def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
 def _mask(model: nn.Module, plans: Iterable[Plan]) -> None:
     for plan in plans:
         zero_units(map(model.get_submodule, plan.producers), plan.dropped)
+        for zero in plan.zeros:
+            zero_channels(model.get_submodule(zero.path), zero.indices, zero.inputs)
         for cut in plan.cuts:
             module = model.get_submodule(cut.path)
             if isinstance(module, _BatchNorm):  # its channels may be those of several concatenated layers

@@ -80,6 +80,27 @@ def zero_units(layers: Iterable[nn.Module], dropped: Tensor) -> bool:
     return changed
 
 
+def channel_rows(layer: nn.Module) -> Tensor:
+    """Return the weights of each output channel of a layer as a row, (channels, values)."""
+    return unit_rows(layer)[0]
+
+
+def zero_channels(layer: nn.Module, indices: Iterable[int], inputs: bool) -> bool:
+    """Set units and their biases, or with `inputs` what a linear layer makes of channels that it reads, to zero.
+
+    Works in place, and tells whether anything changed.
+    """
+    chosen = list(indices)
+    if not inputs:
+        dropped = torch.zeros(unit_count(layer), dtype=torch.bool)
+        dropped[chosen] = True
+        return zero_units([layer], dropped)
+    columns = _by_unit(layer).t()
+    changed = bool(columns[chosen].count_nonzero())
+    columns[chosen] = 0
+    return changed
+
+
 def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False) -> None:
     """Remove units from a layer in place, or with `inputs` the channels that it reads.
 
