@@ -22,7 +22,7 @@ from cp_compress.data.zfp.arrays import Arrangement, ArrayPlan
 from cp_compress.data.zfp.coefficients import (
     BlockCoefficients,
     coefficients_of_arrays,
-    coefficients_of_patterns,
+    coefficients_of_blocks,
     join_channels,
 )
 from cp_compress.data.zfp.limits import FORMATS, BlockFormat, check_settings, check_shape, count_blocks
@@ -220,10 +220,8 @@ class ZFP(StreamCodec, ZFPSettings):
             rule = f"values of {opened[0].dtype} have {numbers.planes} bit planes"
             check_integer("ZFP", "precision", precision, rule, at_least=1, at_most=numbers.planes)
         for part, plan in zip(zip(*parts, strict=True), plans, strict=True):
-            stored = read_blocks(part, count_blocks(plan.inner), len(plan.inner), plan.setting, numbers)
-            channels, shape = plan.planes
-            coefficients = coefficients_of_patterns(stored.patterns, stored.exponents, channels, shape)
-            found.append(coefficients if precision is None else coefficients.at_precision(precision))
+            stored = read_blocks(part, count_blocks(plan.inner), len(plan.inner), plan.setting, numbers, precision)
+            found.append(coefficients_of_blocks(stored.coefficients, stored.exponents, *plan.planes))
         return tuple(part.scaled() if scaled else part for part in found)
 
     def _plan(self, shape: tuple[int, ...], dtype: torch.dtype) -> list[ArrayPlan]:

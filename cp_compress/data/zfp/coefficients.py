@@ -91,12 +91,12 @@ def coefficients_of_arrays(values: Tensor, setting: Setting) -> BlockCoefficient
     return BlockCoefficients(found, exponents, shape)
 
 
-def coefficients_of_patterns(
-    patterns: Tensor, exponents: Tensor, channels: int, shape: tuple[int, ...]
+def coefficients_of_blocks(
+    values: Tensor, exponents: Tensor, channels: int, shape: tuple[int, ...]
 ) -> BlockCoefficients:
-    """Return the coefficients of patterns (n, blocks, 4^d) and exponents (n, blocks), blocks in zfp's order."""
-    grid = (len(patterns), channels, *block_grid(shape))
-    return BlockCoefficients(from_negabinary(patterns).reshape(*grid, -1), exponents.reshape(grid), shape)
+    """Return coefficients (n, blocks, 4^d) and exponents (n, blocks), blocks in zfp's order, as those of arrays."""
+    grid = (len(values), channels, *block_grid(shape))
+    return BlockCoefficients(values.reshape(*grid, -1), exponents.reshape(grid), shape)
 
 
 def join_channels(parts: Sequence[BlockCoefficients]) -> BlockCoefficients:

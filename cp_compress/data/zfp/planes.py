@@ -69,16 +69,20 @@ def count_bits(top: TopBits, lowest: Tensor, planes: int) -> Tensor:
 
 
 def kept_planes(exponents: Tensor, dimensions: int, planes: int, setting: Setting) -> Tensor:
-    """Return how many (...), int32, of `planes` zfp keeps of blocks with exponents (...), but for a budget.
+    """Return how many (...), int32, of `planes` zfp keeps of blocks with exponents (...), but for a budget."""
+    if setting.tolerance is None:
+        kept = planes if setting.precision is None else min(setting.precision, planes)
+        return torch.full_like(exponents, kept)
+    return (exponents + tolerance_margin(dimensions, setting.tolerance)).clamp_(0, planes)
+
+
+def tolerance_margin(dimensions: int, tolerance: float) -> int:
+    """Return how many planes zfp keeps of a block with exponent 0; of one with exponent e there are e more.
 
     A tolerance in [2^m, 2^(m+1)) keeps e − m + 2d + 2, which leaves room for the growth of errors in the inverse
     transform (LLNL/zfp, `src/template/codecf.c`).
     """
-    if setting.tolerance is None:
-        kept = planes if setting.precision is None else min(setting.precision, planes)
-        return torch.full_like(exponents, kept)
-    least = math.frexp(setting.tolerance)[1] - 1
-    return (exponents + (2 * dimensions + 2 - least)).clamp_(0, planes)
+    return 2 * dimensions + 2 - (math.frexp(tolerance)[1] - 1)
 
 
 def cut_planes(patterns: Tensor, lowest: Tensor) -> Tensor:

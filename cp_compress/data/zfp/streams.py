@@ -1,8 +1,8 @@
-"""The bit planes that zfp streams hold, read for all streams of a batch at once.
+"""The coefficients that zfp streams hold, in machine code where it can be compiled, else by steps.
 
 zfp's library returns decoded values only, but to omit some planes of a block its stored planes are needed. Blocks have
-no marked beginning, so they are read one after the other, the same block of all streams together; at a fixed rate,
-where the beginnings are known, all blocks are read together.
+no marked beginning, so they are read one after the other. By steps, the same block of all streams is read together; at
+a fixed rate, where the beginnings are known, all blocks are.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import CorruptStreamError
+from cp_compress.data.compiled.compiler import find_compiled, in_threads
 from cp_compress.data.zfp.limits import block_budget
-from cp_compress.data.zfp.planes import Setting, kept_planes
-from cp_compress.data.zfp.transform import NumberFormat
+from cp_compress.data.zfp.planes import Setting, cut_planes, kept_planes, tolerance_margin
+from cp_compress.data.zfp.transform import NumberFormat, from_negabinary
 
 _Array = npt.NDArray[Any]
 _WORD = 64
@@ -27,12 +28,14 @@ _NO_END = 2**62
 _IMPOSSIBLE = -4096  # stands for an exponent that is never stored
 # of payloads read together; each bit is held as five bytes
 _BYTES = 2**22
+# coefficients, which are read in about a tenth of a millisecond
+_WORTH_A_THREAD = 2**16
 
 
 class StreamBlocks(NamedTuple):
-    """What streams hold: patterns (n, blocks, 4^d) in zfp's order, and exponents (n, blocks), int32."""
+    """What streams hold: coefficients (n, blocks, 4^d) in zfp's order, and exponents (n, blocks), int32."""
 
-    patterns: Tensor
+    coefficients: Tensor
     exponents: Tensor
 
 
@@ -55,24 +58,86 @@ class _Bits:
 
 
 def read_blocks(
-    payloads: Sequence[memoryview], blocks: int, dimensions: int, setting: Setting, numbers: NumberFormat
+    payloads: Sequence[memoryview],
+    blocks: int,
+    dimensions: int,
+    setting: Setting,
+    numbers: NumberFormat,
+    precision: int | None = None,
 ) -> StreamBlocks:
-    """Return what the payloads of zfp arrays of so many blocks hold.
+    """Return what the payloads of zfp arrays of so many blocks hold, of its planes the top `precision` or all.
 
     Raises CorruptStreamError, naming the example, where a payload does not end with its last block, or a block states
     an exponent that is never stored.
     """
+    compiled = find_compiled("zfp_reading")
+    if compiled is not None:
+        return _read_compiled(compiled, payloads, blocks, dimensions, setting, numbers, precision or numbers.planes)
+    return read_stepwise(payloads, blocks, dimensions, setting, numbers, precision)
+
+
+def _read_compiled(
+    compiled: Any,
+    payloads: Sequence[memoryview],
+    blocks: int,
+    dimensions: int,
+    setting: Setting,
+    numbers: NumberFormat,
+    wanted: int,
+) -> StreamBlocks:
+    count = len(payloads)
+    words = np.frombuffer(b"".join((*payloads, bytes(2 * _WORD // 8))), dtype=np.uint64)
+    ends = np.cumsum([8 * len(payload) for payload in payloads])
+    found = StreamBlocks(
+        torch.empty(count, blocks, 4**dimensions, dtype=numbers.integer),
+        torch.empty(count, blocks, dtype=torch.int32),
+    )
+    values, exponents, damaged = found.coefficients.numpy(), found.exponents.numpy(), np.empty(count, dtype=np.bool_)
+    budget = 0 if setting.rate is None else block_budget(dimensions, setting.rate)
+    kept, margin = min(setting.precision or numbers.planes, numbers.planes), 0
+    if setting.tolerance is not None:
+        kept, margin = -1, tolerance_margin(dimensions, setting.tolerance)
+
+    def work(first: int, stop: int) -> None:
+        compiled.read_blocks(
+            *(words, ends, values, exponents, damaged),
+            *(numbers.header_bits, numbers.bias, numbers.least_exponent, budget, kept, margin, wanted),
+            *(compiled.STEPS, compiled.SPREAD, first, stop),
+        )
+
+    in_threads(work, count, _WORTH_A_THREAD // (blocks * 4**dimensions))
+    if damaged.any():
+        raise _damaged(int(damaged.argmax()))
+    return found
+
+
+def _damaged(index: int) -> CorruptStreamError:
+    return CorruptStreamError(f"example #{index}: the ZFP payload does not hold the blocks of its shape", index)
+
+
+def read_stepwise(
+    payloads: Sequence[memoryview],
+    blocks: int,
+    dimensions: int,
+    setting: Setting,
+    numbers: NumberFormat,
+    precision: int | None = None,
+) -> StreamBlocks:
+    """Return what `read_blocks` does, one step of all streams after the other."""
     together = max(1, _BYTES // max(map(len, payloads)))
     groups = [
         _read_group(payloads[part], part.start, blocks, dimensions, setting, numbers)
         for part in slices(len(payloads), together)
     ]
-    return StreamBlocks(*map(torch.cat, zip(*groups, strict=True)))
+    patterns, exponents = map(torch.cat, zip(*groups, strict=True))
+    if precision is not None:
+        patterns = cut_planes(patterns, torch.full_like(exponents, numbers.planes - precision))
+    return StreamBlocks(from_negabinary(patterns), exponents)
 
 
 def _read_group(
     payloads: Sequence[memoryview], first: int, blocks: int, dimensions: int, setting: Setting, numbers: NumberFormat
-) -> StreamBlocks:
+) -> tuple[Tensor, Tensor]:
     # the most that one block takes, so that a damaged stream stays inside its zeros until it is found out
     source = _Bits(payloads, margin=(numbers.planes + 2) * 4**dimensions // 4 + 64)
     count = len(payloads)
@@ -92,10 +157,9 @@ def _read_group(
     wrong = (ends + _WORD - 1 - source.starts) // _WORD * _WORD != source.ends - source.starts
     wrong |= (exponents == _IMPOSSIBLE).any(axis=1)
     if wrong.any():
-        index = first + int(wrong.argmax())
-        raise CorruptStreamError(f"example #{index}: the ZFP payload does not hold the blocks of its shape", index)
+        raise _damaged(first + int(wrong.argmax()))
     signed = patterns.view(np.int32 if numbers.planes == 32 else np.int64)
-    return StreamBlocks(torch.from_numpy(signed), torch.from_numpy(exponents))
+    return torch.from_numpy(signed), torch.from_numpy(exponents)
 
 
 def _read(

@@ -1,0 +1,1 @@
+"""What do codecs compute in machine code, on a CPU that numba compiles for?"""
