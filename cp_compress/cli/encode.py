@@ -8,12 +8,23 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError, MissingExtraError, ObservationError
+from cp_compress.base.factories import make_from
 from cp_compress.cli.inspect import describe_store, store_content
-from cp_compress.cli.models_and_data import read_count, read_data
+from cp_compress.cli.models_and_data import (
+    add_device,
+    read_count,
+    read_data,
+    read_device,
+    read_model,
+    read_parameters,
+)
 from cp_compress.cli.output import DONE, add_output_arguments, emit
+
+if TYPE_CHECKING:
+    import torch
 
 _EXAMPLE = """\
 For this command, DATA is a factory or a folder of images (folder/class/image.png). The images are read as RGB; alpha
@@ -24,8 +35,13 @@ example:
 
 To resume a run that was stopped, repeat the same command.
 
+With --preserve each example is stored at the smallest setting at which all models keep their answers:
+  cp-compress encode cp_compress.examples:digits --codec "jpeg(quality={quality})" \\
+      --parameter "quality=integer(1, 100)" --preserve cp_compress.examples:digits_cnn --output digits.store
+
 """
 _CONNECT_SECONDS = 15
+_PRESERVING = ("parameter", "held_back", "measure", "at_most", "otherwise", "transform", "architecture", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +63,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", metavar="ADDRESS", help="address of a Dask scheduler whose workers see the same folders"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already in FOLDER")
+    _add_preserving(parser)
+    add_device(parser)
     add_output_arguments(parser)
+
+
+def _add_preserving(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a setting for each example")
+    group.add_argument(
+        "--preserve",
+        action="append",
+        metavar="MODEL",
+        help="model that must keep its answers, as MODEL or NAME=MODEL; each example gets the smallest setting at "
+        "which it does; repeatable",
+    )
+    group.add_argument("--parameter", metavar="NAME=RANGE", help='range of the setting: "quality=integer(1, 100)"')
+    group.add_argument(
+        "--held-back", action="append", metavar="MODEL", help="model that is not asked, and reported; repeatable"
+    )
+    group.add_argument("--measure", choices=("answer", "margin"), help="what is kept (default: answer)")
+    group.add_argument(
+        "--at-most", type=float, metavar="NUMBER", help="largest loss of a logit's margin, for --measure margin"
+    )
+    group.add_argument(
+        "--otherwise",
+        choices=("refuse", "mildest", "lossless"),
+        help="what happens to examples that no setting keeps (default: refuse, with their numbers)",
+    )
+    group.add_argument(
+        "--transform", metavar="FACTORY", help="makes the function from a stored batch to what the models take"
+    )
+    group.add_argument("--architecture", metavar="FACTORY", help="factory of the model whose weights a MODEL file holds")
 
 
 def run(options: argparse.Namespace) -> int:
     """Encode, resuming an earlier run if there is one, and print the size on disk."""
     from cp_compress.data import parse_codec, write_store
 
+    if options.preserve:
+        return _run_preserving(options)
+    unused = [name for name in _PRESERVING if getattr(options, name) is not None]
+    if unused:
+        rule = "is about models that must keep their answers: add --preserve MODEL"
+        raise InvalidArgumentError(f"--{unused[0].replace('_', '-')} {rule}")
     codec = parse_codec(options.codec)
     data = _read_examples(options.data)
     with _cluster(options.cluster), _told_as_options():
@@ -72,6 +124,51 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _run_preserving(options: argparse.Namespace) -> int:
+    """Encode each example at a setting of its own, and print the size on disk and what is kept."""
+    from cp_compress.search import CodecSpace, write_preserved_store
+
+    if options.parameter is None:
+        raise InvalidArgumentError('--preserve needs the range of a setting: --parameter "quality=integer(1, 100)"')
+    if options.cluster is not None:
+        raise InvalidArgumentError("--cluster: with --preserve models are run here; use --jobs to write in parallel")
+    family = CodecSpace(options.codec, **read_parameters([options.parameter]))
+    device = read_device(options)
+    models = {what: _read_models(options, what, device) for what in ("preserve", "held_back")}
+    with _told_as_options("write_preserved_store"):
+        stored = write_preserved_store(
+            _read_examples(options.data),
+            family,
+            options.output,
+            models["preserve"],
+            measure=options.measure or "answer",
+            at_most=options.at_most,
+            otherwise=options.otherwise or "refuse",
+            held_back=models["held_back"],
+            transform=None if options.transform is None else make_from(options.transform, "--transform"),
+            shard_size=options.shard_size,
+            batch_size=options.batch_size,
+            jobs=options.jobs,
+            progress=not options.quiet and sys.stderr.isatty(),
+            overwrite=options.overwrite,
+        )
+    emit(options, f"{describe_store(stored)}\n\nwritten to {options.output}", store_content(stored))
+    return DONE
+
+
+def _read_models(options: argparse.Namespace, what: str, device: torch.device) -> dict[str, Any]:
+    """Return models by the names that they are given, or by the texts that name them."""
+    models: dict[str, Any] = {}
+    option = f"--{what.replace('_', '-')}"
+    for text in getattr(options, what) or ():
+        name, equals, model = text.partition("=")
+        name, model = (name, model) if equals and name.isidentifier() else (text, text)
+        if name in models:
+            raise InvalidArgumentError(f"{option} {text}: two models are called {name}")
+        models[name] = read_model(model, options.architecture, device, option)
+    return models
+
+
 def _read_examples(name: str) -> Any:
     if not Path(name).is_dir():
         if ":" not in name:
@@ -87,13 +184,13 @@ def _read_examples(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _told_as_options() -> Iterator[None]:
-    """Let errors name the options of the command instead of the arguments of `write_store`."""
+def _told_as_options(function: str = "write_store") -> Iterator[None]:
+    """Let errors name the options of the command instead of the arguments of a function."""
     try:
         yield
     except InvalidArgumentError as error:
         told = str(error).replace("overwrite=True", "--overwrite")
-        raise InvalidArgumentError(re.sub(r"^write_store\(path=(.*?)\): ", r"--output \1: ", told)) from error
+        raise InvalidArgumentError(re.sub(rf"^(write_store|{function})\(path=(.*?)\): ", r"--output \2: ", told)) from error
 
 
 @contextlib.contextmanager

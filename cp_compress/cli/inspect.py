@@ -96,6 +96,7 @@ def store_content(stored: StoredDataset) -> dict[str, Any]:
         "compression": stored.raw_bytes / stored.nbytes,
         "compression_of_8_bit_values": stored.values / stored.nbytes,
         "versions": stored.versions,
+        "record": stored.record,
         "digest": stored.digest(),
     }
 
@@ -108,6 +109,7 @@ def describe_store(stored: StoredDataset) -> str:
         ("shapes", _listed([f"{shape} ({number(n)})" for shape, n in _most_frequent(stored.shapes)])),
         ("classes", _listed([*getattr(stored, "classes", ())]) or "not named"),
         ("codec", str(stored.codec)),
+        *_describe_record(stored.record),
         ("shards", number(stored.shards)),
         ("on disk", f"{number(stored.nbytes)} bytes, labels and manifest included"),
         (
@@ -119,6 +121,29 @@ def describe_store(stored: StoredDataset) -> str:
         ("digest", stored.digest()),
     ]
     return table(facts)
+
+
+def _describe_record(record: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Return what `write_preserved_store` noted: what holds for which models; nothing of a record of others."""
+    if record is None or not {"models", "measure", "settings"} <= set(record):
+        return []
+    bound = "" if record.get("at_most") is None else f" ≤ {record['at_most']:g}"
+    unkept = record.get("not_kept") or []
+    facts = [
+        ("kept for", ", ".join(f"{name} ({(digest or 'no digest')[:12]})" for name, digest in record["models"].items())),
+        ("measure", f"{record['measure']}{bound}, of all but {len(unkept)} examples"),
+        ("settings", f"{len(record['settings'])}, the most frequent {_most_used(record['settings'])}"),
+    ]
+    if unkept:
+        facts.append(("not kept", _listed([f"#{place}" for place in unkept])))
+    for name, found in (record.get("held_back") or {}).items():
+        agreement = f", {found['agreement']:.2%} of its answers the same" if "agreement" in found else ""
+        facts.append((f"held back: {name}", f"kept for {found['kept']:.2%} of the examples{agreement}"))
+    return facts
+
+
+def _most_used(settings: dict[str, int]) -> str:
+    return ", ".join(f"{codec} ({number(count)})" for codec, count in _most_frequent(settings)[:_LISTED])
 
 
 def _ratio(before: int, stored: StoredDataset) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cp_compress.fidelity.observing.runner import Model
+    from cp_compress.search.spaces import Parameter
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +118,21 @@ def _module(name: str, what: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"{what} {name} returns a {type(model).__name__}; it must return a torch.nn.Module")
     return model
+
+
+def read_parameters(texts: Sequence[str]) -> dict[str, Parameter]:
+    """Return the ranges of parameters written as "density=real(0.02, 1)", by name; raises InvalidArgumentError."""
+    from cp_compress.search import parse_parameter
+
+    parameters: dict[str, Parameter] = {}
+    for text in texts:
+        name, equals, expression = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InvalidArgumentError(f'--parameter {text!r}: must have the form "density=real(0.02, 1)"')
+        if name.strip() in parameters:
+            raise InvalidArgumentError(f"--parameter {text!r}: {name.strip()} is given twice")
+        parameters[name.strip()] = parse_parameter(expression.strip())
+    return parameters
 
 
 def read_shape(text: str) -> tuple[int, ...]:

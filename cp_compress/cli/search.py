@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_module
+from cp_compress.cli.models_and_data import (
+    add_device,
+    read_count,
+    read_data,
+    read_device,
+    read_module,
+    read_parameters,
+)
 from cp_compress.cli.output import DONE, OUTCOME_CODES, UNMET, add_output_arguments, emit, read_target, worst_outcome
 
 if TYPE_CHECKING:
@@ -118,17 +125,9 @@ def _not_written(options: argparse.Namespace) -> str:
 
 
 def _read_space(options: argparse.Namespace) -> SchemeSpace:
-    from cp_compress.search import SchemeSpace, parse_parameter
+    from cp_compress.search import SchemeSpace
 
-    parameters = {}
-    for text in options.parameter:
-        name, equals, expression = text.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise InvalidArgumentError(f'--parameter {text!r}: must have the form "density=real(0.02, 1)"')
-        if name.strip() in parameters:
-            raise InvalidArgumentError(f"--parameter {text!r}: {name.strip()} is given twice")
-        parameters[name.strip()] = parse_parameter(expression.strip())
-    return SchemeSpace(options.scheme, **parameters)
+    return SchemeSpace(options.scheme, **read_parameters(options.parameter))
 
 
 def _levels(options: argparse.Namespace) -> list[str]:

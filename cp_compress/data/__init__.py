@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cp_compress.data.corruptions.dataset import corrupt as corrupt
     from cp_compress.data.dataset import CompressedDataset as CompressedDataset
     from cp_compress.data.jpeg.codec import JPEG as JPEG
+    from cp_compress.data.per_example import PerExample as PerExample
     from cp_compress.data.registry import parse_codec as parse_codec
     from cp_compress.data.selection.coverage import craig as craig
     from cp_compress.data.selection.coverage import herding as herding
@@ -46,6 +47,7 @@ _MODULES = {
     "CompressedDataset": "dataset",
     "CorruptedDataset": "corruptions.dataset",
     "JPEG": "jpeg.codec",
+    "PerExample": "per_example",
     "Selection": "selection.selection",
     "StoreReport": "store.verification",
     "StoredDataset": "store.reading",

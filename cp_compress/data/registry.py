@@ -9,6 +9,7 @@ from cp_compress.base.expressions import parse_expression
 from cp_compress.base.extensions import added
 from cp_compress.data.codec import Codec
 from cp_compress.data.jpeg.codec import JPEG
+from cp_compress.data.per_example import PerExample
 from cp_compress.data.settings import require_one
 from cp_compress.data.zfp.codec import ZFP
 
@@ -24,7 +25,10 @@ def parse_codec(text: str) -> Codec:
     """
     if not isinstance(text, str):
         reject("parse_codec", "text", text, 'must be a text such as "jpeg(quality=75)"')
-    found: list[Codec] = parse_expression(text, known_codecs() | dict(added("codec")), "codec")
+    known = known_codecs() | dict(added("codec"))
+    if text.lstrip().startswith(PerExample.expression_name):  # what only stores are written by
+        known[PerExample.expression_name] = PerExample
+    found: list[Codec] = parse_expression(text, known, "codec")
     require_one(text, found)
     return found[0]
 

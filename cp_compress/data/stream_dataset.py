@@ -64,6 +64,10 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return the stream of one example."""
         return self._streams([self._position(index)])[0]
 
+    def streams(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the streams of examples, in the order of their indices."""
+        return self._streams([self._position(index) for index in indices])
+
     def remake(self, inputs: Tensor) -> Tensor:
         """Return inputs (n, ...) encoded, decoded and transformed as those of the data set."""
         return self._transformed(self.codec.roundtrip(inputs))

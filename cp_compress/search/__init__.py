@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cp_compress.search.searching import search as search
     from cp_compress.search.settings.results import SettingTrial as SettingTrial
     from cp_compress.search.settings.results import SmallestSetting as SmallestSetting
+    from cp_compress.search.settings.preserving import write_preserved_store as write_preserved_store
     from cp_compress.search.settings.search import find_smallest as find_smallest
     from cp_compress.search.settings.spaces import CodecSpace as CodecSpace
     from cp_compress.search.spaces import Categorical as Categorical
@@ -108,6 +109,7 @@ _MODULES = {
     "search": "search.searching",
     "shared_examples": "inputs.seen",
     "train_compressed": "training.training",
+    "write_preserved_store": "search.settings.preserving",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, {name: f"cp_compress.{module}" for name, module in _MODULES.items()})

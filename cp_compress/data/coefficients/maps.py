@@ -13,6 +13,7 @@ from cp_compress.data.codec import Codec
 from cp_compress.data.container import stated_shape
 from cp_compress.data.jpeg.coefficients import JpegCoefficients
 from cp_compress.data.jpeg.transform import from_blocks
+from cp_compress.data.per_example import PerExample
 from cp_compress.data.zfp.coefficients import BlockCoefficients
 from cp_compress.data.zfp.order import natural_order
 from cp_compress.data.zfp.transform import from_blocks as from_small_blocks
@@ -34,6 +35,8 @@ def maps_of_images(codec: Codec, images: Tensor, precision: int | None, arrangem
 
 def maps_of_streams(codec: Codec, streams: Sequence[bytes], precision: int | None, arrangement: str) -> Tensor:
     """Return the maps (n, channels, rows, columns), float32, of the coefficients that streams hold."""
+    if isinstance(codec, PerExample):
+        return codec.read_by_setting(streams, lambda one, part: maps_of_streams(one, part, precision, arrangement))
     whole = _method(codec, "coefficients_of_streams")
     if hasattr(codec, "coefficient_arrays_of_streams"):
         found = list(codec.coefficient_arrays_of_streams(streams, precision=precision))

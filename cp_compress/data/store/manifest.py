@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cp_compress.base.arguments import reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of
@@ -37,6 +38,8 @@ class Manifest:
     shards: tuple[ShardRecord, ...]
     classes: tuple[str, ...] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    choice: str | None = None  # the digest of the setting of each example, where each has its own
+    record: Mapping[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all."""
@@ -49,6 +52,9 @@ class Manifest:
             "versions": dict(self.versions),
             "shards": [shard.to_json() for shard in self.shards],
         }
+        # absent where there is none, so that a store is the same bytes as ever
+        document |= {} if self.choice is None else {"choice": self.choice}
+        document |= {} if self.record is None else {"record": dict(self.record)}
         write_atomically(folder / MANIFEST, document_bytes(seal_document(document), indent=1) + b"\n")
 
 
@@ -115,6 +121,9 @@ def _parse(document: Any) -> Manifest:
     classes = document["classes"]
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ValueError("its classes are not a list of names")
+    choice, record = document.get("choice"), document.get("record")
+    if not isinstance(choice, (str, type(None))) or not isinstance(record, (dict, type(None))):
+        raise ValueError("what it says of settings is of another form")
     return Manifest(
         codec=parse_codec(document["codec"]),
         examples=examples,
@@ -122,7 +131,22 @@ def _parse(document: Any) -> Manifest:
         shards=shards,
         classes=None if classes is None else tuple(classes),
         versions={str(name): str(version) for name, version in document["versions"].items()},
+        choice=choice,
+        record=record,
     )
+
+
+def as_record(owner: str, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a record as it will be read again; reject, as `owner`, what is no JSON object."""
+    if record is None:
+        return None
+    if not isinstance(record, Mapping):
+        reject(owner, "record", type(record).__name__, "must be a mapping of plain JSON")
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(record), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        reject(owner, "record", type(record).__name__, f"must be plain JSON: {error}")
+    return found
 
 
 def parse_record(record: Any) -> ShardRecord:

@@ -84,6 +84,11 @@ class StoredDataset(StreamDataset):
         return dict(self._manifest.versions)
 
     @property
+    def record(self) -> dict[str, Any] | None:
+        """What its writer had to say of it, in plain JSON, such as for which models it holds; None where nothing."""
+        return None if self._manifest.record is None else dict(self._manifest.record)
+
+    @property
     def nbytes(self) -> int:
         """The bytes on disk: all shards and the manifest, not the digests of originals, which only checks read."""
         return sum(shard.file_bytes for shard in self._manifest.shards) + (self.path / MANIFEST).stat().st_size

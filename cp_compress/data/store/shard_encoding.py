@@ -16,6 +16,7 @@ from cp_compress.base.files import write_atomically
 from cp_compress.data.codec import Codec
 from cp_compress.data.container import payload_size
 from cp_compress.data.images import read_runs
+from cp_compress.data.per_example import PerExample
 from cp_compress.data.store.shards import ShardRecord, digest_bytes, file_is_whole, pack_shard
 from cp_compress.data.store.unfinished import publish, write_note
 from cp_compress.data.stream_dataset import encode_examples
@@ -32,7 +33,7 @@ class OtherDataError(InvalidArgumentError):
 class ShardTask:
     """Examples start…stop−1, to be the shard `name` in `folder`; `kept` is what is known of an earlier one there.
 
-    `staging` is a folder of one run within `folder`: who writes through it after the run was ended writes nothing.
+    `settings` are those of its examples, where the codec is a `PerExample`. `staging` is a folder of one run within `folder`: who writes through it after the run was ended writes nothing.
     """
 
     folder: str
@@ -43,6 +44,7 @@ class ShardTask:
     codec: Codec
     batch_size: int
     kept: ShardRecord | None
+    settings: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -91,10 +93,16 @@ def encode_shard(source: Any, first: int, task: ShardTask) -> tuple[ShardRecord,
     numbers: list[Tensor] = []
     for inputs, labels in runs:
         tally.add(inputs, labels)
-        streams += encode_examples(task.codec, inputs, task.start + len(streams))
+        streams += _encode(task, inputs, len(streams))
         numbers.append(labels)
     _require_same(task, tally)
     return _write(task, tally, streams, torch.cat(numbers)), tally.originals()
+
+
+def _encode(task: ShardTask, inputs: Tensor, first: int) -> list[bytes]:
+    if task.settings is None or not isinstance(task.codec, PerExample):
+        return encode_examples(task.codec, inputs, task.start + first)
+    return task.codec.encode_at(inputs, task.settings[first : first + len(inputs)], first=task.start + first)
 
 
 def _require_same(task: ShardTask, tally: _Tally) -> None:

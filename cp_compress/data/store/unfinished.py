@@ -36,10 +36,12 @@ class Plan:
     examples: int
     shard_size: int
     classes: tuple[str, ...] | None
+    choice: str | None = None  # the digest of the setting of each example, where each has its own
 
     def __str__(self) -> str:
         names = "" if self.classes is None else f", {len(self.classes)} classes"
-        return f"{self.examples} examples by {self.codec} in shards of {self.shard_size}{names}"
+        chosen = "" if self.choice is None else f", settings {self.choice[:12]}"
+        return f"{self.examples} examples by {self.codec} in shards of {self.shard_size}{names}{chosen}"
 
 
 @contextlib.contextmanager
@@ -73,7 +75,9 @@ def read_plan(folder: Path) -> Plan | None:
         document = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
         classes = document["classes"]
         names = None if classes is None else tuple(map(str, classes))
-        return Plan(str(document["codec"]), int(document["examples"]), int(document["shard_size"]), names)
+        choice = document.get("choice")
+        facts = str(document["codec"]), int(document["examples"]), int(document["shard_size"])
+        return Plan(*facts, names, None if choice is None else str(choice))
     except (OSError, *UNREADABLE):
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,11 +16,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
+from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
 from cp_compress.data.codec import Codec, as_codec
-from cp_compress.data.store.manifest import MANIFEST, Manifest, read_manifest, shard_name
+from cp_compress.data.per_example import settings_for
+from cp_compress.data.store.manifest import MANIFEST, Manifest, as_record, read_manifest, shard_name
 from cp_compress.data.store.originals import write_originals
 from cp_compress.data.store.reading import StoredDataset
 from cp_compress.data.store.shard_encoding import OtherDataError, ShardTask, encode_shard
@@ -60,6 +62,8 @@ def write_store(
     backend: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    settings: Sequence[int] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> StoredDataset:
     """Encode labelled examples into a folder of shards, and return the data set in it.
 
@@ -85,6 +89,8 @@ def write_store(
         overwrite: Whether to replace another store. The new store replaces it, by two renamings, when it is complete; a
             folder that holds any other file is refused nevertheless.
         progress: Whether to show a progress bar.
+        settings: For a `PerExample` codec, the number of the setting of each example; None for any other codec.
+        record: Plain JSON that is kept in the manifest for whoever reads the store, as `StoredDataset.record`.
 
     Returns:
         The data set in the folder.
@@ -113,8 +119,10 @@ def write_store(
     target = Path(path).resolve()
     if not target.parent.is_dir() or not target.name:
         reject(_OWNER, "path", os.fspath(path), "its parent folder does not exist")
-    plan = Plan(str(codec), len(data), shard_size, _class_names(data.source))
-    run = _Run(data, codec, plan, batch_size, jobs, backend, progress)
+    chosen = settings_for(_OWNER, codec, settings, len(data))
+    choice = None if chosen is None else digest_text(bytes(chosen).hex())
+    plan = Plan(str(codec), len(data), shard_size, _class_names(data.source), choice)
+    run = _Run(data, codec, plan, batch_size, jobs, backend, progress, chosen, as_record(_OWNER, record))
     with _locked(target):
         if not _is_finished(run, target, overwrite):
             _write_new(run, target, overwrite)
@@ -135,6 +143,8 @@ class _Run:
     jobs: int
     backend: str | None
     progress: bool
+    settings: tuple[int, ...] | None
+    record: Mapping[str, Any] | None
 
     def write(self, folder: Path, known: Known, finished: Manifest | None = None) -> None:
         """Write all shards that `folder` lacks, and the manifest unless that of the finished store still holds.
@@ -150,8 +160,12 @@ class _Run:
                 write_plan(staging, folder, plan)
             shards, originals = self._write_shards(folder, staging, known)
             write_originals(staging, folder, with_earlier(self.data.source, originals))
-            if finished is None or finished.shards != shards:
-                Manifest(self.codec, plan.examples, plan.shard_size, shards, plan.classes, _versions()).write(staging)
+            told = self.record
+            if told is None and finished is not None:
+                told = finished.record
+            if finished is None or finished.shards != shards or finished.record != told:
+                facts = plan.classes, _versions(), plan.choice, told
+                Manifest(self.codec, plan.examples, plan.shard_size, shards, *facts).write(staging)
                 publish(staging, folder, MANIFEST)
 
     def _write_shards(self, folder: Path, staging: Path, known: Known) -> tuple[tuple[ShardRecord, ...], Originals]:
@@ -175,7 +189,8 @@ class _Run:
             kept = known(name)
             if kept is not None and (kept.start, kept.stop) != (start, stop):
                 kept = None
-            task = ShardTask(str(folder), str(staging), name, start, stop, self.codec, self.batch_size, kept)
+            chosen = None if self.settings is None else self.settings[start:stop]
+            task = ShardTask(str(folder), str(staging), name, start, stop, self.codec, self.batch_size, kept, chosen)
             pair = self._pair
             if pair is None:
                 yield source, start, task
@@ -217,7 +232,7 @@ def _is_finished(run: _Run, target: Path, overwrite: bool) -> bool:
         if overwrite and (target / MANIFEST).is_file():  # a store, though one that cannot be read
             return False
         reject(_OWNER, "path", str(target), f"it exists and is not a store that can be continued: {error}")
-    found = Plan(str(manifest.codec), manifest.examples, manifest.shard_size, manifest.classes)
+    found = Plan(str(manifest.codec), manifest.examples, manifest.shard_size, manifest.classes, manifest.choice)
     remedy = "use overwrite=True to replace it"
     if found != run.plan:
         if not overwrite:

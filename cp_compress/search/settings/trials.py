@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CompressionError, InvalidArgumentError, ObservationError
 from cp_compress.data.codec import Codec
@@ -196,17 +198,24 @@ class SettingSearch:
 class MildAxis(Axis):
     """An axis that knows which end of its parameter is the mild one, and up to where the codec takes settings."""
 
-    def __init__(self, family: CodecSpace, mild_end: End, accepted: float) -> None:
-        super().__init__(_OWNER, family, mild_end)
+    def __init__(self, owner: str, family: CodecSpace, mild_end: End, accepted: float) -> None:
+        super().__init__(owner, family, mild_end)
         self.mild_end, self.accepted = mild_end, accepted
 
 
 def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
-    """Return the family's axis: the end of the parameter at which examples take more bytes is the mild one."""
-    sample = data.inputs(range(min(len(data), _SAMPLED)))
+    """Return the family's axis as a sample of the data shows it."""
+    return axis_on(_OWNER, family, data.inputs(range(min(len(data), _SAMPLED))))
+
+
+def axis_on(owner: str, family: CodecSpace, sample: Tensor) -> MildAxis:
+    """Return the family's axis: the end of the parameter at which examples (n, ...) take more bytes is the mild one.
+
+    Rejects, as `owner`, a family without one numeric parameter, or whose sizes are the same at both ends.
+    """
     sizes: dict[float, int] = {}
     refusals: list[Exception] = []
-    axis = Axis(_OWNER, family, "high")
+    axis = Axis(owner, family, "high")
     for place in _PLACES:  # not the ends alone: a codec may refuse one of them
         try:
             sizes[place] = sum(map(payload_size, family.codec(axis.point(place)).encode(sample)))
@@ -217,10 +226,10 @@ def find_axis(family: CodecSpace, data: LabeledData) -> MildAxis:
     low, high = min(sizes), max(sizes)
     if sizes[low] == sizes[high]:
         found = f"the settings that the codec accepts take {sizes[high]} bytes on {len(sample)} examples at both ends"
-        reject(_OWNER, "codec_family", str(family), f"{found} of their range: there is nothing to find")
+        reject(owner, "codec_family", str(family), f"{found} of their range: there is nothing to find")
     if sizes[high] > sizes[low]:
-        return MildAxis(family, "high", high)
-    return MildAxis(family, "low", 1 - low)
+        return MildAxis(owner, family, "high", high)
+    return MildAxis(owner, family, "low", 1 - low)
 
 
 def _bytes(trial: SettingTrial) -> float:
