@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from cp_compress.artifacts import ServedModel as ServedModel
     from cp_compress.base.errors import ArtifactError as ArtifactError
     from cp_compress.base.errors import CompressionError as CompressionError
     from cp_compress.base.errors import CorruptStreamError as CorruptStreamError
@@ -97,6 +98,7 @@ _PACKAGES = {
     "inputs.retrieval": ("RetrievalData",),
     "inputs.tasks": ("TaskDataset",),
     "inputs.unlabeled": ("Unlabeled",),
+    "artifacts": ("ServedModel",),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",

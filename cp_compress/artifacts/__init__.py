@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.onnx.models import load_onnx as load_onnx
     from cp_compress.artifacts.programs import ProgramModel as ProgramModel
     from cp_compress.artifacts.reading import read_artifact as read_artifact
+    from cp_compress.artifacts.served.models import ServedModel as ServedModel
     from cp_compress.artifacts.serving import served_levels as served_levels
     from cp_compress.artifacts.transformers.models import TransformerModel as TransformerModel
     from cp_compress.artifacts.transformers.models import load_transformer as load_transformer
@@ -33,6 +34,7 @@ _MODULES = {
     "ImageFolder": "examples",
     "OnnxModel": "onnx.models",
     "ProgramModel": "programs",
+    "ServedModel": "served.models",
     "TransformerModel": "transformers.models",
     "load_exported": "exported_programs.models",
     "load_onnx": "onnx.models",

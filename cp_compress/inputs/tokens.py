@@ -31,6 +31,48 @@ class Tokenizer(Protocol):
         """Return the text of a list of ids."""
 
 
+LOST = "\N{REPLACEMENT CHARACTER}"
+"""What a text has in the place of bytes that are no whole character."""
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether a token's text says which token it is: parts of a character read like others, or as nothing.
+
+    >>> is_whole(" the"), is_whole(""), is_whole(" \ufffd")
+    (True, False, False)
+    """
+    return bool(text) and LOST not in text
+
+
+class Readings:
+    """How token ids read within a text, as a tokenizer decodes them: special ones and spaces included."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._found: dict[int, str] = {}
+        self._before: tuple[int, str] | None = None
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids, without the changes that tokenizers of `transformers` make to please readers."""
+        plain: Any = self._tokenizer.decode
+        try:
+            return str(plain(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        except TypeError:  # not one of transformers
+            return str(plain(ids))
+
+    def of(self, token: int) -> str:
+        """Return how one token reads after another one: alone, tokenizers may leave out the space before it."""
+        if token not in self._found:
+            alone = self.decode([token])
+            if self._before is None and is_whole(alone) and self.decode([token, token]).startswith(alone):
+                self._before = token, alone
+            if self._before is not None:
+                both = self.decode([self._before[0], token])
+                alone = both[len(self._before[1]) :] if both.startswith(self._before[1]) else alone
+            self._found[token] = alone
+        return self._found[token]
+
+
 class Documents(NamedTuple):
     """Some documents: their ids, each int64 (length,), and whether any was padded before its first token."""
 

@@ -43,7 +43,7 @@ def assert_language_preserved(
     Args:
         compressed: The candidate: a `torch.nn.Module`, such as a causal language model of `transformers`, or any
             callable from token ids (n, length), and a mask if it has a parameter `attention_mask` or `mask`, to logits
-            (n, length, vocabulary).
+            (n, length, vocabulary); or a `cp_compress.ServedModel`, of which no divergence is known.
         reference: The model that it is compared with.
         dataset: Documents of token ids: a tensor (n, length), a pair or mapping with a mask, a list of 1-D tensors, or
             a map-style data set of such rows. There are no labels: the targets are the ids, shifted by one place.

@@ -206,15 +206,18 @@ def _before_and_after(row: Record) -> str:
 
 def _language_lines(details: Record) -> list[str]:
     """Return the slices of documents by their perplexity ratio, and the tokens that changed most."""
-    slices = sorted(details.get("token_slices", []), key=lambda row: -row["perplexity_ratio"])
+    slices = sorted(details.get("token_slices", []), key=lambda row: -(row["perplexity_ratio"] or 0))
     rows = [
-        f"    {row['slice']}: perplexity ratio {number(row['perplexity_ratio'])}, "
-        f"agreement {number(row['agreement'])} (n = {row['count']})"
+        f"    {row['slice']}: {_ratio(row)}agreement {number(row['agreement'])} (n = {row['count']})"
         for row in slices[:_LISTED]
     ]
     lines = ["  slices, worst first:", *rows, *_rest(len(slices))] if rows else []
     tokens = [f"    {token_change(row)}" for row in details.get("tokens", [])[:_LISTED_TOKENS]]
     return lines + (["  tokens that changed most:", *tokens] if tokens else [])
+
+
+def _ratio(row: Record) -> str:
+    return "" if row["perplexity_ratio"] is None else f"perplexity ratio {number(row['perplexity_ratio'])}, "
 
 
 def _output_lines(details: Record) -> list[str]:
@@ -237,9 +240,16 @@ def token_change(row: Record) -> str:
     old, new = (row.get(name, row[other]) for name, other in _ANSWERS)
     before = f" after {row['context']}" if "context" in row else ""
     return (
-        f"#{row['document']} token {row['position']}{before}: KL {number(row['kl'])} nats, most likely {old} → {new}, "
+        f"#{row['document']} token {row['position']}{before}: {_how_far(row)} nats, most likely {old} → {new}, "
         f"the text has {row.get('text', row['token'])} (margin {number(row['margin'])})"
     )
+
+
+def _how_far(row: Record) -> str:
+    """Return the divergence at a token, or where it is not known the change of the token's likelihood."""
+    if row["kl"] is not None:
+        return f"KL {number(row['kl'])}"
+    return f"its negative log-likelihood rises by {number(row['nll'] - row['reference_nll'])}"
 
 
 def table_texts(details: Record) -> list[tuple[str, list[str], list[list[str]]]]:

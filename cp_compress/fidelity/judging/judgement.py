@@ -21,7 +21,7 @@ from cp_compress.base.showing.tables import escaped, html_table, number, table
 from cp_compress.fidelity.judging.detection import detectable
 from cp_compress.fidelity.judging.groups import GroupEvidence, GroupVerdict
 from cp_compress.fidelity.judging.intervals import Evidence, Interval, examples_needed
-from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, Measurement, doubts_of_requirements
+from cp_compress.fidelity.judging.measurement import LONGEST_TABLE, NOT_KNOWN, Measurement, doubts_of_requirements
 from cp_compress.fidelity.judging.metrics import known_metric
 from cp_compress.fidelity.judging.requirement import Requirement, as_requirements
 
@@ -249,6 +249,9 @@ def _reject_measurement(owner: str, given: object) -> NoReturn:
 def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     metric = requirement.metric
     if metric not in measurement.metrics:
+        reason = measurement.details.get(NOT_KNOWN, {}).get(metric)
+        if reason is not None:
+            reject("judge", "metric", metric, f"its value is not known: {reason}")
         measured = f"measured only {', '.join(sorted(measurement.metrics))}"
         near = did_you_mean(metric, measurement.metrics)
         reject("judge", "metric", metric, f"comparison {measurement.comparison!r} {measured}{near and f'; {near}'}")

@@ -27,6 +27,9 @@ LONGEST_TABLE = 200
 WITHOUT_SKILL = "without_skill"
 """Where the details of a measurement say what models that do no work would get."""
 
+NOT_KNOWN = "not_known"
+"""Where the details of a measurement say why a metric has no value, by its name."""
+
 _FEWEST = 20  # examples; with fewer nothing is refused
 _END = 0.01
 # what fits one screen

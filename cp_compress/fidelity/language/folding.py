@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.batching import slices
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.predictions.logit_rows import pass_over
+from cp_compress.fidelity.predictions.logit_rows import largest_by_column, pass_over
 
 _ROWS, _ACCELERATOR_VALUES = 64, 2**24
 
@@ -21,8 +23,8 @@ class Folded:
     Attributes:
         reference_answer: The token, int32, to which the reference gives the largest logit, the first among equals.
         answer: The candidate's.
-        kl: KL(reference ‖ candidate) over the vocabulary, float32, in nats.
-        reference_nll: The reference's negative log-likelihood of the token, float32, in nats.
+        kl: KL(reference ‖ candidate) over the vocabulary, float32, in nats; None where a model gives no logits.
+        reference_nll: The reference's negative log-likelihood of the token, float32, in nats; NaN where not known.
         nll: The candidate's.
         shared: How many of the reference's top k tokens are among the candidate's, uint8.
         margin: How far the reference's largest logit lies above its second one, float32.
@@ -30,7 +32,7 @@ class Folded:
 
     reference_answer: Tensor
     answer: Tensor
-    kl: Tensor
+    kl: Tensor | None
     reference_nll: Tensor
     nll: Tensor
     shared: Tensor
@@ -41,11 +43,19 @@ class Folded:
         """Whether both answers are one token."""
         return self.reference_answer == self.answer
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Folded:
+        """Return the same of other tokens: each field as a function changes it."""
+        changed: dict[str, Any] = {
+            name: None if values is None else change(values) for name, values in vars(self).items()
+        }
+        return Folded(**changed)
+
     def joined(self, others: list[Folded]) -> Folded:
         """Return these tokens and those of others, in their order."""
         parts = [self, *others]
-        names = list(vars(self))
-        return Folded(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        columns = {name: [getattr(part, name) for part in parts] for name in vars(self)}
+        joined: dict[str, Any] = {name: None if each[0] is None else torch.cat(each) for name, each in columns.items()}
+        return Folded(**joined)
 
 
 def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -> Folded:
@@ -65,15 +75,51 @@ def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -
     Raises:
         ObservationError: If a model returns NaN or infinite logits there.
     """
-    places = torch.zeros_like(mask, dtype=torch.bool)
-    places[:, :-1] = (mask[:, :-1] != 0) & (mask[:, 1:] != 0)
-    counts, targets = places.flatten().to(before.device), ids.roll(-1, 1).flatten().to(before.device)
+    counts, targets = _targets(ids, mask, before.device)
     old, new = before.flatten(0, 1), after.flatten(0, 1)
     kept = counts.nonzero().flatten()
-    rows = _ROWS if before.device.type == "cpu" else max(_ROWS, _ACCELERATOR_VALUES // before.shape[2])
-    parts = [_fold_rows(old, new, targets[kept[part]], kept[part], top_k) for part in slices(len(kept), rows)]
+    steps = slices(len(kept), _rows_at_once(before))
+    parts = [_fold_rows(old, new, targets[kept[part]], kept[part], top_k) for part in steps]
     found = parts[0].joined(parts[1:])
-    return Folded(*(tensor.cpu() for tensor in vars(found).values()))
+    return found.each(Tensor.cpu)
+
+
+def most_likely(logits: Tensor, ids: Tensor, mask: Tensor, top_k: int, who: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what logits (n, length, vocabulary) say of a batch's tokens, those that `fold` looks at, on the CPU.
+
+    These are the ids (tokens, top_k) of the most likely ones, the first among equals first, the negative
+    log-likelihood (tokens,), float64, and the lead (tokens,) of the largest logit.
+
+    Raises ObservationError for NaN or infinite logits; `who` the model is called.
+    """
+    counts, targets = _targets(ids, mask, logits.device)
+    rows, targets = logits.flatten(0, 1)[counts], targets[counts]
+    if not bool(rows.isfinite().all()):
+        _refuse_infinite(who, rows)
+    found = []
+    for part in slices(len(rows), _rows_at_once(logits)):
+        some = rows[part] if rows.dtype == torch.float64 else rows[part].float()
+        nll = some.logsumexp(dim=1).double() - some.gather(1, targets[part, None])[:, 0]
+        top = _largest(some, torch.arange(len(some), device=some.device), largest_by_column(some), max(2, top_k))
+        others = top.indices[:, :top_k]
+        # the first among equals may stand at another place there, or beyond the last one
+        again = others == top.first[:, None]
+        again[:, -1] |= ~again.any(dim=1)
+        answers = torch.cat([top.first[:, None], others[~again].view(-1, top_k - 1)], dim=1)
+        found.append((answers, nll, (top.values[:, 0] - top.values[:, 1]).float()))
+    answers, nll, lead = (torch.cat(each).cpu() for each in zip(*found, strict=True))
+    return answers, nll, lead
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    return _ROWS if logits.device.type == "cpu" else max(_ROWS, _ACCELERATOR_VALUES // logits.shape[-1])
+
+
+def _targets(ids: Tensor, mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return which places (n · length,) of a batch have a next token, and that token's id."""
+    places = torch.zeros_like(mask, dtype=torch.bool)
+    places[:, :-1] = (mask[:, :-1] != 0) & (mask[:, 1:] != 0)
+    return places.flatten().to(device), ids.roll(-1, 1).flatten().to(device)
 
 
 def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, rows: Tensor, top_k: int) -> Folded:
@@ -128,12 +174,15 @@ def _largest(logits: Tensor, rows: Tensor, heads: Tensor, count: int) -> _Larges
 
 def _explain(before: Tensor, after: Tensor) -> None:
     for who, logits in (("reference", before), ("candidate", after)):
-        bad = ~logits.isfinite()
-        if bool(bad.any()):
-            kinds = "NaN" if bool(logits.isnan().any()) else "infinite"
-            count = int(bad.any(dim=1).sum())
-            raise ObservationError(
-                f"the {who} returns {kinds} logits, here at {count} of {len(logits)} tokens that were looked at: such "
-                "outputs cannot be compared"
-            )
+        if not bool(logits.isfinite().all()):
+            _refuse_infinite(who, logits)
     raise ObservationError("the logits of the two models lie too far apart for their divergence to be a number")
+
+
+def _refuse_infinite(who: str, logits: Tensor) -> None:
+    kinds = "NaN" if bool(logits.isnan().any()) else "infinite"
+    count = int((~logits.isfinite()).any(dim=1).sum())
+    raise ObservationError(
+        f"the {who} returns {kinds} logits, here at {count} of {len(logits)} tokens that were looked at: such "
+        "outputs cannot be compared"
+    )

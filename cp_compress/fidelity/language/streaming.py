@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,9 +32,11 @@ class Streamed:
         equal: Whether all logits of both models are equal, bit for bit.
         digest: The digest of the documents.
         repeated: The number (documents,) of each document's content, one for those that are equal.
-        vocabulary: The number of tokens that the models choose from.
+        vocabulary: The number of tokens that the models choose from, None where neither gives logits.
         padding: What the candidate's, and the reference's, answers to padded documents say.
         padded_left: Whether documents were padded before their first token.
+        firsts: The place (documents,) of the first token that was compared, None for 1 in all documents.
+        texts: How tokens read whose ids are not known: those with a number below 0.
     """
 
     tokens: Folded
@@ -41,9 +44,11 @@ class Streamed:
     equal: bool
     digest: str
     repeated: Tensor
-    vocabulary: int
+    vocabulary: int | None
     padding: tuple[PaddingDependence, PaddingDependence]
     padded_left: bool
+    firsts: Tensor | None = None
+    texts: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def documents(self) -> Tensor:
@@ -54,7 +59,8 @@ class Streamed:
     def positions(self) -> Tensor:
         """The place (tokens,), int64, of each token within its document, 1 for the second token."""
         starts = self.lengths.cumsum(0) - self.lengths
-        return torch.arange(int(self.lengths.sum())) - torch.repeat_interleave(starts, self.lengths) + 1
+        firsts = torch.ones_like(self.lengths) if self.firsts is None else self.firsts
+        return torch.arange(int(self.lengths.sum())) + torch.repeat_interleave(firsts - starts, self.lengths)
 
 
 def stream(owner: str, candidate: LanguageModel, reference: LanguageModel, data: TokenData, top_k: int) -> Streamed:
@@ -115,7 +121,7 @@ class _Pass:
         found: list[Folded] = []
         sizes: list[int] = []
         equal = True
-        for batch in self._batches(documents):
+        for batch in in_batches(documents, self.vocabulary, whole=self.reference.deployed):
             ids, mask = pad(batch, left=left)
             before = self.reference.logits(ids, mask)
             after = self.candidate.logits(ids, mask).to(before.device)
@@ -128,22 +134,9 @@ class _Pass:
         self.equal = equal and self.equal
         self.padded_left |= left
         self.digest.update(documents)
-        self.contents += [self.known.setdefault(_content(ids), len(self.known)) for ids in documents]
+        self.contents += [self.known.setdefault(content_of(ids), len(self.known)) for ids in documents]
         self.lengths += [len(ids) - 1 for ids in documents]
         return sizes
-
-    def _batches(self, documents: list[Tensor]) -> list[list[Tensor]]:
-        if self.reference.deployed:
-            return [documents]
-        batches: list[list[Tensor]] = [[]]
-        longest = 0
-        for ids in documents:
-            longest = max(longest, len(ids))
-            if batches[-1] and (len(batches[-1]) + 1) * longest * self.vocabulary > _LARGEST_LOGITS:
-                batches.append([])
-                longest = len(ids)
-            batches[-1].append(ids)
-        return batches
 
     def _require_masks(self, start: int) -> None:
         for model in (self.candidate, self.reference):
@@ -169,7 +162,23 @@ class _Pass:
         )
 
 
-def _content(ids: Tensor) -> bytes:
+def in_batches(documents: list[Tensor], vocabulary: int, *, whole: bool) -> list[list[Tensor]]:
+    """Return documents in batches whose logits are no more than allowed, or as one batch where it is kept `whole`."""
+    if whole:
+        return [documents]
+    batches: list[list[Tensor]] = [[]]
+    longest = 0
+    for ids in documents:
+        longest = max(longest, len(ids))
+        if batches[-1] and (len(batches[-1]) + 1) * longest * vocabulary > _LARGEST_LOGITS:
+            batches.append([])
+            longest = len(ids)
+        batches[-1].append(ids)
+    return batches
+
+
+def content_of(ids: Tensor) -> bytes:
+    """Return the digest of a document, the same for equal ones."""
     digest = start_digest()
     update_with_bytes(digest, ids)
     return digest.digest()
@@ -182,5 +191,5 @@ def _of_tokens(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def perplexity(nll: float) -> float:
-    """Return exp(nll), inf where it is too large for a number."""
-    return math.exp(nll) if nll < 700 else math.inf
+    """Return exp(nll), inf where it is too large for a number, and NaN where it is not known."""
+    return math.inf if nll >= 700 else math.exp(nll)

@@ -58,7 +58,7 @@ class Side:
             raise ObservationError(f"the {self.who} cannot take {what}: {type(error).__name__}: {error}") from error
 
 
-Made = TypeVar("Made", bound=Side)
+Made = TypeVar("Made")
 
 
 def both_sides(
@@ -70,7 +70,7 @@ def both_sides(
     batch_size: int,
     deployed_batch_size: int | None,
 ) -> tuple[Made, Made]:
-    """Return candidate and reference, each made by `make` as `Side` is; raises InvalidArgumentError as `owner`."""
+    """Return candidate and reference, as `make` makes them of what `Side` takes; raises InvalidArgumentError."""
     rule = "must be a whole number of 1 or more"
     size = check_integer(owner, "batch_size", batch_size, rule, at_least=1)
     deployed = deployed_batch_size is not None

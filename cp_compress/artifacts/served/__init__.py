@@ -1,0 +1,1 @@
+"""How is a language model asked that a server runs?"""
