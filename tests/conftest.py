@@ -53,7 +53,18 @@ def dataset():
 """
 NEEDS_TRITON = ("cp_compress.data.zfp.kernel",)
 LEAVING = {"--reruns": "rerunfailures"}  # options that use a plugin: it leaves a thread with a socket after each run
+KEPT = ("torch", "torchao", "torchvision", "transformers")
 IMPORTED_LATE = ("torchvision", "_pytest.stepwise")
+
+
+class _Kept:
+    """A plugin that knows of runs that have ended which modules with operators of torch they had imported."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, Any] = {}
+
+    def pytest_unconfigure(self) -> None:
+        self.modules |= {name: one for name, one in sys.modules.items() if name.partition(".")[0] in KEPT}
 
 
 @dataclass
@@ -138,7 +149,15 @@ def loaded() -> None:
 
 
 @pytest.fixture
-def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+def _kept() -> Iterator[_Kept]:
+    """Bring back, when `pytester` has forgotten them, modules whose operators cannot be registered a second time."""
+    kept = _Kept()
+    yield kept
+    sys.modules.update(kept.modules)
+
+
+@pytest.fixture
+def pytester(loaded: None, _kept: _Kept, pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
     """Return pytest's own fixture; runs in this process have Hypothesis' own profile, as a user's tests have.
 
     Plugins that leave something behind in the process are on only in runs that use them.
@@ -146,9 +165,12 @@ def pytester(loaded: None, pytester: pytest.Pytester) -> Iterator[pytest.Pyteste
     settings.load_profile("default")
     inline_run = pytester.inline_run
 
-    def run_without_leftovers(*arguments: str, **keywords: Any) -> pytest.HookRecorder:
+    def run_without_leftovers(*arguments: str, plugins: Any = (), **keywords: Any) -> pytest.HookRecorder:
         unused = [name for option, name in LEAVING.items() if not any(str(one).startswith(option) for one in arguments)]
-        return inline_run(*(part for name in unused for part in ("-p", f"no:{name}")), *arguments, **keywords)
+        options = [part for name in unused for part in ("-p", f"no:{name}")]
+        found = inline_run(*options, *arguments, plugins=[*plugins, _kept], **keywords)
+        sys.modules.update(_kept.modules)  # for the next run of the test
+        return found
 
     pytester.inline_run = run_without_leftovers
     yield pytester
