@@ -18,7 +18,7 @@ from cp_compress.fidelity.detections.tables import changes, class_rows, flips, n
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import WITHOUT_SKILL, Measurement, unskilled
-from cp_compress.fidelity.judging.units import ClusteredMean, Units
+from cp_compress.fidelity.judging.units import ClusteredMean, FoundSizes, Units
 from cp_compress.fidelity.observing.refusals import require_known_batches
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices, read_slices
@@ -220,7 +220,9 @@ def _evidence(values: Tensor, numbers: Tensor, units: Units) -> ClusteredMean:
     sizes = torch.bincount(places, numbers.double())
     sums = torch.bincount(places, values.double())
     some = sizes > 0
-    return ClusteredMean((sums[some] / sizes[some]).numpy(), sizes[some].numpy())
+    # how many objects an image has is found, whatever clusters images belong to
+    told = FoundSizes("images" if units.clusters is None else "clusters of images", "objects")
+    return ClusteredMean((sums[some] / sizes[some]).numpy(), sizes[some].numpy(), found=told)
 
 
 def _with_truth(

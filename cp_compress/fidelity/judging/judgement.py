@@ -229,9 +229,9 @@ def judge(measurement: Measurement, requirements: Requirement | str | Sequence[R
     if not asked:
         reject("judge", "requirements", requirements, "a check without requirements would pass whatever was found")
     results = tuple(_judge_one(measurement, requirement) for requirement in asked)
-    doubts = doubts_of_requirements(measurement, asked)
-    if doubts:
-        measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
+    scopes, doubts = _scopes(measurement, asked), doubts_of_requirements(measurement, asked)
+    if scopes or doubts:
+        measurement = dataclasses.replace(measurement, notes=(*scopes, *measurement.notes, *doubts))
     return Check(measurement, results)
 
 
@@ -264,8 +264,7 @@ def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
     if metric not in measurement.evidence:
         rule = f"{metric} is a value on the given data only; no claim about the population can be made from it"
         reject("judge", "confidence", requirement.confidence, rule)
-    # each claim of a family has its share of the error
-    confidence = 1 - (1 - requirement.confidence) / requirement.family
+    confidence = _shared_confidence(requirement)
     result = _judge_claim(requirement, confidence, value, count, measurement.evidence[metric])
     clusters, worth = measurement.details.get("clusters"), measurement.details.get("distinct_share")
     return dataclasses.replace(
@@ -273,6 +272,22 @@ def _judge_one(measurement: Measurement, requirement: Requirement) -> Result:
         clusters=None if clusters is None else clusters["count"],
         distinct=None if worth is None else round(count * worth),
     )
+
+
+def _shared_confidence(requirement: Requirement) -> float:
+    """Return the confidence of a claim: each of a family has its share of the error."""
+    assert requirement.confidence is not None  # or there is no claim
+    return 1 - (1 - requirement.confidence) / requirement.family
+
+
+def _scopes(measurement: Measurement, requirements: Sequence[Requirement]) -> tuple[str, ...]:
+    """Return what claims are about, where their evidence says so."""
+    found = []
+    for requirement in requirements:
+        scope = getattr(measurement.evidence.get(requirement.metric), "scope", None)
+        if requirement.confidence is not None and scope is not None:
+            found.append(scope(_shared_confidence(requirement)))
+    return tuple(dict.fromkeys(one for one in found if one is not None))
 
 
 def _judge_claim(requirement: Requirement, confidence: float, value: float, count: int, evidence: Evidence) -> Result:

@@ -20,6 +20,50 @@ _SHARES = (lambda places: 1 / ((places + 1) * (places + 2)) * 11 / 10)(np.arange
 """How much is put on each bet: most on the largest, which few clusters or rare changes need."""
 
 
+_RARE = 0.05
+"""The share of the population from which on a kind of cluster must have been seen where sizes are found."""
+
+
+@dataclass(frozen=True)
+class FoundSizes:
+    """That the sizes of clusters are found in the sample, so that larger ones may be missing from it.
+
+    No bound holds for a population of which a rare part holds most examples and was not seen. So a claim is about
+    clusters that are no larger than those that were seen, and is made of so many that a kind of cluster that is one in
+    twenty or more is hardly ever missing.
+
+    Attributes:
+        clusters: What the clusters are, such as "images".
+        examples: What they hold, such as "objects".
+    """
+
+    clusters: str
+    examples: str
+
+    def fewest(self, confidence: float) -> int:
+        """Return how many clusters a claim needs: a rare kind is missing from them with half of the error.
+
+        >>> FoundSizes("images", "objects").fewest(0.95)
+        72
+        """
+        return math.ceil(math.log((1 - confidence) / 2) / math.log(1 - _RARE))
+
+    def note(self, confidence: float, count: int, largest: float) -> str:
+        """Return what a claim from so many clusters, of which the largest has so many examples, is about."""
+        told = f"a claim at {confidence:.4g} about {self.examples} of {self.clusters} of unequal sizes"
+        needed = self.fewest(confidence)
+        if count < needed:
+            return (
+                f"{told} needs {needed} {self.clusters}: among {count}, a kind that is one in twenty may be missing, "
+                f"and with it most {self.examples}"
+            )
+        missing = -math.expm1(math.log(1 - confidence) / count)
+        return (
+            f"{told} is about those with up to {largest:.0f} {self.examples}; at this confidence, {missing:.1%} or "
+            "fewer have more"
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ClusteredMean(Brief):
     """The mean over examples of values in [`low`, `high`], where only clusters of examples are independent.
@@ -28,7 +72,8 @@ class ClusteredMean(Brief):
     of clusters, whatever the dependence within a cluster and the sizes, which are taken as given: they invert the test
     that a gambler who bets on each cluster with its share of the largest one multiplies a stake by more than 1 / error
     (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", with a fixed mixture of
-    constant bets, so that the order of the clusters does not matter).
+    constant bets, so that the order of the clusters does not matter). Sizes that are `found` need so many clusters as
+    `FoundSizes` says; fewer bound nothing.
     """
 
     means: FloatArray
@@ -36,6 +81,7 @@ class ClusteredMean(Brief):
     low: float = 0.0
     high: float = 1.0
     repeats: float = 1.0
+    found: FoundSizes | None = None
 
     @property
     def count(self) -> int:
@@ -61,6 +107,8 @@ class ClusteredMean(Brief):
 
     def interval(self, confidence: float) -> Interval:
         """Return the one-sided bounds of the mean at `confidence`."""
+        if self._is_too_small(confidence):
+            return Interval(self.low, self.high)
         error, mirrored = 1 - confidence, self._mirrored()
         return Interval(-mirrored._upper(error), self._upper(error))
 
@@ -70,7 +118,16 @@ class ClusteredMean(Brief):
 
     def p_values(self, bound: float, confidence: float = 0.95) -> tuple[float, float]:
         """Return the p-values of the sample if the true mean were `bound` or more, and if it were `bound` or less."""
+        if self._is_too_small(confidence):
+            return 1.0, 1.0
         return self._p_value_of_more(bound), self._mirrored()._p_value_of_more(-bound)
+
+    def scope(self, confidence: float) -> str | None:
+        """Return what a claim is about where sizes are found, or None."""
+        return None if self.found is None else self.found.note(confidence, self.count, float(self.sizes.max()))
+
+    def _is_too_small(self, confidence: float) -> bool:
+        return self.found is not None and self.count < self.found.fewest(confidence)
 
     def _mirrored(self) -> ClusteredMean:
         return dataclasses.replace(self, means=-self.means, low=-self.high, high=-self.low)
@@ -110,13 +167,14 @@ class ClusteredQuantile:
     sizes: FloatArray
     level: float
     repeats: float = 1.0
+    found: FoundSizes | None = None
 
     @classmethod
     def of(cls, values: Tensor, units: Units, level: float) -> ClusteredQuantile:
         """Return the evidence of a quantile of values (n,)."""
         kept = torch.arange(len(values)) if units.clusters is None else units.clusters
         _, places, sizes = torch.unique(kept, return_inverse=True, return_counts=True)
-        return cls(values.numpy(), places.numpy(), sizes.double().numpy(), level)
+        return cls(values.numpy(), places.numpy(), sizes.double().numpy(), level, found=units.found)
 
     @property
     def count(self) -> int:
@@ -136,11 +194,16 @@ class ClusteredQuantile:
         """Return the same values of `factor` times as many clusters."""
         return dataclasses.replace(self, repeats=self.repeats * factor)
 
+    def scope(self, confidence: float) -> str | None:
+        """Return what a claim is about where sizes are found, or None."""
+        return None if self.found is None else self.found.note(confidence, self.count, float(self.sizes.max()))
+
     def _share(self, bound: float, *, below: bool, confidence: float) -> bool:
         """Tell whether the share of values below `bound` is proven to be `level` at most, or of those up to it more."""
         holds = self.values < bound if below else self.values <= bound
         means = np.bincount(self.clusters, weights=holds, minlength=len(self.sizes)) / self.sizes
-        more, less = ClusteredMean(means, self.sizes, repeats=self.repeats).p_values(self.level)
+        sample = ClusteredMean(means, self.sizes, repeats=self.repeats, found=self.found)
+        more, less = sample.p_values(self.level, confidence)
         return (more if below else less) <= 1 - confidence
 
 
@@ -159,13 +222,14 @@ Share = Proportion | BoundedMean | ClusteredMean
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Units(Brief):
-    """What evidence is made of: n examples, or the clusters (n,) that they belong to."""
+    """What evidence is made of: n examples, or the clusters (n,) that they belong to, whose sizes may be `found`."""
 
     clusters: Tensor | None = None
+    found: FoundSizes | None = None
 
     def among(self, members: Tensor) -> Units:
         """Return the units of some of the examples, given by a mask (n,) or by indices."""
-        return self if self.clusters is None else Units(self.clusters[members])
+        return self if self.clusters is None else dataclasses.replace(self, clusters=self.clusters[members])
 
     def share(self, holds: Tensor) -> Share:
         """Return the evidence of a share: of the examples (n,), bool, of which something holds."""
@@ -201,4 +265,4 @@ class Units(Brief):
         assert self.clusters is not None
         _, places, sizes = torch.unique(self.clusters, return_inverse=True, return_counts=True)
         sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, places, values.double())
-        return ClusteredMean((sums / sizes).numpy(), sizes.double().numpy(), low, high)
+        return ClusteredMean((sums / sizes).numpy(), sizes.double().numpy(), low, high, found=self.found)

@@ -15,7 +15,7 @@ from cp_compress.base.arguments import check_integer, check_real, explains_keywo
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import NOT_KNOWN, WITHOUT_SKILL, Measurement, unskilled
-from cp_compress.fidelity.judging.units import ClusteredQuantile, Units
+from cp_compress.fidelity.judging.units import ClusteredQuantile, FoundSizes, Units
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.next_tokens import NO_DIVERGENCE
 from cp_compress.fidelity.language.probing import KEY, padding_notes
@@ -130,7 +130,7 @@ def compare_language(
     require_known_batches(models[0], models[1])
     units = found.repeated if known is None else joined_clusters(known, found.repeated)
     assert units is not None  # joined from two
-    measured = _measure(found, subsets, Units(units[found.documents]), top_k, levels)
+    measured = _measure(found, subsets, _units(found, units, known is None), top_k, levels)
     details = {
         **measured.details,
         "tokens": worst_tokens(found, documents, tokenizer),
@@ -142,6 +142,13 @@ def compare_language(
         *(line for side in models if isinstance(side, ToldModel) for line in side.model.remarks()),
     )
     return with_batches(dataclasses.replace(measured, details=details, notes=notes), models[0], models[1])
+
+
+def _units(found: Streamed, clusters: Tensor, by_document: bool) -> Units:
+    """Return the clusters that tokens belong to, documents or clusters (documents,) of them."""
+    equal = bool((found.lengths == found.lengths[0]).all())  # where texts were cut to one length, none is longer
+    told = FoundSizes("documents" if by_document else "clusters of documents", "tokens")
+    return Units(clusters[found.documents], None if equal else told)
 
 
 def _measure(

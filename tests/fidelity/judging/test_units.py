@@ -6,8 +6,8 @@ import torch
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.fidelity import Requirement, compare_predictions, judge, observe
-from cp_compress.fidelity.judging.intervals import PairedDrop, Proportion
-from cp_compress.fidelity.judging.units import ClusteredMean, Units
+from cp_compress.fidelity.judging.intervals import Interval, PairedDrop, Proportion
+from cp_compress.fidelity.judging.units import ClusteredMean, ClusteredQuantile, FoundSizes, Units
 from cp_compress.inputs.clusters import joined_clusters, read_clusters
 from cp_compress.inputs.metadata import Metadata
 from cp_compress.inputs.tasks import TaskDataset
@@ -49,6 +49,29 @@ def test_bounds_are_those_of_the_test_and_mirror_each_other():
     assert one.p_values(interval.high)[0] == pytest.approx(0.1, rel=1e-3)
     assert one.p_values(interval.low)[1] == pytest.approx(0.1, rel=1e-3)
     assert one.scaled(4.0).interval(0.9).high < interval.high
+
+
+def rarely_crowded(generator, images):
+    """Return what images lose of their objects: one in twenty has 20 and loses a fifth, others have one and keep it."""
+    crowded = generator.random(images) < 0.05
+    return np.where(crowded, 0.2, 0.0), np.where(crowded, 20.0, 1.0)
+
+
+def test_of_sizes_that_are_found_few_clusters_prove_nothing_and_enough_are_seldom_wrong():
+    generator, true = np.random.default_rng(0), 0.05 * 20 * 0.2 / (0.05 * 20 + 0.95)
+    found = FoundSizes("images", "objects")
+    few = ClusteredMean(*rarely_crowded(generator, 71), found=found)
+    assert few.interval(0.95) == Interval(0.0, 1.0)
+    assert few.p_values(0.9) == (1.0, 1.0)
+    assert few.scaled(2.0).interval(0.95).high < 1
+    values, places = torch.zeros(71), torch.arange(71)
+    assert ClusteredQuantile.of(values, Units(places, found), 0.5).interval(0.95) == Interval(-np.inf, np.inf)
+    samples = [ClusteredMean(*rarely_crowded(generator, 72), found=found) for _ in range(400)]
+    assert sum(sample.interval(0.95).high < true for sample in samples) <= 20
+    told = samples[0].scope(0.95)
+    assert "those with up to 20 objects" in told
+    assert "4.1% or fewer" in told
+    assert Units(places, found).among(values == 0).found == found
 
 
 def test_examples_that_are_clusters_of_their_own_are_examples():

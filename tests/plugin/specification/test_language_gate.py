@@ -35,9 +35,9 @@ def compressed():
     return Quantize("int8").compress(reference())
 
 
-def documents():
+def documents(times=1):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 40, (length,), generator=generator) for length in range(8, 28)]
+    return [torch.randint(0, 40, (length,), generator=generator) for _ in range(times) for length in range(8, 28)]
 
 
 class Tokenizer:
@@ -62,10 +62,12 @@ def test_fails():
 
 
 def test_claims():
-    arguments = compressed(), reference(), documents()
+    arguments = compressed(), reference(), documents(3)
     check = check_language_preserved(*arguments, max_kl_quantile=(0.5, 5.0), min_token_agreement=0.3, confidence=0.9)
-    assert check.passed
-    assert check.results[0].clusters == 20
+    assert check.passed and "those with up to 26 tokens" in str(check)
+    few = check_language_preserved(*arguments, min_token_agreement=0.3, confidence=0.95)
+    assert few.outcome == "inconclusive" and "needs 72 documents" in str(few)
+    assert check.results[0].clusters == 60
     with pytest.raises(ValueError, match="no claim about the population"):
         check_language_preserved(*arguments, max_perplexity_ratio=1.1, confidence=0.9)
 
