@@ -12,7 +12,15 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
+from cp_compress.cli.models_and_data import (
+    add_device,
+    is_address,
+    read_count,
+    read_data,
+    read_device,
+    read_model,
+    read_share,
+)
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_comparison
@@ -42,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-output",
         metavar="NAME",
         help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
+    )
+    parser.add_argument(
+        "--served-model", metavar="NAME", help="the name of CANDIDATE at its server, where it is an address"
+    )
+    parser.add_argument(
+        "--api-key-env", metavar="VARIABLE", help="the environment variable with the key of models that are addresses"
     )
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
@@ -80,6 +94,9 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FACTORY", help="makes what decodes token ids (decode), as served models may need"
     )
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
@@ -193,6 +210,7 @@ def read_comparison(
         "epsilon": options.epsilon,
         "lattice": options.lattice,
         "similarity": options.similarity,
+        "tokenizer": None if options.tokenizer is None else make_from(options.tokenizer, "--tokenizer"),
         "encode": None if options.encode is None else make_from(options.encode, "--encode"),
         "examples": options.examples,
         "max_distance": options.max_distance,
@@ -257,9 +275,17 @@ def _measure_streamed(
 
 
 def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
-    architecture = options.architecture or (options.reference if ":" in options.reference else None)
-    reference = read_model(options.reference, options.architecture, device, "REFERENCE")
-    return read_model(options.candidate, architecture, device, "CANDIDATE"), reference
+    addresses = [is_address(name) for name in (options.candidate, options.reference)]
+    if options.served_model is not None and not addresses[0]:
+        raise InvalidArgumentError("--served-model names a model of a server, but CANDIDATE is no address")
+    if options.api_key_env is not None and not any(addresses):
+        raise InvalidArgumentError("--api-key-env is for servers, but neither model is an address")
+    of_reference = ":" in options.reference and not addresses[1]
+    architecture = options.architecture or (options.reference if of_reference else None)
+    served = {"api_key_env": options.api_key_env}
+    reference = read_model(options.reference, options.architecture, device, "REFERENCE", served)
+    served["model"] = options.served_model
+    return read_model(options.candidate, architecture, device, "CANDIDATE", served), reference
 
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,29 @@ def read_module(name: str, architecture: str | None, device: torch.device, what:
     return model
 
 
-def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> Model:
+def is_address(name: str) -> bool:
+    """Tell whether a text is the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def read_model(
+    name: str,
+    architecture: str | None,
+    device: torch.device,
+    what: str = "MODEL",
+    served: Mapping[str, Any] | None = None,
+) -> Model:
     """Return the model that a factory makes, or that a file or folder holds, in evaluation mode on a device.
+
+    An address of http or https is that of a `ServedModel`, with the arguments `served`.
 
     Raises InvalidArgumentError for a text that is neither, for a factory that gives no module, and for a file of
     weights without an architecture; ArtifactError for a file of an unsupported kind.
     """
+    if is_address(name):
+        from cp_compress.artifacts import ServedModel
+
+        return ServedModel(name, **(served or {}))
     if Path(name).exists():
         return _from_file(name, architecture, device, what)
     _require_factory(name, what)

@@ -6,6 +6,7 @@ import importlib.resources
 import json
 from typing import Any
 
+from cp_compress.artifacts.served.settings import ASKS
 from cp_compress.base.extensions import added
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.levels import OUTPUT_SCHEMA, level_schema, levels
@@ -19,6 +20,22 @@ _COMMAND = {
     "items": _TEXT,
     "minItems": 1,
     "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
+}
+_SERVED = {
+    "type": "object",
+    "description": "a language model behind an OpenAI-compatible server, for language checks; the key is that of an "
+    "environment variable",
+    "properties": {
+        "url": _TEXT,
+        "model": _TEXT,
+        "ask": {"enum": [*ASKS]},
+        "api_key_env": _TEXT,
+        "timeout_s": {"type": "number", "exclusiveMinimum": 0},
+        "retries": {"type": "integer", "minimum": 0},
+        "concurrency": {"type": "integer", "minimum": 1},
+    },
+    "required": ["url"],
+    "additionalProperties": False,
 }
 FILE_OPTIONS = {
     "factory": _FACTORY | {"description": "a function that returns the model to load the weights into"},
@@ -47,7 +64,7 @@ DATA_OPTIONS = {
 }
 """What the table of the data may say of a file or folder, beside its path."""
 
-_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, **FILE_OPTIONS}
+_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, "served": _SERVED, **FILE_OPTIONS}
 
 
 def specification_schema() -> dict[str, Any]:
@@ -72,7 +89,7 @@ def _fixed_tables() -> dict[str, Any]:
     """Return what a specification holds beside the tables of its levels."""
     return {
         "schema_version": {"const": SCHEMA_VERSION},
-        "reference": _one_of(_SUBJECT, ("model", "file", "command")),
+        "reference": _one_of(_SUBJECT, ("model", "file", "command", "served")),
         "data": _one_of(
             {
                 "examples": _FACTORY,
