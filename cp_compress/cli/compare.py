@@ -14,11 +14,11 @@ from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import (
     add_device,
-    is_address,
+    add_pair_arguments,
     read_count,
     read_data,
     read_device,
-    read_model,
+    read_pair,
     read_share,
 )
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
@@ -51,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
     )
-    parser.add_argument(
-        "--served-model", metavar="NAME", help="the name of CANDIDATE at its server, where it is an address"
-    )
-    parser.add_argument(
-        "--api-key-env", metavar="VARIABLE", help="the environment variable with the key of models that are addresses"
-    )
+    add_pair_arguments(parser)
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
@@ -262,7 +257,7 @@ def _measure_streamed(
     if options.model_output is not None:
         raise InvalidArgumentError("--model-output: this level compares a whole output of its own: leave it out")
     device = read_device(options)
-    candidate, reference = _models(options, device)
+    candidate, reference = read_pair(options, device)
     data = read_data(options.data, reader=reader)
     require_order(candidate, reference)
     require_source(candidate, reference)
@@ -274,20 +269,6 @@ def _measure_streamed(
     return found, judge(found, own) if own else None
 
 
-def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
-    addresses = [is_address(name) for name in (options.candidate, options.reference)]
-    if options.served_model is not None and not addresses[0]:
-        raise InvalidArgumentError("--served-model names a model of a server, but CANDIDATE is no address")
-    if options.api_key_env is not None and not any(addresses):
-        raise InvalidArgumentError("--api-key-env is for servers, but neither model is an address")
-    of_reference = ":" in options.reference and not addresses[1]
-    architecture = options.architecture or (options.reference if of_reference else None)
-    served = {"api_key_env": options.api_key_env}
-    reference = read_model(options.reference, options.architecture, device, "REFERENCE", served)
-    served["model"] = options.served_model
-    return read_model(options.candidate, architecture, device, "CANDIDATE", served), reference
-
-
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
     from cp_compress.fidelity.observing.outputs import read_output
@@ -295,7 +276,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
 
     codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
-    candidate, reference = _models(options, device)
+    candidate, reference = read_pair(options, device)
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
     settings: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}

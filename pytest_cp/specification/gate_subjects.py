@@ -162,6 +162,8 @@ class GateSubjects:
         if "factory" in options:
             factory = options["factory"]
             options["factory"] = lambda: make_from(factory, f"{name}.factory")
+        if "adapter" in options:
+            options["adapter"] = self._folder / options["adapter"]
         return read_artifact(self._folder / table["file"], **options)
 
     def _read_equivalent(self, path: Path) -> Model:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from cp_compress.artifacts.served.settings import ASKS
+from cp_compress.artifacts.transformers.names import POOLINGS, TASKS
 from cp_compress.base.extensions import added
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.levels import OUTPUT_SCHEMA, level_schema, levels
@@ -43,6 +44,10 @@ FILE_OPTIONS = {
     "dtype": _TEXT,
     "input": _TEXT,
     "output": _TEXT,
+    "task": {"enum": [*TASKS], "description": "what a network of transformers is for"},
+    "pooling": {"enum": [*POOLINGS], "description": "how the outputs of an encoder of transformers become embeddings"},
+    "adapter": _FILE | {"description": "the folder of a LoRA for a network of transformers"},
+    "merge_adapter": {"type": "boolean", "description": "merge the adapter into the weights"},
     "layers": {"type": "boolean", "description": "keep the layers of an exported program, for embeddings"},
     "allow_pickle": {"type": "boolean", "description": "read a file that may run code; only for your own files"},
 }
