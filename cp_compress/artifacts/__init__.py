@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.reading import read_artifact as read_artifact
     from cp_compress.artifacts.served.models import ServedModel as ServedModel
     from cp_compress.artifacts.serving import served_levels as served_levels
+    from cp_compress.artifacts.transformers.detectors import TransformerDetector as TransformerDetector
     from cp_compress.artifacts.transformers.models import TransformerModel as TransformerModel
     from cp_compress.artifacts.transformers.models import load_transformer as load_transformer
+    from cp_compress.artifacts.transformers.pooling import TransformerEmbedding as TransformerEmbedding
     from cp_compress.artifacts.weights.safetensors_files import load_safetensors as load_safetensors
     from cp_compress.artifacts.weights.torch_files import load_torch as load_torch
     from cp_compress.base.errors import ArtifactError as ArtifactError
@@ -35,6 +37,8 @@ _MODULES = {
     "OnnxModel": "onnx.models",
     "ProgramModel": "programs",
     "ServedModel": "served.models",
+    "TransformerDetector": "transformers.detectors",
+    "TransformerEmbedding": "transformers.pooling",
     "TransformerModel": "transformers.models",
     "load_exported": "exported_programs.models",
     "load_onnx": "onnx.models",

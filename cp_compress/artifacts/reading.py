@@ -26,7 +26,7 @@ _READERS = {
     "onnx": ("onnx.models", "load_onnx"),
 }
 _TAKEN: dict[str, tuple[str, ...]] = {
-    "transformers": (),
+    "transformers": ("task", "pooling", "adapter", "merge_adapter"),
     "exported": ("layers", "device", "allow_pickle"),
     "torch": ("factory", "key", "dtype", "allow_pickle"),
     "safetensors": ("factory", "dtype"),
@@ -48,10 +48,14 @@ def read_artifact(
     providers: Sequence[str] | None = None,
     layers: bool = False,
     device: str | None = None,
+    task: str | None = None,
+    pooling: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    merge_adapter: bool = False,
     allow_pickle: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Model:
-    """Return the model that a file or folder holds, a callable that maps a batch (n, ...) to logits.
+    """Return the model that a file or folder holds, a callable that maps a batch (n, ...) to logits or what it is for.
 
     The kind is recognised by content, not by name: a program of `torch.export` (`load_exported`), a `torch.save` file
     (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX (`load_onnx`), or a
@@ -76,6 +80,12 @@ def read_artifact(
         layers: Whether to restore named modules; for exported programs.
         device: Where to run; for exported programs.
 
+    Args: Folders of transformers
+        task: What the network is for, as `load_transformer` takes it.
+        pooling: How an encoder's outputs become embeddings.
+        adapter: The folder of a LoRA.
+        merge_adapter: Whether it is merged into the weights.
+
     Returns:
         The model.
 
@@ -90,6 +100,7 @@ def read_artifact(
     kind = recognise(path, limit)
     asked: dict[str, Any] = {"factory": factory, "dtype": dtype, "key": key, "input": input, "output": output}
     asked |= {"providers": providers, "device": device, "layers": layers or None}
+    asked |= {"task": task, "pooling": pooling, "adapter": adapter, "merge_adapter": merge_adapter or None}
     given = {name: value for name, value in asked.items() if value is not None}
     for name, value in given.items():
         if name not in _TAKEN[kind]:

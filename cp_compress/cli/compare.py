@@ -12,7 +12,15 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
+from cp_compress.cli.models_and_data import (
+    add_device,
+    add_pair_arguments,
+    read_count,
+    read_data,
+    read_device,
+    read_pair,
+    read_share,
+)
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_comparison
@@ -43,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
     )
+    add_pair_arguments(parser)
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
@@ -80,6 +89,9 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FACTORY", help="makes what decodes token ids (decode), as served models may need"
     )
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
@@ -193,6 +205,7 @@ def read_comparison(
         "epsilon": options.epsilon,
         "lattice": options.lattice,
         "similarity": options.similarity,
+        "tokenizer": None if options.tokenizer is None else make_from(options.tokenizer, "--tokenizer"),
         "encode": None if options.encode is None else make_from(options.encode, "--encode"),
         "examples": options.examples,
         "max_distance": options.max_distance,
@@ -244,7 +257,7 @@ def _measure_streamed(
     if options.model_output is not None:
         raise InvalidArgumentError("--model-output: this level compares a whole output of its own: leave it out")
     device = read_device(options)
-    candidate, reference = _models(options, device)
+    candidate, reference = read_pair(options, device)
     data = read_data(options.data, reader=reader)
     require_order(candidate, reference)
     require_source(candidate, reference)
@@ -256,12 +269,6 @@ def _measure_streamed(
     return found, judge(found, own) if own else None
 
 
-def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
-    architecture = options.architecture or (options.reference if ":" in options.reference else None)
-    reference = read_model(options.reference, options.architecture, device, "REFERENCE")
-    return read_model(options.candidate, architecture, device, "CANDIDATE"), reference
-
-
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
     from cp_compress.fidelity.observing.outputs import read_output
@@ -269,7 +276,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
 
     codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
-    candidate, reference = _models(options, device)
+    candidate, reference = read_pair(options, device)
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
     settings: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}

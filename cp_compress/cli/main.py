@@ -26,7 +26,8 @@ MODEL is either "package.module:factory" (a function without arguments that
 returns the model) or the path of a file: one written by `cp-compress
 compress`, weights in safetensors or torch.save format, for which
 --architecture names the factory of the original model, an ONNX file, a program
-of torch.export, or a folder of transformers.
+of torch.export, or a folder of transformers; for the level language also the
+address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.
 DATA is either a factory of labelled examples, an .npz file of inputs and
 labels, or a folder with one subfolder of images per class.
 Modules are also searched in the current folder.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cp_compress.artifacts.transformers.names import TASKS
 from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.factories import make_from, meant_factory, names_file
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
     parser.add_argument("--device", help="device for the models, such as cuda:0 (default: cuda if available, else cpu)")
+
+
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says more of the models CANDIDATE and REFERENCE that are no factories."""
+    parser.add_argument(
+        "--served-model", metavar="NAME", help="the name of CANDIDATE at its server, where it is an address"
+    )
+    parser.add_argument(
+        "--api-key-env", metavar="VARIABLE", help="the environment variable with the key of models that are addresses"
+    )
+    parser.add_argument(
+        "--task", choices=[*TASKS], help="what models that are folders of transformers are for (default: as they say)"
+    )
+    parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA for CANDIDATE, where that is such a folder")
 
 
 def read_device(options: argparse.Namespace) -> torch.device:
@@ -46,14 +61,56 @@ def read_module(name: str, architecture: str | None, device: torch.device, what:
     return model
 
 
-def read_model(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> Model:
+def read_pair(options: argparse.Namespace, device: torch.device) -> tuple[Model, Model]:
+    """Return CANDIDATE and REFERENCE as `read_model` does; raises InvalidArgumentError for options of other kinds."""
+    addresses = [is_address(name) for name in (options.candidate, options.reference)]
+    if options.served_model is not None and not addresses[0]:
+        raise InvalidArgumentError("--served-model names a model of a server, but CANDIDATE is no address")
+    if options.api_key_env is not None and not any(addresses):
+        raise InvalidArgumentError("--api-key-env is for servers, but neither model is an address")
+    of_reference = ":" in options.reference and not addresses[1]
+    architecture = options.architecture or (options.reference if of_reference else None)
+    served = {"api_key_env": options.api_key_env}
+    folders = [Path(name).is_dir() for name in (options.candidate, options.reference)]
+    if (options.task is not None and not any(folders)) or (options.adapter is not None and not folders[0]):
+        raise InvalidArgumentError("--task and --adapter are for folders of transformers, and there is none")
+    task = {} if options.task is None else {"task": options.task}
+    adapter = {} if options.adapter is None else {"adapter": options.adapter}
+    reference = read_model(
+        options.reference, options.architecture, device, "REFERENCE", served, task if folders[1] else {}
+    )
+    served["model"] = options.served_model
+    more = {**task, **adapter} if folders[0] else {}
+    return read_model(options.candidate, architecture, device, "CANDIDATE", served, more), reference
+
+
+def is_address(name: str) -> bool:
+    """Tell whether a text is the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def read_model(
+    name: str,
+    architecture: str | None,
+    device: torch.device,
+    what: str = "MODEL",
+    served: Mapping[str, Any] | None = None,
+    folder: Mapping[str, Any] | None = None,
+) -> Model:
     """Return the model that a factory makes, or that a file or folder holds, in evaluation mode on a device.
+
+    An address of http or https is that of a `ServedModel`, with the arguments `served`; a folder of transformers is
+    read with the arguments `folder`.
 
     Raises InvalidArgumentError for a text that is neither, for a factory that gives no module, and for a file of
     weights without an architecture; ArtifactError for a file of an unsupported kind.
     """
+    if is_address(name):
+        from cp_compress.artifacts import ServedModel
+
+        return ServedModel(name, **(served or {}))
     if Path(name).exists():
-        return _from_file(name, architecture, device, what)
+        return _from_file(name, architecture, device, what, folder or {})
     _require_factory(name, what)
     return _module(name, what).to(device).eval()
 
@@ -82,7 +139,9 @@ def _require_factory(name: str, what: str) -> None:
     raise InvalidArgumentError(f"{form}{told}")
 
 
-def _from_file(path: str, architecture: str | None, device: torch.device, what: str) -> Model:
+def _from_file(
+    path: str, architecture: str | None, device: torch.device, what: str, folder: Mapping[str, Any]
+) -> Model:
     """Return the model of a file or folder; weights alone go into the architecture."""
     from torch import nn
 
@@ -100,8 +159,11 @@ def _from_file(path: str, architecture: str | None, device: torch.device, what: 
         kind = "cp"  # damaged, as its own reader says best
     if kind == "exported":
         return read_artifact(path, device=str(device))
+    if folder and kind != "transformers":
+        option = next(iter(folder)).replace("_", "-")
+        raise InvalidArgumentError(f"--{option} is for folders of transformers, and {what} {path} holds {kind}")
     if kind in ("onnx", "transformers", "npz"):
-        model = read_artifact(path)
+        model = read_artifact(path, **folder)
         return model.to(device).eval() if isinstance(model, nn.Module) else model
     if architecture is None:
         raise InvalidArgumentError(f"{what} {path} is a file of weights: add --architecture package.module:factory")

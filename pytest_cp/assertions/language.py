@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.metrics import METRICS
+from cp_compress.fidelity.language.next_tokens import require_known
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.tables import Slices
 from cp_compress.inputs.clusters import Clusters
@@ -70,6 +71,7 @@ def assert_language_preserved(
     __tracebackhide__ = True
     assertion = "assert_language_preserved"
     requirements = build_requirements(assertion, METRICS["language"].values(), bounds, confidence, family)
+    require_known(assertion, (compressed, reference), [one.metric for one in requirements])
     return assert_streamed(
         COMPARISONS["language"],
         (compressed, reference, dataset),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import pytest
 import torch
 
-from cp_compress.artifacts import ProgramModel, read_artifact, read_examples
+from cp_compress.artifacts import ProgramModel, ServedModel, read_artifact, read_examples
 from cp_compress.artifacts.guards import MAX_BYTES
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.factories import make_from
@@ -42,6 +42,8 @@ from pytest_cp.specification.reading import FACTORY, Requirements, Specification
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 
 Made = TypeVar("Made")
+_OF_MODELS = {"model", "file", "command", "served"}
+"""The keys that name a model of its own."""
 
 
 class GateSubjects:
@@ -114,7 +116,7 @@ class GateSubjects:
             return self._once(f"found {candidate['name']}", lambda: self._found(candidate))
         if "scheme" in candidate:
             return self._once(f"scheme {candidate['scheme']}", lambda: self._compressed(candidate["scheme"]))
-        if not candidate.keys() & {"model", "file", "command"}:
+        if not candidate.keys() & _OF_MODELS:
             return self._reference
         return self._once(f"candidate {candidate['name']}", lambda: self._read_model(candidate, candidate["name"]))
 
@@ -125,9 +127,9 @@ class GateSubjects:
         except ValueError as error:
             raise SpecificationError(f"candidate {candidate['name']}: {error}") from error
         plain = {key: value for key, value in candidate.items() if key != "search"}
-        if not plain.keys() & {"scheme", "model", "file", "command", "codec"}:
+        if not plain.keys() & {"scheme", "codec", *_OF_MODELS}:
             if scheme is None:
-                rule = "the result names no scheme; say by scheme, model, file, command or codec what was found"
+                rule = "the result names no scheme; say by scheme, model, file, command, served or codec what was found"
                 raise SpecificationError(f"candidate {candidate['name']}: search = {candidate['search']!r}: {rule}")
             plain["scheme"] = scheme
         made = self._model(plain)
@@ -151,6 +153,8 @@ class GateSubjects:
     def _read_model(self, table: Table, name: str) -> Model:
         if "command" in table:
             return ProgramModel([self._beside(part) for part in table["command"]])
+        if "served" in table:
+            return ServedModel(**table["served"])
         if "model" in table:
             made: Model = make_from(table["model"], f"{name}.model")
             return made
@@ -158,6 +162,8 @@ class GateSubjects:
         if "factory" in options:
             factory = options["factory"]
             options["factory"] = lambda: make_from(factory, f"{name}.factory")
+        if "adapter" in options:
+            options["adapter"] = self._folder / options["adapter"]
         return read_artifact(self._folder / table["file"], **options)
 
     def _read_equivalent(self, path: Path) -> Model:
@@ -256,7 +262,7 @@ class GateSubjects:
 
 def _model_name(candidate: Table) -> str | None:
     """Return what a candidate's model is called, or None where its scheme says it, or the reference's own name."""
-    if not candidate.keys() & {"model", "file", "command"}:
+    if not candidate.keys() & _OF_MODELS:
         return None
     return str(candidate["name"]).removesuffix(f" + {candidate.get('codec')}")
 

@@ -12,6 +12,7 @@ from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import shortened
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.explaining import explanations
+from pytest_cp.specification.served import served_name, served_troubles
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MODELS = ("scheme", "model", "file", "command")
+_MODELS = ("scheme", "model", "file", "command", "served")
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             yield from _chosen_candidates(level, entry, place, tables["candidate"])
     yield from _candidate_troubles(tables["candidate"])
     yield from _factory_troubles(tables)
+    named = [_with_name(candidate) for candidate in tables["candidate"]]
+    yield from served_troubles(tables, named, [(level, one) for level in given for one in _as_list(tables[level])])
     device = tables.get("execution", {}).get("device")
     if device is not None and str(device).partition(":")[0].lower() in ("gpu", "nvidia"):
         told = f"execution.device = {shortened(repr(device), 80)}: torch calls it cuda, and the second one cuda:1"
@@ -283,9 +286,9 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         place: list[str | int] = ["candidate", position]
         sources = [key for key in _MODELS if key in candidate]
         if len(sources) > 1:
-            yield place, f"a candidate takes only one of scheme, model, file and command, not {' and '.join(sources)}"
+            yield place, f"a candidate takes only one of {', '.join(_MODELS)}, not {' and '.join(sources)}"
         elif not sources and not {"codec", "search"} & candidate.keys():
-            yield place, "a candidate needs a scheme, model, file, command, codec or search"
+            yield place, "a candidate needs a scheme, model, file, command, served, codec or search"
         for key, parse in (("scheme", check_scheme_text), ("codec", check_codec_text)):
             try:
                 if key in candidate:
@@ -332,6 +335,7 @@ def _factory_troubles(tables: Table) -> Iterator[tuple[list[str | int], str]]:
 
 def _with_name(candidate: Table) -> Table:
     parts = [str(candidate[key]) for key in ("scheme", "model", "file", "codec") if key in candidate]
+    parts += served_name(candidate["served"]) if "served" in candidate else []
     if "search" in candidate and not any(key in candidate for key in _MODELS):
         parts.insert(0, str(candidate["search"]))
     return {"name": " + ".join(parts) or Path(str(candidate.get("command", ["data"])[0])).name, **candidate}

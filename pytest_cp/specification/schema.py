@@ -6,6 +6,8 @@ import importlib.resources
 import json
 from typing import Any
 
+from cp_compress.artifacts.served.settings import ASKS
+from cp_compress.artifacts.transformers.names import POOLINGS, TASKS
 from cp_compress.base.extensions import added
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.levels import OUTPUT_SCHEMA, level_schema, levels
@@ -20,12 +22,32 @@ _COMMAND = {
     "minItems": 1,
     "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
 }
+_SERVED = {
+    "type": "object",
+    "description": "a language model behind an OpenAI-compatible server, for language checks; the key is that of an "
+    "environment variable",
+    "properties": {
+        "url": _TEXT,
+        "model": _TEXT,
+        "ask": {"enum": [*ASKS]},
+        "api_key_env": _TEXT,
+        "timeout_s": {"type": "number", "exclusiveMinimum": 0},
+        "retries": {"type": "integer", "minimum": 0},
+        "concurrency": {"type": "integer", "minimum": 1},
+    },
+    "required": ["url"],
+    "additionalProperties": False,
+}
 FILE_OPTIONS = {
     "factory": _FACTORY | {"description": "a function that returns the model to load the weights into"},
     "key": _TEXT | {"description": "key of the weights in a file that also contains other data"},
     "dtype": _TEXT,
     "input": _TEXT,
     "output": _TEXT,
+    "task": {"enum": [*TASKS], "description": "what a network of transformers is for"},
+    "pooling": {"enum": [*POOLINGS], "description": "how the outputs of an encoder of transformers become embeddings"},
+    "adapter": _FILE | {"description": "the folder of a LoRA for a network of transformers"},
+    "merge_adapter": {"type": "boolean", "description": "merge the adapter into the weights"},
     "layers": {"type": "boolean", "description": "keep the layers of an exported program, for embeddings"},
     "allow_pickle": {"type": "boolean", "description": "read a file that may run code; only for your own files"},
 }
@@ -47,7 +69,7 @@ DATA_OPTIONS = {
 }
 """What the table of the data may say of a file or folder, beside its path."""
 
-_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, **FILE_OPTIONS}
+_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, "served": _SERVED, **FILE_OPTIONS}
 
 
 def specification_schema() -> dict[str, Any]:
@@ -72,7 +94,7 @@ def _fixed_tables() -> dict[str, Any]:
     """Return what a specification holds beside the tables of its levels."""
     return {
         "schema_version": {"const": SCHEMA_VERSION},
-        "reference": _one_of(_SUBJECT, ("model", "file", "command")),
+        "reference": _one_of(_SUBJECT, ("model", "file", "command", "served")),
         "data": _one_of(
             {
                 "examples": _FACTORY,

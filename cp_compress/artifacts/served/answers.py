@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cp_compress.base.error_reasons import shortened
@@ -20,11 +20,15 @@ _ROUNDING, _ONE = 1e-3, 1.02
 
 @dataclass(frozen=True)
 class Entry:
-    """One token of a text, as a server tells of it: its id, or how it reads, and what was likely in its place."""
+    """One token of a text, as a server tells of it: its id, or how it reads, and what was likely in its place.
+
+    `readings` are ids with their texts, where a server tells both.
+    """
 
     token: int | str
     logprob: float | None
     likely: Sequence[Likely] | None
+    readings: Sequence[tuple[int, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ def _contents(content: Any, where: str) -> list[Entry]:
         keys = [one["id"] if ids else one["token"] for one in rows]
         values = [_number(one.get("logprob"), where, place) for one in rows[1:]]
         likely = list(zip(keys[1:], values, strict=True)) or None
-        entries.append(_entry(keys[0], row.get("logprob"), likely, where, place))
+        entry = _entry(keys[0], row.get("logprob"), likely, where, place)
+        entries.append(replace(entry, readings=[(one["id"], one["token"]) for one in rows if ids]))
     return entries
 
 

@@ -11,16 +11,13 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
-from cp_compress.base.arguments import reject
+from cp_compress.artifacts.served.settings import Settings
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ObservationError
 
-_OWNER = "ServedModel"
 _PASSING = (408, 429, 500, 502, 503, 504)
 """What a server answers that may well answer a moment later."""
 _WRONG_FORM = b"Input should be"
@@ -38,61 +35,14 @@ class RefusedError(ObservationError):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server answers: scheme, host, port, and the path before `/completions`."""
-
-    secure: bool
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def parse(cls, url: object) -> Address:
-        """Return what a text says; raises InvalidArgumentError for another form, without repeating secrets in it."""
-        rule = 'must be the address of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1"'
-        if not isinstance(url, str):
-            reject(_OWNER, "url", url, rule)
-        try:
-            parts = urlsplit(url.strip())
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            reject(_OWNER, "url", "…", rule)
-        if parts.username is not None or parts.password is not None:
-            told = "holds a user or a password, which would be recorded: name the variable with the key by api_key_env="
-            reject(_OWNER, "url", _without_secrets(parts), told)
-        if parts.query or parts.fragment:
-            told = "must end with its path: queries may hold secrets, which would be recorded"
-            reject(_OWNER, "url", _without_secrets(parts), told)
-        if parts.scheme not in ("http", "https") or not host or any(one in url for one in "\r\n\t \\"):
-            reject(_OWNER, "url", _without_secrets(parts), rule)
-        secure = parts.scheme == "https"
-        path = parts.path.rstrip("/").removesuffix("/completions").rstrip("/")
-        return cls(secure, host, port or (443 if secure else 80), path)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
-
-
-def _without_secrets(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-
-
 class Connection:
-    """A server, and how patiently it is asked.
+    """A server, asked as its settings say.
 
-    Args:
-        address: Where it answers.
-        key_variable: The environment variable that holds the key, None for none. The key is read for each request,
-            kept nowhere, and taken out of what the server says.
-        timeout_s: How long one request may take, in seconds.
-        retries: How often a request is repeated after an answer or a failure that may pass.
+    The key is read from its environment variable for each request, kept nowhere, and taken out of what the server says.
     """
 
-    def __init__(self, address: Address, key_variable: str | None, timeout_s: float, retries: int) -> None:
-        self.address, self.key_variable = address, key_variable
-        self.timeout_s, self.retries = timeout_s, retries
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.address = settings, settings.address
 
     def get(self, name: str) -> Any:
         """Return the JSON document that the server has under a path; raises as `post`."""
@@ -109,7 +59,7 @@ class Connection:
     def _ask(self, method: str, name: str, body: bytes | None) -> Any:
         key = self._key()
         last, failed = "", 0
-        for attempt in range(self.retries + 1):
+        for attempt in range(self.settings.retries + 1):
             try:
                 status, headers, content = self._once(method, f"{self.address.path}{name}", body, key)
             except (OSError, http.client.HTTPException) as error:
@@ -128,12 +78,13 @@ class Connection:
         raise RefusedError(told, failed) if failed else ObservationError(told)
 
     def _key(self) -> str | None:
-        if self.key_variable is None:
+        variable = self.settings.api_key_env
+        if variable is None:
             return None
-        key = os.environ.get(self.key_variable)
+        key = os.environ.get(variable)
         if not key or not key.isprintable() or not key.isascii():
             how = "is not set" if not key else "holds characters that no key has"
-            raise ObservationError(f"the environment variable {self.key_variable}, api_key_env, {how}")
+            raise ObservationError(f"the environment variable {variable}, api_key_env, {how}")
         return key
 
     def _once(self, method: str, path: str, body: bytes | None, key: str | None) -> tuple[int, dict[str, str], bytes]:
@@ -143,7 +94,7 @@ class Connection:
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         kind = http.client.HTTPSConnection if self.address.secure else http.client.HTTPConnection
-        connection = kind(self.address.host, self.address.port, timeout=self.timeout_s)
+        connection = kind(self.address.host, self.address.port, timeout=self.settings.timeout_s)
         connection.connect()
         with contextlib.closing(connection), self._ended(connection.sock) as late:
             try:
@@ -172,7 +123,7 @@ class Connection:
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(self.timeout_s, cut)
+        timer = threading.Timer(self.settings.timeout_s, cut)
         timer.daemon = True
         timer.start()
         try:
@@ -181,7 +132,7 @@ class Connection:
             timer.cancel()
 
     def _wait(self, attempt: int, asked: str | None) -> None:
-        if attempt >= self.retries:
+        if attempt >= self.settings.retries:
             return
         wait = _FIRST_WAIT_S * 2**attempt
         if asked is not None and asked.strip().isdecimal():
@@ -190,7 +141,7 @@ class Connection:
 
     def _told_failure(self, error: OSError | http.client.HTTPException) -> str:
         if isinstance(error, TimeoutError):
-            return f"it did not answer within {self.timeout_s:g} s (timeout_s)"
+            return f"it did not answer within {self.settings.timeout_s:g} s (timeout_s)"
         if isinstance(error, ConnectionRefusedError):
             return "the connection was refused: is the server running, and is this its port?"
         if isinstance(error, socket.gaierror):

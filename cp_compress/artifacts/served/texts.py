@@ -13,8 +13,8 @@ class Texts:
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._readings = None if tokenizer is None else Readings(tokenizer)
-        special = {*getattr(tokenizer, "all_special_ids", ()), getattr(tokenizer, "bos_token_id", None)}
-        self._special: set[Any] = special - {None}
+        self._begin: Any = getattr(tokenizer, "bos_token_id", None)
+        self._special: set[Any] = {*(getattr(tokenizer, "all_special_ids", None) or ()), self._begin} - {None}
 
     @property
     def known(self) -> bool:
@@ -41,13 +41,13 @@ class Texts:
         ours = self.of(token)
         theirs, mine = told.replace(LOST, ""), ours.replace(LOST, "")
         if not theirs:
-            return not is_whole(ours) or self.is_special(token)
+            return not is_whole(ours) or token in self._special
         return theirs == mine or (first and theirs.lstrip(" ") == mine.lstrip(" "))
 
     def same(self, token: int, told: str) -> bool:
         """Tell whether a server's text is surely this token's."""
         return is_whole(told) and told == self.of(token)
 
-    def is_special(self, token: int) -> bool:
-        """Tell whether a tokenizer says that a token is no text, such as one that begins each document."""
-        return token in self._special
+    def begins(self, token: int) -> bool:
+        """Tell whether a tokenizer says that a token begins each text."""
+        return self._begin == token if self._begin is not None else token in self._special

@@ -1,1 +1,1 @@
-"""How is a classifier of Hugging Face's transformers read from a folder or the cache?"""
+"""How is a model of Hugging Face's transformers read from a folder or the cache?"""

@@ -1,12 +1,12 @@
-"""Classifiers of Hugging Face's transformers, from a folder or the cache, running no code but the library's."""
+"""Models of Hugging Face's transformers, from a folder or the cache, running no code but the libraries' own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,13 @@ from torch.nn.modules.module import (
 )
 
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, told
-from cp_compress.artifacts.transformers.folders import CheckedFolder, check_folder
-from cp_compress.base.arguments import explains_keywords, reject
+from cp_compress.artifacts.transformers.adapters import apply_adapter
+from cp_compress.artifacts.transformers.detectors import TransformerDetector, post_processing
+from cp_compress.artifacts.transformers.folders import CheckedFolder, check_folder, link
+from cp_compress.artifacts.transformers.names import POOLINGS, TASKS
+from cp_compress.artifacts.transformers.pooling import TransformerEmbedding, read_pooling
+from cp_compress.artifacts.transformers.tasks import CLASSIFIERS, class_for
+from cp_compress.base.arguments import check_choice, check_flag, explains_keywords, reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, MissingExtraError, ObservationError
@@ -29,8 +34,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _OWNER = "load_transformer"
-_TASKS = ("ImageClassification", "SequenceClassification")
-_SPARE_BYTES, _WIDENING = 64 << 20, 4
+_SPARE_BYTES, _WIDENING, _UNPACKING = 64 << 20, 4, 16
+"""By how much a network may be larger than its files, which may hold float8, or one value of two bits in float32."""
 _SPARE_PARTS, _PARTS_A_TENSOR = 10_000, 10
 
 
@@ -69,46 +74,100 @@ class TransformerModel(nn.Module):
 
 @explains_keywords
 def load_transformer(
-    folder_or_name: str | os.PathLike[str], *, local_files_only: bool = True, max_bytes: int = MAX_BYTES
-) -> TransformerModel:
-    """Return a classifier of images or texts that transformers saved (extra `transformers`), in evaluation mode.
+    folder_or_name: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    pooling: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    merge_adapter: bool = False,
+    local_files_only: bool = True,
+    max_bytes: int = MAX_BYTES,
+) -> nn.Module:
+    """Return a model that transformers saved (extra `transformers`), in evaluation mode.
 
-    `folder_or_name` is a folder with config.json and safetensors files (also a snapshot in the cache of the hub, whose
-    files are links within the model's own folder there), or the name of a model on the hub, which is looked up in the
-    local cache, and downloaded only with `local_files_only=False`. Code of the model's authors is never run, pickled
-    weights are never read, and only the configuration and the weights are passed to the library, which computes with
-    its plain ("eager") attention, in the dtype of the weights.
+    Code of the model's authors is never run, pickled weights are never read, and only the configuration and the weights
+    are passed to the library, which computes with its plain ("eager") attention, in the dtype of the weights. Weights
+    that were quantised by torchao, bitsandbytes, compressed-tensors, GPTQ, AWQ, HQQ or quanto are read by that library
+    where it is installed.
 
-    Raises ArtifactError, naming the folder, if it is damaged or larger than `max_bytes`, if the architecture is not a
-    classifier or not the library's own, and if the weights of the network and the files do not correspond;
-    MissingExtraError if transformers is not installed.
+    | task | what the model maps |
+    | --- | --- |
+    | `image_classification`, `sequence_classification`, `token_classification` | a `TransformerModel`: to logits |
+    | `causal_lm`, `seq2seq_lm` | the library's own network: token ids to an output with `logits`, and `generate` |
+    | `embedding` | a `TransformerEmbedding`: token ids to embeddings (n, d) |
+    | `object_detection` | a `TransformerDetector`: images to boxes, labels and scores |
+
+    Args:
+        folder_or_name: A folder with config.json and safetensors files (also a snapshot in the cache of the hub, whose
+            files are links within the model's own folder there), or the name of a model on the hub, which is looked up
+            in the local cache.
+        task: What the network is for; None for what the `architectures` of its configuration are for.
+        pooling: How the outputs for tokens become one embedding: "mean", "cls", "last" or "max"; None for what the
+            folder's files of sentence-transformers say.
+        adapter: The folder of a LoRA that peft saved (extra `adapters`); None for none.
+        merge_adapter: Whether the adapter is merged into the weights, instead of being computed beside them.
+        local_files_only: Whether a name is only looked up, and not downloaded.
+        max_bytes: The largest size of the weights, and of those of the adapter.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArtifactError: If the folder, which is named, is damaged or too large, the library has no network of its own for
+            the task, the weights do not correspond to it, or were quantised in another way or by a library that is not
+            installed.
+        InvalidArgumentError: If an argument is not as described.
+        MissingExtraError: If transformers, or for an adapter peft, is not installed.
     """
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("reading models of transformers", "transformers") from error
-    if type(local_files_only) is not bool:
-        reject(_OWNER, "local_files_only", local_files_only, "must be True or False")
+    for name, value in (("local_files_only", local_files_only), ("merge_adapter", merge_adapter)):
+        check_flag(_OWNER, name, value)
+    if task is not None:
+        check_choice(_OWNER, "task", task, TASKS)
+    if pooling is not None:
+        check_choice(_OWNER, "pooling", pooling, POOLINGS)
+    if merge_adapter and adapter is None:
+        reject(_OWNER, "merge_adapter", merge_adapter, "there is no adapter to merge: give adapter=")
     limit = check_max_bytes(_OWNER, max_bytes)
     checked = check_folder(*_find(folder_or_name, local_files_only), limit)
     with tempfile.TemporaryDirectory(prefix="cp-transformer-") as copy:
         Path(copy, "config.json").write_text(json.dumps(checked.config), encoding="utf-8")
         for name, file in checked.files.items():
-            _link(file, Path(copy, name))
+            link(file, Path(copy, name))
         with told(checked.path, "transformers' reading it"):
-            config, kind = _architecture(copy, checked)
+            config, task, kind = _architecture(copy, checked, task)
+        if pooling is not None and task != "embedding":
+            reject(_OWNER, "pooling", pooling, f"is for the task embedding, and this is {task}")
+        with told(checked.path, "transformers' reading it"):
             _require_size(config, kind, checked)
             network = _load(copy, config, kind, checked)
+    if adapter is not None:
+        with (
+            tempfile.TemporaryDirectory(prefix="cp-adapter-") as copy,
+            told(adapter, "peft's reading it"),
+            quiet(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            network = apply_adapter(network, Path(adapter), Path(copy), limit, merge=merge_adapter)
+    return _for_task(task, network.eval(), checked, pooling)
+
+
+def _for_task(task: str, network: Any, checked: CheckedFolder, pooling: str | None) -> nn.Module:
+    """Return a network as what a task's checks call."""
+    if task == "embedding":
+        return TransformerEmbedding(network, read_pooling(checked.path, checked.root, pooling)).eval()
+    if task == "object_detection":
+        with told(checked.path, "transformers' post-processing"):
+            return TransformerDetector(network, post_processing(network, checked.path)).eval()
+    if task not in CLASSIFIERS:
+        found: nn.Module = network
+        return found
     content = json.dumps(checked.config, sort_keys=True)
-    return TransformerModel(network.eval(), digest_text("transformer", kind.__name__, content))
-
-
-def _link(file: Path, place: Path) -> None:
-    """Make a file known in another place: by a link, or as a copy where users may make none, as on Windows."""
-    try:
-        place.symlink_to(file)
-    except OSError:
-        shutil.copyfile(file, place)
+    return TransformerModel(network, digest_text("transformer", type(network).__name__, content)).eval()
 
 
 def _find(name: str | os.PathLike[str], local_files_only: bool) -> tuple[Path, Path]:
@@ -134,14 +193,11 @@ def _repository_of(place: Path) -> Path | None:
     return repository if cached else None
 
 
-def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    """Return the configuration and the library's class for it: the one that it names, or the first classifier."""
-    from transformers import (
-        CONFIG_MAPPING,
-        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-        AutoConfig,
-    )
+def _architecture(
+    folder: str, checked: CheckedFolder, task: str | None
+) -> tuple[PretrainedConfig, str, type[PreTrainedModel]]:
+    """Return the configuration, the task and the library's class for it."""
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = checked.config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
@@ -150,16 +206,7 @@ def _architecture(folder: str, checked: CheckedFolder) -> tuple[PretrainedConfig
         )
         raise ArtifactError(checked.path, f"has the model type {shortened(repr(kind), 80)}: {rule}")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    classes: list[Any] = []
-    for mapping in (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
-        found = mapping.get(type(config), ())
-        classes += found if isinstance(found, (tuple, list)) else [found]
-    named = checked.config.get("architectures") or [each.__name__ for each in classes]
-    chosen = next((each for each in classes if each.__name__ in named), None)
-    if chosen is None:
-        rule = "which is not a classifier of images or texts in transformers"
-        raise ArtifactError(checked.path, f"is a {shortened(named, 120)}, {rule}")
-    return config, chosen
+    return config, *class_for(config, checked, task)
 
 
 def _require_size(config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder) -> None:
@@ -167,7 +214,8 @@ def _require_size(config: PretrainedConfig, kind: type[PreTrainedModel], checked
     with torch.device("meta"), _counting_parts(_PARTS_A_TENSOR * checked.tensors + _SPARE_PARTS, checked):
         network = kind(config)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
-    if needed > _WIDENING * checked.bytes + _SPARE_BYTES:
+    widening = _WIDENING if checked.quantized_by is None else _UNPACKING
+    if needed > widening * checked.bytes + _SPARE_BYTES:
         raise ArtifactError(checked.path, f"needs {needed:,} bytes of weights; its files have {checked.bytes:,}")
 
 
@@ -194,7 +242,7 @@ def _counting_parts(most: int, checked: CheckedFolder) -> Iterator[None]:
 def _load(
     folder: str, config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder
 ) -> PreTrainedModel:
-    with _quiet():
+    with quiet():
         network, report = kind.from_pretrained(
             folder,
             config=config,
@@ -218,7 +266,7 @@ def _load(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the library from its progress bars and reports: what matters of them is raised."""
     from transformers.utils import logging
 

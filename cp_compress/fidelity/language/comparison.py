@@ -37,6 +37,7 @@ from cp_compress.inputs.clusters import Clusters, joined_clusters, read_clusters
 from cp_compress.inputs.tokens import TokenData, Tokenizer
 
 _OWNER = "compare_language"
+_ROUNDING = 1e-4
 _UNKNOWN_TOKENS = (
     "some tokens of the documents are not among the most likely ones that a served model tells, so that their "
     "probability is not known: a larger top_k may know them all"
@@ -252,6 +253,11 @@ def _notes(found: Streamed, reference_perplexity: float) -> tuple[str, ...]:
                 "they count as changed"
             )
     if found.tokens.kl is None:
+        moved = float((found.tokens.nll - found.tokens.reference_nll).abs().max())
+        if moved < _ROUNDING:
+            notes.append(
+                f"no likelihood moved by more than {moved:.2g} nats, as by rounding: the server may have the reference"
+            )
         notes.append(f"token_kl and its quantiles are not known: {NO_DIVERGENCE}")
     if len(answers) > 1 and bool((answers == answers[0]).all()):
         notes.append(

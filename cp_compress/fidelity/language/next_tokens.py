@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from cp_compress.base.arguments import reject
 from cp_compress.inputs.tokens import Tokenizer
 
 NO_DIVERGENCE = (
@@ -15,6 +16,7 @@ NO_DIVERGENCE = (
     "token_agreement, top_k_overlap or perplexity_ratio"
 )
 """Why nothing is known of a divergence."""
+_OF_LOGITS = ("token_kl", "kl_quantile")
 
 Likely = tuple["int | str", float]
 """A token, by its id or as it reads, and its log-probability."""
@@ -33,6 +35,14 @@ class NextTokens:
 
     logprobs: Tensor
     likely: Sequence[Sequence[Likely]]
+
+
+def require_known(owner: str, models: Sequence[object], metrics: Sequence[str]) -> None:
+    """Raise InvalidArgumentError for metrics of which nothing is known where a model gives no logits."""
+    if any(isinstance(model, NextTokenModel) for model in models):
+        for metric in metrics:
+            if metric.startswith(_OF_LOGITS):
+                reject(owner, "metric", metric, f"its value is not known: {NO_DIVERGENCE}")
 
 
 @runtime_checkable

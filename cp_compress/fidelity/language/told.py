@@ -24,7 +24,7 @@ from cp_compress.inputs.tokens import Readings, TokenData, TokenDigest, Tokenize
 UNREADABLE = {"candidate": -1, "reference": -2}
 """The ids of tokens of which nobody can tell which they are; no two of them are one."""
 _FIRST_UNKNOWN = -3
-_REPEATED = 0.1
+_REPEATED = 0.25
 _DOCUMENTS = 16
 
 

@@ -1,8 +1,10 @@
 """`assert_language_preserved` in a gate, in a specification and on the command line."""
 
+import importlib
 import json
 
 import pytest
+from completion_servers import CompletionServer
 
 from cp_compress.cli.main import main
 
@@ -100,6 +102,18 @@ first = {column = "place", at_most = 4}
 references = ["quantize(float16)"]
 """
 
+SERVED_GATE = """
+schema_version = 1
+[reference]
+model = "lm_models:reference"
+[data]
+examples = "lm_models:documents"
+[[candidate]]
+served = {{url = "{url}", model = "tiny", api_key_env = "SERVER_KEY"}}
+[{level}]
+{bound}
+"""
+
 
 @pytest.fixture
 def folder(pytester, monkeypatch):
@@ -148,3 +162,42 @@ def test_in_a_specification_and_on_the_command_line(folder, capsys):
     assert main([*subjects, "--require", "perplexity_ratio <= 1.1"]) == 0
     assert "token_agreement" in capsys.readouterr().out
     assert main([*subjects, "--level", "language", "--level", "predictions"]) != 0
+
+
+def test_served_models_in_a_specification_and_on_the_command_line(folder, capsys, monkeypatch):
+    monkeypatch.setenv("SERVER_KEY", "sesame-key")
+    run = ("-p", "no:cacheprovider", "--pyargs", "pytest_cp.gate", "--cp-spec", "gate.toml")
+    reports = ("--cp-report-json=report.json", "--cp-report-html=report.html", "--cp-report-markdown=report.md")
+    subjects = ["lm_models:reference", "--data", "lm_models:documents", "--api-key-env", "SERVER_KEY"]
+    compressed = importlib.import_module("lm_models").compressed()
+    server = CompletionServer(compressed, key="sesame-key")
+
+    def gate(bound, level="language", *, url):
+        folder.makefile(".toml", gate=SERVED_GATE.format(url=url, level=level, bound=bound))
+        return folder.runpytest_inprocess(*run, *reports)
+
+    with server.running() as url:
+        place = url.removeprefix("http://").removesuffix("/v1")
+        gate("max_perplexity_ratio = 1.1\nmin_token_agreement = 0.8", url=url).assert_outcomes(passed=1)
+        texts = [folder.path.joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("json", "html", "md")]
+        assert all(f"tiny at {place}" in text and "sesame" not in text for text in texts)
+        check = json.loads(texts[0])["checks"][0]
+        assert check["details"]["not_known"]["token_kl"]
+        assert check["subjects"]["candidate"]["digest"] is None
+        failing = gate("min_token_agreement = 0.9999\nmin_top_k_overlap = 0.9999", url=url)
+        failing.assert_outcomes(failed=1)
+        failing.stdout.fnmatch_lines(["*tokens that changed most:*", "*its negative log-likelihood rises by *"])
+        asked = len(server.seen)
+        unknown = gate("max_kl_quantile = [0.99, 1.0]", url=url)
+        unknown.assert_outcomes(failed=1)
+        unknown.stdout.fnmatch_lines(["*kl_quantile_0.99*not known: a served model tells the most likely*"])
+        gate("min_agreement = 0.9", "predictions", url=url).stdout.fnmatch_lines(["*predictions needs more*tiny at*"])
+        secret = gate("min_token_agreement = 0.8", url=url.replace("//", "//me:sesame@"))
+        assert "api_key_env" in str(secret.stdout)
+        assert "sesame" not in f"{secret.stdout}{secret.stderr}"
+        assert len(server.seen) == asked
+        assert main(["compare", url, *subjects, "--served-model", "tiny", "--require", "perplexity_ratio <= 1.1"]) == 0
+        assert main(["compare", url, *subjects, "--require", "token_kl <= 1"]) == 2
+        assert main(["compare", url, *subjects, "--level", "predictions"]) != 0
+        assert main(["compare", "lm_models:compressed", *subjects, "--level", "language"]) == 2
+    assert "sesame" not in str(capsys.readouterr())
