@@ -40,10 +40,10 @@ def find_compiled(name: str) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Make a function one that compiled functions can call."""
+    """Make a function part of the compiled functions that call it."""
     import numba
 
-    return numba.njit(function, nogil=True, error_model="numpy")
+    return numba.njit(function, error_model="numpy")
 
 
 class Compiled:

@@ -1,0 +1,373 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# ruff: noqa: ANN001, ANN201, ANN202 -- what numba compiles has types of its own
+"""What zfp does to blocks of values, sixteen at a time, so that one instruction works on several of them.
+
+Blocks lie in buffers (4^d, 16), flat: the first place of all sixteen, then the next one. Indices are unsigned, since
+with others numba asks whether they count from the end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cp_compress.data.compiled.compiler import Compiled, inlined
+
+_ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+
+
+@intrinsic
+def _top_bit(typing_context, number):
+    """Return the place of the topmost bit that is set in an integer, −1 for 0."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.sub(ir.Constant(kind, kind.width - 1), zeros)
+
+    return number(number), generate
+
+
+@inlined
+def _fill(place, left):
+    """Return the place of a line that zfp repeats at a place beyond the `left` ones that there are."""
+    if place < left:
+        return place
+    return _ONE if left == _TWO and place == _TWO else np.uint64(0)
+
+
+@inlined
+def _gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
+    """Copy blocks from number `first` on into a buffer, incomplete ones filled up.
+
+    Return the number of runs of blocks side by side; `runs` says of each how many blocks there are, where the first one
+    lies, and how much of it there is along each dimension.
+    """
+    g0, g1, g2 = (n0 + d0 - _ONE) // d0, (n1 + d1 - _ONE) // d1, (n2 + d2 - _ONE) // d2
+    g3 = (n3 + _THREE) // _FOUR
+    b3, rest = first % g3, first // g3
+    b2, rest = rest % g2, rest // g2
+    b1, rest = rest % g1, rest // g1
+    b0, example = rest % g0, rest // g0
+    lane = number = np.uint64(0)
+    while lane < count:
+        start = (((example * n0 + d0 * b0) * n1 + d1 * b1) * n2 + d2 * b2) * n3 + _FOUR * b3
+        l0, l1, l2, l3 = min(n0 - d0 * b0, d0), min(n1 - d1 * b1, d1), min(n2 - d2 * b2, d2), min(n3 - _FOUR * b3, _FOUR)
+        length = min(count - lane, n3 // _FOUR - b3) if l3 == _FOUR else _ONE
+        runs[number, 0], runs[number, 1] = length, start
+        runs[number, 2], runs[number, 3], runs[number, 4], runs[number, 5] = l0, l1, l2, l3
+        place = lane
+        for i0 in range(d0):
+            for i1 in range(d1):
+                for i2 in range(d2):
+                    row = start + ((_fill(i0, l0) * n1 + _fill(i1, l1)) * n2 + _fill(i2, l2)) * n3
+                    if l3 == _FOUR:
+                        # in two halves, of which a compiler can see that they do not overlap
+                        for block in range(length):
+                            buffer[place + block] = values[row + _FOUR * block]
+                            buffer[place + count + block] = values[row + _FOUR * block + _ONE]
+                        place += _TWO * count
+                        for block in range(length):
+                            buffer[place + block] = values[row + _FOUR * block + _TWO]
+                            buffer[place + count + block] = values[row + _FOUR * block + _THREE]
+                        place += _TWO * count
+                    else:
+                        for i3 in range(_FOUR):
+                            buffer[place] = values[row + _fill(i3, l3)]
+                            place += count
+        lane, number, b3 = lane + length, number + _ONE, b3 + length
+        if b3 == g3:
+            b3, b2 = np.uint64(0), b2 + _ONE
+            if b2 == g2:
+                b2, b1 = np.uint64(0), b1 + _ONE
+                if b1 == g1:
+                    b1, b0 = np.uint64(0), b0 + _ONE
+                    if b0 == g0:
+                        b0, example = np.uint64(0), example + _ONE
+    return number
+
+
+@inlined
+def _scatter(buffer, n1, n2, n3, d1, d2, count, runs, number, values):
+    """Copy blocks back to where `_gather` found them."""
+    lane = np.uint64(0)
+    for run in range(number):
+        length, start = runs[run, 0], runs[run, 1]
+        l0, l1, l2, l3 = runs[run, 2], runs[run, 3], runs[run, 4], runs[run, 5]
+        for i0 in range(l0):
+            for i1 in range(l1):
+                for i2 in range(l2):
+                    row = start + ((i0 * n1 + i1) * n2 + i2) * n3
+                    place = ((i0 * d1 + i1) * d2 + i2) * _FOUR * count + lane
+                    if l3 == _FOUR:
+                        for block in range(length):
+                            to, source = row + _FOUR * block, place + block
+                            values[to], values[to + _ONE] = buffer[source], buffer[source + count]
+                            source += _TWO * count
+                            values[to + _TWO], values[to + _THREE] = buffer[source], buffer[source + count]
+                    else:
+                        for i3 in range(l3):
+                            values[row + i3] = buffer[place + i3 * count]
+        lane += length
+
+
+@inlined
+def _forward_line(numbers, base, apart, lanes):
+    kind = numbers.dtype.type
+    for lane in range(base, base + lanes):
+        x, y = numbers[lane], numbers[lane + apart]
+        z, w = numbers[lane + apart * _TWO], numbers[lane + apart * _THREE]
+        x = kind(kind(x + w) >> 1)
+        w = kind(w - x)
+        z = kind(kind(z + y) >> 1)
+        y = kind(y - z)
+        x = kind(kind(x + z) >> 1)
+        z = kind(z - x)
+        w = kind(kind(w + y) >> 1)
+        y = kind(y - w)
+        w = kind(w + (y >> 1))
+        y = kind(y - (w >> 1))
+        numbers[lane], numbers[lane + apart] = x, y
+        numbers[lane + apart * _TWO], numbers[lane + apart * _THREE] = z, w
+
+
+@inlined
+def _inverse_line(numbers, base, apart, lanes):
+    kind = numbers.dtype.type
+    for lane in range(base, base + lanes):
+        x, y = numbers[lane], numbers[lane + apart]
+        z, w = numbers[lane + apart * _TWO], numbers[lane + apart * _THREE]
+        y = kind(y + (w >> 1))
+        w = kind(w - (y >> 1))
+        y = kind(y + w)
+        w = kind(w + kind(w - y))
+        z = kind(z + x)
+        x = kind(x + kind(x - z))
+        y = kind(y + z)
+        z = kind(z + kind(z - y))
+        w = kind(w + x)
+        x = kind(x + kind(x - w))
+        numbers[lane], numbers[lane + apart] = x, y
+        numbers[lane + apart * _TWO], numbers[lane + apart * _THREE] = z, w
+
+
+@inlined
+def _transform(numbers, size, lanes, inverse):
+    """Transform blocks in place along each dimension, the last one first, or undo that."""
+    dimensions = 1 if size == 4 else 2 if size == 16 else 3 if size == 64 else 4
+    for axis in range(dimensions):
+        apart = _ONE << np.uint64(2 * (dimensions - 1 - axis if inverse else axis))
+        for outer in range(np.uint64(0), size, _FOUR * apart):
+            for inner in range(outer, outer + apart):
+                if inverse:
+                    _inverse_line(numbers, inner * lanes, apart * lanes, lanes)
+                else:
+                    _forward_line(numbers, inner * lanes, apart * lanes, lanes)
+
+
+@inlined
+def _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd):
+    """Turn values into coefficients in base −2, in the places of the values.
+
+    `bits` are those of the buffer. `scales` (2, n) become the factors to integers and back, `scale_bits` are theirs.
+    """
+    kind = numbers.dtype.type
+    magnitude, odd = kind(~(1 << (planes - 1))), kind(odd)
+    for lane in range(lanes):
+        exponents[lane] = 0
+    for place in range(size):
+        base = place * lanes
+        for lane in range(lanes):
+            exponents[lane] = max(exponents[lane], kind(bits[base + lane] & magnitude))
+    for lane in range(lanes):
+        exponent = kind(-bias) if exponents[lane] == 0 else kind((exponents[lane] >> fraction) - (bias - 1))
+        exponents[lane] = exponent
+        shift = planes - 2 - max(exponent, kind(least))
+        scale_bits[0, lane], scale_bits[1, lane] = kind(bias + shift) << fraction, kind(bias - shift) << fraction
+    for place in range(size):
+        base = place * lanes
+        for lane in range(lanes):
+            numbers[base + lane] = kind(buffer[base + lane] * scales[0, lane])
+    _transform(numbers, size, lanes, 0)
+    for place in range(size * lanes):
+        numbers[place] = kind(kind(numbers[place] + odd) ^ odd)
+
+
+@inlined
+def _synthesise(numbers, buffer, size, lanes, scales, odd):
+    """Turn coefficients in base −2 into the values that zfp decodes."""
+    kind, floating = numbers.dtype.type, buffer.dtype.type
+    odd = kind(odd)
+    for place in range(size * lanes):
+        numbers[place] = kind(kind(numbers[place] ^ odd) - odd)
+    _transform(numbers, size, lanes, 1)
+    for place in range(size):
+        base = place * lanes
+        for lane in range(lanes):
+            buffer[base + lane] = floating(numbers[base + lane]) * scales[1, lane]
+
+
+@inlined
+def _lowest_planes(exponents, lowest, lanes, planes, kept, margin):
+    """Say which is the lowest plane kept of each block: one for all, or by its exponent if `kept` is negative."""
+    kind = exponents.dtype.type
+    for lane in range(lanes):
+        number = kept if kept >= 0 else min(max(exponents[lane] + margin, 0), planes)
+        lowest[lane] = kind(planes - number)
+
+
+@inlined
+def _cut(numbers, lowest, masks, size, lanes, planes):
+    """Set all planes below the lowest ones to 0."""
+    kind = numbers.dtype.type
+    for lane in range(lanes):
+        masks[lane] = kind(-1) << kind(min(lowest[lane], planes - 1)) if lowest[lane] < planes else kind(0)
+    for place in range(size):
+        base = place * lanes
+        for lane in range(lanes):
+            numbers[base + lane] &= masks[lane]
+
+
+@inlined
+def _top_bits(numbers, order, size, lanes, tops, leads, unions):
+    """Find of each coefficient, in zfp's order, the top bit set in it and those after it, and whether it is its own."""
+    for lane in range(lanes):
+        unions[lane] = 0
+    for rank in range(size):
+        base, source = (size - _ONE - rank) * lanes, order[size - _ONE - rank] * lanes
+        for lane in range(lanes):
+            pattern = numbers[source + lane]
+            unions[lane] |= pattern
+            top = _top_bit(unions[lane])
+            tops[base + lane] = top
+            leads[base + lane] = top == _top_bit(pattern)
+
+
+@inlined
+def _count(tops, leads, lowest, size, lanes, planes, bits):
+    """Count the bits that the planes from the lowest ones up take, as `planes.count_bits` says."""
+    kind = tops.dtype.type
+    for lane in range(lanes):
+        last = tops[(size - _ONE) * lanes + lane]
+        bits[lane] = kind(min(planes - lowest[lane], planes - 1 - last) - (last >= lowest[lane]))
+    for rank in range(size):
+        base = rank * lanes
+        for lane in range(lanes):
+            above = kind(tops[base + lane] - lowest[lane] + 1)
+            bits[lane] += kind(max(above, kind(0)) + (leads[base + lane] & (above > 0)))
+
+
+@inlined
+def _fill_up(numbers, order, tops, lowest, counts, masks, budget, size, lanes, planes):
+    """Keep the planes from the lowest ones up, which take `counts` bits, and of the next one what a budget is left for.
+
+    Where the budget ends inside a run, the decoder takes the first unread bit for a one.
+    """
+    kind = numbers.dtype.type
+    for lane in range(lanes):
+        masks[lane] = kind(-1) << kind(min(lowest[lane], planes - 1)) if lowest[lane] < planes else kind(0)
+        counts[lane] = kind(budget - counts[lane])  # the bits that are left, and from here on less what was read
+        lowest[lane] -= kind(1)
+    for rank in range(size):
+        base, target = rank * lanes, order[rank] * lanes
+        for lane in range(lanes):
+            plane, top, left, pattern = lowest[lane], tops[base + lane], counts[lane], numbers[target + lane]
+            bit, fresh = kind(pattern >> max(plane, kind(0))) & kind(1), kind(top <= plane)
+            left = kind(left - fresh)
+            read = kind((left > 0) & (bit > 0) | (left == 0) & (fresh > 0) & (top == plane)) & kind(plane >= 0)
+            counts[lane] = kind(left - 1 - (bit & fresh) + fresh)
+            numbers[target + lane] = (pattern & masks[lane]) | kind(read << max(plane, kind(0)))
+
+
+@Compiled
+def requantise(values, result, integers, order, geometry, form, first, stop):
+    """Write what zfp decodes of the blocks `first` to `stop` of arrays (n, n0, n1, n2, n3), flat, into the result.
+
+    `geometry` holds n0 to n3, and the 1 or 4 places that blocks have along the first three of these dimensions. `form`
+    holds the bias of exponents, the bits behind them, the least exponent, the planes and the mask of base −2 of the
+    dtypes of `values` and `integers`; then how many planes are kept, or −1 if it is the exponent and the next number;
+    the budget of bits without the header; and how many blocks are worked on together. `order` is zfp's.
+    """
+    n0, n1, n2, n3, d0, d1, d2 = geometry
+    bias, fraction, least, planes, odd, kept, margin, _, together = form
+    size, most = d0 * d1 * d2 * _FOUR, np.uint64(together)
+    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
+    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
+    lowest, masks, runs = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
+    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
+    block, end = np.uint64(first), np.uint64(stop)
+    while block < end:
+        lanes = min(most, end - block)
+        number = _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
+        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
+        _lowest_planes(exponents, lowest, lanes, planes, kept, margin)
+        _cut(numbers, lowest, masks, size, lanes, planes)
+        _synthesise(numbers, buffer, size, lanes, scales, odd)
+        _scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
+        block += lanes
+
+
+@Compiled
+def requantise_at_rate(values, result, integers, order, geometry, form, first, stop):
+    """Do what `requantise` does where blocks are filled up to a budget; the last whole plane is found by bisection."""
+    n0, n1, n2, n3, d0, d1, d2 = geometry
+    bias, fraction, least, planes, odd, _, _, budget, together = form
+    size, most, kind = d0 * d1 * d2 * _FOUR, np.uint64(together), integers.dtype.type
+    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
+    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
+    masks, runs = np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
+    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
+    tops, leads = np.zeros(size * most, integers.dtype), np.zeros(size * most, integers.dtype)
+    counts, middle = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype)
+    low, high = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype)
+    block, end = np.uint64(first), np.uint64(stop)
+    while block < end:
+        lanes = min(most, end - block)
+        number = _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
+        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
+        _top_bits(numbers, order, size, lanes, tops, leads, masks)
+        for lane in range(lanes):
+            low[lane], high[lane] = 0, planes
+        steps = planes
+        while steps > 0:  # one of the planes + 1 answers
+            for lane in range(lanes):
+                middle[lane] = kind(low[lane] + high[lane]) >> 1
+            _count(tops, leads, middle, size, lanes, planes, counts)
+            for lane in range(lanes):
+                fits = counts[lane] <= budget
+                low[lane] = low[lane] if fits else kind(middle[lane] + 1)
+                high[lane] = middle[lane] if fits else high[lane]
+            steps >>= 1
+        _count(tops, leads, high, size, lanes, planes, counts)
+        _fill_up(numbers, order, tops, high, counts, masks, budget, size, lanes, planes)
+        _synthesise(numbers, buffer, size, lanes, scales, odd)
+        _scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
+        block += lanes
+
+
+@Compiled
+def count_bits(values, result, integers, order, geometry, form, first, stop):
+    """Write the bits that the blocks `first` to `stop` take without a budget into the result (n · blocks,), int32."""
+    n0, n1, n2, n3, d0, d1, d2 = geometry
+    bias, fraction, least, planes, odd, kept, margin, _, together = form
+    size, most = d0 * d1 * d2 * _FOUR, np.uint64(together)
+    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
+    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
+    lowest, masks, runs = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
+    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
+    tops, leads = np.zeros(size * most, integers.dtype), np.zeros(size * most, integers.dtype)
+    counts = np.zeros(most, integers.dtype)
+    block, end = np.uint64(first), np.uint64(stop)
+    while block < end:
+        lanes = min(most, end - block)
+        _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
+        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
+        _lowest_planes(exponents, lowest, lanes, planes, kept, margin)
+        _top_bits(numbers, order, size, lanes, tops, leads, masks)
+        _count(tops, leads, lowest, size, lanes, planes, counts)
+        for lane in range(lanes):
+            empty = exponents[lane] == -bias or lowest[lane] == planes
+            result[block + lane] = 1 if empty else counts[lane] + planes - fraction
+        block += lanes
