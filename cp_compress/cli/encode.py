@@ -93,7 +93,9 @@ def _add_preserving(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--transform", metavar="FACTORY", help="makes the function from a stored batch to what the models take"
     )
-    group.add_argument("--architecture", metavar="FACTORY", help="factory of the model whose weights a MODEL file holds")
+    group.add_argument(
+        "--architecture", metavar="FACTORY", help="factory of the model whose weights a MODEL file holds"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -190,7 +192,9 @@ def _told_as_options(function: str = "write_store") -> Iterator[None]:
         yield
     except InvalidArgumentError as error:
         told = str(error).replace("overwrite=True", "--overwrite")
-        raise InvalidArgumentError(re.sub(rf"^(write_store|{function})\(path=(.*?)\): ", r"--output \2: ", told)) from error
+        raise InvalidArgumentError(
+            re.sub(rf"^(write_store|{function})\(path=(.*?)\): ", r"--output \2: ", told)
+        ) from error
 
 
 @contextlib.contextmanager

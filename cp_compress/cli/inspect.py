@@ -127,19 +127,23 @@ def _describe_record(record: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Return what `write_preserved_store` noted: what holds for which models; nothing of a record of others."""
     if record is None or not {"models", "measure", "settings"} <= set(record):
         return []
-    bound = "" if record.get("at_most") is None else f" ≤ {record['at_most']:g}"
-    unkept = record.get("not_kept") or []
-    facts = [
-        ("kept for", ", ".join(f"{name} ({(digest or 'no digest')[:12]})" for name, digest in record["models"].items())),
-        ("measure", f"{record['measure']}{bound}, of all but {len(unkept)} examples"),
-        ("settings", f"{len(record['settings'])}, the most frequent {_most_used(record['settings'])}"),
-    ]
-    if unkept:
-        facts.append(("not kept", _listed([f"#{place}" for place in unkept])))
-    for name, found in (record.get("held_back") or {}).items():
-        agreement = f", {found['agreement']:.2%} of its answers the same" if "agreement" in found else ""
-        facts.append((f"held back: {name}", f"kept for {found['kept']:.2%} of the examples{agreement}"))
-    return facts
+    try:
+        bound = "" if record.get("at_most") is None else f" ≤ {record['at_most']:g}"
+        unkept = record["not_kept"]
+        asked = [f"{name} ({(digest or 'no digest')[:12]})" for name, digest in record["models"].items()]
+        facts = [
+            ("kept for", ", ".join(asked)),
+            ("measure", f"{record['measure']}{bound}, of all but {number(len(unkept))} examples"),
+            ("settings", f"{len(record['settings'])}, the most frequent {_most_used(record['settings'])}"),
+        ]
+        if unkept:
+            facts.append(("not kept", _listed([f"#{place}" for place in unkept])))
+        for name, found in record["held_back"].items():
+            agreement = f", {found['agreement']:.2%} of its answers the same" if "agreement" in found else ""
+            facts.append((f"held back: {name}", f"kept for {found['kept']:.2%} of the examples{agreement}"))
+        return facts
+    except (ValueError, KeyError, TypeError, AttributeError):  # a record of another writer, with the same names
+        return []
 
 
 def _most_used(settings: dict[str, int]) -> str:

@@ -85,7 +85,8 @@ class PerExample(StreamCodec):
     def encode_at(self, batch: Tensor, settings: Sequence[int], *, first: int = 0) -> list[bytes]:
         """Return one stream per example of a batch (n, ...), stored at the settings of these numbers (n).
 
-        `first` is the number that errors give the first example. Raises InvalidArgumentError or CompressionError, naming the example, as the codec of its setting does.
+        `first` is the number that errors give the first example. Raises InvalidArgumentError or CompressionError,
+        naming the example, as the codec of its setting does.
         """
         numbers = check_settings(_OWNER, settings, len(batch), len(self.codecs))
         found: list[bytes] = [b""] * len(batch)
@@ -103,9 +104,7 @@ class PerExample(StreamCodec):
         """
         return self.read_by_setting(streams, lambda codec, part: codec.decode(part))
 
-    def read_by_setting(
-        self, streams: Sequence[bytes], read: Callable[[Codec, Sequence[bytes]], Tensor]
-    ) -> Tensor:
+    def read_by_setting(self, streams: Sequence[bytes], read: Callable[[Codec, Sequence[bytes]], Tensor]) -> Tensor:
         """Return what `read` makes (k, ...) of the codec and the streams of each setting, joined in order (n, ...)."""
         if isinstance(streams, (bytes, bytearray, str)) or not isinstance(streams, Sequence) or len(streams) == 0:
             reject(_OWNER, "streams", type(streams).__name__, "must be a sequence of at least one stream (bytes)")
@@ -152,9 +151,7 @@ def check_settings(owner: str, settings: Sequence[int], count: int, known: int) 
     return tuple(check_integer(owner, "settings", one, rule, at_least=0, at_most=known - 1) for one in given)
 
 
-def settings_for(
-    owner: str, codec: Codec, settings: Sequence[int] | None, count: int
-) -> tuple[int, ...] | None:
+def settings_for(owner: str, codec: Codec, settings: Sequence[int] | None, count: int) -> tuple[int, ...] | None:
     """Return the checked settings of a codec that has one for each example; reject them with any other codec."""
     if isinstance(codec, PerExample):
         if settings is None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from cp_compress.search.objectives import parse_objective as parse_objective
     from cp_compress.search.results import SearchResult as SearchResult
     from cp_compress.search.searching import search as search
+    from cp_compress.search.settings.preserving import write_preserved_store as write_preserved_store
     from cp_compress.search.settings.results import SettingTrial as SettingTrial
     from cp_compress.search.settings.results import SmallestSetting as SmallestSetting
-    from cp_compress.search.settings.preserving import write_preserved_store as write_preserved_store
     from cp_compress.search.settings.search import find_smallest as find_smallest
     from cp_compress.search.settings.spaces import CodecSpace as CodecSpace
     from cp_compress.search.spaces import Categorical as Categorical

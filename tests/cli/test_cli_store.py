@@ -11,7 +11,7 @@ from command import read, run
 from PIL import Image
 
 from cp_compress.data import JPEG, StoredDataset
-from cp_compress.examples import digits
+from cp_compress.examples import digits, digits_cnn
 
 DATA = "cp_compress.examples:digits"
 ENCODE = ("encode", DATA, "--codec", "jpeg(quality=75)", "--shard-size", "200")
@@ -169,3 +169,28 @@ def test_a_class_whose_name_is_no_text_is_told(tmp_path, capsys):
     given = ("encode", str(tmp_path / "images"), "--codec", "jpeg(quality=90)", "-o", str(tmp_path / "store"))
     assert run(capsys, *given, "--json", str(tmp_path / "found.json"))[0] == 0
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["classes"] == [name]
+
+
+def test_each_example_keeps_the_answer_of_a_model(tmp_path, capsys):
+    given = ("encode", DATA, "--codec", "zfp(precision={p})", "--output", str(tmp_path / "store"))
+    preserve = ("--parameter", "p=integer(1, 20)", "--preserve", "net=cp_compress.examples:digits_cnn")
+    code, found = read(capsys, *given, *preserve, "--otherwise", "lossless")
+    assert code == 0
+    assert list(found["record"]["models"]) == ["net"]
+    assert sum(found["record"]["settings"].values()) == 600
+    stored, network = StoredDataset(tmp_path / "store"), digits_cnn()
+    decoded = torch.stack([image for image, _ in stored.__getitems__(range(600))])
+    with torch.no_grad():
+        assert torch.equal(network(decoded).argmax(1), network(digits().tensors[0]).argmax(1))
+    out = run(capsys, "inspect", str(stored.path))[1]
+    assert re.search(r"kept for +net \([0-9a-f]{12}\)", out)
+    for wrong, told in (
+        (given + preserve[2:], "--parameter"),
+        (given + preserve[:2], "--parameter is about models"),
+        ((*given, *preserve, "--preserve", "net=cp_compress.examples:digits_cnn"), "two models are called net"),
+        ((*given, *preserve, "--cluster", "tcp://nowhere:1"), "--jobs"),
+        ((*given[:3], "jpeg(quality={q})", *given[4:], "--parameter", "q=integer(1, 100)", *preserve[2:]), "--output"),
+    ):
+        code, _, err = run(capsys, *wrong)
+        assert code == 2
+        assert told in err

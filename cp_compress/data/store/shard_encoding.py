@@ -33,7 +33,8 @@ class OtherDataError(InvalidArgumentError):
 class ShardTask:
     """Examples start…stop−1, to be the shard `name` in `folder`; `kept` is what is known of an earlier one there.
 
-    `settings` are those of its examples, where the codec is a `PerExample`. `staging` is a folder of one run within `folder`: who writes through it after the run was ended writes nothing.
+    `settings` are those of its examples, where the codec is a `PerExample`. `staging` is a folder of one run within
+    `folder`: who writes through it after the run was ended writes nothing.
     """
 
     folder: str

@@ -20,9 +20,9 @@ Shown = Callable[[Tensor], Tensor]
 class Chosen:
     """The setting of each example, in order, with the digest of its stream; and what that took.
 
-    A setting as large as the number of settings says that none held; it has the stream of the mildest, or of the lossless
-    codec, and an empty one where the codec refused it. `decodes` is the largest number of decodes of one
-    example; `refused` names the examples that have no stream.
+    A setting as large as the number of settings says that none held: the example has the stream of the mildest, or of
+    the lossless codec, or an empty one where the codec refused it, as `refused` names. `decodes` is the largest number
+    of decodes of one example.
     """
 
     settings: list[int] = field(default_factory=list)
@@ -80,7 +80,9 @@ class Bisecting:
                 streams[place] = stream
             if not bool(held.all()):
                 place = first + int(unkept[(~held).nonzero()[0]])
-                raise CompressionError(f"example #{place} is not kept even by {self.lossless}: the models are not steady")
+                raise CompressionError(
+                    f"example #{place} is not kept even by {self.lossless}: the models are not steady"
+                )
         if self.held_back and all(streams):
             decodes += 1
             self._look_beside(originals, inputs, high, streams)

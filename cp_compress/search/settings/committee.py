@@ -50,8 +50,10 @@ class Rule:
     def __str__(self) -> str:
         if self.measure == "answer":
             return "the answer"
-        return f"the answer, its margin less by at most {self.at_most:g}" if self.measure == "margin" else (
-            f"{self.name} ≤ {self.at_most:g}"
+        return (
+            f"the answer, its margin less by at most {self.at_most:g}"
+            if self.measure == "margin"
+            else (f"{self.name} ≤ {self.at_most:g}")
         )
 
     def holds(self, after: Tensor, before: Tensor, precision: float) -> Tensor:
@@ -64,7 +66,12 @@ class Rule:
             damage = self.measure(after, before)
             if not isinstance(damage, Tensor) or damage.shape != (len(before),):
                 found = tuple(damage.shape) if isinstance(damage, Tensor) else type(damage).__name__
-                reject(self.owner, "measure", self.name, f"returned {found} for {len(before)} examples, not ({len(before)},)")
+                reject(
+                    self.owner,
+                    "measure",
+                    self.name,
+                    f"returned {found} for {len(before)} examples, not ({len(before)},)",
+                )
             return damage.cpu() <= self.at_most
         answers = before.argmax(dim=1)
         led, leads = _lead(before, answers), _lead(after, answers)
@@ -116,7 +123,7 @@ class Member:
             seen = look_again(self.ask, originals[:count], known, lambda rows: rows.argmax(dim=1), self.runner)
             self.runner.passes = passes
             if seen.dependence is not None and seen.dependence.decides:
-                told = f"model {self.name!r}: its answers {seen.dependence}, so that nothing can be kept example by example"
+                told = f"model {self.name!r}: its answers {seen.dependence}, so no example can be kept by itself"
                 raise ObservationError(told)
         kept = self.holds(found, found)
         if not bool(kept.all()):

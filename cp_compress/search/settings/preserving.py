@@ -275,9 +275,7 @@ def _refuse_other(path: Path, count: int, overwrite: bool) -> None:
         reject(_OWNER, "path", os.fspath(path), f"{rule}; use overwrite=True to replace it")
 
 
-def _refusal(
-    unkept: Sequence[int], family: _Settings, found: Chosen, rule: Rule, members: Sequence[Member]
-) -> str:
+def _refusal(unkept: Sequence[int], family: _Settings, found: Chosen, rule: Rule, members: Sequence[Member]) -> str:
     named = ", ".join(f"#{place}" for place in unkept[:_NAMED]) + (", …" if len(unkept) > _NAMED else "")
     who = ", ".join(member.name for member in members)
     refused = "" if found.refusal is None else f" (refused by the codec: {found.refusal})"
@@ -294,7 +292,11 @@ def _beside(member: Member, found: Chosen) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     if not callable(member.rule.measure):
         changed = [place for place, one in enumerate(same) if not one]
-        answers = {"agreement": 1 - len(changed) / len(same), "changed": len(changed), "first_changed": changed[:_NAMED]}
+        answers = {
+            "agreement": 1 - len(changed) / len(same),
+            "changed": len(changed),
+            "first_changed": changed[:_NAMED],
+        }
     return {"digest": member.digest, "kept": sum(kept) / len(kept), **answers}
 
 
