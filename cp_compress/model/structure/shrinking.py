@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +49,18 @@ class _Check:
     def passes(self, plans: Sequence[Plan]) -> bool:
         """Tell whether a copy without some units gives what one gives in which they are zero."""
         try:
-            shrunk, masked = copy.deepcopy(self.probe), copy.deepcopy(self.probe)
-            remove(shrunk, plans)
-            _mask(masked, plans)
-            outputs, expected = _run(shrunk, self.inputs.first), _run(masked, self.inputs.first)
+            outputs, expected = (self._after(change, plans) for change in (remove, _mask))
         except Exception:  # a wrong plan may break the model's own code in any way; it is then not carried out
             return False
         if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
             return False
         return all(_close(a, b, self.tolerance) for a, b in zip(outputs, expected, strict=True))
+
+
+    def _after(self, change: Callable[[nn.Module, Sequence[Plan]], None], plans: Sequence[Plan]) -> list[Tensor]:
+        changed = copy.deepcopy(self.probe)  # one at a time: a language model fills much of a machine's memory
+        change(changed, plans)
+        return _run(changed, self.inputs.first)
 
 
 def _best_check(model: nn.Module, probe: nn.Module, inputs: Inputs) -> _Check:
