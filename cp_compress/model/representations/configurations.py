@@ -42,12 +42,15 @@ def set_config_size(module: nn.Module, name: str, value: int) -> bool:
 
 
 def nearest_config(model: nn.Module, path: str) -> str | None:
-    """Return the path of the first module around a path, or of that one, that carries a configuration, or None."""
-    while not _is_configuration(getattr(model.get_submodule(path), "config", None)):
+    """Return the path of the first module of a model with the configuration that holds at a path, or None.
+
+    That is the configuration of the module there, or of the first one around it that has any.
+    """
+    while not _is_configuration(config := getattr(model.get_submodule(path), "config", None)):
         if not path:
             return None
         path = path.rpartition(".")[0]
-    return path
+    return next(first for first, known in _configurations(model) if known is config)
 
 
 def tell_config(config: Any, names: Sequence[str], before: int, after: int, width: int | None) -> None:

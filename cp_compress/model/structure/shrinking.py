@@ -56,7 +56,6 @@ class _Check:
             return False
         return all(_close(a, b, self.tolerance) for a, b in zip(outputs, expected, strict=True))
 
-
     def _after(self, change: Callable[[nn.Module, Sequence[Plan]], None], plans: Sequence[Plan]) -> list[Tensor]:
         changed = copy.deepcopy(self.probe)  # one at a time: a language model fills much of a machine's memory
         change(changed, plans)
