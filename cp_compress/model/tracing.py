@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ _VOLUMES = (4, 6, 8, 16, 32, 64)  # a larger one could take all memory
 _ROWS = 2
 _STEPS = 9
 _WITH_UNITS = (_ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_BY_PRODUCTS = ("past_key_values", "attentions", "cross_attentions")
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -38,12 +39,13 @@ class Inputs:
 class Trace:
     """One run of a model: layers with units in the order of their first calls, and the norms that they feed.
 
-    `heads` are the layers that give the output.
+    `heads` are the layers that give the output; layers that read the same tensor have the same number in `reads`.
     """
 
     order: tuple[nn.Module, ...]
     norms: dict[nn.Module, tuple[_BatchNorm, ...]]
     heads: frozenset[nn.Module]
+    reads: dict[nn.Module, int]
 
 
 def example_inputs(owner: str, model: nn.Module, shape: tuple[int, ...] | None, dtype: str) -> Inputs:
@@ -85,8 +87,14 @@ def running(model: nn.Module) -> Iterator[None]:
 
 
 def output_tensors(output: object) -> list[Tensor]:
-    """Return the tensors of what a model gave, a structure of them or an object with `logits`."""
-    leaves = pytree.tree_leaves(getattr(output, "logits", output))
+    """Return the tensors of what a model gave, a structure of them or an object with `logits`.
+
+    What it keeps for the next token, and the weights of its attention, are no results, and change with its heads.
+    """
+    output = getattr(output, "logits", output)
+    if isinstance(output, Mapping):
+        output = {name: value for name, value in output.items() if name not in _BY_PRODUCTS}
+    leaves = pytree.tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
@@ -95,6 +103,8 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
     order: list[nn.Module] = []
     norms: dict[nn.Module, tuple[_BatchNorm, ...]] = {}
     # held by value: an id is only unique while its tensor lives
+    held: list[object] = []
+    reads: dict[nn.Module, int] = {}
     made: dict[int, tuple[Tensor, nn.Module]] = {}
 
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
@@ -102,6 +112,9 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
             [module.out_proj] if isinstance(module, nn.MultiheadAttention) else []
         )  # used without being called
         order.extend([module, *inner])
+        if args and module not in reads:
+            reads[module] = id(args[0])
+            held.append(args[0])
         for leaf in pytree.tree_leaves(output):
             if isinstance(leaf, Tensor):
                 made[id(leaf)] = (leaf, (inner or [module])[0])
@@ -124,7 +137,7 @@ def trace(model: nn.Module, batch: Tensor) -> Trace:
             handle.remove()
     given = {leaf.untyped_storage().data_ptr() for leaf in leaves}
     heads = {module for output, module in made.values() if output.untyped_storage().data_ptr() in given}
-    return Trace(tuple(dict.fromkeys(order)), norms, frozenset(heads | set(order[-1:])))
+    return Trace(tuple(dict.fromkeys(order)), norms, frozenset(heads | set(order[-1:])), reads)
 
 
 def _has_units(module: nn.Module) -> bool:

@@ -89,7 +89,7 @@ def test_candidates_are_those_of_linear_layers(scheme, model, twin, tmp_path):
     assert torch.allclose(candidate(TOKENS).logits, expected(TOKENS).logits, atol=1e-5)
     ours, theirs = (measure_coverage(*pair) for pair in ((candidate, model), (expected, twin)))
     assert (ours.changed_layers, ours.changed_weights) == (theirs.changed_layers, theirs.changed_weights)
-    assert ours.changed_layers >= 8
+    assert ours.changed_layers >= 6  # heads, ranked with neurons, may all stay in a layer
     save(candidate, tmp_path / "model.cp")
     again = load(tmp_path / "model.cp", model)
     assert torch.equal(again(TOKENS).logits, candidate(TOKENS).logits)

@@ -24,6 +24,7 @@ _ROLES = {
 _FUSED = re.compile(r"\w*(?:qkv|query_key_value|c_attn)\w*", re.IGNORECASE)
 _BY_GROUP = "query_key_value"  # GPT-NeoX, BLOOM and Falcon hold the rows of one group next to one another
 _WIDTHS = frozenset({"all_head_size", "inner_dim", "attn_dim", "split_size", "attention_dim", "q_size", "inner_size"})
+_FUSED_WIDTHS = frozenset({"embed_dim", "n_embd", "hidden_size"})  # by which a fused result is split
 _NARROW = frozenset({"kv_size", "kv_dim"})
 _RATIOS = frozenset({"num_key_value_groups", "num_kv_groups", "n_rep", "num_queries_per_kv"})
 _HIDDEN = frozenset({"intermediate_size", "ffn_dim", "n_inner", "dim_feedforward", "mlp_dim", "ffn_hidden_size"})
@@ -109,7 +110,7 @@ def attention_sizes(module: nn.Module, found: Projections) -> Iterator[tuple[str
         if name in _RATIOS:
             if shared and value == found.heads:
                 yield name, 1
-        elif name in _WIDTHS:
+        elif name in _WIDTHS or (found.fused is not None and name in _FUSED_WIDTHS):
             if value == found.heads * found.width:
                 yield name, queries * found.width
         elif name in _NARROW:
@@ -154,4 +155,4 @@ def _is_count(name: str) -> bool:
 
 
 def _is_size(name: str) -> bool:
-    return name in _WIDTHS | _NARROW | _RATIOS | _HIDDEN or _is_count(name)
+    return name in _WIDTHS | _FUSED_WIDTHS | _NARROW | _RATIOS | _HIDDEN or _is_count(name)

@@ -11,21 +11,24 @@ HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 GROUPS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 NEURONS = ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim", "encoder_ffn_dim", "d_ff", "mlp_dim")
 _PREFIX = "config."
-_DERIVED = ("n_inner",)  # None where it follows from the width
+_WIDTH = "head_dim"
+_DERIVED = ("n_inner", _WIDTH)  # absent or None where it follows from the width
+
+
+_KNOWN = (*HEADS, *GROUPS, *NEURONS, _WIDTH)
 
 
 def config_sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
     """Yield the sizes that the configurations of a model tell: the path of its module, the name, and the value."""
     for path, config in _configurations(model):
-        for name in (*HEADS, *GROUPS, *NEURONS):
+        for name in _KNOWN:
             if type(value := vars(config).get(name)) is int:
                 yield path, _PREFIX + name, value
 
 
 def is_config_size(module: nn.Module, name: str) -> bool:
     """Tell whether a name that `config_sizes` gave is one that the configuration of a module tells."""
-    known = (*HEADS, *GROUPS, *NEURONS)
-    return name.removeprefix(_PREFIX) in known and name.startswith(_PREFIX) and hasattr(module, "config")
+    return name.removeprefix(_PREFIX) in _KNOWN and name.startswith(_PREFIX) and hasattr(module, "config")
 
 
 def set_config_size(module: nn.Module, name: str, value: int) -> bool:
@@ -38,21 +41,29 @@ def set_config_size(module: nn.Module, name: str, value: int) -> bool:
     return True
 
 
-def nearest_config(model: nn.Module, path: str) -> Any:
-    """Return the configuration of the module of a path, or of the first one around it that has any, or None."""
-    while True:
-        config = getattr(model.get_submodule(path), "config", None)
-        if _is_configuration(config) or not path:
-            return config if _is_configuration(config) else None
+def nearest_config(model: nn.Module, path: str) -> str | None:
+    """Return the path of the first module of a model with the configuration that holds at a path, or None.
+
+    That is the configuration of the module there, or of the first one around it that has any.
+    """
+    while not _is_configuration(config := getattr(model.get_submodule(path), "config", None)):
+        if not path:
+            return None
         path = path.rpartition(".")[0]
+    return next(first for first, known in _configurations(model) if known is config)
 
 
-def tell_config(config: Any, names: Sequence[str], before: int, after: int) -> None:
-    """Let a configuration say that there are fewer of something, where it said how many there were."""
+def tell_config(config: Any, names: Sequence[str], before: int, after: int, width: int | None) -> None:
+    """Let a configuration say that there are fewer of something, where it said how many there were.
+
+    `width` is the size of heads, which would otherwise follow from their number.
+    """
+    known = vars(config)
     for name in names:
-        value = vars(config).get(name)
-        if value == before or (name in vars(config) and value is None and name in _DERIVED):
+        if known.get(name) == before or (name in known and known[name] is None and name in _DERIVED):
             setattr(config, name, after)
+            if width is not None and (known.get(_WIDTH) is None and not hasattr(type(config), _WIDTH)):
+                setattr(config, _WIDTH, width)
 
 
 def _is_configuration(config: object) -> bool:

@@ -14,6 +14,7 @@ from cp_compress.model.layers import find_layer, is_transposed_linear, level_suf
 from cp_compress.model.record import read_steps
 from cp_compress.model.representations.attention_heads import size_names
 from cp_compress.model.representations.configurations import config_sizes, is_config_size, set_config_size
+from cp_compress.model.representations.fewer_heads import attention_shapes, set_heads, settle_encoders
 from cp_compress.model.representations.representation import Representation
 
 _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
@@ -51,6 +52,10 @@ class FewerChannels(Representation):
             # compression only ever removes channels: nothing larger than the architecture is ever made
             if name not in _names(module) or not 1 <= value <= getattr(module, name):
                 raise CompressionError(f"{path or 'the model itself'} cannot have {name}={value}")
+            if name == "num_heads" and isinstance(module, nn.MultiheadAttention):
+                if value < module.num_heads:
+                    set_heads(module, value)
+                continue
             setattr(module, name, value)
         for path in dict.fromkeys(path for path, _, _ in found):
             module = find_layer(model, path)
@@ -58,6 +63,7 @@ class FewerChannels(Representation):
                 tensor = getattr(module, name, None)
                 if isinstance(tensor, Tensor) and tuple(tensor.shape) != shape:
                     tensor.data = tensor.data.new_empty(shape)
+        settle_encoders(model)
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[str, str, int]]:
@@ -86,6 +92,8 @@ def _expected_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return {"weight": (inputs, outputs), "bias": (outputs,)}
     if isinstance(module, nn.PReLU):
         return {"weight": (module.num_parameters,)}
+    if isinstance(module, nn.MultiheadAttention):
+        return attention_shapes(module)
     if isinstance(module, nn.RNNBase):
         return _recurrent_shapes(module)
     if not isinstance(module, _NormBase):

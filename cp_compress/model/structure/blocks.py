@@ -6,9 +6,9 @@ Nothing here is trusted by the caller: what is proposed is checked on a copy bef
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,10 @@ from cp_compress.model.representations.attention_heads import (
     hidden_sizes,
     linear_sizes,
 )
-from cp_compress.model.representations.configurations import GROUPS, HEADS, NEURONS, nearest_config, tell_config
+from cp_compress.model.representations.configurations import GROUPS, HEADS, NEURONS, nearest_config
+from cp_compress.model.representations.fewer_heads import can_lose_heads
 from cp_compress.model.structure.criteria import unit_strengths
-from cp_compress.model.structure.cuts import Cut, Plan, Size
+from cp_compress.model.structure.cuts import Cut, Plan, Size, Told
 from cp_compress.model.structure.ranking import Target
 from cp_compress.model.structure.units import channel_rows, unit_count
 from cp_compress.model.tracing import Trace
@@ -47,21 +48,17 @@ class Block:
     """Units that go as a whole, with all that gives and reads them.
 
     `given` are the channels that give the units, `read` those that read them, and `sizes` how much each attribute of a
-    module loses with one unit. Where `silent` is set, a unit whose inputs are zero may still give something, so that
-    what reads it counts as part of it. `told` are the names under which a configuration tells the number of units, each
-    with how much one makes of it; `whole` are the paths of layers that all units share, and `width` is the number of
-    channels of one head.
+    module loses with one unit. `told` is what configurations say of one unit, `whole` are the paths of layers that all
+    units share, and `names` those of the weights that give the units.
     """
 
     word: str
-    names: tuple[str, ...]
     given: tuple[Share, ...]
     read: tuple[Share, ...]
     sizes: tuple[Size, ...]
-    silent: bool
-    told: tuple[tuple[tuple[str, ...], int], ...] = ()
+    told: tuple[Told, ...] = ()
     whole: tuple[str, ...] = ()
-    width: int = 1
+    names: tuple[str, ...] = ()
     parts: int = 1
 
     @property
@@ -73,12 +70,6 @@ class Block:
     def units(self) -> int:
         """How many there were."""
         return len(self.given[0].places)
-
-    @property
-    def left(self) -> int:
-        """How many there are now."""
-        reader = self.read[0]
-        return linear_sizes(reader.layer)[0] // reader.places.shape[1]
 
     def strengths(self, criterion: str) -> Tensor:
         """Return the strength of each unit, of all that gives it together, (units,)."""
@@ -95,26 +86,41 @@ class Block:
 
     def plan(self, kept: Tensor) -> Plan:
         """Return the removal of the units that do not stay."""
-        zeros = self.cuts(~kept) if self.silent else self.cuts(~kept, reads=False)
+        shares = (*self.given, *self.read)
+        cuts = [Cut(one.path, one.inputs, tuple(sorted(one.places[~kept].flatten().tolist()))) for one in shares]
         count = int(kept.sum())
         sizes = tuple((size.path, size.name, size.each * count) for size in self.sizes)
-        return Plan((), ~kept, self.cuts(~kept), zeros, sizes)
-
-    def cuts(self, dropped: Tensor, reads: bool = True) -> tuple[Cut, ...]:
-        """Return what goes with some units, without what reads them where `reads` is False."""
-        shares = (*self.given, *self.read) if reads else self.given
-        return tuple(Cut(one.path, one.inputs, tuple(sorted(one.places[dropped].flatten().tolist()))) for one in shares)
+        told = tuple(replace(one, before=one.before * len(kept), after=one.after * count) for one in self.told)
+        return Plan((), ~kept, tuple(cuts), tuple(cuts), sizes, told)
 
 
 def find_blocks(model: nn.Module, seen: Trace) -> list[Block]:
-    """Return the blocks of a model that has attention made of linear layers, in the order of its calls."""
+    """Return the blocks of a transformer: attention, and then feed-forward layers in the order of their calls."""
     paths = {module: path for path, module in model.named_modules()}
     order = [layer for layer in seen.order if layer in paths]
-    blocks = [block for path, module in model.named_modules() for block in _attention(path, module, order, paths)]
-    if not blocks:
-        return []
+    blocks: list[Block] = []
+    for path, module in model.named_modules():
+        of_torch = isinstance(module, nn.MultiheadAttention)
+        blocks += _torch_attention(path, module, order) if of_torch else _attention(path, module, order, paths)
     taken = {share.layer for block in blocks for share in (*block.given, *block.read)}
-    return [*blocks, *_feed_forward(model, order, paths, taken)]
+    found = list(_feed_forward(model, seen, paths, taken))
+    # two layers one after the other are in any network; those of a transformer are near attention or gates
+    if not blocks and all(len(block.given) == 1 for block in found):
+        return []
+    blocks += found
+    places = {(block, one): nearest_config(model, block.given[0].path) for block in blocks for one in block.told}
+    counts = Counter((path, one.names) for (_, one), path in places.items())
+    return [
+        replace(
+            block,
+            told=tuple(
+                replace(one, path=path, blocks=counts[path, one.names])
+                for one in block.told
+                if (path := places[block, one]) is not None
+            ),
+        )
+        for block in blocks
+    ]
 
 
 def split_blocks(
@@ -133,12 +139,15 @@ def split_blocks(
     blocks = []
     for block in found:
         own = [share.path for share in block.given]
-        tied = [one.path for one in (*block.given, *block.read) if len(owners[id(one.layer.weight)]) > 1]
+        parts = [
+            (one.path, part) for one in (*block.given, *block.read) for part in one.layer.parameters(recurse=False)
+        ]
+        tied = [path for path, part in parts if len(owners[id(part)]) > 1]
         reason = f"several layers share the weight of {tied[0]}" if tied else ""
         if missing := [path for path in own if path not in chosen]:
             reason = f"its {block.word} go together with those of {', '.join(missing)}, which stay whole"
         if not reason:
-            blocks.append(block)
+            blocks.append(replace(block, names=tuple(name for path in own for name in chosen[path].names)))
         gone = {path: rest.pop(path) for path in own if path in rest}
         skips += [Skip(name, reason) for target in gone.values() for name in target.names if reason]
     widths = hidden_width(found)
@@ -149,20 +158,6 @@ def split_blocks(
         elif unit_count(target.layer) in widths:
             skips += [Skip(name, _HIDDEN) for name in rest.pop(path).names]
     return blocks, rest, skips
-
-
-def settle_configs(model: nn.Module, blocks: Sequence[Block]) -> None:
-    """Let the configurations of a model say what all its blocks have, in place; where these differ, they stay."""
-    found: dict[tuple[int, tuple[str, ...]], tuple[Any, set[tuple[int, int]]]] = {}
-    for block in blocks:
-        config = nearest_config(model, block.given[0].path)
-        for names, each in block.told if config is not None else ():
-            if block.word == "neurons" or getattr(config, "head_dim", None) == block.width:
-                sizes = found.setdefault((id(config), names), (config, set()))[1]
-                sizes.add((each * block.units, each * block.left))
-    for (_, names), (config, told) in found.items():
-        if len(told) == 1:
-            tell_config(config, names, *told.pop())
 
 
 def hidden_width(blocks: Sequence[Block]) -> set[int]:
@@ -189,13 +184,21 @@ def _attention(
     sizes = tuple(Size(path, name, each) for name, each in attention_sizes(module, found))
     word = "key/value groups" if 1 < found.groups < found.heads else "heads"
     shared = found.groups == 1 and found.heads > 1
-    told = [(HEADS, found.heads // len(read.places)), *([] if shared else [(GROUPS, 1)])]
+    told = [_told(HEADS, found.heads // len(read.places), found.width)]
+    told += [] if shared else [_told(GROUPS, 1, found.width)]
     whole = tuple(paths[layer] for layer in layers[1:] if shared)
-    yield Block(word, _weights(given), given, (read,), sizes, True, tuple(told), whole, found.width)
+    yield Block(word, given, (read,), sizes, tuple(told), whole)
 
 
-def _weights(given: Sequence[Share]) -> tuple[str, ...]:
-    return tuple(f"{share.path}.weight" for share in given)
+def _torch_attention(path: str, module: nn.MultiheadAttention, order: Sequence[nn.Module]) -> Iterator[Block]:
+    if module in order and can_lose_heads(module):
+        places = _by_head(module.num_heads, module.head_dim, module.num_heads)
+        read = Share(f"{path}.out_proj".lstrip("."), module.out_proj, True, places)
+        yield Block("heads", (Share(path, module, False, places),), (read,), ())
+
+
+def _told(names: tuple[str, ...], each: int, width: int | None) -> Told:
+    return Told("", names, each, each, width, 0)
 
 
 def _units(found: Projections) -> int:
@@ -220,15 +223,15 @@ def _given_places(found: Projections) -> list[Tensor]:
     return [torch.cat([queries, *([] if shared else [keys + start, keys + start + found.groups * found.width])], 1)]
 
 
-def _feed_forward(
-    model: nn.Module, order: Sequence[nn.Module], paths: dict[nn.Module, str], taken: set[nn.Module]
-) -> Iterator[Block]:
+def _feed_forward(model: nn.Module, seen: Trace, paths: dict[nn.Module, str], taken: set[nn.Module]) -> Iterator[Block]:
+    order = [layer for layer in seen.order if layer in paths]
     for place, reader in enumerate(order):
         before = list(order[max(0, place - 2) : place])
         if reader in taken or not is_linear(reader) or not before or not is_linear(before[-1]) or before[-1] in taken:
             continue
         neurons, width = linear_sizes(reader)
-        layers, each = _givers(before, neurons, width, taken)
+        gated = len(before) == 2 and before[0] not in taken and seen.reads.get(before[0]) == seen.reads.get(before[1])
+        layers, each = _givers(before if gated else before[-1:], neurons, width)
         if not layers:
             continue
         places = torch.arange(each * neurons).view(each, neurons).t()
@@ -237,16 +240,13 @@ def _feed_forward(
         parent = paths[reader].rpartition(".")[0]
         sizes = tuple(Size(parent, *size) for size in hidden_sizes(model.get_submodule(parent), neurons))
         taken.update((*layers, reader))
-        yield Block("neurons", _weights(given), given, (read,), sizes, False, ((NEURONS, 1),))
+        yield Block("neurons", given, (read,), sizes, (_told(NEURONS, 1, None),))
 
 
-def _givers(
-    before: Sequence[nn.Module], neurons: int, width: int, taken: set[nn.Module]
-) -> tuple[list[nn.Module], int]:
+def _givers(before: Sequence[nn.Module], neurons: int, width: int) -> tuple[list[nn.Module], int]:
     """Return the layers that give the neurons which a layer reads, and how many channels of each make one."""
     last = before[-1]
-    both = len(before) == 2 and is_linear(before[0]) and before[0] not in taken
-    if both and all(linear_sizes(layer) == (width, neurons) for layer in before):
+    if len(before) == 2 and all(is_linear(layer) and linear_sizes(layer) == (width, neurons) for layer in before):
         return list(before), 1
     if linear_sizes(last) == (width, neurons):
         return [last], 1

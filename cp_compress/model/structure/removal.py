@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cp_compress.model.layers import find_owners, resolve
 from cp_compress.model.record import Change, Skip
-from cp_compress.model.structure.blocks import Block, settle_configs
+from cp_compress.model.structure.blocks import Block
 from cp_compress.model.structure.cuts import Plan, remove
 from cp_compress.model.structure.grouping import Grouping, Proposal, find_groups
 from cp_compress.model.structure.ranking import Family, Ranking, Target, choose_survivors
@@ -19,6 +19,12 @@ from cp_compress.model.tracing import Inputs, Trace
 
 _UNITS = "<units>"
 _UNSOUND = "removing them would change the output, because something else reads these channels or makes zeros non-zero"
+
+
+_UNSOUND_HEADS = (
+    "removing some would change what the others give, as where the model has a position bias for each head or a norm "
+    "over all of them, or takes their size from that of its inputs"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +75,14 @@ def remove_weakest(work: Work) -> Done:
     for family, kept in zip(fixed, survivors[len(families) :], strict=True):
         done.append(_keep_or_zero(work, family, kept, groups.fixed[family.targets[0].path]))
     sound = sound_plans(work.model, list(plans), work.inputs)
-    done += [_keep_or_zero(work, plans[plan], ~plan.dropped, _UNSOUND) for plan in plans if plan not in sound]
+    for plan, family in plans.items():
+        if plan not in sound:
+            heads = isinstance(family, Block) and family.word != "neurons"
+            done.append(_keep_or_zero(work, family, ~plan.dropped, _UNSOUND_HEADS if heads else _UNSOUND))
     remove(work.model, sound)
     for plan in sound:
         action = f"{int(plan.dropped.sum())} of {len(plan.dropped)} {_UNITS} removed"
         done.append((_changes(plans[plan], action), []))
-    settle_configs(work.model, work.blocks)
     return _record(done, bool(sound))
 
 

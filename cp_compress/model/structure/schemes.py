@@ -206,7 +206,15 @@ class StructurePrune(_UnitPrune, StructurePruneSettings):
     """Keep the share `density` of the filters of every convolution and of the neurons of every other layer.
 
     With `scope="global"` filters and neurons are ranked together, as in Condensa (Joseph et al. 2020), which compares
-    their strengths regardless of the layer. All else is as in `FilterPrune` and `NeuronPrune`.
+    their strengths regardless of the layer. All else is as in `FilterPrune` and `NeuronPrune`, but for transformers.
+
+    In a transformer the units are the heads of attention, and the hidden neurons of feed-forward layers together with
+    their gates. A key/value head goes with all query heads that share it (grouped-query attention); where all heads
+    share one, it stays and query heads go. The strength of a unit is that of all weights that give it. The hidden
+    width, which all blocks read and give, stays whole. With `shrink=False` exactly that is zero which is removed
+    otherwise. What cannot be removed without changing the result, such as heads with a position bias each, stays as it
+    is, and the report says why. A configuration of transformers says what is left where all its layers agree; for heads
+    it then has `head_dim`. Attention is known by its linear layers and by attributes that are named after heads.
 
     Args: What stays
         density: The share of the units to keep, in (0, 1].

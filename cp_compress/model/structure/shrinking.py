@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from cp_compress.model.structure.cuts import Plan, remove
 from cp_compress.model.structure.units import zero_channels, zero_units
 from cp_compress.model.tracing import Inputs, output_tensors, running
 
+_DOUBLE, _SINGLE, _HALF = 1e-9, 1e-5, 2e-2  # relative errors of sums in float64, float32 and 16 bits
+
 
 def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
     """Return the plans that may be carried out together without a change of the model's outputs.
@@ -32,23 +35,57 @@ def sound_plans(model: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list
         raise CompressionError(
             "the model's output does not depend on its input, so that a removal cannot be checked; use shrink=False"
         )
-    if _is_exact(model):
-        probe = probe.double()
-    return _sound_part(probe, plans, inputs)
+    return _sound_part(_best_check(model, probe, inputs), plans)
 
 
-def _sound_part(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> list[Plan]:
+@dataclass(frozen=True, eq=False)
+class _Check:
+    """A copy of a model to check plans on, with the relative error that its arithmetic may make."""
+
+    probe: nn.Module
+    inputs: Inputs
+    tolerance: float
+
+    def passes(self, plans: Sequence[Plan]) -> bool:
+        """Tell whether a copy without some units gives what one gives in which they are zero."""
+        try:
+            outputs, expected = (self._after(change, plans) for change in (remove, _mask))
+        except Exception:  # a wrong plan may break the model's own code in any way; it is then not carried out
+            return False
+        if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
+            return False
+        return all(_close(a, b, self.tolerance) for a, b in zip(outputs, expected, strict=True))
+
+    def _after(self, change: Callable[[nn.Module, Sequence[Plan]], None], plans: Sequence[Plan]) -> list[Tensor]:
+        changed = copy.deepcopy(self.probe)  # one at a time: a language model fills much of a machine's memory
+        change(changed, plans)
+        return _run(changed, self.inputs.first)
+
+
+def _best_check(model: nn.Module, probe: nn.Module, inputs: Inputs) -> _Check:
+    if find_casts(model) is not None:  # the arithmetic is the casts' own
+        return _Check(probe, inputs, _HALF)
+    exact = copy.deepcopy(probe).double()
+    try:
+        outputs = _run(exact, inputs.first)
+    except Exception:  # some kernels, such as those of experts, know no float64
+        half = any(parameter.element_size() < 4 for parameter in probe.parameters() if parameter.is_floating_point())
+        return _Check(probe, inputs, _HALF if half else _SINGLE)
+    return _Check(exact, inputs, _DOUBLE if all(leaf.dtype == torch.float64 for leaf in outputs) else _HALF)
+
+
+def _sound_part(check: _Check, plans: Sequence[Plan]) -> list[Plan]:
     """Return plans that are right together; where they are not, both halves are checked separately."""
-    if not plans or _is_sound(probe, plans, inputs):
+    if not plans or check.passes(plans):
         return list(plans)
     if len(plans) == 1:
         return []
     middle = len(plans) // 2
-    sound = [*_sound_part(probe, plans[:middle], inputs), *_sound_part(probe, plans[middle:], inputs)]
-    if sound and len(sound) < len(plans) and _is_sound(probe, sound, inputs):
+    sound = [*_sound_part(check, plans[:middle]), *_sound_part(check, plans[middle:])]
+    if sound and len(sound) < len(plans) and check.passes(sound):
         return sound
     # each half is right and both together are not: the first half of them is kept
-    return _sound_part(probe, sound[: (len(sound) + 1) // 2], inputs)
+    return _sound_part(check, sound[: (len(sound) + 1) // 2])
 
 
 class _Widened(TorchFunctionMode):
@@ -76,24 +113,6 @@ def _probe(model: nn.Module) -> nn.Module:
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.data.copy_(values / max(1, parameter[0].numel()) ** 0.5)
     return probe
-
-
-def _is_exact(model: nn.Module) -> bool:
-    return find_casts(model) is None  # else the arithmetic is the casts' own
-
-
-def _is_sound(probe: nn.Module, plans: Sequence[Plan], inputs: Inputs) -> bool:
-    try:
-        shrunk, masked = copy.deepcopy(probe), copy.deepcopy(probe)
-        remove(shrunk, plans)
-        _mask(masked, plans)
-        outputs, expected = _run(shrunk, inputs.first), _run(masked, inputs.first)
-    except Exception:  # a wrong plan may break the model's own code in any way; it is then not carried out
-        return False
-    if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
-        return False
-    tolerance = 1e-9 if all(leaf.dtype == torch.float64 for leaf in outputs) else 2e-2
-    return all(_close(a, b, tolerance) for a, b in zip(outputs, expected, strict=True))
 
 
 def _depends_on_input(probe: nn.Module, inputs: Inputs) -> bool:

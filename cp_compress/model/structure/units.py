@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.layers import is_transposed_linear, level_suffixes, transposed_sizes
+from cp_compress.model.representations.fewer_heads import remove_heads
 from cp_compress.model.structure.recurrent import (
     is_recurrent,
     level_places,
@@ -45,8 +46,9 @@ def unit_count(layer: nn.Module) -> int:
         return len(level_suffixes(layer)) * int(layer.hidden_size)  # type: ignore[arg-type]
     if is_transposed_linear(layer):
         return transposed_sizes(layer)[1]
-    name = "out_channels" if isinstance(layer, _ConvNd) else "out_features"
-    count: int = getattr(layer, "embed_dim" if isinstance(layer, nn.MultiheadAttention) else name)
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer.num_heads * layer.head_dim
+    count: int = getattr(layer, "out_channels" if isinstance(layer, _ConvNd) else "out_features")
     return count
 
 
@@ -104,9 +106,9 @@ def zero_channels(layer: nn.Module, indices: Iterable[int], inputs: bool) -> boo
 def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False) -> None:
     """Remove units from a layer in place, or with `inputs` the channels that it reads.
 
-    Handles convolutions, linear and recurrent layers, norms without statistics over channels, and PReLU. Each group of
-    a grouped convolution, and each level of a recurrent layer, must lose the same number. Raises CompressionError
-    for another layer.
+    Handles convolutions, linear and recurrent layers, norms without statistics over channels, PReLU, and whole heads of
+    attention. Each group of a grouped convolution, and each level of a recurrent layer, must lose the same number.
+    Raises CompressionError for another layer.
     """
     gone = set(indices)
     if isinstance(layer, _ConvNd):
@@ -127,6 +129,8 @@ def remove_units(layer: nn.Module, indices: Iterable[int], inputs: bool = False)
         layer.num_features = len(kept)
     elif isinstance(layer, nn.RNNBase):
         (remove_recurrent_inputs if inputs else remove_hidden_units)(layer, gone)
+    elif isinstance(layer, nn.MultiheadAttention) and not inputs:
+        remove_heads(layer, _left(unit_count(layer), gone))
     elif isinstance(layer, nn.PReLU):
         if layer.num_parameters > 1:
             _keep(layer.weight, kept := _left(layer.num_parameters, gone))

@@ -52,6 +52,38 @@ def test_closed_forms_of_a_linear_model():
     assert maps(model, "integrated_gradients(steps=2)", examples=examples).completeness_gap < 1e-5
 
 
+class Steep(nn.Module):
+    """A class whose logit rises within a part of the way from zero, as short as an input's last value is large."""
+
+    def forward(self, inputs):
+        return torch.stack([9 + inputs[:, 0] + 4 * torch.tanh(20 * (inputs[:, -1] - 1.3)), inputs[:, 1]], dim=1)
+
+
+def test_integrated_gradients_take_as_many_steps_as_their_gap_asks_for():
+    inputs = torch.tensor([[2.0, 0, 0.1], [1.0, 0, 2.2], [1.0, 1, 5.0], [1.0, 1, 12.0], [1.0, 1, 300.0]])
+    examples = (inputs, torch.zeros(5, dtype=torch.int64))
+    target = torch.zeros(5, dtype=torch.int64)
+    gradients = captum.attr.IntegratedGradients(Steep())
+    by_steps = {
+        steps: gradients.attribute(inputs, target=target, n_steps=steps, return_convergence_delta=True)
+        for steps in (50, 100, 200, 400)
+    }
+    change = by_steps[50][0].sum(dim=1) - by_steps[50][1]
+    needed = [
+        next(steps for steps, (_, gap) in by_steps.items() if abs(gap[row]) <= 0.05 * change[row] or steps == 400)
+        for row in range(5)
+    ]
+    assert len(set(needed)) > 2  # 50, some in between, and the most
+    expected = torch.stack([by_steps[steps][0][row] for row, steps in enumerate(needed)])
+    for batch_size in (None, 1):
+        found = maps(Steep(), "integrated_gradients", examples=examples, batch_size=batch_size)
+        assert torch.allclose(found.maps, expected, atol=1e-5)
+        gap = sum(abs(float(by_steps[steps][1][row])) for row, steps in enumerate(needed))
+        assert found.completeness_gap == pytest.approx(gap / float(change.abs().sum()), rel=1e-3)
+    given = maps(Steep(), "integrated_gradients(steps=100)", examples=examples).maps
+    assert torch.allclose(given, by_steps[100][0], atol=1e-5)
+
+
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 200])
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_are_captums_whatever_the_batch(method, batch_size):

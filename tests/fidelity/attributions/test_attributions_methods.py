@@ -54,7 +54,7 @@ def test_names():
     assert str(Saliency()) == "saliency()"
     assert str(IntegratedGradients(20)) == "integrated_gradients(steps=20)"
     assert str(GradCAM("layer3.8.conv2")) == "grad_cam(layer='layer3.8.conv2')"
-    assert parse_attribution_method("integrated_gradients") == IntegratedGradients(steps=50)
+    assert parse_attribution_method("integrated_gradients") == IntegratedGradients(steps=None)
     assert str(SmoothGrad(method=IntegratedGradients(20))) == "smooth_grad(method='integrated_gradients(steps=20)')"
     assert hash(Occlusion([4, 4], [2, 2])) == hash(Occlusion((4, 4), (2, 2)))
 

@@ -23,9 +23,9 @@ AT_INPUT = {
     ),
     "deep_lift()": lambda model, x, y: captum.attr.DeepLift(model).attribute(x, target=y),
     "deep_lift(baseline=0.5)": lambda model, x, y: captum.attr.DeepLift(model).attribute(x, 0.5, target=y),
-    "integrated_gradients(baseline=0.5)": lambda model, x, y: captum.attr.IntegratedGradients(model).attribute(
-        x, 0.5, target=y
-    ),
+    "integrated_gradients(steps=50, baseline=0.5)": lambda model, x, y: captum.attr.IntegratedGradients(
+        model
+    ).attribute(x, 0.5, target=y),
     "deep_lift_shap(baselines=3)": lambda model, x, y: captum.attr.DeepLiftShap(model).attribute(
         x, _baselines("deep_lift_shap(baselines=3)"), target=y
     ),
@@ -37,7 +37,7 @@ AT_LAYER = {
     "input_x_gradient(layer='second')": lambda model, x, y: captum.attr.LayerGradientXActivation(
         model, model.second
     ).attribute(x, target=y),
-    "integrated_gradients(layer='second')": lambda model, x, y: captum.attr.LayerIntegratedGradients(
+    "integrated_gradients(steps=50, layer='second')": lambda model, x, y: captum.attr.LayerIntegratedGradients(
         model, model.second
     ).attribute(x, target=y),
     "deep_lift(layer='norm')": lambda model, x, y: captum.attr.LayerDeepLift(model, model.norm).attribute(x, target=y),

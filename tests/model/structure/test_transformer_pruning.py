@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -71,3 +73,18 @@ def test_a_llama_shrinks_by_groups_and_by_neurons(groups, heads, left, attention
     for other in (shrunk, loaded):
         assert torch.equal(other.generate(ids, use_cache=True, **options), written)
         assert torch.equal(other.generate(ids, use_cache=False, **options), written)
+
+
+def test_layers_that_differ_have_their_own_sizes_and_the_configuration_stays(tmp_path):
+    model = llama()
+    ids = tokens(model)
+    for scheme in (StructurePrune(0.5, include="model.layers.1.*"), StructurePrune(0.6, scope="global", norm="l2")):
+        shrunk = scheme.compress(model)
+        widths = [layer.mlp.down_proj.in_features for layer in shrunk.model.layers]
+        assert len(set(widths)) == 2
+        assert [layer.mlp.intermediate_size for layer in shrunk.model.layers] == widths
+        assert shrunk.config.intermediate_size == 24
+        masked = dataclasses.replace(scheme, shrink=False).compress(model)
+        torch.testing.assert_close(shrunk(ids).logits, masked(ids).logits, rtol=1e-4, atol=1e-5)
+        save(shrunk, tmp_path / "model.cp")
+        assert torch.equal(load(tmp_path / "model.cp", model)(ids).logits, shrunk(ids).logits)

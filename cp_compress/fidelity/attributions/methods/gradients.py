@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from cp_compress.fidelity.attributions.methods.captum_calls import attr
 from cp_compress.fidelity.attributions.methods.fields import set_count, set_layer, set_real
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, Maps, Need, sum_of
 
+_FEWEST_STEPS, _MOST_STEPS, _USUAL_GAP = 50, 400, 0.05
 BASELINE_RULE = "baseline is the value that every place of an uninformative input has: a finite number"
 
 
@@ -71,37 +72,56 @@ class IntegratedGradients(AttributionMethod):
 
     `steps` is the number of points on the path (Gauss–Legendre), `baseline` the value of every place at its start.
     Too few steps leave a gap between the attributions' sum and the logit's change along the path, which every
-    comparison reports. With `layer`, the path of a module, the path leads through that layer's outputs, from what it
-    gives for the baseline.
+    comparison reports. Without `steps`, each example gets 50 points, and twice as many again, up to 400, while its gap
+    is more than 5 % of the change. With `layer`, the path of a module, the path leads through that layer's outputs,
+    from what it gives for the baseline.
     """
 
-    steps: int = 50
+    steps: int | None = None
     baseline: float = 0.0
     layer: str | None = None
     expression_name: ClassVar[str] = "integrated_gradients"
     complete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        set_count(self, "steps", "points on the path", at_least=2)
+        if self.steps is not None:
+            set_count(self, "steps", "points on the path", at_least=2)
         set_real(self, "baseline", BASELINE_RULE)
         set_layer(self)
 
     @property
     def gap_advice(self) -> str:
         """What helps against a gap: more points on the path."""
-        return f"use more steps, such as integrated_gradients(steps={2 * self.steps})"
+        return f"use more steps, such as integrated_gradients(steps={2 * (self.steps or _MOST_STEPS)})"
 
     def attribute(self, subject: AttributionSubject, inputs: Tensor, target: Tensor) -> Maps:
         """Return the integrals, and the changes of the logits along the paths."""
+        inputs = inputs.detach()
+        if self.steps is not None:
+            return self._integrate(subject, inputs, target, self.steps)
+        maps, change = self._integrate(subject, inputs, target, _FEWEST_STEPS)
+        maps, change, steps = maps.detach(), change.detach(), _FEWEST_STEPS
+        while steps < _MOST_STEPS:
+            gap = (sum_of(maps) - change).abs() > _USUAL_GAP * change.abs()
+            if not bool(gap.any()):
+                break
+            steps *= 2
+            rows = None if subject.rows is None else subject.rows[gap.to(subject.rows.device)]
+            some = replace(subject, rows=rows)
+            maps[gap], change[gap] = self._integrate(some, inputs[gap], target[gap], steps)
+        return maps, change
+
+    def _integrate(
+        self, subject: AttributionSubject, inputs: Tensor, target: Tensor, steps: int
+    ) -> tuple[Tensor, Tensor]:
         settings: dict[str, Any] = {
             "baselines": self.baseline,
             "target": target,
             "additional_forward_args": subject.beside,
-            "n_steps": self.steps,
+            "n_steps": steps,
             "method": "gausslegendre",
             "internal_batch_size": max(subject.limit, len(inputs)),
         }
-        inputs = inputs.detach()
         if subject.layer is not None:
             maps = attr.LayerIntegratedGradients(subject.rules, subject.layer).attribute(inputs, **settings)
             return maps, _change_at_layer(subject, subject.layer, inputs, self.baseline, target)
