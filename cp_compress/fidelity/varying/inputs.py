@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import did_you_mean, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.observing.masks import Masks
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import DataDigest, LabeledData
-from cp_compress.inputs.trees import MASKS, Inputs, TensorTree, rows_of
+from cp_compress.inputs.trees import MASKS, Inputs, TensorTree, rows_of, split_rows
 
 Input = str | int | None
 """Which of several inputs is moved or explained: the name of one, such as "series" or "heads.left", or the place in a
@@ -167,7 +169,9 @@ class Varied(abc.ABC):
         told = f"{self.what} are {self.values(slice(0, 1)).dtype}: {purpose} needs a floating-point dtype"
         table = embedding_of(self.runner.module)
         if table is not None:
-            raise ObservationError(f"{told}; name the layer that embeds them, layer={table!r}: what it gives is moved")
+            raise ObservationError(
+                f"{told}; name the layer that embeds them, at_layer={table!r}: what it gives is moved"
+            )
         raise ObservationError(f"{told}, and the model has no layer that embeds them and could be looked at instead")
 
     def counting_in(self, maps: Tensor) -> Tensor | None:
@@ -220,6 +224,17 @@ class VariedInput(Varied):
             return self.observation.data.inputs(self.chosen[part])
         return rows_of(_tensor(self._inputs, self._place), part)
 
+    def note_padding(self) -> None:
+        """Learn which places of one tensor are padding, from the masks that parts of the model are given."""
+        if self._inputs is not None or self.runner.module is None:
+            return
+        inputs = self.values()
+        counting = padding_seen(
+            self.runner, inputs, lambda: tuple(inputs.shape[1:2]), self.observation.batch_size.limit
+        )
+        if counting is not None:
+            self._inputs, self.counting = inputs, counting
+
     def hold(self) -> None:
         """Read the values once, where they are needed again and again."""
         self._held = self.values()
@@ -241,14 +256,34 @@ class VariedInput(Varied):
                 "belong together, so that a call names them: subject.logits(inputs, rows), with subject.rows of those "
                 "of the batch"
             )
-        assert isinstance(self._inputs, TensorTree)
         beside = self._inputs[rows.cpu()]
         if self.counting is not None:
             own = _tensor(beside, self._place).to(values.device, values.dtype)
             values = torch.where(spread(self.counting[rows.cpu()], values).to(values.device), values, own)
+        if isinstance(beside, Tensor):
+            return self.runner.logits(values)
         tensors = list(beside.tensors)
         tensors[self._place or 0] = values
         return self.runner.logits(beside.replaced(tensors))
+
+
+def padding_seen(runner: Runner, inputs: Inputs, places: Callable[[], tuple[int, ...]], limit: int) -> Tensor | None:
+    """Return which of the places (length,) of examples count, (n, length) bool; None where all do, or nothing tells.
+
+    `places` says after a batch how many there are. A mask among the inputs tells, and else what parts of the model are
+    given; it is run on `limit` examples at a time.
+    """
+    assert runner.module is not None
+    found: list[Tensor] = []
+    with torch.no_grad(), runner.evaluating():
+        for part in split_rows(inputs, limit):
+            masks = Masks(part)
+            with masks.noting(runner.module):
+                runner.logits(part)
+            known = masks.of(places())
+            found.append(torch.ones(len(part), *places(), dtype=torch.bool) if known is None else known)
+    counting = torch.cat(found)
+    return None if bool(counting.all()) else counting
 
 
 def embedding_of(module: nn.Module | None) -> str | None:
