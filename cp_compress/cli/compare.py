@@ -38,17 +38,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--architecture", metavar="FACTORY", help="the factory behind models that are files (default: REFERENCE)"
     )
     parser.add_argument("--codec", help='store the data by this codec for the candidate, such as "jpeg(quality=50)"')
-    parser.add_argument(
-        "--model-output",
-        metavar="NAME",
-        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
-    )
+    add_model_output(parser)
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
     )
     add_requirement_arguments(parser)
     add_device(parser)
     add_output_arguments(parser)
+
+
+def add_model_output(parser: argparse.ArgumentParser) -> None:
+    """Add the part of what models give that is compared."""
+    parser.add_argument(
+        "--model-output",
+        metavar="NAME",
+        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
+    )
+
+
+def read_model_output(options: argparse.Namespace) -> Any:
+    """Return the part of what models give that --model-output names, None for their logits."""
+    from cp_compress.fidelity.observing.outputs import read_output
+
+    return None if options.model_output is None else read_output(options.model_output)
 
 
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +92,14 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="NAME",
+        help="which of several inputs attributions explain and boundaries move: a name, or a place in a tuple",
+    )
+    parser.add_argument(
+        "--at-layer", metavar="PATH", help="layer whose outputs boundaries move, such as one that embeds token ids"
     )
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
@@ -191,6 +211,8 @@ def read_comparison(
         "layer": options.layer,
         "method": options.method,
         "epsilon": options.epsilon,
+        "input": options.input,
+        "at_layer": options.at_layer,
         "lattice": options.lattice,
         "similarity": options.similarity,
         "encode": None if options.encode is None else make_from(options.encode, "--encode"),
@@ -264,7 +286,6 @@ def _models(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observing.outputs import read_output
     from cp_compress.fidelity.overview import observe_pair
 
     codec = None if options.codec is None else parse_codec(options.codec)
@@ -273,7 +294,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
     settings: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
-    settings["output"] = None if options.model_output is None else read_output(options.model_output)
+    settings["output"] = read_model_output(options)
     return observe_pair(candidate, reference, data, decoded, device=device, **settings)
 
 

@@ -11,7 +11,7 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.compare import add_deployed_batch_size
+from cp_compress.cli.compare import add_deployed_batch_size, add_model_output, read_model_output
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
 from cp_compress.fidelity.comparisons import COMPARISONS
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to propose bounds for; repeatable"
     )
+    add_model_output(parser)
     parser.add_argument("--slack", type=float, default=4.0, help="how many times the noise is allowed (default: 4)")
     parser.add_argument("--output", "-o", default="gate.toml", type=read_target, help="default: gate.toml")
     parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
@@ -72,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
         bar.stage("reading")
         reference = _read_reference(options, device)
         data = read_data(options.data)
-        size = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+        size: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
+        size["output"] = read_model_output(options)
         bar.stage("noise")
         noise = options.noise or [_NOISE]
         others = [_equivalent(text, reference, options, device) for text in noise]
@@ -195,6 +197,9 @@ def _lines(
         yield ""
     yield "[execution]"
     yield f"seed = {options.seed}  # of every random choice; the bounds were measured with it"
+    part = read_model_output(options)
+    if part is not None:
+        yield f"output = {part if isinstance(part, int) else _quoted(part)}  # of what models give, what is compared"
     deployed = vars(options).get("deployed_batch_size")
     if deployed is not None:
         yield f"batch_size = {options.batch_size}"
