@@ -60,7 +60,8 @@ def read_model_output(options: argparse.Namespace) -> Any:
     """Return the part of what models give that --model-output names, None for their logits."""
     from cp_compress.fidelity.observing.outputs import read_output
 
-    return None if options.model_output is None else read_output(options.model_output)
+    named = vars(options).get("model_output")
+    return None if named is None else read_output(named)
 
 
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -164,11 +165,22 @@ def load_onnx(
         InvalidArgumentError: If a name or a provider does not exist.
         MissingExtraError: If onnxruntime is not installed.
     """
+    return load_graph(path, input, output, providers, check_max_bytes(_OWNER, max_bytes))
+
+
+def load_graph(
+    path: str | os.PathLike[str],
+    input: str | Sequence[str] | None = None,
+    output: str | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    limit: int = MAX_BYTES,
+    change: Callable[[bytes], bytes] | None = None,
+) -> OnnxModel:
+    """Return what `load_onnx` does, of the graph that `change` makes of the file's content after checks."""
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("reading ONNX files", "onnx") from error
-    limit = check_max_bytes(_OWNER, max_bytes)
     if isinstance(providers, str) or not providers:
         reject(_OWNER, "providers", providers, "must be a list of execution providers of onnxruntime")
     unknown = [name for name in providers if name not in onnxruntime.get_available_providers()]
@@ -178,6 +190,7 @@ def load_onnx(
     with opened(path, limit) as file:
         content = file.read()
     checked = check_graph(content, path, limit)
+    given = content if change is None else change(content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
@@ -185,7 +198,7 @@ def load_onnx(
         folder = str(Path(path).resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+        session = onnxruntime.InferenceSession(given, options, providers=list(providers))
     except Exception as error:
         raise ArtifactError(path, f"onnxruntime refuses it: {_reason_of(error)}") from error
     if session.get_providers()[0] != providers[0]:
@@ -193,7 +206,8 @@ def load_onnx(
     fed, read = _choose_inputs(session, input, path), _choose_outputs(session, output, path)
     # several outputs of which one is called logits had the digest of that one, and keep it
     told = ["logits"] if len(read) > 1 and "logits" in read else list(read)
-    digest = digest_text("onnx", checked.digest, *(each.name for each in fed), *told, *providers)
+    own = () if change is None else (hashlib.sha256(given).hexdigest(),)
+    digest = digest_text("onnx", checked.digest, *own, *(each.name for each in fed), *told, *providers)
     only = input is not None and not isinstance(input, str)
     return OnnxModel(session, fed, read, digest, checked.weight_dtypes, checked.size, only=only)
 
