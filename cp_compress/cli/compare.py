@@ -94,14 +94,7 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encode", metavar="FACTORY", help="makes the function that turns (model, batch) into embeddings for retrieval"
     )
-    parser.add_argument(
-        "--input",
-        metavar="NAME",
-        help="which of several inputs attributions explain and boundaries move: a name, or a place in a tuple",
-    )
-    parser.add_argument(
-        "--at-layer", metavar="PATH", help="layer whose outputs boundaries move, such as one that embeds token ids"
-    )
+    add_moved(parser)
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
     parser.add_argument(
@@ -123,6 +116,18 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_deployed_batch_size(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
+
+
+def add_moved(parser: argparse.ArgumentParser) -> None:
+    """Add what attributions explain and boundaries move."""
+    parser.add_argument(
+        "--input",
+        metavar="NAME",
+        help="which of several inputs attributions explain and boundaries move: a name, or a place in a tuple",
+    )
+    parser.add_argument(
+        "--at-layer", metavar="PATH", help="layer whose outputs boundaries move, such as one that embeds token ids"
+    )
 
 
 def add_deployed_batch_size(parser: argparse.ArgumentParser) -> None:

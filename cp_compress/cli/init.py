@@ -11,7 +11,7 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.compare import add_deployed_batch_size, add_model_output, read_model_output
+from cp_compress.cli.compare import add_deployed_batch_size, add_model_output, add_moved, read_model_output
 from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
 from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
 from cp_compress.fidelity.comparisons import COMPARISONS
@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", action="append", choices=_LEVELS, default=[], help="a level to propose bounds for; repeatable"
     )
     add_model_output(parser)
+    parser.add_argument("--method", help='attribution method, such as "occlusion(mask_token=103)" (default: saliency)')
+    add_moved(parser)
     parser.add_argument("--slack", type=float, default=4.0, help="how many times the noise is allowed (default: 4)")
     parser.add_argument("--output", "-o", default="gate.toml", type=read_target, help="default: gate.toml")
     parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
@@ -109,10 +111,12 @@ def run(options: argparse.Namespace) -> int:
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
         asked = options.level or _LEVELS
-        reasons = {level: why for level in asked if (why := served[level]) is not None}
+        chosen = _chosen_options(options)
+        # a method or directions may serve where the usual ones do not: the comparison says itself what it lacks
+        reasons = {level: why for level in asked if (why := served[level]) is not None and level not in chosen}
         levels = [level for level in asked if level not in reasons]
         proposals, left_out = propose_applicable(
-            references, candidates, levels=levels, slack=options.slack, seed=options.seed
+            references, candidates, levels=levels, slack=options.slack, seed=options.seed, options=chosen
         )
         doubts = require_telling(references[0], [one.as_requirement() for one in proposals])
         left_out = {name: printable_line(why) for name, why in (reasons | left_out).items()}
@@ -157,6 +161,16 @@ def _can_be_compressed(model: Any) -> bool:
     from cp_compress.artifacts.exported_programs.models import ExportedModel
 
     return isinstance(model, nn.Module) and not isinstance(model, ExportedModel)
+
+
+def _chosen_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return what the command line says of the comparisons at levels C and D, by level."""
+    given = {
+        "attributions": {"method": options.method, "input": options.input},
+        "boundaries": {"input": None if options.at_layer else options.input, "at_layer": options.at_layer},
+    }
+    named = {level: {name: one for name, one in own.items() if one is not None} for level, own in given.items()}
+    return {level: own for level, own in named.items() if own}
 
 
 def _factory_of(options: argparse.Namespace) -> str | None:
@@ -270,7 +284,8 @@ def _lines(
             if proposal.found is not None:
                 yield f"# a true value of {number(proposal.found)} breaks the bound on 80 % of such data sets"
             yield f"{find_metric(proposal.metric).argument} = {proposal.bound!r}"
-        yield from (f"{name} = {value!r}" for name, value in chosen[0].options.items())
+        for name, value in chosen[0].options.items():
+            yield f"{name} = {_quoted(value) if isinstance(value, str) else repr(value)}"
         if level == "predictions":
             yield "# confidence = 0.95  # makes them claims about the population; needs more examples"
     if left_out:

@@ -50,9 +50,24 @@ def find_input(owner: str, inputs: Inputs, name: Input, purpose: str) -> int | N
     return names.index(asked)
 
 
+def floating_inputs(inputs: TensorTree) -> list[int]:
+    """Return the places of the floating-point tensors that are no masks."""
+    named = enumerate(zip(inputs.names, inputs.tensors, strict=True))
+    return [place for place, (name, tensor) in named if name not in MASKS and tensor.is_floating_point()]
+
+
+def cannot_be_moved(module: nn.Module | None) -> str:
+    """Return why whole numbers cannot be moved, and what can be instead."""
+    rule = "moving along a direction needs a floating-point dtype"
+    table = embedding_of(module)
+    if table is not None:
+        return f"{rule}; name the layer that embeds them, at_layer={table!r}: what it gives is moved"
+    return f"{rule}, and the model has no layer that embeds them and could be looked at instead"
+
+
 def _only_one(inputs: TensorTree, purpose: str) -> int:
     places = [place for place, name in enumerate(inputs.names) if name not in MASKS]
-    floating = [place for place in places if inputs.tensors[place].is_floating_point()]
+    floating = floating_inputs(inputs)
     for found in (floating, places):
         if len(found) == 1:
             return found[0]
@@ -162,17 +177,11 @@ class Varied(abc.ABC):
         part.counting = None if self.counting is None else self.counting[rows]
         return part
 
-    def require_floating(self, purpose: str) -> None:
-        """Raise ObservationError for values that cannot be moved; `purpose` is what needs floating-point numbers."""
-        if self.floating:
-            return
-        told = f"{self.what} are {self.values(slice(0, 1)).dtype}: {purpose} needs a floating-point dtype"
-        table = embedding_of(self.runner.module)
-        if table is not None:
-            raise ObservationError(
-                f"{told}; name the layer that embeds them, at_layer={table!r}: what it gives is moved"
-            )
-        raise ObservationError(f"{told}, and the model has no layer that embeds them and could be looked at instead")
+    def require_floating(self) -> None:
+        """Raise ObservationError for values that cannot be moved, with what can be moved instead."""
+        if not self.floating:
+            told = f"{self.what} are {self.values(slice(0, 1)).dtype}"
+            raise ObservationError(f"{told}: {cannot_be_moved(self.runner.module)}")
 
     def counting_in(self, maps: Tensor) -> Tensor | None:
         """Return which places (k, length) of maps (k, ...) are no padding; None where they have no such places."""

@@ -12,8 +12,16 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.layer_outputs import find_layer
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Runner
-from cp_compress.fidelity.varying.inputs import Input, Varied, VariedInput, padding_seen, spread
-from cp_compress.inputs.trees import Inputs
+from cp_compress.fidelity.varying.inputs import (
+    Input,
+    Varied,
+    VariedInput,
+    cannot_be_moved,
+    floating_inputs,
+    padding_seen,
+    spread,
+)
+from cp_compress.inputs.trees import Inputs, TensorTree
 
 
 def find_used_layer(runner: Runner, owner: str, path: str, inputs: Inputs, *, spatial: bool) -> nn.Module:
@@ -128,6 +136,10 @@ def vary(
     layer cannot be used, or the values cannot be moved; `purpose` is what needs them.
     """
     if layer is None:
+        first = observation.data.read(chosen[:1])[0]
+        if name is None and isinstance(first, TensorTree) and not floating_inputs(first):
+            told = f"each example is {first.describe()}"
+            raise ObservationError(f"{purpose}: {told}: {cannot_be_moved(observation.runner.module)}")
         found: Varied = VariedInput(observation, chosen, name, owner=owner, purpose=purpose)
         assert isinstance(found, VariedInput)
         found.hold()
@@ -138,5 +150,5 @@ def vary(
     else:
         key = ("values of a layer", layer, tuple(chosen.tolist()))
         found = observation.remember(key, lambda: VariedLayer(observation, chosen, layer, purpose=purpose))
-    found.require_floating("moving along a direction")
+    found.require_floating()
     return found
