@@ -12,7 +12,17 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model, read_share
+from cp_compress.cli.models_and_data import (
+    add_device,
+    add_model_output,
+    add_moved,
+    read_count,
+    read_data,
+    read_device,
+    read_model,
+    read_model_output,
+    read_share,
+)
 from cp_compress.cli.output import OUTCOME_CODES, add_output_arguments, emit, progress, worst_outcome
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_comparison
@@ -45,23 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_requirement_arguments(parser)
     add_device(parser)
     add_output_arguments(parser)
-
-
-def add_model_output(parser: argparse.ArgumentParser) -> None:
-    """Add the part of what models give that is compared."""
-    parser.add_argument(
-        "--model-output",
-        metavar="NAME",
-        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
-    )
-
-
-def read_model_output(options: argparse.Namespace) -> Any:
-    """Return the part of what models give that --model-output names, None for their logits."""
-    from cp_compress.fidelity.observing.outputs import read_output
-
-    named = vars(options).get("model_output")
-    return None if named is None else read_output(named)
 
 
 def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,18 +109,6 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_deployed_batch_size(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
-
-
-def add_moved(parser: argparse.ArgumentParser) -> None:
-    """Add what attributions explain and boundaries move."""
-    parser.add_argument(
-        "--input",
-        metavar="NAME",
-        help="which of several inputs attributions explain and boundaries move: a name, or a place in a tuple",
-    )
-    parser.add_argument(
-        "--at-layer", metavar="PATH", help="layer whose outputs boundaries move, such as one that embeds token ids"
-    )
 
 
 def add_deployed_batch_size(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +198,7 @@ def read_comparison(
         "layer": options.layer,
         "method": options.method,
         "epsilon": options.epsilon,
-        "input": options.input,
+        "input": None if level == "boundaries" and options.at_layer else options.input,
         "at_layer": options.at_layer,
         "lattice": options.lattice,
         "similarity": options.similarity,

@@ -11,8 +11,17 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.compare import add_deployed_batch_size, add_model_output, add_moved, read_model_output
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_model
+from cp_compress.cli.compare import add_deployed_batch_size
+from cp_compress.cli.models_and_data import (
+    add_device,
+    add_model_output,
+    add_moved,
+    read_count,
+    read_data,
+    read_device,
+    read_model,
+    read_model_output,
+)
 from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
@@ -104,10 +113,10 @@ def run(options: argparse.Namespace) -> int:
             compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
         for text in options.candidate:
             bar.stage(text)
-            model = read_model(text, options.architecture or _factory_of(options), device, "--candidate")
-            require_difference(model, reference, data, None)
-            candidates[text] = observe(model, data, device=device, **size)
-            compressions[text] = compare_footprints(model, reference, None, ["compression"]).metrics["compression"]
+            given = read_model(text, options.architecture or _factory_of(options), device, "--candidate")
+            require_difference(given, reference, data, None)
+            candidates[text] = observe(given, data, device=device, **size)
+            compressions[text] = compare_footprints(given, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
         asked = options.level or _LEVELS

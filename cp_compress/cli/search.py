@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import (
-    add_model_output,
     add_requirement_arguments,
     find_level,
     read_comparison,
-    read_model_output,
     read_requirements,
 )
-from cp_compress.cli.models_and_data import add_device, read_count, read_data, read_device, read_module
+from cp_compress.cli.models_and_data import (
+    add_device,
+    add_model_output,
+    read_count,
+    read_data,
+    read_device,
+    read_model_output,
+    read_module,
+)
 from cp_compress.cli.output import DONE, OUTCOME_CODES, UNMET, add_output_arguments, emit, read_target, worst_outcome
 
 if TYPE_CHECKING:

@@ -115,7 +115,7 @@ def _of_one_length(counting: Tensor | None, count: int) -> Iterator[tuple[Tensor
         yield torch.arange(count), None
         return
     lengths = counting.sum(dim=1)
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         yield (lengths == length).nonzero().flatten(), counting
 
 

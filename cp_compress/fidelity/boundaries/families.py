@@ -76,8 +76,8 @@ def _class_gradients(varied: Varied, count: int, batch_size: int | None) -> Dire
     observation, runner = varied.observation, varied.runner
     ranks = min(count, observation.classes - 1)
     inputs, rows = varied.values(), torch.arange(len(varied))
-    run = functools.partial(varied.logits, rows=rows[:1])
-    require_gradients(runner, inputs[:1], "a direction along class gradients", run)
+    first = functools.partial(varied.logits, rows=rows[:1])
+    require_gradients(runner, inputs[:1], "a direction along class gradients", first)
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
 

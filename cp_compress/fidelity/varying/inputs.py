@@ -318,7 +318,7 @@ class _OneInput(LabeledData):
         self.source, self.task, self.table = data.source, data.task, None
 
     @property
-    def labeled(self) -> bool:  # type: ignore[override]
+    def labeled(self) -> bool:
         return self._data.labeled
 
     def __len__(self) -> int:
