@@ -6,12 +6,14 @@ import io
 import math
 import os
 import warnings
+import zipfile
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cp_compress.artifacts.guards import told
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError
 
@@ -71,6 +73,23 @@ def _header(counted: _Counting, path: str | os.PathLike[str], name: str) -> tupl
     except Exception as error:  # of a header, an expression of Python that NumPy parses
         raise ArtifactError(path, f"{name}is not a .npy array: {reason_of(error)}") from error
     return found
+
+
+def member_names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays of a `.npz` archive."""
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def read_member_array(
+    archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str], kinds: str = "biufc"
+) -> NDArray[Any]:
+    """Return an array of a `.npz` archive; raises ArtifactError as `read_array`, and where there is none such."""
+    if f"{name}.npy" not in archive.namelist():
+        held = shortened(", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10]), 200)
+        raise ArtifactError(path, f"holds no array {name!r}; it holds {held}")
+    member = archive.getinfo(f"{name}.npy")
+    with told(path, f"unpacking {name}"), archive.open(member) as stream:
+        return read_array(stream, member.file_size, path, name, kinds)
 
 
 class _Counting(io.RawIOBase):

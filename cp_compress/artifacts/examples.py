@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,13 +15,15 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
-from cp_compress.artifacts.arrays import read_array
+from cp_compress.artifacts.arrays import member_names, read_member_array
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
 from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
 from cp_compress.base.files import read_regular
+from cp_compress.inputs.forms import TableDataset
 from cp_compress.inputs.reading import as_labels
+from cp_compress.inputs.trees import MASKS, Inputs, TensorTree
 
 _OWNER = "read_examples"
 # Pillow reads more, and asks other programs to for some of them
@@ -31,6 +32,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 _MODES = {1: "L", 3: "RGB"}
 MAX_EXAMPLES, MAX_PIXELS = 10_000_000, 64_000_000
 _LARGEST_NAMES = 1 << 24
+_PREFIX = "inputs."
 
 
 @explains_keywords
@@ -38,6 +40,16 @@ class ArrayExamples(TensorDataset):
     """Inputs (n, ...) and labels (n,) of a `.npz` file; `classes` are the names of the classes where it has them."""
 
     def __init__(self, inputs: Tensor, labels: Tensor, classes: tuple[str, ...] | None) -> None:
+        super().__init__(inputs, labels)
+        if classes is not None:
+            self.classes = classes
+
+
+@explains_keywords
+class NamedArrays(TableDataset):
+    """Several inputs (n, ...) by name, or one, of a `.npz` file, with labels (n,) or without; `classes` are names."""
+
+    def __init__(self, inputs: Inputs, labels: Tensor | None, classes: tuple[str, ...] | None) -> None:
         super().__init__(inputs, labels)
         if classes is not None:
             self.classes = classes
@@ -114,11 +126,11 @@ def read_examples(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
-    inputs: str | None = None,
+    inputs: str | Sequence[str] | None = None,
     labels: str | None = None,
     max_examples: int = MAX_EXAMPLES,
     max_bytes: int = MAX_BYTES,
-) -> ArrayExamples | ImageFolder:
+) -> ArrayExamples | NamedArrays | ImageFolder:
     """Return the labelled examples of a `.npz` file, or of a folder that has one folder of images per class.
 
     In a folder each sub-folder is a class. They are numbered in sorted order, which fits a model that was trained on
@@ -132,9 +144,11 @@ def read_examples(
         channels: For a folder, 3 (the default) or 1.
         classes: For a folder, the names of all classes of the model in the order of its logits, among which each folder
             is found by its own: a sequence of names, or a text file (UTF-8) with one name a line.
-        inputs: For a file, the name of the array of inputs (n, ...); "inputs" by default.
-        labels: For a file, the name of the array of class numbers (n,); "labels" by default. An array `classes` of
-            texts, if present, names the classes.
+        inputs: For a file, the name of the array of inputs (n, ...), or the names of several, which a model then takes
+            by name; by default "inputs", or what begins with "inputs.", or, where there are "input_ids" or a mask, all
+            arrays beside the labels.
+        labels: For a file, the name of the array of class numbers (n,); "labels" by default, and none where the file
+            holds inputs alone. An array `classes` of texts, if present, names the classes.
         max_examples: The largest number of examples.
         max_bytes: The largest size of the file, also when unpacked.
 
@@ -166,39 +180,65 @@ def read_examples(
     if folder:
         names = None if classes is None else _read_classes(classes)
         return _read_folder(Path(path), _checked_size(size), _checked_channels(channels), names, most)
-    return _read_arrays(path, inputs or "inputs", labels or "labels", most, limit)
+    return _read_arrays(path, _checked_names(inputs), labels, most, limit)
 
 
 def _read_arrays(
-    path: str | os.PathLike[str], inputs: str, labels: str, max_examples: int, max_bytes: int
-) -> ArrayExamples:
+    path: str | os.PathLike[str], inputs: str | Sequence[str] | None, labels: str | None, most: int, max_bytes: int
+) -> ArrayExamples | NamedArrays:
     with opened(path, max_bytes) as file:
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             raise ArtifactError(path, "is not a .npz file")
         archive = open_archive(file, path, max_bytes)
-        values, numbers = (_member(archive, name, path) for name in (inputs, labels))
-        named = "classes.npy" in archive.namelist()
-        names = _member(archive, "classes", path, kinds="U").ravel().tolist() if named else None
-    if values.ndim < 2 or numbers.ndim != 1 or len(values) != len(numbers) or not len(values):
-        shapes = f"{inputs} of shape {values.shape} and {labels} of shape {numbers.shape}"
+        held = member_names(archive)
+        wanted = _input_names(held, inputs, labels or "labels")
+        values = {name: read_member_array(archive, name, path) for name in wanted}
+        alone = labels is None and _without_labels(held, wanted)
+        numbers = None if alone else read_member_array(archive, labels or "labels", path)
+        named = "classes" in held
+        names = read_member_array(archive, "classes", path, kinds="U").ravel().tolist() if named else None
+    first = next(iter(values.values()))
+    least = 2 if len(values) == 1 else 1
+    wrong = [one for one in values.values() if one.ndim < least or len(one) != len(first)]
+    if wrong or not len(first) or (numbers is not None and (numbers.ndim != 1 or len(numbers) != len(first))):
+        parts = [f"{name} of shape {one.shape}" for name, one in values.items()]
+        parts += [] if numbers is None else [f"{labels or 'labels'} of shape {numbers.shape}"]
+        shapes = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
         raise ArtifactError(path, f"has {shapes}; expected (n, ...) and (n,) with at least one example")
-    if len(values) > max_examples:
-        raise ArtifactError(path, f"has {len(values):,} examples; at most {max_examples:,} are allowed (max_examples=)")
-    try:
-        truth = as_labels(numbers, len(numbers))
-    except ObservationError as error:
-        raise ArtifactError(path, f"{labels}: {error}") from error
+    if len(first) > most:
+        raise ArtifactError(path, f"has {len(first):,} examples; at most {most:,} are allowed (max_examples=)")
+    truth = None if numbers is None else _truth(numbers, labels or "labels", path)
+    known = None if names is None else tuple(names)
     with told(path, "making tensors of it"):
-        return ArrayExamples(torch.from_numpy(values), truth, None if names is None else tuple(names))
+        if len(values) == 1 and isinstance(inputs or "", str) and truth is not None:
+            return ArrayExamples(torch.from_numpy(first), truth, known)
+        tensors = {name.removeprefix(_PREFIX): torch.from_numpy(one) for name, one in values.items()}
+        one = isinstance(inputs or "", str) and len(values) == 1
+        return NamedArrays(next(iter(tensors.values())) if one else TensorTree(tensors), truth, known)
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike[str], kinds: str = "biufc") -> NDArray[Any]:
-    if f"{name}.npy" not in archive.namelist():
-        held = shortened(", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10]), 200)
-        raise ArtifactError(path, f"holds no array {name!r}; it holds {held}")
-    member = archive.getinfo(f"{name}.npy")
-    with told(path, f"unpacking {name}"), archive.open(member) as stream:
-        return read_array(stream, member.file_size, path, name, kinds)
+def _truth(numbers: NDArray[Any], name: str, path: str | os.PathLike[str]) -> Tensor:
+    try:
+        return as_labels(numbers, len(numbers))
+    except ObservationError as error:
+        raise ArtifactError(path, f"{name}: {error}") from error
+
+
+def _input_names(held: Sequence[str], inputs: str | Sequence[str] | None, labels: str) -> list[str]:
+    """Return the arrays that are inputs: those that were named, "inputs", "inputs.…", or all beside a text's ids."""
+    if inputs is not None:
+        return [inputs] if isinstance(inputs, str) else list(inputs)
+    below = [name for name in held if name.startswith(_PREFIX)]
+    if "inputs" in held or below:
+        return below if "inputs" not in held else ["inputs"]
+    if {"input_ids", *MASKS} & set(held):
+        return [name for name in held if name not in (labels, "classes")]
+    return ["inputs"]
+
+
+def _without_labels(held: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Tell whether a file has no labels, and nothing else that may be meant for them."""
+    return "labels" not in held and set(held) <= {*wanted, "classes"}
 
 
 def _read_classes(classes: Any) -> tuple[str, ...]:
@@ -273,6 +313,16 @@ def _check_image_file(file: Path, root: Path) -> None:
         raise ArtifactError(file, "is not a regular file")
     if file.suffix.lower() not in _ENDINGS:
         raise ArtifactError(file, f"is not an image by its name; supported are {', '.join(_ENDINGS)}")
+
+
+def _checked_names(inputs: Any) -> str | Sequence[str] | None:
+    rule = "must be the name of an array, or the names of several, each once"
+    if inputs is None or (isinstance(inputs, str) and inputs):
+        return inputs
+    names = list(inputs) if isinstance(inputs, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        reject(_OWNER, "inputs", inputs, rule)
+    return names
 
 
 def _checked_size(size: Any) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Any program as a model: it reads a batch from a `.npy` file and writes the logits to another.
+"""Any program as a model: it reads a batch from a `.npy` or `.npz` file and writes the logits to another.
 
 So a deployed runtime, an emulator or an attached board can be held to the same requirements as a module in torch.
 """
@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,13 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cp_compress.artifacts.arrays import read_array
+from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
+from cp_compress.artifacts.arrays import member_names, read_array, read_member_array
 from cp_compress.artifacts.fixed_batches import BatchSizes, run_in_sizes
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, size_of
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.digests import digest_file, digest_text
 from cp_compress.base.error_reasons import reason_of, shortened
 from cp_compress.base.errors import ArtifactError, CompressionError, ObservationError
+from cp_compress.inputs.trees import Inputs, TensorTree, as_inputs, leaves_of
 
 _OWNER = "ProgramModel"
 _INPUT, _OUTPUT = "{input}", "{output}"
@@ -47,7 +50,10 @@ class ProgramModel:
     Args:
         command: The program and its arguments, in which {input} and {output} stand for the paths of `.npy` files. The
             first holds the batch (n, ...) in the data set's dtype; the second must hold floating-point logits (n,
-            classes) when the program has ended with exit code 0.
+            classes) when the program has ended with exit code 0. The inputs of examples that have several come as the
+            arrays of a `.npz` file, by their names or as "0", "1", …; a program that gives several outputs (n, ...)
+            writes them as one too, with `numpy.savez`, and `output=` of a comparison, or else "logits", says which is
+            compared.
         files: Further files that the program reads, such as weights.
         environment: Environment variables to add to those of this process.
         batch_size: The only batch size that the program takes: other batches are padded and split. None for any size.
@@ -117,26 +123,40 @@ class ProgramModel:
         folders = os.get_exec_path(os.environ | self.environment)
         return os.path.realpath(path) == os.path.realpath(sys.executable) or str(Path(path).parent) in folders
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Return the logits (n, classes) of a batch (n, ...), on the batch's device."""
+    def __call__(self, *batch: Any, **named: Any) -> Any:
+        """Return the logits (n, classes) of a batch (n, ...), or a dict of several outputs, on the batch's device."""
         for path, state in self._files.items():
             if _state(path) != state:
                 raise ArtifactError(path, "has changed since the model was made: make a new model")
-        return run_in_sizes(self._run, batch, self._sizes)
+        given = batch[0] if len(batch) == 1 and not named else named or batch
+        return run_in_sizes(self._run, as_inputs(given), self._sizes)
 
     def _digest(self, path: str) -> str:
         with opened(path, self.max_bytes) as file:
             return digest_file(file)
 
-    def _run(self, batch: Tensor) -> Tensor:
-        if batch.dtype == torch.bfloat16:
+    def _run(self, batch: Inputs) -> Any:
+        leaves = leaves_of(batch)
+        if any(tensor.dtype == torch.bfloat16 for tensor in leaves):
             raise ObservationError("inputs are torch.bfloat16, which a .npy file cannot hold: convert the data set")
         with tempfile.TemporaryDirectory(prefix="cp-program-") as folder:
-            given, made = Path(folder, "input.npy"), Path(folder, "output.npy")
-            np.save(given, batch.detach().cpu().contiguous().numpy(), allow_pickle=False)
+            several = isinstance(batch, TensorTree)
+            given, made = Path(folder, f"input.{'npz' if several else 'npy'}"), Path(folder, "output.npy")
+            arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in leaves]
+            if isinstance(batch, TensorTree):
+                with zipfile.ZipFile(given, "w") as archive:  # numpy.savez takes no array called "file"
+                    for name, array in zip(batch.names, arrays, strict=True):
+                        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, array, allow_pickle=False)
+            else:
+                np.save(given, arrays[0], allow_pickle=False)
             arguments = [part.replace(_INPUT, str(given)).replace(_OUTPUT, str(made)) for part in self.command]
             printed = self._execute(arguments, Path(folder, "printed.txt"))
-            return self._read(made, len(batch), printed).to(batch.device)
+            device = leaves[0].device
+            found = self._read(_written(made), len(batch), printed)
+            if isinstance(found, dict):
+                return {name: tensor.to(device) for name, tensor in found.items()}
+            return found.to(device)
 
     def _execute(self, arguments: list[str], log: Path) -> str:
         """Run the program to its end and return the end of what it printed."""
@@ -165,9 +185,24 @@ class ProgramModel:
             raise ObservationError(f"{self.command[0]} ended with {how}; it printed: {text or 'nothing'}")
         return text
 
-    def _read(self, path: Path, count: int, printed: str) -> Tensor:
+    def _read_several(self, archive: zipfile.ZipFile, path: Path, count: int) -> Tensor | dict[str, Tensor]:
+        found = {name: read_member_array(archive, name, path, "biuf") for name in member_names(archive)}
+        wrong = {name: one for name, one in found.items() if one.ndim < 1 or len(one) != count}
+        if wrong or not any(one.dtype.kind == "f" for one in found.values()):
+            told = ", ".join(f"{name} of {one.dtype} values of shape {one.shape}" for name, one in found.items())
+            raise ObservationError(
+                f"{self.command[0]} wrote {told or 'nothing'} for {count} examples; expected arrays ({count}, ...), "
+                "one of them of floating-point numbers"
+            )
+        tensors = {name: torch.from_numpy(one) for name, one in found.items()}
+        return tensors if len(tensors) > 1 else next(iter(tensors.values()))
+
+    def _read(self, path: Path, count: int, printed: str) -> Tensor | dict[str, Tensor]:
         try:
             with opened(path, self.max_bytes) as file:
+                if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+                    return self._read_several(open_archive(file, path, self.max_bytes), path, count)
+                file.seek(0)
                 logits = read_array(file, size_of(file), path)
         except ArtifactError as error:
             said = f"; it printed: {printed}" if printed else ""
@@ -181,6 +216,12 @@ class ProgramModel:
                 f"({count}, classes)"
             )
         return torch.from_numpy(logits)
+
+
+def _written(path: Path) -> Path:
+    """Return where a program has written: `numpy.savez` adds its own ending to the path that it was given."""
+    added = path.with_name(f"{path.name}.npz")
+    return added if added.exists() and not path.exists() else path
 
 
 def _checked_command(command: Any) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def read_artifact(
     factory: Factory | None = None,
     dtype: str | None = None,
     key: str | None = None,
-    input: str | None = None,
+    input: str | Sequence[str] | None = None,
     output: str | None = None,
     providers: Sequence[str] | None = None,
     layers: bool = False,
@@ -74,8 +74,8 @@ def read_artifact(
         allow_pickle: Whether the file may run code when it is read; for torch files and exported programs.
 
     Args: Graphs and programs
-        input: The expected name of the input; for ONNX.
-        output: The name of the output with the logits; for ONNX.
+        input: The expected name of the input, or the names of all, as `load_onnx` takes them; for ONNX.
+        output: The name of the only output that is read; for ONNX.
         providers: Execution providers of onnxruntime; for ONNX.
         layers: Whether to restore named modules; for exported programs.
         device: Where to run; for exported programs.

@@ -14,10 +14,13 @@ from cp_compress.base.factories import make_from
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.models_and_data import (
     add_device,
+    add_model_output,
+    add_moved,
     add_pair_arguments,
     read_count,
     read_data,
     read_device,
+    read_model_output,
     read_pair,
     read_share,
 )
@@ -46,11 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--architecture", metavar="FACTORY", help="the factory behind models that are files (default: REFERENCE)"
     )
     parser.add_argument("--codec", help='store the data by this codec for the candidate, such as "jpeg(quality=50)"')
-    parser.add_argument(
-        "--model-output",
-        metavar="NAME",
-        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
-    )
+    add_model_output(parser)
     add_pair_arguments(parser)
     parser.add_argument(
         "--level", action="append", choices=_LEVELS, default=[], help="a level to measure as well; repeatable"
@@ -93,6 +92,7 @@ def add_requirement_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="FACTORY", help="makes what decodes token ids (decode), as served models may need"
     )
+    add_moved(parser)
     parser.add_argument("--lattice", choices=("uint8",), help="search for divergence among images k/255 only")
     parser.add_argument("--method", default="saliency", help='attribution method (default: "saliency")')
     parser.add_argument(
@@ -203,6 +203,8 @@ def read_comparison(
         "layer": options.layer,
         "method": options.method,
         "epsilon": options.epsilon,
+        "input": None if level == "boundaries" and options.at_layer else options.input,
+        "at_layer": options.at_layer,
         "lattice": options.lattice,
         "similarity": options.similarity,
         "tokenizer": None if options.tokenizer is None else make_from(options.tokenizer, "--tokenizer"),
@@ -271,7 +273,6 @@ def _measure_streamed(
 
 def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity.observing.outputs import read_output
     from cp_compress.fidelity.overview import observe_pair
 
     codec = None if options.codec is None else parse_codec(options.codec)
@@ -280,7 +281,7 @@ def _observe(options: argparse.Namespace) -> tuple[Observation, Observation]:
     data = read_data(options.data)
     decoded = None if codec is None else CompressedDataset(data, codec)
     settings: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
-    settings["output"] = None if options.model_output is None else read_output(options.model_output)
+    settings["output"] = read_model_output(options)
     return observe_pair(candidate, reference, data, decoded, device=device, **settings)
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.models_and_data import add_device, example_input, read_count, read_device, read_model, read_shape
+from cp_compress.cli.models_and_data import (
+    add_device,
+    example_input,
+    read_count,
+    read_data,
+    read_device,
+    read_model,
+    read_shape,
+)
 from cp_compress.cli.output import DONE, add_output_arguments, emit, progress
 
 if TYPE_CHECKING:
@@ -23,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input-shape", type=read_shape, metavar="3,32,32", help="shape of one example, needed to count FLOPs"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="examples whose first batch is the input, for models of other inputs than one image",
     )
     parser.add_argument("--batch-size", type=read_count, default=1, help="examples per batch (default: 1)")
     parser.add_argument(
@@ -41,10 +54,13 @@ def run(options: argparse.Namespace) -> int:
 
     from cp_compress.model.footprints import figures_of, measure_latency
 
-    if options.latency and (options.reference is None or options.input_shape is None):
-        raise InvalidArgumentError("--latency compares two models on a given input: add --reference and --input-shape")
+    if options.input_shape is not None and options.data is not None:
+        raise InvalidArgumentError("--input-shape and --data both say what the input is: leave one of them out")
+    if options.latency and (options.reference is None or (options.input_shape is None and options.data is None)):
+        rule = "add --reference, and --input-shape or --data"
+        raise InvalidArgumentError(f"--latency compares two models on a given input: {rule}")
     device = read_device(options)
-    inputs = None if options.input_shape is None else example_input(options.input_shape, options.batch_size, device)
+    inputs = _inputs(options, device)
     with progress(options, 3) as bar:
         bar.stage("reading the models")
         models = _read(options)
@@ -54,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, CompressionError) or inputs is None:
                 raise
-            raise CompressionError(f"the model cannot be run on inputs {tuple(inputs.shape)}: {error}") from error
+            told = options.data if options.data is not None else (options.batch_size, *options.input_shape)
+            raise CompressionError(f"the model cannot be run on inputs {told}: {error}") from error
         seconds: dict[str, float] = {}
         if options.latency:
             model, reference = models["model"], models["reference"]
@@ -76,6 +93,18 @@ def run(options: argparse.Namespace) -> int:
         rows.append(("milliseconds", *map(number, milliseconds), f"{milliseconds[1] / milliseconds[0]:.2f}"))
     emit(options, table(rows), {**found, **({"seconds": seconds} if seconds else {})})
     return DONE
+
+
+def _inputs(options: argparse.Namespace, device: Any) -> Any:
+    """Return what models are run on: random values of a shape, the first examples of data, or None."""
+    if options.data is None:
+        shape = options.input_shape
+        return None if shape is None else example_input(shape, options.batch_size, device)
+    from cp_compress.inputs.reading import LabeledData
+    from cp_compress.inputs.trees import arguments_of
+
+    data = LabeledData(read_data(options.data))
+    return arguments_of(data.read(range(min(options.batch_size, len(data))))[0].to(device))
 
 
 def _read(options: argparse.Namespace) -> dict[str, Model]:

@@ -50,6 +50,35 @@ def read_device(options: argparse.Namespace) -> torch.device:
     return usable_device(name, f"--device {name}")
 
 
+def add_model_output(parser: argparse.ArgumentParser) -> None:
+    """Add the part of what models give that is compared."""
+    parser.add_argument(
+        "--model-output",
+        metavar="NAME",
+        help="the part of what the models give that is compared: a name, or a place in a tuple (default: the logits)",
+    )
+
+
+def read_model_output(options: argparse.Namespace) -> Any:
+    """Return the part of what models give that --model-output names, None for their logits."""
+    from cp_compress.fidelity.observing.outputs import read_output
+
+    named = vars(options).get("model_output")
+    return None if named is None else read_output(named)
+
+
+def add_moved(parser: argparse.ArgumentParser) -> None:
+    """Add what attributions explain and boundaries move."""
+    parser.add_argument(
+        "--input",
+        metavar="NAME",
+        help="which of several inputs attributions explain and boundaries move: a name, or a place in a tuple",
+    )
+    parser.add_argument(
+        "--at-layer", metavar="PATH", help="layer whose outputs boundaries move, such as one that embeds token ids"
+    )
+
+
 def read_module(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
     """Return a model as `read_model` does; raises InvalidArgumentError for one that is no torch.nn.Module."""
     from torch import nn

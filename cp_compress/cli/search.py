@@ -10,9 +10,11 @@ from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
 from cp_compress.cli.models_and_data import (
     add_device,
+    add_model_output,
     read_count,
     read_data,
     read_device,
+    read_model_output,
     read_module,
     read_parameters,
 )
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_output = "file for the best candidate; not written if it does not pass on --gate-data"
     parser.add_argument("--output", "-o", metavar="FILE", type=read_target, help=help_output)
     parser.add_argument("--architecture", metavar="FACTORY", help="factory of the original model, if MODEL is a file")
+    add_model_output(parser)
     add_requirement_arguments(parser)
     add_device(parser)
     add_output_arguments(parser)
@@ -141,11 +144,13 @@ def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved
     own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
     _, chosen = read_comparison(level, options, requirements)
     size, deployed = options.batch_size, options.deployed_batch_size
-    return Preserved(level, data, own, chosen, batch_size=size, deployed_batch_size=deployed)
+    part = read_model_output(options)
+    return Preserved(level, data, own, chosen, batch_size=size, deployed_batch_size=deployed, output=part)
 
 
 def _first_batch(data: Any, batch_size: int) -> Any:
     from cp_compress.inputs.reading import LabeledData
+    from cp_compress.inputs.trees import arguments_of
 
     examples = LabeledData(data)
-    return examples.inputs(range(min(batch_size, len(examples))))
+    return arguments_of(examples.read(range(min(batch_size, len(examples))))[0])

@@ -110,6 +110,7 @@ def propose_applicable(
     levels: Sequence[str] = PROPOSED_LEVELS,
     slack: float = 4.0,
     seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return what `propose` does for the levels that can be compared, and why others, and single metrics, are left out.
 
@@ -119,6 +120,7 @@ def propose_applicable(
         levels: As in `propose`.
         slack: As in `propose`.
         seed: As in `propose`.
+        options: Options of the comparisons, by the name of each level.
 
     Returns:
         The proposals, and the reasons by the names of levels, such as "boundaries", and of metrics in them, such as
@@ -133,7 +135,8 @@ def propose_applicable(
     left_out: dict[str, str] = {}
     for name in levels:
         try:
-            proposals, reasons = _propose_level(name, references, candidates or {}, slack, seed)
+            own = (options or {}).get(name, {})
+            proposals, reasons = _propose_level(name, references, candidates or {}, slack, seed, own)
         except (CompressionError, InvalidArgumentError, NothingComparedError, ObservationError) as error:
             if name == "predictions" and not isinstance(error, NoLogitsError):
                 raise  # what cannot be run has no other level either
@@ -152,7 +155,12 @@ def _check_arguments(levels: Sequence[str], slack: float) -> None:
 
 
 def _propose_level(
-    name: str, references: Sequence[Observation], candidates: Mapping[str, Observation], slack: float, seed: int
+    name: str,
+    references: Sequence[Observation],
+    candidates: Mapping[str, Observation],
+    slack: float,
+    seed: int,
+    chosen: Mapping[str, Any] | None = None,
 ) -> tuple[list[Proposal], dict[str, str]]:
     """Return the bounds of a level, and why some of its metrics have none."""
     seen = as_observations("propose", "references", references, at_least=2)
@@ -160,7 +168,7 @@ def _propose_level(
         require_known_batches(other, seen[0])
     known = known_comparisons()
     level, error = known[name], _FALSE_ALARMS / sum(len(known[each].proposed) for each in PROPOSED_LEVELS)
-    options = dict(level.proposed_options)
+    options = {**level.proposed_options, **(chosen or {})}
     if "examples" in options:
         options["examples"] = min(options["examples"], len(references[0]))
     seeded = options | {"seed": seed} if "seed" in level.options else options

@@ -20,6 +20,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.measuring import measure_for
 from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import observe
+from cp_compress.fidelity.observing.outputs import Output, check_output
 from cp_compress.inputs.reading import LabeledData
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Preserved:
         device: Where the models run; by default where they are.
         batch_size: The largest number of examples in one call.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it.
+        output: The part of what the models give that is compared, as `observe` takes it; None for their logits.
 
     Raises:
         InvalidArgumentError: If the comparison or an option is unknown, or nothing is required.
@@ -60,6 +62,7 @@ class Preserved:
     device: torch.device | str | None = None
     batch_size: int = 256
     deployed_batch_size: int | None = None
+    output: Output = None
 
     def __post_init__(self) -> None:
         requirements = (self.requirements,) if isinstance(self.requirements, Requirement) else tuple(self.requirements)
@@ -73,6 +76,7 @@ class Preserved:
             rule = f"must be a whole number in 1..{self.batch_size}, the largest batch of a forward call (batch_size)"
             deployed, limit = self.deployed_batch_size, self.batch_size
             check_integer("Preserved", "deployed_batch_size", deployed, rule, at_least=1, at_most=limit)
+        check_output("Preserved", self.output)
         _check_options(self._compare, self._all_options)
         missing = [] if callable(self.comparison) else [one for one in self._declared.required if one in self.options]
         if not callable(self.comparison) and self._declared.required and not missing:
@@ -93,6 +97,7 @@ class Preserved:
                 device=self.device,
                 batch_size=self.batch_size,
                 deployed_batch_size=self.deployed_batch_size,
+                output=self.output,
             )
             for model in (candidate, reference)
         )
@@ -107,7 +112,10 @@ class Preserved:
         options = "".join(f", {key}={_describe_option(value)}" for key, value in self.options.items())
         size = self.deployed_batch_size
         batches = "" if size is None else f" in batches of {size}"
-        return f"{name} on {len(self.dataset)} examples{batches}{options}: {', '.join(map(str, self.requirements))}"
+        part = "" if self.output is None else f" of output {describe(self.output)}"
+        return (
+            f"{name}{part} on {len(self.dataset)} examples{batches}{options}: {', '.join(map(str, self.requirements))}"
+        )
 
     def on(self, dataset: Any) -> Preserved:
         """Return the same specification on other data."""

@@ -19,6 +19,7 @@ from cp_compress.fidelity.judging.judgement import Check, judge
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
 from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import Observation, observe
+from cp_compress.fidelity.observing.outputs import Output, check_output, view_of
 from cp_compress.fidelity.predictions.comparison import compare_predictions
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import known_digests, shared_examples
@@ -78,6 +79,7 @@ def find_smallest_subset(
     seeds: Sequence[int] = (0,),
     batch_size: int = 64,
     deployed_batch_size: int | None = None,
+    output: Output = None,
     optimizer: MakeOptimizer | None = None,
     device: torch.device | str | None = None,
 ) -> SmallestSubset:
@@ -111,6 +113,8 @@ def find_smallest_subset(
         steps: The number of training steps.
         batch_size: The number of examples per step.
         deployed_batch_size: The batch size of the deployed model, at most 256, where answers depend on it.
+        output: The part of what the networks give that is trained and compared, as `observe` takes it; by default their
+            logits.
         optimizer: A function from parameters to a torch optimiser, as for `fit`.
         device: Where to train; by default the CPU.
 
@@ -138,11 +142,16 @@ def find_smallest_subset(
     if not allow_shared_examples:
         _refuse_shared(judged, data)
     _require_new_networks(make_model, chosen[0])
+    check_output(_OWNER, output)
+
+    def make_part() -> nn.Module:
+        made: Any = view_of(make_model(), output)  # of a module a module
+        return made  # type: ignore[no-any-return]
 
     def look(model: nn.Module) -> Observation:
         return observe(model, judged, deployed_batch_size=deployed_batch_size)
 
-    references = {seed: look(fit(make_model, data, seed=seed, **options).model) for seed in chosen}
+    references = {seed: look(fit(make_part, data, seed=seed, **options).model) for seed in chosen}
     for reference in references.values():
         require_judgeable(reference, held)
 
@@ -153,7 +162,7 @@ def find_smallest_subset(
         part = selection.subset(data)
         checks = []
         for seed, reference in references.items():
-            model = fit(make_model, part, weights=selection.weights, seed=seed, **options).model
+            model = fit(make_part, part, weights=selection.weights, seed=seed, **options).model
             checks.append(judge(measure_for(held, look(model), reference, compare_predictions), held))
         return SubsetTrial(selection, tuple(checks))
 

@@ -30,7 +30,7 @@ def assert_boundary_distance(
     bounds: Any = None,
     tolerance: float = 0.1,
     input: str | int | None = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
     confidence: float | None = None,
     family: Family | None = None,
     **limits: Unpack[BoundariesBounds],
@@ -56,7 +56,7 @@ def assert_boundary_distance(
         tolerance: By what share a distance may change for its ray to be preserved.
         input: Which of several inputs is moved, by its name or its place in a tuple; the others stay as they are, as
             places of padding do. By default the only floating-point tensor, or else the only one, that is no mask.
-        layer: The path of a layer whose outputs are moved instead of the input, such as the one that embeds token ids;
+        at_layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids;
             distances are then in units of these outputs, each model's own.
         confidence: The confidence of claims about the population, in [0.5, 1); None compares the values on the given
             data with their bounds.
@@ -88,7 +88,7 @@ def assert_boundary_distance(
             "bounds": bounds,
             "tolerance": tolerance,
             "input": input,
-            "layer": layer,
+            "at_layer": at_layer,
         },
     )
 

@@ -20,7 +20,8 @@ _COMMAND = {
     "type": "array",
     "items": _TEXT,
     "minItems": 1,
-    "description": "a program that reads {input}, a batch as .npy, and writes {output}, its logits as .npy",
+    "description": "a program that reads {input}, a batch as .npy, or as .npz of several inputs, and writes {output}, "
+    "its logits as .npy, or several outputs as .npz",
 }
 _SERVED = {
     "type": "object",
@@ -38,11 +39,12 @@ _SERVED = {
     "required": ["url"],
     "additionalProperties": False,
 }
+_NAMES: dict[str, Any] = {"type": ["array", "string"], "items": _TEXT, "minItems": 1, "minLength": 1}
 FILE_OPTIONS = {
     "factory": _FACTORY | {"description": "a function that returns the model to load the weights into"},
     "key": _TEXT | {"description": "key of the weights in a file that also contains other data"},
     "dtype": _TEXT,
-    "input": _TEXT,
+    "input": _NAMES | {"description": "the input of an ONNX graph, or all of its inputs"},
     "output": _TEXT,
     "task": {"enum": [*TASKS], "description": "what a network of transformers is for"},
     "pooling": {"enum": [*POOLINGS], "description": "how the outputs of an encoder of transformers become embeddings"},
@@ -64,7 +66,7 @@ DATA_OPTIONS = {
         "description": "all classes of the model in the order of its logits, or a file with one a line: which class "
         "each folder of images is",
     },
-    "inputs": _TEXT,
+    "inputs": _NAMES | {"description": "the array of inputs in an .npz file, or those of several inputs"},
     "labels": _TEXT,
 }
 """What the table of the data may say of a file or folder, beside its path."""

@@ -45,3 +45,41 @@ def write_mlp(path, linear_layers, batch="n", external=None, name="logits", opse
     else:
         onnx.save(model, path, save_as_external_data=True, location=external, size_threshold=0)
     return path
+
+
+def write_words(path, model, batch="n"):
+    """Write a model of the mean embedding of tokens: input_ids and attention_mask to logits and hidden."""
+    for name_of_package in ("onnx", "onnxruntime"):
+        pytest.importorskip(name_of_package, reason=f"{name_of_package} is not installed (extra: onnx)")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = {"E": model.embed.weight, "W": model.head.weight, "B": model.head.bias}
+    arrays = {name: one.detach().numpy().copy() for name, one in values.items()}
+    arrays |= {"last": np.array([2]), "places": np.array([1])}
+    nodes = [
+        helper.make_node("Gather", ["E", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["marks"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["marks", "last"], ["keep"]),
+        helper.make_node("Mul", ["embedded", "keep"], ["hidden"]),
+        helper.make_node("ReduceSum", ["hidden", "places"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["keep", "places"], ["count"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
+        helper.make_node("Gemm", ["mean", "W", "B"], ["logits"], transB=1),
+    ]
+    rows, width = arrays["W"].shape
+    graph = helper.make_graph(
+        nodes,
+        "words",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, [batch, "t"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, rows]),
+            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [batch, "t", width]),
+        ],
+        [numpy_helper.from_array(one, name) for name, one in arrays.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

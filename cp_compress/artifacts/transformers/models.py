@@ -53,9 +53,13 @@ class TransformerModel(nn.Module):
         self.network = network
         self.content_digest = content_digest
 
-    def forward(self, batch: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (n, classes) of a batch; raises ObservationError for inputs that the network lacks."""
-        inputs = dict(batch) if isinstance(batch, Mapping) else self._named(batch)
+    def forward(self, batch: Tensor | Mapping[str, Tensor] | None = None, **named: Tensor) -> Tensor:
+        """Return the logits (n, classes) of a batch; raises ObservationError for inputs that the network lacks.
+
+        Inputs by name are given as a mapping, or as keywords.
+        """
+        given = named if batch is None else batch
+        inputs = dict(given) if isinstance(given, Mapping) else self._named(given)
         logits: Tensor = self.network(**inputs, return_dict=True).logits
         return logits
 

@@ -54,7 +54,12 @@ def _gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
     lane = number = np.uint64(0)
     while lane < count:
         start = (((example * n0 + d0 * b0) * n1 + d1 * b1) * n2 + d2 * b2) * n3 + _FOUR * b3
-        l0, l1, l2, l3 = min(n0 - d0 * b0, d0), min(n1 - d1 * b1, d1), min(n2 - d2 * b2, d2), min(n3 - _FOUR * b3, _FOUR)
+        l0, l1, l2, l3 = (
+            min(n0 - d0 * b0, d0),
+            min(n1 - d1 * b1, d1),
+            min(n2 - d2 * b2, d2),
+            min(n3 - _FOUR * b3, _FOUR),
+        )
         length = min(count - lane, n3 // _FOUR - b3) if l3 == _FOUR else _ONE
         runs[number, 0], runs[number, 1] = length, start
         runs[number, 2], runs[number, 3], runs[number, 4], runs[number, 5] = l0, l1, l2, l3

@@ -10,10 +10,17 @@ from torch import Tensor
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.attributions.checks import check_completeness, check_gap_limit, check_same_inputs
-from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps
+from cp_compress.fidelity.attributions.maps import AttributionMaps, attribution_maps, covered_tokens
 from cp_compress.fidelity.attributions.methods.known import as_attribution_method
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod
-from cp_compress.fidelity.attributions.pairs import FLOOR_DEFINITION, Similarities, chance_level, strata, summarise
+from cp_compress.fidelity.attributions.pairs import (
+    FLOOR_DEFINITION,
+    Similarities,
+    chance_level,
+    padded_behind,
+    strata,
+    summarise,
+)
 from cp_compress.fidelity.attributions.sanity import require_model_dependence
 from cp_compress.fidelity.attributions.similarity import check_fraction
 from cp_compress.fidelity.judging.measurement import ExampleChange, Measurement
@@ -108,8 +115,9 @@ def compare_attributions(
     zeros = _count_zero_maps(before, after)
     if zeros["both"] == len(chosen):
         raise ObservationError(f"{asked} gives all-zero maps for both models on every example: nothing was compared")
-    found = Similarities.of(after.maps, before.maps, share, before.counting)
-    chance = chance_level(after.maps, before.maps, share, seed, before.counting)
+    maps, counting = padded_behind((after.maps, before.maps), before.counting)
+    found = Similarities.of(*maps, share, counting)
+    chance = chance_level(*maps, share, seed, counting)
     agree = candidate.predictions[chosen] == targets
     summary = summarise(found, chance, agree, levels)
     return Measurement(
@@ -139,7 +147,7 @@ def compare_attributions(
                 "top_fraction_iou of random places": share / (2 - share),
             },
         },
-        notes=_notes(gaps, zeros, int((~agree).sum()), len(chosen)),
+        notes=(*_notes(gaps, zeros, int((~agree).sum()), len(chosen)), *covered_tokens(reference, asked)),
     )
 
 

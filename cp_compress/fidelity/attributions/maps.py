@@ -20,6 +20,8 @@ from cp_compress.base.showing.brief import Brief
 from cp_compress.base.showing.work import Work
 from cp_compress.fidelity.attributions.checks import check_maps
 from cp_compress.fidelity.attributions.methods.method import AttributionMethod, AttributionSubject, sum_of
+from cp_compress.fidelity.attributions.methods.occlusion import Occlusion
+from cp_compress.fidelity.attributions.methods.rules import DeepLift
 from cp_compress.fidelity.observing.activation_modules import ActivationModules
 from cp_compress.fidelity.observing.gradients import (
     differentiable,
@@ -127,6 +129,8 @@ def compute_maps(
     runner = observation.runner
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     varied = VariedInput(observation, indices, name, owner="attributions", purpose=_PURPOSE)
+    if getattr(method.inner, "mask_token", None) is not None:
+        varied.note_padding()
     layer, modules = _prepare(varied, method)
     discrete = not varied.floating
     draws = _draw(method, varied)
@@ -167,7 +171,7 @@ def _prepare(varied: VariedInput, method: AttributionMethod) -> tuple[nn.Module 
     beside = (rows,) if varied.beside else ()
     discrete = not first.is_floating_point()
     if discrete:
-        _require_discrete(runner, method, first)
+        _require_discrete(varied, method, first)
     elif "gradients" in inner.needs:
         run = functools.partial(varied.logits, rows=rows[:1])
         require_gradients(runner, first[:1], f"attribution by {method}", run)
@@ -192,23 +196,44 @@ def _gradients_from(layer: nn.Module | None, discrete: bool) -> contextlib.Abstr
     return starting_at(layer) if discrete and layer is not None else contextlib.nullcontext()
 
 
-def _require_discrete(runner: Runner, method: AttributionMethod, inputs: Tensor) -> None:
+def _require_discrete(varied: VariedInput, method: AttributionMethod, inputs: Tensor) -> None:
     """Raise ObservationError for a method that cannot explain inputs of whole numbers, such as token ids."""
     inner = method.inner
     noisy = inner is not method
-    if not noisy and (inner.at_layer is not None or not inner.needs):
+    if varied.runner.module is None and inner.at_layer is not None:
+        told = f"{method} looks at a layer, and the model is a plain callable without layers"
+        raise ObservationError(f"{told}; cover tokens instead: occlusion(mask_token=…)")
+    ruled = isinstance(inner, DeepLift)  # whose rules start at the input, whatever layer it looks at
+    if not noisy and ((inner.at_layer is not None and not ruled) or not inner.needs):
         baseline = getattr(inner, "baseline", 0)
         if isinstance(baseline, (int, float)) and baseline != int(baseline):
             rule = f"inputs are {inputs.dtype}, so the baseline is one too: a whole number, such as a padding token's"
             raise ObservationError(f"{method}: {rule}")
+        if varied.name is not None and isinstance(inner, Occlusion) and inner.mask_token is None:
+            rule = "say which token is read in the place of a covered one, such as its tokenizer's mask_token_id"
+            raise ObservationError(f"{method}: {varied.what} are {inputs.dtype}: {rule}: occlusion(mask_token=…)")
         return
-    table = embedding_of(runner.module) or "embedding"
     what = "it adds noise to the inputs" if noisy else "gradients need inputs of a floating-point dtype"
-    raise ObservationError(
-        f"{method}: inputs are {inputs.dtype}: {what}; look at the layer that embeds them, such as "
-        f"saliency(layer={table!r}) or integrated_gradients(layer={table!r}), or cover them: "
-        "occlusion(window=1, stride=1)"
+    table = embedding_of(varied.runner.module)
+    look = (
+        ""
+        if varied.runner.module is None
+        else (
+            f"look at the layer that embeds them, such as saliency(layer={table or 'embedding'!r}) or "
+            f"integrated_gradients(layer={table or 'embedding'!r}), or "
+        )
     )
+    cover = "occlusion(window=1, stride=1)" if varied.name is None else "occlusion(mask_token=…)"
+    raise ObservationError(f"{method}: {varied.what} are {inputs.dtype}: {what}; {look}cover them: {cover}")
+
+
+def covered_tokens(observation: Observation, method: AttributionMethod) -> tuple[str, ...]:
+    """Return a note where token ids were covered by an id that nobody has named."""
+    if not isinstance(method.inner, Occlusion) or method.inner.mask_token is not None:
+        return ()
+    first = observation.data.read([0])[0]
+    tokens = isinstance(first, Tensor) and first.ndim == 2 and not first.is_floating_point()
+    return ("in the place of covered token ids the id 0 is read: occlusion(mask_token=…) names another",) * tokens
 
 
 def _draw(method: AttributionMethod, varied: VariedInput) -> dict[str, Tensor]:

@@ -97,13 +97,25 @@ class Chance(Brief):
     top: float | None
 
 
+def padded_behind(maps: tuple[Tensor, Tensor], counting: Tensor | None) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+    """Return maps (k, length, ...) whose places of padding stand behind all others, and which places these are.
+
+    So maps of different examples are compared from the first place on, on whichever side they were padded.
+    """
+    if counting is None or bool((counting[:, :-1] >= counting[:, 1:]).all()):
+        return maps, counting
+    order = torch.argsort(~counting, dim=1, stable=True)
+    rows = torch.arange(len(counting))[:, None]
+    return (maps[0][rows, order], maps[1][rows, order]), counting[rows, order]
+
+
 def _of_one_length(counting: Tensor | None, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield examples that have as many places each, and which these are; all together where none is padding."""
     if counting is None or bool(counting.all()):
         yield torch.arange(count), None
         return
     lengths = counting.sum(dim=1)
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         yield (lengths == length).nonzero().flatten(), counting
 
 

@@ -56,14 +56,22 @@ def benign_directions(
     For images (n, channels, height, width) these are brightness and contrast up and down, a shift by one pixel and a
     rotation by 5°, with the border repeated, a Gaussian blur of 0.7 pixels, and for images in [0, 1] with 1 or 3
     channels JPEG: the direction is from the image to the changed one. For inputs of every shape there is the direction
-    towards the nearest other example that the reference puts into the same class. `examples` is a number of examples
-    spread evenly over the data set, their indices, or None for all. `kinds` chooses directions by their names; by
-    default all that exist for the inputs. `input` is the one of several inputs that changes. A change that leaves an
-    example as it is, such as a shift of a blank image,
-    is absent for this example, and left out if it changes no example.
+    towards the nearest other example that the reference puts into the same class. A change that leaves an example as it
+    is, such as a shift of a blank image, is absent for this example, and left out if it changes no example.
 
-    Raises InvalidArgumentError for unknown kinds; ObservationError for data with several predictions per example, if a
-    kind in `kinds` leaves an example as it is, and if no direction is left.
+    Args:
+        reference: The observed reference and data.
+        examples: A number of examples spread evenly over the data set, their indices, or None for all.
+        kinds: The names of directions; by default all that exist for the inputs.
+        input: Which of several inputs changes, as `compare_boundaries` takes it.
+
+    Returns:
+        The directions of each example.
+
+    Raises:
+        InvalidArgumentError: If a kind is unknown.
+        ObservationError: If the data has several predictions per example, inputs are padded, a kind in `kinds` leaves
+            an example as it is, or no direction is left.
 
     >>> from cp_compress.examples import digits, digits_cnn
     >>> from cp_compress.fidelity import observe

@@ -51,7 +51,7 @@ def compare_boundaries(
     batch_size: int | None = None,
     seed: int = 0,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> Measurement:
     """Measure how far a candidate's decision boundaries have moved along given directions.
 
@@ -90,7 +90,7 @@ def compare_boundaries(
         input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
             them, and so do its places of padding. By default the only floating-point tensor, or else the only one,
             that is no mask.
-        layer: The path of a layer whose outputs are moved instead of the input, such as the one that embeds token ids.
+        at_layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
             Each model starts from what its own layer gives; distances are L2 in units of these outputs.
 
     Args: Search
@@ -128,13 +128,13 @@ def compare_boundaries(
     share = check_real(_OWNER, "tolerance", tolerance, "tolerance is a relative change in (0, 1)", above=0, below=1)
     start = check_integer(_OWNER, "seed", seed, "must be a whole number of 0 or more", at_least=0)
     check_comparable(candidate, reference)
-    number = standard_examples(_OWNER, examples, reference, input, layer)
+    number = standard_examples(_OWNER, examples, reference, input, at_layer)
     chosen = choose_examples(_OWNER, number, len(reference))
     original, compressed = (
-        vary(seen, chosen, input, layer, owner=_OWNER, purpose=PURPOSE) for seen in (reference, candidate)
+        vary(seen, chosen, input, at_layer, owner=_OWNER, purpose=PURPOSE) for seen in (reference, candidate)
     )
     if original.shape != compressed.shape:
-        owner = "the candidate's inputs have" if layer is None else f"what {layer} gives has in the candidate the"
+        owner = "the candidate's inputs have" if at_layer is None else f"what {at_layer} gives has in the candidate the"
         shapes = f"{compressed.shape}, the reference's {original.shape}"
         raise ObservationError(f"{owner} shape {shapes}: no direction fits both")
     reach = _default_distance(original) if max_distance is None else max_distance
@@ -150,7 +150,7 @@ def compare_boundaries(
         seen, part = varied.observation, varied.select(rows)
         key = ("boundaries", digest_tensors([chosen, rows]), rays.digest, reach, _key(bounds), steps, bisections)
         return seen.remember(
-            (*key, batch_size, origin, varied.name, layer),
+            (*key, batch_size, origin, varied.name, at_layer),
             lambda: search_boundaries(
                 seen.runner,
                 part.values(),
@@ -192,7 +192,7 @@ def compare_boundaries(
         examples=_largest_changes(candidate, reference, chosen[agreeing], pairs, rays.names, reach)
         + _disagreements(candidate, reference, left_out),
         details={
-            **{part: name for part, name in (("input", original.name), ("layer", layer)) if name is not None},
+            **{part: name for part, name in (("input", original.name), ("at_layer", at_layer)) if name is not None},
             "directions": len(rays),
             "directions_digest": rays.digest,
             "max_distance": reach,
@@ -213,12 +213,12 @@ def standard_examples(
     examples: int | Sequence[int] | Tensor | str | None,
     reference: Observation,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> int | Sequence[int] | Tensor | None:
     """Return how many examples "auto" are for values of the size of the first's; anything else as it is."""
     if not isinstance(examples, str) or examples != "auto":
         return examples  # type: ignore[return-value]  # other texts are refused where examples are chosen
-    size = vary(reference, torch.arange(1), input, layer, owner=owner, purpose=PURPOSE).size
+    size = vary(reference, torch.arange(1), input, at_layer, owner=owner, purpose=PURPOSE).size
     return max(_FEWEST_EXAMPLES, int(_EXAMPLES * USUAL_VALUES / max(USUAL_VALUES, size)))
 
 

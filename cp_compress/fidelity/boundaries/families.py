@@ -34,7 +34,7 @@ def class_gradient_directions(
     count: int = 9,
     batch_size: int | None = None,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> Directions:
     """Return, for each example, the steepest directions from its predicted class towards its most likely other classes.
 
@@ -49,7 +49,7 @@ def class_gradient_directions(
             and never more than the observations were made with.
         input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
             them. By default the only floating-point tensor, or else the only one, that is no mask.
-        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
+        at_layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example.
@@ -69,15 +69,15 @@ def class_gradient_directions(
     asked = check_integer(owner, "count", count, _COUNT_RULE, at_least=1)
     require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
-    return _class_gradients(vary(observation, chosen, input, layer, owner=owner, purpose=PURPOSE), asked, batch_size)
+    return _class_gradients(vary(observation, chosen, input, at_layer, owner=owner, purpose=PURPOSE), asked, batch_size)
 
 
 def _class_gradients(varied: Varied, count: int, batch_size: int | None) -> Directions:
     observation, runner = varied.observation, varied.runner
     ranks = min(count, observation.classes - 1)
     inputs, rows = varied.values(), torch.arange(len(varied))
-    run = functools.partial(varied.logits, rows=rows[:1])
-    require_gradients(runner, inputs[:1], "a direction along class gradients", run)
+    first = functools.partial(varied.logits, rows=rows[:1])
+    require_gradients(runner, inputs[:1], "a direction along class gradients", first)
     batch = batch_size_for(runner.device, batch_size, observation.batch_size.limit)
     found: list[Tensor] = []
 
@@ -187,7 +187,7 @@ def gate_directions(
     gaussian: int | None = None,
     batch_size: int | None = None,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> Directions:
     """Return the fixed set of directions of a gate, the same for every candidate.
 
@@ -209,7 +209,7 @@ def gate_directions(
             and never more than the observations were made with.
         input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
             them. By default the only floating-point tensor, or else the only one, that is no mask.
-        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
+        at_layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example.
@@ -226,10 +226,10 @@ def gate_directions(
     require_observations("gate_directions", reference=reference)
     require_one_class(reference.task)
     chosen = choose_examples("gate_directions", examples, len(reference))
-    varied = vary(reference, chosen, input, layer, owner="gate_directions", purpose=PURPOSE)
+    varied = vary(reference, chosen, input, at_layer, owner="gate_directions", purpose=PURPOSE)
     if class_gradients is not None:
         check_integer("gate_directions", "class_gradients", class_gradients, _COUNT_RULE, at_least=1)
-    if layer is not None and low_frequency is not None:
+    if at_layer is not None and low_frequency is not None:
         reject("gate_directions", "low_frequency", low_frequency, "what a layer gives has no waves: leave it out")
     if residuals is not None and (
         not isinstance(residuals, Directions) or not residuals.per_example or len(residuals.tensor) != len(chosen)

@@ -74,7 +74,7 @@ def compare_standard_boundaries(
     batch_size: int | None = None,
     seed: int = 0,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> Measurement:
     """Measure as `compare_boundaries`, whose arguments these are, with the gate's directions as the default.
 
@@ -82,9 +82,9 @@ def compare_standard_boundaries(
     """
     require_observations("compare_standard_boundaries", candidate=candidate, reference=reference)
     require_one_class(reference.task)
-    number = standard_examples(_OWNER, examples, reference, input, layer)
+    number = standard_examples(_OWNER, examples, reference, input, at_layer)
     chosen = choose_examples(_OWNER, number, len(reference))
-    varied = vary(reference, chosen, input, layer, owner=_OWNER, purpose=PURPOSE)
+    varied = vary(reference, chosen, input, at_layer, owner=_OWNER, purpose=PURPOSE)
     return compare_boundaries(
         candidate,
         reference,
@@ -98,7 +98,7 @@ def compare_standard_boundaries(
         batch_size=batch_size,
         seed=seed,
         input=input,
-        layer=layer,
+        at_layer=at_layer,
     )
 
 

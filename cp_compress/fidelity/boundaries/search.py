@@ -229,7 +229,7 @@ class _Search:
     def _start(self) -> Tensor:
         margins = []
         classes = []
-        for rows in torch.arange(len(self.examples)).split(self.batch.limit):
+        for rows in torch.split(torch.arange(len(self.examples)), self.batch.limit):
             label, margin = self._evaluate(self.examples[rows.to(self.examples.device)], None, rows)
             classes.append(label)
             margins.append(margin)

@@ -35,7 +35,7 @@ def worst_case_directions(
     overshoot: float = _OVERSHOOT,
     batch_size: int | None = None,
     input: Input = None,
-    layer: str | None = None,
+    at_layer: str | None = None,
 ) -> Directions:
     """Return, for each example, estimates of the direction of this model's own nearest boundary.
 
@@ -54,7 +54,7 @@ def worst_case_directions(
             and never more than the observations were made with.
         input: Which of several inputs is moved: its name, or its place in a tuple; the others stay as each example has
             them. By default the only floating-point tensor, or else the only one, that is no mask.
-        layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
+        at_layer: The path of a layer whose outputs are moved instead of the input, such as one that embeds token ids.
 
     Returns:
         The directions of each example, one for each method.
@@ -77,7 +77,7 @@ def worst_case_directions(
     overshoot = check_real(owner, "overshoot", overshoot, "must be a share of 0 or more", at_least=0)
     require_one_class(observation.task)
     chosen = choose_examples(owner, examples, len(observation))
-    varied = vary(observation, chosen, input, layer, owner=owner, purpose=PURPOSE)
+    varied = vary(observation, chosen, input, at_layer, owner=owner, purpose=PURPOSE)
     return worst_directions_at(varied, methods, limit, overshoot, batch_size)
 
 

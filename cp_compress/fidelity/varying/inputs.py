@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import did_you_mean, reject
 from cp_compress.base.digests import digest_tensors, digest_text
 from cp_compress.base.errors import ObservationError
+from cp_compress.fidelity.observing.masks import Masks
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import DataDigest, LabeledData
-from cp_compress.inputs.trees import MASKS, Inputs, TensorTree, rows_of
+from cp_compress.inputs.trees import MASKS, Inputs, TensorTree, rows_of, split_rows
 
 Input = str | int | None
 """Which of several inputs is moved or explained: the name of one, such as "series" or "heads.left", or the place in a
@@ -48,9 +50,24 @@ def find_input(owner: str, inputs: Inputs, name: Input, purpose: str) -> int | N
     return names.index(asked)
 
 
+def floating_inputs(inputs: TensorTree) -> list[int]:
+    """Return the places of the floating-point tensors that are no masks."""
+    named = enumerate(zip(inputs.names, inputs.tensors, strict=True))
+    return [place for place, (name, tensor) in named if name not in MASKS and tensor.is_floating_point()]
+
+
+def cannot_be_moved(module: nn.Module | None) -> str:
+    """Return why whole numbers cannot be moved, and what can be instead."""
+    rule = "moving along a direction needs a floating-point dtype"
+    table = embedding_of(module)
+    if table is not None:
+        return f"{rule}; name the layer that embeds them, at_layer={table!r}: what it gives is moved"
+    return f"{rule}, and the model has no layer that embeds them and could be looked at instead"
+
+
 def _only_one(inputs: TensorTree, purpose: str) -> int:
     places = [place for place, name in enumerate(inputs.names) if name not in MASKS]
-    floating = [place for place in places if inputs.tensors[place].is_floating_point()]
+    floating = floating_inputs(inputs)
     for found in (floating, places):
         if len(found) == 1:
             return found[0]
@@ -160,15 +177,11 @@ class Varied(abc.ABC):
         part.counting = None if self.counting is None else self.counting[rows]
         return part
 
-    def require_floating(self, purpose: str) -> None:
-        """Raise ObservationError for values that cannot be moved; `purpose` is what needs floating-point numbers."""
-        if self.floating:
-            return
-        told = f"{self.what} are {self.values(slice(0, 1)).dtype}: {purpose} needs a floating-point dtype"
-        table = embedding_of(self.runner.module)
-        if table is not None:
-            raise ObservationError(f"{told}; name the layer that embeds them, layer={table!r}: what it gives is moved")
-        raise ObservationError(f"{told}, and the model has no layer that embeds them and could be looked at instead")
+    def require_floating(self) -> None:
+        """Raise ObservationError for values that cannot be moved, with what can be moved instead."""
+        if not self.floating:
+            told = f"{self.what} are {self.values(slice(0, 1)).dtype}"
+            raise ObservationError(f"{told}: {cannot_be_moved(self.runner.module)}")
 
     def counting_in(self, maps: Tensor) -> Tensor | None:
         """Return which places (k, length) of maps (k, ...) are no padding; None where they have no such places."""
@@ -220,6 +233,17 @@ class VariedInput(Varied):
             return self.observation.data.inputs(self.chosen[part])
         return rows_of(_tensor(self._inputs, self._place), part)
 
+    def note_padding(self) -> None:
+        """Learn which places of one tensor are padding, from the masks that parts of the model are given."""
+        if self._inputs is not None or self.runner.module is None:
+            return
+        inputs = self.values()
+        counting = padding_seen(
+            self.runner, inputs, lambda: tuple(inputs.shape[1:2]), self.observation.batch_size.limit
+        )
+        if counting is not None:
+            self._inputs, self.counting = inputs, counting
+
     def hold(self) -> None:
         """Read the values once, where they are needed again and again."""
         self._held = self.values()
@@ -241,14 +265,34 @@ class VariedInput(Varied):
                 "belong together, so that a call names them: subject.logits(inputs, rows), with subject.rows of those "
                 "of the batch"
             )
-        assert isinstance(self._inputs, TensorTree)
         beside = self._inputs[rows.cpu()]
         if self.counting is not None:
             own = _tensor(beside, self._place).to(values.device, values.dtype)
             values = torch.where(spread(self.counting[rows.cpu()], values).to(values.device), values, own)
+        if isinstance(beside, Tensor):
+            return self.runner.logits(values)
         tensors = list(beside.tensors)
         tensors[self._place or 0] = values
         return self.runner.logits(beside.replaced(tensors))
+
+
+def padding_seen(runner: Runner, inputs: Inputs, places: Callable[[], tuple[int, ...]], limit: int) -> Tensor | None:
+    """Return which of the places (length,) of examples count, (n, length) bool; None where all do, or nothing tells.
+
+    `places` says after a batch how many there are. A mask among the inputs tells, and else what parts of the model are
+    given; it is run on `limit` examples at a time.
+    """
+    assert runner.module is not None
+    found: list[Tensor] = []
+    with torch.no_grad(), runner.evaluating():
+        for part in split_rows(inputs, limit):
+            masks = Masks(part)
+            with masks.noting(runner.module):
+                runner.logits(part)
+            known = masks.of(places())
+            found.append(torch.ones(len(part), *places(), dtype=torch.bool) if known is None else known)
+    counting = torch.cat(found)
+    return None if bool(counting.all()) else counting
 
 
 def embedding_of(module: nn.Module | None) -> str | None:
@@ -274,7 +318,7 @@ class _OneInput(LabeledData):
         self.source, self.task, self.table = data.source, data.task, None
 
     @property
-    def labeled(self) -> bool:  # type: ignore[override]
+    def labeled(self) -> bool:
         return self._data.labeled
 
     def __len__(self) -> int:

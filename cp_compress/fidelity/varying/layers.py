@@ -10,11 +10,18 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import reject
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.layer_outputs import find_layer
-from cp_compress.fidelity.observing.masks import Masks
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.runner import Runner
-from cp_compress.fidelity.varying.inputs import Input, Varied, VariedInput, spread
-from cp_compress.inputs.trees import Inputs, split_rows
+from cp_compress.fidelity.varying.inputs import (
+    Input,
+    Varied,
+    VariedInput,
+    cannot_be_moved,
+    floating_inputs,
+    padding_seen,
+    spread,
+)
+from cp_compress.inputs.trees import Inputs, TensorTree
 
 
 def find_used_layer(runner: Runner, owner: str, path: str, inputs: Inputs, *, spatial: bool) -> nn.Module:
@@ -67,7 +74,7 @@ class VariedLayer(Varied):
         inputs = observation.data.read(chosen)[0]
         super().__init__(observation, chosen, inputs)
         self.layer = path
-        owner = f"{purpose} at layer={path!r}"
+        owner = f"{purpose} at_layer={path!r}"
         self._module = find_used_layer(self.runner, owner, path, inputs[:1], spatial=False)
         self._values = self._run(inputs)
         if not self._values.is_floating_point():
@@ -105,25 +112,18 @@ class VariedLayer(Varied):
 
     def _run(self, inputs: Inputs) -> Tensor:
         """Return what the layer gives, on the CPU, and learn which places are padding."""
-        assert self.runner.module is not None
         found: list[Tensor] = []
-        known: list[Tensor | None] = []
         hook = self._module.register_forward_hook(lambda module, args, output: found.append(output.detach().cpu()))
         try:
-            with torch.no_grad(), self.runner.evaluating():
-                for part in split_rows(inputs, self.observation.batch_size.limit):
-                    masks = Masks(part)
-                    with masks.noting(self.runner.module):
-                        self.runner.logits(part)
-                    places = tuple(found[-1].shape[1:2])
-                    known.append(masks.of(places) if found[-1].ndim > 2 else None)
+            limit = self.observation.batch_size.limit
+            counting = padding_seen(self.runner, inputs, lambda: tuple(found[-1].shape[1:2]), limit)
         finally:
             hook.remove()
         values = torch.cat(found)
-        if any(mask is not None for mask in known):
-            pairs = zip(known, found, strict=True)
-            every = [torch.ones(one.shape[:2], dtype=torch.bool) if mask is None else mask for mask, one in pairs]
-            self.counting = torch.cat(every)
+        if len(values) != len(inputs):
+            shape = tuple(found[-1].shape)
+            raise ObservationError(f"{self.layer} gives outputs {shape}, whose first dimension is not the examples")
+        self.counting = counting if counting is not None and values.ndim > 2 else None
         return values
 
 
@@ -136,15 +136,19 @@ def vary(
     layer cannot be used, or the values cannot be moved; `purpose` is what needs them.
     """
     if layer is None:
+        first = observation.data.read(chosen[:1])[0]
+        if name is None and isinstance(first, TensorTree) and not floating_inputs(first):
+            told = f"each example is {first.describe()}"
+            raise ObservationError(f"{purpose}: {told}: {cannot_be_moved(observation.runner.module)}")
         found: Varied = VariedInput(observation, chosen, name, owner=owner, purpose=purpose)
         assert isinstance(found, VariedInput)
         found.hold()
     elif not isinstance(layer, str) or not layer:
-        reject(owner, "layer", layer, "must be the path of a module, such as 'embeddings.word_embeddings'")
+        reject(owner, "at_layer", layer, "must be the path of a module, such as 'embeddings.word_embeddings'")
     elif name is not None:
-        reject(owner, "input", name, f"layer={layer!r} says what is moved: leave one of the two out")
+        reject(owner, "input", name, f"at_layer={layer!r} says what is moved: leave one of the two out")
     else:
         key = ("values of a layer", layer, tuple(chosen.tolist()))
         found = observation.remember(key, lambda: VariedLayer(observation, chosen, layer, purpose=purpose))
-    found.require_floating("moving along a direction")
+    found.require_floating()
     return found

@@ -17,6 +17,7 @@ from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.judging.measuring import measure_for, require_judgeable
 from cp_compress.fidelity.judging.requirement import Requirement
 from cp_compress.fidelity.observing.observation import forget_observations, observe
+from cp_compress.fidelity.observing.outputs import Output, check_output
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import known_digests, mark_as_searched, shared_examples
 from cp_compress.search.results import describe_check
@@ -49,6 +50,7 @@ def find_smallest(
     allow_shared_examples: bool = False,
     batch_size: int = 256,
     deployed_batch_size: int | None = None,
+    output: Output = None,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> SmallestSetting:
@@ -93,6 +95,7 @@ def find_smallest(
     Args: The run
         batch_size: The largest number of examples in one call.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it.
+        output: The part of what the models give that is compared, as `observe` takes it; by default their logits.
         device: Where models run; by default where they are.
         progress: Whether to show a progress bar.
 
@@ -121,6 +124,7 @@ def find_smallest(
     if repair is not None and not callable(repair):
         reject(_OWNER, "repair", repair, "must be a callable (model, codec) -> model")
     batch_size = check_integer(_OWNER, "batch_size", batch_size, "must be a whole number of 1 or more", at_least=1)
+    check_output(_OWNER, output)
     if device is not None:
         usable_device(device, f"{_OWNER}(device={str(device)!r}): it")
     data = LabeledData(dataset)
@@ -133,7 +137,7 @@ def find_smallest(
     axis = find_axis(codec_family, data)
     beside = model if reference is None else reference
     sizes = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
-    judge_data = _Judge(model, beside, judged, dict(options or {}), {"device": device, **sizes})
+    judge_data = _Judge(model, beside, judged, dict(options or {}), {"device": device, "output": output, **sizes})
     judge_data.require_judgeable(data)
     if repair is None:
         judge_data.rehearse(data)
