@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cp_compress import examples
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.examples import digits, digits_cnn, digits_training, train_digits_cnn
 
@@ -22,11 +23,15 @@ def test_the_shipped_network_is_good_and_each_call_gives_its_own():
     assert accuracy(digits_cnn()) > 0.98
 
 
-def test_training_gives_an_equally_good_network_for_each_seed():
+def test_training_gives_an_equally_good_network_for_another_seed():
+    assert accuracy(train_digits_cnn(1)) > 0.97
+
+
+def test_training_gives_the_same_network_for_the_same_seed(monkeypatch):
+    monkeypatch.setattr(examples, "_EPOCHS", 1)
     state = torch.random.get_rng_state()
     first, again, other = train_digits_cnn(1), train_digits_cnn(1), train_digits_cnn(2)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert min(accuracy(first), accuracy(other)) > 0.97
     assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
     assert not torch.equal(first.classifier[1].weight, other.classifier[1].weight)
 
