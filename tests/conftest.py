@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from forks import run_pytest
-from hypothesis import settings
+from hypothesis import given, settings, strategies
 from installed import remember_what_is_installed
 from missing_extras import require_plugins
 
@@ -180,6 +180,7 @@ def pytester(loaded: None, _kept: _Kept, pytester: pytest.Pytester) -> Iterator[
 @pytest.fixture(autouse=True, scope="session")
 def _what_is_imported_is_not_searched_for_garbage() -> None:
     """Leave what collection has imported out of the many collections to come: each would take a third of a second."""
+    given(strategies.none())(lambda _: None)()  # once frozen, older versions of Hypothesis do not find their generator
     gc.collect()
     gc.freeze()
 

@@ -1,15 +1,21 @@
 """Skips what needs an optional package where that is not installed, and says which extra brings it."""
 
 import importlib.util
+import re
 
 import pytest
 
 from cp_compress.base.errors import MissingExtraError
 
 PACKAGES = {
+    "adapters": ("peft", "transformers"),
     "cluster": ("dask", "distributed"),
+    "detection": ("faster_coco_eval",),
+    "kernels": ("numba",),
     "onnx": ("onnx", "onnxruntime"),
+    "retrieval": ("ir_measures",),
     "shrink": ("torch_pruning",),
+    "speech": ("jiwer",),
     "transformers": ("transformers",),
 }
 PLUGINS = {"--reruns": "pytest_rerunfailures", "--html": "pytest_html", "-n": "xdist"}
@@ -18,6 +24,14 @@ PLUGINS = {"--reruns": "pytest_rerunfailures", "--html": "pytest_html", "-n": "x
 def is_missing(extra):
     """Tell whether a package of an extra is not installed: where all are, asking for it is a failure and no reason."""
     return any(importlib.util.find_spec(package) is None for package in PACKAGES[extra])
+
+
+def skip_for_what_is_told(text):
+    """Skip a test whose program ended with a text that says an optional package is not installed, where it is not."""
+    for extra, packages in PACKAGES.items():
+        named = [rf"No module named '{package}[.']" for package in packages]
+        if is_missing(extra) and re.search("|".join([*named, rf"pytest-cp\[{extra}\]", r"MissingExtraError"]), text):
+            pytest.skip("it needs a package of an extra that is not installed")
 
 
 def _skip_for(error):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,7 +121,7 @@ def write_greedily(model: Any, batch: Any, length: int) -> dict[str, Any]:
         "logits_processor": [noted],
         "pad_token_id": 0 if filling is None else filling,
     }
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_sampling(model, config):
         # that a temperature has no effect without sampling is what is meant
         warnings.filterwarnings("ignore", message=".*do_sample.*")
         found = model.generate(**batch, **settings) if isinstance(batch, Mapping) else model.generate(batch, **settings)
@@ -128,6 +130,20 @@ def write_greedily(model: Any, batch: Any, length: int) -> dict[str, Any]:
     if not steps or tokens.shape[1] < steps or len(noted.steps[0]) != len(tokens):
         return {"tokens": tokens}
     return {"tokens": tokens[:, -steps:], "margins": torch.stack(noted.steps, dim=1)}
+
+
+@contextlib.contextmanager
+def _without_sampling(model: Any, config: Any) -> Iterator[None]:
+    """Let the settings of a model say what `generate` is told: versions of transformers take theirs over defaults."""
+    if not getattr(config, "do_sample", False) and getattr(config, "num_beams", 1) in (1, None):
+        yield
+        return
+    model.generation_config = copy.deepcopy(config)
+    model.generation_config.update(do_sample=False, num_beams=1)
+    try:
+        yield
+    finally:
+        model.generation_config = config
 
 
 def write_both(sides: tuple[Writer, Writer], data: GenerationData) -> tuple[list[Written], list[Written]]:
