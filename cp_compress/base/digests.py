@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import NotVisibleError, as_plain, is_plain, parts_of
 from cp_compress.base.holdings.walking import holdings_of
 
+Value = TypeVar("Value")
 _BIAS_OF_NORM = re.compile(r", bias=(True|False)")
 
 
@@ -107,12 +108,15 @@ def digest_model(model: Callable[..., object]) -> str | None:
     return examine(model).digest
 
 
-_known: ContextVar[dict[int, tuple[object, Examined]] | None] = ContextVar("cp_known_digests", default=None)
+_known: ContextVar[dict[tuple[int, ...], tuple[object, Any]] | None] = ContextVar("cp_known_digests", default=None)
 
 
 @contextlib.contextmanager
 def examining_once() -> Iterator[None]:
-    """Examine each model inside once, and again only after something has run: a large one takes seconds each time."""
+    """Examine each model, and each data set, inside once, and again only after something has run.
+
+    A large one takes seconds each time.
+    """
     token = _known.set({})
     try:
         yield
@@ -150,13 +154,22 @@ def examine(model: Callable[..., object]) -> Examined:
     >>> examine(nn.Linear(2, 1)).uncovered, examine(lambda batch: batch).digest
     ((), None)
     """
+    return once(lambda: _examine(model), model)
+
+
+def once(compute: Callable[[], Value], *subjects: object) -> Value:
+    """Return what `compute` says of some objects; within `examining_once` what it said the first time.
+
+    It is asked one thing of an object: a key is nothing but its objects.
+    """
     known = _known.get()
-    if known is not None and id(model) in known:
-        return known[id(model)][1]
-    examined = _examine(model)
-    if known is not None:
-        known[id(model)] = model, examined  # the model too, so that no other gets its id
-    return examined
+    if known is None:
+        return compute()
+    key = tuple(map(id, subjects))
+    if key not in known:
+        known[key] = subjects, compute()  # the objects too, so that no others get their ids
+    value: Value = known[key][1]
+    return value
 
 
 def _examine(model: Callable[..., object]) -> Examined:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from cp_compress.base.batching import is_out_of_memory, slices
-from cp_compress.base.digests import Digested, digest_text, start_digest, update_with_bytes
+from cp_compress.base.digests import Digested, digest_text, once, start_digest, update_with_bytes
 from cp_compress.base.errors import CompressionError, CorruptStreamError, ObservationError
 from cp_compress.base.showing.mistaken import mistaken
 from cp_compress.inputs.forms import ALONE, FORMS, TableDataset, as_table, has_label, split, with_tensors
 from cp_compress.inputs.loaders import count_in_order, require_positions
 from cp_compress.inputs.tasks import IGNORED, TaskDataset, as_targets, ignored_by, join_batches, task_of
-from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, row_digests, rows_of
+from cp_compress.inputs.trees import Inputs, TensorTree, digest_of, leaves_of, row_digests, rows_of
 from cp_compress.inputs.unlabeled import REMEDY, Unlabeled
 from cp_compress.inputs.wrapping import said_by
 
@@ -197,7 +197,8 @@ class LabeledData(Digested):
     def identity(self, sampled: int) -> Hashable:
         """Return what tells this data from other data that is held: its content, or itself and that of a sample."""
         if self.table is not None:
-            return digest_of(*self.table)
+            table = self.table
+            return once(lambda: digest_of(*table), *leaves_of(table[0]), table[1])
         # an id is safe here: who keeps it holds the object, so that no other can take its id
         spread = torch.linspace(0, len(self) - 1, min(len(self), sampled)).long()
         return id(self.source), len(self), digest_of(*self.read(spread))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cp_compress.base.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from scipy import stats
+    from scipy import special
 else:
-    stats = LazyModule("scipy.stats")
+    special = LazyModule("scipy.special")  # a hundredth of the time of a distribution of scipy.stats
 
 
 def hoeffding_bentkus(mean: float, size: float, error: float) -> float:
@@ -23,7 +23,8 @@ def hoeffding_bentkus(mean: float, size: float, error: float) -> float:
 
 def hoeffding_bentkus_log_p(mean: float, size: float, true_mean: float) -> float:
     """Return the logarithm of the p-value of a sample mean in [0, 1] this small if the true one is `true_mean`."""
-    bentkus = 1 + float(stats.binom.logcdf(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
+    tail = float(special.bdtr(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
+    bentkus = 1 + math.log(tail) if tail > 0 else -math.inf
     divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
     return min(bentkus, -size * divergence)
 
