@@ -258,7 +258,9 @@ def test_what_is_not_understood_stays_and_is_named():
             assert "hidden width" in told["attention.c_proj.weight"]
             assert told["router.weight"].startswith("its neurons stay")
     model = llama()
-    with pytest.raises(CompressionError, match=r"q_proj.*go together with those of .*k_proj, .*v_proj, which stay whole"):
+    with pytest.raises(
+        CompressionError, match=r"q_proj.*go together with those of .*k_proj, .*v_proj, which stay whole"
+    ):
         StructurePrune(0.5, include="*.q_proj").compress(model)
 
 
