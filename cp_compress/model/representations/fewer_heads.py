@@ -38,7 +38,7 @@ class FewerHeadsAttention(nn.MultiheadAttention):
         elif not self.batch_first:
             inputs = [one.transpose(0, 1) for one in inputs]
         queries, keys, values = (
-            functional.linear(one, weight, bias).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            self._by_head(functional.linear(one, weight, bias))
             for one, (weight, bias) in zip(inputs, self._in_projections(), strict=True)
         )
         mask = self._mask(attn_mask, key_padding_mask, queries, batched)
@@ -59,6 +59,9 @@ class FewerHeadsAttention(nn.MultiheadAttention):
             return output.squeeze(0), weights
         return (output if self.batch_first else output.transpose(0, 1)), weights
 
+    def _by_head(self, inner: Tensor) -> Tensor:
+        return inner.view(*inner.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
+
     def _in_projections(self) -> list[tuple[Tensor, Tensor | None]]:
         weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
@@ -77,7 +80,7 @@ class FewerHeadsAttention(nn.MultiheadAttention):
                     f"attn_mask has {attn_mask.shape[0]} masks, and {heads[0]} examples of {heads[1]} heads need "
                     f"{heads[0] * heads[1]}: heads were removed from this attention"
                 )
-            attn_mask = attn_mask.unflatten(0, heads)
+            attn_mask = attn_mask.view(*heads, *attn_mask.shape[1:])
         if key_padding_mask is not None:
             key_padding_mask = (key_padding_mask if batched else key_padding_mask[None])[:, None, None]
         found = [_added(mask, queries.dtype) for mask in (attn_mask, key_padding_mask) if mask is not None]
@@ -91,7 +94,7 @@ def can_lose_heads(layer: nn.Module) -> bool:
     )
 
 
-def set_heads(layer: nn.Module, heads: int) -> None:
+def set_heads(layer: Any, heads: int) -> None:
     """Let an attention layer have fewer heads, in place; what it holds is cut by the caller."""
     if not can_lose_heads(layer):
         raise CompressionError(f"heads of {type(layer).__name__} cannot be removed")

@@ -21,6 +21,7 @@ from cp_compress.model.representations.attention_heads import (
     find_projections,
     hidden_sizes,
     linear_sizes,
+    looks_like_attention,
 )
 from cp_compress.model.representations.configurations import GROUPS, HEADS, NEURONS, nearest_config
 from cp_compress.model.representations.fewer_heads import can_lose_heads
@@ -105,7 +106,8 @@ def find_blocks(model: nn.Module, seen: Trace) -> list[Block]:
     taken = {share.layer for block in blocks for share in (*block.given, *block.read)}
     found = list(_feed_forward(model, seen, paths, taken))
     # two layers one after the other are in any network; those of a transformer are near attention or gates
-    if not blocks and all(len(block.given) == 1 for block in found):
+    gated = any(len(block.given) > 1 for block in found)
+    if not (blocks or gated or any(map(looks_like_attention, model.modules()))):
         return []
     blocks += found
     places = {(block, one): nearest_config(model, block.given[0].path) for block in blocks for one in block.told}

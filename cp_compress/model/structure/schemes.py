@@ -63,6 +63,7 @@ class _UnitPrune(Piped, UnitPruneSettings):
             listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in skips[:5])
             raise CompressionError(f"{self}: the model has no {self.units} to prune ({listed or 'it has no layers'})")
         blocks: list[Block] = []
+        whole: list[Skip] = []
         if self.knows_blocks:
             blocks, chosen, whole = split_blocks(candidate, seen, chosen)
             skips += whole
@@ -70,7 +71,7 @@ class _UnitPrune(Piped, UnitPruneSettings):
         work = Work(candidate, chosen, inputs, seen, ranking, tuple(blocks))
         done = remove_weakest(work) if self.shrink else zero_weakest(work)
         if not done.changes and self.density < 1:
-            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in done.skips[:5])
+            listed = "; ".join(f"{skip.tensor}: {skip.reason}" for skip in [*whole, *done.skips][:5])
             raise NoEffectError(f"{self} changes nothing ({listed})")
         if self.shrink and self.density < 1 and not done.structural:
             listed = "; ".join(f"{change.tensor}: {change.action}" for change in done.changes[:5])

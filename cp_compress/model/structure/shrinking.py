@@ -94,7 +94,8 @@ class _Widened(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         wide = [torch.float64 if value is torch.float32 else value for value in args]
         named = {key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()}
-        return (torch.Tensor.double if func is torch.Tensor.float else func)(*wide, **named)
+        call: Any = torch.Tensor.double if func is torch.Tensor.float else func
+        return call(*wide, **named)
 
 
 def _probe(model: nn.Module) -> nn.Module:

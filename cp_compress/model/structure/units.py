@@ -47,7 +47,7 @@ def unit_count(layer: nn.Module) -> int:
     if is_transposed_linear(layer):
         return transposed_sizes(layer)[1]
     if isinstance(layer, nn.MultiheadAttention):
-        return layer.num_heads * layer.head_dim
+        return int(layer.num_heads * layer.head_dim)
     count: int = getattr(layer, "out_channels" if isinstance(layer, _ConvNd) else "out_features")
     return count
 
