@@ -241,7 +241,7 @@ def _check_options(options: Mapping[str, Any], chosen: Sequence[str]) -> None:
 
 
 def _runnable() -> dict[str, Comparison]:
-    return {level: one for level, one in known_comparisons().items() if one.kind != "streamed"}
+    return {level: one for level, one in known_comparisons().items() if one.kind not in ("streamed", "pipeline")}
 
 
 def _lacking(comparison: Comparison, decoded: Any, given: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import time
 import warnings
@@ -24,6 +25,7 @@ from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.base.showing.mistaken import reject_kind
+from cp_compress.base.timing import in_turns
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
@@ -158,19 +160,20 @@ def time_in_turns(
     for name, model in (("candidate", candidate), ("reference", reference)):
         if not isinstance(model, nn.Module):
             reject_kind("measure_latency", name, model, "must be a torch.nn.Module", "model")
-    models = (candidate, reference)
-    arguments = [_arguments(model, example_input) for model in models]
-    times: tuple[list[float], list[float]] = ([], [])
+    calls = [
+        functools.partial(_time_call, model, *_arguments(model, example_input)) for model in (candidate, reference)
+    ]
     with running(candidate), running(reference), torch.no_grad():
-        for turn in range(repeats + 1):
-            for model, (args, kwargs), seconds in zip(models, arguments, times, strict=True):
-                _synchronise(model)
-                start = time.perf_counter()
-                model(*args, **kwargs)
-                _synchronise(model)
-                if turn:
-                    seconds.append(time.perf_counter() - start)
-    return times
+        ours, theirs = in_turns(calls, repeats, warm_up=1)
+    return ours, theirs
+
+
+def _time_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    _synchronise(model)
+    start = time.perf_counter()
+    model(*args, **kwargs)
+    _synchronise(model)
+    return time.perf_counter() - start
 
 
 def _count_flops(model: nn.Module, example_input: Any) -> int:

@@ -14,6 +14,7 @@ ASSERTIONS: Mapping[str, str] = {
     "robustness": "robustness",
     "divergence": "no_divergence",
     "footprint": "footprint",
+    "end_to_end": "end_to_end",
     "reconstruction": "reconstruction",
     "outputs": "outputs_preserved",
     "language": "language_preserved",
