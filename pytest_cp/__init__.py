@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cp_compress.base.lazy import lazy_exports
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 
 if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import assert_attribution_iou as assert_attribution_iou

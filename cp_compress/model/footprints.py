@@ -8,9 +8,9 @@ import functools
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,13 @@ from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
 from cp_compress.base.holdings.walking import holdings_of
 from cp_compress.base.lazy import LazyModule
 from cp_compress.base.showing.mistaken import reject_kind
-from cp_compress.base.timing import in_turns
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
 from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
+
+Found = TypeVar("Found")
 
 
 @explains_keywords
@@ -150,6 +151,23 @@ def measure_latency(
     """
     ours, theirs = time_in_turns(candidate, reference, example_input, repeats)
     return statistics.median(ours), statistics.median(theirs)
+
+
+def in_turns(calls: Sequence[Callable[[], Found]], turns: int, *, warm_up: int = 0) -> list[list[Found]]:
+    """Return what each call gave in each turn, one after the other in every turn; the first ones are left out.
+
+    What is compared is measured alternately, so that a busy machine slows all alike.
+
+    >>> in_turns([lambda: "a", lambda: "b"], 2, warm_up=1)
+    [['a', 'a'], ['b', 'b']]
+    """
+    found: list[list[Found]] = [[] for _ in calls]
+    for turn in range(warm_up + turns):
+        for call, values in zip(calls, found, strict=True):
+            value = call()
+            if turn >= warm_up:
+                values.append(value)
+    return found
 
 
 def time_in_turns(

@@ -15,11 +15,11 @@ from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.describing import describe
 from cp_compress.base.devices import usable_device
 from cp_compress.base.showing.mistaken import is_factory, reject_kind
-from cp_compress.base.timing import in_turns
 from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.coefficients.dataset import CoefficientDataset
 from cp_compress.data.dataset import CompressedDataset
 from cp_compress.model.copying import copy_whole
+from cp_compress.model.footprints import in_turns
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.record import compression_steps
 from cp_compress.pipeline.results import PipelineComparison, PipelineProfile

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check
