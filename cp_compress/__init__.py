@@ -74,10 +74,12 @@ if TYPE_CHECKING:
     from cp_compress.model import parse_scheme as parse_scheme
     from cp_compress.model import save as save
     from cp_compress.model import to_semi_structured as to_semi_structured
+    from cp_compress.pipeline import profile_pipeline as profile_pipeline
     from cp_compress.search import CodecSpace as CodecSpace
     from cp_compress.search import adapt as adapt
     from cp_compress.search import find_smallest as find_smallest
     from cp_compress.search import recalibrate_batchnorm as recalibrate_batchnorm
+    from cp_compress.search import write_preserved_store as write_preserved_store
 
 __version__ = "0.1.0"
 _PACKAGES = {
@@ -145,7 +147,8 @@ _PACKAGES = {
         "to_semi_structured",
     ),
     "fidelity.robustness": ("compare_robustness",),
-    "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm"),
+    "pipeline": ("profile_pipeline",),
+    "search": ("CodecSpace", "adapt", "find_smallest", "recalibrate_batchnorm", "write_preserved_store"),
 }
 _MODULES = {name: f"{__name__}.{package}" for package, names in _PACKAGES.items() for name in names}
 __all__ = sorted(_MODULES)

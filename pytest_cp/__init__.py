@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cp_compress.base.lazy import lazy_exports
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 
 if TYPE_CHECKING:
     from pytest_cp.assertions.attributions import assert_attribution_iou as assert_attribution_iou
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_cp.assertions.divergence import check_no_divergence as check_no_divergence
     from pytest_cp.assertions.embeddings import assert_embeddings_preserved as assert_embeddings_preserved
     from pytest_cp.assertions.embeddings import check_embeddings_preserved as check_embeddings_preserved
+    from pytest_cp.assertions.end_to_end import assert_end_to_end as assert_end_to_end
+    from pytest_cp.assertions.end_to_end import check_end_to_end as check_end_to_end
     from pytest_cp.assertions.footprint import assert_footprint as assert_footprint
     from pytest_cp.assertions.footprint import check_footprint as check_footprint
     from pytest_cp.assertions.generation import assert_generation_preserved as assert_generation_preserved
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from pytest_cp.errors import LanguageNotPreservedError as LanguageNotPreservedError
     from pytest_cp.errors import NothingComparedError as NothingComparedError
     from pytest_cp.errors import OutputsNotPreservedError as OutputsNotPreservedError
+    from pytest_cp.errors import PipelineNotFasterError as PipelineNotFasterError
     from pytest_cp.errors import PointingNotPreservedError as PointingNotPreservedError
     from pytest_cp.errors import PredictionsNotPreservedError as PredictionsNotPreservedError
     from pytest_cp.errors import PreservationError as PreservationError
@@ -80,6 +83,7 @@ _ERRORS = (
     "LanguageNotPreservedError",
     "OutputsNotPreservedError",
     "NothingComparedError",
+    "PipelineNotFasterError",
     "PointingNotPreservedError",
     "PredictionsNotPreservedError",
     "PreservationError",

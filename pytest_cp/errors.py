@@ -78,6 +78,10 @@ class FootprintNotReducedError(PreservationError):
     """The compressed model is not as much smaller or faster as required."""
 
 
+class PipelineNotFasterError(PreservationError):
+    """The compressed pipeline, from stored data to answers, is not as fast as required."""
+
+
 class ComparisonNotPreservedError(PreservationError):
     """A comparison or a measurement of the user's own does not hold what is required of it."""
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.judging.requirement import Requirement
     from cp_compress.fidelity.observing.observation import Observation
 
-_LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind != "data" and not one.required)
+_LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind not in ("data", "pipeline") and not one.required)
 _LISTED = 5
 _WIDTH = 79
 

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         rule = "is about models that must keep their answers: add --preserve MODEL"
         raise InvalidArgumentError(f"--{unused[0].replace('_', '-')} {rule}")
     codec = parse_codec(options.codec)
-    data = _read_examples(options.data)
+    data = read_examples_or_folder(options.data)
     with _cluster(options.cluster), _told_as_options():
         stored = write_store(
             data,
@@ -139,7 +139,7 @@ def _run_preserving(options: argparse.Namespace) -> int:
     models = {what: _read_models(options, what, device) for what in ("preserve", "held_back")}
     with _told_as_options("write_preserved_store"):
         stored = write_preserved_store(
-            _read_examples(options.data),
+            read_examples_or_folder(options.data),
             family,
             options.output,
             models["preserve"],
@@ -171,7 +171,8 @@ def _read_models(options: argparse.Namespace, what: str, device: torch.device) -
     return models
 
 
-def _read_examples(name: str) -> Any:
+def read_examples_or_folder(name: str) -> Any:
+    """Return the examples of a factory, or of a folder of images; raises InvalidArgumentError for another name."""
     if not Path(name).is_dir():
         if ":" not in name:
             raise InvalidArgumentError(f'DATA {name!r} is neither a folder nor of the form "package.module:factory"')

@@ -43,7 +43,7 @@ def _join(rows: Sequence[Any], positions: Sequence[int]) -> Iterator[Run]:
     for position, row in zip(positions, rows, strict=True):
         if not isinstance(row, (tuple, list)) or len(row) != 2:
             raise ObservationError(f"example #{position} is a {type(row).__name__}, not an (input, label) pair")
-        inputs.append(_as_tensor(row[0], position))
+        inputs.append(as_tensor(row[0], position))
         labels.append(row[1])
     numbers = as_labels(labels, len(labels))
     begin = 0
@@ -53,7 +53,8 @@ def _join(rows: Sequence[Any], positions: Sequence[int]) -> Iterator[Run]:
         begin += len(part)
 
 
-def _as_tensor(example: Any, position: int) -> Tensor:
+def as_tensor(example: Any, position: int) -> Tensor:
+    """Return the input of an example as a tensor; a PIL image becomes uint8 (channels, height, width)."""
     if isinstance(example, Tensor):
         return example
     if isinstance(example, np.ndarray):

@@ -87,10 +87,14 @@ class StreamDataset(Dataset[tuple[Tensor, Tensor]]):
         return position % len(self)
 
     def _decode(self, positions: list[int]) -> list[Tensor]:
-        """Return decoded examples, those of one shape decoded together."""
-        return read_streams(
-            self._streams(positions), positions, lambda part: self._transformed(self.codec.decode(part)), self.where
-        )
+        return self.decode_streams(self._streams(positions), positions)
+
+    def decode_streams(self, streams: Sequence[bytes], positions: Sequence[int]) -> list[Tensor]:
+        """Return the decoded and transformed examples of streams, those of one shape decoded together.
+
+        `positions` are the numbers of the examples, by which errors name them.
+        """
+        return read_streams(streams, positions, lambda part: self._transformed(self.codec.decode(part)), self.where)
 
     def _transformed(self, batch: Tensor) -> Tensor:
         if self.transform is None:

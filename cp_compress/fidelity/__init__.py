@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from cp_compress.fidelity.embeddings.similarity import linear_cka as linear_cka
     from cp_compress.fidelity.embeddings.similarity import minibatch_cka as minibatch_cka
     from cp_compress.fidelity.embeddings.similarity import unbiased_cka as unbiased_cka
+    from cp_compress.fidelity.end_to_end import compare_end_to_end as compare_end_to_end
     from cp_compress.fidelity.generation.comparison import compare_generation as compare_generation
     from cp_compress.fidelity.judging.groups import holm as holm
     from cp_compress.fidelity.judging.intervals import Interval as Interval
@@ -137,6 +138,7 @@ _MODULES = {
     "compare_detections": "detections.comparison",
     "compare_divergence": "divergence.comparison",
     "compare_embeddings": "embeddings.comparison",
+    "compare_end_to_end": "end_to_end",
     "compare_generation": "generation.comparison",
     "compare_language": "language.comparison",
     "compare_outputs": "outputs.comparison",

@@ -24,7 +24,7 @@ from cp_compress.fidelity.judging.metrics import METRICS, find_comparison
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.measurement import Measurement
 
-Kind = Literal["behaviour", "size", "data", "streamed"]
+Kind = Literal["behaviour", "size", "data", "streamed", "pipeline"]
 
 
 @explains_keywords
@@ -68,10 +68,12 @@ class Comparison(Brief):
         name: What specifications, records and the command line call it.
         function: The function (candidate observation, reference observation, **options) -> Measurement, or where it
             is, as "package.module:function". Of kind "data" it takes (decoded data, original data, **options), of kind
-            "streamed" (candidate, reference, data, **options).
+            "streamed" (candidate, reference, data, **options), of kind "pipeline" (candidate, reference, candidate's
+            data, reference's data, **options).
         metrics: The metrics that it gives.
         kind: What is compared: "behaviour" of two models on data, "size" of two models, "data" before and after a
-            codec, or "streamed": two models side by side, batch by batch, whose outputs are folded and not kept.
+            codec, "streamed": two models side by side, batch by batch, whose outputs are folded and not kept, or
+            "pipeline": how fast two models read and answer, each its own data.
         needs: What it asks of the models.
         made: Options that are no plain values: a specification names the factory that makes one.
         required: Options without which it cannot be called, and which no text can give: it is used from Python and,
@@ -152,7 +154,7 @@ class Comparison(Brief):
     def options(self) -> Mapping[str, inspect.Parameter]:
         """The options of its function, by name: every parameter after the subjects."""
         parameters = list(inspect.signature(self.compare).parameters.items())
-        return dict(parameters[3 if self.kind == "streamed" else 2 :])
+        return dict(parameters[{"streamed": 3, "pipeline": 4}.get(self.kind, 2) :])
 
     def metric(self, name: str) -> Metric:
         """Return one of its metrics; raises KeyError for another name."""
@@ -245,6 +247,7 @@ COMPARISONS: Mapping[str, Comparison] = {
             implied=_sizes,
         ),
         _declare("reconstruction", "reconstruction:compare_reconstruction", kind="data"),
+        _declare("end_to_end", "end_to_end:compare_end_to_end", kind="pipeline", made=("transform", "loss")),
         _declare(
             "outputs",
             "outputs.comparison:compare_outputs",

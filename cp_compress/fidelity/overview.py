@@ -241,7 +241,7 @@ def _check_options(options: Mapping[str, Any], chosen: Sequence[str]) -> None:
 
 
 def _runnable() -> dict[str, Comparison]:
-    return {level: one for level, one in known_comparisons().items() if one.kind != "streamed"}
+    return {level: one for level, one in known_comparisons().items() if one.kind not in ("streamed", "pipeline")}
 
 
 def _lacking(comparison: Comparison, decoded: Any, given: Mapping[str, Any]) -> str | None:
@@ -253,6 +253,8 @@ def _lacking(comparison: Comparison, decoded: Any, given: Mapping[str, Any]) -> 
         return f"it needs {' and '.join(missing or needed)}: give them, or call compare_{comparison.name}"
     if comparison.kind == "streamed":
         return f"it reads its data in another form: call compare_{comparison.name}"
+    if comparison.kind == "pipeline":
+        return f"it measures time, from stored data to answers: call compare_{comparison.name}"
     if comparison.kind == "data" and decoded is None:
         return "it compares data before and after a codec: give codec"
     if "epsilon" in comparison.options and given["epsilon"] is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from cp_compress.model.record import compression_steps
 from cp_compress.model.representations.registry import held_weights, tensors_of
 from cp_compress.model.storage.files import stored_bytes
 from cp_compress.model.tracing import running
+
+Found = TypeVar("Found")
 
 
 @explains_keywords
@@ -150,6 +153,23 @@ def measure_latency(
     return statistics.median(ours), statistics.median(theirs)
 
 
+def in_turns(calls: Sequence[Callable[[], Found]], turns: int, *, warm_up: int = 0) -> list[list[Found]]:
+    """Return what each call gave in each turn, one after the other in every turn; the first ones are left out.
+
+    What is compared is measured alternately, so that a busy machine slows all alike.
+
+    >>> in_turns([lambda: "a", lambda: "b"], 2, warm_up=1)
+    [['a', 'a'], ['b', 'b']]
+    """
+    found: list[list[Found]] = [[] for _ in calls]
+    for turn in range(warm_up + turns):
+        for call, values in zip(calls, found, strict=True):
+            value = call()
+            if turn >= warm_up:
+                values.append(value)
+    return found
+
+
 def time_in_turns(
     candidate: nn.Module, reference: nn.Module, example_input: Any, repeats: int = 20
 ) -> tuple[list[float], list[float]]:
@@ -158,19 +178,20 @@ def time_in_turns(
     for name, model in (("candidate", candidate), ("reference", reference)):
         if not isinstance(model, nn.Module):
             reject_kind("measure_latency", name, model, "must be a torch.nn.Module", "model")
-    models = (candidate, reference)
-    arguments = [_arguments(model, example_input) for model in models]
-    times: tuple[list[float], list[float]] = ([], [])
+    calls = [
+        functools.partial(_time_call, model, *_arguments(model, example_input)) for model in (candidate, reference)
+    ]
     with running(candidate), running(reference), torch.no_grad():
-        for turn in range(repeats + 1):
-            for model, (args, kwargs), seconds in zip(models, arguments, times, strict=True):
-                _synchronise(model)
-                start = time.perf_counter()
-                model(*args, **kwargs)
-                _synchronise(model)
-                if turn:
-                    seconds.append(time.perf_counter() - start)
-    return times
+        ours, theirs = in_turns(calls, repeats, warm_up=1)
+    return ours, theirs
+
+
+def _time_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    _synchronise(model)
+    start = time.perf_counter()
+    model(*args, **kwargs)
+    _synchronise(model)
+    return time.perf_counter() - start
 
 
 def _count_flops(model: nn.Module, example_input: Any) -> int:

@@ -281,6 +281,17 @@ class ReconstructionBounds(TypedDict, total=False):
     """At most this (in [0, inf], in bytes). The mean number of bytes that an example is stored in."""
 
 
+class EndToEndBounds(TypedDict, total=False):
+    """The bounds of end_to_end."""
+
+    min_speedup: float | None
+    """At least this (in [0, inf]). The examples a second of the compressed pipeline, from stored data to answers,
+    over the uncompressed one's."""
+
+    min_examples_per_second: float | None
+    """At least this (in [0, inf], in examples/s). The examples a second of the compressed pipeline."""
+
+
 class OutputsBounds(TypedDict, total=False):
     """The bounds of outputs."""
 

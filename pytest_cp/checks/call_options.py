@@ -48,13 +48,14 @@ def bounds_of(metrics: Iterable[Metric]) -> list[inspect.Parameter]:
 
 
 def taking_bounds(
-    metrics: Iterable[Metric],
+    metrics: Iterable[Metric], *, observing: bool = True
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Let an assertion with `**bounds` take the bounds of metrics, and its checks carry the options that were chosen.
 
     The signature that callers see names each bound, and of an assertion that runs two models on data the deployed batch
-    size, which is no option (baselines know it where answers depend on it), and the output that is compared. Raises
-    TypeError for any other keyword, as Python itself does, with the argument that is meant.
+    size, which is no option (baselines know it where answers depend on it), and the output that is compared; one that
+    is not `observing` what models answer takes neither. Raises TypeError for any other keyword, as Python itself does,
+    with the argument that is meant.
     """
     named = {parameter.name: parameter for parameter in bounds_of(metrics)}
 
@@ -62,7 +63,7 @@ def taking_bounds(
         signature = inspect.signature(assertion)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         options = {one.name: one.default for one in own if one.name not in SUBJECTS | _ELSEWHERE}
-        runs = {"reference", "dataset"} <= set(signature.parameters)
+        runs = observing and {"reference", "dataset"} <= set(signature.parameters)
         held = [inspect.Parameter(DEPLOYED, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")]
         if runs:
             kinds = "str | int | Callable[[Any], Any] | None"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cp_compress.fidelity.comparisons import known_comparisons
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 from pytest_cp.baselines import brief_problem
 from pytest_cp.checks.messages import changed_share, in_brief
 from pytest_cp.checks.recorder import Record, decisive_requirement, nearness

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from cp_compress.fidelity.comparisons import COMPARISONS, Comparison, known_comparisons
 from cp_compress.fidelity.judging.metric import Metric, bound_arguments
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.judging.judgement import Check
@@ -76,6 +76,9 @@ _LIMITS: Mapping[str, dict[str, Any]] = {
     "queries": _COUNT,
     "k": _COUNT,
     "max_new_tokens": _COUNT,
+    "batch_size": _COUNT,
+    "workers": {"minimum": 0},
+    "turns": {"minimum": 3},
     "min_class_objects": _COUNT,
     "tie_margin": {"minimum": 0},
     "score_threshold": {"minimum": 0, "maximum": 1},

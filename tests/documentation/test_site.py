@@ -23,6 +23,7 @@ PACKAGES = {
     "cp_compress.model": "model",
     "cp_compress.data": "data",
     "cp_compress.fidelity": "fidelity",
+    "cp_compress.pipeline": "pipeline",
     "cp_compress.search": "search",
     "cp_compress.artifacts": "artifacts",
 }

@@ -39,7 +39,8 @@ def bounds_text() -> str:
     """Return the source of `pytest_cp/assertions/bounds.py`."""
     parts = [_HEADER]
     for name, comparison in COMPARISONS.items():
-        lines = [f"class {name.capitalize()}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
+        kind = "".join(part.capitalize() for part in name.split("_"))
+        lines = [f"class {kind}Bounds(TypedDict, total=False):", f'    """The bounds of {name}."""']
         if comparison.kind in ("behaviour", "streamed"):
             lines += [*_DEPLOYED, *_OUTPUT]
         for argument, metric in bound_arguments(comparison.metrics).items():

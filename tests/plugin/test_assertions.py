@@ -117,6 +117,12 @@ CASES = {
         [{"min_compression": 50.0}, {"max_flops_ratio": 0.5, "example_input": torch.zeros(1, 1, 8, 8)}],
         errors.FootprintNotReducedError,
     ),
+    "end_to_end": (
+        lambda reference, pruned, data: (pruned, reference, data),
+        [{"min_speedup": 0.0, "turns": 3, "examples": 8}, {"min_examples_per_second": 0.0, "turns": 3, "examples": 8}],
+        [{"min_examples_per_second": 1e12, "turns": 5, "examples": 8, "confidence": 0.95}],
+        errors.PipelineNotFasterError,
+    ),
 }
 
 

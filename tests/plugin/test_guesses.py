@@ -20,7 +20,7 @@ from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.model.projection import project
 from cp_compress.training.training import train_compressed
 from pytest_cp import check_preserved_predictions
-from pytest_cp.assertions.names import ASSERTIONS
+from pytest_cp.assertions import ASSERTIONS
 from pytest_cp.checks.records import not_asserting
 
 SCREEN = 24

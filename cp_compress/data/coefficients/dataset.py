@@ -103,14 +103,28 @@ class CoefficientDataset(Dataset[tuple[Tensor, Tensor]]):
         if not positions:
             return []
         if self._stored is not None:
-            streams = [self._stored.stream(position) for position in positions]
-            where = getattr(self._stored, "where", lambda position: "")
-            found = read_streams(streams, positions, self._of_streams, where)
-        else:
-            assert self._images is not None
-            runs = [inputs for inputs, _ in read_examples(self._images, positions)]
-            found = [row for run in runs for row in maps_of_images(self.codec, run, self.precision, self.arrangement)]
+            return self.decode_streams(self.streams(positions), positions)
+        assert self._images is not None
+        runs = [inputs for inputs, _ in read_examples(self._images, positions)]
+        found = [row for run in runs for row in maps_of_images(self.codec, run, self.precision, self.arrangement)]
         return list(zip(found, self.labels[positions], strict=True))
+
+    @property
+    def reads_streams(self) -> bool:
+        """Whether the coefficients are read from streams, and not computed from images."""
+        return self._stored is not None
+
+    def streams(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the streams of stored examples, in the order of their indices."""
+        if self._stored is None:
+            reject(_OWNER, "dataset", "images", "only data that is stored compressed has streams")
+        return [self._stored.stream(self._position(index)) for index in indices]
+
+    def decode_streams(self, streams: Sequence[bytes], positions: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return (coefficients, label) of streams; `positions` are the numbers of the examples."""
+        where = getattr(self._stored, "where", lambda position: "")
+        found = read_streams(streams, positions, self._of_streams, where)
+        return list(zip(found, self.labels[list(positions)], strict=True))
 
     def remake(self, inputs: Tensor) -> Tensor:
         """Return the coefficients of images (n, ...), made as those of the data set were."""

@@ -45,6 +45,7 @@ class Metric:
             where that says nothing, such as labels on which the reference is no better than chance.
         start: A bound to start from, where none has been measured: what a mild compression, such as 8-bit weights,
             keeps with room to spare. None where that depends on the reference or on the unit of the data.
+        called: What its argument calls it, where another comparison has a metric of that name; empty for its name.
 
     Raises:
         InvalidArgumentError: If the name is no word, the range is empty, or an argument is none of its choices or
@@ -67,6 +68,7 @@ class Metric:
     leveled: bool = False
     rests_on: Basis = "values"
     start: float | None = None
+    called: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
@@ -97,7 +99,8 @@ class Metric:
         if self.direction is None:
             return None
         # a worst case says so in its name: max_class_accuracy_drop is bounded by an argument of that name
-        return self.name if self.name.startswith(f"{self.direction}_") else f"{self.direction}_{self.name}"
+        name = self.called or self.name
+        return name if name.startswith(f"{self.direction}_") else f"{self.direction}_{name}"
 
     def check_direction(self, owner: str, direction: Direction, bound: float, name: str | None = None) -> None:
         """Refuse a requirement that a candidate could only meet by being worse.

@@ -61,31 +61,30 @@ class Bisecting:
         low = torch.zeros(count, dtype=torch.int64)
         high = torch.full((count,), len(self.codecs))
         streams: list[bytes] = [b""] * count
+        kept = inputs.clone()  # what is decoded of the chosen streams
         decodes = 0
         while bool((low < high).any()):
             active = (low < high).nonzero().flatten()
             middle = (low[active] + high[active]) // 2
-            held, tried = self._try(inputs[active], middle, active, before)
+            held, tried, decoded = self._try(inputs[active], middle, active, before)
             decodes += 1
-            for place in (held | (middle == len(self.codecs) - 1)).nonzero().flatten().tolist():
+            taken = held | (middle == len(self.codecs) - 1)  # where no setting holds, the mildest is tried last
+            kept[active[taken]] = decoded[taken]
+            for place in taken.nonzero().flatten().tolist():
                 streams[int(active[place])] = tried[place]
             high[active[held]] = middle[held]
             low[active[~held]] = middle[~held] + 1
         unkept = (high == len(self.codecs)).nonzero().flatten()
         if len(unkept) and self.lossless is not None:
             made = self.lossless.encode(inputs[unkept])
-            held = self._kept(self.lossless.decode(made), unkept, before)
+            kept[unkept] = self.lossless.decode(made)
             decodes += 1
             for place, stream in zip(unkept.tolist(), made, strict=True):
                 streams[place] = stream
-            if not bool(held.all()):
-                place = first + int(unkept[(~held).nonzero()[0]])
-                raise CompressionError(
-                    f"example #{place} is not kept even by {self.lossless}: the models are not steady"
-                )
+                if not torch.equal(kept[place], inputs[place]):  # the same input has the same answer
+                    raise CompressionError(f"example #{first + place} is changed by {self.lossless}")
         if self.held_back and all(streams):
-            decodes += 1
-            self._look_beside(originals, inputs, high, streams)
+            self._look_beside(originals, kept)
         self.found.settings += high.tolist()
         self.found.refused += [first + place for place, stream in enumerate(streams) if not stream]
         self.found.digests += [digest_stream(stream) for stream in streams]
@@ -93,20 +92,24 @@ class Bisecting:
 
     def _try(
         self, inputs: Tensor, settings: Tensor, places: Tensor, before: Sequence[Tensor]
-    ) -> tuple[Tensor, list[bytes]]:
-        """Tell which examples (n,) hold at their settings, and return their streams; one that is refused does not."""
-        decoded: list[Tensor | None] = [None] * len(inputs)
+    ) -> tuple[Tensor, list[bytes], Tensor]:
+        """Tell which examples (n,) hold at their settings; return that, their streams, and what is decoded of them.
+
+        One that the codec refuses does not hold and has no stream.
+        """
+        decoded = inputs.clone()
+        stored = torch.zeros(len(inputs), dtype=torch.bool)
         streams: list[bytes] = [b""] * len(inputs)
         for number in settings.unique().tolist():
             rows = (settings == number).nonzero().flatten()
             for part, made in self._encoded(self.codecs[number], inputs, rows):
-                for row, stream, example in zip(part.tolist(), made, self.codecs[number].decode(made), strict=True):
-                    streams[row], decoded[row] = stream, example
-        held = torch.tensor([example is not None for example in decoded])
-        there = [example for example in decoded if example is not None]
-        if there:
-            held[held.clone()] = self._kept(torch.stack(there), places[held], before)
-        return held, streams
+                decoded[part], stored[part] = self.codecs[number].decode(made), True
+                for row, stream in zip(part.tolist(), made, strict=True):
+                    streams[row] = stream
+        held = stored.clone()
+        if bool(stored.any()):
+            held[stored] = self._kept(decoded[stored], places[stored], before)
+        return held, streams, decoded
 
     def _encoded(self, codec: Codec, inputs: Tensor, rows: Tensor) -> list[tuple[Tensor, list[bytes]]]:
         """Return the rows that a codec stores with their streams: in one part, or one by one where it refuses some."""
@@ -128,18 +131,12 @@ class Bisecting:
                 kept[rows] = member.holds(member.ask(shown[rows]), outputs[places[rows]])
         return kept
 
-    def _look_beside(self, originals: Tensor, inputs: Tensor, settings: Tensor, streams: Sequence[bytes]) -> None:
-        """Note what the models that were held back make of the chosen streams."""
-        decoded = torch.empty_like(inputs)
-        for number in settings.unique().tolist():
-            rows = (settings == number).nonzero().flatten()
-            codec = self.codecs[min(number, len(self.codecs) - 1)]
-            if number == len(self.codecs) and self.lossless is not None:
-                codec = self.lossless
-            decoded[rows] = codec.decode([streams[row] for row in rows.tolist()])
+    def _look_beside(self, originals: Tensor, decoded: Tensor) -> None:
+        """Note what the models that were held back make of what is decoded of the chosen streams."""
+        shown = self.shown(decoded)
         for member in self.held_back:
             before = member.look(originals, len(self.found.settings))
-            after = member.ask(self.shown(decoded))
+            after = member.ask(shown)
             self.found.kept[member.name] += member.holds(after, before).tolist()
             self.found.same[member.name] += (after.argmax(dim=1) == before.argmax(dim=1)).tolist()
 

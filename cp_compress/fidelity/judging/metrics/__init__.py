@@ -25,7 +25,7 @@ from cp_compress.fidelity.judging.metrics.found import DETECTIONS, RETRIEVAL
 from cp_compress.fidelity.judging.metrics.language import GENERATION, LANGUAGE
 from cp_compress.fidelity.judging.metrics.outputs import OUTPUTS
 from cp_compress.fidelity.judging.metrics.predictions import PREDICTIONS
-from cp_compress.fidelity.judging.metrics.sizes import FOOTPRINT, RECONSTRUCTION
+from cp_compress.fidelity.judging.metrics.sizes import END_TO_END, FOOTPRINT, RECONSTRUCTION
 
 _LISTED = 6
 
@@ -45,6 +45,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
     "outputs": OUTPUTS,
     "reconstruction": RECONSTRUCTION,
     "footprint": FOOTPRINT,
+    "end_to_end": END_TO_END,
 }
 """The metrics of each comparison of this package, by name."""
 

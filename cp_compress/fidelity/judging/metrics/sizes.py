@@ -54,6 +54,27 @@ RECONSTRUCTION = declared(
     ),
 )
 
+END_TO_END = declared(
+    Metric(
+        "end_to_end_speedup",
+        "The examples a second of the compressed pipeline, from stored data to answers, over the uncompressed one's.",
+        "higher",
+        unchanged=1.0,
+        high=_INF,
+        claims=True,
+        start=1.0,
+        called="speedup",
+    ),
+    Metric(
+        "examples_per_second",
+        "The examples a second of the compressed pipeline.",
+        "higher",
+        high=_INF,
+        claims=True,
+        unit="examples/s",
+    ),
+)
+
 FOOTPRINT = declared(
     Metric(
         "compression",
