@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.extending import intrinsic
 
-from cp_compress.data.compiled.compiler import Compiled, inlined
+from cp_compress.data.compiled.compiler import inlined
 
-_ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+_ONE, _TWO, _THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
 @intrinsic
@@ -39,28 +38,28 @@ def _fill(place, left):
 
 
 @inlined
-def _gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
+def gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
     """Copy blocks from number `first` on into a buffer, incomplete ones filled up.
 
     Return the number of runs of blocks side by side; `runs` says of each how many blocks there are, where the first one
     lies, and how much of it there is along each dimension.
     """
     g0, g1, g2 = (n0 + d0 - _ONE) // d0, (n1 + d1 - _ONE) // d1, (n2 + d2 - _ONE) // d2
-    g3 = (n3 + _THREE) // _FOUR
+    g3 = (n3 + _THREE) // FOUR
     b3, rest = first % g3, first // g3
     b2, rest = rest % g2, rest // g2
     b1, rest = rest % g1, rest // g1
     b0, example = rest % g0, rest // g0
     lane = number = np.uint64(0)
     while lane < count:
-        start = (((example * n0 + d0 * b0) * n1 + d1 * b1) * n2 + d2 * b2) * n3 + _FOUR * b3
+        start = (((example * n0 + d0 * b0) * n1 + d1 * b1) * n2 + d2 * b2) * n3 + FOUR * b3
         l0, l1, l2, l3 = (
             min(n0 - d0 * b0, d0),
             min(n1 - d1 * b1, d1),
             min(n2 - d2 * b2, d2),
-            min(n3 - _FOUR * b3, _FOUR),
+            min(n3 - FOUR * b3, FOUR),
         )
-        length = min(count - lane, n3 // _FOUR - b3) if l3 == _FOUR else _ONE
+        length = min(count - lane, n3 // FOUR - b3) if l3 == FOUR else _ONE
         runs[number, 0], runs[number, 1] = length, start
         runs[number, 2], runs[number, 3], runs[number, 4], runs[number, 5] = l0, l1, l2, l3
         place = lane
@@ -68,18 +67,18 @@ def _gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
             for i1 in range(d1):
                 for i2 in range(d2):
                     row = start + ((_fill(i0, l0) * n1 + _fill(i1, l1)) * n2 + _fill(i2, l2)) * n3
-                    if l3 == _FOUR:
+                    if l3 == FOUR:
                         # in two halves, of which a compiler can see that they do not overlap
                         for block in range(length):
-                            buffer[place + block] = values[row + _FOUR * block]
-                            buffer[place + count + block] = values[row + _FOUR * block + _ONE]
+                            buffer[place + block] = values[row + FOUR * block]
+                            buffer[place + count + block] = values[row + FOUR * block + _ONE]
                         place += _TWO * count
                         for block in range(length):
-                            buffer[place + block] = values[row + _FOUR * block + _TWO]
-                            buffer[place + count + block] = values[row + _FOUR * block + _THREE]
+                            buffer[place + block] = values[row + FOUR * block + _TWO]
+                            buffer[place + count + block] = values[row + FOUR * block + _THREE]
                         place += _TWO * count
                     else:
-                        for i3 in range(_FOUR):
+                        for i3 in range(FOUR):
                             buffer[place] = values[row + _fill(i3, l3)]
                             place += count
         lane, number, b3 = lane + length, number + _ONE, b3 + length
@@ -95,8 +94,8 @@ def _gather(values, n0, n1, n2, n3, d0, d1, d2, first, count, buffer, runs):
 
 
 @inlined
-def _scatter(buffer, n1, n2, n3, d1, d2, count, runs, number, values):
-    """Copy blocks back to where `_gather` found them."""
+def scatter(buffer, n1, n2, n3, d1, d2, count, runs, number, values):
+    """Copy blocks back to where `gather` found them."""
     lane = np.uint64(0)
     for run in range(number):
         length, start = runs[run, 0], runs[run, 1]
@@ -105,10 +104,10 @@ def _scatter(buffer, n1, n2, n3, d1, d2, count, runs, number, values):
             for i1 in range(l1):
                 for i2 in range(l2):
                     row = start + ((i0 * n1 + i1) * n2 + i2) * n3
-                    place = ((i0 * d1 + i1) * d2 + i2) * _FOUR * count + lane
-                    if l3 == _FOUR:
+                    place = ((i0 * d1 + i1) * d2 + i2) * FOUR * count + lane
+                    if l3 == FOUR:
                         for block in range(length):
-                            to, source = row + _FOUR * block, place + block
+                            to, source = row + FOUR * block, place + block
                             values[to], values[to + _ONE] = buffer[source], buffer[source + count]
                             source += _TWO * count
                             values[to + _TWO], values[to + _THREE] = buffer[source], buffer[source + count]
@@ -164,7 +163,7 @@ def _transform(numbers, size, lanes, inverse):
     dimensions = 1 if size == 4 else 2 if size == 16 else 3 if size == 64 else 4
     for axis in range(dimensions):
         apart = _ONE << np.uint64(2 * (dimensions - 1 - axis if inverse else axis))
-        for outer in range(np.uint64(0), size, _FOUR * apart):
+        for outer in range(np.uint64(0), size, FOUR * apart):
             for inner in range(outer, outer + apart):
                 if inverse:
                     _inverse_line(numbers, inner * lanes, apart * lanes, lanes)
@@ -173,19 +172,22 @@ def _transform(numbers, size, lanes, inverse):
 
 
 @inlined
-def _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd):
-    """Turn values into coefficients in base −2, in the places of the values.
+def analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd):
+    """Turn values into coefficients in base −2, in the places of the values; those too small for zfp count as 0.
 
     `bits` are those of the buffer. `scales` (2, n) become the factors to integers and back, `scale_bits` are theirs.
     """
     kind = numbers.dtype.type
-    magnitude, odd = kind(~(1 << (planes - 1))), kind(odd)
+    magnitude, smallest, odd = kind(~(1 << (planes - 1))), kind((bias + least - 1) << fraction), kind(odd)
     for lane in range(lanes):
         exponents[lane] = 0
     for place in range(size):
         base = place * lanes
         for lane in range(lanes):
-            exponents[lane] = max(exponents[lane], kind(bits[base + lane] & magnitude))
+            number = bits[base + lane]
+            found = kind(number & magnitude)
+            bits[base + lane] = number if found > smallest else kind(0)
+            exponents[lane] = max(exponents[lane], found if found > smallest else kind(0))
     for lane in range(lanes):
         exponent = kind(-bias) if exponents[lane] == 0 else kind((exponents[lane] >> fraction) - (bias - 1))
         exponents[lane] = exponent
@@ -201,34 +203,35 @@ def _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, 
 
 
 @inlined
-def _synthesise(numbers, buffer, size, lanes, scales, odd):
-    """Turn coefficients in base −2 into the values that zfp decodes."""
+def synthesise(numbers, buffer, size, lanes, scales, odd, low, high):
+    """Turn coefficients in base −2 into the values that zfp decodes, none below `low` or above `high`."""
     kind, floating = numbers.dtype.type, buffer.dtype.type
-    odd = kind(odd)
+    odd, low, high = kind(odd), floating(low), floating(high)
     for place in range(size * lanes):
         numbers[place] = kind(kind(numbers[place] ^ odd) - odd)
     _transform(numbers, size, lanes, 1)
     for place in range(size):
         base = place * lanes
         for lane in range(lanes):
-            buffer[base + lane] = floating(numbers[base + lane]) * scales[1, lane]
+            value = floating(numbers[base + lane]) * scales[1, lane]
+            value = low if value < low else value
+            buffer[base + lane] = high if value > high else value
 
 
 @inlined
-def _lowest_planes(exponents, lowest, lanes, planes, kept, margin):
+def lowest_planes(exponents, lowest, lanes, planes, kept, margin):
     """Say which is the lowest plane kept of each block: one for all, or by its exponent if `kept` is negative."""
-    kind = exponents.dtype.type
     for lane in range(lanes):
         number = kept if kept >= 0 else min(max(exponents[lane] + margin, 0), planes)
-        lowest[lane] = kind(planes - number)
+        lowest[lane] = np.int8(planes - number)
 
 
 @inlined
-def _cut(numbers, lowest, masks, size, lanes, planes):
+def cut(numbers, lowest, masks, size, lanes, planes):
     """Set all planes below the lowest ones to 0."""
     kind = numbers.dtype.type
     for lane in range(lanes):
-        masks[lane] = kind(-1) << kind(min(lowest[lane], planes - 1)) if lowest[lane] < planes else kind(0)
+        masks[lane] = kind(-1) << kind(min(kind(lowest[lane]), planes - 1)) if lowest[lane] < planes else kind(0)
     for place in range(size):
         base = place * lanes
         for lane in range(lanes):
@@ -236,7 +239,7 @@ def _cut(numbers, lowest, masks, size, lanes, planes):
 
 
 @inlined
-def _top_bits(numbers, order, size, lanes, tops, leads, unions):
+def top_bits(numbers, order, size, lanes, tops, leads, unions):
     """Find of each coefficient, in zfp's order, the top bit set in it and those after it, and whether it is its own."""
     for lane in range(lanes):
         unions[lane] = 0
@@ -246,133 +249,40 @@ def _top_bits(numbers, order, size, lanes, tops, leads, unions):
             pattern = numbers[source + lane]
             unions[lane] |= pattern
             top = _top_bit(unions[lane])
-            tops[base + lane] = top
-            leads[base + lane] = top == _top_bit(pattern)
+            tops[base + lane] = np.int8(top)
+            leads[base + lane] = np.int8(top == _top_bit(pattern))
 
 
 @inlined
-def _count(tops, leads, lowest, size, lanes, planes, bits):
+def count(tops, leads, lowest, size, lanes, planes, bits):
     """Count the bits that the planes from the lowest ones up take, as `planes.count_bits` says."""
-    kind = tops.dtype.type
     for lane in range(lanes):
-        last = tops[(size - _ONE) * lanes + lane]
-        bits[lane] = kind(min(planes - lowest[lane], planes - 1 - last) - (last >= lowest[lane]))
+        last, limit = tops[(size - _ONE) * lanes + lane], lowest[lane]
+        bits[lane] = np.int16(min(planes - limit, planes - 1 - last) - (last >= limit))
     for rank in range(size):
         base = rank * lanes
         for lane in range(lanes):
-            above = kind(tops[base + lane] - lowest[lane] + 1)
-            bits[lane] += kind(max(above, kind(0)) + (leads[base + lane] & (above > 0)))
+            above = max(np.int8(tops[base + lane] - lowest[lane] + 1), np.int8(0))
+            bits[lane] += np.int16(np.int8(above + (leads[base + lane] & np.int8(above > 0))))
 
 
 @inlined
-def _fill_up(numbers, order, tops, lowest, counts, masks, budget, size, lanes, planes):
+def fill_up(numbers, order, tops, lowest, counts, masks, budget, size, lanes, planes):
     """Keep the planes from the lowest ones up, which take `counts` bits, and of the next one what a budget is left for.
 
     Where the budget ends inside a run, the decoder takes the first unread bit for a one.
     """
     kind = numbers.dtype.type
     for lane in range(lanes):
-        masks[lane] = kind(-1) << kind(min(lowest[lane], planes - 1)) if lowest[lane] < planes else kind(0)
-        counts[lane] = kind(budget - counts[lane])  # the bits that are left, and from here on less what was read
-        lowest[lane] -= kind(1)
+        masks[lane] = kind(-1) << kind(min(kind(lowest[lane]), planes - 1)) if lowest[lane] < planes else kind(0)
+        counts[lane] = np.int16(budget - counts[lane])  # the bits that are left, and from here on less what was read
+        lowest[lane] -= np.int8(1)
     for rank in range(size):
         base, target = rank * lanes, order[rank] * lanes
         for lane in range(lanes):
-            plane, top, left, pattern = lowest[lane], tops[base + lane], counts[lane], numbers[target + lane]
-            bit, fresh = kind(pattern >> max(plane, kind(0))) & kind(1), kind(top <= plane)
-            left = kind(left - fresh)
+            plane, top, pattern = kind(lowest[lane]), kind(tops[base + lane]), numbers[target + lane]
+            bit, fresh = kind(kind(pattern >> max(plane, kind(0))) & 1), kind(top <= plane)
+            left = kind(kind(counts[lane]) - fresh)
             read = kind((left > 0) & (bit > 0) | (left == 0) & (fresh > 0) & (top == plane)) & kind(plane >= 0)
-            counts[lane] = kind(left - 1 - (bit & fresh) + fresh)
+            counts[lane] = np.int16(left - 1 - (bit & fresh) + fresh)
             numbers[target + lane] = (pattern & masks[lane]) | kind(read << max(plane, kind(0)))
-
-
-@Compiled
-def requantise(values, result, integers, order, geometry, form, first, stop):
-    """Write what zfp decodes of the blocks `first` to `stop` of arrays (n, n0, n1, n2, n3), flat, into the result.
-
-    `geometry` holds n0 to n3, and the 1 or 4 places that blocks have along the first three of these dimensions. `form`
-    holds the bias of exponents, the bits behind them, the least exponent, the planes and the mask of base −2 of the
-    dtypes of `values` and `integers`; then how many planes are kept, or −1 if it is the exponent and the next number;
-    the budget of bits without the header; and how many blocks are worked on together. `order` is zfp's.
-    """
-    n0, n1, n2, n3, d0, d1, d2 = geometry
-    bias, fraction, least, planes, odd, kept, margin, _, together = form
-    size, most = d0 * d1 * d2 * _FOUR, np.uint64(together)
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    lowest, masks, runs = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
-    block, end = np.uint64(first), np.uint64(stop)
-    while block < end:
-        lanes = min(most, end - block)
-        number = _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
-        _lowest_planes(exponents, lowest, lanes, planes, kept, margin)
-        _cut(numbers, lowest, masks, size, lanes, planes)
-        _synthesise(numbers, buffer, size, lanes, scales, odd)
-        _scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
-        block += lanes
-
-
-@Compiled
-def requantise_at_rate(values, result, integers, order, geometry, form, first, stop):
-    """Do what `requantise` does where blocks are filled up to a budget; the last whole plane is found by bisection."""
-    n0, n1, n2, n3, d0, d1, d2 = geometry
-    bias, fraction, least, planes, odd, _, _, budget, together = form
-    size, most, kind = d0 * d1 * d2 * _FOUR, np.uint64(together), integers.dtype.type
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    masks, runs = np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
-    tops, leads = np.zeros(size * most, integers.dtype), np.zeros(size * most, integers.dtype)
-    counts, middle = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype)
-    low, high = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype)
-    block, end = np.uint64(first), np.uint64(stop)
-    while block < end:
-        lanes = min(most, end - block)
-        number = _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
-        _top_bits(numbers, order, size, lanes, tops, leads, masks)
-        for lane in range(lanes):
-            low[lane], high[lane] = 0, planes
-        steps = planes
-        while steps > 0:  # one of the planes + 1 answers
-            for lane in range(lanes):
-                middle[lane] = kind(low[lane] + high[lane]) >> 1
-            _count(tops, leads, middle, size, lanes, planes, counts)
-            for lane in range(lanes):
-                fits = counts[lane] <= budget
-                low[lane] = low[lane] if fits else kind(middle[lane] + 1)
-                high[lane] = middle[lane] if fits else high[lane]
-            steps >>= 1
-        _count(tops, leads, high, size, lanes, planes, counts)
-        _fill_up(numbers, order, tops, high, counts, masks, budget, size, lanes, planes)
-        _synthesise(numbers, buffer, size, lanes, scales, odd)
-        _scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
-        block += lanes
-
-
-@Compiled
-def count_bits(values, result, integers, order, geometry, form, first, stop):
-    """Write the bits that the blocks `first` to `stop` take without a budget into the result (n · blocks,), int32."""
-    n0, n1, n2, n3, d0, d1, d2 = geometry
-    bias, fraction, least, planes, odd, kept, margin, _, together = form
-    size, most = d0 * d1 * d2 * _FOUR, np.uint64(together)
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    lowest, masks, runs = np.zeros(most, integers.dtype), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
-    tops, leads = np.zeros(size * most, integers.dtype), np.zeros(size * most, integers.dtype)
-    counts = np.zeros(most, integers.dtype)
-    block, end = np.uint64(first), np.uint64(stop)
-    while block < end:
-        lanes = min(most, end - block)
-        _gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        _analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
-        _lowest_planes(exponents, lowest, lanes, planes, kept, margin)
-        _top_bits(numbers, order, size, lanes, tops, leads, masks)
-        _count(tops, leads, lowest, size, lanes, planes, counts)
-        for lane in range(lanes):
-            empty = exponents[lane] == -bias or lowest[lane] == planes
-            result[block + lane] = 1 if empty else counts[lane] + planes - fraction
-        block += lanes

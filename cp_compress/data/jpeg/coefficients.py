@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.showing.brief import Brief
+from cp_compress.data.compiled.compiler import find_compiled, in_threads
 from cp_compress.data.jpeg.entropy import Component, read_scans, read_tables
 from cp_compress.data.jpeg.settings import FACTORS
 from cp_compress.data.jpeg.tables import quantization_tables
@@ -28,6 +30,8 @@ from cp_compress.data.jpeg.transform import (
 """By how much chroma has fewer rows and columns."""
 # values of one part: on a CPU its temporaries stay in the cache, on a GPU they fill it without filling the memory
 _PART = {"cpu": 2**16, "other": 2**25}
+# values, which machine code takes a tenth of a millisecond for
+_WORTH_A_THREAD = 2**15
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,6 +92,23 @@ def analyse(pixels: Tensor, quality: int, subsampling: str) -> JpegCoefficients:
 
 def requantise(pixels: Tensor, quality: int, subsampling: str) -> Tensor:
     """Return images (n, 1 or 3, height, width), uint8, as libjpeg decodes them after it has encoded them."""
+    compiled = find_compiled("jpeg_pixels") if pixels.device.type == "cpu" else None
+    if compiled is None:
+        return requantise_stepwise(pixels, quality, subsampling)
+    found = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    source, target = pixels.contiguous().reshape(-1).numpy(), found.reshape(-1).numpy()
+    steps = torch.stack(quantization_tables(quality)).numpy()
+    sizes, factors = tuple(map(np.uint64, pixels.shape[1:])), tuple(map(np.uint64, FACTORS[subsampling]))
+
+    def work(first: int, stop: int) -> None:
+        compiled.requantise(source, target, steps, sizes, factors, first, stop)
+
+    in_threads(work, len(pixels), _WORTH_A_THREAD // pixels[0].numel())
+    return found
+
+
+def requantise_stepwise(pixels: Tensor, quality: int, subsampling: str) -> Tensor:
+    """Return what `requantise` does, by tensor operations on any device."""
     found = torch.empty_like(pixels, memory_format=torch.contiguous_format)
 
     def work(part: slice) -> None:

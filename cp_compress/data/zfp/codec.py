@@ -28,7 +28,7 @@ from cp_compress.data.zfp.coefficients import (
 from cp_compress.data.zfp.limits import FORMATS, BlockFormat, check_settings, check_shape, count_blocks
 from cp_compress.data.zfp.payload import compress, decompress, payload_bits, split_payload
 from cp_compress.data.zfp.planes import Setting
-from cp_compress.data.zfp.requantise import count_array_bits, requantise_arrays
+from cp_compress.data.zfp.requantise import count_array_bits, find_blocks, requantise_arrays
 from cp_compress.data.zfp.settings import ZFPSettings, tolerances
 from cp_compress.data.zfp.streams import read_blocks
 from cp_compress.data.zfp.transform import NUMBERS
@@ -143,12 +143,13 @@ class ZFP(StreamCodec, ZFPSettings):
         examples = check_examples("ZFP", batch)
         shape, dtype = tuple(examples.shape[1:]), examples.dtype
         plans = self._plan(shape, dtype)
-        arrays = self._stored_arrays(examples, plans)
+        arrays = self._stored_arrays(examples, plans, shrunk=find_blocks(examples.device) is None)
         if self.reversible:
             result = examples.clone(memory_format=torch.contiguous_format)
         else:
-            found = [requantise_arrays(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)]
-            result = self._finished(self._arrangement().join(found, plans, shape), dtype)
+            clip = self.clip if len(plans) == 1 and self.color == "rgb" else None
+            found = [requantise_arrays(array, plan.setting, clip) for array, plan in zip(arrays, plans, strict=True)]
+            result = self._finished(self._arrangement().join(found, plans, shape), dtype, clipped=clip is not None)
         return straight_through(batch, result)
 
     def size_bits(self, batch: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class ZFP(StreamCodec, ZFPSettings):
             return torch.tensor(sizes, device=batch.device)
         examples = check_examples("ZFP", batch)
         plans = self._plan(tuple(examples.shape[1:]), examples.dtype)
-        arrays = self._stored_arrays(examples, plans)
+        arrays = self._stored_arrays(examples, plans, shrunk=find_blocks(examples.device) is None)
         return payload_bits([count_array_bits(array, plan.setting) for array, plan in zip(arrays, plans, strict=True)])
 
     def coefficients(self, batch: Tensor, *, scaled: bool = False) -> BlockCoefficients:
@@ -232,8 +233,11 @@ class ZFP(StreamCodec, ZFPSettings):
             check_settings(plan.inner, _format(dtype), self.rate, self.precision)
         return plans
 
-    def _stored_arrays(self, examples: Tensor, plans: Sequence[ArrayPlan]) -> list[Tensor]:
-        """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be."""
+    def _stored_arrays(self, examples: Tensor, plans: Sequence[ArrayPlan], *, shrunk: bool = True) -> list[Tensor]:
+        """Return the arrays of examples as they are stored; raises InvalidArgumentError for values that cannot be.
+
+        Unless they are `shrunk`, values too small for zfp are still what they were.
+        """
         block_format, arrangement = _format(examples.dtype), self._arrangement()
         measured = examples.float() / 255 if examples.dtype == torch.uint8 else examples
         largest = check_values("ZFP", measured, self.clip, "for other data use clip=None or the range of the data")
@@ -241,12 +245,14 @@ class ZFP(StreamCodec, ZFPSettings):
             return arrangement.split(examples.to(block_format.dtype), plans)
         block_format.check_magnitude(largest, min(tolerances(self.tolerance), default=None))
         arrays = arrangement.split(measured.to(block_format.dtype), plans)
+        if not shrunk:
+            return arrays
         # last, since chroma can be tiny where colours are not
         return [torch.nn.functional.hardshrink(array, block_format.smallest) for array in arrays]
 
-    def _finished(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+    def _finished(self, values: Tensor, dtype: torch.dtype, *, clipped: bool = False) -> Tensor:
         """Return decoded values in the range and the dtype of what was encoded."""
-        if self.clip is not None and not self.reversible:
+        if self.clip is not None and not self.reversible and not clipped:
             values = values.clamp_(*self.clip)
         if dtype == torch.uint8:
             return (values if self.reversible else values * 255).round_().clamp_(0, 255).to(dtype)

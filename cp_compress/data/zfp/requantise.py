@@ -1,11 +1,13 @@
 """The results of zfp for whole arrays: decoded values, sizes and coefficients, computed without any stream.
 
-On a CPU machine code does it where it can be compiled, on CUDA one kernel; elsewhere the steps do. Arrays are (n, shape) with a shape of one to four dimensions, float32 or float64, and magnitudes that are 0 or within
-the limits of `zfp.limits`. Work is split into parts that fit the cache of a processor, or the memory of a GPU.
+On a CPU machine code does it where it can be compiled, on CUDA one kernel; elsewhere the steps do, in parts that fit
+the cache of a processor, or the memory of a GPU. Arrays are (n, shape) with a shape of one to four dimensions, float32
+or float64, and magnitudes that are 0 or within the limits of `zfp.limits`; machine code takes those below them for 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from math import prod
@@ -82,21 +84,33 @@ def count_block_bits(blocks: Tensor, setting: Setting) -> Tensor:
     return bits.masked_fill_((exponents == -numbers.bias) | (lowest == numbers.planes), 1)
 
 
-def requantise_arrays(values: Tensor, setting: Setting) -> Tensor:
-    """Return what zfp decodes of arrays (n, shape)."""
-    compiled = find_compiled("zfp_blocks") if values.device.type == "cpu" else None
+def find_blocks(device: torch.device) -> Any:
+    """Return the functions of `compiled.zfp_results`, or None where they are not to be had or of no use."""
+    return find_compiled("zfp_results") if device.type == "cpu" else None
+
+
+def requantise_arrays(values: Tensor, setting: Setting, clip: tuple[float, float] | None = None) -> Tensor:
+    """Return what zfp decodes of arrays (n, shape), clipped to a range."""
+    compiled = find_blocks(values.device)
     if compiled is not None:
         result = torch.empty_like(values, memory_format=torch.contiguous_format)
         work = compiled.requantise if setting.rate is None else compiled.requantise_at_rate
-        _run_compiled(work, values, result, setting)
+        _run_compiled(work, values, result, setting, clip)
         return result
+    result = _requantise_on_device(values, setting)
+    return result if clip is None else result.clamp_(*clip)
+
+
+def _requantise_on_device(values: Tensor, setting: Setting) -> Tensor:
     fusible = values.dtype == torch.float32 and values.ndim <= 4 and setting.rate is None
     fused = find_fused(values.device) if fusible and values.is_cuda else None
     return requantise_stepwise(values, setting) if fused is None else fused(values.contiguous(), setting)
 
 
-def _run_compiled(function: Any, values: Tensor, result: Tensor, setting: Setting) -> None:
-    """Call a function of `compiled.zfp_blocks` for all blocks of arrays (n, shape), in several threads."""
+def _run_compiled(
+    function: Any, values: Tensor, result: Tensor, setting: Setting, clip: tuple[float, float] | None = None
+) -> None:
+    """Call a function of `compiled.zfp_results` for all blocks of arrays (n, shape), in several threads."""
     numbers, shape = NUMBERS[values.dtype], tuple(values.shape[1:])
     dimensions = len(shape)
     geometry = (*(1,) * (4 - dimensions), *shape, *(1,) * (4 - dimensions), *(4,) * (dimensions - 1))
@@ -112,10 +126,10 @@ def _run_compiled(function: Any, values: Tensor, result: Tensor, setting: Settin
     blocks = len(values) * prod(block_grid(shape))
     source, target = values.contiguous().reshape(-1).numpy(), result.reshape(-1).numpy()
     integers, order = torch.empty(0, dtype=numbers.integer).numpy(), sequency_order(dimensions).numpy()
-    places = order.view(np.uint64)
+    places, extents = order.view(np.uint64), tuple(map(np.uint64, geometry))
 
     def work(first: int, stop: int) -> None:
-        function(source, target, integers, places, tuple(map(np.uint64, geometry)), form, first, stop)
+        function(source, target, integers, places, extents, form, clip or (-math.inf, math.inf), first, stop)
 
     in_threads(work, blocks, _WORTH_A_THREAD >> 2 * dimensions)
 
@@ -157,7 +171,7 @@ def count_array_bits(values: Tensor, setting: Setting) -> Tensor:
     blocks = prod(block_grid(values.shape[1:]))
     if setting.rate is not None:
         return torch.full((len(values),), blocks * block_budget(values.ndim - 1, setting.rate), device=values.device)
-    compiled = find_compiled("zfp_blocks") if values.device.type == "cpu" else None
+    compiled = find_blocks(values.device)
     if compiled is not None:
         of_blocks = torch.empty(len(values), blocks, dtype=torch.int32)
         _run_compiled(compiled.count_bits, values, of_blocks, setting)

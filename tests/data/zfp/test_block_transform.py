@@ -13,7 +13,7 @@ from cp_compress.data.zfp import requantise as block_requantise
 from cp_compress.data.zfp import transform as block_transform
 from cp_compress.data.zfp.order import natural_order, sequency_order
 from cp_compress.data.zfp.planes import Setting, count_bits, cut_planes, top_bits
-from cp_compress.data.zfp.requantise import count_array_bits, requantise_arrays
+from cp_compress.data.zfp.requantise import count_array_bits, count_stepwise, requantise_arrays, requantise_stepwise
 from cp_compress.data.zfp.transform import (
     NUMBERS,
     encode_blocks,
@@ -122,10 +122,10 @@ def test_any_shape_is_zfpys(seed, shape, kind):
 @pytest.mark.parametrize("part", [16, 100, 10_000])
 def test_parts_change_nothing(part, monkeypatch):
     batch = wide_range(5, (3, 21, 18), torch.float32, 0)
-    expected = requantise_arrays(batch, Setting(rate=5)), count_array_bits(batch, Setting(precision=9))
+    expected = requantise_stepwise(batch, Setting(rate=5)), count_stepwise(batch, Setting(precision=9))
     monkeypatch.setitem(block_requantise._PART, "cpu", part)
-    assert torch.equal(requantise_arrays(batch, Setting(rate=5)), expected[0])
-    assert torch.equal(count_array_bits(batch, Setting(precision=9)), expected[1])
+    assert torch.equal(requantise_stepwise(batch, Setting(rate=5)), expected[0])
+    assert torch.equal(count_stepwise(batch, Setting(precision=9)), expected[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -234,7 +234,7 @@ def test_steps_leave_their_arguments_alone():
     forward_transform(integers), inverse_transform(integers), to_negabinary(integers)
     block_transform.decode_blocks(patterns, exponents)
     cut_planes(patterns, torch.full_like(exponents, 20))
-    requantise_arrays(values, Setting(rate=4))
+    requantise_arrays(values, Setting(rate=4)), requantise_stepwise(values, Setting(rate=4))
     for after, original in zip((values, blocks, patterns, exponents), kept, strict=True):
         assert torch.equal(after, original)
     assert torch.equal(integers, before)

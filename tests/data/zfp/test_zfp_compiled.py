@@ -13,6 +13,12 @@ from cp_compress.data.compiled.compiler import find_compiled
 from cp_compress.data.zfp import streams
 from cp_compress.data.zfp.limits import count_blocks
 from cp_compress.data.zfp.planes import Setting
+from cp_compress.data.zfp.requantise import (
+    count_array_bits,
+    count_stepwise,
+    requantise_arrays,
+    requantise_stepwise,
+)
 from cp_compress.data.zfp.transform import NUMBERS
 
 pytest.importorskip("numba", reason="numba is not installed (extra: kernels)")
@@ -73,5 +79,18 @@ def test_streams_are_read_or_refused_as_by_steps(seed):
         assert all(map(torch.equal, found[0], expected[0]))
 
 
+@given(st.integers(0, 2**64))
+@settings(max_examples=250)
+def test_results_are_those_of_the_steps(seed):
+    values, mode, _ = drawn(random.Random(seed))
+    setting = Setting(**mode)
+    found, expected = requantise_arrays(values, setting), requantise_stepwise(values, setting)
+    assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
+    if "rate" not in mode:
+        assert torch.equal(count_array_bits(values, setting), count_stepwise(values, setting))
+    assert torch.equal(requantise_arrays(values, setting, (-0.5, 3.0)), expected.clamp(-0.5, 3.0))
+
+
 def test_it_is_compiled_here():
     assert find_compiled("zfp_reading") is not None
+    assert find_compiled("zfp_results") is not None
