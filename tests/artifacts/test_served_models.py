@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 from completion_servers import CompletionServer, Words, cutting, dropping, refusing, saying, trickling
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cp_compress import Quantize, ServedModel, compare_language
 from cp_compress.artifacts.served import connection
+from cp_compress.artifacts.served.answers import Entry, most_likely
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
 
 transformers = pytest.importorskip("transformers")
@@ -123,6 +126,33 @@ def test_prefixes_by_llama_cpp(reference, candidate, texts):
     assert every.metrics["perplexity"] == pytest.approx(of_written.metrics["perplexity"], rel=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["vllm", "llama-cpp-python"])
+def test_documents_that_are_too_long_are_named(reference, candidate, texts, kind):
+    server = CompletionServer(candidate, kind)
+    server.context = 40
+    long = torch.arange(3, 53)
+    with server.running() as url, pytest.raises(ObservationError, match=r"document #4: .*(context|broadcast)"):
+        compare_language(ServedModel(url, retries=1), reference, begun([*texts, long]), tokenizer=Words())
+
+
+def test_both_models_may_be_served(reference, candidate, texts):
+    live = compare_language(candidate, reference, begun(texts))
+    with CompletionServer(candidate).running() as one, CompletionServer(reference).running() as other:
+        found = compare_language(ServedModel(one), ServedModel(other), begun(texts))
+    assert found.metrics == pytest.approx({name: live.metrics[name] for name in TOLD}, rel=2e-5)
+    words = Words()
+    with (
+        CompletionServer(candidate, "llama-cpp-python").running() as one,
+        CompletionServer(reference, "llama-cpp-python").running() as other,
+    ):
+        by_text = compare_language(ServedModel(one), ServedModel(other), begun(texts), tokenizer=words)
+        mixed = compare_language(ServedModel(one), reference, begun(texts), tokenizer=words)
+    assert by_text.metrics["token_agreement"] == mixed.metrics["token_agreement"]
+    assert by_text.metrics["perplexity_ratio"] == pytest.approx(mixed.metrics["perplexity_ratio"], rel=2e-5)
+    assert by_text.details["vocabulary"] is None
+    assert all("_text" not in row.get("candidate_text", "") for row in by_text.details["tokens"])
+
+
 def test_failures_that_pass_are_repeated(reference, candidate, texts):
     server = CompletionServer(candidate)
     with server.running() as url:
@@ -225,7 +255,7 @@ def test_other_tokenizers_are_refused(reference, candidate, texts):
                 compare_language(ServedModel(url), reference, texts)
     with (
         CompletionServer(candidate, "llama-cpp-python", adds_first=True).running() as url,
-        pytest.raises(ObservationError, match="30 tokens of ours as 31"),
+        pytest.raises(ObservationError, match="9 tokens of ours as 10"),
     ):
         compare_language(ServedModel(url), reference, texts, tokenizer=Words())
 
@@ -287,3 +317,27 @@ def test_keys_are_sent_and_never_shown(reference, candidate, texts, monkeypatch)
     with pytest.raises(InvalidArgumentError) as error:
         ServedModel(url, api_key_env="sk-hidden")
     assert "hidden" not in str(error.value)
+
+
+def told_by_texts(row, names, own, count):
+    """Return what llama-cpp-python tells of a place: a table by text, in which what reads alike is joined."""
+    order = sorted(range(len(row)), key=lambda one: -row[one])
+    table = {names[one]: row[one] for one in order[:count]}
+    table.update({names[own]: row[own]})
+    return Entry(names[own], row[own], list(table.items())), [names[one] for one in order[:count]]
+
+
+@given(
+    st.lists(st.floats(-9, -0.1), min_size=6, max_size=8, unique=True),
+    st.lists(st.sampled_from(["", "a", "b", "c", "d", "e", "f", "g"]), min_size=8, max_size=8),
+    st.integers(0, 5),
+    st.integers(2, 4),
+)
+def test_what_tables_by_text_prove(row, names, own, count):
+    names = [name if not name or names.index(name) == place else f"{name}{place}" for place, name in enumerate(names)]
+    entry, true = told_by_texts(row, names, own, count)
+    found = [key for key, _ in most_likely(entry, count)]
+    assert not found or found[0] == true[0] or (found[0] == "" and "" in true)
+    assert {key for key in found if key} <= set(true)
+    if "" not in [*true, names[own]]:
+        assert found == true

@@ -37,7 +37,7 @@ class CompletionServer:
     def __init__(self, model, kind="vllm", *, name="tiny", most=20, key=None, tokenizer=None, adds_first=False):
         self.model, self.kind, self.name, self.most, self.key = model, kind, name, most, key
         self.tokenizer = tokenizer or Words()
-        self.adds_first = adds_first
+        self.adds_first, self.context = adds_first, 100
         self.faults, self.seen, self.delay = [], [], 0.0
         self.change = lambda answer: answer
 
@@ -102,6 +102,11 @@ class CompletionServer:
             return 400, {"error": {"message": message, "type": "BadRequestError", "code": 400}}
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         ids = [0, *ids] if self.adds_first and isinstance(prompt, str) else list(ids)
+        if len(ids) >= self.context:
+            message = f"This model's maximum context length is {self.context} tokens"
+            if self.kind == "llama-cpp-python":
+                message = f"could not broadcast input array from shape ({len(ids)},) into shape (0,)"
+            return 500 if self.kind == "llama-cpp-python" else 400, {"error": {"message": message}}
         with torch.no_grad():
             found = self.model(torch.tensor([ids]))
         rows = getattr(found, "logits", found)[0].double().log_softmax(-1)
@@ -131,8 +136,8 @@ class CompletionServer:
         if self.kind == "llama-cpp-python" and echo:
             if ids[0] == 0:  # the first token is left out if it is the one that begins texts
                 places = places[1:]
-            else:
-                late = 1
+            else:  # what follows each token is told in its place, and nothing of the token that is written
+                late, places = 1, places[:-1]
         rows = [rows[max(0, min(place - 1 + late, len(rows) - 1))] for place in places]
         told = [self._told(everything[place], row, count) for place, row in zip(places, rows, strict=True)]
         found = {

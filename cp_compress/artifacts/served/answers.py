@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -117,15 +118,13 @@ def _entry(token: int | str, logprob: Any, likely: list[Likely] | None, where: s
     own = None if logprob is None else _number(logprob, where, place)
     if likely is None:
         return Entry(token, own, None)
-    # in the order of the answer among equals
-    ordered = sorted(likely, key=lambda one: -one[1])
-    whole = math.fsum(math.exp(value) for _, value in ordered)
+    whole = math.fsum(math.exp(value) for _, value in likely)
     if whole > _ONE:
         raise ObservationError(
             f"{where} answered values that are no log-probabilities: those at token {place} stand for probabilities "
             f"whose sum is {whole:.4g}"
         )
-    return Entry(token, own, ordered)
+    return Entry(token, own, likely)
 
 
 def _number(value: Any, where: str, place: int) -> float:
@@ -140,12 +139,37 @@ def _shown(value: Any) -> str:
 
 
 def most_likely(entry: Entry, count: int) -> list[Likely]:
-    """Return the `count` most likely tokens of an entry, without its own token where that may be a less likely one.
+    """Return the `count` most likely tokens of an entry, the largest first, fewer where it does not prove so many.
 
-    Servers add the token of the text to the most likely ones, and tables by text join tokens that read the same.
+    Servers add the token of the text to the most likely ones. Tables by text join tokens that read the same, such as
+    parts of characters: what is left of them stands in the place of the first, with the value of the last.
+
+    >>> most_likely(Entry("b", -3.0, [("", -4.0), ("a", -1.0), ("b", -3.0)]), 3)
+    [('', -4.0), ('a', -1.0)]
     """
     likely = list(entry.likely or ())
-    joined = len(likely) < count or any(isinstance(key, str) and not is_whole(key) for key, _ in likely)
-    if likely and len(likely) <= count and joined and likely[-1][0] == entry.token and len(likely) > 1:
-        likely.pop()
-    return likely[:count]
+    if not any(isinstance(key, str) for key, _ in likely):
+        return sorted(likely, key=_descending)[:count]
+    rest = [one for one in likely if one[0] != entry.token]
+    mine = next((one for one in likely if one[0] == entry.token), None)
+    joined = count - len(rest)  # or one less, where the token of the text is among the most likely ones
+    falls = sum(one[1] < other[1] for one, other in itertools.pairwise(rest))
+    parts = [key for key, _ in likely if isinstance(key, str) and not is_whole(key)]
+    by_rank = 0 < falls <= joined
+    if mine is not None and (by_rank or mine[0] in parts):
+        # its value is its own, and its place that of the first that reads so
+        ordered = rest if by_rank else sorted(rest, key=_descending)
+        return (ordered if mine is likely[-1] else [*ordered[: (at := likely.index(mine))], mine, *ordered[at:]])[
+            :count
+        ]
+    if by_rank:
+        return rest[:count]
+    # the lowest may be less likely than another that was joined away
+    lowest = mine is not None and bool(rest) and mine[1] <= min(value for _, value in rest)
+    kept = [] if mine is None or (lowest and (joined > 1 or (joined == 1 and parts))) else [mine]
+    unordered = falls > 0 and joined > 0  # so that nobody can tell where parts of characters stood
+    return sorted([*rest, *kept], key=lambda one: (unordered and one[0] not in parts, -one[1]))[:count]
+
+
+def _descending(one: Likely) -> float:
+    return -one[1]

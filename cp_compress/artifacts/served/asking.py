@@ -51,13 +51,12 @@ class Asking:
     def _who(self) -> str:
         return self._settings.name
 
-    def start(self, documents: Sequence[list[int]], top_k: int, texts: Texts) -> None:
-        """Find the model's name and how the server is asked, by the longest of the first documents."""
+    def start(self, ids: list[int], top_k: int, texts: Texts) -> None:
+        """Find the model's name and how the server is asked, by a document."""
         if self.name is None:
             self.name = self._served_name()
         if self.by_ids is not None:
             return
-        ids = max(documents[:_TRIALS], key=len)
         try:
             self._try(ids, top_k, texts, by_ids=True)
             return

@@ -16,6 +16,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.language.next_tokens import NextTokens
 from cp_compress.inputs.tokens import Tokenizer
 
+_FIRST, _LEAST = 8, 6
 Done = TypeVar("Done")
 _Numbered = tuple[int, list[int]]  # a document, or its beginning, with its number
 
@@ -124,7 +125,9 @@ class ServedModel:
         """
         texts = Texts(tokenizer)
         lists = list(enumerate((ids.tolist() for ids in documents), first))
-        self._asking.start([ids for _, ids in lists], top_k, texts)
+        # a short one of the first documents, but for those that tell too little
+        first_asked = sorted(lists[:_FIRST], key=lambda one: (len(one[1]) < _LEAST, len(one[1])))[:1]
+        self._each(first_asked, lambda ids: self._asking.start(ids, top_k, texts))
         if self.settings.ask == "echo":
             return self._each(lists, lambda ids: self._asking.by_echo(ids, top_k, texts))
         beginnings = [(number, ids[:place]) for number, ids in lists for place in range(1, len(ids))]

@@ -41,7 +41,8 @@ class Texts:
         ours = self.of(token)
         theirs, mine = told.replace(LOST, ""), ours.replace(LOST, "")
         if not theirs:
-            return not is_whole(ours) or token in self._special
+            control = ours.startswith("<") and ours.endswith(">")  # not all tokenizers list all of them as special
+            return not is_whole(ours) or token in self._special or control
         return theirs == mine or (first and theirs.lstrip(" ") == mine.lstrip(" "))
 
     def same(self, token: int, told: str) -> bool:
