@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from cp_compress.pipeline.running import BACKWARD, Course, Seconds, compute, loading, ready
@@ -23,18 +22,20 @@ def device_seconds(course: Course, batches: int) -> Seconds:
     """
     with loading(course) as loaded, ready(course):
         for _ in range(course.warm_up):
-            compute(course, *next(loaded)[:2], lambda name: contextlib.nullcontext())
+            inputs, labels, _ = next(loaded)
+            compute(course, inputs, labels, lambda name: contextlib.nullcontext())
         torch.cuda.synchronize(course.device)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
             for _ in range(batches):
-                compute(course, *next(loaded)[:2], _named)
+                inputs, labels, _ = next(loaded)
+                compute(course, inputs, labels, _named)
             torch.cuda.synchronize(course.device)
     found, everything = dict.fromkeys(course.computing, 0.0), 0.0
     for event in recorded.events():
         name = event.name.removeprefix(_PREFIX)
-        if event.device_type == DeviceType.CPU and event.name != name and name in found:
+        if event.device_type.name == "CPU" and event.name != name and name in found:
             found[name] += event.device_time_total * _MICRO
-        elif event.device_type != DeviceType.CPU and event.name == name:
+        elif event.device_type.name != "CPU" and event.name == name:
             everything += event.time_range.elapsed_us() * _MICRO
     if BACKWARD in found:
         found[BACKWARD] = max(0.0, everything - sum(value for name, value in found.items() if name != BACKWARD))

@@ -202,8 +202,8 @@ class _Collate:
     def __init__(self, transform: Callable[[Any], Any] | None) -> None:
         self._transform = transform
 
-    def __call__(self, loaded: tuple[Any, Seconds]) -> tuple[Any, Any, Seconds]:
-        rows, seconds = loaded
+    def __call__(self, loaded: Any) -> tuple[Any, Any, Seconds]:
+        rows, seconds = loaded  # what `_Loading` gives for a batch
         clock = Clock(seconds)
         with clock.stage(COLLATE):
             inputs, labels = default_collate(rows)

@@ -23,8 +23,11 @@ READ, DECODE, COEFFICIENTS = "read", "decode", "coefficients"
 class Source(Protocol):
     """Examples in two steps; `second` names the second one, None where there is none. Picklable where the data is."""
 
-    second: str | None
-    note: str
+    @property
+    def second(self) -> str | None: ...
+
+    @property
+    def note(self) -> str: ...
 
     def __len__(self) -> int: ...
 

@@ -132,7 +132,7 @@ def _read_compiled(
         index = int(wrong[np.lexsort((failures[wrong, 1], failures[wrong, 0]))[0]])
         raise _damaged(index, _REASONS[int(failures[index, 1])])
     sizes = [count * part.rows * part.columns * 64 for part in components]
-    found = values[:total].split(sizes)
+    found = torch.split(values[:total], sizes)
     return [part.view(count, shape.rows, shape.columns, 64) for part, shape in zip(found, components, strict=True)]
 
 

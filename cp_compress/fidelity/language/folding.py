@@ -129,13 +129,14 @@ def _fold_rows(before: Tensor, after: Tensor, targets: Tensor, rows: Tensor, top
         _explain(before[rows], after[rows])
     models = tuple(zip((before, after), passed.heads, passed.log_totals, strict=True))
     old, new = (_largest(logits, rows, heads, max(2, top_k)) for logits, heads, _ in models)
-    likelihoods = (total - logits[rows, targets].double() for logits, _, total in models)
+    reference_nll, nll = (total - logits[rows, targets].double() for logits, _, total in models)
     mine, theirs = new.indices[:, :top_k], old.indices[:, :top_k]
     return Folded(
         old.first.int(),
         new.first.int(),
         passed.kl.clamp_min(0).float(),  # rounding may take it below what it can be
-        *(each.float() for each in likelihoods),
+        reference_nll.float(),
+        nll.float(),
         (theirs[:, :, None] == mine[:, None, :]).any(dim=2).sum(dim=1).to(torch.uint8),
         (old.values[:, 0].float() - old.values[:, 1].float()),
     )

@@ -57,7 +57,7 @@ def probe(model: LanguageModel, data: TokenData) -> PaddingDependence:
         padded = [pad(list(ids), left=left, more=_MORE, fill=known.shape[2] - 1) for left in sides]
         wider, masks = (torch.cat([one[place] for one in padded]) for place in (0, 1))
         try:
-            answers = ask(wider, masks).split(len(ids))
+            answers = torch.split(ask(wider, masks), len(ids))
         except ObservationError:  # such as a model of fixed lengths
             return [None] if len(sides) == 1 else [one for left in sides for one in moved(left)]
         kept = [found[:, _MORE:] if left else found[:, :-_MORE] for found, left in zip(answers, sides, strict=True)]

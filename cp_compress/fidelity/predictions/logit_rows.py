@@ -73,7 +73,7 @@ def largest_by_column(rows: Tensor) -> Tensor:
     size = rows.shape[-1]
     columns = min(_COLUMNS, size)
     whole = size // columns * columns
-    heads = rows[..., :whole].unflatten(-1, (-1, columns)).amax(dim=-2)
+    heads: Tensor = rows[..., :whole].reshape(*rows.shape[:-1], -1, columns).amax(dim=-2)
     rest = heads[..., : size - whole]
     if rest.shape[-1]:
         torch.maximum(rest, rows[..., whole:], out=rest)

@@ -206,8 +206,8 @@ def _changes(mine: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tens
 
 def _changes_of_many(mine: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """Return what `_changes` does, of many classes, without copies of all logits in float64."""
-    rows = [logits.movedim(1, -1).contiguous().flatten(0, -2) for logits in (theirs, mine)]
-    passed = pass_over(*rows, places.flatten().nonzero().flatten(), distance=True)
+    before, after = (logits.movedim(1, -1).contiguous().flatten(0, -2) for logits in (theirs, mine))
+    passed = pass_over(before, after, places.flatten().nonzero().flatten(), distance=True)
     found = torch.zeros(2, *places.shape, dtype=torch.float64)
     assert passed.distance is not None  # it was asked for
     found[:, places] = torch.stack([passed.kl.clamp_min(0), passed.distance]).double()

@@ -100,7 +100,7 @@ class Bisecting:
         decoded = inputs.clone()
         stored = torch.zeros(len(inputs), dtype=torch.bool)
         streams: list[bytes] = [b""] * len(inputs)
-        for number in settings.unique().tolist():
+        for number in torch.unique(settings).tolist():
             rows = (settings == number).nonzero().flatten()
             for part, made in self._encoded(self.codecs[number], inputs, rows):
                 decoded[part], stored[part] = self.codecs[number].decode(made), True
@@ -119,7 +119,7 @@ class Bisecting:
             self.found.refusal = self.found.refusal or f"{codec}: {error}"
             if len(rows) == 1:
                 return []
-            return [part for row in rows.split(1) for part in self._encoded(codec, inputs, row)]
+            return [part for row in torch.split(rows, 1) for part in self._encoded(codec, inputs, row)]
 
     def _kept(self, decoded: Tensor, places: Tensor, before: Sequence[Tensor]) -> Tensor:
         """Tell of which examples (n,) every member keeps what it must; each is asked only of what is kept so far."""

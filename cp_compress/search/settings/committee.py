@@ -63,6 +63,7 @@ class Rule:
         what it led by before; NaN keeps nothing.
         """
         if callable(self.measure):
+            assert self.at_most is not None  # checked when the rule was made
             damage = self.measure(after, before)
             if not isinstance(damage, Tensor) or damage.shape != (len(before),):
                 found = tuple(damage.shape) if isinstance(damage, Tensor) else type(damage).__name__
