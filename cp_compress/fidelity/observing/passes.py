@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cp_compress.base.batching import BatchSize, rows_in_cache, slices
+from cp_compress.base.largest import first_largest
 from cp_compress.fidelity.observing.batch_dependence import look_again
 from cp_compress.fidelity.observing.determinism import REPEATED_EXAMPLES
 from cp_compress.fidelity.observing.gathering import DigestGatherer, LogitsGatherer, Pass
@@ -70,4 +71,4 @@ def run_pass(
 
 def answers_in(logits: Tensor, task: Task) -> Tensor:
     """Return the answers, int64, that logits (n, ...) of a task give, as `Observation.predictions` has them."""
-    return (logits > 0).long() if task == "multi_label" else logits.argmax(dim=1)
+    return (logits > 0).long() if task == "multi_label" else first_largest(logits)
