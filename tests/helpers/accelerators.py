@@ -11,12 +11,12 @@ def pytest_collection_modifyitems(items):
 
 
 def _find_device():
-    import pretended_device
+    import pretended
     import torch
 
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return pretended_device.pretend() if pretended_device.is_possible() else None
+    return pretended.pretend() if pretended.is_possible() else None
 
 
 @pytest.fixture
