@@ -224,10 +224,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _scale_notes(reference: Observation) -> list[str]:
-    largest = reference.remember(("largest input",), lambda: _largest_input(reference))
+    largest = largest_input(reference)
     if largest is None or not 0 < largest <= _LARGEST_TWICE_SCALED:
         return []
     return [f"inputs lie in [0, {largest:.3g}]: they look scaled by 1/255 twice"]
+
+
+def largest_input(reference: Observation) -> float | None:
+    """Return the largest value of some inputs, None where they are no scaled numbers; found once."""
+    return reference.remember(("largest input",), lambda: _largest_input(reference))
 
 
 def _largest_input(reference: Observation) -> float | None:
