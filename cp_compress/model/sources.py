@@ -153,9 +153,7 @@ def sources_within(model: object, shaped: Collection[str] | None = None) -> list
     if not isinstance(model, nn.Module):
         known: Iterable[Source] = getattr(model, "part_sources", ())
         return [source for source in known if shaped is None or source.layers in shaped]
-    parts = [
-        part for part in model.modules() if shaped is None or _layers(list(part.named_parameters())) in shaped
-    ]
+    parts = [part for part in model.modules() if shaped is None or _layers(list(part.named_parameters())) in shaped]
     return list(dict.fromkeys(source for source in map(source_of, parts) if source is not None))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cp_compress.artifacts.guards import size_of
+from cp_compress.artifacts.recognition import OBSERVATION
 from cp_compress.artifacts.weights.safetensors_files import read_whole_header
 from cp_compress.base.digests import start_digest
 from cp_compress.base.documents import read_document
@@ -22,8 +23,6 @@ from cp_compress.base.errors import ArtifactError
 from cp_compress.fidelity.frozen.content import DIGEST_BYTES, EXAMPLES, LOGITS, TARGETS
 from cp_compress.inputs.tasks import TASKS
 
-KEY = "cp_observation"
-"""The key of the metadata under which the JSON document stands."""
 VERSION = 1
 DTYPES = {
     "F64": torch.float64,
@@ -144,7 +143,7 @@ def write_file(file: BinaryIO, document: Mapping[str, Any], tensors: Mapping[str
         }
         offset += nbytes
     told = json.dumps({**document, "tensors": digests}, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    header = json.dumps({"__metadata__": {KEY: told}, **entries}, ensure_ascii=False).encode("utf-8")
+    header = json.dumps({"__metadata__": {OBSERVATION: told}, **entries}, ensure_ascii=False).encode("utf-8")
     header += b" " * (-len(header) % _ALIGNED)
     running = start_digest()
     for part in (len(header).to_bytes(8, "little"), header, *_all_blocks(tensors)):
@@ -153,18 +152,18 @@ def write_file(file: BinaryIO, document: Mapping[str, Any], tensors: Mapping[str
     return running.hexdigest()
 
 
-def _all_blocks(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+def _all_blocks(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
     for tensor in tensors.values():
         yield from _blocks(tensor)
 
 
-def _blocks(tensor: Tensor) -> Iterator[memoryview]:
+def _blocks(tensor: Tensor) -> Iterator[bytes]:
     """Yield the bytes of a tensor in row-major order, some rows at a time."""
     if not tensor.numel():
         return
     rows = max(1, _BLOCK * len(tensor) // (tensor.numel() * tensor.element_size()))
     for part in torch.split(tensor.detach(), rows):
-        yield part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Entry]]:
@@ -174,10 +173,10 @@ def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str,
     """
     header = read_whole_header(file, path)
     metadata = header.pop("__metadata__", None)
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(OBSERVATION), str):
         raise ArtifactError(path, "is a safetensors file, and no observation that cp-compress observe wrote")
     try:
-        document = read_document(metadata[KEY])
+        document = read_document(metadata[OBSERVATION])
     except ValueError as error:
         raise ArtifactError(path, f"has a document that is not valid JSON: {error}") from error
     if isinstance(document, dict) and document.get("version") != VERSION:
@@ -193,7 +192,9 @@ def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str,
     if start + end != size_of(file):
         told = f"has {size_of(file) - start:,} bytes of tensors where its header says {end:,}: it is cut off or damaged"
         raise ArtifactError(path, told)
-    placed = {name: Entry(one.dtype, one.shape, start + one.start, one.nbytes, one.digest) for name, one in entries.items()}
+    placed = {
+        name: Entry(one.dtype, one.shape, start + one.start, one.nbytes, one.digest) for name, one in entries.items()
+    }
     _require_shapes(document, placed, path)
     return document, placed
 
@@ -205,9 +206,7 @@ def _validator() -> Any:
     return Draft202012Validator(SCHEMA)
 
 
-def _entries(
-    header: Mapping[str, Any], digests: Mapping[str, str], path: str | os.PathLike[str]
-) -> dict[str, Entry]:
+def _entries(header: Mapping[str, Any], digests: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Entry]:
     if header.keys() != digests.keys():
         raise ArtifactError(path, "is damaged: the tensors in it are not those that its document names")
     found = {}
@@ -235,9 +234,7 @@ def _require_no_gaps(entries: Mapping[str, Entry], path: str | os.PathLike[str])
     return end
 
 
-def _require_shapes(
-    document: Mapping[str, Any], entries: Mapping[str, Entry], path: str | os.PathLike[str]
-) -> None:
+def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:
     """Raise ArtifactError unless there are all tensors that the document implies, of the shapes that it implies."""
     count, classes = document["data"]["count"], document["outputs"]["classes"]
     wanted: dict[str, tuple[Any, ...]] = {EXAMPLES: (torch.uint8, count, DIGEST_BYTES), TARGETS: (torch.int64, count)}

@@ -75,12 +75,12 @@ class _Tensors(Mapping[str, Tensor]):
         entry = self._entries[name]
         tensor = torch.empty(entry.shape, dtype=entry.dtype)
         if entry.nbytes:
-            room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+            room = tensor.reshape(-1).view(torch.uint8).numpy()
             with opened(self._path, self._limit) as file:
                 file.seek(entry.start)
                 read = file.readinto(room)  # type: ignore[attr-defined]
             running = start_digest()
-            running.update(room[:read])
+            running.update(room[:read].data)
             if running.hexdigest() != entry.digest:
                 raise ArtifactError(self._path, f"has changed since it was opened: {name} has other bytes")
         return tensor

@@ -16,6 +16,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.files import replacing
 from cp_compress.base.json_values import plain
 from cp_compress.fidelity.embeddings.comparison import class_weights
+from cp_compress.fidelity.embeddings.default_layer import default_layer
 from cp_compress.fidelity.frozen.content import CLUSTERS, EXAMPLES, LOGITS, ORIGINALS, TARGETS
 from cp_compress.fidelity.frozen.matching import describe_inputs, read_examples_of
 from cp_compress.fidelity.frozen.observation import FrozenObservation
@@ -33,6 +34,7 @@ from cp_compress.model.sources import read_sources, sources_within
 
 _OWNER = "save_observation"
 _DESCRIBED = 64
+_DEFAULT = "default:"
 
 
 @explains_keywords
@@ -52,7 +54,8 @@ def save_observation(
     Args:
         observation: The observation, as `observe` returns it; its model is run where it was not yet.
         path: The file to write.
-        layers: Layers whose embeddings are written, as `layer_features` takes them.
+        layers: Layers whose embeddings are written, as `layer_features` takes them; "default:" is the one that
+            `compare_embeddings` takes where none is named.
         pool: How their outputs are pooled: "mean" or "flatten".
 
     Returns:
@@ -78,7 +81,8 @@ def save_observation(
         reject(_OWNER, "observation", observation.content.name, "it is a file already: copy that")
     if not observation.gives_logits:
         raise ObservationError("the model gives no logits: observations of other outputs cannot be frozen")
-    names = [layers] if isinstance(layers, str) else list(layers)
+    given = [layers] if isinstance(layers, str) else list(layers)
+    names = [default_layer(observation) if name == _DEFAULT else name for name in given]
     if names:
         layer_features(observation, names, pool=pool)
     digests, _, _ = read_examples_of(observation.data)
@@ -128,7 +132,9 @@ def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[st
             "labeled": observation.labeled,
             "inputs": describe_inputs(data.read(spread)[0]),
             "largest": largest_input(observation),
-            "classes": list(map(str, classes)) if isinstance(classes, Sequence) and not isinstance(classes, str) else None,
+            "classes": list(map(str, classes))
+            if isinstance(classes, Sequence) and not isinstance(classes, str)
+            else None,
             "numbered_by_folder": said_by(data, "numbered_by_folder"),
             "codec": None if codec is None else str(codec),
         },

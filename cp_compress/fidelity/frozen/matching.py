@@ -122,7 +122,9 @@ def other_labels(frozen: Tensor, given: Tensor) -> str | None:
     places = wrong.nonzero().flatten().tolist()
     if not places:
         return None
-    shown = f": #{places[0]} has {int(given[places[0]])}, frozen was {int(frozen[places[0]])}" if given.ndim == 1 else ""
+    shown = (
+        f": #{places[0]} has {int(given[places[0]])}, frozen was {int(frozen[places[0]])}" if given.ndim == 1 else ""
+    )
     return f"{len(places)} of {len(given)} labels are others{_listed(places)}{shown}"
 
 

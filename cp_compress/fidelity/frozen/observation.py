@@ -68,7 +68,9 @@ class FrozenObservation(Observation):
         _refuse(self.content)
 
     def __repr__(self) -> str:
-        return f"<FrozenObservation of {self.__name__} on {len(self):,} examples, {self.task}, from {self.content.name}>"
+        return (
+            f"<FrozenObservation of {self.__name__} on {len(self):,} examples, {self.task}, from {self.content.name}>"
+        )
 
     @property
     def digest(self) -> str:
@@ -136,7 +138,7 @@ class FrozenObservation(Observation):
 
     @property
     def targets(self) -> Tensor:
-        """The true classes; those of the data that it is bound to, which are those that were frozen where it has any."""
+        """The true classes; those of the data that it is bound to, which are those that were frozen if any."""
         return self._match[1]
 
     @property
@@ -247,4 +249,3 @@ def _refuse(content: FrozenContent) -> NoReturn:
         f"{content.name} is a frozen observation, which holds {content.holds()}, and no model to run: what is asked "
         "for here was not frozen. Freeze it too, such as by cp-compress observe --layer, or give the model"
     )
-

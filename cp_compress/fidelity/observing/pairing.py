@@ -233,14 +233,17 @@ def _require_same_examples(candidate: Observation, reference: Observation) -> No
     if candidate.inputs_at_hand and reference.inputs_at_hand:
         require_same_examples(candidate.data, reference.data, reference.targets)
         return
-    others = [place for place, (ours, theirs) in enumerate(zip(*digests_of_both(candidate, reference), strict=True)) if ours.isdisjoint(theirs)]
+    others = [
+        place
+        for place, (ours, theirs) in enumerate(zip(*digests_of_both(candidate, reference), strict=True))
+        if ours.isdisjoint(theirs)
+    ]
     if others:
         listed = ", ".join(f"#{place}" for place in others[:_LISTED]) + ("…" if len(others) > _LISTED else "")
         raise ObservationError(
-            f"{len(others)} of {len(reference)} examples ({listed}) of the candidate are not those of the reference, nor "
-            "stored from them, by their digests: observe both on the same examples, in the same order, preprocessed "
-            "alike; that compressed examples are those of the reference can be told from inputs alone where a data "
-            "set of this package says what it stored"
+            f"{len(others)} of {len(reference)} examples ({listed}) of the candidate are not the reference's, "
+            "nor stored from them, as their digests say, and without their inputs no likeness can be told: observe "
+            "both on the same examples, in the same order, preprocessed alike"
         )
 
 

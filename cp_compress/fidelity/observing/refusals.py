@@ -165,7 +165,11 @@ def require_unused(candidate: Observation, reference: Observation, *, claim: boo
     With a `claim` about other examples they are refused with InvalidArgumentError: a candidate does better on what it
     was made with.
     """
-    return notes_on_used(seen_digests(candidate.model), lambda: [ours | theirs for ours, theirs in zip(*digests_of_both(candidate, reference), strict=True)], claim=claim)
+    return notes_on_used(
+        seen_digests(candidate.model),
+        lambda: [ours | theirs for ours, theirs in zip(*digests_of_both(candidate, reference), strict=True)],
+        claim=claim,
+    )
 
 
 def notes_on_used(
