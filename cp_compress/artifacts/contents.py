@@ -86,7 +86,14 @@ def describe_contents(path: str | os.PathLike[str]) -> FileContents:
         return _folder(Path(path))
     with opened(path, MAX_BYTES) as file:
         size = size_of(file)
-    describe = {"cp": _cp, "safetensors": _safetensors, "observation": _observation, "onnx": _onnx, "torch": _torch, "npz": _npz}.get(kind, _archive)
+    describe = {
+        "cp": _cp,
+        "safetensors": _safetensors,
+        "observation": _observation,
+        "onnx": _onnx,
+        "torch": _torch,
+        "npz": _npz,
+    }.get(kind, _archive)
     facts, tensors = describe(path)
     return FileContents(os.fspath(path), kind, size, facts, tuple(tensors))
 

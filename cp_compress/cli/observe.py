@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--architecture", metavar="FACTORY", help="factory of the model, if MODEL is a file of weights")
     parser.add_argument(
-        "--layer", action="append", default=[], metavar="PATH", help="layer whose embeddings are written; repeatable; default: is the input of the last linear one"
+        "--layer",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="layer whose embeddings are written; repeatable; default: is the input of the last linear one",
     )
     parser.add_argument(
         "--codec", help='store the data by this codec for the model, such as "jpeg(quality=50)", as for a candidate'

@@ -68,7 +68,8 @@ def describe_coverage(candidate: Model, reference: Model) -> Record:
 def describe_data(source: Any, digest: str | None, count: int) -> Record:
     """Return a data set's name (with its codec, where it has one), digest and size."""
     codec = said_by(source, "codec")
-    return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
+    name = said_by(source, "observed_name") or type(source).__name__
+    return {"name": name if codec is None else str(codec), "digest": digest, "count": count}
 
 
 def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import torch
@@ -20,7 +20,7 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError
-from cp_compress.fidelity.frozen.content import DIGEST_BYTES, EXAMPLES, LOGITS, TARGETS
+from cp_compress.fidelity.frozen.content import CLUSTERS, DIGEST_BYTES, EXAMPLES, LOGITS, ORIGINALS, TARGETS
 from cp_compress.inputs.tasks import TASKS
 
 VERSION = 1
@@ -187,16 +187,13 @@ def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str,
         where = ".".join(map(str, problem.absolute_path)) or "the document"
         raise ArtifactError(path, f"is damaged: {shortened(f'{where}: {problem.message}', 200)}")
     entries = _entries(header, document["tensors"], path)
+    _require_shapes(document, entries, path)
     start = file.tell()
     end = _require_no_gaps(entries, path)
     if start + end != size_of(file):
         told = f"has {size_of(file) - start:,} bytes of tensors where its header says {end:,}: it is cut off or damaged"
         raise ArtifactError(path, told)
-    placed = {
-        name: Entry(one.dtype, one.shape, start + one.start, one.nbytes, one.digest) for name, one in entries.items()
-    }
-    _require_shapes(document, placed, path)
-    return document, placed
+    return document, {name: replace(one, start=start + one.start) for name, one in entries.items()}
 
 
 @functools.cache
@@ -241,6 +238,15 @@ def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], p
     if classes is not None:
         wanted[LOGITS] = (None, count, classes)
     wanted |= {f"layer.{place}": (torch.float32, count) for place in range(len(document["layers"]))}
+    wanted |= {
+        name: form
+        for name, form in ((ORIGINALS, (torch.uint8, count)), (CLUSTERS, (torch.int64, count)))
+        if name in entries
+    }
+    weights = {f"{name}.weights" for name in wanted if name.startswith("layer.")}
+    unknown = next((name for name in entries if name not in wanted and name not in weights), None)
+    if unknown is not None:
+        raise ArtifactError(path, f"is damaged: it holds {shortened(unknown, 80)}, which is nothing of an observation")
     for name, (dtype, *shape) in wanted.items():
         one = entries.get(name)
         if one is None:

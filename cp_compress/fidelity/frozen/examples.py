@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,6 +22,7 @@ class FrozenExamples:
     def __init__(self, content: FrozenContent) -> None:
         self._content = content
         self.task = content.data["task"]
+        self.observed_name = content.data["name"]
         self.labeled = None if content.data["labeled"] else False
         self.classes = content.data["classes"]
         self.codec = content.data["codec"]
@@ -51,18 +53,20 @@ class FrozenData(LabeledData):
         return digest
 
 
-def known_of(content: FrozenContent) -> dict[Any, Any]:
-    """Return what comparisons would find out of the inputs, under the keys by which an observation remembers it."""
-    own = content.example_digests()
-    groups = _groups(content)
-    return {
-        ("largest input",): content.data["largest"],
-        ("same inputs",): bool((groups == 0).all()),
-        ("identical groups",): groups,
-        ("example digests",): [
-            frozenset((one[:HEX_DIGITS], *theirs)) for one, theirs in zip(own, originals_of(content), strict=True)
-        ],
-    }
+def known_of(content: FrozenContent, key: Hashable) -> Any:
+    """Return what comparisons would find out of the inputs, by the key under which an observation remembers it; None
+    for anything else.
+    """
+    if key == ("largest input",):
+        return content.data["largest"]
+    if key == ("identical groups",):
+        return _groups(content)
+    if key == ("same inputs",):
+        return bool((_groups(content) == 0).all())
+    if key == ("example digests",):
+        own, behind = content.example_digests(), originals_of(content)
+        return [frozenset((one[:HEX_DIGITS], *theirs)) for one, theirs in zip(own, behind, strict=True)]
+    return None
 
 
 def originals_of(content: FrozenContent) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class FrozenObservation(Observation):
         self._content = content.examined
         self._state_after_use = self._content.state
         self._bound: dict[Hashable, FrozenObservation] = {}
-        self._derived = known_of(content) if data is None else {}
+        self._derived = {}
         if content.facts["default_layer"] is not None:
             self._derived["default layer",] = content.facts["default_layer"]
         for place, one in enumerate(content.facts["layers"]):
@@ -170,22 +170,25 @@ class FrozenObservation(Observation):
 
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return what was frozen under a key, else what `compute` returned for it the first time."""
-        frozen = self._frozen(key)
-        return super().remember(key, compute) if frozen is None else cast(Value, frozen)
+        if not super().remembers(key):
+            frozen = self._frozen(key)
+            if frozen is not None:
+                self._derived[key] = frozen
+        return super().remember(key, compute)
 
     def remembers(self, key: Hashable) -> bool:
         """Return whether `remember` has a result for this key."""
-        return self._frozen(key) is not None or super().remembers(key)
+        return super().remembers(key) or self._frozen(key) is not None
 
-    def _frozen(self, key: Hashable) -> Tensor | None:
-        """Return the tensor that was frozen under a key."""
+    def _frozen(self, key: Hashable) -> Any:
+        """Return what was frozen under a key, None for nothing."""
         for place, one in enumerate(self.content.facts["layers"]):
             if key == ("features", one["layer"], one["pool"], None):
                 self._require_match()
                 return self.content.tensor(f"layer.{place}")
             if key == ("class weights", one["layer"]) and f"layer.{place}.weights" in self.content.tensors:
                 return self.content.tensor(f"layer.{place}.weights")
-        return None
+        return known_of(self.content, key)
 
     def _require_match(self) -> None:
         """Raise ObservationError where the data that it is bound to is not what was frozen."""
