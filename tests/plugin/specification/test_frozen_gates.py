@@ -45,6 +45,7 @@ confidence = 0.8
 min_cka = 0.9
 """
 DATA = '[data]\nexamples = "subjects:{}"'
+GIVEN = DATA.format("data")
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def gate(pytester, monkeypatch):
     for name in ("reference", "compressed"):
         save_observation(observe(namespace[name](), data), pytester.path / f"{name}.obs", layers="default:")
 
-    def run(reference, candidate, data=DATA.format("data"), text=GATE):
+    def run(reference, candidate, data=GIVEN, text=GATE):
         pytester.path.joinpath("gate.toml").write_text(text.format(reference=reference, candidate=candidate, data=data))
         return pytester.runpytest_inprocess(
             "-p",
@@ -84,8 +85,8 @@ def test_frozen_and_live_gates_say_the_same(gate):
     gate(live["reference"], live["compressed"]).assert_outcomes(passed=2)
     expected = numbers(gate.path)
     for reference, candidate, data in (
-        (frozen["reference"], live["compressed"], DATA.format("data")),
-        (live["reference"], frozen["compressed"], DATA.format("data")),
+        (frozen["reference"], live["compressed"], GIVEN),
+        (live["reference"], frozen["compressed"], GIVEN),
         (frozen["reference"], frozen["compressed"], ""),
     ):
         gate(reference, candidate, data).assert_outcomes(passed=2)
