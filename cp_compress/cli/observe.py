@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layer whose embeddings are written; repeatable; default: is the input of the last linear one",
     )
     parser.add_argument(
+        "--top-k",
+        type=read_count,
+        metavar="K",
+        help="write the K largest logits of each example and the log of the normaliser (default: all logits)",
+    )
+    parser.add_argument(
         "--codec", help='store the data by this codec for the model, such as "jpeg(quality=50)", as for a candidate'
     )
     add_model_output(parser)
@@ -75,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             deployed_batch_size=options.deployed_batch_size,
             output=read_model_output(options),
         )
-        digest = save_observation(seen, options.output, layers=options.layer)
+        digest = save_observation(seen, options.output, layers=options.layer, top_k=options.top_k)
     rows = [("examples", number(len(seen))), ("classes", number(seen.classes)), ("digest", digest)]
     content = {"output": options.output, "digest": digest, "examples": len(seen), "classes": seen.classes}
     emit(options, f"{table(rows)}\n\nwritten to {options.output}", content)

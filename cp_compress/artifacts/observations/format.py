@@ -20,7 +20,7 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError
-from cp_compress.fidelity.frozen.content import CLUSTERS, DIGEST_BYTES, EXAMPLES, LOGITS, ORIGINALS, TARGETS
+from cp_compress.fidelity.frozen.content import CLUSTERS, DIGEST_BYTES, EXAMPLES, LOGITS, ORIGINALS, TARGETS, TOP
 from cp_compress.inputs.tasks import TASKS
 
 VERSION = 1
@@ -84,7 +84,13 @@ SCHEMA = _closed(
         numbered_by_folder={"type": ["boolean", "null"]},
         codec=_TEXT_OR_NONE,
     ),
-    outputs=_closed(classes={"type": ["integer", "null"], "minimum": 1}, digest=_TEXT_OR_NONE),
+    outputs=_closed(
+        classes={"type": ["integer", "null"], "minimum": 1},
+        kept={"type": ["integer", "null"], "minimum": 1},
+        kind={"enum": ["logits", "probabilities", "either"]},
+        alike={"type": "boolean"},
+        digest=_TEXT_OR_NONE,
+    ),
     batches=_closed(
         first=_COUNT,
         last=_COUNT,
@@ -235,7 +241,11 @@ def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], p
     """Raise ArtifactError unless there are all tensors that the document implies, of the shapes that it implies."""
     count, classes = document["data"]["count"], document["outputs"]["classes"]
     wanted: dict[str, tuple[Any, ...]] = {EXAMPLES: (torch.uint8, count, DIGEST_BYTES), TARGETS: (torch.int64, count)}
-    if classes is not None:
+    kept = document["outputs"]["kept"]
+    if kept is not None:
+        forms = (None, count, kept), (torch.int32, count, kept), (torch.float64, count)
+        wanted |= dict(zip(TOP, forms, strict=True))
+    elif classes is not None:
         wanted[LOGITS] = (None, count, classes)
     wanted |= {f"layer.{place}": (torch.float32, count) for place in range(len(document["layers"]))}
     wanted |= {
@@ -254,5 +264,5 @@ def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], p
         if one.shape[: len(shape)] != tuple(shape) or dtype not in (None, one.dtype):
             told = f"{name} is {one.dtype} {one.shape} for {count} examples"
             raise ArtifactError(path, f"is damaged: {told}{f' of {classes} classes' if name == LOGITS else ''}")
-        if name == LOGITS and not one.dtype.is_floating_point:
+        if name in (LOGITS, TOP[0]) and not one.dtype.is_floating_point:
             raise ArtifactError(path, f"is damaged: {name} are {one.dtype}")

@@ -10,20 +10,22 @@ import torch
 from torch import Tensor
 
 from cp_compress.artifacts.observations.format import DTYPES, VERSION, write_file
-from cp_compress.base.arguments import explains_keywords, reject
+from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.environment import describe_environment
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.files import replacing
 from cp_compress.base.json_values import plain
 from cp_compress.fidelity.embeddings.comparison import class_weights
 from cp_compress.fidelity.embeddings.default_layer import default_layer
-from cp_compress.fidelity.frozen.content import CLUSTERS, EXAMPLES, LOGITS, ORIGINALS, TARGETS
+from cp_compress.fidelity.frozen.content import CLUSTERS, EXAMPLES, LOGITS, ORIGINALS, TARGETS, TOP
 from cp_compress.fidelity.frozen.matching import describe_inputs, read_examples_of
 from cp_compress.fidelity.frozen.observation import FrozenObservation
-from cp_compress.fidelity.judging.telling import largest_input
+from cp_compress.fidelity.frozen.top_logits import top_logits
+from cp_compress.fidelity.judging.telling import gives_one_output, largest_input
 from cp_compress.fidelity.observing.layer_outputs import INPUT, layer_features
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.refusals import tensors_within
+from cp_compress.fidelity.predictions.known_outputs import kind_of, reading_of
 from cp_compress.inputs.clusters import read_clusters
 from cp_compress.inputs.originals import DIGEST_BYTES as ORIGINAL_BYTES
 from cp_compress.inputs.originals import values_behind
@@ -44,6 +46,7 @@ def save_observation(
     *,
     layers: Sequence[str] | str = (),
     pool: str = "mean",
+    top_k: int | None = None,
 ) -> str:
     """Write what a model did on a data set to one file, and return the file's SHA-256 digest, by which others know it.
 
@@ -57,6 +60,8 @@ def save_observation(
         layers: Layers whose embeddings are written, as `layer_features` takes them; "default:" is the one that
             `compare_embeddings` takes where none is named.
         pool: How their outputs are pooled: "mean" or "flatten".
+        top_k: How many of the largest logits of each example are written, with the logarithm of the normaliser; by
+            default all. What needs the others is then not known, or known within bounds.
 
     Returns:
         The digest of the file.
@@ -85,9 +90,11 @@ def save_observation(
     names = [default_layer(observation) if name == _DEFAULT else name for name in given]
     if names:
         layer_features(observation, names, pool=pool)
+    kind = kind_of(observation)
+    kept_logits = _kept(observation, top_k, kind == "probabilities")
     digests, _, _ = read_examples_of(observation.data)
     tensors = {
-        LOGITS: observation.logits,
+        **kept_logits,
         TARGETS: observation.targets,
         EXAMPLES: _as_bytes(digests),
         **_about_examples(observation),
@@ -102,8 +109,21 @@ def save_observation(
     if wrong is not None:
         raise ObservationError(f"the model gives {wrong}, which a file of an observation cannot hold")
     document = _document(observation, [{"layer": name, "pool": how} for _, name, how, _ in kept])
+    document["outputs"] |= {"kept": top_k, "kind": kind}
     with replacing(path) as file:
         return write_file(file, document, tensors)
+
+
+def _kept(observation: Observation, top_k: int | None, probabilities: bool) -> dict[str, Tensor]:
+    """Return all logits, or the largest, by the names of their tensors."""
+    if top_k is None:
+        return {LOGITS: observation.logits}
+    rule = f"must be a whole number in 1..{observation.classes - 1}, less than the classes, or None for all logits"
+    check_integer(_OWNER, "top_k", top_k, rule, at_least=1, at_most=observation.classes - 1)
+    if observation.task != "single_label":
+        reject(_OWNER, "top_k", top_k, f"is for data of one class an example, and not of a {observation.task} task")
+    found = top_logits(observation.logits, top_k, reading_of(probabilities))
+    return dict(zip(TOP, (found.values, found.places.int(), found.log_totals), strict=True))
 
 
 def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[str, Any]:
@@ -138,7 +158,11 @@ def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[st
             "numbered_by_folder": said_by(data, "numbered_by_folder"),
             "codec": None if codec is None else str(codec),
         },
-        "outputs": {"classes": observation.classes, "digest": observation.outputs_digest},
+        "outputs": {
+            "classes": observation.classes,
+            "alike": len(observation) > 1 and gives_one_output(observation),
+            "digest": observation.outputs_digest,
+        },
         "batches": {
             "first": first,
             "last": last,

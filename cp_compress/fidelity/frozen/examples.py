@@ -59,6 +59,8 @@ def known_of(content: FrozenContent, key: Hashable) -> Any:
     """
     if key == ("largest input",):
         return content.data["largest"]
+    if key == ("alike",):
+        return content.facts["outputs"]["alike"]
     if key == ("identical groups",):
         return _groups(content)
     if key == ("same inputs",):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.digests import Examined
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.frozen.content import LOGITS, TARGETS, FrozenContent
+from cp_compress.fidelity.frozen.content import FrozenContent
 from cp_compress.fidelity.frozen.examples import FrozenData, known_of
 from cp_compress.fidelity.frozen.matching import (
     describe_inputs,
@@ -22,6 +22,7 @@ from cp_compress.fidelity.frozen.matching import (
     told_inputs,
     unlabeled_as,
 )
+from cp_compress.fidelity.frozen.top_logits import TopLogits, top_logits
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence
 from cp_compress.fidelity.observing.observation import Observation, Value, digest_just_read
 from cp_compress.fidelity.observing.runner import Runner
@@ -109,10 +110,34 @@ class FrozenObservation(Observation):
     @property
     def logits(self) -> Tensor:
         """All logits (n, classes) that were frozen; raises ObservationError where only the largest were."""
-        self._require_match()
-        if LOGITS not in self.content.tensors:
-            raise ObservationError(f"{self.content.name} does not hold all logits")
-        return self.content.tensor(LOGITS)
+        self.require_match()
+        if self.content.kept is not None:
+            raise ObservationError(
+                f"{self.content.name} holds {self.content.holds()}: what is asked for here needs all logits; observe "
+                "the model without top_k (--top-k)"
+            )
+        return self.content.logits
+
+    @property
+    def predictions(self) -> Tensor:
+        """The classes of the largest logits."""
+        if self.content.kept is None:
+            return super().predictions
+        self.require_match()
+        return self.content.top.places[:, 0]
+
+    @property
+    def knows_all_logits(self) -> bool:
+        """Whether all logits were frozen, and not the largest alone."""
+        return self.content.kept is None
+
+    def gives_same(self, other: Observation) -> bool:
+        """Tell whether another observation has the same outputs, bit for bit, as far as both are known."""
+        known = [seen.content.kept for seen in (self, other) if isinstance(seen, FrozenObservation)]
+        few = [count for count in known if count is not None]
+        if not few or not other.gives_logits:
+            return super().gives_same(other)
+        return largest_of(self, min(few)).equals(largest_of(other, min(few)))
 
     @property
     def gives_logits(self) -> bool:
@@ -184,20 +209,20 @@ class FrozenObservation(Observation):
         """Return what was frozen under a key, None for nothing."""
         for place, one in enumerate(self.content.facts["layers"]):
             if key == ("features", one["layer"], one["pool"], None):
-                self._require_match()
+                self.require_match()
                 return self.content.tensor(f"layer.{place}")
             if key == ("class weights", one["layer"]) and f"layer.{place}.weights" in self.content.tensors:
                 return self.content.tensor(f"layer.{place}.weights")
         return known_of(self.content, key)
 
-    def _require_match(self) -> None:
+    def require_match(self) -> None:
         """Raise ObservationError where the data that it is bound to is not what was frozen."""
         assert self._match
 
     @functools.cached_property
     def _match(self) -> tuple[str, Tensor]:
         """The digest of the data, and its targets."""
-        facts, frozen = self.content.data, self.content.tensor(TARGETS)
+        facts, frozen = self.content.data, self.content.targets
         if not self.inputs_at_hand:
             return facts["digest"], frozen
         who = f"{self.content.name} does not fit the data"
@@ -226,6 +251,22 @@ class FrozenObservation(Observation):
         if given == frozen:
             return f"; both are {given}: are they other examples, or preprocessed otherwise?"
         return f"; frozen were {frozen}, given are {given}: preprocess them as they were"
+
+
+def largest_of(seen: Observation, count: int) -> TopLogits:
+    """Return the `count` largest outputs of an observation; raises ObservationError where fewer were frozen.
+
+    Of one that holds few, the normaliser is that of its probabilities; of others it is that of logits.
+    """
+    if not isinstance(seen, FrozenObservation) or seen.content.kept is None:
+        return seen.remember(("largest", count), lambda: top_logits(seen.logits, count))
+    if count > seen.content.kept:
+        raise ObservationError(
+            f"{seen.content.name} holds the {seen.content.kept} largest logits of each example, and {count} are asked "
+            "for here; observe the model with a larger top_k (--top-k)"
+        )
+    seen.require_match()
+    return seen.content.top.first(count)
 
 
 class _NoRunner(Runner):

@@ -26,6 +26,7 @@ from cp_compress import (
     save_observation,
 )
 from cp_compress.fidelity.frozen.matching import other_examples
+from cp_compress.fidelity.frozen.top_logits import divergence_bounds, top_logits
 from pytest_cp import assert_embeddings_preserved, assert_preserved_predictions, check_preserved_predictions
 
 
@@ -203,6 +204,97 @@ def test_compressed_data_belongs_to_its_originals_by_digest(tmp_path):
     other = freeze(tmp_path, model, torch.utils.data.Subset(digits(), [*range(39), 50]), "other.obs")
     with pytest.raises(ObservationError, match=r"different labels|1 of 40 examples \(#39\) of the candidate are not"):
         compare_predictions(candidate, other)
+
+
+WIDE = 40
+
+
+def wide(seed, peak=4.0):
+    torch.manual_seed(seed)
+    model = nn.Linear(6, WIDE).eval()
+    model.weight.data *= peak
+    return model
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_the_largest_logits_tell_answers_and_bound_the_divergence(tmp_path, probabilities):
+    """All that rests on answers and their confidence is as with all logits; the divergence has bounds that close."""
+    reference, candidate = wide(1), wide(1)
+    candidate.weight.data += 0.05 * torch.randn(WIDE, 6)
+    if probabilities:
+        reference, candidate = (nn.Sequential(one, nn.Softmax(1)) for one in (reference, candidate))
+    data = (INPUTS, reference(INPUTS).argmax(1))
+    live = compare_predictions(observe(candidate, data), observe(reference, data), top_k=3)
+    highest = []
+    for kept in (5, 20, WIDE - 1):
+        frozen = freeze(tmp_path, reference, data, f"{kept}.obs", top_k=kept)
+        found = compare_predictions(observe(candidate, data), frozen, top_k=3)
+        exact = set(live.metrics) - {"mean_kl", "mean_logit_distance"}
+        assert {name: found[name] for name in exact} == pytest.approx({name: live[name] for name in exact}, abs=1e-12)
+        assert found.examples == live.examples
+        assert "mean_logit_distance" not in found.metrics
+        assert found["mean_kl"] >= live["mean_kl"] - 1e-9
+        assert bool((found.per_example["kl"] >= live.per_example["kl"] - 1e-6).all())
+        assert any(f"the {kept} largest logits" in note for note in found.notes)
+        highest.append(found["mean_kl"])
+    assert highest == sorted(highest, reverse=True)
+    assert highest[-1] == pytest.approx(live["mean_kl"], abs=1e-5)
+    few = freeze(tmp_path, candidate, data, "candidate.obs", top_k=5)
+    both = compare_predictions(few, frozen, top_k=3)
+    assert both["agreement"] == live["agreement"]
+    assert not {"mean_kl", "mean_logit_distance"} & set(both.metrics)
+    with pytest.raises(InvalidArgumentError, match=r"its value is not known: all logits of both .* 5 largest alone"):
+        check_preserved_predictions(few, frozen, None, max_mean_kl=0.1)
+    with pytest.raises(ObservationError, match="the 5 largest logits of each example, and 9 are asked"):
+        compare_predictions(few, frozen, top_k=9)
+    with pytest.raises(ObservationError, match="needs all logits"):
+        few.logits.sum()
+    with pytest.raises(NothingComparedError):
+        check_preserved_predictions(lambda batch: candidate(batch), few, data, min_agreement=0.5)
+
+
+@given(
+    st.integers(3, 9).flatmap(lambda classes: st.tuples(st.just(classes), st.integers(1, classes - 1))),
+    st.integers(0, 2**31),
+    st.floats(0.1, 20),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_divergence_lies_within_its_bounds_and_the_upper_one_is_reached(sizes, seed, scale):
+    """No sharing out of what is not known of the reference gives more, or less, than the bounds say."""
+    classes, kept = sizes
+    generator = torch.Generator().manual_seed(seed)
+    one, other = (scale * torch.randn(1, classes, generator=generator, dtype=torch.float64) for _ in range(2))
+    top = top_logits(one, kept)
+    low, high = divergence_bounds(top, other, lambda block: block)[0].tolist()
+    ours, shares = other.log_softmax(1)[0], one.softmax(1)[0]
+    rest = [place for place in range(classes) if place not in top.places[0].tolist()]
+    total, most = float(shares[rest].sum()), float(shares[top.places[0, -1]])
+    slack = 1e-9 * max(1.0, abs(high))
+
+    def divergence(others):
+        whole = shares.clone()
+        whole[rest] = others
+        return float((torch.xlogy(whole, whole) - whole * ours).sum())
+
+    def filled(order):
+        left, found = total, torch.zeros(len(rest), dtype=torch.float64)
+        for place in order:
+            found[place] = min(most, left)
+            left -= float(found[place])
+        return found
+
+    assert low - slack <= divergence(shares[rest]) <= high + slack
+    reached = [divergence(filled(order)) for order in itertools.islice(itertools.permutations(range(len(rest))), 720)]
+    assert max(reached) <= high + slack
+    assert divergence(filled(sorted(range(len(rest)), key=lambda place: float(ours[rest[place]])))) == pytest.approx(
+        high, abs=slack
+    )
+
+
+def test_equal_logits_are_in_the_order_of_the_classes():
+    found = top_logits(torch.tensor([[1.0, 3.0, 3.0, 3.0, 3.0, 2.0]]), 2)
+    assert found.places[0, 0] == 1
+    assert found.values.tolist() == [[3.0, 3.0]]
 
 
 @given(
