@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from cp_compress.base.devices import wait_for
 from cp_compress.pipeline.running import BACKWARD, Course, Seconds, compute, loading, ready
 
 _PREFIX = "cp_compress::"
@@ -24,12 +24,12 @@ def device_seconds(course: Course, batches: int) -> Seconds:
         for _ in range(course.warm_up):
             inputs, labels, _ = next(loaded)
             compute(course, inputs, labels, lambda name: contextlib.nullcontext())
-        torch.cuda.synchronize(course.device)
+        wait_for(course.device)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
             for _ in range(batches):
                 inputs, labels, _ = next(loaded)
                 compute(course, inputs, labels, _named)
-            torch.cuda.synchronize(course.device)
+            wait_for(course.device)
     found, everything = dict.fromkeys(course.computing, 0.0), 0.0
     for event in recorded.events():
         name = event.name.removeprefix(_PREFIX)

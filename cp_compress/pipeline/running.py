@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.devices import wait_for
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.tracing import running
 from cp_compress.pipeline.sources import COEFFICIENTS, DECODE, READ, Source
@@ -99,7 +100,7 @@ def run_pass(course: Course) -> Pass:
         for number in range(course.warm_up + course.batches):
             if number == course.warm_up:
                 clock.stages, waiting = {}, 0.0
-                _synchronise(course.device)
+                wait_for(course.device)
                 begun = time.perf_counter()
             start = time.perf_counter()
             inputs, labels, seconds = next(batches)
@@ -107,7 +108,7 @@ def run_pass(course: Course) -> Pass:
             for name, value in seconds.items():
                 clock.stages[name] = clock.stages.get(name, 0.0) + value
             compute(course, inputs, labels, clock.stage)
-        _synchronise(course.device)
+        wait_for(course.device)
         ended = time.perf_counter()
     names = [*course.loading, *course.computing]
     stages = {name: clock.stages.get(name, 0.0) for name in names}
@@ -217,8 +218,3 @@ def _described(inputs: Any) -> str:
     if not isinstance(inputs, Tensor):
         return f"inputs of type {type(inputs).__name__}"
     return f"inputs {tuple(inputs.shape)}, {inputs.dtype}"
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
