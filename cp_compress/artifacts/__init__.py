@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.exported_programs.models import load_exported as load_exported
     from cp_compress.artifacts.observations.loading import load_observation as load_observation
     from cp_compress.artifacts.observations.saving import save_observation as save_observation
+    from cp_compress.artifacts.observations.streaming import observe_to_file as observe_to_file
     from cp_compress.artifacts.onnx.models import OnnxModel as OnnxModel
     from cp_compress.artifacts.onnx.models import load_onnx as load_onnx
     from cp_compress.artifacts.programs import ProgramModel as ProgramModel
@@ -48,6 +49,7 @@ _MODULES = {
     "load_safetensors": "weights.safetensors_files",
     "load_torch": "weights.torch_files",
     "load_transformer": "transformers.models",
+    "observe_to_file": "observations.streaming",
     "read_artifact": "reading",
     "read_examples": "examples",
     "save_observation": "observations.saving",

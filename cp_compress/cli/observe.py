@@ -61,9 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the model over the data, write the file, and print its digest."""
-    from cp_compress.artifacts import save_observation
+    from cp_compress.artifacts import load_observation, observe_to_file
     from cp_compress.data import CompressedDataset, parse_codec
-    from cp_compress.fidelity import observe
 
     codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
@@ -73,16 +72,19 @@ def run(options: argparse.Namespace) -> int:
         data = read_data(options.data)
         read = data if codec is None else CompressedDataset(data, codec)
         bar.stage("observing")
-        seen = observe(
+        digest = observe_to_file(
             model,
             read,
+            options.output,
             device=device,
             batch_size=options.batch_size,
             deployed_batch_size=options.deployed_batch_size,
             output=read_model_output(options),
+            layers=options.layer,
+            top_k=options.top_k,
         )
-        digest = save_observation(seen, options.output, layers=options.layer, top_k=options.top_k)
-    rows = [("examples", number(len(seen))), ("classes", number(seen.classes)), ("digest", digest)]
-    content = {"output": options.output, "digest": digest, "examples": len(seen), "classes": seen.classes}
+    facts = load_observation(options.output, digest=digest)
+    rows = [("examples", number(len(facts))), ("classes", number(facts.classes)), ("digest", digest)]
+    content = {"output": options.output, "digest": digest, "examples": len(facts), "classes": facts.classes}
     emit(options, f"{table(rows)}\n\nwritten to {options.output}", content)
     return DONE

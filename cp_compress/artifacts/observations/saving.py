@@ -82,6 +82,19 @@ def save_observation(
     1.0
     """
     require_observations(_OWNER, observation=observation)
+    return write_observation(observation, path, layers=layers, pool=pool, top_k=top_k)
+
+
+def write_observation(
+    observation: Observation,
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | str,
+    pool: str,
+    top_k: int | None,
+    digests: Tensor | None = None,
+) -> str:
+    """Write an observation as `save_observation` does; `digests` (n, 16) are those of its examples where known."""
     if isinstance(observation, FrozenObservation):
         reject(_OWNER, "observation", observation.content.name, "it is a file already: copy that")
     if not observation.gives_logits:
@@ -92,11 +105,11 @@ def save_observation(
         layer_features(observation, names, pool=pool)
     kind = kind_of(observation)
     kept_logits = _kept(observation, top_k, kind == "probabilities")
-    digests, _, _ = read_examples_of(observation.data)
+    digests = as_bytes(read_examples_of(observation.data)[0]) if digests is None else digests
     tensors = {
         **kept_logits,
         TARGETS: observation.targets,
-        EXAMPLES: _as_bytes(digests),
+        EXAMPLES: digests,
         **_about_examples(observation),
     }
     kept = {key: one for key, one in observation.remembered("features").items() if key[3] is None}
@@ -183,7 +196,7 @@ def _name_of(model: Any) -> str:
     return str(getattr(model, "__name__", type(model).__name__))
 
 
-def _as_bytes(digests: Sequence[str]) -> Tensor:
+def as_bytes(digests: Sequence[str]) -> Tensor:
     """Return digests of one length as rows (n, bytes), uint8."""
     joined = bytearray.fromhex("".join(digests))
     return torch.frombuffer(joined, dtype=torch.uint8).reshape(len(digests), -1)
@@ -195,7 +208,7 @@ def _about_examples(observation: Observation) -> dict[str, Tensor]:
     behind = values_behind(observation.data.source, len(observation))
     many = max(map(len, behind))
     if many:
-        found[ORIGINALS] = _as_bytes(["".join(one).ljust(2 * many * ORIGINAL_BYTES, "0") for one in behind])
+        found[ORIGINALS] = as_bytes(["".join(one).ljust(2 * many * ORIGINAL_BYTES, "0") for one in behind])
     clusters = read_clusters(_OWNER, None, observation.data, len(observation))
     if clusters is not None:
         found[CLUSTERS] = clusters
