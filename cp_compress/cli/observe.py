@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.showing.tables import number, table
 from cp_compress.cli.compare import add_deployed_batch_size
 from cp_compress.cli.models_and_data import (
@@ -16,6 +18,12 @@ from cp_compress.cli.models_and_data import (
     read_model_output,
 )
 from cp_compress.cli.output import DONE, add_output_arguments, emit, progress, read_target
+from cp_compress.fidelity.comparisons import COMPARISONS
+
+if TYPE_CHECKING:
+    import torch
+
+    from cp_compress.fidelity.observing.runner import Model
 
 _EXAMPLE = """\
 example:
@@ -42,10 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layer whose embeddings are written; repeatable; default: is the input of the last linear one",
     )
     parser.add_argument(
+        "--level",
+        choices=("predictions", "language"),
+        default="predictions",
+        help="what the model is: one that answers each example, or a language model (default: predictions)",
+    )
+    parser.add_argument(
         "--top-k",
         type=read_count,
         metavar="K",
-        help="write the K largest logits of each example and the log of the normaliser (default: all logits)",
+        help="write the K largest logits of each example, or token, and the log of the normaliser (default: all; "
+        "64 for --level language)",
     )
     parser.add_argument(
         "--codec", help='store the data by this codec for the model, such as "jpeg(quality=50)", as for a candidate'
@@ -61,30 +76,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the model over the data, write the file, and print its digest."""
-    from cp_compress.artifacts import load_observation, observe_to_file
-    from cp_compress.data import CompressedDataset, parse_codec
+    from cp_compress.artifacts.observations.loading import read_observation
 
-    codec = None if options.codec is None else parse_codec(options.codec)
     device = read_device(options)
     with progress(options, 2) as bar:
         bar.stage("reading")
         model = read_model(options.model, options.architecture, device)
-        data = read_data(options.data)
-        read = data if codec is None else CompressedDataset(data, codec)
+        observe = _observe_language if options.level == "language" else _observe_examples
         bar.stage("observing")
-        digest = observe_to_file(
-            model,
-            read,
-            options.output,
-            device=device,
-            batch_size=options.batch_size,
-            deployed_batch_size=options.deployed_batch_size,
-            output=read_model_output(options),
-            layers=options.layer,
-            top_k=options.top_k,
-        )
-    facts = load_observation(options.output, digest=digest)
-    rows = [("examples", number(len(facts))), ("classes", number(facts.classes)), ("digest", digest)]
-    content = {"output": options.output, "digest": digest, "examples": len(facts), "classes": facts.classes}
+        digest = observe(model, options, device)
+    facts = read_observation(options.output, digest=digest).content
+    what = "documents" if options.level == "language" else "examples"
+    classes = "vocabulary" if options.level == "language" else "classes"
+    count, choices = facts.data["count"], facts.facts["outputs"]["classes"]
+    rows = [(what, number(count)), (classes, number(choices)), ("digest", digest)]
+    content = {"output": options.output, "digest": digest, what: count, classes: choices}
     emit(options, f"{table(rows)}\n\nwritten to {options.output}", content)
     return DONE
+
+
+def _observe_examples(model: Model, options: argparse.Namespace, device: torch.device) -> str:
+    from cp_compress.artifacts import observe_to_file
+    from cp_compress.data import CompressedDataset, parse_codec
+
+    codec = None if options.codec is None else parse_codec(options.codec)
+    data = read_data(options.data)
+    return observe_to_file(
+        model,
+        data if codec is None else CompressedDataset(data, codec),
+        options.output,
+        device=device,
+        batch_size=options.batch_size,
+        deployed_batch_size=options.deployed_batch_size,
+        output=read_model_output(options),
+        layers=options.layer,
+        top_k=options.top_k,
+    )
+
+
+def _observe_language(model: Model, options: argparse.Namespace, device: torch.device) -> str:
+    from cp_compress.artifacts import observe_language_to_file
+
+    for name in ("layer", "codec", "model_output"):
+        if getattr(options, name):
+            rule = "is for models that answer each example, and not for --level language"
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} {rule}")
+    return observe_language_to_file(
+        model,
+        read_data(options.data, reader=COMPARISONS["language"].read),
+        options.output,
+        top_k=options.top_k or 64,
+        device=device,
+        batch_size=options.batch_size,
+        deployed_batch_size=options.deployed_batch_size,
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cp_compress.artifacts.observations.format import DTYPES, VERSION, write_file
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
+from cp_compress.base.digests import examine
 from cp_compress.base.environment import describe_environment
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.files import replacing
@@ -22,9 +23,11 @@ from cp_compress.fidelity.frozen.matching import describe_inputs, read_examples_
 from cp_compress.fidelity.frozen.observation import FrozenObservation
 from cp_compress.fidelity.frozen.top_logits import top_logits
 from cp_compress.fidelity.judging.telling import gives_one_output, largest_input
+from cp_compress.fidelity.observing.batch_dependence import Batched
 from cp_compress.fidelity.observing.layer_outputs import INPUT, layer_features
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.refusals import tensors_within
+from cp_compress.fidelity.observing.runner import Model
 from cp_compress.fidelity.predictions.known_outputs import kind_of, reading_of
 from cp_compress.inputs.clusters import read_clusters
 from cp_compress.inputs.originals import DIGEST_BYTES as ORIGINAL_BYTES
@@ -143,20 +146,11 @@ def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[st
     model, data = observation.model, observation.data
     spread = torch.linspace(0, len(data) - 1, min(len(data), _DESCRIBED), dtype=torch.float64).round().long()
     classes, codec = said_by(data, "classes"), said_by(data, "codec")
-    first, last = observation.batches
-    dependence = observation.batch_dependence
     own = observation.remembered("default layer")
     return {
         "version": VERSION,
-        "model": {
-            "name": _name_of(model),
-            "digest": observation.model_digest,
-            "held": tensors_within(model),
-            "steps": [step.to_json() for step in read_steps(model)],
-            "sources": [source.to_json() for source in read_sources(model)],
-            "parts": [source.to_json() for source in sources_within(model)],
-            "seen": {purpose: sorted(digests) for purpose, digests in seen_digests(model).items()},
-        },
+        "kind": "examples",
+        "model": describe_model(model),
         "data": {
             "name": type(data.source).__name__,
             "digest": observation.data_digest,
@@ -176,16 +170,35 @@ def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[st
             "alike": len(observation) > 1 and gives_one_output(observation),
             "digest": observation.outputs_digest,
         },
-        "batches": {
-            "first": first,
-            "last": last,
-            "limit": observation.batch_size.limit,
-            "deployed": observation.deployed,
-            "dependence": None if dependence is None else plain(vars(dependence)),
-        },
+        "batches": describe_batches(observation),
         "layers": layers,
         "default_layer": next(iter(own.values()), None),
         "environment": describe_environment(),
+    }
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return who a model is, as plain Python types: its name, digests, steps and sources, and what it has seen."""
+    return {
+        "name": _name_of(model),
+        "digest": examine(model).digest,
+        "held": tensors_within(model),
+        "steps": [step.to_json() for step in read_steps(model)],
+        "sources": [source.to_json() for source in read_sources(model)],
+        "parts": [source.to_json() for source in sources_within(model)],
+        "seen": {purpose: sorted(digests) for purpose, digests in seen_digests(model).items()},
+    }
+
+
+def describe_batches(seen: Batched) -> dict[str, Any]:
+    """Return the batches that a model was run on, and how its answers depend on them, as plain Python types."""
+    (first, last), dependence = seen.batches, seen.batch_dependence
+    return {
+        "first": first,
+        "last": last,
+        "limit": seen.batch_size.limit,
+        "deployed": seen.deployed,
+        "dependence": None if dependence is None else plain(vars(dependence)),
     }
 
 

@@ -54,16 +54,19 @@ class Spool:
     def __init__(self, target: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         self.folder = Path(target)
         told = json.dumps(about, sort_keys=True)
-        self.rows = 0
+        self.lengths: dict[str, int] = {}
         self._forms: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         if not self._resume(told):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            write_atomically(self.folder / _ABOUT, told)
-            self.rows, self._forms = 0, {}
+            self.drop()
+            self._begin(told)
+
+    def _begin(self, told: str) -> None:
+        self.folder.mkdir(parents=True)
+        write_atomically(self.folder / _ABOUT, told)
+        self.lengths, self._forms = {}, {}
 
     def append(self, columns: Mapping[str, Tensor]) -> None:
-        """Keep some rows (n, ...) more of each column."""
+        """Keep some rows more of each column, of all or none."""
         entry: dict[str, Any] = {}
         for name, tensor in columns.items():
             form = tensor.dtype, tuple(tensor.shape[1:])
@@ -73,21 +76,31 @@ class Spool:
             update_with_bytes(digest, tensor)
             with (self.folder / name).open("ab") as file:
                 file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            entry[name] = {"sha256": digest.hexdigest(), "dtype": str(form[0]), "shape": list(form[1])}
-        rows = len(next(iter(columns.values())))
+            entry[name] = {"sha256": digest.hexdigest(), "dtype": str(form[0]), "shape": list(tensor.shape)}
         with (self.folder / _PROGRESS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"rows": rows, "columns": entry}) + "\n")
+            file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.rows += rows
+        for name, tensor in columns.items():
+            self.lengths[name] = self.rows(name) + len(tensor)
+
+    def rows(self, name: str) -> int:
+        """Return how many rows of a column there are."""
+        return self.lengths.get(name, 0)
 
     def column(self, name: str) -> Tensor:
         """Return all rows of a column, read from the disk where they are used."""
         dtype, shape = self._forms[name]
-        count = self.rows * int(torch.Size(shape).numel())
-        return torch.from_file(str(self.folder / name), shared=False, size=count, dtype=dtype).reshape(
-            self.rows, *shape
-        )
+        rows = self.rows(name)
+        count = rows * int(torch.Size(shape).numel())
+        flat: Tensor = torch.from_file(str(self.folder / name), shared=False, size=count, dtype=dtype)
+        return flat.reshape((rows, *shape))
+
+    def clear(self) -> None:
+        """Drop all rows, and begin anew."""
+        told = (self.folder / _ABOUT).read_text(encoding="utf-8")
+        self.drop()
+        self._begin(told)
 
     def drop(self) -> None:
         """Drop all rows, and the folder."""
@@ -110,7 +123,8 @@ class Spool:
             except (ValueError, KeyError, TypeError, AttributeError, OSError):
                 break
             complete.append(line)
-            self.rows += entry["rows"]
+            for name, one in entry.items():
+                self.lengths[name] = self.rows(name) + one["shape"][0]
         for name in self._forms:
             os.truncate(self.folder / name, ends[name])
         write_atomically(self.folder / _PROGRESS, "".join(f"{line}\n" for line in complete))
@@ -120,12 +134,13 @@ class Spool:
         """Return where each column ends with some more rows; raises ValueError for rows that are not as they were."""
         found = dict(ends)
         forms = {}
-        for name, one in entry["columns"].items():
+        for name, one in entry.items():
             dtype = getattr(torch, one["dtype"].removeprefix("torch."))
-            shape = tuple(map(int, one["shape"]))
+            rows, *shape_of_one = map(int, one["shape"])
+            shape = tuple(shape_of_one)
             if self._forms.get(name, (dtype, shape)) != (dtype, shape) or Path(name).name != name:
                 raise ValueError(name)
-            left = entry["rows"] * int(torch.Size(shape).numel()) * dtype.itemsize
+            left = rows * int(torch.Size(shape).numel()) * dtype.itemsize
             start = ends.get(name, 0)
             digest = start_digest()
             with (self.folder / name).open("rb") as file:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cp_compress import __version__
 from cp_compress.artifacts.observations.saving import as_bytes, write_observation
 from cp_compress.artifacts.observations.spool import Spool, spooling
 from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.digests import examine
+from cp_compress.base.environment import describe_environment
 from cp_compress.fidelity.frozen.content import DIGEST_BYTES, EXAMPLES, LOGITS
 from cp_compress.fidelity.observing.gathering import LogitsGatherer
 from cp_compress.fidelity.observing.observation import Observation, observe
@@ -74,8 +74,7 @@ def observe_to_file(
     if seen.has_run or not known or seen.data.task not in ("single_label", "multi_label"):
         return write_observation(seen, path, **settings)
     about = {
-        "version": __version__,
-        "torch": torch.__version__,
+        "environment": describe_environment(),
         "model": content.digest,
         "examples": len(seen.data),
         "task": seen.data.task,
@@ -106,7 +105,7 @@ class SpoolingGatherer(LogitsGatherer):
         self._spool = spool
         self._first: Tensor | None = None
         self._taken: list[tuple[Tensor, Tensor]] = []
-        known = spool.column(EXAMPLES).numpy() if spool.rows else ()
+        known = spool.column(EXAMPLES).numpy() if spool.rows(EXAMPLES) else ()
         self._kept = {row.tobytes(): place for place, row in enumerate(known)}
 
     def take(self, runner: Runner, inputs: Inputs, labels: Tensor | None) -> Tensor:
@@ -123,7 +122,7 @@ class SpoolingGatherer(LogitsGatherer):
         for logits, digests in [pair for pair in self._taken if any(pair[0] is one for one in found)]:
             start, self._first = sum(self.sizes), logits.cpu() if self._first is None else self._first
             self.sizes.append(len(logits))
-            there = max(0, min(self._spool.rows - start, len(logits)))
+            there = max(0, min(self._spool.rows(EXAMPLES) - start, len(logits)))
             if there and not torch.equal(self._spool.column(EXAMPLES)[start : start + there], digests[:there]):
                 raise OtherRowsError
             if there < len(logits):
