@@ -63,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "64 for --level language)",
     )
     parser.add_argument(
+        "--noise",
+        action="append",
+        default=[],
+        metavar="REFERENCE",
+        help='a reference that is as good: a scheme such as "quantize(bfloat16)", or a MODEL; repeatable: what metrics '
+        "are among all of them is written",
+    )
+    parser.add_argument(
         "--codec", help='store the data by this codec for the model, such as "jpeg(quality=50)", as for a candidate'
     )
     add_model_output(parser)
@@ -111,13 +119,28 @@ def _observe_examples(model: Model, options: argparse.Namespace, device: torch.d
         output=read_model_output(options),
         layers=options.layer,
         top_k=options.top_k,
+        noise={text: _equivalent(text, model, options, device) for text in options.noise},
     )
+
+
+def _equivalent(text: str, model: Model, options: argparse.Namespace, device: torch.device) -> Model:
+    """Return another reference: a model of its own, or this one after a scheme."""
+    if "(" not in text:
+        return read_model(text, options.architecture, device, "--noise")
+    from torch import nn
+
+    from cp_compress.model import parse_scheme
+
+    if not isinstance(model, nn.Module):
+        rule = "only a torch.nn.Module can be compressed; give models of their own"
+        raise InvalidArgumentError(f"--noise {text}: MODEL is a {type(model).__name__}: {rule}")
+    return parse_scheme(text).compress(model)
 
 
 def _observe_language(model: Model, options: argparse.Namespace, device: torch.device) -> str:
     from cp_compress.artifacts import observe_language_to_file
 
-    for name in ("layer", "codec", "model_output"):
+    for name in ("layer", "codec", "model_output", "noise"):
         if getattr(options, name):
             rule = "is for models that answer each example, and not for --level language"
             raise InvalidArgumentError(f"--{name.replace('_', '-')} {rule}")

@@ -40,6 +40,7 @@ from pytest_cp.session.fixtures import chosen_device
 from pytest_cp.session.options import read_search_result
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.frozen import frozen_noise
 from pytest_cp.specification.levels import assertion_of, bounds_of, levels, slack_of
 from pytest_cp.specification.reading import FACTORY, Requirements, Specification, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
@@ -244,6 +245,8 @@ class GateSubjects:
         return bound
 
     def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
+        if isinstance(self._reference, FrozenObservation) and not self._specification.noise:
+            return frozen_noise(self._reference, level, bounds_of(level)[argument].name, options)
         references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
         check = returning_twin(assertion_of(level))
         values = []

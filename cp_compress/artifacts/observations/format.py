@@ -132,6 +132,13 @@ _EXAMPLES = _closed(
     ),
     layers=_list(_closed(layer=_TEXT, pool={"enum": ["mean", "flatten"]})),
     default_layer=_TEXT_OR_NONE,
+    noise=_closed(
+        references=_list(_TEXT),
+        floors={
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": _list({"type": "number"}, minItems=1)},
+        },
+    ),
 )
 
 

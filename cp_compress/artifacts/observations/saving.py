@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from cp_compress.base.environment import describe_environment
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.files import replacing
 from cp_compress.base.json_values import plain
-from cp_compress.fidelity.embeddings.comparison import class_weights
+from cp_compress.fidelity.embeddings.comparison import class_weights, compare_embeddings
 from cp_compress.fidelity.embeddings.default_layer import default_layer
 from cp_compress.fidelity.frozen.content import CLUSTERS, EXAMPLES, LOGITS, ORIGINALS, TARGETS, TOP
 from cp_compress.fidelity.frozen.matching import describe_inputs, read_examples_of
@@ -28,13 +30,14 @@ from cp_compress.fidelity.observing.layer_outputs import INPUT, layer_features
 from cp_compress.fidelity.observing.observation import Observation, require_observations
 from cp_compress.fidelity.observing.refusals import tensors_within
 from cp_compress.fidelity.observing.runner import Model
+from cp_compress.fidelity.predictions.comparison import compare_predictions
 from cp_compress.fidelity.predictions.known_outputs import kind_of, reading_of
 from cp_compress.inputs.clusters import read_clusters
 from cp_compress.inputs.originals import DIGEST_BYTES as ORIGINAL_BYTES
 from cp_compress.inputs.originals import values_behind
 from cp_compress.inputs.seen import seen_digests
 from cp_compress.inputs.wrapping import said_by
-from cp_compress.model.record import read_steps
+from cp_compress.model.record import compression_steps, read_steps
 from cp_compress.model.sources import read_sources, sources_within
 
 _OWNER = "save_observation"
@@ -50,6 +53,7 @@ def save_observation(
     layers: Sequence[str] | str = (),
     pool: str = "mean",
     top_k: int | None = None,
+    noise: Mapping[str, Observation] | None = None,
 ) -> str:
     """Write what a model did on a data set to one file, and return the file's SHA-256 digest, by which others know it.
 
@@ -65,6 +69,8 @@ def save_observation(
         pool: How their outputs are pooled: "mean" or "flatten".
         top_k: How many of the largest logits of each example are written, with the logarithm of the normaliser; by
             default all. What needs the others is then not known, or known within bounds.
+        noise: Observations, on the same data, of references that are as good, by names such as "quantize(bfloat16)":
+            written is what predictions, and embeddings of the default layer, are among all of them.
 
     Returns:
         The digest of the file.
@@ -85,7 +91,7 @@ def save_observation(
     1.0
     """
     require_observations(_OWNER, observation=observation)
-    return write_observation(observation, path, layers=layers, pool=pool, top_k=top_k)
+    return write_observation(observation, path, layers=layers, pool=pool, top_k=top_k, noise=noise)
 
 
 def write_observation(
@@ -95,6 +101,7 @@ def write_observation(
     layers: Sequence[str] | str,
     pool: str,
     top_k: int | None,
+    noise: Mapping[str, Observation] | None = None,
     digests: Tensor | None = None,
 ) -> str:
     """Write an observation as `save_observation` does; `digests` (n, 16) are those of its examples where known."""
@@ -106,6 +113,8 @@ def write_observation(
     names = [default_layer(observation) if name == _DEFAULT else name for name in given]
     if names:
         layer_features(observation, names, pool=pool)
+    equals = dict(noise or {})
+    require_observations(_OWNER, **equals)
     kind = kind_of(observation)
     kept_logits = _kept(observation, top_k, kind == "probabilities")
     digests = as_bytes(read_examples_of(observation.data)[0]) if digests is None else digests
@@ -126,8 +135,26 @@ def write_observation(
         raise ObservationError(f"the model gives {wrong}, which a file of an observation cannot hold")
     document = _document(observation, [{"layer": name, "pool": how} for _, name, how, _ in kept])
     document["outputs"] |= {"kept": top_k, "kind": kind}
+    embedded = default_layer(observation) in {name for _, name, _, _ in kept} if equals and kept else False
+    document["noise"] = {"references": [*equals], "floors": _floors([observation, *equals.values()], embedded)}
     with replacing(path) as file:
         return write_file(file, document, tensors)
+
+
+def _floors(references: Sequence[Observation], embedded: bool) -> dict[str, dict[str, list[float]]]:
+    """Return what each metric is between references that are as good, by comparison: a value for each ordered pair."""
+    compares = {"predictions": compare_predictions, **({"embeddings": compare_embeddings} if embedded else {})}
+    pairs = [
+        (one, other)
+        for one, other in itertools.permutations(references, 2)
+        if compression_steps(one.model) or not compression_steps(other.model)  # the compressed one comes first
+    ]
+    floors: dict[str, dict[str, list[float]]] = {}
+    for name, compare in compares.items() if pairs else ():
+        found = [compare(*pair).metrics for pair in pairs]  # type: ignore[operator]
+        metrics = [metric for metric in found[0] if all(math.isfinite(each.get(metric, math.nan)) for each in found)]
+        floors[name] = {metric: [each[metric] for each in found] for metric in metrics}
+    return floors
 
 
 def _kept(observation: Observation, top_k: int | None, probabilities: bool) -> dict[str, Tensor]:

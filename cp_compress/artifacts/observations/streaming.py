@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ def observe_to_file(
     layers: Sequence[str] | str = (),
     pool: str = "mean",
     top_k: int | None = None,
+    noise: Mapping[str, Model] | None = None,
 ) -> str:
     """Write what a model does on a data set to a file, as `save_observation` does of `observe`, and return its digest.
 
@@ -56,6 +57,7 @@ def observe_to_file(
         layers: Layers whose embeddings are written, as `save_observation` takes them.
         pool: How their outputs are pooled.
         top_k: How many of the largest logits of each example are written; by default all.
+        noise: References that are as good, by names, as `save_observation` takes their observations.
 
     Returns:
         The digest of the file.
@@ -65,10 +67,10 @@ def observe_to_file(
         InvalidArgumentError: If an argument is not as described.
         OSError: If the file cannot be written.
     """
-    seen = observe(
-        model, dataset, device=device, batch_size=batch_size, deployed_batch_size=deployed_batch_size, output=output
-    )
-    settings: dict[str, Any] = {"layers": layers, "pool": pool, "top_k": top_k}
+    sizes: dict[str, Any] = {"batch_size": batch_size, "deployed_batch_size": deployed_batch_size}
+    seen = observe(model, dataset, device=device, output=output, **sizes)
+    equals = {name: observe(one, dataset, device=device, output=output, **sizes) for name, one in (noise or {}).items()}
+    settings: dict[str, Any] = {"layers": layers, "pool": pool, "top_k": top_k, "noise": equals}
     content = examine(model)
     known = content.digest is not None and not content.uncovered and (output is None or isinstance(output, (str, int)))
     if seen.has_run or not known or seen.data.task not in ("single_label", "multi_label"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -124,6 +124,12 @@ class FrozenObservation(FrozenSubject, Observation):
         """The number of classes."""
         count: int = self.content.facts["outputs"]["classes"]
         return count
+
+    @property
+    def noise(self) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """What each metric is among references that are as good, by comparison: a value for each pair of them."""
+        floors: Mapping[str, Mapping[str, Sequence[float]]] = self.content.facts["noise"]["floors"]
+        return floors
 
     @property
     def inputs_at_hand(self) -> bool:
