@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import re
 
 import numpy
 import pytest
