@@ -13,7 +13,7 @@ _MANY = 4096
 def largest_by_block(rows: Tensor) -> Tensor:
     """Return the largest values (..., blocks) of each block of rows (..., values); the last block may be shorter."""
     whole = rows.shape[-1] // BLOCK * BLOCK
-    heads = rows[..., :whole].unflatten(-1, (-1, BLOCK)).amax(dim=-1)
+    heads: Tensor = rows[..., :whole].reshape(*rows.shape[:-1], -1, BLOCK).amax(dim=-1)
     if whole == rows.shape[-1]:
         return heads
     return torch.cat([heads, rows[..., whole:].amax(dim=-1, keepdim=True)], dim=-1)
