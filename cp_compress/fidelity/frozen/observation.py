@@ -158,6 +158,10 @@ class FrozenObservation(FrozenSubject, Observation):
         return told["first"], told["last"]
 
     @property
+    def chosen_batch(self) -> None:
+        """None: whoever ran the model chose it."""
+
+    @property
     def has_run(self) -> bool:
         """False: nothing runs here, and the data that it is bound to was read by others."""
         return False

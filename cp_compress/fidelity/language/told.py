@@ -36,6 +36,7 @@ class ToldModel:
         self.batch_size = BatchSize(batch_size)
         self.deployed, self.batches = False, (1, 1)
         self.batch_dependence = None
+        self.chosen_batch = None
         self._again: tuple[int, Tensor, NextTokens] | None = None
 
     def ask(self, documents: Sequence[Tensor], top_k: int, tokenizer: Tokenizer | None, start: int) -> list[NextTokens]:
