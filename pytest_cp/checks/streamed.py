@@ -74,4 +74,6 @@ def _doubts(candidate: Model, data: Any, *, claim: bool) -> list[str]:
     digests = data.example_digests()
     if not execution.allow_searched_data:
         refuse_searched(digests, execution.searched | searched_digests(candidate), data.source)
-    return notes_on_used(used, lambda: [set(one) for one in digests], claim=claim and not execution.allow_searched_data)
+    return notes_on_used(
+        used, lambda: [frozenset(one) for one in digests], claim=claim and not execution.allow_searched_data
+    )

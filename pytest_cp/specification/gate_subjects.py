@@ -14,12 +14,13 @@ from typing import Any, TypeVar, cast
 import pytest
 import torch
 
-from cp_compress.artifacts import ProgramModel, ServedModel, read_artifact, read_examples
+from cp_compress.artifacts import ProgramModel, ServedModel, load_observation, read_artifact, read_examples
 from cp_compress.artifacts.guards import MAX_BYTES
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.factories import make_from
 from cp_compress.base.identity import identify
 from cp_compress.data import CompressedDataset, parse_codec
+from cp_compress.fidelity.frozen.observation import FrozenObservation
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
@@ -42,7 +43,7 @@ from pytest_cp.specification.reading import FACTORY, Requirements, Specification
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 
 Made = TypeVar("Made")
-_OF_MODELS = {"model", "file", "command", "served"}
+_OF_MODELS = {"model", "file", "command", "served", "observation"}
 """The keys that name a model of its own."""
 
 
@@ -82,7 +83,8 @@ class GateSubjects:
 
     @property
     def _dataset(self) -> Any:
-        return self._once("data", lambda: _read_data(self._specification.data, self._folder))
+        table = self._specification.data
+        return self._once("data", lambda: _read_data(table, self._folder)) if table else None
 
     @property
     def _metadata(self) -> Metadata:
@@ -92,6 +94,8 @@ class GateSubjects:
     @property
     def _data(self) -> Any:
         """The data as what the tables compare: what a comparison reads that streams, else labelled examples."""
+        if self._dataset is None and isinstance(self._reference, FrozenObservation):
+            return self._reference.data
         named = (levels()[one.level] for one in self._specification.requirements)
         streamed = next((one for one in named if one.kind == "streamed"), None)
         return LabeledData(self._dataset) if streamed is None else streamed.read(self._dataset)
@@ -153,6 +157,8 @@ class GateSubjects:
     def _read_model(self, table: Table, name: str) -> Model:
         if "command" in table:
             return ProgramModel([self._beside(part) for part in table["command"]])
+        if "observation" in table:
+            return load_observation(self._folder / table["observation"], digest=table.get("digest"))
         if "served" in table:
             return ServedModel(**table["served"])
         if "model" in table:

@@ -353,14 +353,13 @@ def test_the_command_refuses_what_says_nothing(capsys, tmp_path, monkeypatch, op
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_device_stages_are_those_of_its_kernels(data):
+def test_on_a_device_stages_are_those_of_its_kernels(cuda, data):
     model = nn.Sequential(
         nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.LazyLinear(4)
     )
     model(data[0])
     found = profile_pipeline(
-        data, model, device="cuda", backward=True, examples=64, batch_size=16, codec="jpeg(quality=80)"
+        data, model, device=cuda, backward=True, examples=64, batch_size=16, codec="jpeg(quality=80)"
     )
     assert list(found.stages) == ["read", "decode", "collate", "transfer", "forward", "backward"]
     assert min(found.stages.values()) > 0

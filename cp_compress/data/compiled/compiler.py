@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 _LONGEST_WAIT = 120  # seconds for another process that compiles; then both do
 _PARTS_A_THREAD = 4  # so that no thread waits long for the last one
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _changing = threading.Lock()
 
 
@@ -40,10 +41,10 @@ def find_compiled(name: str) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Make a function part of the compiled functions that call it."""
+    """Make a function part of the compiled functions that call it; nothing else can, which spares its wrappers."""
     import numba
 
-    return numba.njit(function, error_model="numpy")
+    return numba.njit(function, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Compiled:
@@ -110,13 +111,13 @@ def _jit(function: Callable[..., Any], folder: Path | None) -> Any:
     import numba
 
     if folder is None:
-        return numba.njit(function, nogil=True, error_model="numpy")
+        return numba.njit(function, **_OPTIONS)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
-        return numba.njit(function, nogil=True, error_model="numpy", cache=True)
+        return numba.njit(function, **_OPTIONS, cache=True)
     except RuntimeError:  # numba finds no folder that it can write
-        return numba.njit(function, nogil=True, error_model="numpy")
+        return numba.njit(function, **_OPTIONS)
     finally:
         numba.config.CACHE_DIR = before
 

@@ -9,17 +9,23 @@ is one step of long rows: first with a column of all blocks in each row, then wi
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import intrinsic
 
 from cp_compress.data.compiled.compiler import Compiled, inlined
 
-_ZERO, _ONE, _TWO, _EIGHT = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(8)
+_ZERO, _ONE, _TWO, _SEVEN, _EIGHT = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(7), np.uint64(8)
 _STRIDE, _STRIP = np.uint64(512), np.uint64(64)  # lines and blocks in a strip
 _I = np.int32
 
 
-@inlined
-def _descale(value, bits):
-    return _I(_I(value + (1 << (bits - 1))) >> bits)
+@intrinsic
+def _right(typing_context, number, bits):
+    """Return a number of 32 bits shifted to the right, in 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ashr(arguments[0], builder.trunc(arguments[1], arguments[0].type))
+
+    return number(number, bits), generate
 
 
 @inlined
@@ -36,8 +42,10 @@ def _odd_part(tmp0, tmp1, tmp2, tmp3):
 
 
 @inlined
-def _forward_lines(lines, count, bits, centre):
-    """Transform lines in place; those of the first pass, of 11 bits, are samples around a centre."""
+def _forward_lines(lines, count, second):
+    """Transform lines in place; those of the first pass are samples around 128."""
+    bits, centre, factor, rest = (15, 0, 1, 2) if second else (11, 128, 4, 0)  # the half of 2^rest is rest, too
+    half = 1 << (bits - 1)
     for lane in range(count):
         a0, a1 = _I(lines[lane] - centre), _I(lines[lane + _STRIDE] - centre)
         a2, a3 = _I(lines[lane + _STRIDE * 2] - centre), _I(lines[lane + _STRIDE * 3] - centre)
@@ -47,22 +55,20 @@ def _forward_lines(lines, count, bits, centre):
         tmp10, tmp13, tmp11, tmp12 = _I(s0 + s3), _I(s0 - s3), _I(s1 + s2), _I(s1 - s2)
         shared = _I(4433 * _I(tmp12 + tmp13))
         o7, o5, o3, o1 = _odd_part(_I(a3 - a4), _I(a2 - a5), _I(a1 - a6), _I(a0 - a7))
-        if bits == 11:
-            lines[lane] = _I(tmp10 + tmp11) << 2
-            lines[lane + _STRIDE * 4] = _I(tmp10 - tmp11) << 2
-        else:
-            lines[lane] = _descale(tmp10 + tmp11, 2)
-            lines[lane + _STRIDE * 4] = _descale(tmp10 - tmp11, 2)
-        lines[lane + _STRIDE * 2] = _descale(shared + 6270 * tmp13, bits)
-        lines[lane + _STRIDE * 6] = _descale(shared - 15137 * tmp12, bits)
-        lines[lane + _STRIDE] = _descale(o1, bits)
-        lines[lane + _STRIDE * 3] = _descale(o3, bits)
-        lines[lane + _STRIDE * 5] = _descale(o5, bits)
-        lines[lane + _STRIDE * 7] = _descale(o7, bits)
+        lines[lane] = _right(_I(factor * _I(tmp10 + tmp11) + rest), rest)
+        lines[lane + _STRIDE * 4] = _right(_I(factor * _I(tmp10 - tmp11) + rest), rest)
+        lines[lane + _STRIDE * 2] = _right(_I(shared + 6270 * tmp13 + half), bits)
+        lines[lane + _STRIDE * 6] = _right(_I(shared - 15137 * tmp12 + half), bits)
+        lines[lane + _STRIDE] = _right(_I(o1 + half), bits)
+        lines[lane + _STRIDE * 3] = _right(_I(o3 + half), bits)
+        lines[lane + _STRIDE * 5] = _right(_I(o5 + half), bits)
+        lines[lane + _STRIDE * 7] = _right(_I(o7 + half), bits)
 
 
 @inlined
-def _inverse_lines(lines, count, bits):
+def _inverse_lines(lines, count, second):
+    bits = 18 if second else 11
+    half = 1 << (bits - 1)
     for lane in range(count):
         a0, a1, a2, a3 = lines[lane], lines[lane + _STRIDE], lines[lane + _STRIDE * 2], lines[lane + _STRIDE * 3]
         a4, a5 = lines[lane + _STRIDE * 4], lines[lane + _STRIDE * 5]
@@ -72,10 +78,10 @@ def _inverse_lines(lines, count, bits):
         tmp0, tmp1 = _I(_I(a0 + a4) << 13), _I(_I(a0 - a4) << 13)
         e0, e1, e2, e3 = _I(tmp0 + tmp3), _I(tmp1 + tmp2), _I(tmp1 - tmp2), _I(tmp0 - tmp3)
         o3, o2, o1, o0 = _odd_part(a7, a5, a3, a1)
-        lines[lane], lines[lane + _STRIDE * 7] = _descale(e0 + o0, bits), _descale(e0 - o0, bits)
-        lines[lane + _STRIDE], lines[lane + _STRIDE * 6] = _descale(e1 + o1, bits), _descale(e1 - o1, bits)
-        lines[lane + _STRIDE * 2], lines[lane + _STRIDE * 5] = _descale(e2 + o2, bits), _descale(e2 - o2, bits)
-        lines[lane + _STRIDE * 3], lines[lane + _STRIDE * 4] = _descale(e3 + o3, bits), _descale(e3 - o3, bits)
+        lines[lane], lines[lane + _STRIDE * 7] = _right(_I(e0 + o0 + half), bits), _right(_I(e0 - o0 + half), bits)
+        lines[lane + _STRIDE], lines[lane + _STRIDE * 6] = _right(_I(e1 + o1 + half), bits), _right(_I(e1 - o1 + half), bits)
+        lines[lane + _STRIDE * 2], lines[lane + _STRIDE * 5] = _right(_I(e2 + o2 + half), bits), _right(_I(e2 - o2 + half), bits)
+        lines[lane + _STRIDE * 3], lines[lane + _STRIDE * 4] = _right(_I(e3 + o3 + half), bits), _right(_I(e3 - o3 + half), bits)
 
 
 @inlined
@@ -103,19 +109,23 @@ def _requantise_plane(plane, begin, rows, columns, divisors, lines, turned):
                     for column in range(_EIGHT):
                         sample = plane[corner + row * columns + block * _EIGHT + column]
                         lines[column * _STRIDE + block * _EIGHT + row] = sample
-            _forward_lines(lines, count, 11, 128)
-            _turn(lines, turned, blocks)
-            _forward_lines(turned, count, 15, 0)
+            for second in range(2):
+                _forward_lines(lines, count, second)
+                if not second:
+                    _turn(lines, turned, blocks)
+                    lines, turned = turned, lines
             for row in range(_EIGHT):
                 base = row * _STRIDE
                 for lane in range(count):
-                    number, divisor = np.float32(turned[base + lane]), divisors[base + lane]
+                    number, divisor = np.float32(lines[base + lane]), divisors[base + lane]
                     multiple = np.float32(_I((abs(number) + divisor * np.float32(0.5)) / divisor))
                     size = _I(multiple * divisor * np.float32(0.125))
-                    turned[base + lane] = _I(-size) if number < 0 else size
-            _inverse_lines(turned, count, 11)
-            _turn(turned, lines, blocks)
-            _inverse_lines(lines, count, 18)
+                    lines[base + lane] = _I(-size) if number < 0 else size
+            for second in range(2):
+                _inverse_lines(lines, count, second)
+                if not second:
+                    _turn(lines, turned, blocks)
+                    lines, turned = turned, lines
             for row in range(_EIGHT):
                 for block in range(blocks):
                     for column in range(_EIGHT):
@@ -170,63 +180,77 @@ def _double(plane, begin, columns, inner_rows, inner_columns, row, down, across,
         line[_TWO * column + _TWO] = (3 * there + here + before) >> shift
 
 
+def make_scratch(steps, sizes, factors):
+    """Return the memory that a call works in, and the divisors of its lanes; compiling code that takes it by itself
+    would take longer.
+
+    The planes of luma and chroma lie in whole blocks, one after the other; `full` holds chroma before it is halved.
+    """
+    _, height, width = map(int, sizes)
+    down, across = map(int, factors)
+    rows, columns = -(-height // 8) * 8, -(-width // 8) * 8
+    chroma = -(-height // (8 * down)) * -(-width // (8 * across)) * 64
+    divisors = np.stack([np.tile(table.reshape(8, 8), 64).reshape(-1) * 8 for table in steps]).astype(np.float32)
+    return (
+        *(np.zeros(rows * columns + 2 * chroma, np.uint8), np.zeros(2 * height * width, np.uint8)),
+        *(np.zeros(8 * 512, np.int32), np.zeros(8 * 512, np.int32), divisors),
+        *(np.zeros(columns, np.int32), np.zeros(2 * columns, np.int32), np.zeros(2 * columns, np.int32)),
+    )
+
+
 @Compiled
-def requantise(pixels, result, steps, sizes, factors, first, stop):
+def requantise(pixels, result, sizes, factors, scratch, first, stop):
     """Write what libjpeg decodes of images `first` to `stop` after it has encoded them.
 
-    Pixels (n, 1 or 3, height, width) are flat, uint8. `steps` (2, 64), int32, are those of luma and chroma; `sizes` are
-    channels, height and width, `factors` how much smaller chroma is in height and width.
+    Pixels (n, 1 or 3, height, width) are flat, uint8. `sizes` are channels, height and width, `factors` how much
+    smaller chroma is in height and width.
     """
     channels, height, width = sizes
     down, across = factors
-    rows, columns = (height + np.uint64(7)) // _EIGHT * _EIGHT, (width + np.uint64(7)) // _EIGHT * _EIGHT
+    rows, columns = (height + _SEVEN) // _EIGHT * _EIGHT, (width + _SEVEN) // _EIGHT * _EIGHT
     inner_rows, inner_columns = (height + down - _ONE) // down, (width + across - _ONE) // across
-    chroma_rows = (inner_rows + np.uint64(7)) // _EIGHT * _EIGHT
-    chroma_columns = (inner_columns + np.uint64(7)) // _EIGHT * _EIGHT
-    luma = np.zeros(rows * columns, np.uint8)
-    chroma, full = np.zeros(2 * chroma_rows * chroma_columns, np.uint8), np.zeros(2 * height * width, np.uint8)
-    lines, turned = np.zeros(8 * _STRIDE, np.int32), np.zeros(8 * _STRIDE, np.int32)
-    divisors = np.zeros((2, 8 * _STRIDE), np.float32)
-    for table in range(2):
-        for row in range(_EIGHT):
-            for lane in range(_STRIDE):
-                divisors[table, row * _STRIDE + lane] = 8 * steps[table, row * _EIGHT + lane % _EIGHT]
-    sums, blues, reds = np.zeros(columns, np.int32), np.zeros(2 * columns, np.int32), np.zeros(2 * columns, np.int32)
-    area, chroma_area = height * width, chroma_rows * chroma_columns
+    chroma_rows, chroma_columns = (inner_rows + _SEVEN) // _EIGHT * _EIGHT, (inner_columns + _SEVEN) // _EIGHT * _EIGHT
+    planes, full, lines, turned, divisors, sums, blues, reds = scratch
+    area, blue_start = height * width, rows * columns
+    red_start = blue_start + chroma_rows * chroma_columns
     for image in range(np.uint64(first), np.uint64(stop)):
         start = image * channels * area
         for row in range(height):
             source, target = start + row * width, row * columns
             if channels == _ONE:
                 for column in range(width):
-                    luma[target + column] = pixels[source + column]
+                    planes[target + column] = pixels[source + column]
             else:
                 for column in range(width):
                     red, green = _I(pixels[source + column]), _I(pixels[source + area + column])
                     blue = _I(pixels[source + _TWO * area + column])
-                    luma[target + column] = _I(19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+                    planes[target + column] = _I(19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
                     full[row * width + column] = _I(-11059 * red - 21709 * green + 32768 * blue + 8421375) >> 16
                     full[area + row * width + column] = _I(32768 * red - 27439 * green - 5329 * blue + 8421375) >> 16
             for column in range(width, columns):
-                luma[target + column] = luma[target + width - _ONE]
-        for place in range(height * columns, rows * columns):
-            luma[place] = luma[place - columns]
-        _requantise_plane(luma, _ZERO, rows, columns, divisors[0], lines, turned)
+                planes[target + column] = planes[target + width - _ONE]
+        for place in range(height * columns, blue_start):
+            planes[place] = planes[place - columns]
+        for part in range(channels):
+            begin, plane_rows, plane_columns = _ZERO, rows, columns
+            if part > _ZERO:
+                begin = blue_start if part == _ONE else red_start
+                plane_rows, plane_columns = chroma_rows, chroma_columns
+                plane = full[(part - _ONE) * area :]
+                _halve(plane, height, width, planes, begin, chroma_rows, chroma_columns, down, across)
+            table = min(part, _ONE)
+            _requantise_plane(planes, begin, plane_rows, plane_columns, divisors[table], lines, turned)
         if channels == _ONE:
             for row in range(height):
                 for column in range(width):
-                    result[start + row * width + column] = luma[row * columns + column]
+                    result[start + row * width + column] = planes[row * columns + column]
             continue
-        for part in range(_TWO):
-            begin = part * chroma_area
-            _halve(full[part * area :], height, width, chroma, begin, chroma_rows, chroma_columns, down, across)
-            _requantise_plane(chroma, begin, chroma_rows, chroma_columns, divisors[1], lines, turned)
         for row in range(height):
-            _double(chroma, _ZERO, chroma_columns, inner_rows, inner_columns, row, down, across, sums, blues)
-            _double(chroma, chroma_area, chroma_columns, inner_rows, inner_columns, row, down, across, sums, reds)
+            for begin, line in ((blue_start, blues), (red_start, reds)):
+                _double(planes, begin, chroma_columns, inner_rows, inner_columns, row, down, across, sums, line)
             target = start + row * width
             for column in range(width):
-                grey, blue, red = _I(luma[row * columns + column]), _I(blues[column] - 128), _I(reds[column] - 128)
+                grey, blue, red = _I(planes[row * columns + column]), _I(blues[column] - 128), _I(reds[column] - 128)
                 found = _I(grey + (_I(91881 * red + 32768) >> 16))
                 result[target + column] = min(max(found, 0), 255)
                 found = _I(grey + (_I(-22554 * blue - 46802 * red + 32768) >> 16))

@@ -64,10 +64,16 @@ def _peek(words, position, last):
     return (words[index] >> offset) | ((words[index + _ONE] << _ONE) << (_LAST - offset))
 
 
+def make_scratch():
+    """Return the memory that a call works in: a plane of bits, sums of its octets, and their bytes."""
+    sums = np.zeros((9, 32), np.uint64)
+    return np.zeros(5, np.uint64), sums, sums.view(np.uint8)
+
+
 @Compiled
 def read_blocks(
     words, ends, values, exponents, damaged, header, bias, least, budget, kept, margin, wanted, steps, spread,
-    first, stop,
+    scratch, first, stop,
 ):  # fmt: skip
     """Read the examples `first` to `stop`: their coefficients into values (n, blocks, 4^d), and their exponents.
 
@@ -83,9 +89,7 @@ def read_blocks(
     words_of_plane = ((values.shape[2] + 63) >> 6) + 1
     octets = (values.shape[2] + 7) >> 3
     stated_mask = (_ONE << np.uint64(header - 1)) - _ONE
-    plane = np.zeros(5, np.uint64)
-    sums = np.zeros((9, 32), np.uint64)
-    lanes = sums.view(np.uint8)
+    plane, sums, lanes = scratch
     for example in range(first, stop):
         begin, finish = np.uint64(ends[example - 1]) if example else np.uint64(0), np.uint64(ends[example])
         position, wrong = begin, False

@@ -21,23 +21,37 @@ from cp_compress.data.compiled.zfp_blocks import (
 )
 
 
+def make_scratch(integer, size, lanes):
+    """Return the memory that a call works in; code that takes it by itself is compiled more slowly.
+
+    For so many blocks of `size` coefficients, of a dtype of integers: `buffer` and its bits, `numbers`, `scales` and
+    their bits, `exponents`, `masks` and `runs`; four arrays for planes and counts; `tops` and `leads`.
+    """
+    floating = np.dtype(f"f{integer.itemsize}")
+    buffer, scales = np.zeros(size * lanes, floating), np.zeros((2, lanes), floating)
+    return (
+        *(buffer, buffer.view(integer), np.zeros(size * lanes, integer), scales, scales.view(integer)),
+        *(np.zeros(lanes, integer), np.zeros(lanes, integer), np.zeros((lanes, 6), np.uint64)),
+        *(np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int16)),
+        *(np.zeros(size * lanes, np.int8), np.zeros(size * lanes, np.int8)),
+    )
+
+
 @Compiled
-def requantise(values, result, integers, order, geometry, form, clip, first, stop):
+def requantise(values, result, order, geometry, form, clip, scratch, first, stop):
     """Write what zfp decodes of the blocks `first` to `stop` of arrays (n, n0, n1, n2, n3), flat, into the result.
 
     `geometry` holds n0 to n3, and the 1 or 4 places that blocks have along the first three of these dimensions. `form`
     holds the bias of exponents, the bits behind them, the least exponent, the planes and the mask of base −2 of the
-    dtypes of `values` and `integers`; then how many planes are kept, or −1 if it is the exponent and the next number;
-    the budget of bits without the header; and how many blocks are worked on together. `order` is zfp's.
+    dtypes of `values` and of integers; then how many planes are kept, or −1 if it is the exponent and the next number;
+    the budget of bits without the header; and how many blocks are worked on together, which `scratch` is made for.
+    `order` is zfp's.
     """
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, kept, margin, _, together = form
     low, high = clip
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    lowest, masks, runs = np.zeros(most, np.int8), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
+    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, _, _, counts, tops, leads = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)
@@ -51,23 +65,13 @@ def requantise(values, result, integers, order, geometry, form, clip, first, sto
 
 
 @Compiled
-def requantise_at_rate(values, result, integers, order, geometry, form, clip, first, stop):
+def requantise_at_rate(values, result, order, geometry, form, clip, scratch, first, stop):
     """Do what `requantise` does where blocks are filled up to a budget; the last whole plane is found by bisection."""
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, _, _, budget, together = form
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
     lower, upper = clip
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    masks, runs = np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
-    tops, leads = np.zeros(size * most, np.int8), np.zeros(size * most, np.int8)
-    counts, middle, low, high = (
-        np.zeros(most, np.int16),
-        np.zeros(most, np.int8),
-        np.zeros(most, np.int8),
-        np.zeros(most, np.int8),
-    )
+    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, middle, low, high, counts, tops, leads = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)
@@ -94,17 +98,12 @@ def requantise_at_rate(values, result, integers, order, geometry, form, clip, fi
 
 
 @Compiled
-def count_bits(values, result, integers, order, geometry, form, clip, first, stop):
+def count_bits(values, result, order, geometry, form, clip, scratch, first, stop):
     """Write the bits that the blocks `first` to `stop` take without a budget into the result (n · blocks,), int32."""
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, kept, margin, _, together = form
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
-    buffer, numbers = np.zeros(size * most, values.dtype), np.zeros(size * most, integers.dtype)
-    scales, exponents = np.zeros((2, most), values.dtype), np.zeros(most, integers.dtype)
-    lowest, masks, runs = np.zeros(most, np.int8), np.zeros(most, integers.dtype), np.zeros((most, 6), np.uint64)
-    bits, scale_bits = buffer.view(integers.dtype), scales.view(integers.dtype)
-    tops, leads = np.zeros(size * most, np.int8), np.zeros(size * most, np.int8)
-    counts = np.zeros(most, np.int16)
+    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, _, _, counts, tops, leads = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)

@@ -101,7 +101,8 @@ def requantise(pixels: Tensor, quality: int, subsampling: str) -> Tensor:
     sizes, factors = tuple(map(np.uint64, pixels.shape[1:])), tuple(map(np.uint64, FACTORS[subsampling]))
 
     def work(first: int, stop: int) -> None:
-        compiled.requantise(source, target, steps, sizes, factors, first, stop)
+        scratch = compiled.make_scratch(steps, sizes, factors)
+        compiled.requantise(source, target, sizes, factors, scratch, first, stop)
 
     in_threads(work, len(pixels), _WORTH_A_THREAD // pixels[0].numel())
     return found

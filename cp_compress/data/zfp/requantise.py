@@ -94,8 +94,8 @@ def requantise_arrays(values: Tensor, setting: Setting, clip: tuple[float, float
     compiled = find_blocks(values.device)
     if compiled is not None:
         result = torch.empty_like(values, memory_format=torch.contiguous_format)
-        work = compiled.requantise if setting.rate is None else compiled.requantise_at_rate
-        _run_compiled(work, values, result, setting, clip)
+        name = "requantise" if setting.rate is None else "requantise_at_rate"
+        _run_compiled(compiled, name, values, result, setting, clip)
         return result
     result = _requantise_on_device(values, setting)
     return result if clip is None else result.clamp_(*clip)
@@ -108,7 +108,7 @@ def _requantise_on_device(values: Tensor, setting: Setting) -> Tensor:
 
 
 def _run_compiled(
-    function: Any, values: Tensor, result: Tensor, setting: Setting, clip: tuple[float, float] | None = None
+    compiled: Any, name: str, values: Tensor, result: Tensor, setting: Setting, clip: tuple[float, float] | None = None
 ) -> None:
     """Call a function of `compiled.zfp_results` for all blocks of arrays (n, shape), in several threads."""
     numbers, shape = NUMBERS[values.dtype], tuple(values.shape[1:])
@@ -124,12 +124,13 @@ def _run_compiled(
         *(kept, margin, budget, _TOGETHER[dimensions]),
     )
     blocks = len(values) * prod(block_grid(shape))
+    function, integer = getattr(compiled, name), np.dtype(f"i{values.itemsize}")
     source, target = values.contiguous().reshape(-1).numpy(), result.reshape(-1).numpy()
-    integers, order = torch.empty(0, dtype=numbers.integer).numpy(), sequency_order(dimensions).numpy()
-    places, extents = order.view(np.uint64), tuple(map(np.uint64, geometry))
+    places, extents = sequency_order(dimensions).numpy().view(np.uint64), tuple(map(np.uint64, geometry))
 
     def work(first: int, stop: int) -> None:
-        function(source, target, integers, places, extents, form, clip or (-math.inf, math.inf), first, stop)
+        scratch = compiled.make_scratch(integer, 4**dimensions, _TOGETHER[dimensions])
+        function(source, target, places, extents, form, clip or (-math.inf, math.inf), scratch, first, stop)
 
     in_threads(work, blocks, _WORTH_A_THREAD >> 2 * dimensions)
 
@@ -174,7 +175,7 @@ def count_array_bits(values: Tensor, setting: Setting) -> Tensor:
     compiled = find_blocks(values.device)
     if compiled is not None:
         of_blocks = torch.empty(len(values), blocks, dtype=torch.int32)
-        _run_compiled(compiled.count_bits, values, of_blocks, setting)
+        _run_compiled(compiled, "count_bits", values, of_blocks, setting)
         return of_blocks.sum(dim=1)
     return count_stepwise(values, setting)
 

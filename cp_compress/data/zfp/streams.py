@@ -102,7 +102,7 @@ def _read_compiled(
         compiled.read_blocks(
             *(words, ends, values, exponents, damaged),
             *(numbers.header_bits, numbers.bias, numbers.least_exponent, budget, kept, margin, wanted),
-            *(compiled.STEPS, compiled.SPREAD, first, stop),
+            *(compiled.STEPS, compiled.SPREAD, compiled.make_scratch(), first, stop),
         )
 
     in_threads(work, count, _WORTH_A_THREAD // (blocks * 4**dimensions))
