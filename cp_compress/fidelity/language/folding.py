@@ -85,11 +85,27 @@ def fold(before: Tensor, after: Tensor, ids: Tensor, mask: Tensor, top_k: int) -
     return found.each(Tensor.cpu)
 
 
-def most_likely(logits: Tensor, ids: Tensor, mask: Tensor, top_k: int, who: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what logits (n, length, vocabulary) say of a batch's tokens, those that `fold` looks at, on the CPU.
+@dataclass(frozen=True, eq=False)
+class MostLikely:
+    """What logits say of tokens.
 
-    These are the ids (tokens, top_k) of the most likely ones, the first among equals first, the negative
-    log-likelihood (tokens,), float64, and the lead (tokens,) of the largest logit.
+    Attributes:
+        tokens: The ids (tokens, k) of the most likely ones, the first among equals first.
+        logits: Their logits (tokens, k), as the model gives them.
+        log_totals: The logarithm (tokens,), float64, of the sum of the exponentials of all logits.
+        nll: The negative log-likelihood (tokens,), float64, in nats, of the token that follows.
+        lead: How far (tokens,) the largest logit lies above the second one.
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    log_totals: Tensor
+    nll: Tensor
+    lead: Tensor
+
+
+def most_likely(logits: Tensor, ids: Tensor, mask: Tensor, top_k: int, who: str) -> MostLikely:
+    """Return what logits (n, length, vocabulary) say of a batch's tokens, those that `fold` looks at, on the CPU.
 
     Raises ObservationError for NaN or infinite logits; `who` the model is called.
     """
@@ -100,16 +116,17 @@ def most_likely(logits: Tensor, ids: Tensor, mask: Tensor, top_k: int, who: str)
     found = []
     for part in slices(len(rows), _rows_at_once(logits)):
         some = rows[part] if rows.dtype == torch.float64 else rows[part].float()
-        nll = some.logsumexp(dim=1).double() - some.gather(1, targets[part, None])[:, 0]
+        total = some.logsumexp(dim=1).double()
+        nll = total - some.gather(1, targets[part, None])[:, 0]
         top = _largest(some, torch.arange(len(some), device=some.device), largest_by_block(some), max(2, top_k))
         others = top.indices[:, :top_k]
         # the first among equals may stand at another place there, or beyond the last one
         again = others == top.first[:, None]
         again[:, -1] |= ~again.any(dim=1)
         answers = torch.cat([top.first[:, None], others[~again].view(-1, top_k - 1)], dim=1)
-        found.append((answers, nll, (top.values[:, 0] - top.values[:, 1]).float()))
-    answers, nll, lead = (torch.cat(each).cpu() for each in zip(*found, strict=True))
-    return answers, nll, lead
+        lead = (top.values[:, 0] - top.values[:, 1]).float()
+        found.append((answers, rows[part].gather(1, answers), total, nll, lead))
+    return MostLikely(*(torch.cat(each).cpu() for each in zip(*found, strict=True)))
 
 
 def _rows_at_once(logits: Tensor) -> int:

@@ -302,6 +302,10 @@ class Observation:
     def _outputs(self) -> Pass:
         return self._run_all(DigestGatherer(self.task))
 
+    def run_with(self, gatherer: LogitsGatherer) -> None:
+        """Run the model, and keep its logits as `gatherer` does; raises as `logits`."""
+        vars(self)["_forward"] = self._run_all(gatherer)
+
     def _run_all(self, gatherer: LogitsGatherer | DigestGatherer) -> Pass:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils import backend_registration
+
 from pretended.labels import NAME, relabelled
 from pretended.operators import register
 from pretended.refusals import Refused, generators_there, wait
-from torch import Tensor
-from torch.utils import backend_registration
 
 __all__ = ["NAME", "Refused", "is_possible", "no_waiting", "pretend", "relabelled"]
 

@@ -1,4 +1,4 @@
-"""Memory of the CPU that a tensor says lies on the device: torch's exchange format names the device, and is told another."""
+"""Memory of the CPU that a tensor says lies on the device: what torch exchanges tensors by is told another place."""
 
 from __future__ import annotations
 

@@ -7,15 +7,33 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pretended.labels import NAME, back_on_device, on_cpu, on_device, relabelled
-from pretended.refusals import Facts, Refused, facts_of, refuse, wait
 from torch import Tensor
 
+from pretended.labels import NAME, back_on_device, on_cpu, on_device, relabelled
+from pretended.refusals import Facts, Refused, facts_of, refuse, wait
+
 # what reads no memory is the same on all devices
-_DESCRIBING = ("as_strided", "view", "_reshape_alias", "unfold", "set_.source_Storage", "set_.source_Storage_storage_offset")
+_DESCRIBING = (
+    "as_strided",
+    "view",
+    "_reshape_alias",
+    "unfold",
+    "set_.source_Storage",
+    "set_.source_Storage_storage_offset",
+)
 # the more usual of what CUDA computes under autocast in the coarse dtype, and in float32
 _COARSE = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d")
-_FINE = ("softmax.int", "log_softmax.int", "nll_loss", "mse_loss", "layer_norm", "exp", "log", "pow.Tensor_Scalar", "sum")
+_FINE = (
+    "softmax.int",
+    "log_softmax.int",
+    "nll_loss",
+    "mse_loss",
+    "layer_norm",
+    "exp",
+    "log",
+    "pow.Tensor_Scalar",
+    "sum",
+)
 _BY_PRODUCTS = 0  # the way of computing attention that asks for no kernel of its own
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pretended.labels import NAME
 from torch import Tensor
+
+from pretended.labels import NAME
 
 # the indices of a tensor on the device may lie on the CPU; what is written there may not
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
@@ -55,7 +56,8 @@ def facts_of(operator: Any) -> Facts:
         tensors=frozenset(each.name for each in schema.arguments if str(each.type) in ("Tensor", "Optional[Tensor]")),
         outputs=tuple(argument.name for argument in written if argument.kwarg_only and str(argument.type) == "Tensor"),
         written=frozenset(argument.name for argument in written),
-        returns_written=bool(schema.returns) and all(each.alias_info and each.alias_info.is_write for each in schema.returns),
+        returns_written=bool(schema.returns)
+        and all(each.alias_info and each.alias_info.is_write for each in schema.returns),
         draws=torch.Tag.nondeterministic_seeded in operator.tags,
         name=schema.name.partition("::")[2],
         overload=overload,
@@ -69,7 +71,7 @@ def facts_of(operator: Any) -> Facts:
 
 @functools.cache
 def _checked_by_iterators() -> frozenset[str]:
-    """Return the operators whose devices CUDA's kernels check themselves: they take a tensor of one number from the CPU."""
+    """Return the operators whose kernels check devices themselves: they take a number as a tensor on the CPU."""
     listed = importlib.resources.files("torchgen").joinpath("packaged/ATen/native/native_functions.yaml")
     text = listed.read_text(encoding="utf-8")
     return frozenset(re.findall(r"^- func: ([\w.]+)\((?:(?!^- func).)*?device_check: NoCheck", text, re.M | re.S))
