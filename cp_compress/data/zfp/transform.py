@@ -224,7 +224,7 @@ def from_sequency(blocks: Tensor) -> Tensor:
 
 
 def _reorder(blocks: Tensor, order: Tensor) -> Tensor:
-    return blocks.movedim(-1, 0).index_select(0, order.to(blocks.device)).movedim(0, -1)
+    return blocks.movedim(-1, 0).index_select(0, order.to(blocks.device, non_blocking=True)).movedim(0, -1)
 
 
 def encode_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
