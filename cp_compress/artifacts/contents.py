@@ -126,17 +126,17 @@ def _safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Ten
 
 
 def _observation(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[TensorEntry]]:
-    from cp_compress.artifacts.observations.loading import load_observation
+    from cp_compress.artifacts.observations.loading import read_observation
 
-    content = load_observation(path).content
+    content = read_observation(path).content
     model, data, environment = content.model, content.data, content.facts["environment"]
     facts = {
         "digest": content.digest,
         "of the model": model["name"],
         "model digest": model["digest"] or "none",
         "on the data": data["name"],
-        "examples": data["count"],
-        "inputs": told_inputs(data["inputs"]),
+        "examples" if "inputs" in data else "documents": data["count"],
+        **({"inputs": told_inputs(data["inputs"])} if "inputs" in data else {"tokens": data["tokens"]}),
         "holds": content.holds(),
         "made with": _short(environment.get("packages", {})),
     }

@@ -24,7 +24,7 @@ _READERS = {
     "torch": ("weights.torch_files", "load_torch"),
     "safetensors": ("weights.safetensors_files", "load_safetensors"),
     "onnx": ("onnx.models", "load_onnx"),
-    "observation": ("observations.loading", "load_observation"),
+    "observation": ("observations.loading", "read_observation"),
 }
 _TAKEN: dict[str, tuple[str, ...]] = {
     "transformers": ("task", "pooling", "adapter", "merge_adapter"),

@@ -33,8 +33,7 @@ from cp_compress.data import write_store
 from cp_compress.examples import digits, digits_cnn, digits_training
 from cp_compress.pipeline import Pipeline, draw, profile_pipelines
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "paper"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "paper"))
 import material
 
 CODECS = {
@@ -45,10 +44,8 @@ GREY = {"JPEG": "jpeg(quality=90)", "ZFP": "zfp(precision=10, layout='2d')"}
 _CALIBRATED_ON = 32
 
 
-
-
 class Subject:
-    """A network, the images it answers as uint8 (n, channels, height, width) with labels, and images to calibrate on."""
+    """A network, images it answers, uint8 (n, channels, height, width), with labels, and images to calibrate on."""
 
     def __init__(self, network, images, labels, calibration, codecs, scaled, kept):
         order = labels.argsort(stable=True)  # as a folder with one folder a class is read
@@ -68,7 +65,7 @@ def scaled_grey(batch):
 
 def read_photographs(options):
     """Return EfficientNet-Lite0 and photographs, or None and what is missing."""
-    sys.path.insert(0, str(ROOT / "image_classifier"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "image_classifier"))
     import subjects
 
     path = subjects.data_folder() / "imagenet_sample.npz"
@@ -91,7 +88,8 @@ def read_digits(options):
 
     def pixels(data, count):
         rows = [data[place] for place in range(min(count, len(data)))]
-        return (torch.stack([row[0] for row in rows]) * 255).round().to(torch.uint8), torch.tensor([row[1] for row in rows])
+        images = (torch.stack([row[0] for row in rows]) * 255).round().to(torch.uint8)
+        return images, torch.tensor([int(row[1]) for row in rows])
 
     images, labels = pixels(digits(), options.photographs)
     calibration = scaled_grey(pixels(digits_training(), _CALIBRATED_ON)[0])
@@ -131,8 +129,8 @@ def models(subject):
     except MissingExtraError as error:
         notes.append(f"no network with filters removed: {error}")
     try:
-        integers = Quantize("int8", mode="static", calibration=CalibrationData(subject.calibration)).compress(subject.network)
-        made["int8, lowered"] = lower(integers)
+        known = CalibrationData(subject.calibration)
+        made["int8, lowered"] = lower(Quantize("int8", mode="static", calibration=known).compress(subject.network))
     except CompressionError as error:
         notes.append(f"no integer kernels: {error}")
     return made, notes
@@ -177,9 +175,11 @@ def loading_share(profile):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the figures and of the stored photographs")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the figures and of the stored photographs"
+    )
     parser.add_argument("--photographs", type=int, default=96)
-    parser.add_argument("--kept", type=float, default=0.9, help="share of the filters that stays in the smaller network")
+    parser.add_argument("--kept", type=float, default=0.7, help="share of filters that the smaller network keeps")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="processes that load")
@@ -221,7 +221,7 @@ def main():
             )
     content = {**found.to_json(), "rows": rows, "notes": notes, "environment": material.environment()}
     material.write(options.output, "inference.json", content)
-    text = "\n\n".join([table(found, rows), *notes])
+    text = "\n".join([table(found, rows), *notes])
     material.write(options.output, "inference.md", text)
     material.write(options.output, "inference.svg", draw(found))
     print(f"{text}\n\n{found}")

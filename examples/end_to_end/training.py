@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import math
 import os
 import sys
 import time
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,7 +36,9 @@ from cp_compress.data import ChannelNorm, CoefficientDataset, write_store
 from cp_compress.examples import digits, digits_training
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "paper"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "learn_from_coefficients"))
 import material
+from networks import quick_cnn
 
 _HALF_CHROMA = "layout='2d', color=ycbcr, chroma='4:2:0'"
 CODECS = {"memory": None, "JPEG": "jpeg(quality=75)", "ZFP": f"zfp(precision=8, {_HALF_CHROMA})"}
@@ -55,7 +54,7 @@ ROUTES = (
     "JPEG, coefficients",
     "ZFP, coefficients",
 )
-_TURN, _POINTS, _WARM_UP = 1.0, 10, 0.2
+_TURN, _WARM_UP = 1.0, 0.2
 
 
 class Blocks(nn.Module):
@@ -67,19 +66,6 @@ class Blocks(nn.Module):
 
     def forward(self, images):
         return F.pixel_unshuffle(images.float(), self.side)
-
-
-def small_network(channels, side, width, classes=10):
-    """Return four convolutions; the first two halve the resolution, from 32 to 8 pixels or from 8 blocks to 4."""
-    layers = []
-    for place, outputs in enumerate((32, 48, 64, 96)):
-        layers += [nn.Conv2d(channels, width * outputs, 3, padding=1, bias=False)]
-        layers += [nn.BatchNorm2d(width * outputs), nn.ReLU(inplace=True)]
-        channels = width * outputs
-        if place == 0 and side > 8 or place == 1 and side > 4:
-            layers.append(nn.MaxPool2d(2))
-            side //= 2
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 @dataclass
@@ -144,29 +130,19 @@ class Route:
         self.points.append({"seconds": round(self.seconds, 2), "seen": self.seen, "right": right})
 
 
-def read_jpeg_files(part, count):
-    """Return the first images of a file of JPEG streams, uint8 (n, 3, 32, 32), and their labels."""
-    with np.load(material.folder() / f"cifar10_jpeg_{part}.npz") as content:
-        stream, offsets = content["stream"].tobytes(), content["offsets"].tolist()
-        labels = torch.from_numpy(content["labels"][:count]).long()
-    files = (stream[start:stop] for start, stop in itertools.islice(itertools.pairwise(offsets), count))
-    pixels = np.stack([np.asarray(Image.open(BytesIO(file)).convert("RGB")) for file in files])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels
+def grey_images(data, count):
+    """Return the first digits, four times as large, uint8 (n, 1, 32, 32), and their labels."""
+    rows = [data[place] for place in range(min(count, len(data)))]
+    images = F.interpolate(torch.stack([row[0] for row in rows]) * 255, scale_factor=4)
+    return images.round().to(torch.uint8), torch.tensor([int(row[1]) for row in rows])
 
 
 def read_images(options):
     """Return training images with their mirror images, and the parts that are judged, uint8 with labels."""
     if options.digits:
-
-        def pixels(data):
-            images, labels = (torch.stack([row[place] for row in data]) for place in (0, 1))
-            return F.interpolate((images * 255 / images.max()).round(), scale_factor=4).to(torch.uint8), labels
-
-        return pixels([(x, torch.as_tensor(y)) for x, y in digits_training()]), {
-            "digits": pixels([(x, torch.as_tensor(y)) for x, y in digits()])
-        }
-    images, labels = read_jpeg_files("train", options.images)
-    judged = {"JPEG-coded": read_jpeg_files("test", options.judged)}
+        return grey_images(digits_training(), options.images), {"digits": grey_images(digits(), options.judged)}
+    images, labels = material.read_jpeg_files("train", options.images)
+    judged = {"JPEG-coded": material.read_jpeg_files("test", options.judged)}
     with np.load(material.folder() / "cifar10_subset.npz") as content:
         judged["lossless"] = tuple(torch.from_numpy(content[f"test_{name}"]) for name in ("images", "labels"))
     # mirrored before they are stored: coefficients cannot be flipped like pixels
@@ -206,7 +182,7 @@ def make_routes(options, training, judged):
         sample = torch.stack([data[place][0] for place in range(min(len(data), 2000))])
         sample = nn.Sequential(*first)(sample).float()
         width = 1 if reads == "pixels" else options.width
-        made = small_network(sample.shape[1], sample.shape[2], width)
+        made = quick_cnn(sample.shape[1], sample.shape[2], width=width)
         norm = ChannelNorm.of((sample, torch.zeros(len(sample)).long()))
         network = nn.Sequential(*first, norm, made)
         size = training[0][0].numel() if codecs[kind] is None else stored(kind, None).bytes_per_example
@@ -252,9 +228,7 @@ def table(routes, totals):
         "examples/s": lambda one: f"{one.seen / one.seconds:,.0f}",
         "epochs": lambda one: f"{one.seen / len(one.data):.1f}",
         **{f"accuracy, {name} ({count:,})": functools.partial(share, name=name) for name, count in totals.items()},
-        f"at a quarter of the time, {part}": lambda one: (
-            f"{_at(one, 0.25)['right'][part] / totals[part]:.3f}"
-        ),
+        f"at a quarter of the time, {part}": lambda one: f"{_at(one, 0.25)['right'][part] / totals[part]:.3f}",
     }
     return material.markdown(routes, columns)
 
@@ -273,7 +247,8 @@ def main():
     parser.add_argument("--output", type=Path, required=True, help="folder of the figures and of the stores")
     parser.add_argument("--seconds", type=float, default=150, help="what each route may spend (default: 150)")
     parser.add_argument("--images", type=int, default=50_000, help="training images, before they are mirrored")
-    parser.add_argument("--judged", type=int, default=2_000, help="JPEG-coded test images")
+    parser.add_argument("--judged", type=int, default=2_000, help="test images, of JPEG files or of digits")
+    parser.add_argument("--points", type=int, default=10, help="how often each network is judged")
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=list(ROUTES), metavar="NAME")
     parser.add_argument("--width", type=int, default=2, help="networks on blocks are so many times as wide")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -292,8 +267,8 @@ def main():
     routes = make_routes(options, training, judged)
     for one in routes:
         one.warm()
-    for point in range(1, _POINTS + 1):
-        until = options.seconds * point / _POINTS
+    for point in range(1, options.points + 1):
+        until = options.seconds * point / options.points
         while any(one.seconds < until for one in routes):
             for one in routes:
                 if one.seconds < until:
@@ -302,10 +277,8 @@ def main():
             one.judge()
             shares = {part: f"{count / totals[part]:.3f}" for part, count in one.points[-1]["right"].items()}
             print(f"{one.name}: {one.seconds:.0f} s, {one.seen:,} examples, {shares}", flush=True)
-    rows = [
-        {"route": one.name, "bytes": one.bytes_per_image, "seconds": one.seconds, "seen": one.seen, "points": one.points}
-        for one in routes
-    ]
+    shown = ("name", "bytes_per_image", "seconds", "seen", "points")
+    rows = [{name: getattr(one, name) for name in shown} for one in routes]
     told = {name: getattr(options, name) for name in ("seconds", "images", "width", "batch_size", "rate", "seed")}
     content = {"rows": rows, "totals": totals, "options": told, "environment": material.environment()}
     material.write(options.output, "training.json", content)

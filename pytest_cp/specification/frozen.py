@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pytest_cp.specification.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from cp_compress.fidelity.frozen.observation import FrozenObservation
 
 _OWN_MODEL = ("scheme", "model", "file", "command", "served", "search")
+
+
+def frozen_noise(reference: FrozenObservation, level: str, metric: str, options: Mapping[str, Any]) -> list[float]:
+    """Return what a metric is among the references that a frozen one was frozen with.
+
+    Raises SpecificationError where that was not frozen, and for options of the comparison, of which it says nothing.
+    """
+    where = f"{reference.content.name}: the noise of {level}"
+    if options:
+        told = f"was frozen without {', '.join(options)}; add [noise] with references that are observations, too"
+        raise SpecificationError(f"{where} {told}")
+    values = reference.noise.get(level, {}).get(metric)
+    if not values:
+        told = "cp-compress observe --noise, or add [noise] with references that are observations, too"
+        raise SpecificationError(f"{where} was not frozen for {metric}: {told}")
+    return list(values)
 
 
 def observation_troubles(tables: Mapping[str, Any]) -> Iterator[tuple[list[str | int], str]]:

@@ -166,7 +166,8 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             asked = [name for name in entry if name in bounds_of(level)]
             if not asked:
                 yield place, f"{level} has no requirement; add at least one of {', '.join(bounds_of(level))}"
-            if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
+            noisy = any(isinstance(entry[name], str) for name in asked)
+            if noisy and "noise" not in tables and "observation" not in tables["reference"]:
                 told = 'a bound is "noise", but there is no table [noise]'
                 yield place, f'{told}; write one with references = ["quantize(bfloat16)"]'
             for name in asked:

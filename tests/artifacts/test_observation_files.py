@@ -153,8 +153,8 @@ def _other_values(header, document, data):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (_count, "9, 16.* for 10 examples"),
-        (_classes, "of 4 classes"),
+        (_count, r"9, 16\), and its document says \(10, 16"),
+        (_classes, r"\(9, 3\), and its document says \(9, 4"),
         (_version, "of version 2, and this package reads 1"),
         (_unknown, "model: .*'run'"),
         (_missing, "targets is missing"),

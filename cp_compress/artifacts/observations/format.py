@@ -20,7 +20,18 @@ from cp_compress.base.digests import start_digest
 from cp_compress.base.documents import read_document
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError
-from cp_compress.fidelity.frozen.content import CLUSTERS, DIGEST_BYTES, EXAMPLES, LOGITS, ORIGINALS, TARGETS, TOP
+from cp_compress.fidelity.frozen.content import (
+    CLUSTERS,
+    DIGEST_BYTES,
+    EXAMPLES,
+    IDS,
+    LENGTHS,
+    LOGITS,
+    NLL,
+    ORIGINALS,
+    TARGETS,
+    TOP,
+)
 from cp_compress.inputs.tasks import TASKS
 
 VERSION = 1
@@ -53,9 +64,22 @@ def _list(items: dict[str, Any], **rest: Any) -> dict[str, Any]:
 
 
 _SOURCES = _list(_list(_TEXT, minItems=3, maxItems=3))
-SCHEMA = _closed(
-    version={"const": VERSION},
-    model=_closed(
+_DEPENDENCE = {
+    "oneOf": [
+        {"type": "null"},
+        _closed(
+            on_neighbours={"type": "boolean"},
+            difference={"type": "number", "minimum": 0},
+            share={"type": "number", "minimum": 0},
+            changed={"type": "integer", "minimum": 0},
+            asked=_COUNT,
+        ),
+    ]
+}
+_BATCHES = _closed(first=_COUNT, last=_COUNT, limit=_COUNT, deployed={"type": "boolean"}, dependence=_DEPENDENCE)
+_SHARED = {
+    "version": {"const": VERSION},
+    "model": _closed(
         name=_TEXT,
         digest=_TEXT_OR_NONE,
         held=_TEXT_OR_NONE,
@@ -64,6 +88,21 @@ SCHEMA = _closed(
         parts=_SOURCES,
         seen={"type": "object", "additionalProperties": _list(_TEXT)},
     ),
+    "batches": _BATCHES,
+    "environment": {"type": "object"},
+    "tensors": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+}
+TOKENS = "tokens"
+"""The kind of observations of language models; those of models that answer each example are "examples"."""
+_TOKENS = _closed(
+    **_SHARED,
+    kind={"const": TOKENS},
+    data=_closed(name=_TEXT, digest=_TEXT, count=_COUNT, tokens=_COUNT),
+    outputs=_closed(classes={"type": "integer", "minimum": 3}, kept={"type": "integer", "minimum": 2}),
+)
+_EXAMPLES = _closed(
+    **_SHARED,
+    kind={"const": "examples"},
     data=_closed(
         name=_TEXT,
         digest=_TEXT,
@@ -91,30 +130,16 @@ SCHEMA = _closed(
         alike={"type": "boolean"},
         digest=_TEXT_OR_NONE,
     ),
-    batches=_closed(
-        first=_COUNT,
-        last=_COUNT,
-        limit=_COUNT,
-        deployed={"type": "boolean"},
-        dependence={
-            "oneOf": [
-                {"type": "null"},
-                _closed(
-                    on_neighbours={"type": "boolean"},
-                    difference={"type": "number", "minimum": 0},
-                    share={"type": "number", "minimum": 0},
-                    changed={"type": "integer", "minimum": 0},
-                    asked=_COUNT,
-                ),
-            ]
-        },
-    ),
     layers=_list(_closed(layer=_TEXT, pool={"enum": ["mean", "flatten"]})),
     default_layer=_TEXT_OR_NONE,
-    environment={"type": "object"},
-    tensors={"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+    noise=_closed(
+        references=_list(_TEXT),
+        floors={
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": _list({"type": "number"}, minItems=1)},
+        },
+    ),
 )
-"""The JSON Schema of the document."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +213,8 @@ def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str,
     if isinstance(document, dict) and document.get("version") != VERSION:
         told = f"is of version {shortened(repr(document.get('version')), 40)}, and this package reads {VERSION}"
         raise ArtifactError(path, f"{told}: observe the model again")
-    problem = next(_validator().iter_errors(document), None)
+    tokens = isinstance(document, dict) and document.get("kind") == TOKENS
+    problem = next(_validator(tokens).iter_errors(document), None)
     if problem is not None:
         where = ".".join(map(str, problem.absolute_path)) or "the document"
         raise ArtifactError(path, f"is damaged: {shortened(f'{where}: {problem.message}', 200)}")
@@ -203,10 +229,10 @@ def read_layout(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[dict[str,
 
 
 @functools.cache
-def _validator() -> Any:
+def _validator(tokens: bool) -> Any:
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(SCHEMA)
+    return Draft202012Validator(_TOKENS if tokens else _EXAMPLES)
 
 
 def _entries(header: Mapping[str, Any], digests: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Entry]:
@@ -240,6 +266,9 @@ def _require_no_gaps(entries: Mapping[str, Entry], path: str | os.PathLike[str])
 def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:
     """Raise ArtifactError unless there are all tensors that the document implies, of the shapes that it implies."""
     count, classes = document["data"]["count"], document["outputs"]["classes"]
+    if document["kind"] == TOKENS:
+        _require_tokens(document, entries, path)
+        return
     wanted: dict[str, tuple[Any, ...]] = {EXAMPLES: (torch.uint8, count, DIGEST_BYTES), TARGETS: (torch.int64, count)}
     kept = document["outputs"]["kept"]
     if kept is not None:
@@ -257,12 +286,27 @@ def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], p
     unknown = next((name for name in entries if name not in wanted and name not in weights), None)
     if unknown is not None:
         raise ArtifactError(path, f"is damaged: it holds {shortened(unknown, 80)}, which is nothing of an observation")
+    _require_all(wanted, entries, path)
+
+
+def _require_tokens(document: Mapping[str, Any], entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:
+    data, kept = document["data"], document["outputs"]["kept"]
+    count, places = data["count"], data["tokens"]
+    forms = (None, places, kept), (torch.int32, places, kept), (torch.float64, places)
+    wanted: dict[str, tuple[Any, ...]] = dict(zip(TOP, forms, strict=True))
+    wanted |= {NLL: (torch.float64, places), LENGTHS: (torch.int64, count), IDS: (torch.int32, places + count)}
+    _require_all(wanted, entries, path)
+
+
+def _require_all(
+    wanted: Mapping[str, tuple[Any, ...]], entries: Mapping[str, Entry], path: str | os.PathLike[str]
+) -> None:
     for name, (dtype, *shape) in wanted.items():
         one = entries.get(name)
         if one is None:
             raise ArtifactError(path, f"is damaged: {name} is missing")
         if one.shape[: len(shape)] != tuple(shape) or dtype not in (None, one.dtype):
-            told = f"{name} is {one.dtype} {one.shape} for {count} examples"
-            raise ArtifactError(path, f"is damaged: {told}{f' of {classes} classes' if name == LOGITS else ''}")
+            told = f"{name} is {one.dtype} {one.shape}, and its document says {tuple(shape)}"
+            raise ArtifactError(path, f"is damaged: {told}")
         if name in (LOGITS, TOP[0]) and not one.dtype.is_floating_point:
             raise ArtifactError(path, f"is damaged: {name} are {one.dtype}")

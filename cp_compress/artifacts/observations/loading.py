@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from cp_compress.artifacts.guards import MAX_BYTES, check_max_bytes, opened, told
-from cp_compress.artifacts.observations.format import Entry, read_layout
+from cp_compress.artifacts.observations.format import TOKENS, Entry, read_layout
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.digests import start_digest
 from cp_compress.base.errors import ArtifactError
 from cp_compress.fidelity.frozen.content import FrozenContent
 from cp_compress.fidelity.frozen.observation import FrozenObservation
+from cp_compress.fidelity.language.frozen_tokens import FrozenTokens
 
 _OWNER = "load_observation"
 _BLOCK = 1 << 22
@@ -42,9 +43,46 @@ def load_observation(
         The observation.
 
     Raises:
-        ArtifactError: If the file is damaged, too large, no observation, or has another digest. The file is named.
+        ArtifactError: If the file is damaged, too large, no observation or that of a language model, or has another
+            digest. The file is named.
         InvalidArgumentError: If an argument is not as described.
     """
+    found = read_observation(path, digest=digest, max_bytes=max_bytes)
+    if not isinstance(found, FrozenObservation):
+        raise ArtifactError(path, "is that of a language model: read it by load_language_observation")
+    return found
+
+
+@explains_keywords
+def load_language_observation(
+    path: str | os.PathLike[str], *, digest: str | None = None, max_bytes: int = MAX_BYTES
+) -> FrozenTokens:
+    """Return the observation that `observe_language_to_file` or `cp-compress observe --level language` wrote.
+
+    It stands in the place of a model in `compare_language` and `assert_language_preserved`.
+
+    Args:
+        path: The file.
+        digest: The digest that the file must have, as `load_observation` takes it.
+        max_bytes: The largest size of the file.
+
+    Returns:
+        The observation.
+
+    Raises:
+        ArtifactError: As `load_observation`, and for an observation of another kind.
+        InvalidArgumentError: If an argument is not as described.
+    """
+    found = read_observation(path, digest=digest, max_bytes=max_bytes)
+    if not isinstance(found, FrozenTokens):
+        raise ArtifactError(path, "is not that of a language model: read it by load_observation")
+    return found
+
+
+def read_observation(
+    path: str | os.PathLike[str], *, digest: str | None = None, max_bytes: int = MAX_BYTES
+) -> FrozenObservation | FrozenTokens:
+    """Return the observation of either kind that a file holds; raises as `load_observation`."""
     limit, pinned = check_max_bytes(_OWNER, max_bytes), check_digest(_OWNER, digest)
     with opened(path, limit) as file, told(path, "reading it as an observation"):
         document, entries = read_layout(file, path)
@@ -52,7 +90,7 @@ def load_observation(
         if pinned is not None and not found.startswith(pinned):
             raise ArtifactError(path, f"has the digest {found}, and {digest} is required: it is another observation")
         content = FrozenContent(os.fspath(path), found, document, _Tensors(Path(path).absolute(), limit, entries))
-        return FrozenObservation(content)
+        return FrozenTokens(content) if document["kind"] == TOKENS else FrozenObservation(content)
 
 
 def check_digest(owner: str, digest: str | None) -> str | None:

@@ -22,11 +22,36 @@ def _top_bit(typing_context, number):
     """Return the place of the topmost bit that is set in an integer, −1 for 0."""
 
     def generate(context, builder, signature, arguments):
-        kind = arguments[0].type
-        zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
-        return builder.sub(ir.Constant(kind, kind.width - 1), zeros)
+        (pattern,) = arguments
+        kind = pattern.type
+        if kind.width == 64:
+            zeros = builder.ctlz(pattern, ir.Constant(ir.IntType(1), 0))
+            return builder.sub(ir.Constant(kind, 63), zeros)
+        # the exponent of a float, which instructions work out for several numbers at once; without the bit below the
+        # top one, rounding cannot carry
+        rounded = builder.and_(pattern, builder.not_(builder.lshr(pattern, ir.Constant(kind, 1))))
+        exponent = builder.ashr(builder.bitcast(builder.sitofp(rounded, ir.FloatType()), kind), ir.Constant(kind, 23))
+        found = builder.sub(exponent, ir.Constant(kind, 127))
+        found = builder.select(builder.icmp_signed("<", pattern, ir.Constant(kind, 1)), ir.Constant(kind, -1), found)
+        return builder.select(builder.icmp_signed("<", pattern, ir.Constant(kind, 0)), ir.Constant(kind, 31), found)
 
     return number(number), generate
+
+
+def make_scratch(integer, size, lanes):
+    """Return the memory that a call works in; code that takes it by itself is compiled more slowly.
+
+    For so many blocks of `size` coefficients, of a dtype of integers: `buffer` and its bits, `numbers`, `scales` and
+    their bits, `exponents`, `masks` and `runs`; four arrays for planes and counts; `tops` and `leads`.
+    """
+    floating = np.dtype(f"f{integer.itemsize}")
+    buffer, scales = np.zeros(size * lanes, floating), np.zeros((2, lanes), floating)
+    return (
+        *(buffer, buffer.view(integer), np.zeros(size * lanes, integer), scales, scales.view(integer)),
+        *(np.zeros(lanes, integer), np.zeros(lanes, integer), np.zeros((lanes, 6), np.uint64)),
+        *(np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int16)),
+        *(np.zeros(size * lanes, np.int8), np.zeros(size * lanes, np.int8)),
+    )
 
 
 @inlined
@@ -172,13 +197,13 @@ def _transform(numbers, size, lanes, inverse):
 
 
 @inlined
-def analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd):
-    """Turn values into coefficients in base −2, in the places of the values; those too small for zfp count as 0.
+def analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes):
+    """Turn values into coefficients, in the places of the values; those too small for zfp count as 0.
 
     `bits` are those of the buffer. `scales` (2, n) become the factors to integers and back, `scale_bits` are theirs.
     """
     kind = numbers.dtype.type
-    magnitude, smallest, odd = kind(~(1 << (planes - 1))), kind((bias + least - 1) << fraction), kind(odd)
+    magnitude, smallest = kind(~(1 << (planes - 1))), kind((bias + least - 1) << fraction)
     for lane in range(lanes):
         exponents[lane] = 0
     for place in range(size):
@@ -198,17 +223,31 @@ def analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, b
         for lane in range(lanes):
             numbers[base + lane] = kind(buffer[base + lane] * scales[0, lane])
     _transform(numbers, size, lanes, 0)
-    for place in range(size * lanes):
+
+
+@inlined
+def to_negabinary(numbers, length, odd):
+    """Turn coefficients into patterns in base −2."""
+    kind = numbers.dtype.type
+    odd = kind(odd)
+    for place in range(length):
         numbers[place] = kind(kind(numbers[place] + odd) ^ odd)
 
 
 @inlined
-def synthesise(numbers, buffer, size, lanes, scales, odd, low, high):
-    """Turn coefficients in base −2 into the values that zfp decodes, none below `low` or above `high`."""
-    kind, floating = numbers.dtype.type, buffer.dtype.type
-    odd, low, high = kind(odd), floating(low), floating(high)
-    for place in range(size * lanes):
+def from_negabinary(numbers, length, odd):
+    """Turn patterns in base −2 into coefficients."""
+    kind = numbers.dtype.type
+    odd = kind(odd)
+    for place in range(length):
         numbers[place] = kind(kind(numbers[place] ^ odd) - odd)
+
+
+@inlined
+def synthesise(numbers, buffer, size, lanes, scales, low, high):
+    """Turn coefficients into the values that zfp decodes, none below `low` or above `high`."""
+    floating = buffer.dtype.type
+    low, high = floating(low), floating(high)
     _transform(numbers, size, lanes, 1)
     for place in range(size):
         base = place * lanes
@@ -227,30 +266,39 @@ def lowest_planes(exponents, lowest, lanes, planes, kept, margin):
 
 
 @inlined
-def cut(numbers, lowest, masks, size, lanes, planes):
-    """Set all planes below the lowest ones to 0."""
+def cut(numbers, lowest, masks, size, lanes, planes, odd):
+    """Set all planes of coefficients below the lowest ones to 0."""
     kind = numbers.dtype.type
+    odd = kind(odd)
     for lane in range(lanes):
         masks[lane] = kind(-1) << kind(min(kind(lowest[lane]), planes - 1)) if lowest[lane] < planes else kind(0)
     for place in range(size):
         base = place * lanes
         for lane in range(lanes):
-            numbers[base + lane] &= masks[lane]
+            pattern = kind(kind(numbers[base + lane] + odd) ^ odd) & masks[lane]
+            numbers[base + lane] = kind((pattern ^ odd) - odd)
 
 
 @inlined
-def top_bits(numbers, order, size, lanes, tops, leads, unions):
-    """Find of each coefficient, in zfp's order, the top bit set in it and those after it, and whether it is its own."""
-    for lane in range(lanes):
-        unions[lane] = 0
+def top_bits(numbers, order, size, lanes, tops, leads, highest):
+    """Find of each coefficient, in zfp's order, the top bit set in it and those after it; −1 in `leads` if not its own."""
     for rank in range(size):
-        base, source = (size - _ONE - rank) * lanes, order[size - _ONE - rank] * lanes
+        base, source = rank * lanes, order[rank] * lanes
         for lane in range(lanes):
-            pattern = numbers[source + lane]
-            unions[lane] |= pattern
-            top = _top_bit(unions[lane])
-            tops[base + lane] = np.int8(top)
-            leads[base + lane] = np.int8(top == _top_bit(pattern))
+            leads[base + lane] = np.int8(_top_bit(numbers[source + lane]))
+    for lane in range(lanes):
+        highest[lane] = -1
+    for rank in range(size):
+        base = (size - _ONE - rank) * lanes
+        # in loops that write one array each, which LLVM turns into vector instructions
+        for lane in range(lanes):
+            own, top = leads[base + lane], highest[lane]
+            highest[lane] = max(own, top)
+        for lane in range(lanes):
+            tops[base + lane] = highest[lane]
+        for lane in range(lanes):
+            own = leads[base + lane]
+            leads[base + lane] = np.int8(own | -np.int8(own < highest[lane]))
 
 
 @inlined
@@ -259,11 +307,17 @@ def count(tops, leads, lowest, size, lanes, planes, bits):
     for lane in range(lanes):
         last, limit = tops[(size - _ONE) * lanes + lane], lowest[lane]
         bits[lane] = np.int16(min(planes - limit, planes - 1 - last) - (last >= limit))
-    for rank in range(size):
+    for rank in range(np.uint64(0), size, _TWO):
         base = rank * lanes
+        other = base + lanes
         for lane in range(lanes):
-            above = max(np.int8(tops[base + lane] - lowest[lane] + 1), np.int8(0))
-            bits[lane] += np.int16(np.int8(above + (leads[base + lane] & np.int8(above > 0))))
+            limit, top, next_top = lowest[lane], tops[base + lane], tops[other + lane]
+            # at most 2 · 65, so that two are added before they are widened
+            above = np.uint8(max(np.int8(top - limit + 1), np.int8(0)))
+            above += np.uint8(max(np.int8(next_top - limit + 1), np.int8(0)))
+            above += np.uint8(leads[base + lane] >= limit)
+            above += np.uint8(leads[other + lane] >= limit)
+            bits[lane] += np.int16(np.uint8(above))
 
 
 @inlined

@@ -13,28 +13,15 @@ from cp_compress.data.compiled.zfp_blocks import (
     count,
     cut,
     fill_up,
+    from_negabinary,
     gather,
     lowest_planes,
+    make_scratch,
     scatter,
     synthesise,
+    to_negabinary,
     top_bits,
 )
-
-
-def make_scratch(integer, size, lanes):
-    """Return the memory that a call works in; code that takes it by itself is compiled more slowly.
-
-    For so many blocks of `size` coefficients, of a dtype of integers: `buffer` and its bits, `numbers`, `scales` and
-    their bits, `exponents`, `masks` and `runs`; four arrays for planes and counts; `tops` and `leads`.
-    """
-    floating = np.dtype(f"f{integer.itemsize}")
-    buffer, scales = np.zeros(size * lanes, floating), np.zeros((2, lanes), floating)
-    return (
-        *(buffer, buffer.view(integer), np.zeros(size * lanes, integer), scales, scales.view(integer)),
-        *(np.zeros(lanes, integer), np.zeros(lanes, integer), np.zeros((lanes, 6), np.uint64)),
-        *(np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int8), np.zeros(lanes, np.int16)),
-        *(np.zeros(size * lanes, np.int8), np.zeros(size * lanes, np.int8)),
-    )
 
 
 @Compiled
@@ -44,7 +31,7 @@ def requantise(values, result, order, geometry, form, clip, scratch, first, stop
     `geometry` holds n0 to n3, and the 1 or 4 places that blocks have along the first three of these dimensions. `form`
     holds the bias of exponents, the bits behind them, the least exponent, the planes and the mask of base −2 of the
     dtypes of `values` and of integers; then how many planes are kept, or −1 if it is the exponent and the next number;
-    the budget of bits without the header; and how many blocks are worked on together, which `scratch` is made for.
+    the budget of bits; and how many blocks are worked on together, which `scratch` is made for.
     `order` is zfp's.
     """
     n0, n1, n2, n3, d0, d1, d2 = geometry
@@ -56,10 +43,10 @@ def requantise(values, result, order, geometry, form, clip, scratch, first, stop
     while block < end:
         lanes = min(most, end - block)
         number = gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
+        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes)
         lowest_planes(exponents, lowest, lanes, planes, kept, margin)
-        cut(numbers, lowest, masks, size, lanes, planes)
-        synthesise(numbers, buffer, size, lanes, scales, odd, low, high)
+        cut(numbers, lowest, masks, size, lanes, planes, odd)
+        synthesise(numbers, buffer, size, lanes, scales, low, high)
         scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
         block += lanes
 
@@ -69,6 +56,7 @@ def requantise_at_rate(values, result, order, geometry, form, clip, scratch, fir
     """Do what `requantise` does where blocks are filled up to a budget; the last whole plane is found by bisection."""
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, _, _, budget, together = form
+    budget -= planes - fraction  # of the header
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
     lower, upper = clip
     buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, middle, low, high, counts, tops, leads = scratch
@@ -76,8 +64,9 @@ def requantise_at_rate(values, result, order, geometry, form, clip, scratch, fir
     while block < end:
         lanes = min(most, end - block)
         number = gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
-        top_bits(numbers, order, size, lanes, tops, leads, masks)
+        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes)
+        to_negabinary(numbers, size * lanes, odd)
+        top_bits(numbers, order, size, lanes, tops, leads, middle)
         for lane in range(lanes):
             low[lane], high[lane] = 0, planes
         steps = planes
@@ -92,7 +81,8 @@ def requantise_at_rate(values, result, order, geometry, form, clip, scratch, fir
             steps >>= 1
         count(tops, leads, high, size, lanes, planes, counts)
         fill_up(numbers, order, tops, high, counts, masks, budget, size, lanes, planes)
-        synthesise(numbers, buffer, size, lanes, scales, odd, lower, upper)
+        from_negabinary(numbers, size * lanes, odd)
+        synthesise(numbers, buffer, size, lanes, scales, lower, upper)
         scatter(buffer, n1, n2, n3, d1, d2, lanes, runs, number, result)
         block += lanes
 
@@ -103,14 +93,15 @@ def count_bits(values, result, order, geometry, form, clip, scratch, first, stop
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, kept, margin, _, together = form
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
-    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, _, _, counts, tops, leads = scratch
+    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, highest, _, counts, tops, leads = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)
         gather(values, n0, n1, n2, n3, d0, d1, d2, block, lanes, buffer, runs)
-        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes, odd)
+        analyse(buffer, bits, numbers, size, lanes, exponents, scales, scale_bits, bias, fraction, least, planes)
         lowest_planes(exponents, lowest, lanes, planes, kept, margin)
-        top_bits(numbers, order, size, lanes, tops, leads, masks)
+        to_negabinary(numbers, size * lanes, odd)
+        top_bits(numbers, order, size, lanes, tops, leads, highest)
         count(tops, leads, lowest, size, lanes, planes, counts)
         for lane in range(lanes):
             empty = exponents[lane] == -bias or lowest[lane] == planes

@@ -82,9 +82,8 @@ class ZFP(StreamCodec, ZFPSettings):
         examples = check_examples("ZFP", batch).cpu()
         shape, kind = tuple(examples.shape[1:]), self._kind()
         plans = self._plan(shape, examples.dtype)
-        arrays = self._stored_arrays(examples, plans)
-        rows = zip(*(array.numpy() for array in arrays), strict=True)
-        return [seal(kind, shape, examples.dtype, compress(parts, plans)) for parts in rows]
+        payloads = compress(self._stored_arrays(examples, plans), plans)
+        return [seal(kind, shape, examples.dtype, payload) for payload in payloads]
 
     def decode(self, streams: Sequence[bytes], *, precision: int | None = None) -> Tensor:
         """Return examples (n, ...) in the shape and dtype that were encoded.

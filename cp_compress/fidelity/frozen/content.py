@@ -23,6 +23,9 @@ TOP = ("top.values", "top.places", "top.log_totals")
 LOGITS, TARGETS, EXAMPLES, ORIGINALS, CLUSTERS = "logits", "targets", "examples", "originals", "clusters"
 """The names of tensors: all logits (n, classes, ...), the true classes, the digests (n, 16), uint8, of the inputs by
 their values, those (n, k, 8) of what the inputs were stored from, and the cluster (n,) of each example."""
+NLL, LENGTHS, IDS = "nll", "lengths", "ids"
+"""Of a language model: the negative log-likelihood (tokens,), float64, of each token but the first of a document, the
+length (documents,) of each, and all ids (tokens + documents,)."""
 DIGEST_BYTES = 16
 """The length of an example's digest."""
 
@@ -130,6 +133,8 @@ class FrozenContent:
 
     def holds(self) -> str:
         """Return in words what was frozen."""
+        if "layers" not in self.facts:
+            return f"the {self.kept} most likely tokens of each place"
         layers = ", ".join(f"{one['layer']} ({one['pool']})" for one in self.facts["layers"])
         logits = "all logits" if self.kept is None else f"the {self.kept} largest logits"
         return f"{logits}, {f'embeddings of {layers}' if layers else 'no embeddings'}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.digests import Examined
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.frozen.content import FrozenContent
 from cp_compress.fidelity.frozen.examples import FrozenData, known_of
@@ -22,20 +21,18 @@ from cp_compress.fidelity.frozen.matching import (
     told_inputs,
     unlabeled_as,
 )
+from cp_compress.fidelity.frozen.subject import FrozenSubject, refuse
 from cp_compress.fidelity.frozen.top_logits import TopLogits, top_logits
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence
 from cp_compress.fidelity.observing.observation import Observation, Value, digest_just_read
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.inputs.seen import write_seen
-from cp_compress.model.record import write_steps
-from cp_compress.model.sources import write_sources
 
 _SAMPLED = 8
 _DESCRIBED = 64
 
 
-class FrozenObservation(Observation):
+class FrozenObservation(FrozenSubject, Observation):
     """What a model did on a data set, read from a file; `load_observation` makes it.
 
     It stands wherever an observation does, and in the place of a model where a comparison asks that model only about
@@ -44,7 +41,7 @@ class FrozenObservation(Observation):
 
     def __init__(self, content: FrozenContent, data: LabeledData | None = None) -> None:
         batches = content.facts["batches"]
-        self.content = content
+        self.describe_model(content)
         self.model = self
         self.data = FrozenData(content) if data is None else data
         self.output = None
@@ -60,39 +57,11 @@ class FrozenObservation(Observation):
         for place, one in enumerate(content.facts["layers"]):
             if f"layer.{place}.weights" not in content.tensors:
                 self._derived["class weights", one["layer"]] = None  # it has none
-        self.__name__ = content.model["name"]
-        write_steps(self, content.steps)
-        write_sources(self, content.sources("sources"))
-        write_seen(self, content.model["seen"])
-
-    def __call__(self, *args: Any, **keywords: Any) -> NoReturn:
-        _refuse(self.content)
 
     def __repr__(self) -> str:
         return (
             f"<FrozenObservation of {self.__name__} on {len(self):,} examples, {self.task}, from {self.content.name}>"
         )
-
-    @property
-    def digest(self) -> str:
-        """The digest of its file."""
-        return self.content.digest
-
-    @property
-    def examined(self) -> Examined:
-        """What `examine` said of the model."""
-        return self._content
-
-    @property
-    def part_sources(self) -> tuple[Any, ...]:
-        """The fingerprints of the model and its parts, as `source_of` gives them."""
-        return self.content.sources("parts")
-
-    @property
-    def held_tensors(self) -> str | None:
-        """The digest of all tensors that the model held, None where it held none that could be seen."""
-        held: str | None = self.content.model["held"]
-        return held
 
     def on(self, data: Any) -> FrozenObservation:
         """Return the observation bound to the data set that it was made on, which its first use checks; None for none.
@@ -157,6 +126,12 @@ class FrozenObservation(Observation):
         return count
 
     @property
+    def noise(self) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """What each metric is among references that are as good, by comparison: a value for each pair of them."""
+        floors: Mapping[str, Mapping[str, Sequence[float]]] = self.content.facts["noise"]["floors"]
+        return floors
+
+    @property
     def inputs_at_hand(self) -> bool:
         """Whether it is bound to a data set."""
         return not isinstance(self.data, FrozenData)
@@ -181,6 +156,10 @@ class FrozenObservation(Observation):
         """The sizes of the first and of the last batch that the model was run on."""
         told = self.content.facts["batches"]
         return told["first"], told["last"]
+
+    @property
+    def chosen_batch(self) -> None:
+        """None: whoever ran the model chose it."""
 
     @property
     def has_run(self) -> bool:
@@ -282,14 +261,7 @@ class _NoRunner(Runner):
     @property
     def module(self) -> nn.Module | None:
         """Raises ObservationError."""
-        _refuse(self._content)
+        refuse(self._content)
 
     def _run(self, inputs: Any) -> NoReturn:
-        _refuse(self._content)
-
-
-def _refuse(content: FrozenContent) -> NoReturn:
-    raise ObservationError(
-        f"{content.name} is a frozen observation, which holds {content.holds()}, and no model to run: what is asked "
-        "for here was not frozen. Freeze it too, such as by cp-compress observe --layer, or give the model"
-    )
+        refuse(self._content)

@@ -152,6 +152,11 @@ class Observation:
         """The sizes of the first and of the last batch of the forward pass."""
         return self._seen.sizes
 
+    @property
+    def chosen_batch(self) -> int | None:
+        """The size of batches that was chosen by measuring, None where it was not."""
+        return self._seen.chosen
+
     @functools.cached_property
     def compared_model(self) -> Model:
         """The model, or one that gives the part of what it gives that is compared."""
@@ -297,6 +302,10 @@ class Observation:
     def _outputs(self) -> Pass:
         return self._run_all(DigestGatherer(self.task))
 
+    def run_with(self, gatherer: LogitsGatherer) -> None:
+        """Run the model, and keep its logits as `gatherer` does; raises as `logits`."""
+        vars(self)["_forward"] = self._run_all(gatherer)
+
     def _run_all(self, gatherer: LogitsGatherer | DigestGatherer) -> Pass:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes(), self.runner.evaluating():
@@ -334,8 +343,9 @@ def observe(
             alone: a tensor, a mapping of tensors, a data set of such examples, or `Unlabeled`. An input may be a tree
             of tensors: the model is called with a mapping's entries by name, with a tuple's by position.
         device: Where to run; by default where the model is.
-        batch_size: The largest number of examples in one call; it is halved when memory runs out, and on a CPU so
-            small that the inputs of a call have at most 2²⁰ values, or are 8, which is faster.
+        batch_size: The largest number of examples in one call; it is halved when memory runs out. On a CPU the
+            inputs of a call have at most 2²⁰ values, or are 8; of data with four times as many examples, the first
+            calls try out fewer and more, and the quickest size is kept for all models on inputs of that shape.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
             the forward pass takes batches of exactly this size, and a last one of what is left.
         output: The part of what the model gives that is compared: a name such as "logits" or "heads.depth", the place

@@ -97,10 +97,10 @@ def test_of_many_answers_an_example(tmp_path):
 
 def test_it_stands_for_a_model_in_assertions(tmp_path, reference):
     """With the data it is checked against them; where both are frozen there need be no data."""
-    live = assert_preserved_predictions(CANDIDATE, REFERENCE, DATA, min_agreement=0.5, confidence=0.9)
+    live = assert_preserved_predictions(CANDIDATE, REFERENCE, DATA, min_agreement=0.5)
     candidate = freeze(tmp_path, CANDIDATE, layers="default:")
     for subjects in ((CANDIDATE, reference, DATA), (candidate, reference, DATA), (candidate, reference, None)):
-        found = assert_preserved_predictions(*subjects, min_agreement=0.5, confidence=0.9)
+        found = assert_preserved_predictions(*subjects, min_agreement=0.5)
         assert found.to_json()["requirements"] == live.to_json()["requirements"]
         assert found.record["subjects"]["reference"] == live.record["subjects"]["reference"]
     assert_embeddings_preserved(candidate, reference, None, min_cka=0.9)
@@ -194,15 +194,15 @@ def test_compressed_data_belongs_to_its_originals_by_digest(tmp_path):
     from cp_compress.data import CompressedDataset, parse_codec
     from cp_compress.examples import digits, digits_cnn
 
-    model, data = digits_cnn(), torch.utils.data.Subset(digits(), range(40))
+    model, data = digits_cnn(), torch.utils.data.Subset(digits(), range(12))
     stored = CompressedDataset(data, parse_codec("zfp(precision=8)"))
     live = compare_predictions(observe(model, stored), observe(model, data))
     reference, candidate = freeze(tmp_path, model, data), freeze(tmp_path, model, stored, "candidate.obs")
     assert candidate.data.source.codec == "zfp(precision=8)"
     assert same(compare_predictions(candidate, reference), live)
     assert same(compare_predictions(observe(model, stored), reference.on(data)), live)
-    other = freeze(tmp_path, model, torch.utils.data.Subset(digits(), [*range(39), 50]), "other.obs")
-    with pytest.raises(ObservationError, match=r"different labels|1 of 40 examples \(#39\) of the candidate are not"):
+    other = freeze(tmp_path, model, torch.utils.data.Subset(digits(), [*range(11), 50]), "other.obs")
+    with pytest.raises(ObservationError, match=r"different labels|1 of 12 examples \(#11\) of the candidate are not"):
         compare_predictions(candidate, other)
 
 
@@ -258,7 +258,7 @@ def test_the_largest_logits_tell_answers_and_bound_the_divergence(tmp_path, prob
     st.integers(0, 2**31),
     st.floats(0.1, 20),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_divergence_lies_within_its_bounds_and_the_upper_one_is_reached(sizes, seed, scale):
     """No sharing out of what is not known of the reference gives more, or less, than the bounds say."""
     classes, kept = sizes
@@ -284,11 +284,26 @@ def test_the_divergence_lies_within_its_bounds_and_the_upper_one_is_reached(size
         return found
 
     assert low - slack <= divergence(shares[rest]) <= high + slack
-    reached = [divergence(filled(order)) for order in itertools.islice(itertools.permutations(range(len(rest))), 720)]
-    assert max(reached) <= high + slack
+    orders = [torch.randperm(len(rest), generator=generator).tolist() for _ in range(5)]
+    assert max(divergence(filled(order)) for order in orders) <= high + slack
     assert divergence(filled(sorted(range(len(rest)), key=lambda place: float(ours[rest[place]])))) == pytest.approx(
         high, abs=slack
     )
+
+
+def test_the_noise_among_references_is_frozen(tmp_path):
+    """It is what comparisons of all pairs give, the compressed one first."""
+    other = cp_compress.compress(REFERENCE, "quantize(bfloat16)")
+    seen = {"quantize(bfloat16)": observe(other, DATA), "seed": observe(network(1), DATA)}
+    frozen = freeze(tmp_path, REFERENCE, noise=seen, layers="default:")
+    pairs = [(other, REFERENCE), (other, network(1)), (REFERENCE, network(1)), (network(1), REFERENCE)]
+    for level, compare_pair in (("predictions", compare_predictions), ("embeddings", compare_embeddings)):
+        found = [compare_pair(observe(one, DATA), observe(another, DATA)).metrics for one, another in pairs]
+        for metric, values in frozen.noise[level].items():
+            assert sorted(values) == sorted(each[metric] for each in found)
+    assert {"agreement", "mean_kl"} <= set(frozen.noise["predictions"])
+    assert frozen.content.facts["noise"]["references"] == [*seen]
+    assert freeze(tmp_path, REFERENCE).noise == {}
 
 
 def test_equal_logits_are_in_the_order_of_the_classes():
@@ -301,7 +316,7 @@ def test_equal_logits_are_in_the_order_of_the_classes():
     st.lists(st.sampled_from("abcdef"), min_size=1, max_size=7),
     st.lists(st.sampled_from("abcdef"), min_size=1, max_size=7),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_matching_finds_every_difference(frozen, given_ones):
     """None exactly for equal lists; the order is blamed exactly where the same examples are there."""
     told = other_examples(frozen, given_ones)

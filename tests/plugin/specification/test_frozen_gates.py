@@ -120,6 +120,25 @@ def test_contradictions_are_told_before_anything_runs(gate, monkeypatch, referen
     result.stdout.fnmatch_lines([told])
 
 
+def test_noise_is_that_of_the_file_or_of_files(gate):
+    """A bound of "noise" means what was frozen; with options it needs frozen references of its own."""
+    namespace = {}
+    exec(SUBJECTS, namespace)
+    reference, data = namespace["reference"](), namespace["data"]()
+    other = observe(cp_compress.compress(reference, "quantize(bfloat16)"), data)
+    save_observation(observe(reference, data), gate.path / "noisy.obs", noise={"bfloat16": other})
+    save_observation(other, gate.path / "other.obs")
+    text = GATE.partition("[predictions]")[0] + '[predictions]\nmax_mean_kl = "noise + 0.5"\n'
+    given = FROZEN.format("noisy"), FROZEN.format("compressed"), ""
+    gate(*given, text=text).assert_outcomes(passed=1)
+    result = gate(*given, text=text + "top_k = 2\n")
+    result.stdout.fnmatch_lines(["*noisy.obs: the noise of predictions was frozen without top_k*"])
+    of_files = text + 'top_k = 2\n[noise]\nreferences = ["other.obs"]\n'
+    gate(*given, text=of_files).assert_outcomes(passed=1)
+    result = gate(FROZEN.format("reference"), *given[1:], text=text)
+    result.stdout.fnmatch_lines(["*reference.obs: the noise of predictions was not frozen for mean_kl*"])
+
+
 def test_a_pinned_digest_must_be_that_of_the_file(gate):
     digest = cp_compress.load_observation(gate.path / "reference.obs").digest
     pinned = FROZEN.format("reference") + f'\ndigest = "sha256:{digest}"'
