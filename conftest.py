@@ -19,7 +19,7 @@ if _own_run:
         settings.register_profile("suite", deadline=None)
     settings.load_profile("suite")
 
-pytest_plugins = ["pytester", "missing_extras"] if _own_run else ["pytester"]
+pytest_plugins = ["pytester", "missing_extras", "accelerators"] if _own_run else ["pytester"]
 # its doctests are collected by importing it; triton 3.2 imports setuptools without requiring it
 _compiler = all(map(importlib.util.find_spec, ("triton", "setuptools")))
 collect_ignore = [] if _compiler else ["cp_compress/data/zfp/kernel.py"]

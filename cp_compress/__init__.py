@@ -11,6 +11,8 @@ from cp_compress.base.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from cp_compress.artifacts import ServedModel as ServedModel
+    from cp_compress.artifacts import load_observation as load_observation
+    from cp_compress.artifacts import save_observation as save_observation
     from cp_compress.base.errors import ArtifactError as ArtifactError
     from cp_compress.base.errors import CompressionError as CompressionError
     from cp_compress.base.errors import CorruptStreamError as CorruptStreamError
@@ -100,7 +102,7 @@ _PACKAGES = {
     "inputs.retrieval": ("RetrievalData",),
     "inputs.tasks": ("TaskDataset",),
     "inputs.unlabeled": ("Unlabeled",),
-    "artifacts": ("ServedModel",),
+    "artifacts": ("ServedModel", "load_observation", "save_observation"),
     "data": ("JPEG", "ZFP", "CompressedDataset", "StoredDataset", "parse_codec", "verify_store", "write_store"),
     "fidelity": (
         "Requirement",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from cp_compress.base.arguments import check_integer
+from cp_compress.base.devices import keeping_random_state
 
 _TEST_EXAMPLES = 600
 _EPOCHS = 12
@@ -118,7 +119,7 @@ def _shipped_weights() -> dict[str, Tensor]:
 
 
 def _train(images: Tensor, labels: Tensor, seed: int) -> DigitsCNN:
-    with torch.random.fork_rng(devices=[]):
+    with keeping_random_state():
         torch.manual_seed(seed)
         model = DigitsCNN().train()
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)

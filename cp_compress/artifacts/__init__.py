@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from cp_compress.artifacts.examples import read_examples as read_examples
     from cp_compress.artifacts.exported_programs.models import ExportedModel as ExportedModel
     from cp_compress.artifacts.exported_programs.models import load_exported as load_exported
+    from cp_compress.artifacts.observations.language import observe_language_to_file as observe_language_to_file
+    from cp_compress.artifacts.observations.loading import load_language_observation as load_language_observation
+    from cp_compress.artifacts.observations.loading import load_observation as load_observation
+    from cp_compress.artifacts.observations.saving import save_observation as save_observation
+    from cp_compress.artifacts.observations.streaming import observe_to_file as observe_to_file
     from cp_compress.artifacts.onnx.models import OnnxModel as OnnxModel
     from cp_compress.artifacts.onnx.models import load_onnx as load_onnx
     from cp_compress.artifacts.programs import ProgramModel as ProgramModel
@@ -41,12 +46,17 @@ _MODULES = {
     "TransformerEmbedding": "transformers.pooling",
     "TransformerModel": "transformers.models",
     "load_exported": "exported_programs.models",
+    "load_language_observation": "observations.loading",
+    "load_observation": "observations.loading",
     "load_onnx": "onnx.models",
     "load_safetensors": "weights.safetensors_files",
     "load_torch": "weights.torch_files",
     "load_transformer": "transformers.models",
+    "observe_language_to_file": "observations.language",
+    "observe_to_file": "observations.streaming",
     "read_artifact": "reading",
     "read_examples": "examples",
+    "save_observation": "observations.saving",
     "served_levels": "serving",
 }
 _PATHS = {name: f"{__name__}.{module}" for name, module in _MODULES.items()}

@@ -21,6 +21,7 @@ from cp_compress.base.errors import ArtifactError
 from cp_compress.base.files import no_such_file
 from cp_compress.base.json_values import plain
 from cp_compress.base.showing.brief import Brief
+from cp_compress.fidelity.frozen.matching import told_inputs
 
 _LONGEST = 200
 _SAFETENSORS = {"F": "float", "I": "int", "U": "uint"}
@@ -43,7 +44,7 @@ class FileContents(Brief):
 
     Attributes:
         path: The file or folder.
-        kind: What it is: "cp", "safetensors", "onnx", "torch", "exported", "npz" or "transformers".
+        kind: What it is: "cp", "safetensors", "onnx", "torch", "exported", "npz", "observation" or "transformers".
         nbytes: Its size, of a folder that of its files.
         facts: What it says of itself, by name: the steps that made it, its metadata, inputs and outputs.
         tensors: Its tensors, in their order.
@@ -85,7 +86,14 @@ def describe_contents(path: str | os.PathLike[str]) -> FileContents:
         return _folder(Path(path))
     with opened(path, MAX_BYTES) as file:
         size = size_of(file)
-    describe = {"cp": _cp, "safetensors": _safetensors, "onnx": _onnx, "torch": _torch, "npz": _npz}.get(kind, _archive)
+    describe = {
+        "cp": _cp,
+        "safetensors": _safetensors,
+        "observation": _observation,
+        "onnx": _onnx,
+        "torch": _torch,
+        "npz": _npz,
+    }.get(kind, _archive)
     facts, tensors = describe(path)
     return FileContents(os.fspath(path), kind, size, facts, tuple(tensors))
 
@@ -115,6 +123,24 @@ def _safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Ten
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(path, f"has an entry {shortened(name, 80)} that describes no tensor") from error
     return {f"metadata: {key}": _short(value) for key, value in (metadata or {}).items()}, entries
+
+
+def _observation(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[TensorEntry]]:
+    from cp_compress.artifacts.observations.loading import read_observation
+
+    content = read_observation(path).content
+    model, data, environment = content.model, content.data, content.facts["environment"]
+    facts = {
+        "digest": content.digest,
+        "of the model": model["name"],
+        "model digest": model["digest"] or "none",
+        "on the data": data["name"],
+        "examples" if "inputs" in data else "documents": data["count"],
+        **({"inputs": told_inputs(data["inputs"])} if "inputs" in data else {"tokens": data["tokens"]}),
+        "holds": content.holds(),
+        "made with": _short(environment.get("packages", {})),
+    }
+    return facts, _safetensors(path)[1]
 
 
 def _torch_name(dtype: str) -> str:

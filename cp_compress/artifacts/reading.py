@@ -24,6 +24,7 @@ _READERS = {
     "torch": ("weights.torch_files", "load_torch"),
     "safetensors": ("weights.safetensors_files", "load_safetensors"),
     "onnx": ("onnx.models", "load_onnx"),
+    "observation": ("observations.loading", "read_observation"),
 }
 _TAKEN: dict[str, tuple[str, ...]] = {
     "transformers": ("task", "pooling", "adapter", "merge_adapter"),
@@ -32,6 +33,7 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "safetensors": ("factory", "dtype"),
     "cp": ("factory",),
     "onnx": ("input", "output", "providers"),
+    "observation": (),
     "npz": (),
 }
 
@@ -58,8 +60,9 @@ def read_artifact(
     """Return the model that a file or folder holds, a callable that maps a batch (n, ...) to logits or what it is for.
 
     The kind is recognised by content, not by name: a program of `torch.export` (`load_exported`), a `torch.save` file
-    (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX (`load_onnx`), or a
-    folder of transformers (`load_transformer`). An argument that does not apply to the kind is refused.
+    (`load_torch`), safetensors (`load_safetensors`), a `.cp` file of `cp_compress.model.save`, ONNX (`load_onnx`), an
+    observation (`load_observation`), which stands for a model, or a folder of transformers (`load_transformer`). An
+    argument that does not apply to the kind is refused.
 
     Args:
         path: The file or folder.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cp_compress.artifacts.archives import ZIP_MAGIC, open_archive
 from cp_compress.artifacts.arrays import MAGIC as NPY_MAGIC
 from cp_compress.artifacts.guards import opened
-from cp_compress.artifacts.weights.safetensors_files import read_header
+from cp_compress.artifacts.weights.safetensors_files import read_header, read_whole_header
 from cp_compress.base.errors import ArtifactError
 
 # what a person may well hand to a gate, and what to do instead
@@ -25,11 +26,13 @@ _REFUSED = (
     (257, b"ustar", "is a tar archive: unpack it first"),
 )
 _HEAD = 512
+OBSERVATION = "cp_observation"
+"""The key of the metadata of a safetensors file that holds a frozen observation."""
 _PICKLE = b"\x80"
 
 
 def recognise(path: str | os.PathLike[str], max_bytes: int) -> str:
-    """Return what a path holds: transformers, exported, torch, npz, safetensors, cp, or onnx.
+    """Return what a path holds: transformers, exported, torch, npz, safetensors, cp, observation, or onnx.
 
     A folder is "transformers" when it has a config.json; a file is told by its first bytes and the names in it, and
     "onnx", which has no mark, is what is left. Raises ArtifactError for anything else.
@@ -50,10 +53,17 @@ def recognise(path: str | os.PathLike[str], max_bytes: int) -> str:
         if head.startswith(_PICKLE) and not _has_header(file, path):
             return "torch"
         if head[8:9] == b"{":
-            return "cp" if {"table", "sha256"} <= set(read_header(file, path)) else "safetensors"
+            return _kind_of_tensors(read_whole_header(file, path))
     if head[:1] not in (b"\x08", b"\x12", b"\x1a", b"\x3a", b"\x42"):  # the first field of a protobuf ModelProto
         raise ArtifactError(path, f"begins with {head[:8]!r}, which is not a supported kind")
     return "onnx"
+
+
+def _kind_of_tensors(header: Mapping[str, Any]) -> str:
+    metadata = header.get("__metadata__")
+    if isinstance(metadata, dict) and OBSERVATION in metadata:
+        return "observation"
+    return "cp" if {"table", "sha256"} <= set(header) else "safetensors"
 
 
 def _has_header(file: BinaryIO, path: str | os.PathLike[str]) -> bool:

@@ -70,6 +70,59 @@ class BatchSize:
             start = part.stop
 
 
+class Pace:
+    """How many rows each forward call takes on a CPU, found by how long the first calls took.
+
+    Two calls of `first` rows are followed by two of half as many, and so on while rows take a tenth less time; where
+    half as many are no quicker, by two of twice as many, up to `largest`. Calls do the work that is to be done anyway.
+    What was found holds for whoever asks later: two models that are compared are run in the same calls.
+    """
+
+    _GAIN = 0.9
+
+    def __init__(self, first: int, largest: int) -> None:
+        self.first, self.largest = first, largest
+        self._plan = [first] * 2
+        self._seconds: dict[int, float] = {}
+        self._timed = 0
+        self._open = True
+        self._found = [(0, first)]
+
+    def size(self, call: int) -> int:
+        """Return how many rows a call has, of which `call` were made before it."""
+        return self._plan[min(call, len(self._plan) - 1)]
+
+    def found(self, calls: int) -> int:
+        """Return the best number of rows that so many calls found."""
+        return next(size for after, size in reversed(self._found) if after <= calls)
+
+    def decided(self, calls: int) -> bool:
+        """Tell whether nothing is left to find after so many calls."""
+        return not self._open and calls >= self._timed
+
+    def took(self, call: int, seconds: float) -> None:
+        """Tell how long a call lasted; what is known already is not timed again."""
+        if not self._open or call != self._timed:
+            return
+        size, best = self._plan[call], self._found[-1][1]
+        self._timed += 1
+        self._seconds[size] = min(seconds / size, self._seconds.get(size, seconds / size))
+        if self._timed < len(self._plan):
+            return
+        quicker = size == self.first or self._seconds[size] < self._GAIN * self._seconds[best]
+        best = size if quicker else best
+        self._found.append((self._timed, best))
+        beyond = self._beyond(size, quicker)
+        self._open = 1 <= beyond <= self.largest
+        self._plan += [beyond] * 2 if self._open else [best]
+
+    def _beyond(self, size: int, quicker: bool) -> int:
+        """Return the next number of rows to try, 0 for none."""
+        if quicker:
+            return 2 * size if size > self.first else size // 2
+        return 2 * self.first if size == self.first // 2 else 0
+
+
 def slices(count: int, size: int) -> Iterator[slice]:
     """Yield consecutive slices of at most `size` that cover `range(count)`.
 

@@ -1,6 +1,8 @@
-"""Devices named by the user, tested before any work is done on them."""
+"""Devices named by the user, tested before any work is done on them; their random states, and waiting for them."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -28,6 +30,31 @@ def usable_device(device: torch.device | str, what: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidArgumentError(f"{what} cannot be used here: {_reason(str(device), error)}") from error
     return torch.device(device)
+
+
+def keeping_random_state() -> AbstractContextManager[None]:
+    """Return a context after which the CPU, and all devices that are in use, draw on as if nothing had been drawn.
+
+    >>> before = torch.get_rng_state()
+    >>> with keeping_random_state():
+    ...     drawn = torch.manual_seed(0), torch.rand(2)
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+    kind = torch.accelerator.current_accelerator()
+    # asking a device that is not in use for its state would take it into use
+    module = None if kind is None else getattr(torch, kind.type)
+    if kind is None or not getattr(module, "is_initialized", lambda: False)():
+        return torch.random.fork_rng(devices=[])
+    devices = [torch.device(kind.type, index) for index in range(torch.accelerator.device_count())]
+    return torch.random.fork_rng(devices=devices, device_type=kind.type)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has done all that it was told to do; a CPU has."""
+    kind = torch.accelerator.current_accelerator()
+    if kind is not None and device.type == kind.type:
+        torch.accelerator.synchronize(device)
 
 
 def _reason(name: str, error: Exception) -> str:

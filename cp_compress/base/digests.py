@@ -173,6 +173,9 @@ def once(compute: Callable[[], Value], *subjects: object) -> Value:
 
 
 def _examine(model: Callable[..., object]) -> Examined:
+    known = getattr(model, "examined", None)
+    if isinstance(known, Examined):  # what is known of a model that is not at hand
+        return known
     told = getattr(model, "content_digest", None)
     if not isinstance(model, nn.Module) and isinstance(told, str):
         digest = digest_text("content", told)
@@ -190,7 +193,7 @@ def _examine(model: Callable[..., object]) -> Examined:
 def uncovered(model: Callable[..., object]) -> tuple[str, ...]:
     """Return what of a model no digest covers, by path and type; empty where digests cover everything."""
     told = getattr(model, "content_digest", None)
-    whole = not isinstance(model, nn.Module) and isinstance(told, str)
+    whole = not isinstance(model, nn.Module) and (isinstance(told, str) or hasattr(model, "examined"))
     return () if whole else tuple(map(str, holdings_of(model).unseen))
 
 

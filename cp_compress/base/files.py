@@ -7,7 +7,9 @@ import itertools
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cp_compress.base.arguments import did_you_mean
 
@@ -15,20 +17,26 @@ _MOST_NAMES = 10_000
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str, *, replace: bool = True) -> None:
-    """Make or replace the file at `path` with `content` in one step.
+    """Make or replace the file at `path` with `content` in one step, as `replacing` does. Text is written as UTF-8."""
+    with replacing(path, replace=replace) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
-    A reader, or a process killed at any moment, finds the old file or the new one, never a part. Text is
-    written as UTF-8. Raises OSError when the folder is missing or cannot be written, and without `replace`
-    FileExistsError where there is a file; the old file then stays.
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Make or replace the file at `path` in one step with what is written to the file that is given.
+
+    A reader, or a process killed at any moment, finds the old file or the new one, never a part. Raises OSError when
+    the folder is missing or cannot be written, and without `replace` FileExistsError where there is a file; the old
+    file then stays, as it does when what is inside raises.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target} cannot be written: there is no folder {str(target.parent)!r}")
-    data = content.encode("utf-8") if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files private; a report or an artefact has the permissions of an ordinary new file

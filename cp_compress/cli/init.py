@@ -156,9 +156,9 @@ def _read_reference(options: argparse.Namespace, device: Any) -> Any:
     if not _can_be_compressed(model) and (options.scheme or not options.candidate):
         rule = (
             "bounds are measured on what schemes make of the reference, and only a torch.nn.Module can be compressed; "
-            "name candidates that are there by --candidate, or give the model that it was made from, as "
-            "package.module:factory or as weights with --architecture. In the specification, this file can then be a "
-            f'candidate: [[candidate]] file = "{options.reference}"'
+            "give the model that it was made from, as package.module:factory or as weights with --architecture, or "
+            "name candidates that are there by --candidate. In the specification, this file can then be a candidate: "
+            f'[[candidate]] file = "{options.reference}"'
         )
         raise InvalidArgumentError(f"REFERENCE {options.reference} is an {type(model).__name__}: {rule}")
     return model

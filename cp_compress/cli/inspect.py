@@ -24,6 +24,7 @@ _LISTED_TENSORS = 30
 _KINDS = {
     "cp": "a model that cp-compress wrote",
     "safetensors": "tensors in safetensors format",
+    "observation": "what a model did on a data set",
     "onnx": "an ONNX graph",
     "torch": "a file of torch.save",
     "exported": "a program of torch.export",

@@ -17,10 +17,10 @@ from cp_compress.base.error_reasons import printable_lines
 from cp_compress.base.errors import FORESEEN, InvalidArgumentError
 from cp_compress.base.outcomes import INTERRUPTED
 from cp_compress.base.showing.work import LOGGER
-from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, profile, search, verify
+from cp_compress.cli import compare, compress, encode, footprint, gate, init, inspect, observe, profile, search, verify
 from cp_compress.cli.output import FAILED, USAGE, emit_error, prepare_streams, require_different_files
 
-_COMMANDS = (compress, footprint, compare, search, encode, inspect, verify, profile, init, gate)
+_COMMANDS = (compress, footprint, observe, compare, search, encode, inspect, verify, profile, init, gate)
 _EPILOG = """\
 MODEL is either "package.module:factory" (a function without arguments that
 returns the model) or the path of a file: one written by `cp-compress

@@ -191,7 +191,7 @@ def _from_file(
     if folder and kind != "transformers":
         option = next(iter(folder)).replace("_", "-")
         raise InvalidArgumentError(f"--{option} is for folders of transformers, and {what} {path} holds {kind}")
-    if kind in ("onnx", "transformers", "npz"):
+    if kind in ("onnx", "transformers", "npz", "observation"):
         model = read_artifact(path, **folder)
         return model.to(device).eval() if isinstance(model, nn.Module) else model
     if architecture is None:

@@ -10,10 +10,10 @@ from cp_compress.inputs.trees import Inputs, TensorTree, row_digests
 HEX_DIGITS = 16
 
 
-def digest_values(inputs: Inputs) -> list[str]:
-    """Return the digest of each row of inputs (n, ...), by shape and values."""
+def digest_values(inputs: Inputs, digits: int = HEX_DIGITS) -> list[str]:
+    """Return the digest of each row of inputs (n, ...), by shape and values: its first `digits`, at most 64."""
     if isinstance(inputs, TensorTree):
-        return [digest.hex()[:HEX_DIGITS] for digest in row_digests(inputs, values=True)]
+        return [digest.hex()[:digits] for digest in row_digests(inputs, values=True)]
     values = inputs.detach().cpu().to(torch.float64) + 0.0  # + 0.0 makes −0 and 0 one value
     shape = f"{tuple(values.shape[1:])}".encode()
     digests = []
@@ -21,5 +21,5 @@ def digest_values(inputs: Inputs) -> list[str]:
         digest = start_digest()
         digest.update(shape)
         digest.update(row.data)
-        digests.append(digest.hexdigest()[:HEX_DIGITS])
+        digests.append(digest.hexdigest()[:digits])
     return digests

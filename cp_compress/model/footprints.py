@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import is_out_of_memory
+from cp_compress.base.devices import wait_for
 from cp_compress.base.errors import CompressionError
 from cp_compress.base.holdings.found import Holdings
 from cp_compress.base.holdings.tensors import count_nonzero, numbers_of
@@ -187,10 +188,13 @@ def time_in_turns(
 
 
 def _time_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    _synchronise(model)
+    devices = {tensor.device for _, tensor in named_tensors(model)}  # of a quantised model all may be buffers
+    for device in devices:
+        wait_for(device)
     start = time.perf_counter()
     model(*args, **kwargs)
-    _synchronise(model)
+    for device in devices:
+        wait_for(device)
     return time.perf_counter() - start
 
 
@@ -258,8 +262,3 @@ def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], d
     if isinstance(moved, dict):
         return (), moved
     return (tuple(moved), {}) if isinstance(moved, (tuple, list)) else ((moved,), {})
-
-
-def _synchronise(model: nn.Module) -> None:
-    if any(parameter.is_cuda for parameter in model.parameters()):
-        torch.cuda.synchronize()

@@ -95,7 +95,7 @@ def read_steps(model: object) -> tuple[Step, ...]:
     return ()
 
 
-def write_steps(model: nn.Module, steps: Iterable[Step]) -> None:
+def write_steps(model: object, steps: Iterable[Step]) -> None:
     """Replace the steps recorded on a model."""
     setattr(model, _ATTRIBUTE, tuple(steps))
 

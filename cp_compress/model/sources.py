@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -137,14 +137,24 @@ def other_source(candidate: object, reference: object) -> bool:
     """
     held = () if isinstance(candidate, nn.Module) else modules_within(candidate)
     sources = read_sources(candidate) or tuple(source for part in held for source in getattr(part, _ATTRIBUTE, ()))
-    if not sources or not isinstance(reference, nn.Module):
+    if not sources or not (isinstance(reference, nn.Module) or hasattr(reference, "part_sources")):
         return False
     if any(one.same_weights(other) for one in sources for other in read_sources(reference)):
         return False
-    shaped = {source.layers for source in sources}
-    alike = [part for part in reference.modules() if _layers(list(part.named_parameters())) in shaped]
-    found = [source for source in map(source_of, alike) if source is not None]
+    found = sources_within(reference, {source.layers for source in sources})
     return bool(found) and not any(one.same_weights(other) for one in sources for other in found)
+
+
+def sources_within(model: object, shaped: Collection[str] | None = None) -> list[Source]:
+    """Return the fingerprints of a model and its parts, of those that have layers as in `shaped`, or of all.
+
+    A model that is not at hand may have them as `part_sources`.
+    """
+    if not isinstance(model, nn.Module):
+        known: Iterable[Source] = getattr(model, "part_sources", ())
+        return [source for source in known if shaped is None or source.layers in shaped]
+    parts = [part for part in model.modules() if shaped is None or _layers(list(part.named_parameters())) in shaped]
+    return list(dict.fromkeys(source for source in map(source_of, parts) if source is not None))
 
 
 def _layers(parameters: list[tuple[str, nn.Parameter]]) -> str:

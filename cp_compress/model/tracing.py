@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
+from cp_compress.base.devices import keeping_random_state
 from cp_compress.base.errors import CompressionError
 from cp_compress.model.calling import calling
 from cp_compress.model.layers import is_transposed_linear, transposed_sizes
@@ -74,8 +75,7 @@ def example_inputs(owner: str, model: nn.Module, shape: tuple[int, ...] | None, 
 def running(model: nn.Module) -> Iterator[None]:
     """Hold a model in evaluation mode and keep the random state; both are restored."""
     flags = [(module, module.training) for module in model.modules()]
-    devices = sorted({tensor.device for tensor in model.parameters() if tensor.is_cuda}, key=str)
-    with torch.random.fork_rng(devices=devices):
+    with keeping_random_state():
         for module, _ in flags:
             module.training = False
         try:

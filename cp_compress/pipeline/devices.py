@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from cp_compress.pipeline.running import BACKWARD, Course, Seconds, compute, loading, ready
+from cp_compress.base.devices import wait_for
+from cp_compress.pipeline.running import BACKWARD, Course, Seconds, compute, loading, next_batch, ready
 
 _PREFIX = "cp_compress::"
 _MICRO = 1e-6
@@ -22,14 +22,14 @@ def device_seconds(course: Course, batches: int) -> Seconds:
     """
     with loading(course) as loaded, ready(course):
         for _ in range(course.warm_up):
-            inputs, labels, _ = next(loaded)
+            inputs, labels, _ = next_batch(loaded)
             compute(course, inputs, labels, lambda name: contextlib.nullcontext())
-        torch.cuda.synchronize(course.device)
+        wait_for(course.device)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
             for _ in range(batches):
-                inputs, labels, _ = next(loaded)
+                inputs, labels, _ = next_batch(loaded)
                 compute(course, inputs, labels, _named)
-            torch.cuda.synchronize(course.device)
+            wait_for(course.device)
     found, everything = dict.fromkeys(course.computing, 0.0), 0.0
     for event in recorded.events():
         name = event.name.removeprefix(_PREFIX)

@@ -168,7 +168,7 @@ def profile_pipelines(
     if not isinstance(pipelines, Mapping) or not pipelines:
         reject("profile_pipelines", "pipelines", type(pipelines).__name__, "must map names to one Pipeline or more")
     for name, pipeline in pipelines.items():
-        if not isinstance(pipeline, Pipeline) or not isinstance(name, str):
+        if not isinstance(pipeline, Pipeline) or not isinstance(name, str) or not name:
             reject("profile_pipelines", "pipelines", name, "must map names to one Pipeline or more")
     check_integer(_OWNER, "passes", passes, "must be a whole number of 1 or more", at_least=1)
     if examples is not None:

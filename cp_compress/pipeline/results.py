@@ -149,7 +149,10 @@ class PipelineComparison(Brief):
     profiles: tuple[PipelineProfile, ...]
 
     def __getitem__(self, name: str) -> PipelineProfile:
-        return next(one for one in self.profiles if one.name == name)
+        for one in self.profiles:
+            if one.name == name:
+                return one
+        raise KeyError(f"no pipeline {name!r}; there are {', '.join(repr(one.name) for one in self.profiles)}")
 
     @property
     def stages(self) -> list[str]:

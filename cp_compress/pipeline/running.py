@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import is_out_of_memory
-from cp_compress.base.errors import CompressionError
+from cp_compress.base.devices import wait_for
+from cp_compress.base.error_reasons import shortened
+from cp_compress.base.errors import FORESEEN, CompressionError, MissingExtraError
 from cp_compress.model.tracing import running
 from cp_compress.pipeline.sources import COEFFICIENTS, DECODE, READ, Source
 
@@ -23,6 +25,7 @@ COLLATE, TRANSFORM, TRANSFER, FORWARD, BACKWARD = "collate", "transform", "trans
 STAGES = (READ, DECODE, COEFFICIENTS, COLLATE, TRANSFORM, TRANSFER, FORWARD, BACKWARD)
 Seconds = dict[str, float]
 _REMEDY = "; a transform may make of a batch what the model takes"
+_ALIKE = "; all must have one shape and type, as by a transform of the data set"
 _PREFETCHED = 2  # batches that a DataLoader's worker prepares ahead, by torch's own default
 
 
@@ -99,15 +102,15 @@ def run_pass(course: Course) -> Pass:
         for number in range(course.warm_up + course.batches):
             if number == course.warm_up:
                 clock.stages, waiting = {}, 0.0
-                _synchronise(course.device)
+                wait_for(course.device)
                 begun = time.perf_counter()
             start = time.perf_counter()
-            inputs, labels, seconds = next(batches)
+            inputs, labels, seconds = next_batch(batches)
             waiting += time.perf_counter() - start
             for name, value in seconds.items():
                 clock.stages[name] = clock.stages.get(name, 0.0) + value
             compute(course, inputs, labels, clock.stage)
-        _synchronise(course.device)
+        wait_for(course.device)
         ended = time.perf_counter()
     names = [*course.loading, *course.computing]
     stages = {name: clock.stages.get(name, 0.0) for name in names}
@@ -125,21 +128,30 @@ def compute(course: Course, inputs: Any, labels: Any, stage: Stage) -> None:
     if course.model is None:
         return
     with stage(FORWARD):
-        try:
+        with _explained(f"the model cannot be run on {_described(inputs)}", _REMEDY):
             output = course.model(inputs)
-        except (RuntimeError, TypeError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise CompressionError(f"the model cannot be run on {_described(inputs)}: {error}{_REMEDY}") from error
-        loss = None if course.loss is None else course.loss(output, labels)
+        loss = None
+        if course.loss is not None:
+            with _explained("the loss of the model's output and the labels cannot be computed"):
+                loss = course.loss(output, labels)
     if loss is not None:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             reject("profile_pipeline", "loss", found, "must return one number, a tensor")
-        with stage(BACKWARD):
+        if not loss.requires_grad:
+            reject("profile_pipeline", "backward", True, "no parameter of the model has a gradient: all are frozen")
+        with stage(BACKWARD), _explained("the loss has no gradients"):
             loss.backward()  # type: ignore[no-untyped-call]
         if isinstance(course.model, nn.Module):
             course.model.zero_grad(set_to_none=True)
+
+
+def next_batch(batches: Iterator[Any]) -> tuple[Any, Any, Seconds]:
+    """Return the next batch, its labels and what it took; raises what kept a worker or this process from making it."""
+    inputs, labels, seconds = next(batches)
+    if isinstance(inputs, _Failed):
+        raise inputs.error
+    return inputs, labels, seconds
 
 
 @contextlib.contextmanager
@@ -189,11 +201,22 @@ class _Loading(Dataset[Any]):
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Any, Seconds]:
         clock = Clock()
-        with clock.stage(READ):
-            given = self._source.read(positions)
-        with clock.stage(self._source.second or READ):
-            rows = self._source.decode(given)
+        try:
+            with _explained(f"of the examples #{min(positions)} to #{max(positions)} one cannot be read"):
+                with clock.stage(READ):
+                    given = self._source.read(positions)
+                with clock.stage(self._source.second or READ):
+                    rows = self._source.decode(given)
+        except FORESEEN as error:
+            return _Failed(error), {}
         return rows, clock.stages
+
+
+class _Failed:
+    """What kept a batch from being made, as a worker hands it over; raised there, it would be buried in a traceback."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = CompressionError(str(error)) if isinstance(error, MissingExtraError) else error  # not picklable
 
 
 class _Collate:
@@ -204,21 +227,34 @@ class _Collate:
 
     def __call__(self, loaded: Any) -> tuple[Any, Any, Seconds]:
         rows, seconds = loaded  # what `_Loading` gives for a batch
+        if isinstance(rows, _Failed):
+            return rows, None, seconds
         clock = Clock(seconds)
-        with clock.stage(COLLATE):
-            inputs, labels = default_collate(rows)
-        if self._transform is not None:
-            with clock.stage(TRANSFORM):
-                inputs = self._transform(inputs)
+        try:
+            with clock.stage(COLLATE), _explained("examples cannot be put into one batch", _ALIKE):
+                inputs, labels = default_collate(rows)
+            if self._transform is not None:
+                with clock.stage(TRANSFORM), _explained(f"the transform cannot take {_described(inputs)}"):
+                    inputs = self._transform(inputs)
+        except FORESEEN as error:
+            return _Failed(error), None, seconds
         return inputs, labels, clock.stages
+
+
+@contextlib.contextmanager
+def _explained(told: str, remedy: str = "") -> Iterator[None]:
+    """Say, of an exception that the code of a user or of a library raises inside, what could not be done."""
+    try:
+        yield
+    except FORESEEN:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CompressionError(f"{told}: {type(error).__name__}: {shortened(error)}{remedy}") from error
 
 
 def _described(inputs: Any) -> str:
     if not isinstance(inputs, Tensor):
         return f"inputs of type {type(inputs).__name__}"
     return f"inputs {tuple(inputs.shape)}, {inputs.dtype}"
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords
-from cp_compress.base.devices import usable_device
+from cp_compress.base.devices import keeping_random_state, usable_device
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.judging.measurement import Measurement
 from cp_compress.fidelity.observing.observation import observe
@@ -206,8 +206,7 @@ def adapt(
     if checkpoint is not None:
         identity = identify_adaptation(model, reference, pairs, task, settings, optimizer, schedule, multiplier_rate)
     total = epochs * task.steps_per_epoch
-    devices = [target] if target.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
+    with keeping_random_state(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed * 1_000 + world()[0])
         subject = Subject(working, held, Prune(1.0))
         subject.settle_as(working)  # nothing is compressed here

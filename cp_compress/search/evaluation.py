@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cp_compress.base.describing import describe_point
+from cp_compress.base.devices import keeping_random_state
 from cp_compress.base.digests import digest_model, start_digest
 from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
 from cp_compress.base.outcomes import SEVERITY
@@ -159,7 +160,7 @@ def judge_candidate(task: Task, candidate: nn.Module) -> list[Check]:
 def _seeded(seed: int, number: int) -> Iterator[None]:
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+    with keeping_random_state():
         torch.manual_seed(mixed)
         random.seed(mixed)
         np.random.seed(mixed)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
+from cp_compress.base.devices import keeping_random_state
 from cp_compress.base.digests import digest_model
 from cp_compress.base.outcomes import SEVERITY, Outcome
 from cp_compress.base.showing.brief import Brief
@@ -212,7 +213,7 @@ def _require_new_networks(make_model: MakeModel, seed: int) -> None:
     """Reject a factory whose networks do not begin with random values: what was learned before would count."""
     digests = set()
     for other in (seed, seed + 1):
-        with torch.random.fork_rng(devices=[]):
+        with keeping_random_state():
             torch.manual_seed(other)
             digests.add(digest_model(make_model()))
     if len(digests) == 1:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.calls import first_input
-from cp_compress.base.devices import usable_device
+from cp_compress.base.devices import keeping_random_state, usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import LabeledData
@@ -100,8 +100,7 @@ def fit(
     target = usable_device(device or "cpu", f"{_OWNER}(device={str(device)!r}): it")
     data = dataset if isinstance(dataset, LabeledData) else LabeledData(dataset)
     shares = _as_shares(weights, len(data))
-    devices = [target] if target.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
+    with keeping_random_state(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         model = set_training(_copy(make_model()).to(target))  # it may be one that the caller keeps
         correct = _train(model, data, shares, steps, batch_size, optimizer or _default_optimizer, seed, target, history)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords, reject
-from cp_compress.base.devices import usable_device
+from cp_compress.base.devices import keeping_random_state, usable_device
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.runner import model_device
 from cp_compress.inputs.reading import LabeledData
@@ -190,8 +190,7 @@ def train_compressed(
         judged = None if judge is None else judge.data.digest()
         stopping = {"validation": judged, "monitor": monitor, "patience": patience}
         identity = identify_training(model, scheme, method, data, task, total, **factories, **stopping)
-    devices = [target] if target.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
+    with keeping_random_state(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed * 1_000 + world()[0])
         subject = Subject(working, reference, scheme)
         stage = start_stage(method, subject, total)

@@ -1,5 +1,7 @@
 """Inputs and outputs of the figures: networks, test and training images, and the files that are written."""
 
+import io
+import itertools
 import json
 import os
 import platform
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from cp_compress import JPEG
@@ -16,10 +20,33 @@ from cp_compress.data.container import payload_size
 from cp_compress.examples import digits, digits_cnn, digits_training
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cifar10"))
-from resnet import resnet20, resnet56
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "learn_from_coefficients"))
+from networks import quick_cnn
+from resnet import DEVIATION, MEAN, resnet20, resnet56
 
-NETWORKS = {"resnet20": resnet20, "resnet56": resnet56, "digits": digits_cnn}
+
+class Normalised(nn.Sequential):
+    """A network behind the normalisation of images in [0, 1]."""
+
+    def __init__(self, network):
+        super().__init__(network)
+
+    def forward(self, images):
+        mean, deviation = (torch.tensor(numbers).view(3, 1, 1) for numbers in (MEAN, DEVIATION))
+        return super().forward((images - mean) / deviation)
+
+
+# trained by train_networks.py
+TRAINED = {
+    "normed": lambda: Normalised(quick_cnn(3, 32)),
+    "plain": lambda: Normalised(quick_cnn(3, 32, norm=False)),
+}
+NETWORKS = {"resnet20": resnet20, "resnet56": resnet56, **TRAINED, "digits": digits_cnn}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+JPEG_CODED, _SAME = 2000, 0.07  # of the lossless images, 97 have their JPEG file within this root mean square
+TEST_IMAGES = ("lossless", "jpeg", "both")
 
 
 class Images(TensorDataset):
@@ -33,30 +60,60 @@ def folder():
     return Path(os.environ.get("CP_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
-def missing(names):
-    """Return a line that names missing files of some networks, or None."""
+def missing(names, images="lossless", trained=None):
+    """Return a line that names missing files of some networks and images, or None."""
     wanted = ["cifar10_subset.npz"] * any(name != "digits" for name in names)
-    wanted += [f"cifar10_{name}.pt" for name in names if name != "digits"]
+    wanted += [f"cifar10_{name}.pt" for name in names if name != "digits" and name not in TRAINED]
+    wanted += ["cifar10_jpeg_test.npz"] * (images != "lossless")
     absent = [name for name in wanted if not (folder() / name).exists()]
-    if not absent:
+    unmade = [f"{name}.pt" for name in names if name in TRAINED and not (trained and (trained / f"{name}.pt").exists())]
+    if not absent and not unmade:
         return None
+    if not absent:
+        return f"skipped: {', '.join(unmade)} not found; run train_networks.py, and name its folder with --trained"
     return f"skipped: {', '.join(absent)} not found in {folder().name}; set CP_DATA to the folder that holds them"
 
 
-def load(name):
+def load(name, images="lossless", trained=None):
     """Return a trained network, its test images and its training images."""
     if name == "digits":
         return digits_cnn(), digits(), digits_training()
     model = NETWORKS[name]()
-    state = torch.load(folder() / f"cifar10_{name}.pt", map_location="cpu", weights_only=True)
+    path = folder() / f"cifar10_{name}.pt" if name not in TRAINED else trained / f"{name}.pt"
+    state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state.get("state_dict", state))
-    return model.eval(), _images("test"), _images("train")
+    return model.eval(), test_images(images), _images("train")
+
+
+def test_images(kind):
+    """Return the 500 lossless test images, those of 2,000 former JPEG files that show no picture of them, or both."""
+    lossless = _images("test")
+    if kind == "lossless":
+        return lossless
+    pixels, labels = read_jpeg_files("test", JPEG_CODED)
+    images = pixels.float() / 255
+    apart = torch.cdist(images.flatten(1), lossless.tensors[0].flatten(1)).amin(1) / images[0].numel() ** 0.5
+    other = apart > _SAME
+    images, labels = images[other], labels[other]
+    if kind == "both":
+        images, labels = (torch.cat(pair) for pair in zip(lossless.tensors, (images, labels), strict=True))
+    return Images(images, labels)
 
 
 def _images(part):
     with np.load(folder() / "cifar10_subset.npz") as content:
         pixels = torch.from_numpy(content[f"{part}_images"])
         return Images(pixels.float() / 255, torch.from_numpy(content[f"{part}_labels"]).long())
+
+
+def read_jpeg_files(part, count):
+    """Return the first images of a file of JPEG streams, uint8 (n, 3, 32, 32), and their labels."""
+    with np.load(folder() / f"cifar10_jpeg_{part}.npz") as content:
+        stream, offsets = content["stream"].tobytes(), content["offsets"].tolist()
+        labels = torch.from_numpy(content["labels"][:count]).long()
+    files = (stream[start:stop] for start, stop in itertools.islice(itertools.pairwise(offsets), count))
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels
 
 
 def denominator(data):

@@ -68,7 +68,8 @@ def describe_coverage(candidate: Model, reference: Model) -> Record:
 def describe_data(source: Any, digest: str | None, count: int) -> Record:
     """Return a data set's name (with its codec, where it has one), digest and size."""
     codec = said_by(source, "codec")
-    return {"name": type(source).__name__ if codec is None else str(codec), "digest": digest, "count": count}
+    name = said_by(source, "observed_name") or type(source).__name__
+    return {"name": name if codec is None else str(codec), "digest": digest, "count": count}
 
 
 def describe_models(candidate: Model, reference: Model, compressed_dataset: Any) -> Record:
@@ -85,12 +86,13 @@ def describe_pair(candidate: Observation, reference: Observation) -> Record:
 
     Data stored by another codec is data of its own, though the codec may have lost nothing.
     """
+    read = candidate.data_digest  # first: data that a model has read need not be read again for a frozen reference
     subjects: Record = {
         "candidate": describe_candidate(candidate.model) | describe_coverage(candidate.model, reference.model),
         "reference": describe_model(reference.model),
         "data": describe_data(reference.data.source, reference.data_digest, len(reference)),
     }
     source, codec = candidate.data.source, getattr(reference.data.source, "codec", None)
-    if candidate.data_digest != reference.data_digest or getattr(source, "codec", codec) != codec:
-        subjects["compressed_data"] = describe_data(source, candidate.data_digest, len(candidate))
+    if read != reference.data_digest or getattr(source, "codec", codec) != codec:
+        subjects["compressed_data"] = describe_data(source, read, len(candidate))
     return subjects

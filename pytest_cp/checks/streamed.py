@@ -10,6 +10,7 @@ from cp_compress.base.digests import examining_once
 from cp_compress.fidelity.comparisons import Comparison
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.judging.requirement import Requirement
+from cp_compress.fidelity.language.frozen_tokens import FrozenTokens
 from cp_compress.fidelity.observing.outputs import view_of
 from cp_compress.fidelity.observing.refusals import (
     notes_on_used,
@@ -44,7 +45,7 @@ def assert_streamed(
         with examining_once():
             described |= describe_models(compressed, reference, None)
             require_candidate(compressed, reference, dataset, None)
-        data = comparison.read(dataset)
+        data = comparison.read(frozen_documents(compressed, reference) if dataset is None else dataset)
         claim = any(one.confidence is not None for one in requirements)
         doubts = _doubts(compressed, data, claim=claim)
         measurement = comparison.compare(
@@ -57,12 +58,19 @@ def assert_streamed(
             **comparison.implied([one.metric for one in requirements]),
             **options,
         )
-        described["data"] = describe_data(dataset, measurement.details["data_digest"], len(data))
+        described["data"] = describe_data(data.source, measurement.details["data_digest"], len(data))
         if measurement.details[EQUAL]:
             require_other_content(compressed, reference, f"all {len(data)} examples")
         measurement = dataclasses.replace(measurement, notes=(*measurement.notes, *doubts))
         note_subjects(compressed, reference, (dataset,))
     return conclude(measurement, requirements, assertion, described, failure)
+
+
+def frozen_documents(candidate: Model, reference: Model) -> Any:
+    """Return the documents on which two frozen language models were observed, None for other models."""
+    if isinstance(candidate, FrozenTokens) and isinstance(reference, FrozenTokens):
+        return reference.data
+    return None
 
 
 def _doubts(candidate: Model, data: Any, *, claim: bool) -> list[str]:
@@ -74,4 +82,6 @@ def _doubts(candidate: Model, data: Any, *, claim: bool) -> list[str]:
     digests = data.example_digests()
     if not execution.allow_searched_data:
         refuse_searched(digests, execution.searched | searched_digests(candidate), data.source)
-    return notes_on_used(used, lambda: [set(one) for one in digests], claim=claim and not execution.allow_searched_data)
+    return notes_on_used(
+        used, lambda: [frozenset(one) for one in digests], claim=claim and not execution.allow_searched_data
+    )

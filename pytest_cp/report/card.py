@@ -6,8 +6,9 @@ import html
 import re
 from typing import Any
 
+from cp_compress.base.environment import describe_environment
 from pytest_cp.checks.recorder import Record
-from pytest_cp.report.document import count_outcomes, count_verdicts, dated, describe_environment
+from pytest_cp.report.document import count_outcomes, count_verdicts, dated
 from pytest_cp.report.page import render_page
 
 _TAGS = re.compile(r"<(/?)details\b")

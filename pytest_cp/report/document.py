@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import functools
-import importlib.metadata
-import platform
-import sys
 import time
 from typing import Any
 
 import pytest
 
+from cp_compress.base.environment import describe_environment
 from cp_compress.base.outcomes import SEVERITY
 from pytest_cp.checks.recorder import Record, nearness
 from pytest_cp.session.extending import complete_document
@@ -19,7 +16,6 @@ from pytest_cp.session.options import execution
 from pytest_cp.session.state import SessionState
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("pytest-cp", "torch", "torchvision", "numpy", "captum", "zfpy", "pillow", "hypothesis", "pytest")
 
 
 def told_document(state: SessionState, exit_status: int) -> dict[str, Any]:
@@ -85,29 +81,3 @@ def count_verdicts(records: list[Record]) -> dict[str, int]:
 def worst_first(records: list[Record]) -> list[Record]:
     """Return records ordered by outcome, then by the headroom of the requirement that decides them."""
     return sorted(records, key=lambda one: (-SEVERITY.index(one["outcome"]), *nearness(one), one["test"]))
-
-
-def describe_environment() -> dict[str, Any]:
-    """Return the versions and the machine that a report was made with."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "gpu": _gpu_name(),
-        "packages": {package: _version(package) for package in _PACKAGES},
-    }
-
-
-@functools.cache  # a session writes several documents, and reading all versions takes each of them long
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _gpu_name() -> str | None:
-    torch = sys.modules.get("torch")  # a session without checks has no need to import it
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return str(torch.cuda.get_device_name())

@@ -16,8 +16,9 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
+from cp_compress.base.environment import describe_environment
 from cp_compress.base.files import write_atomically
-from pytest_cp.report.document import count_outcomes, dated, describe_environment
+from pytest_cp.report.document import count_outcomes, dated
 from pytest_cp.report.json import write_json
 from pytest_cp.report.markdown import write_markdown
 from pytest_cp.report.shipping import with_candidates

@@ -16,11 +16,14 @@ import torch
 
 from cp_compress.artifacts import ProgramModel, ServedModel, read_artifact, read_examples
 from cp_compress.artifacts.guards import MAX_BYTES
+from cp_compress.artifacts.observations.loading import read_observation
 from cp_compress.artifacts.recognition import recognise
 from cp_compress.base.factories import make_from
 from cp_compress.base.identity import identify
 from cp_compress.data import CompressedDataset, parse_codec
+from cp_compress.fidelity.frozen.observation import FrozenObservation
 from cp_compress.fidelity.judging.judgement import Check
+from cp_compress.fidelity.language.frozen_tokens import FrozenTokens
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.metadata import Metadata, read_metadata
 from cp_compress.inputs.reading import LabeledData
@@ -37,12 +40,13 @@ from pytest_cp.session.fixtures import chosen_device
 from pytest_cp.session.options import read_search_result
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.frozen import frozen_noise
 from pytest_cp.specification.levels import assertion_of, bounds_of, levels, slack_of
 from pytest_cp.specification.reading import FACTORY, Requirements, Specification, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 
 Made = TypeVar("Made")
-_OF_MODELS = {"model", "file", "command", "served"}
+_OF_MODELS = {"model", "file", "command", "served", "observation"}
 """The keys that name a model of its own."""
 
 
@@ -82,7 +86,8 @@ class GateSubjects:
 
     @property
     def _dataset(self) -> Any:
-        return self._once("data", lambda: _read_data(self._specification.data, self._folder))
+        table = self._specification.data
+        return self._once("data", lambda: _read_data(table, self._folder)) if table else None
 
     @property
     def _metadata(self) -> Metadata:
@@ -92,6 +97,8 @@ class GateSubjects:
     @property
     def _data(self) -> Any:
         """The data as what the tables compare: what a comparison reads that streams, else labelled examples."""
+        if self._dataset is None and isinstance(self._reference, (FrozenObservation, FrozenTokens)):
+            return self._reference.data
         named = (levels()[one.level] for one in self._specification.requirements)
         streamed = next((one for one in named if one.kind == "streamed"), None)
         return LabeledData(self._dataset) if streamed is None else streamed.read(self._dataset)
@@ -153,6 +160,8 @@ class GateSubjects:
     def _read_model(self, table: Table, name: str) -> Model:
         if "command" in table:
             return ProgramModel([self._beside(part) for part in table["command"]])
+        if "observation" in table:
+            return read_observation(self._folder / table["observation"], digest=table.get("digest"))
         if "served" in table:
             return ServedModel(**table["served"])
         if "model" in table:
@@ -236,6 +245,8 @@ class GateSubjects:
         return bound
 
     def _noise(self, level: str, argument: str, options: dict[str, Any]) -> list[float]:
+        if isinstance(self._reference, FrozenObservation) and not self._specification.noise:
+            return frozen_noise(self._reference, level, bounds_of(level)[argument].name, options)
         references = [self._reference, *(self._equivalent(text) for text in self._specification.noise)]
         check = returning_twin(assertion_of(level))
         values = []

@@ -12,7 +12,7 @@ from pytest_cp.specification.lines import find_line
 from pytest_cp.specification.reading import FACTORY, Specification, Table
 from pytest_cp.specification.source_files import wrong_factory
 
-_FILES = ("file", "metadata", "search")
+_FILES = ("file", "metadata", "search", "observation")
 _FACTORIES = ("model", "factory", "examples")
 
 Place = tuple[str | int, ...]

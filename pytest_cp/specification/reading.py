@@ -12,6 +12,7 @@ from cp_compress.base.arguments import did_you_mean
 from cp_compress.base.error_reasons import shortened
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.explaining import explanations
+from pytest_cp.specification.frozen import observation_troubles
 from pytest_cp.specification.served import served_name, served_troubles
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
@@ -23,7 +24,7 @@ Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MODELS = ("scheme", "model", "file", "command", "served")
+_MODELS = ("scheme", "model", "file", "command", "served", "observation")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_specification(path: Path) -> Specification:
     return Specification(
         path,
         tables["reference"],
-        tables["data"],
+        tables.get("data", {}),
         tuple(_with_name(candidate) for candidate in tables["candidate"]),
         tuple(requirements),
         tuple(tables.get("noise", {}).get("references", ())),
@@ -145,6 +146,8 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
     from pytest_cp.baselines.tolerances import Tolerances
     from pytest_cp.specification.levels import bounds_of, levels
 
+    tables = {"data": {}, **tables}
+    yield from observation_troubles(tables)
     for where, table, options in _tables_of_files(tables):
         stray = [name for name in options if name in table]
         if stray and "file" not in table:
@@ -163,7 +166,8 @@ def _contradictions(tables: dict[str, Any], folder: Path) -> Iterator[tuple[list
             asked = [name for name in entry if name in bounds_of(level)]
             if not asked:
                 yield place, f"{level} has no requirement; add at least one of {', '.join(bounds_of(level))}"
-            if any(isinstance(entry[name], str) for name in asked) and "noise" not in tables:
+            noisy = any(isinstance(entry[name], str) for name in asked)
+            if noisy and "noise" not in tables and "observation" not in tables["reference"]:
                 told = 'a bound is "noise", but there is no table [noise]'
                 yield place, f'{told}; write one with references = ["quantize(bfloat16)"]'
             for name in asked:
@@ -288,7 +292,7 @@ def _candidate_troubles(candidates: Sequence[Table]) -> Iterator[tuple[list[str 
         if len(sources) > 1:
             yield place, f"a candidate takes only one of {', '.join(_MODELS)}, not {' and '.join(sources)}"
         elif not sources and not {"codec", "search"} & candidate.keys():
-            yield place, "a candidate needs a scheme, model, file, command, served, codec or search"
+            yield place, "a candidate needs a scheme, model, file, command, served, observation, codec or search"
         for key, parse in (("scheme", check_scheme_text), ("codec", check_codec_text)):
             try:
                 if key in candidate:
@@ -334,7 +338,7 @@ def _factory_troubles(tables: Table) -> Iterator[tuple[list[str | int], str]]:
 
 
 def _with_name(candidate: Table) -> Table:
-    parts = [str(candidate[key]) for key in ("scheme", "model", "file", "codec") if key in candidate]
+    parts = [str(candidate[key]) for key in ("scheme", "model", "file", "observation", "codec") if key in candidate]
     parts += served_name(candidate["served"]) if "served" in candidate else []
     if "search" in candidate and not any(key in candidate for key in _MODELS):
         parts.insert(0, str(candidate["search"]))

@@ -71,7 +71,21 @@ DATA_OPTIONS = {
 }
 """What the table of the data may say of a file or folder, beside its path."""
 
-_SUBJECT = {"model": _FACTORY, "file": _FILE, "command": _COMMAND, "served": _SERVED, **FILE_OPTIONS}
+_OBSERVATION = _FILE | {"description": "what the model did on the data, as cp-compress observe wrote it"}
+_DIGEST = {
+    "type": "string",
+    "pattern": "^(sha256:)?[0-9a-f]{12,64}$",
+    "description": "the SHA-256 digest that the file of the observation must have, or its first 12 digits or more",
+}
+_SUBJECT = {
+    "model": _FACTORY,
+    "file": _FILE,
+    "command": _COMMAND,
+    "served": _SERVED,
+    "observation": _OBSERVATION,
+    "digest": _DIGEST,
+    **FILE_OPTIONS,
+}
 
 
 def specification_schema() -> dict[str, Any]:
@@ -87,7 +101,7 @@ def specification_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {**fixed, **tables},
         "$defs": {level: level_schema(level) for level in levels()},
-        "required": ["schema_version", "reference", "data", "candidate"],
+        "required": ["schema_version", "reference", "candidate"],
         "additionalProperties": False,
     }
 
@@ -96,7 +110,7 @@ def _fixed_tables() -> dict[str, Any]:
     """Return what a specification holds beside the tables of its levels."""
     return {
         "schema_version": {"const": SCHEMA_VERSION},
-        "reference": _one_of(_SUBJECT, ("model", "file", "command", "served")),
+        "reference": _one_of(_SUBJECT, ("model", "file", "command", "served", "observation")),
         "data": _one_of(
             {
                 "examples": _FACTORY,

@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import re
 
 import numpy
 import pytest
@@ -111,13 +110,14 @@ def test_init_reads_an_array_file_and_weights(capsys, tmp_path, small):
     model = importlib.import_module("small").make_model()
     safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
     save(Quantize("bfloat16").compress(model), tmp_path / "other.cp")
-    named = ("weights.safetensors", "--architecture", small, "--noise", "other.cp")
+    # nearer to the reference than the noise, on every machine
+    closer = ("--scheme", "quantize(float16)")
+    named = ("weights.safetensors", "--architecture", small, "--noise", "other.cp", *closer)
     code, _, error = run(capsys, "init", *named, "--data", "digits.npz")
     assert code == 0, error
     written = (tmp_path / "gate.toml").read_text()
     assert 'file = "digits.npz"' in written
     assert 'file = "weights.safetensors"' in written
-    (tmp_path / "gate.toml").write_text(re.sub("min_agreement = .*", "min_agreement = 'noise - 0.5'", written))
     done = gate(tmp_path, "gate.toml", "-q")
     assert done.returncode == 0, done.stdout
 

@@ -27,6 +27,7 @@ REFUSALS = {
     "FactoryError",
     "FailedGate",
     "InvalidArgumentError",
+    "NoLogitsError",
     "ObservationError",
     "SpecificationError",
     "TomlError",

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 
 from cp_compress import Prune
-from cp_compress.base.errors import CompressionError, InvalidArgumentError
-from cp_compress.data import JPEG, ZFP, CoefficientDataset, CompressedDataset, write_store
+from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
+from cp_compress.data import JPEG, ZFP, CoefficientDataset, CompressedDataset, StoredDataset, write_store
 from cp_compress.examples import digits, digits_cnn
 from cp_compress.fidelity import compare_end_to_end
 from cp_compress.pipeline import Pipeline, PipelineComparison, PipelineProfile, profile_pipeline, profile_pipelines
@@ -228,6 +228,67 @@ def test_data_without_stages_and_a_model_that_cannot_take_it_are_refused(data, m
         profile_pipelines({"a": data})
 
 
+def raising(error):
+    def function(*arguments):
+        raise error
+
+    return function
+
+
+class Unreadable(SlowData):
+    def __getitem__(self, index):
+        if index == 9:
+            raise KeyError(index)
+        return super().__getitem__(index)
+
+
+class Uneven(SlowData):
+    def __getitem__(self, index):
+        return self.data[0][index][:, : 8 + index], self.data[1][index]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_users_code_raises_is_told_by_stage(data, model, workers):
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    cases = [
+        (data, {"transform": raising(ZeroDivisionError("boom"))}, "transform cannot take.*ZeroDivisionError: boom"),
+        (Unreadable(data), {}, "examples #8 to #15 one cannot be read: KeyError"),
+        (Uneven(data), {}, "cannot be put into one batch.*one shape"),
+    ]
+    cases += [
+        (data, {"model": raising(IndexError("boom"))}, r"cannot be run on inputs \(8, 3, 16, 16\).*IndexError: boom"),
+        (
+            data,
+            {"backward": True, "loss": raising(KeyError("boom"))},
+            "the loss .* cannot be computed: KeyError: 'boom'",
+        ),
+        (data, {"backward": True, "model": frozen}, "all are frozen"),
+    ] * (workers == 0)
+    for source, options, told in cases:
+        with pytest.raises((CompressionError, InvalidArgumentError), match=told) as found:
+            profile_pipeline(source, **{**QUICK, "model": model, "workers": workers, **options})
+        assert "Traceback" not in str(found.value)
+
+
+def test_damage_is_told_as_it_is_from_a_worker(data, tmp_path):
+    store = write_store(data, JPEG(80), tmp_path / "store")
+    shard = max((tmp_path / "store").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    shard.write_bytes(content)
+    with pytest.raises(CorruptStreamError) as found:
+        profile_pipeline(StoredDataset(store.path), workers=1, examples=20, batch_size=4, passes=1)
+    assert "Traceback" not in str(found.value)
+
+
+def test_an_unknown_name_is_told_with_the_known_ones(data):
+    found = profile_pipelines({"first": Pipeline(data)}, examples=8, passes=1)
+    with pytest.raises(KeyError, match="no pipeline 'second'; there are 'first'"):
+        found["second"]
+    with pytest.raises(InvalidArgumentError, match="names to one Pipeline"):
+        profile_pipelines({"": Pipeline(data)})
+
+
 def test_two_pipelines_are_measured_in_turns_and_claims_rest_on_turns():
     reference, original = digits_cnn(), digits()
     candidate = Prune(0.5).compress(reference)
@@ -292,14 +353,13 @@ def test_the_command_refuses_what_says_nothing(capsys, tmp_path, monkeypatch, op
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_device_stages_are_those_of_its_kernels(data):
+def test_on_a_device_stages_are_those_of_its_kernels(cuda, data):
     model = nn.Sequential(
         nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.LazyLinear(4)
     )
     model(data[0])
     found = profile_pipeline(
-        data, model, device="cuda", backward=True, examples=64, batch_size=16, codec="jpeg(quality=80)"
+        data, model, device=cuda, backward=True, examples=64, batch_size=16, codec="jpeg(quality=80)"
     )
     assert list(found.stages) == ["read", "decode", "collate", "transfer", "forward", "backward"]
     assert min(found.stages.values()) > 0

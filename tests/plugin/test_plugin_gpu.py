@@ -1,9 +1,8 @@
 """On a GPU the plugin compresses and observes there by default, and gives the verdicts of the CPU."""
 
 import pytest
-import torch
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = pytest.mark.gpu
 
 GATE = """
 @pytest.mark.compress_model("prune(density=0.4)", "quantize(int8)", "quantize(float16)")
@@ -16,9 +15,9 @@ def test_gate(compressed_model, reference_model, dataset, cp_device):
 """
 
 
-def test_gpu_and_cpu_agree(project):
+def test_gpu_and_cpu_agree(gpu, project):
     project.write_test(GATE)
-    here = project.run("--cp-device=cuda")
+    here = project.run(f"--cp-device={gpu.type}")
     there = project.run("--cp-device=cpu")
     assert here.result.ret == there.result.ret == 0
     values = [
@@ -30,6 +29,6 @@ def test_gpu_and_cpu_agree(project):
             assert value == pytest.approx(values[1][key][name], abs=0.02), (key, name)
 
 
-def test_cuda_is_the_default(project):
+def test_cuda_is_the_default(cuda, project):
     project.write_test("def test_show(cp_device):\n    assert cp_device.type == 'cuda'\n")
     assert project.pytester.runpytest_inprocess().ret == 0

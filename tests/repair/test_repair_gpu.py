@@ -10,18 +10,11 @@ from cp_compress.search import PreserveAttribution, adapt, recalibrate_batchnorm
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture
-def cuda():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return torch.device("cuda")
-
-
 @pytest.mark.parametrize("layer_by_layer", [False, True])
-def test_statistics_are_those_of_the_cpu(cuda, layer_by_layer):
+def test_statistics_are_those_of_the_cpu(gpu, layer_by_layer):
     settings = {"examples": 500, "layer_by_layer": layer_by_layer}
     expected = recalibrate_batchnorm(digits_cnn(), digits_training(), **settings).state_dict()
-    for model, device in ((digits_cnn(), "cuda"), (digits_cnn().to(cuda), None)):
+    for model, device in ((digits_cnn(), gpu), (digits_cnn().to(gpu), None)):
         found = recalibrate_batchnorm(model, digits_training(), device=device, **settings)
         place = next(model.parameters()).device.type
         for name, value in found.state_dict().items():
@@ -29,10 +22,10 @@ def test_statistics_are_those_of_the_cpu(cuda, layer_by_layer):
             torch.testing.assert_close(value.cpu(), expected[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_model_is_adapted_on_the_gpu_and_comes_back(cuda):
+def test_a_model_is_adapted_on_the_gpu_and_comes_back(gpu):
     model, codec = digits_cnn(), JPEG(3)
     stored, seen = CompressedDataset(digits_training(), codec), CompressedDataset(digits(), codec)
     settings = {"epochs": 2, "clean_weight": 0.5, "preserve": [PreserveAttribution(at_most=0.2)]}
-    found = adapt(model, model, stored, digits_training(), validation=(seen, digits()), device=cuda, **settings)
+    found = adapt(model, model, stored, digits_training(), validation=(seen, digits()), device=gpu, **settings)
     assert next(found.model.parameters()).device.type == "cpu"
     assert found.decoded.after.metrics["accuracy"] > found.decoded.before.metrics["accuracy"]

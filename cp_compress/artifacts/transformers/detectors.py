@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.errors import ArtifactError, ObservationError
 
 
+@explains_keywords
 class TransformerDetector(nn.Module):
     """A detector of transformers that maps images to objects; `load_transformer` makes it.
 

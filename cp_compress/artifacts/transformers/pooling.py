@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cp_compress.artifacts.transformers.folders import read_json
 from cp_compress.artifacts.transformers.names import POOLINGS
+from cp_compress.base.arguments import explains_keywords
 from cp_compress.base.error_reasons import shortened
 from cp_compress.base.errors import ArtifactError, ObservationError
 
@@ -68,6 +69,7 @@ def _declared(path: Path, root: Path) -> Pooling:
     return Pooling(modes[0], kinds[2:] == ["Normalize"])
 
 
+@explains_keywords
 class TransformerEmbedding(nn.Module):
     """An encoder of transformers that maps texts to embeddings; `load_transformer` makes it.
 

@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from cp_compress.base.batching import slices
+from cp_compress.base.devices import keeping_random_state
 from cp_compress.base.errors import ObservationError
 from cp_compress.base.showing.brief import Brief
 from cp_compress.fidelity.observing.gradients import differentiating
@@ -67,7 +68,7 @@ def find_concept_vectors(
     pairs = [[concept, random] for concept in wanted for random in randoms]
     holder = _Holder(runner.module.get_submodule(layer), runner.logits)
     # Captum's data loaders draw from the global random state
-    quiet = torch.random.fork_rng(devices=[])
+    quiet = keeping_random_state()
     with tempfile.TemporaryDirectory() as folder, quiet, differentiating(runner), torch.no_grad():
         method = TCAV(holder, "layer", "model", _LinearClassifier(seed), save_path=folder)
         # otherwise the outputs of a concept are computed once for each of its pairs

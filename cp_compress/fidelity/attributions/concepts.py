@@ -100,6 +100,7 @@ def compare_concepts(
     least = check_integer(_OWNER, "min_class_examples", min_class_examples, rule, at_least=1)
     if not isinstance(layer, str) or not layer:
         reject(_OWNER, "layer", layer, "layer is the path of a module, such as 'layer3'")
+    size = batch_size_for(reference.runner.device, batch_size, reference.batch_size.limit).limit
     chosen = choose_examples(_OWNER, examples, len(reference))
     check_comparable(candidate, reference)
     reference.data.require_one_tensor("a comparison of concepts")
@@ -108,7 +109,7 @@ def compare_concepts(
     classes = [number for number, count in enumerate(torch.bincount(targets).tolist()) if count >= least]
     if not classes:
         raise ObservationError(f"no class is predicted for {least} of the {len(chosen)} examples: none has a score")
-    settings = (layer, tuple(named.values()), sets, chosen, targets, batch_size, seed)
+    settings = (layer, tuple(named.values()), sets, chosen, targets, size, seed)
     before, after = (_scores(seen, *settings) for seen in (reference, candidate))
     _require_concepts(before, after, layer, list(named))
     kept = (before.derivatives.sign() == after.derivatives.sign()).double()
@@ -177,11 +178,11 @@ def _scores(
     random_sets: tuple[Tensor, ...],
     chosen: Tensor,
     targets: Tensor,
-    batch_size: int | None,
+    batch_size: int,
     seed: int,
 ) -> ConceptScores:
     gradients = attribution_maps(observation, Saliency(layer), chosen, targets, batch_size).maps
-    size = batch_size_for(observation.runner.device, batch_size, observation.batch_size.limit).limit
+    size = min(batch_size, observation.batch_size.limit)
     key = ("concept vectors", layer, len(concepts), digest_tensors([*concepts, *random_sets]), seed)
 
     def find() -> ConceptVectors:

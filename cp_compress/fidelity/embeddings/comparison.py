@@ -192,15 +192,21 @@ def _class_weights(
     """Return what hardness is measured against: both last layers' weights where they are known, else class means."""
     found = []
     for seen, name, features in (reference, candidate):
-        weight = None
-        if name.startswith(INPUT):
-            layer = find_layer(seen.runner, name.removeprefix(INPUT), _OWNER)
-            weight = _linear_weights(layer, features.shape[1], seen.classes)
-        found.append(weight)
+        found.append(class_weights(seen, name, features.shape[1]) if name.startswith(INPUT) else None)
     if found[0] is not None and found[1] is not None:
         return found[0], found[1]
     classes = reference[0].classes
     return _class_means(reference[2], labels, classes), _class_means(candidate[2], labels, classes)
+
+
+def class_weights(seen: Observation, name: str, width: int) -> Tensor | None:
+    """Return the weights (classes, width) of the linear layer whose input is `name`; None where it has no such ones."""
+
+    def read() -> Tensor | None:
+        layer = find_layer(seen.runner, name.removeprefix(INPUT), _OWNER)
+        return _linear_weights(layer, width, seen.classes)
+
+    return seen.remember(("class weights", name), read)
 
 
 def _linear_weights(layer: nn.Module, width: int, classes: int) -> Tensor | None:

@@ -11,6 +11,10 @@ from cp_compress.fidelity.observing.batch_dependence import KEY, Batched
 
 def with_batches(measurement: Measurement, candidate: Batched, reference: Batched) -> Measurement:
     """Return a measurement that says of both models what depends on the batch, and which batches were run."""
+    if candidate.chosen_batch is not None:
+        measurement = dataclasses.replace(
+            measurement, details={**measurement.details, "chosen_batch": candidate.chosen_batch}
+        )
     found = {"candidate": candidate.batch_dependence, "reference": reference.batch_dependence}
     if not any(found.values()) or KEY in measurement.details:
         return measurement

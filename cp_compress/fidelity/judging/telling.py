@@ -81,11 +81,7 @@ def _tells_by_itself(reference: Observation, requirement: Requirement) -> bool:
 
 def _alike_notes(reference: Observation) -> list[str]:
     count = len(reference)
-    if (
-        count < 2
-        or not reference.gives_logits
-        or not reference.remember(("alike",), lambda: _are_alike(reference.logits))
-    ):
+    if count < 2 or not reference.gives_logits or not gives_one_output(reference):
         return []
     same = reference.remember(("same inputs",), lambda: _have_same_inputs(reference))
     cause = "all inputs are the same" if same else "its inputs do not reach them: check how they are scaled"
@@ -93,6 +89,11 @@ def _alike_notes(reference: Observation) -> list[str]:
     if count < FEWEST:
         return [f"{told}: one example is compared, whatever it is"]
     raise ObservationError(f"{told}, so that no example can tell two models apart; give different examples")
+
+
+def gives_one_output(reference: Observation) -> bool:
+    """Tell whether a model's logits are the same on all examples, up to rounding; found once."""
+    return reference.remember(("alike",), lambda: _are_alike(reference.logits))
 
 
 def _are_alike(logits: Tensor) -> bool:
@@ -224,10 +225,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _scale_notes(reference: Observation) -> list[str]:
-    largest = reference.remember(("largest input",), lambda: _largest_input(reference))
+    largest = largest_input(reference)
     if largest is None or not 0 < largest <= _LARGEST_TWICE_SCALED:
         return []
     return [f"inputs lie in [0, {largest:.3g}]: they look scaled by 1/255 twice"]
+
+
+def largest_input(reference: Observation) -> float | None:
+    """Return the largest value of some inputs, None where they are no scaled numbers; found once."""
+    return reference.remember(("largest input",), lambda: _largest_input(reference))
 
 
 def _largest_input(reference: Observation) -> float | None:

@@ -16,6 +16,7 @@ from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.intervals import Evidence
 from cp_compress.fidelity.judging.measurement import NOT_KNOWN, WITHOUT_SKILL, Measurement, unskilled
 from cp_compress.fidelity.judging.units import ClusteredQuantile, FoundSizes, Units
+from cp_compress.fidelity.language.frozen_tokens import FrozenTokens
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.next_tokens import NO_DIVERGENCE
 from cp_compress.fidelity.language.probing import KEY, padding_notes
@@ -79,10 +80,10 @@ def compare_language(
     Args:
         candidate: The compressed model: any callable from ids (n, length), and a mask if it has a parameter
             `attention_mask` or `mask`, to logits (n, length, vocabulary) or an object with `.logits`; or a
-            `ServedModel`.
+            `ServedModel`, or what `load_observation` reads of a language model.
         reference: The model that it is compared with.
         data: Token ids (n, length), with a mask where documents are padded, or documents of several lengths, in a form
-            that `TokenData` takes.
+            that `TokenData` takes; None for those that were frozen, where both models are.
         slices: Named subsets of the documents, as masks (n,) or indices.
         clusters: Which documents are not independent of each other: one whole number or text a document, equal within a
             cluster, or a column of the data set's metadata.
@@ -113,6 +114,8 @@ def compare_language(
     levels = [check_real(_OWNER, "quantiles", one, "levels must lie in (0, 1)", above=0, below=1) for one in quantiles]
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         reject(_OWNER, "tokenizer", type(tokenizer).__name__, "must have a method decode(ids) that returns text")
+    if data is None and isinstance(candidate, FrozenTokens) and isinstance(reference, FrozenTokens):
+        data = reference.data
     documents = data if isinstance(data, TokenData) else TokenData(data)
     subsets = read_slices(_OWNER, slices, len(documents))
     known = read_clusters(_OWNER, clusters, documents, len(documents))

@@ -12,8 +12,8 @@ from cp_compress.base.arguments import reject
 from cp_compress.inputs.tokens import Tokenizer
 
 NO_DIVERGENCE = (
-    "a served model tells the most likely tokens alone, and a divergence needs the probabilities of all; require "
-    "token_agreement, top_k_overlap or perplexity_ratio"
+    "a served or frozen model tells the most likely tokens alone, and a divergence needs the probabilities of all; "
+    "require token_agreement, top_k_overlap or perplexity_ratio"
 )
 """Why nothing is known of a divergence."""
 _OF_LOGITS = ("token_kl", "kl_quantile")

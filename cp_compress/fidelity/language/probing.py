@@ -17,7 +17,7 @@ from cp_compress.inputs.tokens import TokenData, pad
 
 KEY = "padding_dependence"
 """The key under which the details of a measurement say what depends on padding."""
-_DOCUMENTS, _LENGTH, _MORE, _COLUMNS = 4, 8, 3, 4096
+_DOCUMENTS, _PADDED, _LENGTH, _MORE, _COLUMNS = 4, 2, 8, 3, 4096
 _FIRST_IDS = torch.zeros(1, 2, dtype=torch.int64)  # which every vocabulary has
 
 
@@ -54,16 +54,17 @@ def probe(model: LanguageModel, data: TokenData) -> PaddingDependence:
 
     def moved(*sides: bool) -> list[float | None]:
         # another id than 0, with which batches are filled up
-        padded = [pad(list(ids), left=left, more=_MORE, fill=known.shape[2] - 1) for left in sides]
+        padded = [pad(list(ids[:_PADDED]), left=left, more=_MORE, fill=known.shape[2] - 1) for left in sides]
         wider, masks = (torch.cat([one[place] for one in padded]) for place in (0, 1))
         try:
-            answers = torch.split(ask(wider, masks), len(ids))
+            answers = torch.split(ask(wider, masks), len(padded[0][0]))
         except ObservationError:  # such as a model of fixed lengths
             return [None] if len(sides) == 1 else [one for left in sides for one in moved(left)]
         kept = [found[:, _MORE:] if left else found[:, :-_MORE] for found, left in zip(answers, sides, strict=True)]
+        alone = known[:_PADDED]
         return [
-            float((found.double() - known.double()).abs().max()) / largest
-            if beyond_rounding(found, known, rounding) > 0
+            float((found.double() - alone.double()).abs().max()) / largest
+            if beyond_rounding(found, alone, rounding) > 0
             else 0.0
             for found in kept
         ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from cp_compress.base.arguments import reject
 from cp_compress.base.batching import BatchSize
 from cp_compress.base.errors import ObservationError
-from cp_compress.fidelity.language.folding import Folded, most_likely
+from cp_compress.fidelity.language.folding import Folded, MostLikely, most_likely
 from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.next_tokens import NextTokenModel, NextTokens
 from cp_compress.fidelity.language.probing import PaddingDependence, probe, require_known_ids
@@ -36,6 +36,7 @@ class ToldModel:
         self.batch_size = BatchSize(batch_size)
         self.deployed, self.batches = False, (1, 1)
         self.batch_dependence = None
+        self.chosen_batch = None
         self._again: tuple[int, Tensor, NextTokens] | None = None
 
     def ask(self, documents: Sequence[Tensor], top_k: int, tokenizer: Tokenizer | None, start: int) -> list[NextTokens]:
@@ -64,6 +65,12 @@ class ToldModel:
             raise ObservationError(f"the {self.who} tells nothing of some places within document #{number}")
         if bool((found.logprobs > 0).any()) or bool(found.logprobs.isinf().any()):
             raise ObservationError(f"the {self.who} gives no log-probabilities for document #{number}")
+
+    def require_documents(self, count: int) -> None:
+        """Raise ObservationError where it tells of another number of documents than there are."""
+        known = getattr(self.model, "documents", None)
+        if known is not None and len(known) != count:
+            raise ObservationError(f"the {self.who} tells of {len(known)} documents, and the data has {count}")
 
     def require_repeatable(self, top_k: int, tokenizer: Tokenizer | None) -> None:
         """Ask about the first document once more; raises ObservationError for other answers."""
@@ -105,6 +112,8 @@ class _Names:
 
     def of_told(self, key: int | str, who: str) -> int:
         """Return the number of a token that a model has told: negative where its id is not known."""
+        if isinstance(key, int) and not self.by_text:
+            return key
         if isinstance(key, int):
             return int(self.of_ids(torch.tensor([[key]]))[0, 0])
         if not is_whole(key):
@@ -158,6 +167,9 @@ def stream_told(
     known: dict[bytes, int] = {}
     digest = TokenDigest()
     padded_left = False
+    for one in both.values():
+        if isinstance(one, ToldModel):
+            one.require_documents(len(data))
     with _evaluating(live):
         padding = {who: probe(side, data) if isinstance(side, LanguageModel) else None for who, side in both.items()}
         for side in live:
@@ -239,10 +251,10 @@ def _keys(found: NextTokens) -> Iterator[int | str]:
 
 
 def _of_live(side: LanguageModel, documents: Sequence[Tensor], top_k: int, names: _Names) -> _Asked:
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[MostLikely] = []
 
     def run(part: slice) -> None:
-        one: list[tuple[Tensor, Tensor, Tensor]] = []
+        one: list[MostLikely] = []
         for batch in in_batches(list(documents[part]), side.vocabulary or 1, whole=side.deployed):
             ids, mask = pad(batch)
             one.append(most_likely(side.logits(ids, mask), ids, mask, top_k, side.who))
@@ -250,7 +262,7 @@ def _of_live(side: LanguageModel, documents: Sequence[Tensor], top_k: int, names
         found.extend(one)
 
     side.batch_size.run(len(documents), run)
-    top, nll, lead = (torch.cat(each) for each in zip(*found, strict=True))
+    top, nll, lead = (torch.cat([getattr(one, name) for one in found]) for name in ("tokens", "nll", "lead"))
     return _Asked(names.of_ids(top), nll, lead, torch.ones(len(nll), dtype=torch.bool))
 
 

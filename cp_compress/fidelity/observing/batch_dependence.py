@@ -69,6 +69,10 @@ class Batched(Protocol):
         """The sizes of the first and of the last batch."""
 
     @property
+    def chosen_batch(self) -> int | None:
+        """The size of batches that was chosen by measuring, None where it was not."""
+
+    @property
     def deployed(self) -> bool:
         """Whether batches were of the deployed size."""
 

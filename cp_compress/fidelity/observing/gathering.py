@@ -28,7 +28,8 @@ class Pass:
         targets: The true classes (n,), int64, or as the task has them; `UNKNOWN` where there are no labels.
         digest: The digest of the inputs and labels that were read.
         second: A few examples that were asked about again.
-        sizes: The sizes of the first and of the last batch.
+        sizes: The sizes of the batches, of those that were not tried out, and of the last one.
+        chosen: The size that was chosen by measuring, None where it was not.
         logits: The logits (n, classes), None for outputs that are none.
         outputs: The digest of outputs that are no logits.
         kept: Those outputs (n, ...) by name, on the CPU, where they take 256 MiB or less.
@@ -38,6 +39,7 @@ class Pass:
     digest: str
     second: SecondLook
     sizes: tuple[int, int]
+    chosen: int | None = None
     logits: Tensor | None = None
     outputs: str | None = None
     kept: Mapping[str, Tensor] | None = None

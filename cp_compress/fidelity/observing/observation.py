@@ -73,7 +73,7 @@ class Observation:
         return len(self.data)
 
     def __repr__(self) -> str:
-        ran = "" if self._has_run else ", not run yet"
+        ran = "" if self.has_run else ", not run yet"
         return f"<Observation of {type(self.model).__name__} on {len(self):,} examples, {self.task}{ran}>"
 
     @property
@@ -92,6 +92,11 @@ class Observation:
         """The true classes (n,), int64; raises as `logits`, and for data without labels."""
         self.data.require_labels("this comparison")
         return self.targets
+
+    @property
+    def inputs_at_hand(self) -> bool:
+        """Whether the inputs of the examples can be read."""
+        return True
 
     @property
     def labeled(self) -> bool:
@@ -147,6 +152,11 @@ class Observation:
         """The sizes of the first and of the last batch of the forward pass."""
         return self._seen.sizes
 
+    @property
+    def chosen_batch(self) -> int | None:
+        """The size of batches that was chosen by measuring, None where it was not."""
+        return self._seen.chosen
+
     @functools.cached_property
     def compared_model(self) -> Model:
         """The model, or one that gives the part of what it gives that is compared."""
@@ -177,11 +187,30 @@ class Observation:
         """Return the name of an example's true class, or "none" where the data has no labels."""
         return self.class_names[int(self.targets[example])] if self.labeled else "none"
 
+    @property
+    def outputs_digest(self) -> str | None:
+        """The digest of all outputs, None for logits."""
+        return self._seen.outputs
+
+    @property
+    def knows_all_logits(self) -> bool:
+        """Whether all logits of an example are known, and not the largest alone."""
+        return True
+
     def gives_same(self, other: Observation) -> bool:
         """Tell whether another observation has the same outputs, bit for bit."""
+        if not other.knows_all_logits:
+            return other.gives_same(self)
         if self.gives_logits and other.gives_logits:
             return torch.equal(self.logits, other.logits)
-        return self._seen.outputs is not None and self._seen.outputs == other._seen.outputs
+        return self.outputs_digest is not None and self.outputs_digest == other.outputs_digest
+
+    def on(self, data: Any) -> Observation:
+        """Return the observation of the same model on data, where it needs no model for that.
+
+        Raises InvalidArgumentError: only one that was read from a file is a subject of its own.
+        """
+        reject_kind("observe", "model", self, "must be a model, or an observation that was read from a file", "model")
 
     @functools.cached_property
     def reads_trees(self) -> bool:
@@ -211,6 +240,10 @@ class Observation:
         value: Value = self._derived[key]
         return value
 
+    def remembered(self, kind: str) -> dict[tuple[Any, ...], Any]:
+        """Return all results whose key begins with a text."""
+        return {key: value for key, value in self._derived.items() if isinstance(key, tuple) and key[0] == kind}
+
     def remembers(self, key: Hashable) -> bool:
         """Return whether `remember` has a result for this key."""
         return key in self._derived
@@ -230,7 +263,7 @@ class Observation:
             return False
         if content.state not in (self._content.state, self._state_after_use):
             return False
-        if content.digest is not None or not self._has_run:
+        if content.digest is not None or not self.has_run:
             return True
         with torch.inference_mode(False), torch.no_grad(), self._noticing_own_changes():
             return self._seen.second.holds(lambda inputs: self.runner.compared(inputs).cpu())
@@ -247,7 +280,8 @@ class Observation:
             self._state_after_use = examine(self.model).state
 
     @property
-    def _has_run(self) -> bool:
+    def has_run(self) -> bool:
+        """Whether the model has run over the data."""
         return "_forward" in vars(self) or "_outputs" in vars(self)
 
     @property
@@ -267,6 +301,10 @@ class Observation:
     @functools.cached_property
     def _outputs(self) -> Pass:
         return self._run_all(DigestGatherer(self.task))
+
+    def run_with(self, gatherer: LogitsGatherer) -> None:
+        """Run the model, and keep its logits as `gatherer` does; raises as `logits`."""
+        vars(self)["_forward"] = self._run_all(gatherer)
 
     def _run_all(self, gatherer: LogitsGatherer | DigestGatherer) -> Pass:
         # version counters, by which changes in place are noticed, exist outside of inference mode only
@@ -305,8 +343,9 @@ def observe(
             alone: a tensor, a mapping of tensors, a data set of such examples, or `Unlabeled`. An input may be a tree
             of tensors: the model is called with a mapping's entries by name, with a tuple's by position.
         device: Where to run; by default where the model is.
-        batch_size: The largest number of examples in one call; it is halved when memory runs out, and on a CPU so
-            small that the inputs of a call have at most 2²⁰ values, or are 8, which is faster.
+        batch_size: The largest number of examples in one call; it is halved when memory runs out. On a CPU the
+            inputs of a call have at most 2²⁰ values, or are 8; of data with four times as many examples, the first
+            calls try out fewer and more, and the quickest size is kept for all models on inputs of that shape.
         deployed_batch_size: The batch size of the deployed model, at most `batch_size`, where answers depend on it:
             the forward pass takes batches of exactly this size, and a last one of what is left.
         output: The part of what the model gives that is compared: a name such as "logits" or "heads.depth", the place
@@ -324,6 +363,8 @@ def observe(
     >>> seen.predictions.tolist()
     [0, 1, 2]
     """
+    if isinstance(model, Observation):
+        return model.on(dataset)
     if deployed_batch_size is not None:
         rule = f"must be a whole number in 1..{batch_size}, the largest batch of a forward call (batch_size)"
         check_integer("observe", "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=batch_size)
@@ -340,6 +381,13 @@ def observe(
     _observations.append(kept)
     del _observations[:-_REMEMBERED]
     return kept[1]
+
+
+def digest_just_read(data: LabeledData) -> str | None:
+    """Return the digest of data that a model, of which the observation is kept, has read already; else None."""
+    held = data.identity(_SAMPLED)
+    found = (kept for place, kept in reversed(_observations) if isinstance(place, tuple) and place[0] == held)
+    return next((kept.data_digest for kept in found if kept.has_run), None)
 
 
 def as_observations(owner: str, argument: str, given: object, *, at_least: int = 1) -> list[Observation]:

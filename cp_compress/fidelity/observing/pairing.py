@@ -12,6 +12,7 @@ from cp_compress.base.errors import ObservationError
 from cp_compress.base.lazy import LazyModule
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.inputs.reading import LabeledData
+from cp_compress.inputs.seen import known_digests
 from cp_compress.inputs.tasks import require_one_class
 from cp_compress.inputs.wrapping import layers_of
 
@@ -32,6 +33,7 @@ _ERROR = 0.001
 _RESEMBLING = 0.3
 _ALIKE = 0.5
 _ROUNDING = 1e-9
+_LISTED = 5
 
 
 def require_same_examples(compressed: LabeledData, original: LabeledData, labels: Tensor) -> None:
@@ -223,6 +225,31 @@ def check_comparable(
         )
     if candidate.data_digest != reference.data_digest:
         candidate.remember(
-            ("same examples", reference.data_digest),
-            lambda: require_same_examples(candidate.data, reference.data, reference.targets),
+            ("same examples", reference.data_digest), lambda: _require_same_examples(candidate, reference)
         )
+
+
+def _require_same_examples(candidate: Observation, reference: Observation) -> None:
+    if candidate.inputs_at_hand and reference.inputs_at_hand:
+        require_same_examples(candidate.data, reference.data, reference.targets)
+        return
+    others = [
+        place
+        for place, (ours, theirs) in enumerate(zip(*digests_of_both(candidate, reference), strict=True))
+        if ours.isdisjoint(theirs)
+    ]
+    if others:
+        listed = ", ".join(f"#{place}" for place in others[:_LISTED]) + ("…" if len(others) > _LISTED else "")
+        raise ObservationError(
+            f"{len(others)} of {len(reference)} examples ({listed}) of the candidate are not the reference's, "
+            "nor stored from them, as their digests say, and without their inputs no likeness can be told: observe "
+            "both on the same examples, in the same order, preprocessed alike"
+        )
+
+
+def digests_of_both(candidate: Observation, reference: Observation) -> list[list[frozenset[str]]]:
+    """Return for each of both the digests of each example, and of what it was stored from."""
+    return [
+        seen.remember(("example digests",), lambda data=seen.data: known_digests(data))  # type: ignore[misc]
+        for seen in (candidate, reference)
+    ]

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from cp_compress.base.arguments import reject
-from cp_compress.base.digests import digest_model, digest_tensors
+from cp_compress.base.digests import digest_model, digest_tensors, digest_text
 from cp_compress.base.errors import NothingComparedError, ObservationError
 from cp_compress.base.holdings.reach import modules_within
 from cp_compress.fidelity.observing.batch_dependence import Batched
 from cp_compress.fidelity.observing.observation import Observation
+from cp_compress.fidelity.observing.pairing import digests_of_both
 from cp_compress.fidelity.observing.runner import Model
 from cp_compress.inputs.originals import other_originals
 from cp_compress.inputs.reading import LabeledData
@@ -110,8 +111,8 @@ def require_other_content(candidate: Model, reference: Model, where: str) -> Non
     # a step that says nothing of what it changed is that of a user's own scheme
     if any(step.changes for step in read_steps(candidate)):
         return
-    mine, theirs = _tensors_within(candidate), _tensors_within(reference)
-    if mine and theirs and mine != theirs:
+    mine, theirs = tensors_within(candidate), tensors_within(reference)
+    if mine is not None and theirs is not None and mine != theirs:
         return
     raise NothingComparedError(
         f"nothing was compressed: the candidate returns the reference's outputs bit for bit on {where}, and no scheme "
@@ -119,14 +120,20 @@ def require_other_content(candidate: Model, reference: Model, where: str) -> Non
     )
 
 
-def _tensors_within(model: Model) -> set[str]:
-    """Return the digests of the tensors that the modules within a model hold, on whatever device."""
+def tensors_within(model: Model) -> str | None:
+    """Return the digest of the tensors that the modules within a model hold, on whatever device; None for none.
+
+    A model that is not at hand may say it as `held_tensors`.
+    """
+    if hasattr(model, "held_tensors"):
+        known: str | None = model.held_tensors
+        return known
     held: dict[int, Tensor] = {}
     for module in modules_within(model):
         held |= {
             id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)
         }
-    return {digest_tensors([tensor]) for tensor in held.values()}
+    return digest_text(*sorted({digest_tensors([tensor]) for tensor in held.values()})) if held else None
 
 
 def require_fresh(candidate: Observation, reference: Observation, searched: frozenset[str] = frozenset()) -> None:
@@ -158,11 +165,15 @@ def require_unused(candidate: Observation, reference: Observation, *, claim: boo
     With a `claim` about other examples they are refused with InvalidArgumentError: a candidate does better on what it
     was made with.
     """
-    return notes_on_used(seen_digests(candidate.model), lambda: _digests_of_both(candidate, reference), claim=claim)
+    return notes_on_used(
+        seen_digests(candidate.model),
+        lambda: [ours | theirs for ours, theirs in zip(*digests_of_both(candidate, reference), strict=True)],
+        claim=claim,
+    )
 
 
 def notes_on_used(
-    used: Mapping[str, frozenset[str]], read: Callable[[], Sequence[set[str]]], *, claim: bool
+    used: Mapping[str, frozenset[str]], read: Callable[[], Sequence[frozenset[str]]], *, claim: bool
 ) -> list[str]:
     """Return the notes of `require_unused`, and raise as it does.
 
@@ -186,15 +197,6 @@ def notes_on_used(
             reject("assertion", "confidence", "given", rule)
         notes.append(f"{told}: the values say little of others")
     return notes
-
-
-def _digests_of_both(candidate: Observation, reference: Observation) -> list[set[str]]:
-    """Return for each example the digests of what the two models read."""
-    read = [
-        seen.remember(("example digests",), lambda data=seen.data: known_digests(data))  # type: ignore[misc]
-        for seen in (candidate, reference)
-    ]
-    return [set(ours | theirs) for ours, theirs in zip(*read, strict=True)]
 
 
 def require_known_batches(candidate: Batched, reference: Batched) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.fidelity.judging.batches import with_batches
 from cp_compress.fidelity.judging.groups import LargestDrop, SmallestShare
 from cp_compress.fidelity.judging.intervals import Evidence
-from cp_compress.fidelity.judging.measurement import Measurement
+from cp_compress.fidelity.judging.measurement import NOT_KNOWN, Measurement
 from cp_compress.fidelity.judging.metrics import METRICS
 from cp_compress.fidelity.judging.units import Units
 from cp_compress.fidelity.observing.observation import Observation, require_observations
@@ -25,16 +25,8 @@ from cp_compress.fidelity.predictions.class_distances import (
     as_example_weights,
     check_class_distance,
 )
-from cp_compress.fidelity.predictions.output_changes import (
-    PROBABILITIES_NOTE,
-    as_log_probabilities,
-    by_blocks,
-    divergence_from,
-    expected_calibration_error,
-    logit_distance,
-    require_equal_outputs,
-    top_class_overlap,
-)
+from cp_compress.fidelity.predictions.known_outputs import measure_outputs
+from cp_compress.fidelity.predictions.output_changes import PROBABILITIES_NOTE, calibration_error
 from cp_compress.fidelity.predictions.structured import compare_structured
 from cp_compress.fidelity.predictions.tables import (
     Slices,
@@ -142,18 +134,15 @@ def compare_predictions(
     same = before == after
     costs = change_costs.of(before, after)
     total = len(same)
-    outputs = candidate.logits, reference.logits
-    probabilities = require_equal_outputs(*outputs)
-    overlap = top_class_overlap(*outputs, top)
-    divergence, moved = (_by_logits(measure, outputs, probabilities) for measure in (divergence_from, logit_distance))
+    outputs = measure_outputs(candidate, reference, top)
+    moved = {"kl": outputs.kl, "logit_distance": outputs.distance}
     metrics = {
         "agreement": same.double().mean().item(),
         "cost": float((shares * costs).sum() / shares.sum()),
-        "top_k_agreement": float(overlap.mean()),
-        "mean_kl": float(divergence.mean()),
-        "mean_logit_distance": float(moved.mean()),
+        "top_k_agreement": float(outputs.overlap.mean()),
+        **{f"mean_{name}": float(each.mean()) for name, each in moved.items() if each is not None},
     }
-    evidence: dict[str, Evidence] = {"agreement": units.share(same), "top_k_agreement": units.mean(overlap)}
+    evidence: dict[str, Evidence] = {"agreement": units.share(same), "top_k_agreement": units.mean(outputs.overlap)}
     if bool((shares == shares[0]).all()):
         # unequal weights may go with the costs: a sample without the heavy examples would claim too much
         evidence["cost"] = units.mean(costs, 0.0, change_costs.largest)
@@ -166,8 +155,8 @@ def compare_predictions(
     if right is not None and labels is not None:
         truth = _Truth(labels, *right, units, names, min_class_examples)
         calibration = {
-            who: expected_calibration_error(seen.logits, labels, probabilities=probabilities)
-            for who, seen in (("reference", reference), ("candidate", candidate))
+            who: calibration_error(outputs.confidence[who], known)
+            for who, known in zip(("reference", "candidate"), right, strict=True)
         }
         values, claims = truth.compare(subsets)
         metrics |= {**values, "ece_change": calibration["candidate"] - calibration["reference"]}
@@ -186,11 +175,10 @@ def compare_predictions(
             "before": before,
             "after": after,
             "cost": costs,
-            "kl": divergence,
-            "logit_distance": moved,
-            "top_k_overlap": overlap,
+            **{name: each for name, each in moved.items() if each is not None},
+            "top_k_overlap": outputs.overlap,
         },
-        examples=flipped_examples(candidate, reference, costs * shares, probabilities=probabilities),
+        examples=flipped_examples(candidate, reference, costs * shares, outputs.confidence["reference"]),
         details={
             "classes": [],
             "slices": slice_rows,
@@ -198,9 +186,11 @@ def compare_predictions(
             "flips": flip_table(before, after, labels, names),
             "top_k": top,
             **by_labels,
+            **({NOT_KNOWN: dict(outputs.unknown)} if outputs.unknown else {}),
         },
         notes=(
-            *((PROBABILITIES_NOTE,) if probabilities else ()),
+            *((PROBABILITIES_NOTE,) if outputs.probabilities else ()),
+            *outputs.notes,
             *(() if labels is None else _small_classes(labels, names, min_class_examples)),
             *(() if labeled else (NO_LABELS_NOTE,)),
         ),
@@ -268,12 +258,6 @@ def _small_classes(labels: Tensor, names: tuple[str, ...], at_least: int) -> tup
     return (
         f"with fewer than {at_least} examples, these classes have no part in max_class_accuracy_drop: {listed}{more}",
     )
-
-
-def _by_logits(measure: Callable[..., Tensor], outputs: tuple[Tensor, Tensor], probabilities: bool) -> Tensor:
-    if not probabilities:
-        return by_blocks(measure, *outputs)
-    return by_blocks(lambda *blocks: measure(*map(as_log_probabilities, blocks)), *outputs)
 
 
 def _units(reference: Observation, clusters: Clusters | None) -> Units:

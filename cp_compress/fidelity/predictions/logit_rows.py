@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cp_compress.base.batching import slices
+from cp_compress.base.largest import largest_by_block
 
 # tensors of this size stay in a CPU's caches, and their memory is used again instead of being asked for anew
-_CPU_VALUES, _ACCELERATOR_VALUES = 2**17, 2**24
-_COLUMNS = 512
+_CPU_VALUES, _ACCELERATOR_VALUES = 2**18, 2**24
+_LN2 = math.log(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,7 @@ class RowChanges:
     Attributes:
         kl: KL(before ‖ after), (rows,), in nats.
         log_totals: The logarithms (2, rows), float64, of the sums of the exponentials of the logits.
-        heads: The largest (2, rows, columns) of all logits that lie so many columns apart.
+        heads: The largest (2, rows, blocks) of the logits of each block of `BLOCK` classes.
         distance: The L2 distance (rows,) of the logits, each row less its mean, where it was asked for.
     """
 
@@ -49,32 +51,21 @@ def pass_over(before: Tensor, after: Tensor, rows: Tensor, *, distance: bool = F
         *pair, moved = space[:, : len(some)].unbind()
         for logits, into in zip((before, after), pair, strict=True):
             read = _read(logits, some).to(dtype)
-            heads.append(largest_by_column(read))
-            torch.sub(read, heads[-1].amax(dim=1, keepdim=True), out=into)
+            heads.append(largest_by_block(read))
+            # in units of ln 2, because powers of two take half the time of exponentials
+            torch.sub(read, heads[-1].amax(dim=1, keepdim=True), out=into).mul_(1 / _LN2)
         torch.sub(*pair, out=moved)
-        totals += [each.exp_().sum(dim=1) for each in pair]
+        totals += [each.exp2_().sum(dim=1) for each in pair]
         sums.append(pair[0].mul_(moved).sum(dim=1))
         if distance:
             distances.append(torch.linalg.vector_norm(moved.sub_(moved.mean(dim=1, keepdim=True)), dim=1))
     total, largest = (torch.stack([torch.cat(each[::2]), torch.cat(each[1::2])]) for each in (totals, heads))
-    kl = torch.cat(sums) / total[0] - (total[0] / total[1]).log()
+    kl = _LN2 * torch.cat(sums) / total[0] - (total[0] / total[1]).log()
     log_totals = total.double().log() + largest.amax(dim=2)
-    return RowChanges(kl, log_totals, largest, torch.cat(distances) if distance else None)
+    return RowChanges(kl, log_totals, largest, _LN2 * torch.cat(distances) if distance else None)
 
 
 def _read(logits: Tensor, rows: Tensor) -> Tensor:
     """Return rows (k,) of logits, without copying them where they follow each other."""
     first, last = int(rows[0]), int(rows[-1])
     return logits[first : last + 1] if last - first + 1 == len(rows) else logits[rows]
-
-
-def largest_by_column(rows: Tensor) -> Tensor:
-    """Return the largest values (..., columns) of all that lie so many columns apart in rows (..., values)."""
-    size = rows.shape[-1]
-    columns = min(_COLUMNS, size)
-    whole = size // columns * columns
-    heads: Tensor = rows[..., :whole].reshape(*rows.shape[:-1], -1, columns).amax(dim=-2)
-    rest = heads[..., : size - whole]
-    if rest.shape[-1]:
-        torch.maximum(rest, rows[..., whole:], out=rest)
-    return heads

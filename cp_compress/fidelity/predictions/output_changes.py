@@ -68,7 +68,12 @@ def require_equal_outputs(candidate: Tensor, reference: Tensor) -> bool:
 
     Both are outputs (n, classes, ...).
     """
-    kinds = [kind_of_outputs(outputs) for outputs in (candidate, reference)]
+    return require_equal_kinds(kind_of_outputs(candidate), kind_of_outputs(reference))
+
+
+def require_equal_kinds(candidate: Outputs, reference: Outputs) -> bool:
+    """Return whether two kinds of outputs are probabilities; raises as `require_equal_outputs`."""
+    kinds = [candidate, reference]
     if set(kinds) == {"logits", "probabilities"}:
         whose, other = ("candidate", "reference") if kinds[0] == "probabilities" else ("reference", "candidate")
         raise ObservationError(
@@ -116,11 +121,15 @@ def expected_calibration_error(
     """
     bins = check_integer("expected_calibration_error", "bins", bins, "must be a whole number of 1 or more", at_least=1)
     confidence = largest_probability(logits, probabilities=probabilities)
-    right = (logits.argmax(dim=1) == labels).double()
+    return calibration_error(confidence, logits.argmax(dim=1) == labels, bins)
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = _BINS) -> float:
+    """Return the expected calibration error of answers (n,) that are right, or not, with these probabilities (n,)."""
     # a range holds its upper end, as published
     places = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, right - confidence)
-    return float(gaps.abs().sum() / len(labels))
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, right.double() - confidence)
+    return float(gaps.abs().sum() / len(right))
 
 
 def top_class_overlap(candidate: Tensor, reference: Tensor, count: int) -> Tensor:

@@ -14,7 +14,6 @@ from cp_compress.fidelity.judging.measurement import ExampleChange
 from cp_compress.fidelity.judging.units import ClusteredMean, Units
 from cp_compress.fidelity.observing.observation import Observation
 from cp_compress.fidelity.observing.sampling import choose_examples
-from cp_compress.fidelity.predictions.output_changes import largest_probability
 
 Slices = Mapping[str, Tensor | Sequence[bool] | Sequence[int]]
 _LISTED_EXAMPLES = 20
@@ -91,12 +90,10 @@ def flipped_examples(
     candidate: Observation,
     reference: Observation,
     costs: Tensor,
-    *,
-    probabilities: bool = False,
+    confidence: Tensor,
 ) -> tuple[ExampleChange, ...]:
-    """List the flips, the costliest and then the most confident of the reference's predictions first."""
+    """List the flips, the costliest and then those of which the reference has the most confidence (n,) first."""
     before, after, names = reference.predictions, candidate.predictions, reference.class_names
-    confidence = largest_probability(reference.logits, probabilities=probabilities)
     flipped = (before != after).nonzero().flatten().tolist()
     flipped.sort(key=lambda index: (-float(costs[index]), -float(confidence[index]), index))
     return tuple(

@@ -22,7 +22,8 @@ _CANNOT = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, Mem
 class Side:
     """One of two models, run as it is given; `who` it is called in errors.
 
-    `batch_dependence`, `batches`, `deployed` and `batch_size` say what `Observation` says under these names.
+    `batch_dependence`, `batches`, `chosen_batch`, `deployed` and `batch_size` say what `Observation` says under these
+    names.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Side:
         self.runner = Runner(model, device)
         self.batch_size = BatchSize(batch_size, fixed=deployed)
         self.batches = (0, 0)
+        self.chosen_batch: int | None = None
         self.batch_dependence: BatchDependence | None = None
 
     def output(self, call: Callable[[Model], Any], rows: int, what: str) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from cp_compress.base.devices import keeping_random_state
 from cp_compress.model.layers import is_transposed_linear
 
 _CONVOLUTIONS: dict[Any, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
@@ -155,9 +156,8 @@ def probe_obstacle(layer: nn.Module) -> str | None:
         probe = copy.deepcopy(layer).eval()
         inputs = torch.randn(shape, generator=generator).to(weight.device, weight.dtype)
         seen = Products(probe.weight, lambda product: None)  # type: ignore[arg-type]
-        devices = [weight.device] if weight.is_cuda else []
         try:
-            with torch.random.fork_rng(devices=devices), torch.no_grad(), seen:
+            with keeping_random_state(), torch.no_grad(), seen:
                 type(probe).forward(probe, inputs)
         except Exception as error:  # a forward of a user's own may need anything; another shape may fit
             failure = str(error).partition("\n")[0]

@@ -217,15 +217,13 @@ def test_large_batches_are_worked_on_in_parts(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_the_arithmetic_is_the_same_on_a_gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_the_arithmetic_is_the_same_on_a_gpu(gpu):
     images = kinds_of_images(3, (33, 31))
     for subsampling in SUBSAMPLINGS:
         codec = JPEG(75, subsampling)
-        assert torch.equal(codec.requantise(images.cuda()).cpu(), codec.roundtrip(images))
-        found = codec.decode_on("cuda", codec.encode(images))
-        assert found.device.type == "cuda"
+        assert torch.equal(codec.requantise(images.to(gpu)).cpu(), codec.roundtrip(images))
+        found = codec.decode_on(gpu, codec.encode(images))
+        assert found.device.type == gpu.type
         # nvJPEG is free to round and to fill in chroma in another way
         assert (found.cpu().int() - codec.roundtrip(images).int()).float().abs().mean() < 4
 

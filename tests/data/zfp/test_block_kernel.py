@@ -51,16 +51,15 @@ def test_a_kernel_that_cannot_be_used_is_not():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("shape", [(37,), (13, 10), (5, 9, 11), (3, 32, 32)])
-def test_compiled(shape):
+def test_compiled(cuda, shape):
     pytest.importorskip("triton")
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(64, *shape, generator=generator)
     values = values * torch.exp2(torch.randint(-40, 40, values.shape, generator=generator).float())
-    assert block_requantise.find_fused(torch.device("cuda", 0)) is not None
+    assert block_requantise.find_fused(cuda) is not None
     for precision in range(1, 33):
         setting = Setting(precision=precision)
-        found = block_requantise.requantise_arrays(values.cuda(0), setting).cpu()
+        found = block_requantise.requantise_arrays(values.to(cuda), setting).cpu()
         expected = block_requantise.requantise_stepwise(values, setting)
         assert torch.equal(found.view(torch.int32), expected.view(torch.int32))

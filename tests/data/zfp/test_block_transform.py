@@ -241,10 +241,9 @@ def test_steps_leave_their_arguments_alone():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", [{"precision": 13}, {"tolerance": 0.01}, {"rate": 6.3}], ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_gpu_gives_the_same_bits(shape, mode):
+def test_a_gpu_gives_the_same_bits(gpu, shape, mode):
     batch, setting = wide_range(4, shape, torch.float32, 0), Setting(**mode)
-    assert torch.equal(requantise_arrays(batch.cuda(), setting).cpu(), requantise_arrays(batch, setting))
-    assert torch.equal(count_array_bits(batch.cuda(), setting).cpu(), count_array_bits(batch, setting))
+    assert torch.equal(requantise_arrays(batch.to(gpu), setting).cpu(), requantise_arrays(batch, setting))
+    assert torch.equal(count_array_bits(batch.to(gpu), setting).cpu(), count_array_bits(batch, setting))

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from cp_compress import Quantize, compare_language
 from cp_compress.base.errors import InvalidArgumentError, ObservationError
+from cp_compress.base.largest import largest_by_block
 from cp_compress.fidelity.comparisons import COMPARISONS
 from cp_compress.fidelity.judging.metrics import find_metric
 from cp_compress.fidelity.judging.units import ClusteredMean, ClusteredQuantile, Units
 from cp_compress.fidelity.language.folding import _largest, fold
-from cp_compress.fidelity.predictions.logit_rows import largest_by_column
 from cp_compress.inputs.tokens import TokenData
 
 transformers = pytest.importorskip("transformers")
@@ -250,7 +250,7 @@ def test_the_largest_values_are_those_of_a_whole_sort(size):
     rows = torch.randn(7, size, generator=torch.Generator().manual_seed(size))
     rows[3, [5, size - 1]] = 9.0  # the first of two that are equal
     rows[4] = 1.0
-    found, expected = _largest(rows, torch.arange(7), largest_by_column(rows), 4), rows.topk(4)
+    found, expected = _largest(rows, torch.arange(7), largest_by_block(rows), 4), rows.topk(4)
     assert torch.equal(found.first, rows.argmax(1))
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.indices.sort().values[[0, 1, 2]], expected.indices.sort().values[[0, 1, 2]])

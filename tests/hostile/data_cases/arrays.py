@@ -97,7 +97,6 @@ _FILES = {
     "an array with a byte too many": (lambda: _with(inputs=npy(_INPUTS) + b"\0"), "193 are present"),
     "an empty array file": (lambda: _with(inputs=b""), "not a .npy array"),
     "no inputs": (lambda: _with(inputs=None), "no array 'inputs'; it holds labels"),
-    "no labels": (lambda: _with(labels=None), "no array 'labels'; it holds inputs"),
     "fewer labels than inputs": (lambda: _with(labels=_LABELS[:-1]), r"labels of shape \(7,\)"),
     "labels of two dimensions": (lambda: _with(labels=_LABELS[:, None]), "expected .n, ....."),
     "inputs of one dimension": (lambda: _with(inputs=_INPUTS[:, 0]), "expected .n, ....."),

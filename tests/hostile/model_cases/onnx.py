@@ -154,8 +154,6 @@ _FILES = {
     "an IR of the future": (_changed(lambda model: setattr(model, "ir_version", 9999)), _READ),
     "no opset": (_changed(lambda model: model.ClearField("opset_import")), _READ),
     "no nodes": (_changed(lambda model: model.graph.ClearField("node")), "it has no graph"),
-    "two inputs": (_changed(_one_more_input), "takes a single batch"),
-    "two results": (_changed(_two_outputs), "output="),
     "texts as input": (_changed(_texts), f"a tensor .n, ....|{_READ}"),
     "an input that is one number": (_changed(_no_batch), f"a tensor .n, ....|{_READ}"),
     "a batch of none": (lambda: graph(batch=0), "not a possible batch size|failed"),
@@ -174,6 +172,18 @@ for _name, (_make, _tells) in _FILES.items():
         tells=_tells,
         names=_ELSEWHERE.get(_name, "model.onnx"),
     )
+
+
+@hostile(GROUP, "two inputs of which one is given", tells="is given 1 tensor by position", names="ONNX graph")
+def _(folder):
+    action = reading(folder / "model.onnx", graph(_one_more_input))
+    return lambda: observe_logits(action())
+
+
+@hostile(GROUP, "two results of which none is chosen", tells="output=", names="hidden")
+def _(folder):
+    action = reading(folder / "model.onnx", graph(_two_outputs))
+    return lambda: observe_logits(action())
 
 
 @hostile(GROUP, "a tensor in a link that leads outside", tells="outside of its folder", names="model.onnx")

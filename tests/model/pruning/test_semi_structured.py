@@ -36,12 +36,11 @@ def test_what_nm_pruning_gives_is_recognised(model):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_the_layers_run_sparse_and_give_the_same_outputs(model):
-    candidate = (NMPrune() | Quantize("float16", mode="dynamic")).compress(model.cuda())
+def test_on_cuda_the_layers_run_sparse_and_give_the_same_outputs(cuda, model):
+    candidate = (NMPrune() | Quantize("float16", mode="dynamic")).compress(model.to(cuda))
     sparse = to_semi_structured(candidate)
     assert type(sparse[0].weight).__name__.startswith("SparseSemiStructured")
-    inputs = torch.randn(64, 128, device="cuda")
+    inputs = torch.randn(64, 128, device=cuda)
     with torch.no_grad():
         torch.testing.assert_close(sparse(inputs), candidate(inputs), rtol=1e-2, atol=1e-2)
     # 10 outputs are no multiple that the kernels take
