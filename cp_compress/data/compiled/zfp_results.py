@@ -16,6 +16,7 @@ from cp_compress.data.compiled.zfp_blocks import (
     from_negabinary,
     gather,
     lowest_planes,
+    make_scratch,
     scatter,
     synthesise,
     to_negabinary,
