@@ -79,9 +79,18 @@ def _inverse_lines(lines, count, second):
         e0, e1, e2, e3 = _I(tmp0 + tmp3), _I(tmp1 + tmp2), _I(tmp1 - tmp2), _I(tmp0 - tmp3)
         o3, o2, o1, o0 = _odd_part(a7, a5, a3, a1)
         lines[lane], lines[lane + _STRIDE * 7] = _right(_I(e0 + o0 + half), bits), _right(_I(e0 - o0 + half), bits)
-        lines[lane + _STRIDE], lines[lane + _STRIDE * 6] = _right(_I(e1 + o1 + half), bits), _right(_I(e1 - o1 + half), bits)
-        lines[lane + _STRIDE * 2], lines[lane + _STRIDE * 5] = _right(_I(e2 + o2 + half), bits), _right(_I(e2 - o2 + half), bits)
-        lines[lane + _STRIDE * 3], lines[lane + _STRIDE * 4] = _right(_I(e3 + o3 + half), bits), _right(_I(e3 - o3 + half), bits)
+        lines[lane + _STRIDE], lines[lane + _STRIDE * 6] = (
+            _right(_I(e1 + o1 + half), bits),
+            _right(_I(e1 - o1 + half), bits),
+        )
+        lines[lane + _STRIDE * 2], lines[lane + _STRIDE * 5] = (
+            _right(_I(e2 + o2 + half), bits),
+            _right(_I(e2 - o2 + half), bits),
+        )
+        lines[lane + _STRIDE * 3], lines[lane + _STRIDE * 4] = (
+            _right(_I(e3 + o3 + half), bits),
+            _right(_I(e3 - o3 + half), bits),
+        )
 
 
 @inlined
