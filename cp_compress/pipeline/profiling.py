@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
-from cp_compress.base.describing import describe
 from cp_compress.base.devices import usable_device
+from cp_compress.base.showing.describing import describe
 from cp_compress.base.showing.mistaken import is_factory, reject_kind
 from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.coefficients.dataset import CoefficientDataset

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from cp_compress.base.arguments import check_choice, reject
-from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_model, digest_text
 from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
+from cp_compress.base.showing.describing import describe
 from cp_compress.fidelity.observing.pairing import require_same_examples
 from cp_compress.fidelity.observing.refusals import same_data
 from cp_compress.inputs.reading import LabeledData

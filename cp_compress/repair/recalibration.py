@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cp_compress.base.arguments import check_flag, check_integer, check_real, explains_keywords
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.calls import first_input
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import CompressionError, NoEffectError
 from cp_compress.fidelity.observing.runner import Runner, model_device
 from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.calls import first_input
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.model.layers import copy_model

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
-from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_tensors, digest_text
+from cp_compress.base.showing.describing import describe
 from cp_compress.fidelity.comparisons import Comparison, comparisons_of_models
 from cp_compress.fidelity.judging.judgement import Check, Result, judge
 from cp_compress.fidelity.judging.measurement import Measurement

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cp_compress.base.describing import describe_point
 from cp_compress.base.devices import keeping_random_state
 from cp_compress.base.digests import digest_model, start_digest
 from cp_compress.base.errors import CompressionError, NoEffectError, ObservationError
 from cp_compress.base.outcomes import SEVERITY
+from cp_compress.base.showing.describing import describe_point
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.fidelity.observing.observation import forget_observations
 from cp_compress.model.scheme import apply_scheme

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
-from cp_compress.base.describing import Written
 from cp_compress.base.expressions import parse_one
+from cp_compress.base.showing.describing import Written
 from cp_compress.model.footprints import footprint, time_in_turns
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.describing import describe, describe_content, describe_point
 from cp_compress.base.digests import digest_model, digest_tensors
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.parallel import BACKENDS
+from cp_compress.base.showing.describing import describe, describe_content, describe_point
 from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.inputs.seen import known_digests, shared_examples
 from cp_compress.search.constraints import Constraint, Preserved

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import explains_keywords
-from cp_compress.base.describing import describe_point
 from cp_compress.base.numbers import number
 from cp_compress.base.showing.brief import Brief
+from cp_compress.base.showing.describing import describe_point
 from cp_compress.search.trials import Trial, finite_or_none
 
 if TYPE_CHECKING:

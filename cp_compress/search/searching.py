@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.arguments import explains_keywords, reject
-from cp_compress.base.describing import describe, describe_point
+from cp_compress.base.showing.describing import describe, describe_point
 from cp_compress.fidelity.judging.judgement import Check
 from cp_compress.inputs.seen import mark_as_searched
 from cp_compress.search.constraints import Constraint

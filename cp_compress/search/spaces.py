@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cp_compress.base.arguments import check_choice, check_integer, check_real, explains_keywords, reject
-from cp_compress.base.describing import Written, describe
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.expressions import parse_one
+from cp_compress.base.showing.describing import Written, describe
 
 if TYPE_CHECKING:
     from cp_compress.model.scheme import Scheme

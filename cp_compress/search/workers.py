@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 
-from cp_compress.base.describing import describe_point
 from cp_compress.base.parallel import check_parallel, run_parallel
+from cp_compress.base.showing.describing import describe_point
 from cp_compress.search.evaluation import Evaluated, Task, evaluate, evaluate_packed, pack
 from cp_compress.search.spaces import Point
 from cp_compress.search.trials import TrialError

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from cp_compress.base.arguments import check_choice, check_integer, reject
-from cp_compress.base.describing import describe_content
 from cp_compress.base.digests import digest_model, digest_text
 from cp_compress.base.identity import identify
+from cp_compress.base.showing.describing import describe_content
 from cp_compress.base.showing.mistaken import reject_kind
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.model.scheme import Scheme

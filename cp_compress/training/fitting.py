@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.calls import first_input
 from cp_compress.base.devices import keeping_random_state, usable_device
 from cp_compress.base.errors import ObservationError, TrainingError
 from cp_compress.fidelity.observing.runner import Runner
+from cp_compress.inputs.calls import first_input
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.inputs.seen import mark_as_used
 from cp_compress.training.arguments import check_module, check_optimizer

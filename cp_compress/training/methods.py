@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords
-from cp_compress.base.describing import Written
+from cp_compress.base.showing.describing import Written
 
 
 @explains_keywords

@@ -44,7 +44,8 @@ from cp_compress.model.registry import known_schemes
 from cp_compress.model.settings import CRITERIA
 
 densities = st.floats(min_value=1e-9, max_value=1, exclude_min=True)
-patterns = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)
+names = st.text(min_size=1, max_size=8).filter(lambda text: text != "type:")
+patterns = st.lists(names, max_size=3).map(tuple)
 single = st.one_of(
     st.builds(Prune, densities, st.sampled_from(["global", "layer"]), patterns, patterns),
     st.builds(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cp_compress import InvalidArgumentError, Prune
-from cp_compress.base.describing import describe
+from cp_compress.base.showing.describing import describe
 from cp_compress.search import Bisection, Categorical, Integer, Real, SchemeSpace
 
 reals = st.floats(1e-3, 1e3).map(lambda number: float(f"{number:.6g}"))

@@ -76,7 +76,7 @@ def divergence_bounds(reference: TopLogits, candidate: Tensor, as_logits: Callab
     others is more likely than the least likely of the k: the divergence is convex in how their probability is shared
     out, so that it is largest where as many as possible of those that the candidate gives the least have that much.
 
-    >>> logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([[1.0, 1.0, 0.0, 1.0]])
     >>> bounds = divergence_bounds(top_logits(logits[0], 2), logits[1], lambda block: block)
     >>> mine, theirs = (each.double().log_softmax(1) for each in logits[::-1])
     >>> low, high = bounds[0].tolist()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from cp_compress.base.arguments import explains_keywords, reject
-from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import ObservationError
 from cp_compress.fidelity.observing.hooks import watching
@@ -28,6 +27,7 @@ from cp_compress.fidelity.observing.observation import Observation, require_obse
 from cp_compress.fidelity.observing.outputs import floating_tensors, logits_in, naming_part, told
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.fidelity.observing.sampling import choose_examples
+from cp_compress.inputs.calls import first_input
 from cp_compress.inputs.tasks import IGNORED
 from cp_compress.inputs.trees import Inputs
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cp_compress.base.calls import first_input
 from cp_compress.fidelity.observing.hooks import watching
 from cp_compress.fidelity.observing.nested_tensors import tensors_in
+from cp_compress.inputs.calls import first_input
 
 Layout = Literal["first", "last"]
 """Tensors are (n, channels, *places), or (n, *places, channels)."""

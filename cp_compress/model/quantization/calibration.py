@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from cp_compress.base.arguments import explains_keywords, reject
 from cp_compress.base.batching import is_out_of_memory
-from cp_compress.base.calls import first_input
 from cp_compress.base.digests import digest_tensors
 from cp_compress.base.errors import CompressionError, ObservationError
 from cp_compress.base.factories import make_from
+from cp_compress.inputs.calls import first_input
 from cp_compress.inputs.reading import LabeledData
 from cp_compress.model.layers import named_tensors
 from cp_compress.model.representations.arithmetic import has_own_forward

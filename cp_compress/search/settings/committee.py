@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cp_compress.base.arguments import check_real, reject
 from cp_compress.base.batching import BatchSize
-from cp_compress.base.describing import describe
 from cp_compress.base.digests import digest_model
 from cp_compress.base.errors import ObservationError
+from cp_compress.base.showing.describing import describe
 from cp_compress.fidelity.observing.batch_dependence import coarsest_dtype, look_again
 from cp_compress.fidelity.observing.runner import Runner
 

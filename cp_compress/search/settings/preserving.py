@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from cp_compress.base.arguments import check_choice, check_integer, explains_keywords, reject
-from cp_compress.base.describing import describe
 from cp_compress.base.devices import usable_device
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
 from cp_compress.base.parallel import check_parallel
+from cp_compress.base.showing.describing import describe
 from cp_compress.data.codec import Codec
 from cp_compress.data.images import read_runs
 from cp_compress.data.per_example import PerExample

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cp_compress.base.arguments import explains_keywords, reject
-from cp_compress.base.describing import describe_point
+from cp_compress.base.showing.describing import describe_point
 from cp_compress.search.spaces import Point, SchemeSpace
 
 if TYPE_CHECKING:

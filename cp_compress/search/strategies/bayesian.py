@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from cp_compress.base.arguments import check_integer, check_real, explains_keywords
-from cp_compress.base.describing import Written
+from cp_compress.base.showing.describing import Written
 from cp_compress.search.gaussian_process import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Categorical, Integer, Parameter, Point, SchemeSpace
 from cp_compress.search.strategy import StrategyRun

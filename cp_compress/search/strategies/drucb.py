@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cp_compress.base.arguments import check_choice, check_real, explains_keywords
-from cp_compress.base.describing import Written
+from cp_compress.base.showing.describing import Written
 from cp_compress.search.gaussian_process import Floats, fill_unknown, fit_predict
 from cp_compress.search.spaces import Point, SchemeSpace
 from cp_compress.search.strategy import Axis, End, StrategyRun

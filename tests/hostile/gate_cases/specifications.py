@@ -43,7 +43,7 @@ def changed(old: str, new: str) -> str:
 
 _BOUND = "min_agreement = 0.5"
 _TEXTS = {
-    "an empty file": ("", r"needs a table \[data\]"),
+    "an empty file": ("", r"needs a table \[reference\]"),
     "a bracket that stays open": ("[reference\n", "gate.toml:1: not valid TOML"),
     "a text that stays open": (changed('"subjects:make_model"', '"subjects'), "gate.toml:4: not valid TOML"),
     "a value that is missing": (changed("0.5", ""), "gate.toml:13: not valid TOML"),

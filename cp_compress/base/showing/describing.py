@@ -23,7 +23,7 @@ def describe(value: object) -> str:
 
     >>> from fractions import Fraction
     >>> describe(describe), describe(Fraction(1, 2))
-    ('cp_compress.base.describing.describe', '1/2')
+    ('cp_compress.base.showing.describing.describe', '1/2')
     """
     inner = getattr(value, "func", None)
     if callable(inner):  # functools.partial
