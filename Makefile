@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup demo lint check test test-gpu schemas tables docs clean
+.PHONY: setup demo lint check test test-gpu gpu-check schemas tables docs clean
 
 setup: $(READY)
 
@@ -38,6 +38,10 @@ check: lint
 
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist worksteal
+
+# with what is there: it installs nothing
+gpu-check:
+	$(or $(wildcard $(PYTHON)),$(BASE_PYTHON)) benchmarks/gpu_check.py $(ARGS)
 
 test-gpu: setup
 	$(PYTHON) -m pytest -m gpu

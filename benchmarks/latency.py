@@ -32,6 +32,7 @@ from cp_compress import (
     lower,
     to_semi_structured,
 )
+from cp_compress.base.devices import wait_for
 from cp_compress.base.errors import CompressionError
 
 SHAPE = (3, 224, 224)
@@ -78,12 +79,10 @@ def gpu_candidates(dense):
 
 
 def seconds_of(model, inputs):
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
+    wait_for(inputs.device)
     start = time.perf_counter()
     model(inputs)
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
+    wait_for(inputs.device)
     return time.perf_counter() - start
 
 

@@ -13,7 +13,7 @@ from cp_compress.base.arguments import reject
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.base.expressions import Expressible, format_expression
 from cp_compress.base.lazy import LazyModule
-from cp_compress.data.container import Kind, Sealed, unseal
+from cp_compress.data.container import Kind, Sealed, unseal, write_shape
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -118,7 +118,9 @@ def open_streams(streams: Sequence[bytes], kind: Kind) -> list[Sealed]:
     """Open the envelopes of a batch; raises CorruptStreamError unless all hold one shape and dtype."""
     if isinstance(streams, (bytes, bytearray, str)) or not isinstance(streams, Sequence) or len(streams) == 0:
         reject(kind.name, "streams", type(streams).__name__, "must be a sequence of at least one stream (bytes)")
-    opened = [unseal(stream, kind, index) for index, stream in enumerate(streams)]
+    shape = unseal(streams[0], kind, 0).shape
+    like = write_shape(shape), shape
+    opened = [unseal(stream, kind, index, like) for index, stream in enumerate(streams)]
     for index, sealed in enumerate(opened):
         if (sealed.shape, sealed.dtype) != (opened[0].shape, opened[0].dtype):
             raise CorruptStreamError(

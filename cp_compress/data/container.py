@@ -49,9 +49,14 @@ class Sealed(NamedTuple):
 def seal(kind: Kind, shape: tuple[int, ...], dtype: torch.dtype, payload: bytes) -> bytes:
     """Return the payload of one example in its envelope."""
     code = _DTYPES.index(dtype)
-    dimensions = bytes([len(shape)]) + b"".join(map(varint, shape))
+    dimensions = write_shape(shape)
     checksum = zlib.crc32(payload, zlib.crc32(dimensions, kind.start_checksum(code)))
     return b"".join((_FIXED.pack(_MAGIC, kind.number, code, checksum), dimensions, payload))
+
+
+def write_shape(shape: tuple[int, ...]) -> bytes:
+    """Return how a shape is written: the number of dimensions, then each of them."""
+    return bytes([len(shape)]) + b"".join(map(varint, shape))
 
 
 def starts_as(stream: bytes | bytearray | memoryview, kind: Kind) -> bool:
@@ -59,8 +64,11 @@ def starts_as(stream: bytes | bytearray | memoryview, kind: Kind) -> bool:
     return len(stream) > 2 and bytes(stream[:2]) == _MAGIC and stream[2] == kind.number
 
 
-def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
-    """Open an envelope; raises CorruptStreamError, naming the example, for anything but what `seal` made."""
+def unseal(stream: bytes, kind: Kind, index: int, like: tuple[bytes, tuple[int, ...]] = (b"", ())) -> Sealed:
+    """Open an envelope; raises CorruptStreamError, naming the example, for anything but what `seal` made.
+
+    `like` is a shape, as it is written and as it is, that many streams state.
+    """
     if not isinstance(stream, (bytes, bytearray, memoryview)):
         raise CorruptStreamError(f"example #{index}: a stream is bytes, not {type(stream).__name__}", index)
     view = memoryview(stream).cast("B")
@@ -73,7 +81,10 @@ def unseal(stream: bytes, kind: Kind, index: int) -> Sealed:
         settings = f", or was made with settings other than {kind.settings.decode()}" if kind.settings else ""
         rule = f"the {kind.name} stream is damaged{settings} (its checksum is wrong)"
         raise CorruptStreamError(f"example #{index}: {rule}", index)
-    shape, start = _read_shape(view, index)
+    written, shape = like
+    start = _FIXED.size + len(written)
+    if not written or view[_FIXED.size : start] != written:
+        shape, start = _read_shape(view, index)
     return Sealed(shape, _DTYPES[code], view[start:])
 
 

@@ -39,7 +39,8 @@ FILTERS = ["filter_prune(density=0.5)", "filter_prune(density=0.5, shrink=False)
 
 @pytest.mark.parametrize(
     ("kind", "scheme"),
-    [(kind, scheme) for kind in (SmallCNN, TinyTransformer, TokenLSTM) for scheme in SCHEMES]
+    [(kind, scheme) for kind in (SmallCNN, TinyTransformer) for scheme in SCHEMES]
+    + [(TokenLSTM, scheme) for scheme in SCHEMES[::3]]
     + [(SmallCNN, scheme) for scheme in FILTERS],
 )
 def test_the_same_model_as_on_the_cpu(gpu, kind, scheme, tmp_path):
@@ -53,7 +54,7 @@ def test_the_same_model_as_on_the_cpu(gpu, kind, scheme, tmp_path):
     loaded = load(tmp_path / "model.cp", copy.deepcopy(model).to(gpu))
     assert same_bits(bits(loaded), bits(candidate))
     assert footprint(candidate, inputs) == footprint(expected, inputs)
-    assert all(seconds > 0 for seconds in measure_latency(candidate, candidate, inputs, repeats=2))
+    assert all(seconds > 0 for seconds in measure_latency(candidate, candidate, inputs, repeats=1))
 
 
 @pytest.mark.parametrize("kind", [SmallCNN, TinyTransformer, TokenLSTM])

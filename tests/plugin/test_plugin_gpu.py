@@ -5,13 +5,13 @@ import pytest
 pytestmark = pytest.mark.gpu
 
 GATE = """
-@pytest.mark.compress_model("prune(density=0.4)", "quantize(int8)", "quantize(float16)")
+@pytest.mark.compress_model("prune(density=0.4)", "quantize(int8)")
 def test_gate(compressed_model, reference_model, dataset, cp_device):
     assert next(compressed_model.buffers(), next(compressed_model.parameters(), None)).device.type == cp_device.type
     assert next(reference_model.parameters()).device.type == "cpu"
     assert_preserved_predictions(compressed_model, reference_model, dataset, min_agreement=0.1)
-    assert_attribution_iou(compressed_model, reference_model, dataset, min_mean_iou=0.1)
-    assert_boundary_distance(compressed_model, reference_model, dataset, max_median_change=10)
+    assert_attribution_iou(compressed_model, reference_model, dataset, examples=40, min_mean_iou=0.1)
+    assert_boundary_distance(compressed_model, reference_model, dataset, examples=12, max_median_change=10)
 """
 
 

@@ -281,7 +281,7 @@ def cut(numbers, lowest, masks, size, lanes, planes, odd):
 
 @inlined
 def top_bits(numbers, order, size, lanes, tops, leads, highest):
-    """Find of each coefficient, in zfp's order, the top bit set in it and those after it; −1 in `leads` if not its own."""
+    """Find of each coefficient, in zfp's order, the top bit set in it and those after it; `leads` has it or −1."""
     for rank in range(size):
         base, source = rank * lanes, order[rank] * lanes
         for lane in range(lanes):

@@ -16,11 +16,14 @@ from cp_compress.data.compiled.zfp_blocks import (
     from_negabinary,
     gather,
     lowest_planes,
+    make_scratch,
     scatter,
     synthesise,
     to_negabinary,
     top_bits,
 )
+
+__all__ = ["count_bits", "make_scratch", "requantise", "requantise_at_rate"]
 
 
 @Compiled
@@ -37,7 +40,7 @@ def requantise(values, result, order, geometry, form, clip, scratch, first, stop
     bias, fraction, least, planes, odd, kept, margin, _, together = form
     low, high = clip
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
-    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, _, _, counts, tops, leads = scratch
+    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, _, _, _, _, _ = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)
@@ -92,7 +95,7 @@ def count_bits(values, result, order, geometry, form, clip, scratch, first, stop
     n0, n1, n2, n3, d0, d1, d2 = geometry
     bias, fraction, least, planes, odd, kept, margin, _, together = form
     size, most = d0 * d1 * d2 * FOUR, np.uint64(together)
-    buffer, bits, numbers, scales, scale_bits, exponents, masks, runs, lowest, highest, _, counts, tops, leads = scratch
+    buffer, bits, numbers, scales, scale_bits, exponents, _, runs, lowest, highest, _, counts, tops, leads = scratch
     block, end = np.uint64(first), np.uint64(stop)
     while block < end:
         lanes = min(most, end - block)

@@ -52,7 +52,7 @@ __all__ = ["make_planes", "make_scratch", "write_blocks"]
 
 
 def make_planes(size):
-    """Return the memory that a call works in beside its scratch: the bytes of a block, as words too, and eight planes."""
+    """Return the memory that a call works in beside its scratch: the bytes of a block, their words, eight planes."""
     octets = np.zeros(-(-size // 8), np.uint64)
     return octets.view(np.uint8), octets, np.zeros((8, 4), np.uint64)
 

@@ -105,5 +105,7 @@ def join_channels(parts: Sequence[BlockCoefficients]) -> BlockCoefficients:
     if len(set(shapes)) > 1:
         rule = "the arrays of an example must have one shape; use coefficient_arrays or coefficient_arrays_of_streams"
         reject("ZFP", "coefficients", shapes, rule)
+    if len(parts) == 1:
+        return parts[0]
     values = torch.cat([part.values for part in parts], dim=1)
     return BlockCoefficients(values, torch.cat([part.exponents for part in parts], dim=1), parts[0].shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -77,6 +78,7 @@ def block_budget(dimensions: int, rate: float) -> int:
     return math.floor(float(4**dimensions) * rate + 0.5)
 
 
+@functools.lru_cache(maxsize=256)
 def count_blocks(inner: tuple[int, ...]) -> int:
     """Return the number of blocks of an array: each dimension is cut into fours, the last one filled up.
 

@@ -99,6 +99,9 @@ def decompress(payloads: Sequence[memoryview], plan: ArrayPlan, dtype: torch.dty
 
 def split_payload(payload: memoryview, plans: Sequence[ArrayPlan], index: int) -> list[memoryview]:
     """Return the part of each array; raises CorruptStreamError for lengths that no such arrays can have."""
+    if len(plans) == 1:
+        _check_length(plans[0], len(payload), index)
+        return [payload]
     lengths, start = [], 0
     for _ in plans[:-1]:
         words, start = read_varint(payload, start, index)

@@ -74,8 +74,8 @@ def to_blocks(values: Tensor, dimensions: int) -> Tensor:
         repeated = _PADDING[extent % 4]
         if repeated:
             start = extent - extent % 4
-            places = [*range(extent), *(start + place for place in repeated)]
-            values = values.index_select(axis, torch.tensor(places, device=values.device))
+            # an index would be a transfer for which a device is waited for
+            values = torch.cat([values, *(values.narrow(axis, start + place, 1) for place in repeated)], dim=axis)
     batch, grid = values.shape[:batch_dimensions], block_grid(values.shape[batch_dimensions:])
     split = values.reshape(*batch, *(length for count in grid for length in (count, 4)))
     within = [batch_dimensions + 1 + 2 * axis for axis in range(dimensions)]
@@ -224,7 +224,7 @@ def from_sequency(blocks: Tensor) -> Tensor:
 
 
 def _reorder(blocks: Tensor, order: Tensor) -> Tensor:
-    return blocks.movedim(-1, 0).index_select(0, order.to(blocks.device)).movedim(0, -1)
+    return blocks.movedim(-1, 0).index_select(0, order.to(blocks.device, non_blocking=True)).movedim(0, -1)
 
 
 def encode_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from cp_compress.base.errors import CorruptStreamError
 from cp_compress.data.compiled.compiler import find_compiled
 from cp_compress.data.zfp import streams
+from cp_compress.data.zfp.arrays import ArrayPlan
 from cp_compress.data.zfp.limits import count_blocks
+from cp_compress.data.zfp.payload import compress
 from cp_compress.data.zfp.planes import Setting
 from cp_compress.data.zfp.requantise import (
     count_array_bits,
@@ -62,7 +64,7 @@ def outcome(read, *arguments):
 
 
 @given(st.integers(0, 2**64))
-@settings(max_examples=250)
+@settings(max_examples=120)
 def test_streams_are_read_or_refused_as_by_steps(seed):
     chance = random.Random(seed)
     values, mode, numbers = drawn(chance)
@@ -80,7 +82,7 @@ def test_streams_are_read_or_refused_as_by_steps(seed):
 
 
 @given(st.integers(0, 2**64))
-@settings(max_examples=250)
+@settings(max_examples=120)
 def test_results_are_those_of_the_steps(seed):
     values, mode, _ = drawn(random.Random(seed))
     setting = Setting(**mode)
@@ -91,6 +93,17 @@ def test_results_are_those_of_the_steps(seed):
     assert torch.equal(requantise_arrays(values, setting, (-0.5, 3.0)), expected.clamp(-0.5, 3.0))
 
 
+@given(st.integers(0, 2**64))
+@settings(max_examples=60)
+def test_streams_are_written_as_zfp_writes_them(seed):
+    values, mode, numbers = drawn(random.Random(seed))
+    values = torch.nn.functional.hardshrink(values, 2.0 ** (numbers.least_exponent - 1))
+    expected = [zfpy.compress_numpy(row.numpy(), write_header=False, **mode) for row in values]
+    plan = ArrayPlan(slice(None), tuple(values.shape[1:]), tuple(values.shape[1:]), Setting(**mode))
+    assert compress([values], [plan]) == expected
+
+
 def test_it_is_compiled_here():
     assert find_compiled("zfp_reading") is not None
+    assert find_compiled("zfp_writing") is not None
     assert find_compiled("zfp_results") is not None

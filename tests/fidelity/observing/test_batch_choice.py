@@ -1,4 +1,4 @@
-"""Batches are as large as the time of calls tells, within what is allowed, and the same for both models of a pair."""
+"""The size of batches is chosen by how long calls take, within what is allowed, and is one for both models."""
 
 import pytest
 import torch
