@@ -1,11 +1,12 @@
 """JPEG as tensor arithmetic beside Pillow: bits that differ, bytes an image, and throughput in the same run.
 
-    python benchmarks/jpeg_transform.py [--rounds 7] [--images 1000] [--threads 1 2]
+    python benchmarks/jpeg_transform.py [--rounds 7] [--images 1000] [--pixels 32 224 512] [--threads 1 2] [--timed]
 
 Compared are decoded pixels with Pillow's, and computed coefficients with those in its coded images, at every quality
 and subsampling, on noise, on images of two colours and on smooth ones, of odd sizes. Timed are CIFAR-10 test images
-(smooth random ones without CP_DATA), uint8, ours and Pillow in turns: CPU time with one thread, wall-clock time with
-more. MB are those of the pixels. The floor is one copy of the images in memory.
+(smooth random ones without CP_DATA, and of more than 32 pixels), uint8, ours and Pillow in turns: CPU time with one
+thread, wall-clock time with more. MB are those of the pixels. The floor is one copy of the images in memory. Compared
+with decoding are the coefficients of the same streams.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from throughput import print_rates, time_in_turns
+from throughput import make_images, print_rates, print_ratios, time_in_turns
 
 from cp_compress.data import JPEG, CompressedDataset
 from cp_compress.data.jpeg.coefficients import FACTORS
@@ -117,8 +118,10 @@ def works_of(images, quality, pool):
 
 def throughput(images, quality, threads, rounds):
     times = time_in_turns(lambda pool: works_of(images, quality, pool), threads, rounds)
-    title = f"quality {quality}, {len(images):,} images, {threads} thread(s), {rounds} rounds"
+    title = f"quality {quality}, {len(images):,} images {tuple(images.shape[1:])}, {threads} thread(s), {rounds} rounds"
     print_rates(title, times, images.numel() / 1e6, "Pillow: round trip", "copy in memory (floor)")
+    read = "ours: coefficients read"
+    print_ratios(times, [(read, "Pillow: decode"), (read, "ours: decode (by Pillow)")])
 
 
 def main():
@@ -126,13 +129,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--pixels", nargs="+", type=int, default=[32, 224, 512])
+    parser.add_argument("--timed", action="store_true", help="leaves out the comparison of bits and the sizes")
     options = parser.parse_args()
-    sweep()
     images = read_images(options.images)
-    print_sizes(images)
-    for threads in options.threads if options.rounds else ():
-        for quality in (50, 90):
-            throughput(images, quality, threads, options.rounds)
+    if not options.timed:
+        sweep()
+        print_sizes(images)
+    for pixels in options.pixels if options.rounds else ():
+        if pixels != 32:
+            images = (make_images(max(2, 300 * 32**2 // pixels**2), pixels) * 255).byte()
+        for threads in options.threads:
+            for quality in (50, 90):
+                throughput(images, quality, threads, options.rounds)
 
 
 if __name__ == "__main__":

@@ -34,3 +34,18 @@ def print_rates(title, times, megabytes, peer, floor):
         gains = [one / other for one, other in zip(times[peer], taken, strict=True)]
         floors = [one / other for one, other in zip(taken, times[floor], strict=True)]
         print(f"{name:26}{spread(rates, '.0f'):>26}{spread(gains, '.2f'):>30}{spread(floors, '.1f'):>28}", flush=True)
+
+
+def print_ratios(times, pairs):
+    """Print the time of works over that of others in the same round, median and range."""
+    for work, peer in pairs:
+        ratios = [one / other for one, other in zip(times[work], times[peer], strict=True)]
+        print(f"{f'{work} / {peer}':60}{spread(ratios, '.2f'):>22}", flush=True)
+
+
+def make_images(count, size):
+    """Return images (count, 3, size, size), float32 in [0, 1]: shapes of an eighth of the size, and a little noise."""
+    generator = torch.Generator().manual_seed(size)
+    small = torch.rand(count, 3, max(4, size // 8), max(4, size // 8), generator=generator)
+    images = torch.nn.functional.interpolate(small, (size, size), mode="bicubic")
+    return (images + 0.01 * torch.randn(images.shape, generator=generator)).clamp(0, 1)

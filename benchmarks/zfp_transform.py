@@ -1,12 +1,13 @@
 """ZFP as tensor arithmetic beside zfpy: bits that differ, and throughput in the same run.
 
-    python benchmarks/zfp_transform.py [--rounds 7] [--images 2000] [--budgets 1] [--threads 1 2]
+    python benchmarks/zfp_transform.py [--rounds 7] [--pixels 32 224 512] [--layout 3d] [--budgets 1] [--threads 1 2]
 
 The sweep compares decoded values and sizes with zfpy's over 1-D to 4-D arrays of odd shapes, float32 and float64, with
 magnitudes over up to 120 powers of two: every precision, 108 tolerances, and every budget of fixed-rate mode in steps
 of `--budgets` bits until all planes fit (float64 and 4-D in ten and thirty times as long steps).
 
-Timed are images (3, 32, 32) in float32, ours and zfpy in turns: CPU time with one thread, wall-clock time with more.
+Timed are images (3, p, p) in float32, as many as 300 of 32 pixels, in turns with zfpy: CPU time with one thread,
+wall-clock time with more. Compared with decoding are the coefficients of the same streams.
 MB are those of the images. zfpy works image by image, on as many Python threads as torch has (it releases the lock).
 "Round trip" is zfpy's encoding and decoding, what `requantise` replaces. The floor is one copy of the images in memory.
 """
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import zfpy
-from throughput import print_rates, time_in_turns
+from throughput import make_images, print_rates, print_ratios, time_in_turns
 
 from cp_compress.data import ZFP
 from cp_compress.data.zfp.planes import Setting
@@ -86,16 +87,10 @@ def print_counts(shape, dtype, counts):
     print(f"{shape:16}{dtype:16}{settings:>10,}{values:>14,}{wrong:>11,}{sizes:>9,}{wrong_sizes:>11,}", flush=True)
 
 
-def make_images(count):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(count, 3, 32, 32, generator=generator).cumsum(-1).cumsum(-2)
-    low, high = images.aminmax()
-    return (images - low) / (high - low)
-
-
-def works_of(images, mode, pool):
+def works_of(images, mode, layout, pool):
     """Return what is timed, by name: ours and zfpy's."""
-    codec, rows = ZFP(**mode, clip=None), list(images.numpy())
+    codec = ZFP(**mode, layout=layout, clip=None)
+    rows = list((images if layout == "3d" else images.flatten(1, 2)).numpy())
     coded = [zfpy.compress_numpy(row, **mode) for row in rows]
     streams = codec.encode(images)
     copy = torch.empty_like(images)
@@ -114,25 +109,31 @@ def works_of(images, mode, pool):
         "copy in memory (floor)": lambda: copy.copy_(images),
         "ours: requantise": lambda: codec.requantise(images),
         "ours: size_bits": lambda: codec.size_bits(images),
+        "ours: coefficients read": lambda: codec.coefficients_of_streams(streams),
         "ours: coefficients": lambda: codec.coefficients(images),
         "zfpy: round trip": lambda: list(pool.map(both, parts)),
         "zfpy: encode": lambda: list(pool.map(compress, parts)),
         "zfpy: decode": lambda: list(pool.map(decompress, parts)),
-        "ours: encode (by zfpy)": lambda: codec.encode(images),
+        "ours: encode": lambda: codec.encode(images),
         "ours: decode (by zfpy)": lambda: codec.decode(streams),
     }
 
 
-def throughput(images, mode, threads, rounds):
-    times = time_in_turns(lambda pool: works_of(images, mode, pool), threads, rounds)
-    title = f"{ZFP(**mode)}, {len(images):,} images, {threads} thread(s), {rounds} rounds"
-    print_rates(title, times, images.numel() * 4 / 1e6, "zfpy: round trip", "copy in memory (floor)")
+def throughput(images, mode, layout, threads, rounds):
+    times = time_in_turns(lambda pool: works_of(images, mode, layout, pool), threads, rounds)
+    title = f"{ZFP(**mode, layout=layout)}, {len(images):,} images {tuple(images.shape[1:])}, {threads} thread(s)"
+    print_rates(
+        f"{title}, {rounds} rounds", times, images.numel() * 4 / 1e6, "zfpy: round trip", "copy in memory (floor)"
+    )
+    read = "ours: coefficients read"
+    print_ratios(times, [(read, "zfpy: decode"), (read, "ours: decode (by zfpy)"), ("ours: encode", "zfpy: encode")])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="0 leaves out the throughput")
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--pixels", type=int, nargs="+", default=[32, 224, 512])
+    parser.add_argument("--layout", choices=["2d", "3d"], default="3d")
     parser.add_argument("--budgets", type=int, default=1, help="step between budgets in bits; 0 leaves out the sweep")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     options = parser.parse_args()
@@ -140,10 +141,11 @@ def main():
     if options.budgets:
         sweep(options.budgets)
     if options.rounds:
-        images = make_images(options.images)
-        for mode in MODES:
-            for threads in options.threads:
-                throughput(images, mode, threads, options.rounds)
+        for pixels in options.pixels:
+            images = make_images(max(2, 300 * 32**2 // pixels**2), pixels)
+            for mode in MODES:
+                for threads in options.threads:
+                    throughput(images, mode, options.layout, threads, options.rounds)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,31 @@ def test_embeddings_are_pooled_as_the_folder_says(tmp_path, ids):
         load_transformer(folder)
 
 
+def test_encoders_that_were_saved_for_another_task_embed(tmp_path, llama, ids):
+    masked = saved(tmp_path / "masked", "BertForMaskedLM", "BertConfig", **TEXT, **BERT)
+    sizes = {"vocab_size": 30, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    t5 = saved(tmp_path / "t5", "T5Model", "T5Config", **sizes, decoder_start_token_id=0)
+    saved(tmp_path / "encoder", "T5EncoderModel", "T5Config", **sizes)
+    for folder, encoder in (("masked", masked.bert), ("t5", t5.encoder), ("encoder", t5.encoder)):
+        read = load_transformer(tmp_path / folder, task="embedding", pooling="mean")
+        with torch.no_grad():
+            expected = encoder(ids, attention_mask=torch.ones_like(ids)).last_hidden_state.mean(1)
+            if folder != "encoder":
+                torch.testing.assert_close(read(ids), expected)
+            assert read(ids).shape == expected.shape
+        assert not any("pooler" in name or "decoder" in name for name, _ in read.named_parameters())
+    read = load_transformer(tmp_path / "llama", task="embedding", pooling="last")
+    torch.testing.assert_close(read(ids), llama.model(ids).last_hidden_state[:, -1])
+    file = tmp_path / "llama" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 1}))
+    with pytest.raises(ArtifactError, match=r"unexpected keys.*model.layers.1"):
+        load_transformer(tmp_path / "llama", task="embedding", pooling="last")
+    widths = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    saved(tmp_path / "vit", "ViTModel", "ViTConfig", **widths, image_size=8, patch_size=4)
+    with pytest.raises(ArtifactError, match="takes pixel_values; embeddings are made of token ids"):
+        load_transformer(tmp_path / "vit", pooling="mean")
+
+
 def test_detectors_are_called_as_those_of_torchvision(tmp_path):
     pytest.importorskip("torchvision")
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -196,6 +221,22 @@ def test_adapters_beside_the_weights_and_merged(tmp_path, llama, lora, ids):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("begun", ["pissa", "olora"])
+def test_adapters_that_change_the_weights_beside_them(tmp_path, llama, ids, begun):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=begun)
+    adapted = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(tmp_path / "llama"), config).eval()
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_" in name:
+                weights.mul_(1.5)
+        adapted.save_pretrained(tmp_path / "lora")
+        for merge in (False, True):
+            read = load_transformer(tmp_path / "llama", adapter=tmp_path / "lora", merge_adapter=merge)
+            torch.testing.assert_close(read(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_adapters_that_are_refused(tmp_path, llama, lora):
     file = tmp_path / "lora" / "adapter_config.json"
     config = json.loads(file.read_text())
@@ -207,6 +248,8 @@ def test_adapters_that_are_refused(tmp_path, llama, lora):
         ({"target_modules": ["nothing"]}, "failed"),
         ({"r": 8}, "failed|other shapes"),
         ({"r": 10**9}, "the rank r"),
+        ({"init_lora_weights": "pissa_niter_4"}, "begun by 'pissa_niter_4'.*as a plain LoRA"),
+        ({"lora_alpha": float("inf")}, "lora_alpha = inf, which is no finite number"),
     ):
         file.write_text(json.dumps({**config, **changes}))
         with pytest.raises(ArtifactError, match=told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ _TAKEN = (
 )
 _SILENT = (
     *("base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version", "auto_mapping"),
-    *("init_lora_weights", "runtime_config", "loftq_config", "megatron_core", "qalora_group_size"),
+    *("runtime_config", "loftq_config", "megatron_core", "qalora_group_size"),
 )
 """Entries that change nothing of an adapter whose weights are there: where it came from, and how it was begun."""
+_BEGUN = "init_lora_weights"
+_KEEPING, _RESTARTING = (None, True, False, "gaussian", "orthogonal"), ("pissa", "olora")
+"""Beginnings that leave the network's own weights as they are, and those that the library takes out of them again."""
 _LARGEST_RANK = 1 << 16
 
 
@@ -67,13 +71,27 @@ def _checked(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         kind = shortened(repr(config.get("peft_type")), 60)
         raise ArtifactError(folder / _CONFIG, f"is an adapter of type {kind}; only LORA is read")
     for name, value in config.items():
-        if name not in _TAKEN + _SILENT and value not in (None, False, {}, [], ""):
-            told = f"has the entry {shortened(name, 60)}, which is refused: it can load other code or files"
+        if name not in (*_TAKEN, *_SILENT, _BEGUN) and value not in (None, False, {}, [], ""):
+            told = f"has the entry {shortened(name, 60)}, which is refused: it asks for more than a plain LoRA"
             raise ArtifactError(folder / _CONFIG, told)
     rank = config.get("r")
     if not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK:
         raise ArtifactError(folder / _CONFIG, f"has the rank r = {shortened(repr(rank), 40)}")
-    return {name: config[name] for name in _TAKEN if name in config} | {"inference_mode": True}
+    scales = {"lora_alpha": config.get("lora_alpha", 8)} | dict(config.get("alpha_pattern") or {})
+    for name, scale in scales.items():
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            shown = shortened(f"{name} = {scale!r}", 80)
+            raise ArtifactError(folder / _CONFIG, f"has the scale {shown}, which is no finite number")
+    kept = {name: config[name] for name in _TAKEN if name in config} | {"inference_mode": True}
+    begun = config.get(_BEGUN, True)
+    if begun in _RESTARTING:
+        return kept | {_BEGUN: begun}
+    if begun not in _KEEPING:
+        told = (
+            f"was begun by {shortened(repr(begun), 60)}, which may change the network's own weights: save it as a plain"
+        )
+        raise ArtifactError(folder / _CONFIG, f"{told} LoRA (path_initial_model_for_weight_conversion of peft)")
+    return kept
 
 
 def _require_same(held: Mapping[str, Any], header: Mapping[str, Any], folder: Path) -> None:

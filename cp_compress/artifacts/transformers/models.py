@@ -147,7 +147,7 @@ def load_transformer(
             reject(_OWNER, "pooling", pooling, f"is for the task embedding, and this is {task}")
         with told(checked.path, "transformers' reading it"):
             _require_size(config, kind, checked)
-            network = _load(copy, config, kind, checked)
+            network = _load(copy, config, kind, checked, task)
     if adapter is not None:
         with (
             tempfile.TemporaryDirectory(prefix="cp-adapter-") as copy,
@@ -163,6 +163,8 @@ def load_transformer(
 def _for_task(task: str, network: Any, checked: CheckedFolder, pooling: str | None) -> nn.Module:
     """Return a network as what a task's checks call."""
     if task == "embedding":
+        if network.main_input_name != "input_ids":
+            raise ArtifactError(checked.path, f"takes {network.main_input_name}; embeddings are made of token ids")
         return TransformerEmbedding(network, read_pooling(checked.path, checked.root, pooling)).eval()
     if task == "object_detection":
         with told(checked.path, "transformers' post-processing"):
@@ -244,7 +246,7 @@ def _counting_parts(most: int, checked: CheckedFolder) -> Iterator[None]:
 
 
 def _load(
-    folder: str, config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder
+    folder: str, config: PretrainedConfig, kind: type[PreTrainedModel], checked: CheckedFolder, task: str
 ) -> PreTrainedModel:
     with quiet():
         network, report = kind.from_pretrained(
@@ -257,7 +259,11 @@ def _load(
             dtype="auto",
             output_loading_info=True,
         )
-    for what, names in report.items():
+    spare = _spare(network, report, checked) if task == "embedding" else set()
+    if any(name.startswith("pooler.") for name in spare):
+        network.pooler = None
+    for what, listing in report.items():
+        names = set(listing).difference(spare)
         if names:
             listed = shortened(sorted(map(str, names))[:5], 300)
             raise ArtifactError(checked.path, f"does not fit its configuration: {what.replace('_', ' ')} {listed}")
@@ -267,6 +273,19 @@ def _load(
             part.name_or_path = ""
     loaded: PreTrainedModel = network
     return loaded
+
+
+def _spare(network: PreTrainedModel, report: Mapping[str, Any], checked: CheckedFolder) -> set[str]:
+    """Return the tensors that an encoder has no use for, or can do without: those of what was saved around it.
+
+    No embedding reads the layer behind the outputs for tokens, nor the head of another task.
+    """
+    missing = {name for name in report["missing_keys"] if name.startswith("pooler.")}
+    named = checked.config.get("architectures") or [type(network).__name__]
+    if type(network).__name__ in named:
+        return missing
+    parts = {network.base_model_prefix, *(name for name, _ in network.named_children())}
+    return missing | {name for name in report["unexpected_keys"] if name.partition(".")[0] not in parts}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "causal_lm": ("MODEL_FOR_CAUSAL_LM_MAPPING",),
     "seq2seq_lm": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING"),
     "object_detection": ("MODEL_FOR_OBJECT_DETECTION_MAPPING",),
-    "embedding": ("MODEL_MAPPING",),
+    "embedding": ("MODEL_FOR_TEXT_ENCODING_MAPPING", "MODEL_MAPPING"),
 }
 """The tasks, each with the tables of transformers that name its classes."""
 

@@ -28,7 +28,9 @@ def class_for(config: PretrainedConfig, checked: CheckedFolder, task: str | None
     for name in tasks:
         for one in found[name]:
             if one.__name__ in named:
-                return name, one
+                # of T5 and its like, embeddings are made by the encoder alone
+                encodes = name == "embedding" and getattr(config, "is_encoder_decoder", False)
+                return name, found[name][0] if encodes else one
     known = [name for name in (tasks if task is not None else _DEFAULT) if found[name]]
     if known and (task is not None or not named):
         return known[0], found[known[0]][0]

@@ -89,8 +89,8 @@ class ZFP(StreamCodec, ZFPSettings):
         """Return examples (n, ...) in the shape and dtype that were encoded.
 
         `precision` limits the number of bit planes of each block that are used. Decoding streams of a higher precision
-        this way gives, bit for bit, what encoding at this precision would have given. It takes many times as long as
-        without.
+        this way gives, bit for bit, what encoding at this precision would have given. It takes longer than without,
+        and many times as long where the extra `kernels` is not installed.
 
         Raises CorruptStreamError, naming the example, for damaged streams, streams of different shapes and those of a
         codec in another mode, layout or colour; InvalidArgumentError for a precision above the stored one.

@@ -334,7 +334,7 @@ def observe(
 
     Errors of the model and its outputs are raised when results are first needed: ObservationError for inputs that the
     model cannot take, NaN or infinite logits, labels outside the classes, and a model that returns other logits when it
-    is run on the first 16 examples once more.
+    is run on the first 16 examples once more (of large ones, such as photographs, on 4).
 
     Args:
         model: A callable that maps a batch to logits (n, classes), such as an `nn.Module`; it is not changed or moved.

@@ -49,7 +49,7 @@ def run_pass(
         gatherer.add(found)
         calls.keep()
         if not first:
-            first.append(inputs[: min(REPEATED_EXAMPLES, gatherer.sizes[0])])
+            first.append(inputs[: min(REPEATED_EXAMPLES, rows_in_cache(values_in(inputs)) // 2, gatherer.sizes[0])])
         targets.append(known)
         digest.update(inputs, labels)
 

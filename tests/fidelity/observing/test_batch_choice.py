@@ -65,3 +65,17 @@ def test_both_models_are_run_in_the_calls_that_the_first_ones_time_chose(monkeyp
     held = observe(model("quick", 0), data, batch_size=16, deployed_batch_size=16)
     assert held.batches == (16, 6)
     assert held.chosen_batch is None
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 16), (160, 5), (300, 4)])
+def test_fewer_of_large_examples_are_asked_about_again(side, expected):
+    counts = []
+
+    def model(images):
+        counts.append(len(images))
+        return images.mean(dim=(1, 2))[:, None] * torch.arange(3.0)
+
+    data = torch.randn(20, side * 4, side, generator=torch.Generator().manual_seed(0)), torch.zeros(20).long()
+    seen = observe(model, data, deployed_batch_size=20)
+    assert len(seen.logits) == 20
+    assert sum(counts) == 20 + expected
