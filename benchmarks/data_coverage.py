@@ -6,7 +6,7 @@ boundary the true drop is the margin: a claim "the drop is at most the margin" a
 lie at the margin ("each class": any of them called proven by Holm's method is an error). Power is how often a model
 that does not drop at all is proven so.
 
-Run: python benchmarks/coverage.py [RUNS]
+Run: python benchmarks/data_coverage.py [RUNS]
 """
 
 import functools
