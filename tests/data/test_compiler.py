@@ -45,3 +45,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
     assert compiler.code_folder() is None
     assert call(compiler.Compiled(double)) == 0
+
+
+def test_a_numba_that_cannot_be_imported_is_told_and_one_that_is_absent_is_not(monkeypatch):
+    def importing(error):
+        def fail(name):
+            raise error
+
+        monkeypatch.setattr(compiler.importlib, "import_module", fail)
+        return compiler.find_compiled.__wrapped__("zfp_reading")
+
+    assert importing(ModuleNotFoundError("No module named 'numba'", name="numba")) is None
+    with pytest.warns(RuntimeWarning, match="numba cannot be imported, .*slower: Numba needs NumPy"):
+        assert importing(ImportError("Numba needs NumPy 2.3 or less")) is None

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -28,12 +29,18 @@ _changing = threading.Lock()
 
 @cache
 def find_compiled(name: str) -> Any:
-    """Return a module of this folder, or None where its functions cannot be compiled."""
+    """Return a module of this folder, or None where its functions cannot be compiled.
+
+    Warns where numba is installed and cannot be imported, since all is slower then.
+    """
     if sys.byteorder != "little":  # words of streams are read as the machine's own
         return None
     try:
         numba = importlib.import_module("numba")
-    except Exception:  # an installation that does not fit the NumPy at hand raises errors of several kinds
+    except Exception as error:  # an installation that does not fit the NumPy at hand raises errors of several kinds
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
+            told = f"numba cannot be imported, so that codecs compute by steps, which is slower: {error}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
         return None
     if numba.config.DISABLE_JIT:
         return None

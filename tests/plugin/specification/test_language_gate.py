@@ -190,7 +190,7 @@ def test_served_models_in_a_specification_and_on_the_command_line(folder, capsys
         asked = len(server.seen)
         unknown = gate("max_kl_quantile = [0.99, 1.0]", url=url)
         unknown.assert_outcomes(failed=1)
-        unknown.stdout.fnmatch_lines(["*kl_quantile_0.99*not known: a served model tells the most likely*"])
+        unknown.stdout.fnmatch_lines(["*kl_quantile_0.99*not known: a served or frozen model tells the most likely*"])
         gate("min_agreement = 0.9", "predictions", url=url).stdout.fnmatch_lines(["*predictions needs more*tiny at*"])
         secret = gate("min_token_agreement = 0.8", url=url.replace("//", "//me:sesame@"))
         assert "api_key_env" in str(secret.stdout)
