@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -12,6 +13,8 @@ if _own_run:
     os.environ.pop("GITHUB_STEP_SUMMARY", None)
     # readline, which pytest imports, leaves them to workers
     os.environ.pop("COLUMNS", None), os.environ.pop("LINES", None)
+    # pytester gives every run of pytest a home of its own, in which all codecs would be compiled anew
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path.home() / ".cache"))
     # the time that an example takes says nothing about the code on a busy machine
     if "CI" in os.environ:
         settings.register_profile("suite", deadline=None, derandomize=True, database=None, print_blob=True)

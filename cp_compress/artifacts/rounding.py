@@ -49,8 +49,10 @@ def _rounded_graph(content: bytes, path: str | os.PathLike[str]) -> bytes:
     model: Any = onnx.ModelProto.FromString(content)
     changed = False
     for tensor in model.graph.initializer:
-        held = not tensor.external_data and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-        if held and len(tensor.dims) > 1:
+        if len(tensor.dims) > 1 and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+            if tensor.external_data:
+                told = "keeps weights in other files, which are not rounded: save it as one file, or name an equivalent"
+                raise ArtifactError(path, told)
             before = torch.from_numpy(numpy_helper.to_array(tensor).copy())
             after = _rounded(before)
             changed = changed or not torch.equal(before, after)

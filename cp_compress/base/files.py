@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import stat
@@ -47,6 +48,33 @@ def replacing(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Let one process at a time make the file or folder at `target`; a hidden file beside it stays.
+
+    Raises BlockingIOError while another process does, and OSError where nothing can be written beside it.
+    """
+    from filelock import FileLock, Timeout
+
+    place = target.with_name(f".{target.name}.lock")
+    lock = FileLock(place, timeout=0)
+    if not os.access(target.parent, os.W_OK):
+        number = errno.EACCES if target.parent.is_dir() else errno.ENOENT
+        raise OSError(number, f"nothing can be written in {target.parent}: {os.strerror(number)}")
+    try:
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) and place.exists():
+            raise BlockingIOError(errno.EAGAIN, f"another process is writing {target}") from None
+        # some versions of filelock take a folder that cannot be written for a lock that is held
+        number = errno.EACCES if isinstance(error, Timeout) or error.errno is None else error.errno
+        raise OSError(number, f"nothing can be written in {target.parent}: {os.strerror(number)}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def no_such_file(path: str | os.PathLike[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.error_reasons import printable_line
@@ -152,6 +152,7 @@ def run(options: argparse.Namespace) -> int:
     levels = dict.fromkeys([*options.level, *(find_level(requirement.metric) for requirement in requirements)])
     levels = levels or {"predictions": None}
     comparisons = {level: read_comparison(level, options, requirements) for level in levels}
+    require_taken(options, [chosen for _, chosen in comparisons.values()])
     streamed = [level for level in levels if COMPARISONS[level].kind == "streamed"]
     if streamed and len(levels) > 1:
         others = ", ".join(level for level in levels if level != streamed[0])
@@ -225,6 +226,14 @@ def read_comparison(
     asked = [requirement.metric for requirement in requirements if find_level(requirement.metric) == level]
     asked = asked or [metric.name for metric in comparison.metrics]
     return comparison.compare, {**comparison.implied(asked), **chosen}
+
+
+def require_taken(options: argparse.Namespace, chosen: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidArgumentError for an option that none of the comparisons takes, given what each is given."""
+    for name in ("layer", "method", "input", "at_layer", "tokenizer", "encode"):
+        if getattr(options, name, None) is not None and not any(name in one for one in chosen):
+            rule = "no level that is measured takes it: name one by --level, or leave it out"
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} {getattr(options, name)}: {rule}")
 
 
 def find_level(metric: str) -> str:

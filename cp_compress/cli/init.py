@@ -11,14 +11,16 @@ from cp_compress.base.error_reasons import printable_line
 from cp_compress.base.errors import InvalidArgumentError
 from cp_compress.base.files import write_atomically
 from cp_compress.base.showing.tables import number, table
-from cp_compress.cli.compare import add_deployed_batch_size
+from cp_compress.cli.compare import add_deployed_batch_size, require_taken
 from cp_compress.cli.models_and_data import (
     add_device,
     add_model_output,
     add_moved,
+    can_be_compressed,
     read_count,
     read_data,
     read_device,
+    read_equivalent,
     read_model,
     read_model_output,
 )
@@ -91,6 +93,9 @@ def run(options: argparse.Namespace) -> int:
 
     if Path(options.output).exists() and not options.overwrite:
         raise InvalidArgumentError(f"--output {options.output}: is there already; --overwrite replaces it")
+    asked = options.level or _LEVELS
+    chosen = _chosen_options(options)
+    require_taken(options, [chosen.get(level, {}) for level in asked])
     usual = [] if options.candidate else [_SCHEME]
     schemes = {text: parse_scheme(text) for text in options.scheme or usual}
     device = read_device(options)
@@ -101,8 +106,8 @@ def run(options: argparse.Namespace) -> int:
         size: dict[str, Any] = {"batch_size": options.batch_size, "deployed_batch_size": options.deployed_batch_size}
         size["output"] = read_model_output(options)
         bar.stage("noise")
-        noise = options.noise or ([_NOISE] if _can_be_compressed(reference) else [])
-        others = [_equivalent(text, reference, options, device) for text in noise]
+        noise = options.noise or ([_NOISE] if can_be_compressed(reference) else [])
+        others = [read_equivalent(text, reference, options.architecture, device) for text in noise]
         others = others or [read_rounded(options.reference, str(device))]
         references = [observe(model, data, device=device, **size) for model in (reference, *others)]
         candidates, compressions = {}, {}
@@ -119,8 +124,6 @@ def run(options: argparse.Namespace) -> int:
             compressions[text] = compare_footprints(given, reference, None, ["compression"]).metrics["compression"]
         bar.stage("bounds")
         served = served_levels(reference, role="reference")
-        asked = options.level or _LEVELS
-        chosen = _chosen_options(options)
         # a method or directions may serve where the usual ones do not: the comparison says itself what it lacks
         reasons = {level: why for level in asked if (why := served[level]) is not None and level not in chosen}
         levels = [level for level in asked if level not in reasons]
@@ -153,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
 def _read_reference(options: argparse.Namespace, device: Any) -> Any:
     """Return the reference; raises InvalidArgumentError for one that no scheme compresses, where schemes are meant."""
     model = read_model(options.reference, options.architecture, device, "REFERENCE")
-    if not _can_be_compressed(model) and (options.scheme or not options.candidate):
+    if not can_be_compressed(model) and (options.scheme or not options.candidate):
         rule = (
             "bounds are measured on what schemes make of the reference, and only a torch.nn.Module can be compressed; "
             "give the model that it was made from, as package.module:factory or as weights with --architecture, or "
@@ -162,14 +165,6 @@ def _read_reference(options: argparse.Namespace, device: Any) -> Any:
         )
         raise InvalidArgumentError(f"REFERENCE {options.reference} is an {type(model).__name__}: {rule}")
     return model
-
-
-def _can_be_compressed(model: Any) -> bool:
-    from torch import nn
-
-    from cp_compress.artifacts.exported_programs.models import ExportedModel
-
-    return isinstance(model, nn.Module) and not isinstance(model, ExportedModel)
 
 
 def _chosen_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -185,17 +180,6 @@ def _chosen_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def _factory_of(options: argparse.Namespace) -> str | None:
     """Return the architecture behind candidates that are files of weights: the reference's factory."""
     return options.reference if ":" in options.reference else None
-
-
-def _equivalent(text: str, reference: Any, options: argparse.Namespace, device: Any) -> Any:
-    from cp_compress.model import parse_scheme
-
-    if "(" in text and not Path(text).is_file():  # a file may be called anything
-        if not _can_be_compressed(reference):
-            rule = "no scheme makes an equivalent of this reference: name another file, or leave --noise out"
-            raise InvalidArgumentError(f"--noise {text}: {rule}")
-        return parse_scheme(text).compress(reference)
-    return read_model(text, options.architecture, device, "--noise")
 
 
 def _plain(proposal: Proposal) -> dict[str, Any]:

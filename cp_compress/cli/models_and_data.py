@@ -79,6 +79,29 @@ def add_moved(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def can_be_compressed(model: Model) -> bool:
+    """Return whether schemes compress a model: a module, but not one that an exported program holds."""
+    from torch import nn
+
+    from cp_compress.artifacts.exported_programs.models import ExportedModel
+
+    return isinstance(model, nn.Module) and not isinstance(model, ExportedModel)
+
+
+def read_equivalent(text: str, reference: Model, architecture: str | None, device: torch.device) -> Model:
+    """Return what --noise names: a model of its own, or the reference after a scheme."""
+    from torch import nn
+
+    from cp_compress.model import parse_scheme
+
+    if "(" not in text or Path(text).is_file():  # a file may be called anything
+        return read_model(text, architecture, device, "--noise")
+    if not (can_be_compressed(reference) and isinstance(reference, nn.Module)):
+        rule = "no scheme makes an equivalent of this reference: name another file, or leave --noise out"
+        raise InvalidArgumentError(f"--noise {text}: {rule}")
+    return parse_scheme(text).compress(reference)
+
+
 def read_module(name: str, architecture: str | None, device: torch.device, what: str = "MODEL") -> nn.Module:
     """Return a model as `read_model` does; raises InvalidArgumentError for one that is no torch.nn.Module."""
     from torch import nn

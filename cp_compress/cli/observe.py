@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from cp_compress.base.errors import InvalidArgumentError
@@ -14,6 +15,7 @@ from cp_compress.cli.models_and_data import (
     read_count,
     read_data,
     read_device,
+    read_equivalent,
     read_model,
     read_model_output,
 )
@@ -84,7 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the model over the data, write the file, and print its digest."""
-    from cp_compress.artifacts.observations.loading import read_observation
+    from cp_compress.artifacts.guards import opened
+    from cp_compress.artifacts.observations.format import read_layout
 
     device = read_device(options)
     with progress(options, 2) as bar:
@@ -93,10 +96,11 @@ def run(options: argparse.Namespace) -> int:
         observe = _observe_language if options.level == "language" else _observe_examples
         bar.stage("observing")
         digest = observe(model, options, device)
-    facts = read_observation(options.output, digest=digest).content
+    with opened(options.output, sys.maxsize) as file:
+        facts = read_layout(file, options.output)[0]
     what = "documents" if options.level == "language" else "examples"
     classes = "vocabulary" if options.level == "language" else "classes"
-    count, choices = facts.data["count"], facts.facts["outputs"]["classes"]
+    count, choices = facts["data"]["count"], facts["outputs"]["classes"]
     rows = [(what, number(count)), (classes, number(choices)), ("digest", digest)]
     content = {"output": options.output, "digest": digest, what: count, classes: choices}
     emit(options, f"{table(rows)}\n\nwritten to {options.output}", content)
@@ -119,22 +123,8 @@ def _observe_examples(model: Model, options: argparse.Namespace, device: torch.d
         output=read_model_output(options),
         layers=options.layer,
         top_k=options.top_k,
-        noise={text: _equivalent(text, model, options, device) for text in options.noise},
+        noise={text: read_equivalent(text, model, options.architecture, device) for text in options.noise},
     )
-
-
-def _equivalent(text: str, model: Model, options: argparse.Namespace, device: torch.device) -> Model:
-    """Return another reference: a model of its own, or this one after a scheme."""
-    if "(" not in text:
-        return read_model(text, options.architecture, device, "--noise")
-    from torch import nn
-
-    from cp_compress.model import parse_scheme
-
-    if not isinstance(model, nn.Module):
-        rule = "only a torch.nn.Module can be compressed; give models of their own"
-        raise InvalidArgumentError(f"--noise {text}: MODEL is a {type(model).__name__}: {rule}")
-    return parse_scheme(text).compress(model)
 
 
 def _observe_language(model: Model, options: argparse.Namespace, device: torch.device) -> str:

@@ -52,7 +52,7 @@ def read_target(text: str) -> str:
 def require_different_files(options: argparse.Namespace) -> None:
     """Reject two options that would write one file."""
     named: dict[Path, str] = {}
-    for name in ("output", "json", "state"):
+    for name in ("output", "json", "state", "picture"):
         value = getattr(options, name, None)
         if value and value != "-":
             other = named.setdefault(Path(value).resolve(), name)

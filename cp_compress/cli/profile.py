@@ -67,11 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Profile every combination and print one line each, or the stages of a single one."""
-    if options.model is None and (options.scheme or options.backward):
-        option = "--scheme" if options.scheme else "--backward"
-        raise InvalidArgumentError(f"{option} is about a model: add --model MODEL")
-    if options.picture and options.json not in (None, "-") and Path(options.picture) == Path(options.json):
-        raise InvalidArgumentError(f"--picture and --json both name {options.picture}: give each its own file")
+    about = [name for name in ("scheme", "architecture", "backward") if getattr(options, name)]
+    if options.model is None and about:
+        raise InvalidArgumentError(f"--{about[0]} is about a model: add --model MODEL")
     from cp_compress.pipeline.picture import draw
     from cp_compress.pipeline.profiling import profile_pipelines
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cp_compress.base.errors import InvalidArgumentError
-from cp_compress.cli.compare import add_requirement_arguments, find_level, read_comparison, read_requirements
+from cp_compress.cli.compare import (
+    add_requirement_arguments,
+    find_level,
+    read_comparison,
+    read_requirements,
+    require_taken,
+)
 from cp_compress.cli.models_and_data import (
     add_device,
     add_model_output,
@@ -86,6 +93,9 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError(
             "a search needs at least one --require; without requirements the smallest model always wins"
         )
+    levels = dict.fromkeys(find_level(requirement.metric) for requirement in requirements)
+    chosen = {level: read_comparison(level, options, requirements)[1] for level in levels}
+    require_taken(options, [*chosen.values()])
     model = read_module(options.model, options.architecture, read_device(options))
     data = read_data(options.data)
     gate_data = None if options.gate_data is None else read_data(options.gate_data, "--gate-data")
@@ -94,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
             model,
             space,
             objective=options.objective,
-            constraints=[_constraint(level, options, data) for level in _levels(options)],
+            constraints=[_constraint(level, own, options, data) for level, own in chosen.items()],
             strategy=options.strategy,
             trials=options.trials,
             seed=options.seed,
@@ -133,16 +143,10 @@ def _read_space(options: argparse.Namespace) -> SchemeSpace:
     return SchemeSpace(options.scheme, **read_parameters(options.parameter))
 
 
-def _levels(options: argparse.Namespace) -> list[str]:
-    return list(dict.fromkeys(find_level(requirement.metric) for requirement in read_requirements(options)))
-
-
-def _constraint(level: str, options: argparse.Namespace, data: Any) -> Preserved:
+def _constraint(level: str, chosen: Mapping[str, Any], options: argparse.Namespace, data: Any) -> Preserved:
     from cp_compress.search import Preserved
 
-    requirements = read_requirements(options)
-    own = [requirement for requirement in requirements if find_level(requirement.metric) == level]
-    _, chosen = read_comparison(level, options, requirements)
+    own = [requirement for requirement in read_requirements(options) if find_level(requirement.metric) == level]
     size, deployed = options.batch_size, options.deployed_batch_size
     part = read_model_output(options)
     return Preserved(level, data, own, chosen, batch_size=size, deployed_batch_size=deployed, output=part)

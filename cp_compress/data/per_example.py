@@ -24,10 +24,11 @@ _MOST = 256  # what the byte behind each stream can tell apart
 class PerExample(StreamCodec):
     """Several settings of a codec; each example is stored at one of them, and decoding needs nothing but its stream.
 
-    A stream is that of the setting, and one byte more: the number of the setting, which the checksum of the stream
-    confirms. Which setting an example gets is chosen when it is written: `write_preserved_store` takes the smallest at
-    which models keep their answers, and `write_store(settings=…)` those that you give. `encode` is therefore refused,
-    and so is everything that encodes other inputs as those of a stored data set were.
+    A stream is that of the setting, and one byte more: the number of the setting, which streams of JPEG and ZFP
+    confirm, since they name theirs. Which setting an example gets is chosen when it is written:
+    `write_preserved_store` takes the smallest at which models keep their answers, and `write_store(settings=…)` those
+    that you give. `encode` is therefore refused, and so is everything that encodes other inputs as those of a stored
+    data set were.
 
     Args:
         template: The expression of the codec, with {} in the place of the setting.

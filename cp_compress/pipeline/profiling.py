@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -234,11 +233,6 @@ def _profile(name: str, pipeline: Pipeline, course: Course, passes: list[Pass]) 
         overlapping=course.workers > 0 or course.device.type == "cuda",
         notes=tuple(notes),
     )
-
-
-def median_ratio(comparison: PipelineComparison, name: str) -> float:
-    """Return how many times as fast a pipeline is as the first one: the median over the turns."""
-    return statistics.median(comparison.ratios(name))
 
 
 def _own_device(model: nn.Module) -> torch.device:

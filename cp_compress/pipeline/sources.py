@@ -159,4 +159,7 @@ def _is_folder(data: Any) -> bool:
     from torchvision.datasets import DatasetFolder
     from torchvision.datasets.folder import default_loader
 
-    return isinstance(data, DatasetFolder) and data.loader is default_loader
+    if not isinstance(data, DatasetFolder) or data.loader is not default_loader:
+        return False
+    # a class that gives other examples than its files hold is asked for them
+    return type(data).__getitem__ is DatasetFolder.__getitem__ and not hasattr(data, "__getitems__")

@@ -125,7 +125,7 @@ def make_row_of_each(name, options, subject, others):
     start = time.perf_counter()
     pixels = (test.tensors[0] * 255).round().to(torch.uint8), test.tensors[1]
     family = FAMILIES[name].space(options.every)
-    asked = {"held_back": others, "otherwise": "lossless", "transform": scaled}
+    asked = {"held_back": others, "otherwise": "lossless", "transform": scaled, "progress": options.progress}
     with tempfile.TemporaryDirectory() as folder:
         stored = write_preserved_store(pixels, family, f"{folder}/store", {"asked": model}, **asked)
         decoded = StoredDataset(f"{folder}/store", transform=scaled)
@@ -259,6 +259,10 @@ def main():
                         key |= {"examples": options.recalibration_examples}
                     if name == "adapt":
                         key |= {"epochs": options.epochs, "clean_weight": options.clean_weight, "seed": options.seed}
+                    if name == "each":
+                        key |= {"beside": sorted(others)}
+                    if options.trained is not None:
+                        key |= {"trained": str(options.trained)}
                     if options.images != "lossless" or options.halves:
                         key |= {"images": options.images, "halves": options.halves}
                     if json.dumps(key) in done:

@@ -92,8 +92,17 @@ def test_what_was_kept_of_anything_else_is_dropped(tmp_path, change):
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
-    with filelock.FileLock(tmp_path / "a.obs.partial.lock"), pytest.raises(ObservationError, match="is in use"):
+    with filelock.FileLock(tmp_path / ".a.obs.lock"), pytest.raises(ObservationError, match="is in use"):
         observe_to_file(network(), (INPUTS, torch.arange(50) % 3), tmp_path / "a.obs")
+
+
+def test_a_folder_of_others_in_the_place_of_unfinished_rows_stays(tmp_path):
+    other = tmp_path / "a.obs.partial" / "thesis.tex"
+    other.parent.mkdir()
+    other.write_text("years of work")
+    with pytest.raises(ObservationError, match=r"a\.obs\.partial is no unfinished observation"):
+        observe_to_file(network(), (INPUTS, torch.arange(50) % 3), tmp_path / "a.obs")
+    assert other.read_text() == "years of work"
 
 
 def test_what_does_not_tell_its_content_is_run_anew(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from command import read, run
 from forks import run_program
 
-from cp_compress.cli import init
+from cp_compress.cli import init, models_and_data
 from cp_compress.fidelity import compare_predictions, observe
 from cp_compress.fidelity.proposals import propose
 from pytest_cp.specification import read_specification
@@ -294,9 +294,9 @@ def test_candidates_are_told_beside_the_bound(references):
 def test_init_takes_a_file_for_noise_whatever_it_is_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "seed (1).safetensors").touch()
-    monkeypatch.setattr(init, "read_model", lambda name, *others: f"read from {name}")
-    options = argparse.Namespace(architecture=None)
-    assert init._equivalent("seed (1).safetensors", None, options, "cpu") == "read from seed (1).safetensors"
+    monkeypatch.setattr(models_and_data, "read_model", lambda name, *others: f"read from {name}")
+    found = models_and_data.read_equivalent("seed (1).safetensors", None, None, "cpu")
+    assert found == "read from seed (1).safetensors"
 
 
 def test_the_gate_runs_with_the_seed_of_init(tmp_path):

@@ -4,34 +4,20 @@ import importlib
 import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
-import torch
+from example_scripts import EXAMPLES, scripts_of
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "end_to_end"
+FOLDER = EXAMPLES / "end_to_end"
 DATA = Path(os.environ.get("CP_DATA", FOLDER.parents[2] / "shared" / "data"))
 SMALL = ("--batch-size", 32, "--images", 200, "--judged", 50, "--width", 1)
-MODULES = ("inference", "training", "material", "networks", "resnet", "subjects")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a script's `main` with arguments and return what it prints."""
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    threads = torch.get_num_threads()
-
-    def call(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        importlib.import_module(script).main()
-        return capsys.readouterr().out
-
-    yield call
-    torch.set_num_threads(threads)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def run(capsys):
+    with scripts_of(FOLDER, capsys) as run:
+        yield run
 
 
 def test_every_form_of_the_images_is_answered_by_every_network(run, tmp_path):

@@ -1,37 +1,22 @@
 """The paper's figures and table come out, on digits without any download; without their data they say so."""
 
-import importlib
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
-import torch
+from example_scripts import EXAMPLES, scripts_of
 
-PAPER = Path(__file__).resolve().parents[2] / "examples" / "paper"
+PAPER = EXAMPLES / "paper"
 DATA = Path(os.environ.get("CP_DATA", PAPER.parents[2] / "shared" / "data"))
-MODULES = ("families", "figure7", "figure8", "material", "resnet", "table1")
 needs_cifar10 = pytest.mark.skipif(not DATA.exists(), reason=f"no CIFAR-10 images and networks in {DATA.name}")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a script's `main` with arguments and return what it prints."""
-    pytest.importorskip("matplotlib")
-    monkeypatch.syspath_prepend(str(PAPER))
-    threads = torch.get_num_threads()
-
-    def call(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        importlib.import_module(script).main()
-        return capsys.readouterr().out
-
-    yield call
-    torch.set_num_threads(threads)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def run(capsys):
+    with scripts_of(PAPER, capsys) as run:
+        yield run
 
 
 def read(folder, name):

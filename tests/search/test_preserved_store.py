@@ -242,3 +242,24 @@ def test_bad_arguments_are_refused_and_nothing_is_written(tmp_path, data, change
     with pytest.raises(error, match=told):
         write_preserved_store(data, **{**arguments, "transform": scaled, **change})
     assert list(tmp_path.iterdir()) == []
+
+
+class Fading(torch.utils.data.Dataset):
+    """Pictures that are other ones each time they are read."""
+
+    def __init__(self, count):
+        self.pictures, self.reads = pictures(count), [0] * count
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, position):
+        self.reads[position] += 1
+        return self.pictures[position] ^ (8 * self.reads[position]), 0
+
+
+def test_data_that_change_before_they_are_written_leave_no_store(tmp_path):
+    with pytest.raises(CompressionError, match="is not stored as it was tried"):
+        write_preserved_store(Fading(6), JPEG_FAMILY, tmp_path / "store", {"one": network(1)}, transform=scaled)
+    with pytest.raises((CompressionError, InvalidArgumentError, OSError)):
+        StoredDataset(tmp_path / "store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -177,7 +178,7 @@ def write_file(file: BinaryIO, document: Mapping[str, Any], tensors: Mapping[str
     header = json.dumps({"__metadata__": {OBSERVATION: told}, **entries}, ensure_ascii=False).encode("utf-8")
     header += b" " * (-len(header) % _ALIGNED)
     running = start_digest()
-    for part in (len(header).to_bytes(8, "little"), header, *_all_blocks(tensors)):
+    for part in itertools.chain((len(header).to_bytes(8, "little"), header), _all_blocks(tensors)):
         file.write(part)
         running.update(part)
     return running.hexdigest()
@@ -269,21 +270,25 @@ def _require_shapes(document: Mapping[str, Any], entries: Mapping[str, Entry], p
     if document["kind"] == TOKENS:
         _require_tokens(document, entries, path)
         return
-    wanted: dict[str, tuple[Any, ...]] = {EXAMPLES: (torch.uint8, count, DIGEST_BYTES), TARGETS: (torch.int64, count)}
+    # of dense and sequence data there are places behind the examples, which the document does not number
+    places = () if document["data"]["task"] == "single_label" else (...,)
+    wanted: dict[str, tuple[Any, ...]] = {
+        EXAMPLES: (torch.uint8, count, DIGEST_BYTES),
+        TARGETS: (torch.int64, count, *places),
+    }
     kept = document["outputs"]["kept"]
     if kept is not None:
         forms = (None, count, kept), (torch.int32, count, kept), (torch.float64, count)
         wanted |= dict(zip(TOP, forms, strict=True))
     elif classes is not None:
-        wanted[LOGITS] = (None, count, classes)
-    wanted |= {f"layer.{place}": (torch.float32, count) for place in range(len(document["layers"]))}
-    wanted |= {
-        name: form
-        for name, form in ((ORIGINALS, (torch.uint8, count)), (CLUSTERS, (torch.int64, count)))
-        if name in entries
-    }
-    weights = {f"{name}.weights" for name in wanted if name.startswith("layer.")}
-    unknown = next((name for name in entries if name not in wanted and name not in weights), None)
+        wanted[LOGITS] = (None, count, classes, *places)
+    optional: dict[str, tuple[Any, ...]] = {ORIGINALS: (torch.uint8, count, None), CLUSTERS: (torch.int64, count)}
+    for layer in (f"layer.{place}" for place in range(len(document["layers"]))):
+        wanted[layer] = (torch.float32, count, None)
+        width = entries[layer].shape[-1] if layer in entries and entries[layer].shape else None
+        optional[f"{layer}.weights"] = (torch.float32, classes, width)
+    wanted |= {name: form for name, form in optional.items() if name in entries}
+    unknown = next((name for name in entries if name not in wanted), None)
     if unknown is not None:
         raise ArtifactError(path, f"is damaged: it holds {shortened(unknown, 80)}, which is nothing of an observation")
     _require_all(wanted, entries, path)
@@ -301,12 +306,17 @@ def _require_tokens(document: Mapping[str, Any], entries: Mapping[str, Entry], p
 def _require_all(
     wanted: Mapping[str, tuple[Any, ...]], entries: Mapping[str, Entry], path: str | os.PathLike[str]
 ) -> None:
+    """Raise ArtifactError for a tensor that is missing or of another form: None is any, ... any dimensions more."""
     for name, (dtype, *shape) in wanted.items():
         one = entries.get(name)
         if one is None:
             raise ArtifactError(path, f"is damaged: {name} is missing")
-        if one.shape[: len(shape)] != tuple(shape) or dtype not in (None, one.dtype):
-            told = f"{name} is {one.dtype} {one.shape}, and its document says {tuple(shape)}"
+        known = shape[:-1] if shape[-1] is ... else shape
+        fits = len(one.shape) >= len(known) if known is not shape else len(one.shape) == len(known)
+        alike = all(size in (None, found) for size, found in zip(known, one.shape, strict=False))
+        if not (fits and alike) or dtype not in (None, one.dtype):
+            sizes = ", ".join("any" if size is None else "…" if size is ... else str(size) for size in shape)
+            told = f"{name} is {one.dtype} {one.shape}, and its document says ({sizes})"
             raise ArtifactError(path, f"is damaged: {told}")
         if name in (LOGITS, TOP[0]) and not one.dtype.is_floating_point:
             raise ArtifactError(path, f"is damaged: {name} are {one.dtype}")

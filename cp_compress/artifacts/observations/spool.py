@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
 from cp_compress.base.digests import start_digest, update_with_bytes
 from cp_compress.base.documents import read_document
 from cp_compress.base.errors import ObservationError
-from cp_compress.base.files import write_atomically
+from cp_compress.base.files import locked, write_atomically
 
 _ABOUT, _PROGRESS = "about.json", "progress.jsonl"
 _BLOCK = 1 << 22
@@ -29,19 +28,15 @@ def spooling(target: str | os.PathLike[str], about: Mapping[str, Any]) -> Iterat
 
     Raises ObservationError while another process has it.
     """
-    folder = f"{os.fspath(target)}.partial"
-    lock = filelock.FileLock(f"{folder}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ObservationError(f"{folder} is in use: another process makes {os.fspath(target)}") from error
-    try:
-        spool = Spool(folder, about)
+    place = Path(target)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place))
+        except BlockingIOError as error:
+            raise ObservationError(f"{place} is in use: another process makes it") from error
+        spool = Spool(place.with_name(f"{place.name}.partial"), about)
         yield spool
         spool.drop()
-    finally:
-        lock.release()
-        Path(f"{folder}.lock").unlink(missing_ok=True)
 
 
 class Spool:
@@ -57,6 +52,7 @@ class Spool:
         self.lengths: dict[str, int] = {}
         self._forms: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         if not self._resume(told):
+            self._refuse_foreign()
             self.drop()
             self._begin(told)
 
@@ -64,6 +60,13 @@ class Spool:
         self.folder.mkdir(parents=True)
         write_atomically(self.folder / _ABOUT, told)
         self.lengths, self._forms = {}, {}
+
+    def _refuse_foreign(self) -> None:
+        """Raise ObservationError for what would be removed though no spool put it there."""
+        if not os.path.lexists(self.folder) or (self.folder / _ABOUT).is_file():
+            return
+        if not self.folder.is_dir() or any(self.folder.iterdir()):
+            raise ObservationError(f"{self.folder} is no unfinished observation, and stands in its place: move it away")
 
     def append(self, columns: Mapping[str, Tensor]) -> None:
         """Keep some rows more of each column, of all or none."""
@@ -112,7 +115,7 @@ class Spool:
             if (self.folder / _ABOUT).read_text(encoding="utf-8") != told:
                 return False
             lines = (self.folder / _PROGRESS).read_text(encoding="utf-8").splitlines()
-        except OSError:
+        except (OSError, ValueError):
             return False
         ends: dict[str, int] = {}
         complete = []

@@ -15,7 +15,7 @@ from cp_compress.fidelity.language.next_tokens import Likely
 from cp_compress.inputs.tokens import is_whole
 
 _ID = re.compile(r"token_id:(\d{1,9})")
-_ROUNDING, _ONE = 1e-3, 1.02
+_ROUNDING, _ONE, _LARGEST = 1e-3, 1.02, 1e300
 """How far a log-probability may lie above 0, and the sum of probabilities above 1, where they were rounded."""
 
 
@@ -128,7 +128,8 @@ def _entry(token: int | str, logprob: Any, likely: list[Likely] | None, where: s
 
 
 def _number(value: Any, where: str, place: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value > _ROUNDING:
+    # comparing converts nothing: a whole number may be too large for a float
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_LARGEST <= value <= _ROUNDING:
         told = "no finite number of 0 or less"
         raise ObservationError(f"{where} answered {_shown(value)} for a log-probability at token {place}: {told}")
     return min(float(value), 0.0)

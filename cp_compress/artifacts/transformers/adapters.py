@@ -53,6 +53,7 @@ def apply_adapter(network: Any, folder: Path, copy: Path, max_bytes: int, *, mer
     weights = inside(folder / _WEIGHTS, root)
     with opened(weights, max_bytes) as file:
         names = read_header(file, weights)
+    _require_ranks(config, names, folder)
     (copy / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
     link(weights, copy / _WEIGHTS)
     adapted = peft.PeftModel.from_pretrained(
@@ -92,6 +93,19 @@ def _checked(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
         raise ArtifactError(folder / _CONFIG, f"{told} LoRA (path_initial_model_for_weight_conversion of peft)")
     return kept
+
+
+def _require_ranks(config: Mapping[str, Any], header: Mapping[str, Any], folder: Path) -> None:
+    """Raise ArtifactError for ranks by layer that no tensor of the file has: the library makes layers of any size."""
+    told = "is damaged: it describes no tensors"
+    try:
+        sizes = {size for name, entry in header.items() if name != "__metadata__" for size in entry["shape"]}
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(folder / _WEIGHTS, told) from error
+    for name, rank in dict(config.get("rank_pattern") or {}).items():
+        if type(rank) is not int or rank not in sizes or not 0 < rank <= _LARGEST_RANK:
+            shown = shortened(f"{name} = {rank!r}", 80)
+            raise ArtifactError(folder / _CONFIG, f"has the rank {shown}, which no tensor of {_WEIGHTS} has")
 
 
 def _require_same(held: Mapping[str, Any], header: Mapping[str, Any], folder: Path) -> None:

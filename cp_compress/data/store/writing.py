@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -12,13 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cp_compress.base.arguments import check_integer, explains_keywords, reject
 from cp_compress.base.digests import digest_text
 from cp_compress.base.errors import CompressionError, CorruptStreamError, InvalidArgumentError
-from cp_compress.base.files import write_atomically
+from cp_compress.base.files import locked, write_atomically
 from cp_compress.base.parallel import check_parallel, run_parallel
 from cp_compress.data.codec import Codec, as_codec
 from cp_compress.data.per_example import settings_for
@@ -305,24 +303,15 @@ def _class_names(source: Any) -> tuple[str, ...] | None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    place = target.with_name(f".{target.name}.lock")
-    lock = FileLock(place, timeout=0)
-    try:
-        if not os.access(target.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        lock.acquire()
-    except OSError as error:
-        if isinstance(error, Timeout) and place.exists():
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(target))
+        except BlockingIOError:
             raise CompressionError(f"{_OWNER}: another process is writing {target}") from None
-        # some versions of filelock take a folder that cannot be written for a lock that is held
-        number = errno.EACCES if isinstance(error, Timeout) or error.errno is None else error.errno
-        hint = "; to read the store in it, use StoredDataset" if (target / MANIFEST).is_file() else ""
-        told = f"{_OWNER}: nothing can be written in {target.parent}: {os.strerror(number)}{hint}"
-        raise OSError(number, told) from None
-    try:
+        except OSError as error:
+            hint = "; to read the store in it, use StoredDataset" if (target / MANIFEST).is_file() else ""
+            raise OSError(error.errno, f"{_OWNER}: {error.strerror}{hint}") from None
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -53,11 +53,10 @@ def _write(values: Tensor, setting: Setting) -> list[bytes]:
 
 
 def _write_compiled(compiled: Any, values: Tensor, setting: Setting) -> list[bytes]:
-    call, size, planes = compiled_call(values, setting), 4 ** (values.ndim - 1), NUMBERS[values.dtype].planes
-    if setting.precision is not None:
-        planes = min(setting.precision, planes)
+    call, size, numbers = compiled_call(values, setting), 4 ** (values.ndim - 1), NUMBERS[values.dtype]
+    planes = numbers.planes if setting.precision is None else min(setting.precision, numbers.planes)
     # of each plane a bit of every coefficient and a test that fails, and in all a test for every coefficient
-    of_block = planes + 2 + (planes + 1) * (size + 1)
+    of_block = numbers.header_bits + (planes + 1) * (size + 1)
     if setting.rate is not None:
         of_block = block_budget(values.ndim - 1, setting.rate)
     each = (call.blocks * of_block + 2 * size) // _WORD + 3  # a budget is overrun by one plane, which is then cut off

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cp_compress.base.digests import start_digest
 from cp_compress.base.errors import CompressionError, InvalidArgumentError
 from cp_compress.data.codec import Codec
+from cp_compress.data.store.shards import digest_bytes
 from cp_compress.search.settings.committee import Member
 
 Shown = Callable[[Tensor], Tensor]
@@ -26,7 +26,7 @@ class Chosen:
     """
 
     settings: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     kept: dict[str, list[bool]] = field(default_factory=dict)
     same: dict[str, list[bool]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Bisecting:
             self._look_beside(originals, kept)
         self.found.settings += high.tolist()
         self.found.refused += [first + place for place, stream in enumerate(streams) if not stream]
-        self.found.digests += [digest_stream(stream) for stream in streams]
+        self.found.digests += [digest_bytes(stream) for stream in streams]
         self.found.decodes = max(self.found.decodes, decodes)
 
     def _try(
@@ -139,10 +139,3 @@ class Bisecting:
             after = member.ask(shown)
             self.found.kept[member.name] += member.holds(after, before).tolist()
             self.found.same[member.name] += (after.argmax(dim=1) == before.argmax(dim=1)).tolist()
-
-
-def digest_stream(stream: bytes) -> bytes:
-    """Return the digest, by which a stream that is written is known to be the one that was tried."""
-    digest = start_digest()
-    digest.update(stream)
-    return digest.digest()

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
 
@@ -21,10 +21,11 @@ from cp_compress.data.per_example import PerExample
 from cp_compress.data.registry import parse_codec
 from cp_compress.data.store.manifest import MANIFEST, read_manifest
 from cp_compress.data.store.reading import StoredDataset
+from cp_compress.data.store.shards import digest_bytes
 from cp_compress.data.store.writing import write_store
 from cp_compress.data.stream_dataset import Transform, check_task, check_transform
 from cp_compress.inputs.reading import LabeledData
-from cp_compress.search.settings.bisecting import Bisecting, Chosen, digest_stream
+from cp_compress.search.settings.bisecting import Bisecting, Chosen
 from cp_compress.search.settings.committee import Measure, Member, Rule, read_members
 from cp_compress.search.settings.spaces import CodecSpace
 from cp_compress.search.settings.trials import MildAxis, axis_on
@@ -122,7 +123,7 @@ def write_preserved_store(
     if not isinstance(codec_family, CodecSpace):
         told = 'must be a CodecSpace, such as CodecSpace("jpeg(quality={q})", q=Integer(1, 100))'
         reject(_OWNER, "codec_family", codec_family, told)
-    check_choice(_OWNER, "otherwise", otherwise, ("refuse", "mildest", "lossless"))
+    check_choice(_OWNER, "otherwise", otherwise, get_args(Otherwise))
     check_transform(_OWNER, transform)
     told = f"must be a whole number in 1…{_MOST_PROBES}"
     probes = check_integer(_OWNER, "probes", probes, told, at_least=1, at_most=_MOST_PROBES)
@@ -175,7 +176,11 @@ def write_preserved_store(
         overwrite=overwrite,
         progress=progress,
     )
-    _require_tried(stored, found.digests, batch_size)
+    try:
+        _require_tried(stored, found.digests, batch_size)
+    except CompressionError:
+        (stored.path / MANIFEST).unlink()  # what it says of the models does not hold: nobody may read it
+        raise
     return stored
 
 
@@ -305,11 +310,11 @@ def _distribution(codec: PerExample, settings: Sequence[int]) -> dict[str, int]:
     return {str(one): counts[number] for number, one in enumerate(codec.codecs) if counts[number]}
 
 
-def _require_tried(stored: StoredDataset, digests: Sequence[bytes], batch_size: int) -> None:
+def _require_tried(stored: StoredDataset, digests: Sequence[str], batch_size: int) -> None:
     """Raise CompressionError unless the streams on disk are those that the models were asked about."""
     for start in range(0, len(stored), batch_size):
         positions = range(start, min(start + batch_size, len(stored)))
         for place, stream in zip(positions, stored.streams(positions), strict=True):
-            if digest_stream(stream[:-1]) != digests[place]:
+            if digest_bytes(stream[:-1]) != digests[place]:
                 told = "the data set gave other values when it was read again, or the codec other streams"
                 raise CompressionError(f"{_OWNER}: example #{place} is not stored as it was tried: {told}")

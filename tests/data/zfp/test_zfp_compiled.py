@@ -103,6 +103,15 @@ def test_streams_are_written_as_zfp_writes_them(seed):
     assert compress([values], [plan]) == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [1, 2, 3, 4, 8, 64])
+def test_the_longest_blocks_stay_within_their_example(dtype, precision):
+    values = torch.tensor([1.999, -1.999, -1.999, 1.999, 1.5, -1.999, 1.999, -1.5], dtype=dtype).repeat(3, 500)
+    expected = [zfpy.compress_numpy(row.numpy(), write_header=False, precision=precision) for row in values]
+    plan = ArrayPlan(slice(None), (4000,), (4000,), Setting(precision=precision))
+    assert compress([values], [plan]) == expected
+
+
 def test_it_is_compiled_here():
     assert find_compiled("zfp_reading") is not None
     assert find_compiled("zfp_writing") is not None
