@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _LEVELS = tuple(name for name, one in COMPARISONS.items() if one.kind not in ("data", "pipeline") and not one.required)
 _LISTED = 5
+_WITHOUT_DEFAULT = ("layer", "input", "at_layer", "tokenizer", "encode")
 _WIDTH = 79
 
 
@@ -228,10 +229,12 @@ def read_comparison(
     return comparison.compare, {**comparison.implied(asked), **chosen}
 
 
-def require_taken(options: argparse.Namespace, chosen: Sequence[Mapping[str, Any]]) -> None:
+def require_taken(
+    options: argparse.Namespace, chosen: Sequence[Mapping[str, Any]], names: Sequence[str] = _WITHOUT_DEFAULT
+) -> None:
     """Raise InvalidArgumentError for an option that none of the comparisons takes, given what each is given."""
-    for name in ("layer", "method", "input", "at_layer", "tokenizer", "encode"):
-        if getattr(options, name, None) is not None and not any(name in one for one in chosen):
+    for name in names:
+        if getattr(options, name) is not None and not any(name in one for one in chosen):
             rule = "no level that is measured takes it: name one by --level, or leave it out"
             raise InvalidArgumentError(f"--{name.replace('_', '-')} {getattr(options, name)}: {rule}")
 

@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError(f"--output {options.output}: is there already; --overwrite replaces it")
     asked = options.level or _LEVELS
     chosen = _chosen_options(options)
-    require_taken(options, [chosen.get(level, {}) for level in asked])
+    require_taken(options, [chosen.get(level, {}) for level in asked], ("method", "input", "at_layer"))
     usual = [] if options.candidate else [_SCHEME]
     schemes = {text: parse_scheme(text) for text in options.scheme or usual}
     device = read_device(options)

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.kinds import OWN_MODELS
 
 if TYPE_CHECKING:
     from cp_compress.fidelity.frozen.observation import FrozenObservation
-
-_OWN_MODEL = ("scheme", "model", "file", "command", "served", "search")
 
 
 def frozen_noise(reference: FrozenObservation, level: str, metric: str, options: Mapping[str, Any]) -> list[float]:
@@ -43,7 +42,7 @@ def observation_troubles(tables: Mapping[str, Any]) -> Iterator[tuple[list[str |
     frozen = "observation" in reference
     for position, one in enumerate(candidates):
         place = ["candidate", position]
-        if frozen and "observation" not in one and not any(key in one for key in _OWN_MODEL if key != "scheme"):
+        if frozen and not one.keys() & {*OWN_MODELS, "search"}:
             told = "the reference is frozen: there is no model that could be compressed, or read other data"
             yield place, f"{told}; name the candidate by model, file, command or observation"
         elif frozen and "scheme" in one:

@@ -41,13 +41,13 @@ from pytest_cp.session.options import read_search_result
 from pytest_cp.session.state import session_state
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.frozen import frozen_noise
+from pytest_cp.specification.kinds import OWN_MODELS
 from pytest_cp.specification.levels import assertion_of, bounds_of, levels, slack_of
 from pytest_cp.specification.reading import FACTORY, Requirements, Specification, Table
 from pytest_cp.specification.schema import DATA_OPTIONS, FILE_OPTIONS
 
 Made = TypeVar("Made")
-_OF_MODELS = {"model", "file", "command", "served", "observation"}
-"""The keys that name a model of its own."""
+_OF_MODELS = frozenset(OWN_MODELS)
 
 
 class GateSubjects:

@@ -13,6 +13,7 @@ from cp_compress.base.error_reasons import shortened
 from pytest_cp.specification.errors import SpecificationError
 from pytest_cp.specification.explaining import explanations
 from pytest_cp.specification.frozen import observation_troubles
+from pytest_cp.specification.kinds import OWN_MODELS
 from pytest_cp.specification.served import served_name, served_troubles
 from pytest_cp.waivers.toml_files import TomlError, read_toml
 
@@ -24,7 +25,7 @@ Table = Mapping[str, Any]
 FACTORY = re.compile(r"[\w.]+:[\w.]+")
 """A text that names a function without arguments."""
 
-_MODELS = ("scheme", "model", "file", "command", "served", "observation")
+_MODELS = ("scheme", *OWN_MODELS)
 
 
 @dataclass(frozen=True)

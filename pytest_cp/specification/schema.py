@@ -10,6 +10,7 @@ from cp_compress.artifacts.served.settings import ASKS
 from cp_compress.artifacts.transformers.names import POOLINGS, TASKS
 from cp_compress.base.extensions import added
 from pytest_cp.specification.errors import SpecificationError
+from pytest_cp.specification.kinds import OWN_MODELS
 from pytest_cp.specification.levels import OUTPUT_SCHEMA, level_schema, levels
 
 SCHEMA_VERSION = 1
@@ -110,7 +111,7 @@ def _fixed_tables() -> dict[str, Any]:
     """Return what a specification holds beside the tables of its levels."""
     return {
         "schema_version": {"const": SCHEMA_VERSION},
-        "reference": _one_of(_SUBJECT, ("model", "file", "command", "served", "observation")),
+        "reference": _one_of(_SUBJECT, OWN_MODELS),
         "data": _one_of(
             {
                 "examples": _FACTORY,

@@ -323,3 +323,19 @@ def test_an_old_result_does_not_outlive_the_start_of_a_command(tmp_path, monkeyp
     path.write_text('{"outcome": "pass"}')
     monkeypatch.setattr(inspect, "run", lambda options: json.loads(path.read_text())["exit_code"])
     assert main(["inspect", "a folder", "--json", str(path)]) == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("compare", MODEL, MODEL, "--data", DATA, "--tokenizer", "builtins:dict"), "--tokenizer builtins:dict: no"),
+        (("compare", MODEL, MODEL, "--data", DATA, "--input", "x", "--at-layer", "y"), "--input x: no level"),
+        (("init", MODEL, "--data", DATA, "--level", "predictions", "--method", "saliency"), "--method saliency: no"),
+        (("profile", DATA, "--architecture", MODEL), "--architecture is about a model"),
+    ],
+)
+def test_an_option_that_nothing_takes_is_refused(command, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *command)
+    assert (code, told in err) == (2, True), err
+    assert not (tmp_path / "gate.toml").exists()

@@ -128,6 +128,8 @@ _EXAMPLES = _closed(
         classes={"type": ["integer", "null"], "minimum": 1},
         kept={"type": ["integer", "null"], "minimum": 1},
         kind={"enum": ["logits", "probabilities", "either"]},
+        part={"type": ["string", "integer", "null"]},
+        by_function={"type": "boolean"},
         alike={"type": "boolean"},
         digest=_TEXT_OR_NONE,
     ),

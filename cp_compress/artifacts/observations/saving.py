@@ -196,6 +196,8 @@ def _document(observation: Observation, layers: list[dict[str, str]]) -> dict[st
             "classes": observation.classes,
             "alike": len(observation) > 1 and gives_one_output(observation),
             "digest": observation.outputs_digest,
+            "part": None if callable(observation.output) else observation.output,
+            "by_function": callable(observation.output),
         },
         "batches": describe_batches(observation),
         "layers": layers,

@@ -54,8 +54,9 @@ class FrozenData(LabeledData):
 
 
 def known_of(content: FrozenContent, key: Hashable) -> Any:
-    """Return what comparisons would find out of the inputs, by the key under which an observation remembers it; None
-    for anything else.
+    """Return what comparisons would find out of the inputs, by the key under which an observation remembers it.
+
+    Raises KeyError for anything else.
     """
     if key == ("largest input",):
         return content.data["largest"]
@@ -68,7 +69,7 @@ def known_of(content: FrozenContent, key: Hashable) -> Any:
     if key == ("example digests",):
         own, behind = content.example_digests(), originals_of(content)
         return [frozenset((one[:HEX_DIGITS], *theirs)) for one, theirs in zip(own, behind, strict=True)]
-    return None
+    raise KeyError(key)
 
 
 def originals_of(content: FrozenContent) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from cp_compress.fidelity.frozen.subject import FrozenSubject, refuse
 from cp_compress.fidelity.frozen.top_logits import TopLogits, top_logits
 from cp_compress.fidelity.observing.batch_dependence import BatchDependence
 from cp_compress.fidelity.observing.observation import Observation, Value, digest_just_read
+from cp_compress.fidelity.observing.outputs import Output
 from cp_compress.fidelity.observing.runner import Runner
 from cp_compress.inputs.reading import LabeledData
 
@@ -52,22 +54,19 @@ class FrozenObservation(FrozenSubject, Observation):
         self._state_after_use = self._content.state
         self._bound: dict[Hashable, FrozenObservation] = {}
         self._derived = {}
-        if content.facts["default_layer"] is not None:
-            self._derived["default layer",] = content.facts["default_layer"]
-        for place, one in enumerate(content.facts["layers"]):
-            if f"layer.{place}.weights" not in content.tensors:
-                self._derived["class weights", one["layer"]] = None  # it has none
 
     def __repr__(self) -> str:
         return (
             f"<FrozenObservation of {self.__name__} on {len(self):,} examples, {self.task}, from {self.content.name}>"
         )
 
-    def on(self, data: Any) -> FrozenObservation:
+    def on(self, data: Any, *, output: Output = None, deployed_batch_size: int | None = None) -> FrozenObservation:
         """Return the observation bound to the data set that it was made on, which its first use checks; None for none.
 
-        Raises ObservationError when a result is used, for data with other examples, an other order or other labels.
+        Raises ObservationError for another part of the output or other batches than were frozen, where these are given;
+        and when a result is used, for data with other examples, an other order or other labels.
         """
+        self._require_asked(output, deployed_batch_size)
         if data is None:
             return self
         given = data if isinstance(data, LabeledData) else LabeledData(data)
@@ -75,6 +74,18 @@ class FrozenObservation(FrozenSubject, Observation):
         if key not in self._bound:
             self._bound = {key: FrozenObservation(self.content, given)}  # the data that is asked for is one
         return self._bound[key]
+
+    def _require_asked(self, output: Output, deployed_batch_size: int | None) -> None:
+        part, by_function = (self.content.facts["outputs"][name] for name in ("part", "by_function"))
+        if output is not None and (not by_function if callable(output) else by_function or output != part):
+            frozen = "what a function made of it" if by_function else "all of it" if part is None else repr(part)
+            told = f"of the model's output, {frozen} was frozen, and output={output!r} is asked for"
+            raise ObservationError(f"{self.content.name}: {told}: observe the model with that output")
+        if deployed_batch_size is not None and not (self.deployed and self.batch_size.limit == deployed_batch_size):
+            limit = self.batch_size.limit
+            frozen = f"in batches of exactly {limit}" if self.deployed else "without a deployed batch size"
+            told = f"the model was run {frozen}, and deployed_batch_size={deployed_batch_size} is asked for"
+            raise ObservationError(f"{self.content.name}: {told}: observe it with that size")
 
     @property
     def logits(self) -> Tensor:
@@ -175,23 +186,32 @@ class FrozenObservation(FrozenSubject, Observation):
     def remember(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return what was frozen under a key, else what `compute` returned for it the first time."""
         if not super().remembers(key):
-            frozen = self._frozen(key)
-            if frozen is not None:
-                self._derived[key] = frozen
+            with contextlib.suppress(KeyError):
+                self._derived[key] = self._frozen(key)
         return super().remember(key, compute)
 
     def remembers(self, key: Hashable) -> bool:
         """Return whether `remember` has a result for this key."""
-        return super().remembers(key) or self._frozen(key) is not None
+        if super().remembers(key):
+            return True
+        try:
+            self._frozen(key)
+        except KeyError:
+            return False
+        return True
 
     def _frozen(self, key: Hashable) -> Any:
-        """Return what was frozen under a key, None for nothing."""
+        """Return what was frozen under a key, which may be None; raises KeyError where nothing was."""
+        default = self.content.facts["default_layer"]
+        if key == ("default layer",) and default is not None:
+            return default
         for place, one in enumerate(self.content.facts["layers"]):
             if key == ("features", one["layer"], one["pool"], None):
                 self.require_match()
                 return self.content.tensor(f"layer.{place}")
-            if key == ("class weights", one["layer"]) and f"layer.{place}.weights" in self.content.tensors:
-                return self.content.tensor(f"layer.{place}.weights")
+            if key == ("class weights", one["layer"]):
+                name = f"layer.{place}.weights"
+                return self.content.tensor(name) if name in self.content.tensors else None
         return known_of(self.content, key)
 
     def require_match(self) -> None:

@@ -23,7 +23,8 @@ def hoeffding_bentkus(mean: float, size: float, error: float) -> float:
 
 def hoeffding_bentkus_log_p(mean: float, size: float, true_mean: float) -> float:
     """Return the logarithm of the p-value of a sample mean in [0, 1] this small if the true one is `true_mean`."""
-    tail = float(special.bdtr(math.ceil(size * mean - 1e-9), math.floor(size), true_mean))
+    found, trials = math.ceil(size * mean - 1e-9), math.floor(size)
+    tail = 1.0 if found >= trials else float(special.bdtr(found, trials, true_mean))  # bdtr is NaN beyond the trials
     bentkus = 1 + math.log(tail) if tail > 0 else -math.inf
     divergence = _bernoulli_divergence(min(mean, true_mean), true_mean)
     return min(bentkus, -size * divergence)

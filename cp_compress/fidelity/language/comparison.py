@@ -256,7 +256,8 @@ def _notes(found: Streamed, reference_perplexity: float) -> tuple[str, ...]:
                 "they count as changed"
             )
     if found.tokens.kl is None:
-        moved = float((found.tokens.nll - found.tokens.reference_nll).abs().max())
+        change = (found.tokens.nll - found.tokens.reference_nll).abs()
+        moved = float(change[~change.isnan()].max()) if not bool(change.isnan().all()) else math.inf
         if moved < _ROUNDING:
             notes.append(
                 f"no likelihood moved by more than {moved:.2g} nats, as by rounding: the server may have the reference"

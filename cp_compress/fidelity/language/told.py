@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from cp_compress.fidelity.language.models import LanguageModel
 from cp_compress.fidelity.language.next_tokens import NextTokenModel, NextTokens
 from cp_compress.fidelity.language.probing import PaddingDependence, probe, require_known_ids
 from cp_compress.fidelity.language.streaming import Streamed, content_of, in_batches
+from cp_compress.fidelity.side_by_side.sides import evaluating
 from cp_compress.inputs.tokens import Readings, TokenData, TokenDigest, Tokenizer, is_whole, pad
 
 UNREADABLE = {"candidate": -1, "reference": -2}
@@ -170,12 +170,12 @@ def stream_told(
     for one in both.values():
         if isinstance(one, ToldModel):
             one.require_documents(len(data))
-    with _evaluating(live):
+    with evaluating(*live):
         padding = {who: probe(side, data) if isinstance(side, LanguageModel) else None for who, side in both.items()}
         for side in live:
             if side.vocabulary is not None and top_k >= side.vocabulary:
                 reject(owner, "top_k", top_k, f"must be less than the {side.vocabulary} tokens of the vocabulary")
-        many = max([_DOCUMENTS, *(side.batch_size.limit for side in live if side.deployed)])
+        many = next((side.batch_size.limit for side in live if side.deployed), _DOCUMENTS)
         for start in range(0, len(data), many):
             documents, left = data.read(range(start, min(start + many, len(data))))
             padded_left |= left
@@ -210,7 +210,7 @@ def stream_told(
     tokens = dataclasses.replace(
         tokens, reference_answer=names.settled(tokens.reference_answer), answer=names.settled(tokens.answer)
     )
-    equal = bool((tokens.nll == tokens.reference_nll).all()) and bool(tokens.same.all())
+    equal = _tells_the_same(tokens, top_k)
     nothing = PaddingDependence()
     return Streamed(
         tokens,
@@ -238,12 +238,15 @@ class _Asked:
     kept: Tensor
 
 
-@contextlib.contextmanager
-def _evaluating(sides: Sequence[LanguageModel]) -> Iterator[None]:
-    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
-        for side in sides:
-            stack.enter_context(side.runner.evaluating())
-        yield
+def _tells_the_same(tokens: Folded, top_k: int) -> bool:
+    """Tell whether two models tell the same of all tokens: answers, top tokens, and likelihoods, of which some may not
+    be known, but not all.
+    """
+    known = ~tokens.nll.isnan()
+    if not bool(known.any()) or not torch.equal(known, ~tokens.reference_nll.isnan()):
+        return False
+    alike = bool((tokens.nll == tokens.reference_nll)[known].all()) and bool(tokens.same.all())
+    return alike and (bool(known.all()) or bool((tokens.shared == top_k).all()))
 
 
 def _keys(found: NextTokens) -> Iterator[int | str]:

@@ -205,7 +205,7 @@ class Observation:
             return torch.equal(self.logits, other.logits)
         return self.outputs_digest is not None and self.outputs_digest == other.outputs_digest
 
-    def on(self, data: Any) -> Observation:
+    def on(self, data: Any, *, output: Output = None, deployed_batch_size: int | None = None) -> Observation:
         """Return the observation of the same model on data, where it needs no model for that.
 
         Raises InvalidArgumentError: only one that was read from a file is a subject of its own.
@@ -364,7 +364,7 @@ def observe(
     [0, 1, 2]
     """
     if isinstance(model, Observation):
-        return model.on(dataset)
+        return model.on(dataset, output=output, deployed_batch_size=deployed_batch_size)
     if deployed_batch_size is not None:
         rule = f"must be a whole number in 1..{batch_size}, the largest batch of a forward call (batch_size)"
         check_integer("observe", "deployed_batch_size", deployed_batch_size, rule, at_least=1, at_most=batch_size)

@@ -87,14 +87,11 @@ def both_sides(
 
 
 @contextlib.contextmanager
-def evaluating(candidate: Side, reference: Side) -> Iterator[None]:
-    """Hold both models in evaluation mode and record no gradients."""
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        reference.runner.evaluating(),
-        candidate.runner.evaluating(),
-    ):
+def evaluating(*sides: Side) -> Iterator[None]:
+    """Hold models in evaluation mode and record no gradients."""
+    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+        for side in sides:
+            stack.enter_context(side.runner.evaluating())
         yield
 
 

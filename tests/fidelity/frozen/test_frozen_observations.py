@@ -349,3 +349,32 @@ def test_a_digest_pins_the_file(tmp_path):
         load_observation(tmp_path / "a.obs", digest="abc")
     with pytest.raises(InvalidArgumentError, match="copy that"):
         save_observation(load_observation(tmp_path / "a.obs"), tmp_path / "c.obs")
+
+
+def test_normalised_inputs_are_judged_without_data(tmp_path):
+    data = INPUTS - 0.5, REFERENCE(INPUTS - 0.5).argmax(1)
+    frozen = [freeze(tmp_path, model, data, name) for model, name in ((CANDIDATE, "a.obs"), (REFERENCE, "b.obs"))]
+    live = check_preserved_predictions(CANDIDATE, REFERENCE, data, min_agreement=0.5)
+    assert check_preserved_predictions(*frozen, None, min_agreement=0.5).metrics == live.metrics
+
+
+class Heads(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        self.near, self.far = network(seed), network(seed + 1)
+
+    def forward(self, inputs):
+        return {"near": self.near(inputs), "far": self.far(inputs)}
+
+
+def test_another_part_or_batch_than_was_frozen_is_refused(tmp_path):
+    save_observation(observe(Heads(0), DATA, output="near", batch_size=8, deployed_batch_size=8), tmp_path / "near.obs")
+    frozen = load_observation(tmp_path / "near.obs")
+    assert observe(frozen, DATA, output="near", deployed_batch_size=8).predictions.equal(LABELS)
+    assert observe(frozen, DATA).predictions.equal(LABELS)
+    with pytest.raises(ObservationError, match="'near' was frozen, and output='far' is asked for"):
+        observe(frozen, DATA, output="far")
+    with pytest.raises(ObservationError, match="'near' was frozen, and output=<function"):
+        observe(frozen, DATA, output=lambda outputs: outputs["near"])
+    with pytest.raises(ObservationError, match="batches of exactly 8, and deployed_batch_size=4"):
+        observe(frozen, DATA, deployed_batch_size=4)

@@ -15,6 +15,7 @@ from cp_compress.fidelity.judging.intervals import (
     Quantile,
     examples_needed,
 )
+from cp_compress.fidelity.judging.mean_tests import hoeffding_bentkus_log_p
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 10), (3, 10), (10, 10), (846, 900)])
@@ -71,6 +72,15 @@ def test_quantile_bounds_cover(level):
 def test_quantile_of_too_few_values_is_unbounded():
     bounds = Quantile(np.array([1.0, 2.0]), 0.5).interval(0.95)
     assert (bounds.low, bounds.high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("size", [1.5, 12.6, 40.2, 40.0])
+@pytest.mark.parametrize("mean", [0.9, 0.97, 0.999, 1.0])
+def test_fractional_sizes_prove_no_more_than_their_divergence(size, mean):
+    log_p = hoeffding_bentkus_log_p(mean, size, 0.9995)
+    assert -math.inf < log_p <= 0
+    wide, narrow = (BoundedMean(mean, 0.01, each).interval(0.95) for each in (size, 4 * size))
+    assert wide.low <= narrow.low <= mean <= narrow.high <= wide.high
 
 
 @pytest.mark.parametrize("evidence", [Proportion(97, 100), PairedDrop(4, 1, 100), BoundedMean(0.9, 0.01, 50)])
