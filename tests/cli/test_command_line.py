@@ -328,7 +328,7 @@ def test_an_old_result_does_not_outlive_the_start_of_a_command(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("compare", MODEL, MODEL, "--data", DATA, "--tokenizer", "builtins:dict"), "--tokenizer builtins:dict: no"),
+        (("compare", MODEL, MODEL, "--data", DATA, "--encode", MODEL), "--encode cp_compress.examples:digits_cnn: no"),
         (("compare", MODEL, MODEL, "--data", DATA, "--input", "x", "--at-layer", "y"), "--input x: no level"),
         (("init", MODEL, "--data", DATA, "--level", "predictions", "--method", "saliency"), "--method saliency: no"),
         (("profile", DATA, "--architecture", MODEL), "--architecture is about a model"),
